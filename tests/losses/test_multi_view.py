@@ -1,0 +1,136 @@
+"""The multi-view loss against a NumPy reference and its finite differences."""
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.losses import DUPLICATES, MultiViewLoss
+
+WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
+VIEWS = ["image_1", "image_2", "text_1", "text_2"]
+IDS = np.array([[1, 10], [2, 20], [1, 30], [4, 20], [5, 50]])  # 0 and 2 share an image, 1 and 3 a text
+SCALE = 3.0
+
+
+def mean_loss(rows, columns, scale, duplicates):
+    """Equation 1 averaged over the rows of a whole batch."""
+    own = np.eye(len(rows), dtype=bool)
+    same = (IDS[:, None] == IDS[None]).any(axis=-1)
+    logits = scale * rows @ columns.T
+    if duplicates == "masked":
+        logits = np.where(same & ~own, -np.inf, logits)
+    answers = same if duplicates == "positives" else own
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return np.mean([-line[answer].mean() for line, answer in zip(log_softmax, answers, strict=True)])
+
+
+def reference(views, scale, duplicates):
+    pairs = {
+        "image_image": mean_loss(views["image_1"], views["image_2"], scale, duplicates),
+        "text_text": mean_loss(views["text_1"], views["text_2"], scale, duplicates),
+        "image_text": mean_loss(views["image_1"], views["text_1"], scale, duplicates),
+        "text_image": mean_loss(views["text_1"], views["image_1"], scale, duplicates),
+    }
+    return sum(WEIGHTS[pair] * loss for pair, loss in pairs.items()), pairs
+
+
+def slope(function, array, step=1e-5):
+    """Central differences of function() with respect to every entry of the array that it reads."""
+    result = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        kept = array[index]
+        array[index] = kept + step
+        above = function()
+        array[index] = kept - step
+        result[index] = (above - function()) / (2 * step)
+        array[index] = kept
+    return result
+
+
+@pytest.fixture
+def views():
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=(len(IDS), 3)) for name in VIEWS}
+    return {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in arrays.items()}
+
+
+def tensors(arrays, rows=slice(None)):
+    return {name: paddle.to_tensor(array[rows], stop_gradient=False) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("duplicates", DUPLICATES)
+def test_values_and_gradients_equal_the_reference(views, duplicates):
+    leaves, ids = tensors(views), paddle.to_tensor(IDS)
+    scale = paddle.to_tensor(SCALE, dtype="float64", stop_gradient=False)
+    total, pairs = MultiViewLoss(WEIGHTS, duplicates)(leaves, leaves, scale, ids, ids)
+    total.backward()
+
+    expected_total, expected_pairs = reference(views, SCALE, duplicates)
+    assert total.shape == [] and float(total) == pytest.approx(expected_total, abs=1e-12)
+    assert {pair: float(loss) for pair, loss in pairs.items()} == pytest.approx(expected_pairs, abs=1e-12)
+    for name, array in views.items():
+        expected = slope(lambda: reference(views, SCALE, duplicates)[0], array)
+        np.testing.assert_allclose(leaves[name].grad.numpy(), expected, atol=1e-8, err_msg=name)
+    scale_array = np.array(SCALE)
+    expected = slope(lambda: reference(views, scale_array, duplicates)[0], scale_array)
+    np.testing.assert_allclose(scale.grad.numpy(), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("duplicates", DUPLICATES)
+def test_parts_of_a_batch_add_up_to_the_whole(views, duplicates):
+    """Two and three rows, each part against all columns: what two ranks compute."""
+    loss, scale, ids = MultiViewLoss(WEIGHTS, duplicates), paddle.to_tensor(SCALE), paddle.to_tensor(IDS)
+    gathered = tensors(views)
+    parts = [
+        loss(tensors(views, slice(start, stop)), gathered, scale, ids[start:stop], ids, offset=start)
+        for start, stop in ((0, 2), (2, 5))
+    ]
+    expected_total, expected_pairs = reference(views, SCALE, duplicates)
+    assert sum(float(total) for total, _ in parts) == pytest.approx(expected_total, abs=1e-12)
+    for pair, expected in expected_pairs.items():
+        assert sum(float(pairs[pair]) for _, pairs in parts) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "needed"),
+    [
+        ({"image_text": 1.0, "text_image": 1.0}, {"image_1", "text_1"}),
+        ({"image_text": 1.0, "text_text": 0.0}, {"image_1", "text_1"}),
+        ({"text_text": 0.5}, {"text_1", "text_2"}),
+        ({"image_image": 0.1, "text_image": 1.0}, {"image_1", "image_2", "text_1"}),
+        (WEIGHTS, set(VIEWS)),
+    ],
+)
+def test_pairs_that_are_off_need_no_views(views, weights, needed):
+    loss = MultiViewLoss(weights)
+    assert loss.views == needed
+    given = tensors({name: views[name] for name in needed})
+    total, pairs = loss(given, given, paddle.to_tensor(SCALE))
+    _, expected = reference(views, SCALE, "ignored")
+    expected = {pair: expected[pair] for pair, weight in weights.items() if weight}
+    assert {pair: float(value) for pair, value in pairs.items()} == pytest.approx(expected, abs=1e-12)
+    assert float(total) == pytest.approx(sum(weights[pair] * value for pair, value in expected.items()))
+
+
+@pytest.mark.parametrize(
+    ("weights", "duplicates", "message"),
+    [
+        ({"image_txt": 1.0}, "ignored", "'image_txt'.*image_text"),
+        ({"image_text": 0.0}, "ignored", "every view pair weighs zero"),
+        ({}, "ignored", "every view pair weighs zero"),
+        ({"image_text": -1.0}, "ignored", "weight of image_text is -1.0"),
+        ({"image_text": math.nan}, "ignored", "weight of image_text is nan"),
+        ({"image_text": 1.0}, "mask", "'mask'.*masked"),
+    ],
+)
+def test_a_wrong_set_up_is_named(weights, duplicates, message):
+    with pytest.raises(ValueError, match=message):
+        MultiViewLoss(weights, duplicates)
+
+
+def test_missing_ids_are_named(views):
+    leaves = tensors(views)
+    with pytest.raises(ValueError, match="'masked' needs the ids"):
+        MultiViewLoss(WEIGHTS, "masked")(leaves, leaves, paddle.to_tensor(SCALE))

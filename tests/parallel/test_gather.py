@@ -1,0 +1,99 @@
+"""Two processes with uneven rows against one process with the joined batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.parallel import gather_rows, gather_views
+
+VIEWS = ["image_1", "image_2", "text_1", "text_2"]
+WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
+BOUNDS = [0, 3, 8]  # rank 0 holds three rows, rank 1 five
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    views = {name: rng.normal(size=(BOUNDS[-1], 4)) for name in VIEWS}
+    views = {name: view / np.linalg.norm(view, axis=1, keepdims=True) for name, view in views.items()}
+    return {"ids": rng.integers(0, 6, size=(BOUNDS[-1], 2)), "scale": np.array(5.0), **views}
+
+
+@pytest.fixture(scope="module")
+def expected(batch):
+    """Loss and gradients of the joined batch in one process, in float64."""
+    views = {name: paddle.to_tensor(batch[name], stop_gradient=False) for name in VIEWS}
+    scale = paddle.to_tensor(batch["scale"], stop_gradient=False)
+    ids = paddle.to_tensor(batch["ids"])
+    total, _ = MultiViewLoss(WEIGHTS, "positives")(views, views, scale, ids, ids)
+    total.backward()
+    gradients = {name: view.grad.numpy() for name, view in views.items()}
+    return {"total": total.numpy(), "scale": scale.grad.numpy(), **gradients}
+
+
+@pytest.fixture(scope="module")
+def ranks(batch, tmp_path_factory):
+    """What each of two processes found, by run: "float32", "float64" and "wrong"."""
+    folder = tmp_path_factory.mktemp("gather")
+    weights = {"pairs": list(WEIGHTS), "weights": list(WEIGHTS.values())}
+    np.savez(folder / "batch.npz", bounds=BOUNDS, **weights, **batch)
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
+    worker = Path(__file__).with_name("gather_worker.py")
+    done = subprocess.run(
+        [sys.executable, *launch, "--log_dir", str(folder / "logs"), str(worker), str(folder)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    logs = "".join(log.read_text() for log in sorted(folder.glob("logs/workerlog.*")))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return [np.load(folder / f"rank_{rank}.npz") for rank in range(2)]
+
+
+def joined(ranks, run):
+    """The ranks' results as those of one process: sums, and gradients of rows put one after another."""
+    sums = {name: sum(rank[f"{run}/{name}"] for rank in ranks) for name in ("total", "scale")}
+    return sums | {name: np.concatenate([rank[f"{run}/{name}"] for rank in ranks]) for name in VIEWS}
+
+
+@pytest.mark.parametrize(("run", "tolerance"), [("float32", 1e-6), ("float64", 1e-10)])
+def test_two_processes_equal_one(ranks, expected, run, tolerance):
+    found = joined(ranks, run)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_backward_without_the_sum_over_ranks_is_caught(ranks, expected):
+    """The control: the right loss with a gradient that the comparison above refuses by far."""
+    found = joined(ranks, "wrong")
+    np.testing.assert_allclose(found["total"], expected["total"], rtol=1e-10)
+    for name in VIEWS:
+        error = np.linalg.norm(found[name] - expected[name]) / np.linalg.norm(expected[name])
+        assert error > 0.05, name
+
+
+def test_ids_arrive_in_rank_order(ranks, batch):
+    for rank in ranks:
+        np.testing.assert_array_equal(rank["float64/ids"], batch["ids"])
+        assert rank["float64/ids"].dtype == np.int64
+
+
+def test_one_process_keeps_its_rows():
+    rows = paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]], stop_gradient=False)
+    gathered, offset = gather_rows(rows)
+    assert gathered is rows and offset == 0
+
+    views, offset = gather_views({"text_1": rows, "image_1": rows * 10})
+    assert offset == 0 and list(views) == ["image_1", "text_1"]
+    assert views["text_1"].tolist() == [[1, 2], [3, 4]]
+    (views["image_1"] * paddle.to_tensor([1.0, 2.0])).sum().backward()
+    assert rows.grad.tolist() == [[10, 20], [10, 20]]
