@@ -1,0 +1,33 @@
+"""Typed configuration: one section per concern, YAML files and command-line overrides."""
+
+from ernie_vil2.config.load import ConfigError, dump_config, load_config
+from ernie_vil2.config.schema import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ImageTowerConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TextTowerConfig,
+    TrainingConfig,
+    ViewsConfig,
+)
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvaluationConfig",
+    "ImageTowerConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TextTowerConfig",
+    "TrainingConfig",
+    "ViewsConfig",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,228 @@
+"""The configuration's sections and fields. `configs/default.yaml` shows every field with its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+IMAGE_SIZES = ("patch_size", "width", "depth", "heads")
+TEXT_SIZES = ("width", "depth", "heads")
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys and wrong types are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _needs_sizes(tower: Section, custom: bool, sizes: tuple[str, ...]) -> None:
+    given = [size for size in sizes if getattr(tower, size) is not None]
+    if custom and len(given) < len(sizes):
+        raise ValueError(f"{tower.name!r} leaves its size open: set {', '.join(sizes)}")
+    if not custom and given:
+        raise ValueError(f"{tower.name!r} has fixed sizes: remove {', '.join(given)}")
+
+
+class ImageTowerConfig(Section):
+    name: str = Field(
+        "ViT-B/16",
+        description="ViT-B/16, ViT-L/14, ViT (any size, given below), EfficientNetB0 to B7, EfficientNetL2, "
+        "or the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...)",
+    )
+    image_size: Count = Field(224, description="side of the square input in pixels")
+    patch_size: Count | None = Field(None, description="ViT only: side of a patch in pixels")
+    width: Count | None = Field(None, description="ViT only: width of the tokens")
+    depth: Count | None = Field(None, description="ViT only: number of blocks")
+    heads: Count | None = Field(None, description="ViT only: attention heads; they divide the width")
+    drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
+
+    @model_validator(mode="after")
+    def _check(self):
+        _needs_sizes(self, self.name == "ViT", IMAGE_SIZES)
+        return self
+
+
+class TextTowerConfig(Section):
+    name: Literal["ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert"] = Field(
+        "ernie-base", description="architecture; plain ernie or bert has the size given below"
+    )
+    width: Count | None = Field(None, description="ernie, bert: hidden width")
+    depth: Count | None = Field(None, description="ernie, bert: number of layers")
+    heads: Count | None = Field(None, description="ernie, bert: attention heads; they divide the width")
+    max_positions: Count = Field(512, description="longest text that the position embedding holds, in tokens")
+    dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
+    attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
+    vocabulary: str | None = Field(
+        None, description="vocabulary file, token or token<TAB>id lines; null: the packaged ERNIE 3.0 vocabulary"
+    )
+
+    @model_validator(mode="after")
+    def _check(self):
+        _needs_sizes(self, self.name in ("ernie", "bert"), TEXT_SIZES)
+        return self
+
+
+class ModelConfig(Section):
+    image: ImageTowerConfig = Field(default_factory=ImageTowerConfig, description="image tower")
+    text: TextTowerConfig = Field(default_factory=TextTowerConfig, description="text tower")
+    embed_dim: Count | None = Field(
+        None,
+        description="width of the joint space; null: the text tower's width. "
+        "A tower of another width gets a linear projection, a tower of this width none",
+    )
+
+
+class ViewsConfig(Section):
+    resize: Count = Field(256, description="the short side is resized to this many pixels before the crop")
+    crop_area: list[Fraction] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="[least, most] share of the image's area that a crop of random size covers; "
+        "null: a crop of the input size from the resized image, as in the paper",
+    )
+    flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    jitter: Probability = Field(0.8, description="probability of colour jitter")
+    brightness: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
+    contrast: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
+    saturation: Strength = Field(0.2, description="jitter: factor drawn from 1 +- this")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="jitter: rotation drawn from +- this share of the colour circle"
+    )
+    blur: Probability = Field(0.5, description="probability of a Gaussian blur")
+    blur_sigma: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.1, 2.0], min_length=2, max_length=2, description="[least, most] standard deviation in pixels"
+    )
+    grayscale: Probability = Field(0.2, description="probability of dropping the colour")
+    tag_probability: Probability = Field(0.5, description="probability that the tags, not the caption, are the text")
+    languages: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
+    )
+    prompts: dict[str, str] = Field(
+        default={"zh": "图片中包含", "en": "The picture contains "}, description="what stands before the tags, by language"
+    )
+    separators: dict[str, str] = Field(
+        default={"zh": "、", "en": ", "}, description="what stands between two tags, by language"
+    )
+    shuffle_tags: bool = Field(True, description="draw the order of the tags anew for every view")
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in ("crop_area", "blur_sigma"):
+            bounds = getattr(self, name)
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"{name} runs from the least to the most, got {bounds}")
+        for language in self.languages:
+            if language not in self.prompts or language not in self.separators:
+                raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
+        return self
+
+
+class PairWeights(Section):
+    image_image: Strength = Field(1.0, description="two augmentations of the image")
+    text_text: Strength = Field(1.0, description="the text under two dropout masks")
+    image_text: Strength = Field(1.0, description="image against all texts")
+    text_image: Strength = Field(1.0, description="text against all images")
+
+
+class LossConfig(Section):
+    weights: PairWeights = Field(
+        default_factory=PairWeights,
+        description="lambda of equation 2 by view pair; a pair of weight 0 is off and its encodings are not computed",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="initial temperature tau of equation 1")
+    max_logit_scale: Annotated[float, Field(ge=1)] = Field(
+        100.0, description="1 / tau is kept between 1 and this after every step"
+    )
+    duplicates: Literal["ignored", "masked", "positives"] = Field(
+        "masked",
+        description="other rows of the batch that hold the same image or text are: ordinary negatives as in the "
+        "paper (ignored), left out (masked), or further positives (positives)",
+    )
+
+
+class DataConfig(Section):
+    train: list[str] = Field(default=[], description="tar shards or official TSV files; glob patterns are expanded")
+    val: list[str] = Field(default=[], description="the same, scored during training")
+    text_id: str | None = Field(
+        None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
+    )
+    max_length: Annotated[int, Field(ge=3)] = Field(48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut")
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes on each rank; 0: the training process loads")
+    max_bad_share: Probability = Field(
+        0.01, description="a run stops when more than this share of the samples read could not be used"
+    )
+
+
+class OptimizerConfig(Section):
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="peak learning rate (paper: 1e-4)")
+    beta1: Fraction = Field(0.9, description="decay of the first moment")
+    beta2: Fraction = Field(0.999, description="decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="added to the denominator")
+    weight_decay: Strength = Field(
+        0.01, description="decoupled decay; never on norms, biases and temperature (paper: plain Adam, 0)"
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="largest global gradient norm; null: no clipping")
+
+
+class ScheduleConfig(Section):
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(2000, description="steps of linear warm-up (paper: 2,000)")
+    floor: Strength = Field(1e-6, description="learning rate at the end of the cosine (paper: 1e-6)")
+
+
+class TrainingConfig(Section):
+    output: str = Field("runs/default", description="run folder")
+    steps: Count = Field(100_000, description="optimiser steps")
+    global_batch: Annotated[int, Field(ge=2)] = Field(
+        7168, description="pairs in a step over all ranks (paper: 7,168 to 23,200); the ranks divide it"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the towers; the loss is float32")
+    device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
+    log_every: Count = Field(10, description="steps between two log records")
+    checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+
+
+class EvaluationConfig(Section):
+    every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations on Data.val; 0: none")
+    batch_size: Count = Field(256, description="rows encoded at once")
+    block: Count = Field(1024, description="queries scored at once; memory is block x gallery")
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    Model: ModelConfig = Field(default_factory=ModelConfig, description="the two towers and the joint space")
+    Views: ViewsConfig = Field(default_factory=ViewsConfig, description="how a sample becomes its views (paper, section 3)")
+    Loss: LossConfig = Field(default_factory=LossConfig, description="multi-view contrastive loss (paper, equations 1 and 2)")
+    Data: DataConfig = Field(default_factory=DataConfig, description="where samples come from")
+    Optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
+    Schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="learning rate over the steps")
+    Training: TrainingConfig = Field(default_factory=TrainingConfig, description="the run itself")
+    Evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="retrieval on the validation set")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.Views.crop_area is None and self.Views.resize < self.Model.image.image_size:
+            raise ValueError(
+                f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
+                f"({self.Model.image.image_size})"
+            )
+        if self.Schedule.warmup_steps >= self.Training.steps:
+            raise ValueError(
+                f"Schedule.warmup_steps ({self.Schedule.warmup_steps}) leaves nothing of Training.steps "
+                f"({self.Training.steps})"
+            )
+        if self.Data.max_length > self.Model.text.max_positions:
+            raise ValueError(
+                f"Data.max_length ({self.Data.max_length}) exceeds Model.text.max_positions "
+                f"({self.Model.text.max_positions})"
+            )
+        return self

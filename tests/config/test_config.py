@@ -1,0 +1,108 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("Loss.tempreture=1", "unknown key Loss.tempreture; did you mean Loss.temperature?"),
+        ("Optimizer.temperature=1", "unknown key Optimizer.temperature; did you mean Loss.temperature?"),
+        ("Loss.weights.image_txt=2", "did you mean Loss.weights.image_text?"),
+        ("Los.temperature=2", "unknown key Los; did you mean Loss?"),
+        ("Loss.temperature=-1", "Loss.temperature: Input should be greater than 0, got -1"),
+        ("Training.steps=many", "Training.steps: Input should be a valid integer, got 'many'"),
+        ("Training.global_batch=1.5", "Training.global_batch: Input should be a valid integer"),
+        ("Training.precision=int8", "Training.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("Model.image.name=ViT", "'ViT' leaves its size open: set patch_size, width, depth, heads"),
+        ("Model.text.depth=2", "'ernie-base' has fixed sizes: remove depth"),
+        ("Views.resize=100", "Views.resize (100) is smaller than the crop"),
+        ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),
+        ("Views.languages={fr: 1}", "language 'fr' needs an entry in prompts"),
+        ("Schedule.warmup_steps=100000", "leaves nothing of Training.steps"),
+        ("Data.max_length=600", "exceeds Model.text.max_positions"),
+        ("Loss.temperature", "write Section.key=value"),
+        ("Loss.temperature.x=1", "Loss.temperature"),
+    ],
+)
+def test_an_error_names_the_key_and_the_way_out(override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(None, [override])
+
+
+def test_default_yaml_shows_every_field_with_its_default():
+    path = ROOT / "configs" / "default.yaml"
+    assert load_config(path) == Config()
+
+    def keys(tree, section):
+        for name, field in section.model_fields.items():
+            yield name in tree
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from keys(tree[name], field.annotation)
+
+    assert all(keys(yaml.safe_load(path.read_text()), Config))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path):
+    load_config(path)
+
+
+def test_every_field_says_what_it_means():
+    def undescribed(section):
+        for name, field in section.model_fields.items():
+            if not field.description:
+                yield name
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from undescribed(field.annotation)
+
+    assert list(undescribed(Config)) == []
+
+
+def test_the_last_override_wins_and_scientific_notation_is_a_number(tmp_path):
+    overlay = tmp_path / "a.yaml"
+    overlay.write_text("Optimizer: {learning_rate: 2e-3}\n")
+    assert load_config(overlay).Optimizer.learning_rate == 0.002
+    config = load_config(overlay, ["Optimizer.learning_rate=1e-4", "Optimizer.learning_rate=5E-5"])
+    assert config.Optimizer.learning_rate == 0.00005
+
+
+@pytest.mark.parametrize("text, message", [("- a\n", "must be sections"), ("a: [", "not valid YAML")])
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text, message):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"odd.yaml.*{message}"):
+        load_config(path)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
+        load_config("nowhere.yaml")
+
+
+@given(
+    temperature=st.floats(min_value=1e-6, max_value=10),
+    weight=st.floats(min_value=0, max_value=1e6),
+    prompt=st.text(max_size=20),
+    epsilon=st.floats(min_value=1e-12, max_value=1e-3),
+)
+def test_what_is_dumped_is_read_back_equal(tmp_path_factory, temperature, weight, prompt, epsilon):
+    config = Config.model_validate(
+        {
+            "Loss": {"temperature": temperature, "weights": {"text_text": weight}},
+            "Views": {"prompts": {"zh": prompt, "en": "x"}},
+            "Optimizer": {"epsilon": epsilon},
+        }
+    )
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(path) == config
