@@ -105,7 +105,8 @@ class ViewsConfig(Section):
         default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
     )
     prompts: dict[str, str] = Field(
-        default={"zh": "图片中包含", "en": "The picture contains "}, description="what stands before the tags, by language"
+        default={"zh": "图片中包含", "en": "The picture contains "},
+        description="what stands before the tags, by language",
     )
     separators: dict[str, str] = Field(
         default={"zh": "、", "en": ", "}, description="what stands between two tags, by language"
@@ -153,8 +154,12 @@ class DataConfig(Section):
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
     )
-    max_length: Annotated[int, Field(ge=3)] = Field(48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut")
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes on each rank; 0: the training process loads")
+    max_length: Annotated[int, Field(ge=3)] = Field(
+        48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        2, description="loader processes on each rank; 0: the training process loads"
+    )
     max_bad_share: Probability = Field(
         0.01, description="a run stops when more than this share of the samples read could not be used"
     )
@@ -168,7 +173,9 @@ class OptimizerConfig(Section):
     weight_decay: Strength = Field(
         0.01, description="decoupled decay; never on norms, biases and temperature (paper: plain Adam, 0)"
     )
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="largest global gradient norm; null: no clipping")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        1.0, description="largest global gradient norm; null: no clipping"
+    )
 
 
 class ScheduleConfig(Section):
@@ -183,7 +190,9 @@ class TrainingConfig(Section):
         7168, description="pairs in a step over all ranks (paper: 7,168 to 23,200); the ranks divide it"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the towers; the loss is float32")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the towers; the loss is float32"
+    )
     device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
@@ -200,13 +209,19 @@ class Config(Section):
     """The whole configuration of a run."""
 
     Model: ModelConfig = Field(default_factory=ModelConfig, description="the two towers and the joint space")
-    Views: ViewsConfig = Field(default_factory=ViewsConfig, description="how a sample becomes its views (paper, section 3)")
-    Loss: LossConfig = Field(default_factory=LossConfig, description="multi-view contrastive loss (paper, equations 1 and 2)")
+    Views: ViewsConfig = Field(
+        default_factory=ViewsConfig, description="how a sample becomes its views (paper, section 3)"
+    )
+    Loss: LossConfig = Field(
+        default_factory=LossConfig, description="multi-view contrastive loss (paper, equations 1 and 2)"
+    )
     Data: DataConfig = Field(default_factory=DataConfig, description="where samples come from")
     Optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
     Schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="learning rate over the steps")
     Training: TrainingConfig = Field(default_factory=TrainingConfig, description="the run itself")
-    Evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="retrieval on the validation set")
+    Evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="retrieval on the validation set"
+    )
 
     @model_validator(mode="after")
     def _check(self):

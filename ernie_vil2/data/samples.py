@@ -1,0 +1,125 @@
+"""A sample as a source yields it, and what becomes of those that cannot be used."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import cv2
+import numpy as np
+
+
+class BadSample(Exception):
+    """A sample that cannot be used.
+
+    Args:
+        reason: one of a few fixed phrases, so that equal faults are counted together.
+        name: the sample's name, for a person who looks for it.
+    """
+
+    def __init__(self, reason: str, name: str):
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its texts.
+
+    `captions` and `tags` are by language; the language "" stands for a source that names none.
+    `image_name` and `text_name` say which samples share an image or a text: equal names, equal content.
+    `fields` holds what else the source says, for filters.
+    """
+
+    image_name: str
+    text_name: str
+    image: bytes
+    captions: Mapping[str, str]
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+    def caption(self, language: str) -> str:
+        """The caption in a language, or the one that has no language; BadSample if there is neither."""
+        text = (self.captions.get(language) or self.captions.get("") or "").strip()
+        if not text:
+            raise BadSample("empty caption", self.image_name)
+        return text
+
+    def tag_list(self, language: str) -> tuple[str, ...]:
+        """The object tags in a language, or those that have no language; possibly none."""
+        return self.tags.get(language) or self.tags.get("") or ()
+
+
+def content_id(name: str) -> int:
+    """A name as a 63-bit number that travels with the batch."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Pixels of an encoded image, `[H, W, 3]` uint8 RGB; BadSample if it is none."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if pixels is None:
+        raise BadSample("broken image", name)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+class TooManyBadSamples(RuntimeError):
+    """More samples could not be used than `Data.max_bad_share` allows."""
+
+
+class BadSampleReport:
+    """Counts the samples that could not be used, by reason, with the first names of each.
+
+    Args:
+        max_share: largest share of bad samples that is put up with.
+        patience: samples that are read before the share is judged.
+    """
+
+    NAMES = 10
+
+    def __init__(self, max_share: float = 1.0, patience: int = 100):
+        self.max_share = max_share
+        self.patience = patience
+        self.read = 0
+        self.counts: Counter[str] = Counter()
+        self.names: defaultdict[str, list[str]] = defaultdict(list)
+
+    def add(self, read: int, bad: Iterable[tuple[str, str]]) -> None:
+        """Takes `read` more samples of which `bad`, as (reason, name), could not be used.
+
+        Raises:
+            TooManyBadSamples: their share over the whole run passes `max_share`.
+        """
+        self.read += read
+        for reason, name in bad:
+            self.counts[reason] += 1
+            if len(self.names[reason]) < self.NAMES and name not in self.names[reason]:
+                self.names[reason].append(name)
+        if self.read >= self.patience and self.counts.total() > self.max_share * self.read:
+            raise TooManyBadSamples(
+                f"{self.counts.total()} of {self.read} samples could not be used, more than "
+                f"Data.max_bad_share = {self.max_share} allows\n{self}"
+            )
+
+    def restore(self, saved: dict) -> None:
+        """Goes on from what `as_dict` gave."""
+        self.read = saved["read"]
+        for reason, entry in saved["reasons"].items():
+            self.counts[reason] = entry["count"]
+            self.names[reason] = entry["names"]
+
+    def as_dict(self) -> dict:
+        """For JSON: samples read, samples bad, and by reason the count and the first names."""
+        reasons = {reason: {"count": count, "names": self.names[reason]} for reason, count in self.counts.most_common()}
+        return {"read": self.read, "bad": self.counts.total(), "reasons": reasons}
+
+    def __str__(self) -> str:
+        if not self.counts:
+            return f"all {self.read} samples read could be used"
+        lines = [f"{self.counts.total()} of {self.read} samples read could not be used and were skipped:"]
+        for reason, count in self.counts.most_common():
+            lines.append(f"  {reason}: {count} ({', '.join(self.names[reason])}{', ...' * (count > self.NAMES)})")
+        return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""Small data sets that the tests make themselves."""
+
+import base64
+import io
+import json
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+
+import ernie_vil2  # noqa: F401 - before Paddle, so that its runtime switches act
+
+COLOURS = {
+    "red": ((200, 30, 30), "红色"),
+    "green": ((30, 180, 40), "绿色"),
+    "blue": ((40, 60, 210), "蓝色"),
+    "yellow": ((230, 220, 40), "黄色"),
+}
+SHAPES = {"disc": "圆", "square": "方块", "bar": "条", "cross": "十字"}
+
+
+def draw(colour, shape, rng, size=32):
+    """A filled shape of jittered place and size on white, `[size, size, 3]` uint8 RGB."""
+    image = np.full([size, size, 3], 255, np.uint8)
+    x, y = rng.integers(size // 2 - 3, size // 2 + 4, 2).tolist()
+    r = int(rng.integers(size // 4, size // 3))
+    if shape == "disc":
+        cv2.circle(image, (x, y), r, colour, -1)
+    elif shape == "square":
+        cv2.rectangle(image, (x - r, y - r), (x + r, y + r), colour, -1)
+    elif shape == "bar":
+        cv2.rectangle(image, (x - r // 3, 0), (x + r // 3, size), colour, -1)
+    else:
+        cv2.line(image, (x - r, y - r), (x + r, y + r), colour, 3)
+        cv2.line(image, (x + r, y - r), (x - r, y + r), colour, 3)
+    return image
+
+
+def png(image):
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_tsv(path, rows):
+    """rows of (text, id, image bytes)"""
+    lines = [f"{text}\t{name}\t{base64.b64encode(image).decode()}\n" for text, name, image in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def shape_members(copies, seed):
+    rng = np.random.default_rng(seed)
+    for copy in range(copies):
+        for colour, (rgb, colour_zh) in COLOURS.items():
+            for shape, shape_zh in SHAPES.items():
+                name = f"{colour}-{shape}-{seed}-{copy}"
+                fields = {
+                    "id": f"{colour}-{shape}",
+                    "kind": shape,
+                    "caption_en": f"a {colour} {shape}",
+                    "caption_zh": f"{colour_zh}的{shape_zh}",
+                    "tags_en": [colour, shape],
+                    "tags_zh": [colour_zh, shape_zh],
+                }
+                yield f"{name}.png", png(draw(rgb, shape, rng))
+                yield f"{name}.json", json.dumps(fields, ensure_ascii=False).encode()
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Coloured shapes, 16 concepts in Chinese and English: a training shard of 128 and a validation shard of 16."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return {
+        "train": write_tar(folder / "train.tar", shape_members(8, seed=1)),
+        "val": write_tar(folder / "val.tar", shape_members(1, seed=2)),
+    }
