@@ -1,0 +1,42 @@
+# Everything runs in .venv, which `make setup` makes once, and again when the requirements change.
+
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+DEMO := runs/emoji
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint doctor
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+
+setup: $(STAMP) ## make .venv and install everything into it (about 2 GB)
+
+# The stamp is the last step: an installation that was cut off is taken up again.
+$(STAMP): requirements.txt setup.py pyproject.toml
+	@python=$$(for name in python3.11 python3; do \
+	    $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done); \
+	if [ -z "$$python" ]; then \
+	    echo 'Python 3.11 is needed and neither python3.11 nor python3 is one. Install it, with its venv module' >&2; \
+	    echo '(pyenv install 3.11, conda create -n py311 python=3.11, or the package manager), and run make again.' >&2; \
+	    exit 1; fi; \
+	$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "Making .venv with $$python"; $$python -m venv .venv; }
+	@echo 'Installing into .venv (about 2 GB, a few minutes)'
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# A second run finds the finished training and goes straight to the evaluation and the report.
+demo: $(STAMP) ## train, evaluate and report on the demo drawings (at most 12 minutes on 2 cores)
+	@$(PYTHON) tools/train.py -c configs/demo/emoji.yaml --resume
+	@$(PYTHON) tools/eval_retrieval.py --checkpoint $(DEMO) --data demo_data/emoji-test.tar --language zh en \
+	    --only kind=object --pixel-baseline demo_data/emoji-train.tar
+	@$(PYTHON) tools/report.py --run $(DEMO) --data demo_data/emoji-test.tar
+
+test: $(STAMP) ## run the tests
+	@$(PYTHON) -m pytest
+
+lint: $(STAMP) ## check the style of the code
+	@.venv/bin/ruff check .
+
+doctor: $(STAMP) ## check this installation, line by line
+	@$(PYTHON) tools/doctor.py

@@ -1,0 +1,43 @@
+"""Installation: `pip install -e .`, with `[dev]` for tests and lint.
+
+GPU: first install Paddle's GPU build with the command on its install page, then `pip install -e ".[gpu]"`.
+GPU builds of 3.x come from Paddle's own index only; the default one stops at 2.6.2, so that without the first
+step the extra ends in an error, not in an old Paddle.
+"""
+
+import re
+import sysconfig
+from importlib.metadata import distributions
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
+
+
+def requirements():
+    """The lines of requirements.txt; the GPU build in place of the CPU one where it is installed.
+
+    Both unpack into the same folder: installing the CPU build beside the GPU build would overwrite it.
+    """
+    lines = [line.split("#")[0].strip() for line in (HERE / "requirements.txt").read_text().splitlines()]
+    has_gpu_build = any(distributions(name="paddlepaddle-gpu", path=[sysconfig.get_path("purelib")]))
+    if has_gpu_build:
+        lines = [GPU_BUILD if line.startswith("paddlepaddle==") else line for line in lines]
+    return [line for line in lines if line]
+
+
+setup(
+    name="ernie_vil2",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "ernie_vil2/__init__.py").read_text()).group(1),
+    description="Multi-view contrastive image-text pretraining, retrieval and search on PaddlePaddle",
+    packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
+    package_data={"": ["vocab*"]},
+    python_requires=">=3.11,<3.12",
+    install_requires=requirements(),
+    extras_require={
+        "gpu": [GPU_BUILD],
+        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18"],
+    },
+)

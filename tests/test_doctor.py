@@ -1,0 +1,122 @@
+"""The doctor: finds what is broken, names the mend, and goes on after a check that raises."""
+
+import subprocess
+from collections import namedtuple
+
+import pytest
+from packaging.requirements import Requirement
+
+from ernie_vil2 import doctor, runtime
+from ernie_vil2.doctor import Result
+
+
+def test_a_raising_check_fails_and_the_others_still_run():
+    def broken():
+        raise RuntimeError("no\nsuch library")
+
+    shown = []
+    checks = [("first", broken), ("second", lambda: [Result("ok", "a", ""), Result("warn", "b", "")])]
+    assert doctor.diagnose(checks, shown.append) == 1
+    assert [(result.status, result.name) for result in shown] == [("FAIL", "first"), ("ok", "a"), ("warn", "b")]
+    assert shown[0].fact == "RuntimeError: no such library"
+    assert doctor.diagnose(checks[1:], shown.append) == 0
+
+
+def test_a_result_is_one_line_and_its_mend_another():
+    assert str(Result("ok", "numpy", "1.24.4")).splitlines() == ["ok   numpy           1.24.4"]
+    assert str(Result("FAIL", "numpy", "2.0", "pip install it")).splitlines()[1] == "     -> pip install it"
+
+
+@pytest.mark.parametrize("version, status", [((3, 11, 7), "ok"), ((3, 10, 13), "FAIL"), ((3, 12, 1), "FAIL")])
+def test_python_must_be_3_11(version, status):
+    result = doctor.check_python(version)
+    assert result.status == status
+    assert ("make setup" in result.fix) == (status == "FAIL")
+
+
+@pytest.mark.parametrize("requirement, installed, status, fact", [
+    ("datasets==3.2.0", {"datasets": "3.2.0"}, "ok", "3.2.0"),
+    ("datasets==3.2.0", {"datasets": "4.0.0"}, "FAIL", "4.0.0, but ==3.2.0 is needed"),
+    ("datasets==3.2.0", {}, "FAIL", "is not installed"),
+    ("paddlepaddle==3.3.1", {"paddlepaddle-gpu": "2.6.2"}, "FAIL", "2.6.2, but ==3.3.1 is needed"),
+    ("paddlepaddle==3.3.1", {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"}, "FAIL",
+     "the CPU and the GPU build are both installed, and share one folder"),
+])
+def test_packages_are_held_against_the_pins(monkeypatch, requirement, installed, status, fact):
+    monkeypatch.setattr(doctor, "requirements", lambda: [Requirement(requirement)])
+    monkeypatch.setattr(doctor, "_version", installed.get)
+    [result] = doctor.check_packages()
+    assert (result.status, result.fact) == (status, fact)
+    assert bool(result.fix) == (status == "FAIL")
+
+
+def test_a_package_that_does_not_import_fails_with_its_error(monkeypatch):
+    monkeypatch.setattr(doctor, "requirements", lambda: [Requirement("numpy")])
+    monkeypatch.setitem(doctor.MODULES, "numpy", "numpy.no_such_part")
+    [result] = doctor.check_packages()
+    assert result.status == "FAIL"
+    assert "No module named 'numpy.no_such_part'" in result.fact
+
+
+def test_the_pins_that_hold_paddlenlp_together_are_checked():
+    names = {requirement.name for requirement in doctor.requirements()}
+    assert {*doctor.MODULES, "huggingface_hub", "aistudio-sdk", "datasets", "pyarrow"} <= names
+
+
+def test_conflicts_are_those_of_pip(monkeypatch):
+    output = "datasets 3.2.0 requires dill, which is not installed.\n"
+    monkeypatch.setattr(doctor, "_python", lambda *_, timeout: subprocess.CompletedProcess([], 1, output, ""))
+    result = doctor.check_conflicts()
+    assert (result.status, result.fact) == ("FAIL", output.strip())
+
+
+@pytest.mark.parametrize("vendor, variables, status", [
+    ("AuthenticAMD", {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "8"}, "ok"),
+    ("AuthenticAMD", {"MKL_NUM_THREADS": "8"}, "warn"),
+    ("GenuineIntel", {"OMP_NUM_THREADS": "8"}, "ok"),
+    ("GenuineIntel", {"MKL_NUM_THREADS": "1"}, "warn"),
+])
+def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
+    monkeypatch.setattr(runtime, "cpu", lambda: (vendor, {"avx2"}))
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
+    for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert doctor.check_runtime().status == status
+
+
+def test_shared_memory_must_be_there_and_large_enough(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage(64 << 20))
+    assert doctor.check_shared_memory(tmp_path, need=64 << 20).status == "ok"
+    small = doctor.check_shared_memory(tmp_path)
+    assert small.status == "warn" and "0.1 GiB free" in small.fact and "--shm-size" in small.fix
+    assert doctor.check_shared_memory(tmp_path / "missing").status == "FAIL"
+
+
+def test_collectives_add_up_over_two_processes():
+    assert doctor.check_collectives().status == "ok"
+
+
+def test_collectives_name_the_error_of_a_worker(monkeypatch):
+    monkeypatch.setattr(doctor, "_ALL_REDUCE", "raise OSError('no network here')")
+    result = doctor.check_collectives()
+    assert (result.status, result.fact) == ("FAIL", "OSError: no network here")
+
+
+def test_collectives_that_hang_are_ended(monkeypatch):
+    monkeypatch.setattr(doctor, "_ALL_REDUCE", "import time; time.sleep(100)")
+    result = doctor.check_collectives(timeout=4)
+    assert (result.status, result.fact) == ("FAIL", "two local processes did not meet within 4 s")
+
+
+def test_the_tiny_training_learns():
+    result = doctor.check_training(seconds=1.5)
+    assert result.status == "ok", result.fact
+
+
+@pytest.mark.parametrize("last", [9.0, float("nan")])
+def test_a_training_that_does_not_learn_fails(monkeypatch, last):
+    monkeypatch.setattr(doctor, "tiny_training", lambda seconds: (10.0, last, 100.0))
+    assert doctor.check_training().status == "FAIL"

@@ -1,0 +1,141 @@
+"""The process switches: decided by the environment, and with the effect that they promise."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2 import runtime
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
+
+
+def run(code, **variables):
+    """Run code in a new process whose environment has none of the switches but `variables`; its JSON output."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    child = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60,
+                           env={**environment, "PYTHONPATH": str(ROOT), **variables})
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout.splitlines()[-1]), child.stderr
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend to be on an 8-core machine, AMD by default."""
+    def pretend(vendor="AuthenticAMD", flags=("avx2",), cores=8):
+        monkeypatch.setattr(runtime, "cpu", lambda: (vendor, set(flags)))
+        monkeypatch.setattr(runtime, "usable_cores", lambda: cores)
+        monkeypatch.setitem(sys.modules, "paddle", None)
+        monkeypatch.delitem(sys.modules, "paddle")
+    pretend()
+    return pretend
+
+
+def prepared(environment):
+    """The environment after `prepare`; malloc is switched off, as it would change this process."""
+    environment = {"MALLOC_TOP_PAD_": "131072", **environment}
+    runtime.prepare(environment)
+    return environment
+
+
+def test_amd_gets_the_mkl_switch(machine):
+    assert prepared({})["MKL_DEBUG_CPU_TYPE"] == "5"
+
+
+@pytest.mark.parametrize("vendor, flags", [("GenuineIntel", ["avx2"]), ("AuthenticAMD", ["sse4_2"]), ("", [])])
+def test_other_processors_do_not(machine, vendor, flags):
+    machine(vendor, flags)
+    assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
+
+
+def test_what_the_user_has_set_stays(machine):
+    chosen = {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"}
+    after = prepared(chosen)
+    assert {name: after[name] for name in chosen} == chosen
+    assert all(text.startswith("kept") for text in runtime.applied().values())
+    assert "MKL_NUM_THREADS" not in prepared({"OMP_NUM_THREADS": "1"})
+
+
+def test_one_variable_switches_everything_off(machine):
+    environment = {"ERNIE_VIL2_RUNTIME": "0"}
+    runtime.prepare(environment)
+    assert environment == {"ERNIE_VIL2_RUNTIME": "0"}
+    assert runtime.applied() == {"runtime": "off (ERNIE_VIL2_RUNTIME=0)"}
+
+
+@pytest.mark.parametrize("ranks, threads", [(1, "8"), (2, "4"), (3, "2"), (16, "1")])
+def test_local_ranks_share_the_cores(machine, ranks, threads):
+    # The launcher has imported Paddle, which writes OMP_NUM_THREADS=1.
+    environment = {"PADDLE_LOCAL_SIZE": str(ranks), "PADDLE_TRAINERS_NUM": "64", "OMP_NUM_THREADS": "1"}
+    assert prepared(environment)["MKL_NUM_THREADS"] == threads
+
+
+def test_ranks_started_from_a_prepared_process_count_anew(machine):
+    parent = prepared({})
+    assert parent["MKL_NUM_THREADS"] == "8"
+    assert prepared({**parent, "OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": "4"})["MKL_NUM_THREADS"] == "2"
+
+
+def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle", object())
+    assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
+    assert "import ernie_vil2 before it" in runtime.applied()["mkl_cpu_type"]
+    assert "import ernie_vil2 before it" in runtime.applied()["mkl_threads"]
+
+
+def test_cpu_reads_the_first_core(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2\n\nvendor_id\t: other\n")
+    assert runtime.cpu(cpuinfo) == ("AuthenticAMD", {"fpu", "avx", "avx2"})
+    assert runtime.cpu(tmp_path / "missing") == ("", set())
+
+
+@given(tenths=st.integers(1, 10_000))
+def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
+    cpu_max = tmp_path_factory.mktemp("cgroup") / "cpu.max"
+    available = len(os.sched_getaffinity(0))
+    cpu_max.write_text("max 100000\n")
+    assert runtime.usable_cores(cpu_max) == available
+    cpu_max.write_text(f"{tenths * 10_000} 100000\n")
+    cores = runtime.usable_cores(cpu_max)
+    assert 1 <= cores <= available
+    assert cores <= tenths / 10 < cores + 1 or cores in (1, available)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the thresholds are glibc's")
+def test_freed_memory_is_used_again_without_page_faults():
+    code = """
+import json, resource, ernie_vil2
+size = 12 << 20
+bytes(size)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    b"x" * size  # written, unlike zeroed pages
+print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ernie_vil2.runtime.applied())))
+"""
+    pages = 20 * (12 << 20) // os.sysconf("SC_PAGE_SIZE")
+    (with_switch, applied), _ = run(code)
+    (user_choice, kept), _ = run(code, MALLOC_MMAP_THRESHOLD_="131072")
+    assert with_switch < 0.15 * pages < 0.9 * pages < user_choice
+    assert applied["malloc"].startswith("M_MMAP_MAX=0")
+    assert kept["malloc"] == "kept MALLOC_MMAP_THRESHOLD_=131072"
+
+
+def test_mkl_runs_on_the_threads_it_was_given_and_paddle_does_not_warn():
+    code = """
+import ctypes, json, os, ernie_vil2, paddle
+mkl = ctypes.CDLL(os.path.join(os.path.dirname(paddle.__file__), "libs", "libmklml_intel.so"))
+print(json.dumps(mkl.MKL_Get_Max_Threads()))
+"""
+    cores = runtime.usable_cores()
+    threads, warnings = run(code)
+    assert threads == cores
+    assert warnings == ""
+    assert run(code, ERNIE_VIL2_RUNTIME="0")[0] == 1
