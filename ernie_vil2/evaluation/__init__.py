@@ -1,0 +1,23 @@
+"""Retrieval metrics, the tables that print them, and the report page."""
+
+from ernie_vil2.evaluation.retrieval import (
+    RetrievalResult,
+    chance,
+    evaluate_retrieval,
+    first_positive_ranks,
+    format_markdown,
+    format_table,
+    recall,
+    top_matches,
+)
+
+__all__ = [
+    "RetrievalResult",
+    "chance",
+    "evaluate_retrieval",
+    "first_positive_ranks",
+    "format_markdown",
+    "format_table",
+    "recall",
+    "top_matches",
+]

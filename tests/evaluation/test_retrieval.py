@@ -1,0 +1,189 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.evaluation import (
+    chance,
+    evaluate_retrieval,
+    first_positive_ranks,
+    format_markdown,
+    format_table,
+    recall,
+    top_matches,
+)
+
+
+def ranks_one_by_one(scores, positives):
+    """The definition, read aloud: 1 + the non-positives that score at least the best positive."""
+    ranks = []
+    for query, row in enumerate(scores):
+        own = {g for q, g in positives if q == query}
+        best = max(row[g] for g in own)
+        ranks.append(1 + sum(row[g] >= best for g in range(len(row)) if g not in own))
+    return ranks
+
+
+@st.composite
+def small_problems(draw):
+    """Small integer embeddings, so that scores are exact and ties frequent; every query has a positive."""
+    queries, gallery, width = (draw(st.integers(1, 7)), draw(st.integers(1, 9)), draw(st.integers(1, 3)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    related = rng.random((queries, gallery)) < draw(st.sampled_from([0.0, 0.2, 0.7]))
+    related[np.arange(queries), rng.integers(gallery, size=queries)] = True
+    positives = rng.permutation(np.argwhere(related))
+    left = rng.integers(-2, 3, (queries, width)).astype(np.float32)
+    right = rng.integers(-2, 3, (gallery, width)).astype(np.float32)
+    return left, right, positives, draw(st.integers(1, 10))
+
+
+def test_ranks_by_hand():
+    scores = np.array([[9, 5, 7], [4, 6, 8], [3, 3, 3]])
+    positives = np.array([[0, 0], [1, 0], [1, 1], [2, 2]])
+    # Query 0 wins; query 1 has 8 above its better positive, 6; query 2 ties with both others and loses.
+    ranks = first_positive_ranks(scores, np.eye(3), positives)
+    assert ranks.tolist() == [1, 2, 3]
+    assert ranks.dtype == np.int64
+
+
+@given(small_problems())
+def test_ranks_follow_the_definition_for_every_block_size(problem):
+    queries, gallery, positives, block = problem
+    expected = ranks_one_by_one(queries @ gallery.T, positives.tolist())
+    assert first_positive_ranks(queries, gallery, positives, block).tolist() == expected
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_a_copy_of_the_positive_ties_with_it_wherever_it_stands(block, seed):
+    rng = np.random.default_rng(seed)
+    queries, gallery = (rng.normal(size=(n, 67)).astype(np.float32) for n in (5, 37))
+    gallery[[3, 20, 36]] = queries[0] * 3  # far above the rest: one positive and two copies of it
+    positives = np.array([[0, 20], [1, 0], [2, 1], [3, 2], [4, 4]])
+    assert first_positive_ranks(queries, gallery, positives, block)[0] == 3
+
+
+def test_repeated_pairs_change_nothing():
+    positives = np.array([[0, 1], [0, 1], [1, 0]])
+    result = evaluate_retrieval(np.eye(2), np.eye(2), positives)
+    assert (result.pairs, result.image_ranks.tolist()) == (2, [2, 2])
+    assert result.chance["image_to_text"]["R@1"] == 50
+
+
+def test_recall_by_hand():
+    assert recall([1, 2, 5, 6, 10, 11, 400, 1]) == {"R@1": 25.0, "R@5": 50.0, "R@10": 75.0, "mR": 50.0}
+
+
+@pytest.mark.parametrize("positives, gallery_size", [(1, 7), (2, 7), (3, 4), (4, 12), (1, 1)])
+def test_chance_equals_the_count_over_all_rankings(positives, gallery_size):
+    """Which places the positives take in a random ranking: all choices are equally likely."""
+    places = list(itertools.combinations(range(1, gallery_size + 1), positives))
+    expected = recall([min(chosen) for chosen in places])
+    assert chance([positives], gallery_size) == pytest.approx(expected)
+
+
+def test_chance_averages_over_queries():
+    # R@1 is c / G.
+    assert chance([1, 3], 8)["R@1"] == pytest.approx(100 * (1 / 8 + 3 / 8) / 2)
+
+
+def test_both_directions_with_several_texts_per_image():
+    images = np.eye(2)
+    texts = np.array([[1, 0], [0.2, 0.8], [0.1, 0.9]])  # the second text of image 0 looks like image 1
+    result = evaluate_retrieval(images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
+    assert (result.images, result.texts, result.pairs) == (2, 3, 3)
+    assert result.image_ranks.tolist() == [1, 1]
+    assert result.text_ranks.tolist() == [1, 2, 1]
+    assert result.image_to_text == {"R@1": 100, "R@5": 100, "R@10": 100, "mR": 100}
+    assert result.text_to_image["R@1"] == pytest.approx(200 / 3)
+    assert result.mean_recall == pytest.approx((100 + (200 / 3 + 200) / 3) / 2)
+    assert result.chance["image_to_text"]["R@1"] == pytest.approx(100 * (2 / 3 + 1 / 3) / 2)
+    assert result.chance["text_to_image"]["R@1"] == pytest.approx(50)
+
+
+def test_result_goes_through_json():
+    summary = evaluate_retrieval(np.eye(3), np.eye(3), np.array([[0, 0], [1, 1], [2, 2]])).as_dict()
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["mR"] == 100
+    assert "ties count against the model" in summary["tie_rule"]
+
+
+@given(small_problems(), st.data())
+def test_top_matches_equal_a_stable_sort(problem, data):
+    queries, gallery, _, block = problem
+    k = data.draw(st.integers(1, len(gallery)))
+    scores = queries @ gallery.T
+    order = np.array([sorted(range(len(row)), key=lambda g, row=row: (-row[g], g))[:k] for row in scores])
+    indices, best = top_matches(queries, gallery, k, block)
+    assert indices.tolist() == order.tolist()
+    assert best.tolist() == np.take_along_axis(scores, order, axis=1).tolist()
+
+
+@pytest.mark.parametrize("block", [1, 64, 1000])
+def test_equal_scores_come_by_lower_row_in_a_large_gallery(block):
+    gallery = np.tile([[1.0], [2.0]], (150, 1))
+    indices, _ = top_matches(np.ones((2, 1)), gallery, 200, block)
+    assert indices.tolist() == [[*range(1, 300, 2), *range(0, 100, 2)]] * 2
+
+
+def test_bad_input_is_named():
+    good, pairs = np.eye(3), np.array([[0, 0], [1, 1], [2, 2]])
+    broken = good.copy()
+    broken[1, 0] = np.nan
+    with pytest.raises(ValueError, match="text embedding row 1 is not finite"):
+        evaluate_retrieval(good, broken, pairs)
+    with pytest.raises(ValueError, match="image row 2 has no positive"):
+        evaluate_retrieval(good, good, np.array([[0, 0], [1, 1], [1, 2]]))
+    with pytest.raises(ValueError, match="text row 1 has no positive"):
+        evaluate_retrieval(good, good, np.array([[0, 0], [1, 2], [2, 2]]))
+    with pytest.raises(ValueError, match=r"pair 1 is \(1, 3\), outside the 3 x 3"):
+        evaluate_retrieval(good, good, np.array([[0, 0], [1, 3]]))
+    with pytest.raises(ValueError, match=r"pair 0 is \(-1, 0\)"):
+        evaluate_retrieval(good, good, np.array([[-1, 0]]))
+    with pytest.raises(ValueError, match="integers"):
+        first_positive_ranks(good, good, pairs / 1.0)
+    with pytest.raises(ValueError, match="3 wide, gallery embeddings 2"):
+        first_positive_ranks(good, good[:, :2], pairs)
+    with pytest.raises(ValueError, match="shape"):
+        top_matches(good[0], good, 1)
+    with pytest.raises(ValueError, match="k = 4 .* 3 rows"):
+        top_matches(good, good, 4)
+    with pytest.raises(ValueError, match="block = 0"):
+        first_positive_ranks(good, good, pairs, block=0)
+    with pytest.raises(ValueError, match="empty"):
+        recall([])
+    with pytest.raises(ValueError, match="between 1 and 3"):
+        chance([1, 4], 3)
+
+
+ROWS = [
+    ("all concepts", None),
+    ("model", evaluate_retrieval(np.eye(2), np.eye(2), np.array([[0, 0], [1, 1]]))),
+    ("pixels", {"image_to_text": {"R@1": 38.3, "R@10": 62.7}}),
+]
+
+
+def test_text_table():
+    assert format_table(ROWS).splitlines() == [
+        "                    image -> text        text -> image",
+        "                R@1    R@5   R@10    R@1    R@5   R@10     mR",
+        "-------------------------------------------------------------",
+        "all concepts",
+        "model        100.00 100.00 100.00 100.00 100.00 100.00 100.00",
+        "pixels        38.30      -  62.70      -      -      -      -",
+    ]
+
+
+def test_markdown_table():
+    lines = format_markdown(ROWS).splitlines()
+    assert {line.count("|") for line in lines} == {9}
+    assert lines[2].startswith("| **all concepts** |")
+    assert lines[4] == "| pixels | 38.30 | - | 62.70 | - | - | - | - |"
+
+
+def test_a_result_and_its_dictionary_print_alike():
+    result = ROWS[1][1]
+    assert format_table([("model", result)]) == format_table([("model", result.as_dict())])

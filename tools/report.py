@@ -1,0 +1,77 @@
+"""Write report.html for a run: its curves, its evaluations, and a dozen queries with their best answers.
+
+python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="where queries and answers come from")
+    parser.add_argument("--queries", type=int, default=12, help="captions shown, each in every language of the run")
+    parser.add_argument("--seed", type=int, default=0, help="which captions are drawn")
+    parser.add_argument("--output", default=None, help="file; default: <run>/report.html")
+    args = parser.parse_args()
+    try:
+        report(args)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(args: argparse.Namespace) -> None:
+    import json
+
+    from ernie_vil2.config import load_config
+    from ernie_vil2.data.sources import open_sources
+    from ernie_vil2.evaluation.encoder import Encoder, checkpoint_folder
+    from ernie_vil2.evaluation.examples import example_queries
+    from ernie_vil2.evaluation.report import write_report
+    from ernie_vil2.evaluation.retrieval_set import embed_source
+    from ernie_vil2.training.run_log import read_log
+
+    run = Path(args.run)
+    checkpoint = checkpoint_folder(run)
+    config = load_config(checkpoint / "config.yaml")
+    records = read_log(run / "log.jsonl")
+    training = [record for record in records if record["kind"] == "train"]
+    evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((run / "evaluation").glob("*.json"))]
+    facts = {
+        "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
+        "Training data": ", ".join(config.Data.train),
+        "Languages": ", ".join(config.Views.languages),
+        "Global batch": f"{config.Training.global_batch} pairs",
+    }
+    if training:
+        facts["Steps"] = f"{training[-1]['step']} of {config.Training.steps}"
+        facts["Training time"] = f"{training[-1]['seconds'] / 60:.1f} minutes"
+    if evaluations:
+        facts["Protocol"] = evaluations[0]["protocol"]
+
+    encoder = Encoder.load(checkpoint)
+    source = open_sources(args.data, config.Data.text_id)
+    queries = []
+    for language in config.Views.languages:
+        queries += example_queries(embed_source(encoder, source, language), language, args.queries, args.seed)
+    # Captions are drawn alike in every language: show them side by side.
+    queries = [queries[start + row] for row in range(args.queries) for start in range(0, len(queries), args.queries)]
+
+    output = Path(args.output) if args.output else run / "report.html"
+    write_report(
+        output,
+        title=f"ERNIE-ViL 2.0: {run.name}",
+        facts=facts,
+        curves=records,
+        table_rows=[tuple(row) for evaluation in evaluations for row in evaluation["table"]],
+        queries=queries,
+    )
+    print(f"report: {output.resolve()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
