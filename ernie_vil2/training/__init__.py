@@ -1,0 +1,1 @@
+"""The training run: engine, optimiser, schedule, checkpoints and log."""

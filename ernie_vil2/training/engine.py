@@ -1,0 +1,306 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle.distributed import fleet
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from ernie_vil2.config import Config, ConfigError, load_config
+from ernie_vil2.data.loader import IMAGE_VIEWS, TEXT_VIEWS, Batch, training_batches
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.evaluation.encoder import Encoder
+from ernie_vil2.evaluation.retrieval_set import evaluate_source
+from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.parallel import gather_rows, gather_views
+from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from ernie_vil2.training.optimizer import build_optimizer, learning_rate
+from ernie_vil2.training.run_log import RunLog
+from ernie_vil2.views import normalize_images
+
+# What a resumed run may change: nothing that the weights depend on.
+FREE_ON_RESUME = {
+    "Data.val",
+    "Data.workers",
+    "Data.max_bad_share",
+    "Evaluation",
+    "Training.output",
+    "Training.device",
+    "Training.log_every",
+    "Training.checkpoint_every",
+    "Training.keep_checkpoints",
+}
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is NaN or infinite; what led to it has been saved."""
+
+
+class Trainer:
+    """One training run, on one process or as one of several ranks.
+
+    Args:
+        config: the whole configuration.
+        resume: go on from the run folder's newest checkpoint, or start if there is none.
+
+    Raises:
+        ConfigError: ranks that do not divide the batch, a run folder in use without `resume`, or a
+            configuration that differs from the run's own.
+    """
+
+    def __init__(self, config: Config, resume: bool = False):
+        self.config = config
+        paddle.set_device(_device(config.Training.device))
+        self.ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+        if self.ranks > 1:
+            fleet.init(is_collective=True)
+        self.rank = dist.get_rank()
+        if config.Training.global_batch % self.ranks:
+            raise ConfigError(
+                f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
+            )
+        self.run = Path(config.Training.output)
+        checkpoints = list_checkpoints(self.run)
+        if checkpoints and not resume:
+            raise ConfigError(
+                f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
+            )
+
+        self.source = open_sources(config.Data.train, config.Data.text_id)
+        self.val = open_sources(config.Data.val, config.Data.text_id) if config.Data.val else None
+        self.tokenizer = Tokenizer(config.Model.text.vocabulary, config.Data.max_length)
+        paddle.seed(config.Training.seed)
+        self.model = build_dual_encoder(config.Model, self.tokenizer.vocab_size, config.Loss.temperature)
+        self.optimizer = build_optimizer(self.model, config.Optimizer)
+        self.scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
+        self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
+        self.bad_samples = BadSampleReport(config.Data.max_bad_share)
+        self.step = 0
+        if checkpoints:
+            self._resume(checkpoints[-1])
+        self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
+        self._stop = False
+
+    def _resume(self, checkpoint: Path) -> None:
+        changed = _differences(load_config(checkpoint / "config.yaml").model_dump(), self.config.model_dump())
+        if changed:
+            raise ConfigError(
+                f"{checkpoint} was trained with other values of {', '.join(changed)}; "
+                "resume with the run's own or choose another -o Training.output=..."
+            )
+        state = load_checkpoint(checkpoint, self.model, self.optimizer)
+        self.step = state["step"]
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.bad_samples.restore(state["bad_samples"])
+
+    def fit(self) -> bool:
+        """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
+
+        Returns:
+            True when the run is finished, False when a signal stopped it; then its checkpoint is saved.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite.
+            TooManyBadSamples: see `Data.max_bad_share`.
+        """
+        training = self.config.Training
+        if self.step >= training.steps:
+            return True
+        log = RunLog(self.run, self.config, self.step) if self.rank == 0 else None
+        batches = training_batches(
+            self.source, self.config, self.tokenizer, self.loss.views, self.step, self.rank, self.ranks
+        )
+        bar = tqdm(
+            total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
+            dynamic_ncols=True, mininterval=1.0,
+        )  # fmt: skip
+        waiting, counted, since = 0.0, self.step, time.monotonic()
+        with bar, self._stopping_on_signals():
+            while self.step < training.steps and not self._stop:
+                asked = time.monotonic()
+                batch = next(batches)
+                waiting += time.monotonic() - asked
+                self.bad_samples.add(batch["rows"], batch["bad"])
+                rate = learning_rate(self.step, self.config)
+                losses = self._train_step(batch, rate)
+                bar.update()
+                bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
+                last = self.step == training.steps
+                if log and (last or self.step % training.log_every == 0):
+                    seconds = time.monotonic() - since
+                    done = (self.step - counted) * training.global_batch
+                    log.write(
+                        "train",
+                        self.step,
+                        losses
+                        | {
+                            "learning_rate": rate,
+                            "logit_scale": float(self.model.logit_scale),
+                            "samples_per_second": round(done / seconds, 2),
+                            "loader_wait": round(waiting / seconds, 4),
+                            "bad_samples": self.bad_samples.counts.total(),
+                        },
+                    )
+                    waiting, counted, since = 0.0, self.step, time.monotonic()
+                if last or self._stop or self.step % training.checkpoint_every == 0:
+                    self._save()
+                every = self.config.Evaluation.every
+                if log and self.val and every and (last or self.step % every == 0):
+                    paused = time.monotonic()
+                    self._evaluate(log, bar)
+                    since += time.monotonic() - paused
+        if log:
+            log.close()
+            (self.run / "bad_samples.json").write_text(
+                json.dumps(self.bad_samples.as_dict(), ensure_ascii=False, indent=1), encoding="utf-8"
+            )
+            print(self.bad_samples)
+        return self.step >= training.steps
+
+    def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
+        """One optimiser step; returns the losses over the global batch."""
+        if not batch["names"]:
+            raise RuntimeError(f"no sample of step {self.step} could be used; the first: {batch['bad'][0]}")
+        # Random states are a function of seed, step and rank, so that a resumed run needs no others.
+        paddle.seed(_step_seed(self.config.Training.seed, self.step, self.rank))
+        self.parallel.train()
+        views: dict[str, paddle.Tensor] = {}
+        for view in self.loss.views:
+            if view in IMAGE_VIEWS:
+                views[view] = normalize_images(batch[view])
+            elif view in TEXT_VIEWS:
+                views[view] = batch["text"]
+        precision = self.config.Training.precision
+        with paddle.amp.auto_cast(
+            enable=precision != "float32", dtype=precision if precision != "float32" else "float16"
+        ):
+            local, logit_scale = self.parallel(views)
+        gathered, offset = gather_views(local)
+        gathered_ids, _ = gather_rows(batch["ids"])
+        total, pairs = self.loss(local, gathered, logit_scale, batch["ids"], gathered_ids, offset)
+        losses = self._over_ranks({"loss": total, **pairs})
+        if not all(map(math.isfinite, losses.values())):
+            self._save_evidence(batch, losses)
+        # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
+        self.scaler.scale(total * self.ranks).backward()
+        self.optimizer.set_lr(rate)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.clear_grad()
+        self.model.clamp_temperature(self.config.Loss.max_logit_scale)
+        self.step += 1
+        return losses
+
+    def _over_ranks(self, losses: dict[str, paddle.Tensor]) -> dict[str, float]:
+        """Sums over ranks; the wish of any rank to stop travels along, so that all stop at the same step."""
+        values = paddle.stack([*losses.values(), paddle.to_tensor(float(self._stop))]).detach()
+        if self.ranks > 1:
+            dist.all_reduce(values)
+        *sums, stops = values.tolist()
+        self._stop = stops > 0
+        return dict(zip(losses, sums, strict=True))
+
+    def _save(self) -> None:
+        if self.rank == 0:
+            training = self.config.Training
+            state: dict[str, Any] = {
+                "seed": training.seed,
+                "ranks": self.ranks,
+                "scaler": _plain(self.scaler.state_dict()),
+                "bad_samples": self.bad_samples.as_dict(),
+            }
+            save_checkpoint(
+                self.run, self.step, self.model, self.optimizer, self.config, state, training.keep_checkpoints
+            )
+
+    def _save_evidence(self, batch: Batch, losses: dict[str, float]) -> None:
+        """Saves the batch and the weights that gave a non-finite loss, and stops the run."""
+        folder = self.run / f"nonfinite_step_{self.step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
+                  if isinstance(value, paddle.Tensor)}  # fmt: skip
+        save_file(arrays, folder / f"batch_rank{self.rank}.safetensors")
+        (folder / f"batch_rank{self.rank}.json").write_text(
+            json.dumps({"losses": losses, "names": batch["names"]}, ensure_ascii=False, indent=1), encoding="utf-8"
+        )
+        if self.rank == 0:
+            save_file({name: value.numpy() for name, value in self.model.state_dict().items()},
+                      folder / "model.safetensors")  # fmt: skip
+        raise NonFiniteLoss(
+            f"the loss of step {self.step} is not finite ({losses}); batch and weights are in {folder}. "
+            "Look at the sample names, then try a lower learning rate or float32"
+        )
+
+    def _evaluate(self, log: RunLog, bar: tqdm) -> None:
+        evaluation = self.config.Evaluation
+        encoder = Encoder(self.model, self.tokenizer, self.config.Model.image.image_size, evaluation.batch_size)
+        for language in self.config.Views.languages:
+            result = evaluate_source(encoder, self.val, language, block=evaluation.block).result
+            log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
+            bar.write(
+                f"step {self.step}, val, {language}: image to text R@1 {result.image_to_text['R@1']:.1f}, "
+                f"text to image R@1 {result.text_to_image['R@1']:.1f}, mean recall {result.mean_recall:.1f}",
+                file=sys.stdout,
+            )
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after the step in progress, with a checkpoint."""
+
+        def stop(*_):
+            self._stop = True
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+    return name
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]) >> 1
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A loss scaler's state as numbers that JSON holds."""
+    return {
+        key: value.item() if isinstance(value, np.ndarray | paddle.Tensor) else value for key, value in state.items()
+    }
+
+
+def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
+    changed = []
+    for key, value in now.items():
+        name = prefix + key
+        if name in FREE_ON_RESUME or before.get(key) == value:
+            continue
+        if isinstance(value, dict) and isinstance(before.get(key), dict):
+            changed += _differences(before[key], value, f"{name}.")
+        else:
+            changed.append(name)
+    return changed

@@ -1,0 +1,101 @@
+"""What a run leaves to read: resolved configuration, versions, JSONL log, VisualDL curves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2 import __version__, runtime
+from ernie_vil2.config import Config, dump_config
+
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleclas", "numpy", "opencv-python")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is seen whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git revision of the package's checkout (None outside one) and runtime settings."""
+    versions = {"python": platform.python_version(), "ernie_vil2": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        revision = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        revision += "+changes" * bool(changed.stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        revision = None
+    return {"versions": versions, "git": revision, "runtime": runtime.applied(), "command": sys.argv}
+
+
+class RunLog:
+    """Writes a run's records to `log.jsonl` and VisualDL.
+
+    Args:
+        run: the run folder.
+        config: the resolved configuration, written to `config.yaml`.
+        first_step: steps already done; records of later steps, left by an interrupted run, are dropped.
+    """
+
+    def __init__(self, run: Path, config: Config, first_step: int = 0):
+        from visualdl import LogWriter
+
+        run.mkdir(parents=True, exist_ok=True)
+        write_atomically(run / "config.yaml", dump_config(config))
+        write_atomically(run / "environment.json", json.dumps(environment(), indent=1))
+        path = run / "log.jsonl"
+        kept = [record for record in read_log(path) if record["step"] <= first_step]
+        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        self._file = open(path, "a", encoding="utf-8")
+        self._curves = LogWriter(logdir=str(run / "visualdl"))
+        self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Appends one record; numbers, nested ones too, become VisualDL curves."""
+        seconds = round(time.monotonic() - self._start, 2)
+        self._file.write(
+            json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False) + "\n"
+        )
+        self._file.flush()
+        for name, value in _numbers(values, f"{kind}/{values['language']}" if "language" in values else kind):
+            self._curves.add_scalar(tag=name, step=step, value=value)
+
+    def close(self) -> None:
+        self._file.close()
+        self._curves.close()
+
+
+def _numbers(values: dict[str, Any], prefix: str):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}/{name}")
+        elif isinstance(value, int | float):
+            yield f"{prefix}/{name}", value
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Records of a `log.jsonl`, oldest first; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            records.append(json.loads(line))
+    return records

@@ -1,0 +1,50 @@
+"""Pretrain a dual encoder by multi-view contrastive learning.
+
+python tools/train.py -c configs/demo/emoji.yaml -o Training.steps=100
+python tools/train.py -c configs/demo/emoji.yaml --resume
+fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
+"""
+
+import argparse
+import sys
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", help="YAML overlay over the defaults of configs/default.yaml")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
+                        help="overrides one value; may be repeated")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the run folder's newest checkpoint; start if there is none")  # fmt: skip
+    args = parser.parse_args()
+
+    from ernie_vil2.config import ConfigError, load_config
+
+    try:
+        config = load_config(args.config, args.override)
+    except ConfigError as error:
+        return fail(error)
+
+    from ernie_vil2.data.samples import TooManyBadSamples
+    from ernie_vil2.training.engine import NonFiniteLoss, Trainer
+
+    try:
+        trainer = Trainer(config, resume=args.resume)
+        finished = trainer.fit()
+    except (ConfigError, FileNotFoundError, NonFiniteLoss, TooManyBadSamples, ValueError) as error:
+        return fail(error)
+    if trainer.rank == 0:
+        if finished:
+            print(f"finished: {trainer.step} steps, run folder {trainer.run}")
+        else:
+            print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+    return 0 if finished else 130
+
+
+def fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
