@@ -1,0 +1,93 @@
+"""Two towers, one joint space, one learned temperature."""
+
+from __future__ import annotations
+
+import math
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ernie_vil2.config.schema import ModelConfig
+from ernie_vil2.models.image_towers import build_image_tower
+from ernie_vil2.models.text_towers import build_text_tower
+
+
+def build_dual_encoder(config: ModelConfig, vocab_size: int, temperature: float = 0.07) -> DualEncoder:
+    """The dual encoder of `config`, randomly initialised; `temperature` is tau of equation 1 at the start."""
+    image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
+    return DualEncoder(image, text, config.embed_dim or text.width, temperature)
+
+
+class DualEncoder(nn.Layer):
+    """Encodes images and texts into one space of width D (paper, section 3).
+
+    Args:
+        image: `[B, 3, H, W]` to `[B, image.width]`.
+        text: `[B, L]` ids to `[B, text.width]`.
+        embed_dim: D. A tower of another width is followed by a linear projection, a tower of this width by none.
+        temperature: initial tau of equation 1. Its inverse `logit_scale` is learned as its log.
+    """
+
+    def __init__(self, image: nn.Layer, text: nn.Layer, embed_dim: int, temperature: float = 0.07):
+        super().__init__()
+        self.image, self.text, self.embed_dim = image, text, embed_dim
+        self.image_projection = _projection(image.width, embed_dim)
+        self.text_projection = _projection(text.width, embed_dim)
+        self.log_logit_scale = self.create_parameter(
+            [1], default_initializer=nn.initializer.Constant(-math.log(temperature))
+        )
+
+    @property
+    def logit_scale(self) -> paddle.Tensor:
+        """1 / tau of equation 1, `[1]`."""
+        return self.log_logit_scale.exp()
+
+    def encode_image(self, images: paddle.Tensor) -> paddle.Tensor:
+        """`[B, 3, H, W]` normalised pixels to `[B, D]`, L2-normalised float32."""
+        return _normalized(self.image_projection(self.image(images)))
+
+    def encode_text(self, ids: paddle.Tensor) -> paddle.Tensor:
+        """`[B, L]` int64 ids, padded with 0, to `[B, D]`, L2-normalised float32."""
+        return _normalized(self.text_projection(self.text(ids)))
+
+    def forward(self, views: dict[str, paddle.Tensor]) -> tuple[dict[str, paddle.Tensor], paddle.Tensor]:
+        """Encodes any of the views `image_1`, `image_2` (images) and `text_1`, `text_2` (ids of equal length).
+
+        The views of one kind go through their tower together; equal texts still get dropout masks of their own.
+
+        Returns:
+            `[B, D]` embeddings by view, and `logit_scale`. Both come from one forward, so that data parallel
+            wraps the temperature as well.
+        """
+        embeddings = {}
+        for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
+            names = [name for name in (f"{kind}_1", f"{kind}_2") if name in views]
+            if names:
+                joined = encode(paddle.concat([views[name] for name in names]))
+                embeddings.update(zip(names, joined.chunk(len(names)), strict=True))
+        return embeddings, self.logit_scale
+
+    @paddle.no_grad()
+    def clamp_temperature(self, max_logit_scale: float) -> None:
+        """Brings `logit_scale` back into [1, max_logit_scale], in place; for after every optimiser step."""
+        self.log_logit_scale.set_value(self.log_logit_scale.clip(0.0, math.log(max_logit_scale)))
+
+
+def decays(name: str, parameter: paddle.Tensor) -> bool:
+    """Whether weight decay applies to a parameter of this name in its model.
+
+    It does to the matrices and kernels of layers and to word embeddings; not to norms, biases and the temperature
+    (all of one dimension), nor to class tokens and embeddings of position.
+    """
+    tokens_and_positions = ("cls_token", "dist_token", "pos_embed", "position_embedding", "position_bias")
+    return parameter.ndim > 1 and not any(part in name for part in tokens_and_positions)
+
+
+def _projection(width: int, embed_dim: int) -> nn.Layer:
+    return nn.Identity() if width == embed_dim else nn.Linear(width, embed_dim, bias_attr=False)
+
+
+def _normalized(features: paddle.Tensor) -> paddle.Tensor:
+    with paddle.amp.auto_cast(enable=False):
+        return F.normalize(features.astype("float32"), axis=1)

@@ -1,0 +1,130 @@
+"""The dual encoder: joint space, views, temperature, and which parameters decay."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.models import build_dual_encoder, decays
+
+
+def build(width=24, embed_dim=None, text="ernie", dropout=0.1):
+    paddle.seed(0)
+    return build_dual_encoder(
+        ModelConfig(
+            image=ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=width, depth=2, heads=2),
+            text=TextTowerConfig(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=dropout),
+            embed_dim=embed_dim,
+        ),
+        vocab_size=11,
+        temperature=0.05,
+    )
+
+
+def all_views(rng):
+    ids = paddle.to_tensor([[1, 7, 5, 2], [1, 4, 2, 0]])
+    images = paddle.to_tensor(rng.normal(size=(2, 2, 3, 12, 12)).astype("float32"))
+    return {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}
+
+
+@pytest.mark.parametrize(
+    ("width", "embed_dim", "dim", "projections"),
+    [(24, None, 24, []), (16, None, 24, ["image"]), (24, 10, 10, ["image", "text"]), (16, 16, 16, ["text"])],
+)
+def test_joint_space(width, embed_dim, dim, projections):
+    model = build(width, embed_dim)
+    views = all_views(np.random.default_rng(0))
+    for embeddings in (model.encode_image(views["image_1"]), model.encode_text(views["text_1"])):
+        assert embeddings.shape == [2, dim]
+        assert embeddings.dtype == paddle.float32
+        np.testing.assert_allclose(np.linalg.norm(embeddings.numpy(), axis=1), 1, atol=1e-6)
+    found = [name for name, _ in model.named_parameters() if "projection" in name]
+    assert found == [f"{kind}_projection.weight" for kind in projections]
+
+
+def test_embeddings_of_half_precision_towers_are_normalised_in_float32():
+    model = build(embed_dim=10)
+    images = all_views(np.random.default_rng(0))["image_1"]
+    model.image_projection.register_forward_post_hook(lambda layer, inputs, output: output.astype("bfloat16"))
+    embeddings = model.encode_image(images)
+    assert embeddings.dtype == paddle.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings.numpy(), axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [["image_1", "image_2", "text_1", "text_2"], ["text_2", "image_1"], ["image_2"]])
+def test_views_are_encoded_as_they_would_be_alone(names):
+    model = build(16)
+    model.eval()
+    views = all_views(np.random.default_rng(0))
+    embeddings, logit_scale = model({name: views[name] for name in names})
+    assert set(embeddings) == set(names)
+    for name in names:
+        encode = model.encode_image if name.startswith("image") else model.encode_text
+        np.testing.assert_allclose(embeddings[name].numpy(), encode(views[name]).numpy(), atol=1e-6)
+    np.testing.assert_allclose(logit_scale.numpy(), [20], rtol=1e-6)  # 1 / 0.05
+
+
+def test_one_pass_a_kind():
+    model = build()
+    calls = []
+    for kind in ("image", "text"):
+        getattr(model, kind).register_forward_pre_hook(lambda layer, inputs, kind=kind: calls.append(kind))
+    model(all_views(np.random.default_rng(0)))
+    assert calls == ["image", "text"]
+
+
+def test_dropout_makes_the_text_views_differ():
+    model = build()
+    views = all_views(np.random.default_rng(0))
+    embeddings, _ = model(views)
+    assert np.abs(embeddings["text_1"].numpy() - embeddings["text_2"].numpy()).max() > 1e-3
+    model.eval()
+    embeddings, _ = model(views)
+    np.testing.assert_allclose(embeddings["text_1"].numpy(), embeddings["text_2"].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["ernie", "bert"])
+def test_every_parameter_gets_a_gradient(text):
+    rng = np.random.default_rng(0)
+    model = build(16, 10, text=text)
+    embeddings, logit_scale = model(all_views(rng))
+    total = paddle.add_n([(value * paddle.randn(value.shape)).sum() for value in embeddings.values()])
+    (logit_scale * total).sum().backward()
+    lacking = [n for n, p in model.named_parameters() if p.grad is None or not np.abs(p.grad.numpy()).max() > 0]
+    # A key's bias shifts all scores of a query alike, so softmax does not see it.
+    assert [name for name in lacking if "k_proj.bias" not in name] == []
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_temperature_is_clamped_in_place():
+    model = build()
+    parameter = model.log_logit_scale
+    for before, after in ((150.0, 100.0), (0.5, 1.0), (42.0, 42.0)):
+        parameter.set_value(np.log([before]).astype("float32"))
+        model.clamp_temperature(100.0)
+        assert model.log_logit_scale is parameter
+        assert not parameter.stop_gradient
+        np.testing.assert_allclose(float(model.logit_scale), after, rtol=1e-6)
+
+
+def test_a_clamped_temperature_still_learns():
+    model = build()
+    optimizer = paddle.optimizer.SGD(0.1, parameters=[model.log_logit_scale])
+    model.clamp_temperature(10.0)
+    model.logit_scale.sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(model.log_logit_scale.numpy(), [np.log(10) - 0.1 * 10], rtol=1e-5)
+
+
+def test_what_decays():
+    model = build(16)
+    names = {name for name, parameter in model.named_parameters() if decays(name, parameter)}
+    matrices = {
+        "patch_embed.proj",
+        *(f"blocks.{i}.{x}" for i in (0, 1) for x in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")),
+    }
+    expected = {f"image.{name}.weight" for name in matrices} | {"image_projection.weight"}
+    layers = [f"encoder.layers.{i}.{x}" for i in (0, 1) for x in ("linear1", "linear2")]
+    layers += [f"encoder.layers.{i}.self_attn.{x}_proj" for i in (0, 1) for x in ("q", "k", "v", "out")]
+    expected |= {f"text.network.{name}.weight" for name in [*layers, "pooler.dense", "embeddings.word_embeddings"]}
+    assert names == expected
