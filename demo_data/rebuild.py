@@ -182,11 +182,15 @@ def compare(file: str, rebuilt: bytes, shipped: bytes) -> bool:
     order = list(ours) == list(theirs)
     identical = sum(ours[key][1] == theirs[key][1] for key in common)
     difference = np.mean([abs(pixels(ours[key][1]) - pixels(theirs[key][1])).mean() for key in common])
-    print(f"{file}: {len(theirs)} samples shipped, {len(common)} of them rebuilt, "
-          f"{len(ours) - len(common)} others; same order: {'yes' if order else 'no'}")
+    print(
+        f"{file}: {len(theirs)} samples shipped, {len(common)} of them rebuilt, "
+        f"{len(ours) - len(common)} others; same order: {'yes' if order else 'no'}"
+    )
     print("  same " + ", ".join(f"{field} {count}" for field, count in same.items()))
-    print(f"  drawings: {identical} the same to the byte, mean absolute difference {difference:.3f} of 255; "
-          f"file the same: {'yes' if rebuilt == shipped else 'no'}")
+    print(
+        f"  drawings: {identical} the same to the byte, mean absolute difference {difference:.3f} of 255; "
+        f"file the same: {'yes' if rebuilt == shipped else 'no'}"
+    )
     return order and all(count == len(theirs) for count in same.values())
 
 
@@ -200,8 +204,9 @@ def main() -> int:
     for folder in (options.output, packages):
         folder.mkdir(parents=True, exist_ok=True)
 
-    icons = {style: IconSet(fetch(f"@iconify-json/{style}", version, packages))
-             for style, (version, _) in STYLES.items()}
+    icons = {
+        style: IconSet(fetch(f"@iconify-json/{style}", version, packages)) for style, (version, _) in STYLES.items()
+    }
     languages = ("annotations/zh/annotations.json", "annotations/en/annotations.json")
     tables = read_json(fetch(*ANNOTATIONS, packages), *languages)
     samples = select(icons, *(table["annotations"]["annotations"] for table in tables))

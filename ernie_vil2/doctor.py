@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import runtime
+from .launch import rank_environments
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = shlex.quote(sys.executable)
@@ -95,8 +95,12 @@ def check_python(version=sys.version_info[:3]):
     text = ".".join(map(str, version))
     if version[:2] == (3, 11):
         return Result("ok", "Python", f"{text}, {sys.executable}")
-    return Result("FAIL", "Python", f"{text}; the pinned packages need 3.11",
-                  "install Python 3.11, then: rm -rf .venv && make setup")
+    return Result(
+        "FAIL",
+        "Python",
+        f"{text}; the pinned packages need 3.11",
+        "install Python 3.11, then: rm -rf .venv && make setup",
+    )
 
 
 def requirements():
@@ -123,8 +127,12 @@ def _check_package(requirement):
     if not found:
         return Result("FAIL", name, "is not installed", INSTALL)
     if len(found) > 1:
-        return Result("FAIL", name, "the CPU and the GPU build are both installed, and share one folder",
-                      f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them")
+        return Result(
+            "FAIL",
+            name,
+            "the CPU and the GPU build are both installed, and share one folder",
+            f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them",
+        )
     dist, version = found.popitem()
     if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
         return Result("FAIL", dist, f"{version}, but {requirement.specifier} is needed", INSTALL)
@@ -133,9 +141,13 @@ def _check_package(requirement):
     start = time.perf_counter()
     child = _python("-c", f"import ernie_vil2, {MODULES[name]}", timeout=120)
     if child.returncode:
-        return Result("FAIL", dist, f"{version}, but its import fails: {_last_line(child)}",
-                      f"mend the other packages first, then: {PYTHON} -m pip install --force-reinstall "
-                      f"--no-deps {dist}=={version}")
+        return Result(
+            "FAIL",
+            dist,
+            f"{version}, but its import fails: {_last_line(child)}",
+            f"mend the other packages first, then: {PYTHON} -m pip install --force-reinstall "
+            f"--no-deps {dist}=={version}",
+        )
     return Result("ok", dist, f"{version}, imports in {time.perf_counter() - start:.1f} s")
 
 
@@ -145,8 +157,7 @@ def check_conflicts():
     if child.returncode == 0:
         return Result("ok", "conflicts", "none (pip check)")
     lines = (child.stdout or child.stderr).strip().splitlines()
-    return Result("FAIL", "conflicts", "; ".join(lines[:3]) + (" ..." if len(lines) > 3 else ""),
-                  INSTALL)
+    return Result("FAIL", "conflicts", "; ".join(lines[:3]) + (" ..." if len(lines) > 3 else ""), INSTALL)
 
 
 def check_runtime():
@@ -157,11 +168,19 @@ def check_runtime():
     cores = runtime.usable_cores()
     threads = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
     if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
-        return Result("warn", "CPU switches", f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}",
-                      f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}")
+        return Result(
+            "warn",
+            "CPU switches",
+            f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}",
+            f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}",
+        )
     if int(threads.split(",")[0]) < cores:
-        return Result("warn", "CPU switches", f"{threads} of {cores} usable cores; {facts}",
-                      f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}")
+        return Result(
+            "warn",
+            "CPU switches",
+            f"{threads} of {cores} usable cores; {facts}",
+            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}",
+        )
     return Result("ok", "CPU switches", facts)
 
 
@@ -169,19 +188,21 @@ def check_shared_memory(folder="/dev/shm", need=1 << 30):
     """Room for the batches that loader workers hand over; `need` in bytes."""
     name, without = "shared memory", "or load in the training process: -o Data.workers=0"
     if not os.path.isdir(folder):
-        return Result("FAIL", name, f"{folder} is missing",
-                      f"mount -t tmpfs -o size=8G tmpfs {folder}, {without}")
+        return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {without}")
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))
     except OSError as error:
-        return Result("FAIL", name, f"{folder} cannot be written: {error.strerror}",
-                      f"chmod 1777 {folder}, {without}")
+        return Result("FAIL", name, f"{folder} cannot be written: {error.strerror}", f"chmod 1777 {folder}, {without}")
     free = shutil.disk_usage(folder).free
     fact = f"{folder} has {free / 2**30:.1f} GiB free"
     if free < need:
-        return Result("warn", name, f"{fact}; loader workers may run out of it",
-                      f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {without}")
+        return Result(
+            "warn",
+            name,
+            f"{fact}; loader workers may run out of it",
+            f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {without}",
+        )
     return Result("ok", name, fact)
 
 
@@ -194,12 +215,20 @@ def check_devices():
         count = paddle.device.cuda.device_count()
         if count:
             return Result("ok", "devices", f"{cores}, {count} GPUs ({paddle.device.cuda.get_device_name(0)})")
-        return Result("warn", "devices", f"{cores}, a GPU build of Paddle that sees no GPU",
-                      "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES")
+        return Result(
+            "warn",
+            "devices",
+            f"{cores}, a GPU build of Paddle that sees no GPU",
+            "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES",
+        )
     if os.path.exists("/dev/nvidiactl"):
-        return Result("warn", "devices", f"{cores}, and an NVIDIA GPU that a CPU build of Paddle cannot use",
-                      f"{PYTHON} -m pip uninstall -y paddlepaddle, then install paddlepaddle-gpu "
-                      f"{_version('paddlepaddle')} with the command on Paddle's install page")
+        return Result(
+            "warn",
+            "devices",
+            f"{cores}, and an NVIDIA GPU that a CPU build of Paddle cannot use",
+            f"{PYTHON} -m pip uninstall -y paddlepaddle, then install paddlepaddle-gpu "
+            f"{_version('paddlepaddle')} with the command on Paddle's install page",
+        )
     return Result("ok", "devices", f"{cores}, no GPU (CPU build of Paddle)")
 
 
@@ -216,35 +245,29 @@ assert float(total) == 3.0, f"1 + 2 gave {float(total)} on rank {dist.get_rank()
 def check_collectives(timeout=60):
     """Two local processes add their numbers over gloo; `timeout` in seconds for both together."""
     start = time.perf_counter()
-    # Started one by one with the variables of Paddle's launcher: that one can leave a hanging worker behind.
-    endpoints = [f"127.0.0.1:{port}" for port in _free_ports(2)]
-    common = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_LOCAL_SIZE": "2", "PADDLE_DISTRI_BACKEND": "gloo",
-              "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints)}
     with ThreadPoolExecutor(2) as pool:
         ranks = [
-            pool.submit(_python, "-c", _ALL_REDUCE, timeout=timeout, PADDLE_TRAINER_ID=str(rank),
-                        PADDLE_CURRENT_ENDPOINT=endpoint, **common)
-            for rank, endpoint in enumerate(endpoints)
+            pool.submit(_python, "-c", _ALL_REDUCE, timeout=timeout, **environment)
+            for environment in rank_environments(2)
         ]
         try:
             children = [rank.result() for rank in ranks]
         except subprocess.TimeoutExpired:
-            return Result("FAIL", "collectives", f"two local processes did not meet within {timeout} s",
-                          "let local ports through (firewall, proxy variables)")
+            return Result(
+                "FAIL",
+                "collectives",
+                f"two local processes did not meet within {timeout} s",
+                "let local ports through (firewall, proxy variables)",
+            )
     for child in children:
         if child.returncode:
-            return Result("FAIL", "collectives", _last_line(child),
-                          "mend what is wrong above, then rerun; else see if a firewall blocks local ports")
+            return Result(
+                "FAIL",
+                "collectives",
+                _last_line(child),
+                "mend what is wrong above, then rerun; else see if a firewall blocks local ports",
+            )
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
-
-
-def _free_ports(count):
-    """Ports of this machine that nobody listens on now, each another."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in sockets]
-    for server in sockets:
-        server.close()
-    return ports
 
 
 def check_training(seconds=10):
@@ -253,8 +276,12 @@ def check_training(seconds=10):
     fact = f"loss {first:.3f} -> {last:.3f} in {seconds:g} s, {rate:.0f} steps/s"
     if last < 0.5 * first:  # false for nan too
         return Result("ok", "training", fact)
-    return Result("FAIL", "training", f"{fact}; it should have halved",
-                  f"git -C {shlex.quote(str(ROOT))} status (did a change break the loss?), else: {INSTALL}")
+    return Result(
+        "FAIL",
+        "training",
+        f"{fact}; it should have halved",
+        f"git -C {shlex.quote(str(ROOT))} status (did a change break the loss?), else: {INSTALL}",
+    )
 
 
 def tiny_training(seconds=10, rows=64):
@@ -275,8 +302,7 @@ def tiny_training(seconds=10, rows=64):
     paddle.seed(0)
     width, hidden = 32, 128
     towers = {
-        kind: nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        for kind in ("image", "text")
+        kind: nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)) for kind in ("image", "text")
     }
     # How a concept looks, and how it reads: two fixed maps that the towers have to undo.
     senses = {kind: paddle.randn([width, width]) / width**0.5 for kind in towers}
@@ -310,8 +336,13 @@ def _version(dist):
 def _python(*arguments, timeout, **variables):
     """Run this Python with the package on its path and more environment variables; output as text."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run([sys.executable, *arguments], env={**os.environ, "PYTHONPATH": path, **variables},
-                          capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def _last_line(child):

@@ -37,8 +37,9 @@ def prepare(environ=os.environ):
     if environ.get(SWITCH) == "0":
         _applied["runtime"] = f"off ({SWITCH}=0)"
         return
-    # Paddle hints at ccache, for compiling extensions; nothing here compiles any.
-    warnings.filterwarnings("ignore", message="No ccache found")
+    # Of no use to a user here: a hint for compiling extensions, a note on batch norm, and one of setuptools.
+    for message in ("No ccache found", "When training, we now always track", "Setuptools is replacing distutils"):
+        warnings.filterwarnings("ignore", message=message)
     if "paddle" in sys.modules:
         late = "not set: paddle was imported first; import ernie_vil2 before it"
         _applied.update(mkl_cpu_type=late, mkl_threads=late)
@@ -126,3 +127,18 @@ def _set_malloc(environ):
     if refused:
         return f"glibc refused {', '.join(refused)}"
     return "M_MMAP_MAX=0 M_TRIM_THRESHOLD=-1 M_TOP_PAD=256MiB"
+
+
+def set_device(name):
+    """Make `Training.device` (`auto`, `cpu`, `gpu`, `gpu:0`, ...) this process's device; imports Paddle.
+
+    On CPU, transposed tensors are copied at once: Paddle's lazy views cost more later, in kernels that read them
+    element by element. `FLAGS_use_stride_kernel=1` in the environment brings the views back.
+    """
+    import paddle
+
+    if name == "auto":
+        name = "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+    if name == "cpu" and "FLAGS_use_stride_kernel" not in os.environ:
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    paddle.set_device(name)

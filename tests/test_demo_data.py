@@ -61,13 +61,16 @@ def test_counts_are_those_of_the_readme(samples, split):
 
 
 def test_the_readme_table_agrees_with_these_counts():
-    rows = re.findall(r"^\| (train|val|test) \| ([a-z0-9, -]+) \| ([\d,]+) \| ([\d,]+) \|$",
-                      (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    table = {split: (set(styles.split(", ")), int(samples.replace(",", "")), int(concepts.replace(",", "")))
-             for split, styles, samples, concepts in rows}
-    assert table == {
-        split: (set(styles), sum(styles.values()), CONCEPTS[split]) for split, styles in STYLES.items()
+    rows = re.findall(
+        r"^\| (train|val|test) \| ([a-z0-9, -]+) \| ([\d,]+) \| ([\d,]+) \|$",
+        (FOLDER / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    table = {
+        split: (set(styles.split(", ")), int(samples.replace(",", "")), int(concepts.replace(",", "")))
+        for split, styles, samples, concepts in rows
     }
+    assert table == {split: (set(styles), sum(styles.values()), CONCEPTS[split]) for split, styles in STYLES.items()}
 
 
 @pytest.mark.parametrize("split", STYLES)

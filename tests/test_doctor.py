@@ -34,14 +34,21 @@ def test_python_must_be_3_11(version, status):
     assert ("make setup" in result.fix) == (status == "FAIL")
 
 
-@pytest.mark.parametrize("requirement, installed, status, fact", [
-    ("datasets==3.2.0", {"datasets": "3.2.0"}, "ok", "3.2.0"),
-    ("datasets==3.2.0", {"datasets": "4.0.0"}, "FAIL", "4.0.0, but ==3.2.0 is needed"),
-    ("datasets==3.2.0", {}, "FAIL", "is not installed"),
-    ("paddlepaddle==3.3.1", {"paddlepaddle-gpu": "2.6.2"}, "FAIL", "2.6.2, but ==3.3.1 is needed"),
-    ("paddlepaddle==3.3.1", {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"}, "FAIL",
-     "the CPU and the GPU build are both installed, and share one folder"),
-])
+@pytest.mark.parametrize(
+    "requirement, installed, status, fact",
+    [
+        ("datasets==3.2.0", {"datasets": "3.2.0"}, "ok", "3.2.0"),
+        ("datasets==3.2.0", {"datasets": "4.0.0"}, "FAIL", "4.0.0, but ==3.2.0 is needed"),
+        ("datasets==3.2.0", {}, "FAIL", "is not installed"),
+        ("paddlepaddle==3.3.1", {"paddlepaddle-gpu": "2.6.2"}, "FAIL", "2.6.2, but ==3.3.1 is needed"),
+        (
+            "paddlepaddle==3.3.1",
+            {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"},
+            "FAIL",
+            "the CPU and the GPU build are both installed, and share one folder",
+        ),
+    ],
+)
 def test_packages_are_held_against_the_pins(monkeypatch, requirement, installed, status, fact):
     monkeypatch.setattr(doctor, "requirements", lambda: [Requirement(requirement)])
     monkeypatch.setattr(doctor, "_version", installed.get)
@@ -70,12 +77,15 @@ def test_conflicts_are_those_of_pip(monkeypatch):
     assert (result.status, result.fact) == ("FAIL", output.strip())
 
 
-@pytest.mark.parametrize("vendor, variables, status", [
-    ("AuthenticAMD", {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "8"}, "ok"),
-    ("AuthenticAMD", {"MKL_NUM_THREADS": "8"}, "warn"),
-    ("GenuineIntel", {"OMP_NUM_THREADS": "8"}, "ok"),
-    ("GenuineIntel", {"MKL_NUM_THREADS": "1"}, "warn"),
-])
+@pytest.mark.parametrize(
+    "vendor, variables, status",
+    [
+        ("AuthenticAMD", {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "8"}, "ok"),
+        ("AuthenticAMD", {"MKL_NUM_THREADS": "8"}, "warn"),
+        ("GenuineIntel", {"OMP_NUM_THREADS": "8"}, "ok"),
+        ("GenuineIntel", {"MKL_NUM_THREADS": "1"}, "warn"),
+    ],
+)
 def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
     monkeypatch.setattr(runtime, "cpu", lambda: (vendor, {"avx2"}))
     monkeypatch.setattr(runtime, "usable_cores", lambda: 8)

@@ -20,8 +20,14 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 def run(*arguments):
     """Run this Python with -X importtime; returns the process and the top-level names of what it imported."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    child = subprocess.run([sys.executable, "-X", "importtime", *arguments], env=environment, cwd=ROOT,
-                           capture_output=True, text=True, timeout=60)
+    child = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     lines = [line for line in child.stderr.splitlines() if line.startswith("import time:")]
     return child, {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in lines}
 

@@ -20,8 +20,13 @@ OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
 def run(code, **variables):
     """Run code in a new process whose environment has none of the switches but `variables`; its JSON output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    child = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60,
-                           env={**environment, "PYTHONPATH": str(ROOT), **variables})
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "PYTHONPATH": str(ROOT), **variables},
+    )
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout.splitlines()[-1]), child.stderr
 
@@ -29,11 +34,13 @@ def run(code, **variables):
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend to be on an 8-core machine, AMD by default."""
+
     def pretend(vendor="AuthenticAMD", flags=("avx2",), cores=8):
         monkeypatch.setattr(runtime, "cpu", lambda: (vendor, set(flags)))
         monkeypatch.setattr(runtime, "usable_cores", lambda: cores)
         monkeypatch.setitem(sys.modules, "paddle", None)
         monkeypatch.delitem(sys.modules, "paddle")
+
     pretend()
     return pretend
 

@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--name", default=None, help="name of the result file; default: that of the first data file")
     parser.add_argument("--output", default=None, help="folder of the result; default: <run>/evaluation")
     parser.add_argument("--batch-size", type=int, default=256, help="rows encoded at once")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
     parser.add_argument("--block", type=int, default=1024, help="queries scored at once")
     args = parser.parse_args()
     only = [tuple(text.split("=", 1)) for text in args.only]
@@ -51,7 +52,7 @@ def evaluate(args: argparse.Namespace, only: list[tuple[str, str]]) -> None:
     checkpoint = checkpoint_folder(args.checkpoint)
     config = load_config(checkpoint / "config.yaml")
     source = open_sources(args.data, config.Data.text_id)
-    encoder = Encoder.load(checkpoint, args.batch_size)
+    encoder = Encoder.load(checkpoint, args.batch_size, args.device)
     languages = args.language or list(config.Views.languages)
 
     groups = [("all queries", None), *((f"{field} = {value}", (field, value)) for field, value in only)]

@@ -6,6 +6,7 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 """
 
 import argparse
+import os
 import sys
 
 
@@ -16,6 +17,9 @@ def main() -> int:
                         help="overrides one value; may be repeated")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest checkpoint; start if there is none")  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
+    )
     args = parser.parse_args()
 
     from ernie_vil2.config import ConfigError, load_config
@@ -24,6 +28,10 @@ def main() -> int:
         config = load_config(args.config, args.override)
     except ConfigError as error:
         return fail(error)
+    if args.processes > 1 and "PADDLE_TRAINER_ID" not in os.environ:
+        from ernie_vil2.launch import run_ranks
+
+        return run_ranks([sys.executable, *sys.argv], args.processes)
 
     from ernie_vil2.data.samples import TooManyBadSamples
     from ernie_vil2.training.engine import NonFiniteLoss, Trainer

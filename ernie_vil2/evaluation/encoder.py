@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from ernie_vil2 import runtime
 from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import DualEncoder, build_dual_encoder, load_weights
@@ -32,14 +33,18 @@ class Encoder:
         self.batch_size = batch_size
 
     @classmethod
-    def load(cls, path: str | Path, batch_size: int = 256) -> Encoder:
+    def load(cls, path: str | Path, batch_size: int = 256, device: str = "auto") -> Encoder:
         """From a checkpoint folder, or from a run folder: then its newest checkpoint.
+
+        Args:
+            device: auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one.
 
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
             ValueError: its weights are not whole, or not those of its configuration.
         """
         folder = checkpoint_folder(path)
+        runtime.set_device(device)
         config = load_config(folder / "config.yaml")
         tokenizer = Tokenizer(config.Model.text.vocabulary, config.Data.max_length)
         model = build_dual_encoder(config.Model, tokenizer.vocab_size, config.Loss.temperature)

@@ -47,8 +47,10 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
         raise ValueError(f"duplicates={duplicates!r} needs the ids of the rows and of the columns")
     count, total = rows.shape[0], columns.shape[0]
     if not 0 <= offset <= total - count:
-        raise ValueError(f"{count} rows from offset {offset} do not fit into {total} columns; "
-                         "pass the columns of all ranks and the offset that the gather returns")
+        raise ValueError(
+            f"{count} rows from offset {offset} do not fit into {total} columns; "
+            "pass the columns of all ranks and the offset that the gather returns"
+        )
 
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32

@@ -20,6 +20,7 @@ from paddle.distributed import fleet
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
 from ernie_vil2.data.loader import IMAGE_VIEWS, TEXT_VIEWS, Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport
@@ -67,10 +68,10 @@ class Trainer:
 
     def __init__(self, config: Config, resume: bool = False):
         self.config = config
-        paddle.set_device(_device(config.Training.device))
+        runtime.set_device(config.Training.device)
         self.ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
         if self.ranks > 1:
-            fleet.init(is_collective=True)
+            fleet.init(is_collective=True, log_level="ERROR")
         self.rank = dist.get_rank()
         if config.Training.global_batch % self.ranks:
             raise ConfigError(
@@ -274,12 +275,6 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
-    return name
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -21,9 +21,7 @@ def image(height=40, width=60, seed=0):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**31), cropped=st.booleans()
-)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**31), cropped=st.booleans())
 def test_any_image_becomes_a_view_of_the_input_size(height, width, seed, cropped):
     config = ViewsConfig(resize=32, crop_area=[0.2, 1.0] if cropped else None)
     view = augmented_view(image(height, width), 24, config, np.random.default_rng(seed))

@@ -1,0 +1,73 @@
+"""A tiny model on coloured shapes, and a way to run the tools as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2.config import load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def overrides(shapes, tmp_path):
+    """Overrides of a run of seconds: ViT 32/8 and ERNIE, width 64, one block each, without dropout."""
+    return [
+        "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 1, heads: 2}",
+        "Model.text={name: ernie, width: 64, depth: 1, heads: 2, max_positions: 24, dropout: 0.0, "
+        "attention_dropout: 0.0}",
+        "Views.crop_area=[0.6, 1.0]",
+        "Views.grayscale=0.0",
+        "Views.hue=0.0",
+        "Views.languages={zh: 1.0, en: 1.0}",
+        "Loss.duplicates=positives",
+        f"Data.train=[{shapes['train']}]",
+        f"Data.val=[{shapes['val']}]",
+        "Data.text_id=id",
+        "Data.max_length=24",
+        "Data.workers=0",
+        "Optimizer.learning_rate=1e-3",
+        "Schedule.warmup_steps=2",
+        "Training.steps=8",
+        "Training.global_batch=16",
+        "Training.log_every=1",
+        "Evaluation.every=0",
+        f"Training.output={tmp_path / 'run'}",
+    ]
+
+
+@pytest.fixture
+def config(overrides):
+    """`config("Section.key=value", ...)`: the tiny run with changes."""
+    return lambda *changes: load_config(None, [*overrides, *changes])
+
+
+def start(*arguments, launch=None):
+    """Starts a tool from the repository's root; `launch` are arguments for Paddle's launcher."""
+    launcher = ["-m", "paddle.distributed.launch", *launch] if launch else []
+    return subprocess.Popen(
+        [sys.executable, *map(str, [*launcher, *arguments])],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, launch=None, timeout=240):
+    """Runs a tool to its end; the result has `returncode`, `stdout` and `stderr`."""
+    with start(*arguments, launch=launch) as process:
+        try:
+            output, error = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+
+
+def as_arguments(overrides):
+    return [argument for override in overrides for argument in ("-o", override)]

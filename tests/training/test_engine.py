@@ -1,0 +1,152 @@
+"""The training loop on a tiny model; golden_losses.json holds what it logged when it was last looked at."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2.config import ConfigError
+from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.engine import NonFiniteLoss, Trainer
+from ernie_vil2.training.run_log import read_log
+from tests.conftest import write_tsv
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+PAIRS = ("image_image", "text_text", "image_text", "text_image")
+
+
+def losses(trainer):
+    records = read_log(trainer.run / "log.jsonl")
+    return [[record["loss"], *(record[pair] for pair in PAIRS)] for record in records if record["kind"] == "train"]
+
+
+def weights(trainer):
+    return load_file(list_checkpoints(trainer.run)[-1] / "model.safetensors")
+
+
+def test_losses_are_the_golden_ones(config):
+    """A change that moves these numbers must be meant; then write the new ones: see the message."""
+    trainer = Trainer(config())
+    trainer.fit()
+    now, golden = np.array(losses(trainer)), np.array(json.loads(GOLDEN.read_text()))
+    # Processors sum in different orders, and eight steps let that grow.
+    assert np.allclose(now, golden, rtol=2e-3), f"if the change is meant, {GOLDEN.name} becomes\n{now.tolist()}"
+    assert np.allclose(now[:, 0], now[:, 1:].sum(axis=1), rtol=1e-5)
+
+
+def test_first_losses_are_those_of_an_untrained_model(config):
+    """With 16 concepts in random batches of 16, log 16 is what chance gives when duplicates do not count."""
+    trainer = Trainer(config("Loss.duplicates=ignored", "Training.steps=3", "Loss.temperature=1.0"))
+    trainer.fit()
+    assert losses(trainer)[0][3:] == pytest.approx([math.log(16)] * 2, rel=0.1)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_resumed_run_ends_where_the_whole_one_ends(config, tmp_path, dropout):
+    dropped = f"Model.text.dropout={dropout}"
+    whole = Trainer(config(dropped, f"Training.output={tmp_path / 'whole'}"))
+    assert whole.fit()
+
+    first = Trainer(config(dropped, "Training.checkpoint_every=5"))
+    original = first._train_step
+
+    def stop_after_five(batch, rate):
+        if first.step == 5:
+            raise KeyboardInterrupt  # as a crash: no checkpoint but that of step 5
+        return original(batch, rate)
+
+    first._train_step = stop_after_five
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    paddle.seed(999)  # the state of the process must not matter
+    second = Trainer(config(dropped, "Training.checkpoint_every=5"), resume=True)
+    assert second.step == 5 and second.fit()
+    assert losses(second) == losses(whole)
+    for name, value in weights(whole).items():
+        assert np.array_equal(value, weights(second)[name]), name
+
+
+def test_dropout_makes_the_two_text_views_differ(config):
+    plain = Trainer(config("Training.steps=3"))
+    plain.fit()
+    dropped = Trainer(config("Training.steps=3", "Model.text.dropout=0.5", "Training.output=" + str(plain.run) + "2"))
+    dropped.fit()
+    # Without dropout the second view equals the first, with it their loss is larger.
+    assert losses(dropped)[0][2] > losses(plain)[0][2] + 0.1
+
+
+def test_pairs_that_are_off_are_not_encoded(config):
+    trainer = Trainer(config("Loss.weights={image_image: 0.0, text_text: 0.0}", "Training.steps=3"))
+    encoded = []
+    trainer.model.register_forward_pre_hook(lambda layer, inputs: encoded.append(set(inputs[0])))
+    trainer.fit()
+    assert all(views == {"image_1", "text_1"} for views in encoded) and len(encoded) == 3
+    assert "image_image" not in read_log(trainer.run / "log.jsonl")[0]
+
+
+def test_the_temperature_learns_and_stays_in_its_bounds(config):
+    trainer = Trainer(config("Loss.max_logit_scale=14.5", "Optimizer.learning_rate=0.1"))
+    trainer.fit()
+    scales = [record["logit_scale"] for record in read_log(trainer.run / "log.jsonl")]
+    assert max(scales) <= 14.5 * (1 + 1e-6) and len(set(scales)) > 1
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_reduced_precision_trains(config, precision):
+    trainer = Trainer(config(f"Training.precision={precision}"))
+    assert trainer.fit()
+    assert all(map(math.isfinite, np.ravel(losses(trainer))))
+
+
+def test_a_non_finite_loss_stops_the_run_and_leaves_evidence(config):
+    trainer = Trainer(config("Training.steps=3"))
+    parameter = dict(trainer.model.named_parameters())["log_logit_scale"]
+    parameter.set_value(paddle.full_like(parameter, float("nan")))
+    with pytest.raises(NonFiniteLoss, match="step 0 is not finite"):
+        trainer.fit()
+    folder = trainer.run / "nonfinite_step_00000000"
+    batch = load_file(folder / "batch_rank0.safetensors")
+    assert batch["image_1"].shape == (16, 32, 32, 3)
+    assert len(json.loads((folder / "batch_rank0.json").read_text())["names"]) == 16
+    assert np.isnan(load_file(folder / "model.safetensors")["log_logit_scale"]).all()
+    assert list_checkpoints(trainer.run) == []
+
+
+def test_only_the_newest_checkpoints_are_kept(config):
+    trainer = Trainer(config("Training.checkpoint_every=2", "Training.keep_checkpoints=2"))
+    trainer.fit()
+    assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000006", "step_00000008"]
+    assert not list(trainer.run.rglob("*.partial"))
+
+
+def test_a_run_folder_is_not_used_twice_by_accident(config):
+    Trainer(config("Training.steps=3")).fit()
+    with pytest.raises(ConfigError, match="already holds a run; go on with --resume"):
+        Trainer(config("Training.steps=3"))
+    with pytest.raises(ConfigError, match="other values of Loss.weights.text_text, Optimizer.learning_rate"):
+        Trainer(config("Training.steps=3", "Optimizer.learning_rate=1.0", "Loss.weights.text_text=2.0"), resume=True)
+    finished = Trainer(config("Training.steps=3", "Data.workers=1"), resume=True)
+    assert finished.fit() and finished.step == 3
+
+
+def test_bad_samples_are_skipped_reported_and_stop_a_run_when_they_are_many(config, tmp_path, shapes):
+    from ernie_vil2.data.sources import TarSource
+
+    source = TarSource(shapes["train"])
+    rows = [(source[row].caption("en"), source[row].image_name, source[row].image) for row in range(60)]
+    rows += [("", "no-text", rows[0][2]), ("broken", "no-image", b"\xff\xd8")]
+    data = f"Data.train=[{write_tsv(tmp_path / 'some.tsv', rows)}]"
+    trainer = Trainer(config(data, "Data.max_bad_share=0.1", "Views.languages={en: 1.0}", "Data.text_id=null"))
+    assert trainer.fit()
+    report = json.loads((trainer.run / "bad_samples.json").read_text())
+    assert report["read"] == 8 * 16 and set(report["reasons"]) == {"empty caption", "broken image"}
+    assert report["reasons"]["broken image"]["names"] == ["no-image"]
+
+    output = f"Training.output={tmp_path / 'second'}"
+    with pytest.raises(TooManyBadSamples, match="Data.max_bad_share"):
+        Trainer(config(data, output, "Data.max_bad_share=0.001", "Views.languages={en: 1.0}")).fit()

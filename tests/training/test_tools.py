@@ -1,0 +1,85 @@
+"""The command lines as a user runs them, on a tiny model; two processes against one."""
+
+import json
+import signal
+import time
+
+import numpy as np
+
+from ernie_vil2.training.run_log import read_log
+from tests.training.conftest import as_arguments, run, start
+
+
+def train_losses(folder):
+    return [record["loss"] for record in read_log(folder / "log.jsonl") if record["kind"] == "train"]
+
+
+def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
+    """16 concepts, unseen drawings: chance is 6 % R@1."""
+    changes = ["Training.steps=120", "Training.global_batch=32", "Evaluation.every=60", "Training.log_every=10"]
+    trained = run("tools/train.py", *as_arguments([*overrides, *changes]))
+    assert trained.returncode == 0, trained.stderr
+    assert "finished: 120 steps" in trained.stdout and "all 3840 samples read could be used" in trained.stdout
+    folder = tmp_path / "run"
+    for name in ("config.yaml", "environment.json", "log.jsonl", "visualdl", "bad_samples.json"):
+        assert (folder / name).exists(), name
+
+    evaluated = run("tools/eval_retrieval.py", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
+                    "--pixel-baseline", shapes["train"])  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "ties count against the model" in evaluated.stdout and "protocol:" in evaluated.stdout
+    record = json.loads((folder / "evaluation" / "val.json").read_text())
+    rows = dict(map(tuple, record["table"][:5]))
+    assert rows["  chance"]["image_to_text"]["R@1"] == 100 / 16
+    for language in ("zh", "en"):
+        model = rows[f"  model, {language}"]
+        assert model["images"] == model["texts"] == 16
+        assert min(model["image_to_text"]["R@1"], model["text_to_image"]["R@1"]) > 50, record["table"]
+        during = [
+            entry for entry in read_log(folder / "log.jsonl") if entry["kind"] == "evaluation" and entry["step"] == 120
+        ]
+        same = next(entry for entry in during if entry["language"] == language)
+        assert same["image_to_text"] == model["image_to_text"]
+
+    reported = run("tools/report.py", "--run", folder, "--data", shapes["val"], "--queries", 3)
+    assert reported.returncode == 0, reported.stderr
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 3 and "红色" in page or "色的" in page
+
+
+def test_two_processes_train_as_one(overrides, tmp_path):
+    """The same global batches, gathered and averaged: losses equal to float32's precision, step by step."""
+    alone = run("tools/train.py", *as_arguments(overrides))
+    assert alone.returncode == 0, alone.stderr
+    output = f"Training.output={tmp_path / 'two'}"
+    launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    two = run("tools/train.py", *as_arguments([*overrides, output]), launch=launch)
+    assert two.returncode == 0, two.stdout + two.stderr
+    one, other = train_losses(tmp_path / "run"), train_losses(tmp_path / "two")
+    assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(overrides, tmp_path):
+    folder = tmp_path / "run"
+    with start("tools/train.py", *as_arguments([*overrides, "Training.steps=2000", "Data.workers=1"])) as process:
+        deadline = time.monotonic() + 120
+        while not train_losses(folder)[3:]:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "--resume" in output
+    step = json.loads((sorted((folder / "checkpoints").glob("step_*"))[-1] / "state.json").read_text())["step"]
+    assert step == len(train_losses(folder))
+
+
+def test_a_misspelt_key_is_explained():
+    result = run("tools/train.py", "-c", "configs/demo/emoji.yaml", "-o", "Loss.tempreture=1")
+    assert result.returncode == 2 and result.stdout == ""
+    assert "unknown key Loss.tempreture; did you mean Loss.temperature?" in result.stderr
+
+
+def test_a_missing_checkpoint_is_explained(tmp_path):
+    result = run("tools/eval_retrieval.py", "--checkpoint", tmp_path, "--data", "x.tar")
+    assert result.returncode == 2 and "no checkpoint here" in result.stderr
