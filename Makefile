@@ -25,9 +25,9 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# A second run finds the finished training and goes straight to the evaluation and the report.
+# Two processes share every batch. A second run finds the finished training and goes straight to the evaluation and the report.
 demo: $(STAMP) ## train, evaluate and report on the demo drawings (at most 12 minutes on 2 cores)
-	@$(PYTHON) tools/train.py -c configs/demo/emoji.yaml --resume
+	@$(PYTHON) tools/train.py -c configs/demo/emoji.yaml --resume --processes 2
 	@$(PYTHON) tools/eval_retrieval.py --checkpoint $(DEMO) --data demo_data/emoji-test.tar --language zh en \
 	    --only kind=object --pixel-baseline demo_data/emoji-train.tar
 	@$(PYTHON) tools/report.py --run $(DEMO) --data demo_data/emoji-test.tar

@@ -95,6 +95,10 @@ class VisionTransformer(nn.Layer):
         for layer in self.sublayers():
             if isinstance(layer, nn.LayerNorm):
                 layer._epsilon = 1e-6
+            elif isinstance(layer, nn.Linear):
+                # PaddleClas draws with deviation 0.02, which belongs to width 768: a narrow tower's blocks
+                # would hardly pass a signal on to the class token.
+                layer.weight.set_value(layer.weight * (768 / width) ** 0.5)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         height, width = images.shape[2:]

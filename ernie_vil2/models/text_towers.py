@@ -33,10 +33,6 @@ def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions,
-        # The published 0.02 belongs to width 768. With one deviation for all widths, a narrow tower's layers
-        # would hardly pass a signal on, and all its texts would look alike for hundreds of steps.
-        "initializer_range": 0.02 * (768 / sizes["width"]) ** 0.5,
-        "pad_token_id": PAD_ID,
     }
     return TextTower(_ernie(arguments) if family == "ernie" else _bert(arguments))
 
@@ -51,6 +47,11 @@ class TextTower(nn.Layer):
         super().__init__()
         self.network = network
         self.width = network.config.hidden_size
+        for layer in network.sublayers():
+            if isinstance(layer, nn.Linear):
+                # The libraries' deviation of 0.02 belongs to width 768: a narrow tower's layers would hardly
+                # pass a signal on, and all its texts would look alike. Embeddings are normalised anyway.
+                layer.weight.set_value(layer.weight * (768 / self.width) ** 0.5)
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         length, longest = ids.shape[1], self.network.config.max_position_embeddings
