@@ -55,6 +55,9 @@ def report(args: argparse.Namespace) -> None:
 
     encoder = Encoder.load(checkpoint)
     source = open_sources(args.data, config.Data.text_id)
+    licences = {str(source[row].fields["license"]) for row in range(len(source)) if "license" in source[row].fields}
+    if licences:
+        facts["Licence of the images"] = ", ".join(sorted(licences))
     queries = []
     for language in config.Views.languages:
         queries += example_queries(embed_source(encoder, source, language), language, args.queries, args.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -26,15 +25,49 @@ def _generator(seed: int, *position: int) -> np.random.Generator:
     return np.random.default_rng([seed, *position])
 
 
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    return _generator(seed, epoch).permutation(size)
+class SampleOrder:
+    """Which sample stands at a position of the endless stream: every epoch is a new order of all samples.
+
+    Args:
+        size: number of samples.
+        seed: decides every order.
+        texts: a number for each sample, equal where the text is; with `group`, as many samples of the same text
+            stand side by side. None: no groups.
+    """
+
+    def __init__(self, size: int, seed: int, texts: np.ndarray | None = None, group: int = 1):
+        self.size, self.seed, self.texts, self.group = size, seed, texts, group
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, self.size)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._shuffled(epoch)
+        return int(self._order[place])
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        rng = _generator(self.seed, epoch)
+        order = rng.permutation(self.size)
+        if self.texts is None:
+            return order
+        order = order[np.argsort(self.texts[order], kind="stable")]
+        starts = np.flatnonzero(np.diff(self.texts[order], prepend=-1))
+        within = np.arange(self.size) - np.repeat(starts, np.diff([*starts, self.size]))
+        groups = np.split(order, np.flatnonzero(within % self.group == 0)[1:])
+        return np.concatenate([groups[place] for place in rng.permutation(len(groups))])
 
 
-def sample_index(position: int, size: int, seed: int) -> int:
-    """Which sample stands at a position of the endless stream: every epoch is a new permutation of all samples."""
-    epoch, place = divmod(position, size)
-    return int(_epoch_order(seed, epoch, size)[place])
+def _sample_order(source: Source, config: Config) -> SampleOrder:
+    if config.Data.samples_per_text == 1:
+        return SampleOrder(len(source), config.Training.seed)
+    names = []
+    for row in range(len(source)):
+        try:
+            names.append(source[row].text_name)
+        except BadSample:
+            names.append("")  # skipped and counted when its turn comes
+    _, texts = np.unique(names, return_inverse=True)
+    return SampleOrder(len(source), config.Training.seed, texts, config.Data.samples_per_text)
 
 
 class _TrainingViews(paddle.io.Dataset):
@@ -43,6 +76,7 @@ class _TrainingViews(paddle.io.Dataset):
     def __init__(self, source: Source, config: Config, tokenizer: Tokenizer, views: Collection[str]):
         super().__init__()
         self.source = source
+        self.order = _sample_order(source, config)
         self.seed = config.Training.seed
         self.config: ViewsConfig = config.Views
         self.size = config.Model.image.image_size
@@ -60,7 +94,7 @@ class _TrainingViews(paddle.io.Dataset):
             return bad
 
     def _views(self, position: int) -> Batch:
-        sample = self.source[sample_index(position, len(self.source), self.seed)]
+        sample = self.source[self.order[position]]
         views: Batch = {
             "name": sample.image_name,
             "ids": np.array([content_id(sample.image_name), content_id(sample.text_name)]),

@@ -51,12 +51,13 @@ def test_two_processes_train_as_one(overrides, tmp_path):
     """The same global batches, gathered and averaged: losses equal to float32's precision, step by step."""
     alone = run("tools/train.py", *as_arguments(overrides))
     assert alone.returncode == 0, alone.stderr
-    output = f"Training.output={tmp_path / 'two'}"
-    launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
-    two = run("tools/train.py", *as_arguments([*overrides, output]), launch=launch)
-    assert two.returncode == 0, two.stdout + two.stderr
-    one, other = train_losses(tmp_path / "run"), train_losses(tmp_path / "two")
-    assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
+    launcher = {"launch": ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]}
+    for name, extra, options in (("launcher", [], launcher), ("local", ["--processes", "2"], {})):
+        output = f"Training.output={tmp_path / name}"
+        two = run("tools/train.py", *as_arguments([*overrides, output]), *extra, **options)
+        assert two.returncode == 0, two.stdout + two.stderr
+        one, other = train_losses(tmp_path / "run"), train_losses(tmp_path / name)
+        assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(overrides, tmp_path):
