@@ -104,12 +104,12 @@ class BadSampleReport:
                 f"Data.max_bad_share = {self.max_share} allows\n{self}"
             )
 
-    def restore(self, saved: dict) -> None:
-        """Goes on from what `as_dict` gave."""
-        self.read = saved["read"]
+    def merge(self, saved: dict) -> None:
+        """Adds what another report's `as_dict` gave: that of an earlier run, or of another rank."""
+        self.read += saved["read"]
         for reason, entry in saved["reasons"].items():
-            self.counts[reason] = entry["count"]
-            self.names[reason] = entry["names"]
+            self.counts[reason] += entry["count"]
+            self.names[reason] = list(dict.fromkeys(self.names[reason] + entry["names"]))[: self.NAMES]
 
     def as_dict(self) -> dict:
         """For JSON: samples read, samples bad, and by reason the count and the first names."""

@@ -33,7 +33,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel import gather_rows, gather_views
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
-from ernie_vil2.training.run_log import RunLog
+from ernie_vil2.training.run_log import RunLog, write_atomically
 from ernie_vil2.views import normalize_images
 
 # What a resumed run may change: nothing that the weights depend on.
@@ -110,7 +110,8 @@ class Trainer:
         self.step = state["step"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.bad_samples.restore(state["bad_samples"])
+        if self.rank == 0:
+            self.bad_samples.merge(state["bad_samples"])
 
     def fit(self) -> bool:
         """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
@@ -168,12 +169,11 @@ class Trainer:
                     paused = time.monotonic()
                     self._evaluate(log, bar)
                     since += time.monotonic() - paused
+        report = self._bad_samples_of_all_ranks()
         if log:
             log.close()
-            (self.run / "bad_samples.json").write_text(
-                json.dumps(self.bad_samples.as_dict(), ensure_ascii=False, indent=1), encoding="utf-8"
-            )
-            print(self.bad_samples)
+            write_atomically(self.run / "bad_samples.json", json.dumps(report.as_dict(), ensure_ascii=False, indent=1))
+            print(report)
         return self.step >= training.steps
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
@@ -219,14 +219,26 @@ class Trainer:
         self._stop = stops > 0
         return dict(zip(losses, sums, strict=True))
 
+    def _bad_samples_of_all_ranks(self) -> BadSampleReport:
+        """A collective: every rank must call it."""
+        if self.ranks == 1:
+            return self.bad_samples
+        reports: list[dict] = []
+        dist.all_gather_object(reports, self.bad_samples.as_dict())
+        joined = BadSampleReport()
+        for report in reports:
+            joined.merge(report)
+        return joined
+
     def _save(self) -> None:
+        bad_samples = self._bad_samples_of_all_ranks()
         if self.rank == 0:
             training = self.config.Training
             state: dict[str, Any] = {
                 "seed": training.seed,
                 "ranks": self.ranks,
                 "scaler": _plain(self.scaler.state_dict()),
-                "bad_samples": self.bad_samples.as_dict(),
+                "bad_samples": bad_samples.as_dict(),
             }
             save_checkpoint(
                 self.run, self.step, self.model, self.optimizer, self.config, state, training.keep_checkpoints

@@ -188,8 +188,10 @@ def test_the_report_counts_by_reason_and_names_the_first():
     assert report.as_dict()["reasons"]["broken image"] == {"count": 12, "names": [f"i{i}" for i in range(10)]}
     assert "13 of 30 samples" in str(report) and re.search(r"broken image: 12 \(i0, .*i9, \.\.\.\)", str(report))
     again = BadSampleReport()
-    again.restore(json.loads(json.dumps(report.as_dict())))
+    again.merge(json.loads(json.dumps(report.as_dict())))
     assert again.as_dict() == report.as_dict()
+    again.merge({"read": 5, "bad": 1, "reasons": {"empty caption": {"count": 1, "names": ["u"]}}})
+    assert again.read == 35 and again.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
 
 
 def test_too_many_bad_samples_stop_the_run():

@@ -56,6 +56,7 @@ def test_two_processes_train_as_one(overrides, tmp_path):
         output = f"Training.output={tmp_path / name}"
         two = run("tools/train.py", *as_arguments([*overrides, output]), *extra, **options)
         assert two.returncode == 0, two.stdout + two.stderr
+        assert "all 128 samples read could be used" in two.stdout, two.stdout
         one, other = train_losses(tmp_path / "run"), train_losses(tmp_path / name)
         assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
 
