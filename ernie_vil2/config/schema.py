@@ -157,12 +157,6 @@ class DataConfig(Section):
     max_length: Annotated[int, Field(ge=3)] = Field(
         48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
     )
-    samples_per_text: Count = Field(
-        1,
-        description="samples of the same text that stand side by side in the stream, so that a batch holds several "
-        "images of a text and, with several languages, several wordings; 1: all samples are shuffled. For "
-        "Loss.duplicates positives; more than 1 reads every sample once before training",
-    )
     workers: Annotated[int, Field(ge=0)] = Field(
         2, description="loader processes on each rank; 0: the training process loads"
     )

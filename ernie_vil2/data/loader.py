@@ -26,48 +26,17 @@ def _generator(seed: int, *position: int) -> np.random.Generator:
 
 
 class SampleOrder:
-    """Which sample stands at a position of the endless stream: every epoch is a new order of all samples.
+    """Which sample stands at a position of the endless stream: every epoch is a new permutation of all samples."""
 
-    Args:
-        size: number of samples.
-        seed: decides every order.
-        texts: a number for each sample, equal where the text is; with `group`, as many samples of the same text
-            stand side by side. None: no groups.
-    """
-
-    def __init__(self, size: int, seed: int, texts: np.ndarray | None = None, group: int = 1):
-        self.size, self.seed, self.texts, self.group = size, seed, texts, group
+    def __init__(self, size: int, seed: int):
+        self.size, self.seed = size, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __getitem__(self, position: int) -> int:
         epoch, place = divmod(position, self.size)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._shuffled(epoch)
+            self._epoch, self._order = epoch, _generator(self.seed, epoch).permutation(self.size)
         return int(self._order[place])
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        rng = _generator(self.seed, epoch)
-        order = rng.permutation(self.size)
-        if self.texts is None:
-            return order
-        order = order[np.argsort(self.texts[order], kind="stable")]
-        starts = np.flatnonzero(np.diff(self.texts[order], prepend=-1))
-        within = np.arange(self.size) - np.repeat(starts, np.diff([*starts, self.size]))
-        groups = np.split(order, np.flatnonzero(within % self.group == 0)[1:])
-        return np.concatenate([groups[place] for place in rng.permutation(len(groups))])
-
-
-def _sample_order(source: Source, config: Config) -> SampleOrder:
-    if config.Data.samples_per_text == 1:
-        return SampleOrder(len(source), config.Training.seed)
-    names = []
-    for row in range(len(source)):
-        try:
-            names.append(source[row].text_name)
-        except BadSample:
-            names.append("")  # skipped and counted when its turn comes
-    _, texts = np.unique(names, return_inverse=True)
-    return SampleOrder(len(source), config.Training.seed, texts, config.Data.samples_per_text)
 
 
 class _TrainingViews(paddle.io.Dataset):
@@ -76,7 +45,7 @@ class _TrainingViews(paddle.io.Dataset):
     def __init__(self, source: Source, config: Config, tokenizer: Tokenizer, views: Collection[str]):
         super().__init__()
         self.source = source
-        self.order = _sample_order(source, config)
+        self.order = SampleOrder(len(source), config.Training.seed)
         self.seed = config.Training.seed
         self.config: ViewsConfig = config.Views
         self.size = config.Model.image.image_size

@@ -2,8 +2,6 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import SampleOrder, evaluation_batches, training_batches
@@ -34,8 +32,8 @@ def config(*overrides):
     )
 
 
-def take(shapes, tokenizer, count, *overrides, views=VIEWS, data_text_id=None, **options):
-    source = open_sources([str(shapes["train"])], data_text_id)
+def take(shapes, tokenizer, count, *overrides, views=VIEWS, **options):
+    source = open_sources([str(shapes["train"])])
     batches = training_batches(source, config(*overrides), tokenizer, views, **options)
     return [
         {key: value if isinstance(value, list | int) else value.numpy() for key, value in batch.items()}
@@ -67,24 +65,6 @@ def test_sizes_that_the_batch_does_not_divide_lose_nothing():
     order = SampleOrder(7, seed=3)
     positions = [order[position] for position in range(21)]
     assert all(sorted(positions[start : start + 7]) == list(range(7)) for start in (0, 7, 14))
-
-
-@settings(max_examples=50, deadline=None)
-@given(texts=st.lists(st.integers(0, 4), min_size=1, max_size=30), group=st.integers(2, 4))
-def test_groups_hold_one_text_and_every_epoch_all_samples(texts, group):
-    order = SampleOrder(len(texts), 0, np.array(texts), group)
-    for epoch in range(2):
-        samples = [order[epoch * len(texts) + place] for place in range(len(texts))]
-        assert sorted(samples) == list(range(len(texts)))
-        runs = [list(run) for _, run in itertools.groupby(samples, key=lambda sample: texts[sample])]
-        # c samples of a text are cut into full groups and a rest, so that all runs but neighbours are that long.
-        assert sum(-(-len(run) // group) for run in runs) <= sum(-(-texts.count(text) // group) for text in set(texts))
-
-
-def test_grouped_samples_share_their_text(shapes, tokenizer):
-    batch = take(shapes, tokenizer, 1, "Data.samples_per_text=4", "Data.text_id=id", data_text_id="id")[0]
-    assert all(len(set(batch["ids"][start : start + 4, 1])) == 1 for start in range(0, 16, 4))
-    assert len(set(batch["ids"][:, 0])) == 16
 
 
 def test_equal_seeds_give_equal_views_whatever_the_number_of_workers(shapes, tokenizer):
