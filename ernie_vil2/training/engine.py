@@ -143,8 +143,8 @@ class Trainer:
                 self.bad_samples.add(batch["rows"], batch["bad"])
                 rate = learning_rate(self.step, self.config)
                 losses = self._train_step(batch, rate)
-                bar.update()
                 bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
+                bar.update()
                 last = self.step == training.steps
                 if log and (last or self.step % training.log_every == 0):
                     seconds = time.monotonic() - since
