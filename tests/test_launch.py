@@ -46,7 +46,7 @@ def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
     body = """
         import signal
         signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-        print('ready', flush=True)
+        os.write(1, b'ready\\n')  # one write a line: two ranks share the pipe
         time.sleep(60)
     """
     parent = "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
