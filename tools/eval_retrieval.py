@@ -47,7 +47,8 @@ def evaluate(args: argparse.Namespace, only: list[tuple[str, str]]) -> None:
     from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
     from ernie_vil2.evaluation.retrieval import TIE_RULE, format_table
     from ernie_vil2.evaluation.retrieval_set import PROTOCOL, evaluate_source
-    from ernie_vil2.training.run_log import environment, write_atomically
+    from ernie_vil2.files import write_text
+    from ernie_vil2.training.run_log import environment
 
     checkpoint = checkpoint_folder(args.checkpoint)
     config = load_config(checkpoint / "config.yaml")
@@ -90,7 +91,7 @@ def evaluate(args: argparse.Namespace, only: list[tuple[str, str]]) -> None:
         "bad_samples": evaluation.benchmark.bad_samples.as_dict(),
         **environment(),
     }
-    write_atomically(path, json.dumps(record, ensure_ascii=False, indent=1))
+    write_text(path, json.dumps(record, ensure_ascii=False, indent=1))
     print(f"\nwritten to {path}")
 
 

@@ -7,7 +7,6 @@ The texts are tokenised as before; other words become [UNK]. Name the file in Mo
 
 import argparse
 import sys
-from pathlib import Path
 
 
 def main() -> int:
@@ -19,7 +18,7 @@ def main() -> int:
     from ernie_vil2.config import ViewsConfig
     from ernie_vil2.data.sources import open_sources
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
-    from ernie_vil2.training.run_log import write_atomically
+    from ernie_vil2.files import write_text
 
     source, tokenizer, views = open_sources(args.data), Tokenizer(max_length=2**20), ViewsConfig()
     texts = {*views.prompts.values(), *views.separators.values()}
@@ -30,7 +29,7 @@ def main() -> int:
     tokens = read_vocabulary(ERNIE_VOCABULARY)
     special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
     kept = special + [tokens[number] for number in sorted(used) if tokens[number] not in special]
-    write_atomically(Path(args.output), "\n".join(kept) + "\n")
+    write_text(args.output, "\n".join(kept) + "\n")
     print(f"{len(kept)} of {len(tokens)} tokens written to {args.output}")
     return 0
 

@@ -5,7 +5,6 @@ Styles, charts and images are all inside the file; it holds no script and loads 
 
 import base64
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -15,6 +14,7 @@ from statistics import fmean
 from ernie_vil2.evaluation.report_style import CROSS, STYLE, TICK
 from ernie_vil2.evaluation.retrieval import COLUMNS, TIE_RULE, Row, table_cells
 from ernie_vil2.evaluation.svg import Series, line_chart
+from ernie_vil2.files import write_text
 
 ARROWS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 VIEW_PAIRS = {
@@ -27,7 +27,7 @@ MOST_POINTS = 150  # a longer training log is averaged down to this many points
 
 
 def write_report(
-    path: str | os.PathLike,
+    path: str | Path,
     *,
     title: str,
     facts: Mapping[str, str],
@@ -57,13 +57,7 @@ def write_report(
         + "\n".join(body)
         + "\n</body></html>\n"
     )
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, page)
 
 
 def _facts(facts: Mapping[str, str]) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import paddle
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ernie_vil2.files import written_whole
+
 
 def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
-    """Writes parameters and buffers by their name in the model, to a temporary name first."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.partial")
-    save_file({name: value.numpy() for name, value in model.state_dict().items()}, aside)
-    os.replace(aside, path)
+    """Writes parameters and buffers by their name in the model."""
+    with written_whole(path) as aside:
+        save_file({name: value.numpy() for name, value in model.state_dict().items()}, aside)
 
 
 def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:

@@ -28,12 +28,13 @@ from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.evaluation.encoder import Encoder
 from ernie_vil2.evaluation.retrieval_set import evaluate_source
+from ernie_vil2.files import write_text
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel import gather_rows, gather_views
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
-from ernie_vil2.training.run_log import RunLog, write_atomically
+from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.views import normalize_images
 
 # What a resumed run may change: nothing that the weights depend on.
@@ -172,7 +173,7 @@ class Trainer:
         report = self._bad_samples_of_all_ranks()
         if log:
             log.close()
-            write_atomically(self.run / "bad_samples.json", json.dumps(report.as_dict(), ensure_ascii=False, indent=1))
+            write_text(self.run / "bad_samples.json", json.dumps(report.as_dict(), ensure_ascii=False, indent=1))
             print(report)
         return self.step >= training.steps
 

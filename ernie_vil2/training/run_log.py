@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -14,15 +13,9 @@ from typing import Any
 
 from ernie_vil2 import __version__, runtime
 from ernie_vil2.config import Config, dump_config
+from ernie_vil2.files import write_text
 
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleclas", "numpy", "opencv-python")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that it is seen whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 def environment() -> dict[str, Any]:
@@ -58,11 +51,11 @@ class RunLog:
         from visualdl import LogWriter
 
         run.mkdir(parents=True, exist_ok=True)
-        write_atomically(run / "config.yaml", dump_config(config))
-        write_atomically(run / "environment.json", json.dumps(environment(), indent=1))
+        write_text(run / "config.yaml", dump_config(config))
+        write_text(run / "environment.json", json.dumps(environment(), indent=1))
         path = run / "log.jsonl"
         kept = [record for record in read_log(path) if record["step"] <= first_step]
-        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")
         self._curves = LogWriter(logdir=str(run / "visualdl"))
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
