@@ -60,7 +60,10 @@ def content_id(name: str) -> int:
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Pixels of an encoded image, `[H, W, 3]` uint8 RGB; BadSample if it is none."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # for example, a header that asks for more pixels than OpenCV allows
+        pixels = None
     if pixels is None:
         raise BadSample("broken image", name)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

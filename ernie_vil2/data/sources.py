@@ -125,10 +125,11 @@ def _texts(fields: dict, name: str) -> tuple[dict[str, str], dict[str, tuple[str
     return captions, tags
 
 
-class TsvSource:
-    """Rows of an official TSV: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair a row.
+class TsvRows:
+    """Rows of a TSV file by number, found by offset: a row that holds an image can be megabytes long.
 
-    Rows with the same image id share an image, rows with the same text share a text.
+    Raises:
+        ValueError: the file is empty.
     """
 
     def __init__(self, path: str | Path):
@@ -146,16 +147,44 @@ class TsvSource:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, index: int) -> Sample:
-        name = f"{self.path.name}:{index + 1}"
+    def name(self, index: int) -> str:
+        """File and line, for a person who looks for the row."""
+        return f"{self.path.name}:{index + 1}"
+
+    def columns(self, index: int, first: int | None = None) -> list[bytes]:
+        """The columns of a row; `first` reads that many of its bytes alone, so that the last column is cut."""
         start, end = self._bounds[index : index + 2].tolist()
-        columns = self._file.read(start, end - start).rstrip(b"\r\n").split(b"\t")
+        size = end - start if first is None else min(first, end - start)
+        return self._file.read(start, size).rstrip(b"\r\n").split(b"\t")
+
+
+def decode_base64(text: bytes) -> bytes:
+    """What base64 stands for, in the standard or the URL-safe alphabet; binascii.Error if it is none."""
+    # b64decode drops characters that it does not know unless told to validate.
+    return base64.b64decode(text.replace(b"-", b"+").replace(b"_", b"/"), validate=True)
+
+
+class TsvSource:
+    """Rows of an official TSV: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair a row.
+
+    Rows with the same image id share an image, rows with the same text share a text.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._rows = TsvRows(self.path)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self._rows.name(index)
+        columns = self._rows.columns(index)
         if len(columns) != 3:
             raise BadSample("malformed row", name)
         try:
             text, image_name = columns[0].decode("utf-8"), columns[1].decode("utf-8")
-            # b64decode drops characters that it does not know unless told to validate.
-            image = base64.b64decode(columns[2].replace(b"-", b"+").replace(b"_", b"/"), validate=True)
+            image = decode_base64(columns[2])
         except (UnicodeDecodeError, binascii.Error) as error:
             raise BadSample("malformed row", name) from error
         return Sample(image_name, text, image, {"": text})

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2 import __version__, runtime
 from ernie_vil2.config import Config, dump_config
+from ernie_vil2.environment import environment
 from ernie_vil2.files import write_text
-
-PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleclas", "numpy", "opencv-python")
-
-
-def environment() -> dict[str, Any]:
-    """Versions, git revision of the package's checkout (None outside one) and runtime settings."""
-    versions = {"python": platform.python_version(), "ernie_vil2": __version__}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        revision = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-        revision += "+changes" * bool(changed.stdout.strip())
-    except (OSError, subprocess.CalledProcessError):
-        revision = None
-    return {"versions": versions, "git": revision, "runtime": runtime.applied(), "command": sys.argv}
 
 
 class RunLog:

@@ -1,0 +1,129 @@
+"""TSV of images with JSON lines of texts: the layout of Chinese-CLIP (arXiv 2211.01335), and MUGE's own release.
+
+Chinese-CLIP publishes MUGE and Flickr30k-CN as `{split}_imgs.tsv` and `{split}_texts.jsonl`; MUGE's own release has
+`MR_{split}_imgs.tsv` and `MR_{split}_queries.jsonl`, which differ in the names of the keys.
+"""
+
+from __future__ import annotations
+
+import binascii
+from functools import partial
+from pathlib import Path
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import TsvRows, decode_base64
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.evaluation.readers.collector import (
+    DIFFERENT_IMAGE,
+    REPEATED_IMAGE,
+    REPEATED_TEXT,
+    UNMATCHED_IMAGE,
+    Collector,
+)
+from ernie_vil2.evaluation.readers.images import ImageFolders
+from ernie_vil2.evaluation.readers.layout import Layout, in_order
+from ernie_vil2.evaluation.readers.rows import as_object, is_id, numbered_lines
+
+IMAGES = "_imgs.tsv"
+# The name of the text file and its keys: text id, text, image ids.
+TEXTS = {"_texts.jsonl": ("text_id", "text", "image_ids"), "_queries.jsonl": ("query_id", "query_text", "item_ids")}
+LONGEST_ID = 256  # bytes, in the image TSV
+
+
+def _find(folder: Path) -> dict[str, Path]:
+    """A split whose first text names no image comes last: the answers of MUGE's test split are not published."""
+    splits = {}
+    for images in folder.glob(f"*{IMAGES}"):
+        if _texts_of(images):
+            splits[images.name.removesuffix(IMAGES).removeprefix("MR_")] = images
+    if not splits and (folder / "lmdb").is_dir():
+        raise ValueError(
+            f"{folder}: only lmdb/ is here, and its pairs are pickles, which are not read from data; "
+            "put the files that it was built from beside it: {split}_imgs.tsv and {split}_texts.jsonl"
+        )
+    splits = in_order(splits)
+    return dict(sorted(splits.items(), key=lambda item: not _names_images(item[1])))
+
+
+def _texts_of(images: Path) -> Path | None:
+    stem = images.name.removesuffix(IMAGES)
+    return next((path for end in TEXTS if (path := images.with_name(stem + end)).is_file()), None)
+
+
+def _keys(texts: Path) -> tuple[str, str, str]:
+    return next(keys for end, keys in TEXTS.items() if texts.name.endswith(end))
+
+
+def _names_images(images: Path) -> bool:
+    texts = _texts_of(images)
+    for name, line in numbered_lines(texts):
+        try:
+            return bool(as_object(line, name).get(_keys(texts)[2]))
+        except BadSample:
+            continue
+    return False
+
+
+def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
+    """Images and texts have their published ids. A text without image ids stays in the gallery and is no query."""
+    collector, texts = Collector(), _texts_of(images)
+    _read_images(collector, TsvRows(images))
+    for name, line in numbered_lines(texts):
+        with collector.entry():
+            text, image_ids = _row(as_object(line, name), name, _keys(texts))
+            matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
+            if image_ids and not matched:
+                raise BadSample(UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")
+            if not collector.add_text(text):
+                raise BadSample(REPEATED_TEXT, text.id)
+            for image_id in matched:
+                collector.add_pair(image_id, text.id)
+            for image_id in image_ids:
+                if image_id not in matched:
+                    with collector.entry():
+                        raise BadSample(UNMATCHED_IMAGE, f"{name}, {image_id}")
+    return collector.benchmark(f"{images.parent.name}-{split}", [images, texts])
+
+
+def _read_images(collector: Collector, rows: TsvRows) -> None:
+    first: dict[str, int] = {}
+    for index in range(len(rows)):
+        with collector.entry():
+            columns = rows.columns(index, LONGEST_ID)
+            image_id = columns[0].decode("utf-8", "replace").strip()
+            if len(columns) != 2 or not image_id:
+                raise BadSample("malformed row", rows.name(index))
+            if image_id in first:
+                same = rows.columns(first[image_id]) == rows.columns(index)
+                raise BadSample(REPEATED_IMAGE if same else DIFFERENT_IMAGE, f"{rows.name(index)}, {image_id}")
+            first[image_id] = index
+            collector.add_image(BenchmarkImage(image_id, partial(_image, rows, index)), index)
+
+
+def _image(rows: TsvRows, index: int) -> bytes:
+    columns = rows.columns(index)
+    if len(columns) != 2:
+        raise BadSample("malformed row", rows.name(index))
+    try:
+        return decode_base64(columns[1])
+    except binascii.Error as error:
+        raise BadSample("malformed base64", rows.name(index)) from error
+
+
+def _row(row: dict, name: str, keys: tuple[str, str, str]) -> tuple[BenchmarkText, list[str]]:
+    text_id, text, image_ids = (row.get(key) for key in keys)
+    image_ids = [] if image_ids is None else image_ids
+    if not is_id(text_id) or not isinstance(text, str) or not isinstance(image_ids, list):
+        raise BadSample("malformed row", name)
+    if not all(map(is_id, image_ids)):
+        raise BadSample("malformed row", name)
+    return BenchmarkText(str(text_id), text.strip()), list(dict.fromkeys(map(str, image_ids)))
+
+
+CHINESE_CLIP = Layout(
+    name="chinese-clip",
+    files="{split}_imgs.tsv and {split}_texts.jsonl, or MUGE's MR_{split}_imgs.tsv and MR_{split}_queries.jsonl",
+    find=_find,
+    read=_read,
+    image_folders=None,
+)

@@ -1,0 +1,115 @@
+"""What a reader finds in the files, entry by entry, made into a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.evaluation.readers.rows import check_text
+
+REPEATED_IMAGE = "repeated image id"
+DIFFERENT_IMAGE = "image id with different content"
+REPEATED_TEXT = "repeated text id"
+DIFFERENT_TEXT = "text id with different content"
+UNMATCHED_IMAGE = "unmatched image id"
+
+
+class Collector:
+    """Images, texts and pairs in the order of the files. Of several entries with one id the first one stands."""
+
+    def __init__(self):
+        self.rows = BadSampleReport()
+        self._images: dict[str, tuple[int, BenchmarkImage, Hashable]] = {}
+        self._texts: dict[str, tuple[int, BenchmarkText]] = {}
+        self._pairs: dict[tuple[int, int], None] = {}
+
+    @contextmanager
+    def entry(self) -> Iterator[None]:
+        """The block reads one entry of the files; a BadSample that it raises is counted, and the run goes on."""
+        bad = []
+        try:
+            yield
+        except BadSample as problem:
+            bad.append((problem.reason, problem.name))
+        self.rows.add(1, bad)
+
+    def add_image(self, image: BenchmarkImage, content: Hashable) -> bool:
+        """Takes an image; False if it is there already.
+
+        Args:
+            content: equal for images that are the same, such as the file's name or a digest of its bytes.
+
+        Raises:
+            BadSample: another image has this id.
+        """
+        self._check_image(image, content)
+        return self._images.setdefault(image.id, (len(self._images), image, content))[1] is image
+
+    def add_text(self, text: BenchmarkText) -> bool:
+        """Takes a text; False if it is there already.
+
+        Raises:
+            BadSample: it is empty, or another text has this id.
+        """
+        self._check_text(text, text.id)
+        return self._texts.setdefault(text.id, (len(self._texts), text))[1] is text
+
+    def add_sample(self, image: BenchmarkImage, content: Hashable, text: BenchmarkText, name: str) -> None:
+        """Takes an image, a text, both or neither if they are there already, and their pair: all of it, or nothing.
+
+        Args:
+            name: of the entry, for an empty text.
+
+        Raises:
+            BadSample: the text is empty, or another image or text has the id.
+        """
+        self._check_image(image, content)
+        self._check_text(text, name)
+        self.add_image(image, content)
+        self.add_text(text)
+        self.add_pair(image.id, text.id)
+
+    def has_image(self, image_id: str) -> bool:
+        """Whether an image with this id has been taken."""
+        return image_id in self._images
+
+    def add_pair(self, image_id: str, text_id: str) -> None:
+        """An image and a text, both taken before, belong together; saying so twice changes nothing."""
+        self._pairs[self._images[image_id][0], self._texts[text_id][0]] = None
+
+    def _check_image(self, image: BenchmarkImage, content: Hashable) -> None:
+        check_text(image.id)
+        if image.id in self._images and self._images[image.id][2] != content:
+            raise BadSample(DIFFERENT_IMAGE, image.id)
+
+    def _check_text(self, text: BenchmarkText, name: str) -> None:
+        check_text(text.id)
+        check_text(text.text)
+        if not text.text:
+            raise BadSample("empty text", name)
+        if text.id in self._texts and self._texts[text.id][1].text != text.text:
+            raise BadSample(DIFFERENT_TEXT, text.id)
+
+    def benchmark(self, name: str, files: Sequence[Path]) -> Benchmark:
+        """All that was taken.
+
+        Raises:
+            ValueError: no image, or no text.
+        """
+        for kind, taken in (("image", self._images), ("text", self._texts)):
+            if not taken:
+                places = ", ".join(map(str, files))
+                raise ValueError(f"{places}: no {kind} could be used\n{self.rows}")
+        return Benchmark(
+            name,
+            [image for _, image, _ in self._images.values()],
+            [text for _, text in self._texts.values()],
+            np.array(list(self._pairs), np.int64).reshape(-1, 2),
+            self.rows,
+            tuple(files),
+        )

@@ -1,0 +1,47 @@
+"""Flickr30k-CN as its authors publish it (Lan et al., arXiv 1708.04390): a folder a split, captions cut into words.
+
+The test captions were translated by hand (`zhm`), the others by machine (`zhb`); all were cut into words by BosonNLP.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ernie_vil2.evaluation.benchmark import Benchmark
+from ernie_vil2.evaluation.readers.caption_lines import read_caption_lines
+from ernie_vil2.evaluation.readers.images import ImageFolders
+from ernie_vil2.evaluation.readers.layout import Layout, find_file
+
+COLLECTIONS = {"test": "flickr30kzhmbosontest", "val": "flickr30kzhbbosonval", "train": "flickr30kzhbbosontrain"}
+PART_OF_SPEECH = re.compile(r":[A-Za-z]+$")
+
+
+def _find(folder: Path) -> dict[str, Path]:
+    # The folder of all splits, or that of one.
+    found = {}
+    for split, name in COLLECTIONS.items():
+        path = find_file(folder, f"ImageSets/{name}.txt")
+        if path:
+            found[split] = path
+    return found
+
+
+def _read(ids: Path, split: str, folders: ImageFolders) -> Benchmark:
+    """Images and texts have their published ids: `1007129816`, `1007129816#zhm#0`."""
+    captions = ids.parents[1] / "TextData" / f"seg.{ids.stem}.caption.txt"
+    return read_caption_lines(f"flickr30k-cn-{split}", ids, captions, folders, clean=join_words)
+
+
+def join_words(caption: str) -> str:
+    """A caption of words, each with its part of speech or without (`警车:n 停:v`), as it was written (`警车停`)."""
+    return "".join(PART_OF_SPEECH.sub("", word) for word in caption.split())
+
+
+FLICKR30K_CN = Layout(
+    name="flickr30k-cn",
+    files="flickr30kzhmbosontest/ImageSets/flickr30kzhmbosontest.txt and TextData/ beside ImageSets/",
+    find=_find,
+    read=_read,
+    image_folders=("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images"),
+)

@@ -1,0 +1,67 @@
+"""Annotation files row by row, so that a row which cannot be read is named and the others are still used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ernie_vil2.data.samples import BadSample
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines that are not blank, each with its name `file:line`, without line end and byte order mark."""
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.strip():
+                yield f"{path.name}:{number}", line.rstrip(b"\r\n")
+
+
+def as_text(line: bytes, name: str) -> str:
+    """A line as UTF-8; BadSample if it is not."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSample("not UTF-8", name) from error
+
+
+def as_object(line: bytes, name: str) -> dict:
+    """A line as JSON object; BadSample if it is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadSample("malformed JSON", name) from error
+    if not isinstance(row, dict):
+        raise BadSample("malformed JSON", name)
+    return row
+
+
+def read_json(path: Path, kind: type) -> dict | list:
+    """A whole JSON file; ValueError if it is none, or if its top level is of another kind."""
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error}); is the download whole?") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}: the top level is a {type(content).__name__}, where a {kind.__name__} is expected")
+    return content
+
+
+def check_text(text: str) -> None:
+    """BadSample if a text holds half a character, as the JSON escape `\\ud800`, which no UTF-8 file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadSample("not Unicode text", text.encode("ascii", "backslashreplace").decode()) from error
+
+
+def is_id(value: object) -> bool:
+    """Whether a JSON value can be an id: a text that is not blank, or a whole number. BadSample as `check_text`."""
+    if isinstance(value, str):
+        check_text(value)
+        return bool(value.strip())
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,107 @@
+import json
+
+import pytest
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.evaluation.readers import open_benchmark
+from tests.evaluation.readers.conftest import image, pairs, problems, write
+
+IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}
+
+
+def lines(*rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("image_key", ["image", "image_path", "file_name"])
+@pytest.mark.parametrize("text_key", ["text", "caption"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_rows_of_csv_share_images_and_texts(tmp_path, image_key, text_key, mark):
+    rows = 'a.png,cat,pet\nsub/b.png,"a dog, black",pet\na.png,a pet,\nsub/b.png,a pet,x\n'
+    table = f"{mark}{image_key},{text_key},kind\n{rows}"
+    benchmark = open_benchmark(write(tmp_path / "pets", IMAGES | {"test.csv": table}))
+    assert benchmark.name == "pets-test"
+    assert pairs(benchmark) == [
+        ("a.png", "cat"),
+        ("sub/b.png", "a dog, black"),
+        ("a.png", "a pet"),
+        ("sub/b.png", "a pet"),
+    ]
+    assert [one.read() for one in benchmark.images] == [image(1), image(2)]
+    assert benchmark.images[0].fields == benchmark.texts[0].fields == {"kind": "pet"}
+
+
+def test_rows_of_json_lines_with_ids(tmp_path):
+    table = lines(
+        {"image": "images/a.png", "caption": "猫", "image_id": 1, "text_id": 5},
+        {"image": "images/a.png", "caption": " 小猫", "image_id": 1, "text_id": 0},
+        {"image": "images/sub/b.png", "caption": "狗", "image_id": 2, "text_id": "d"},
+        {"image": "images/a.png", "caption": "狗", "image_id": 1, "text_id": "d"},
+    )
+    benchmark = open_benchmark(write(tmp_path, IMAGES | {"metadata.jsonl": table}))
+    assert pairs(benchmark) == [("1", "5"), ("1", "0"), ("2", "d"), ("1", "d")]
+    assert [one.read() for one in benchmark.images] == [image(1), image(2)]
+
+
+def test_bad_rows_are_named(tmp_path):
+    table = lines(
+        {"image": "a.png", "text": "cat", "image_id": 1, "text_id": 1},
+        {"image": "sub/b.png", "text": "dog", "image_id": 1, "text_id": 2},
+        {"image": "sub/b.png", "text": "dog", "image_id": 2, "text_id": 1},
+        {"image": "sub/b.png", "text": "", "image_id": 3},
+        {"image": "../a.png", "text": "cat"},
+        {"image": "a.png"},
+        {"text": "cat"},
+        {"image": "a.png", "text": ["cat"]},
+        {"image": "a.png", "text": "cat", "image_id": [1]},
+        [],
+        {"image": "a.png", "text": "\ud800"},
+        {"image": "\ud800", "text": "cat"},
+    ).replace("\ud800", "\\ud800")
+    benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
+    assert problems(benchmark) == {
+        "image id with different content": ["1"],
+        "text id with different content": ["1"],
+        "empty text": ["test.jsonl:4"],
+        "image outside its folder": ["../a.png"],
+        "malformed row": [f"test.jsonl:{number}" for number in (6, 7, 8, 9)],
+        "malformed JSON": ["test.jsonl:10"],
+        "not Unicode text": ["\\ud800"],
+    }
+    # Of a row that cannot be used nothing stays, neither its image nor its text.
+    assert pairs(benchmark) == [("1", "1")] and len(benchmark.images) == len(benchmark.texts) == 1
+
+
+def test_bad_rows_of_csv_are_named(tmp_path):
+    table = b"image,text\na.png,x,y\na.png,cat\na.png\na.png,\xff\nsub/b.png,dog\n"
+    benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.csv": table}))
+    assert problems(benchmark) == {"malformed row": ["test.csv:2", "test.csv:4"], "not UTF-8": ["test.csv:5"]}
+    assert pairs(benchmark) == [("a.png", "cat"), ("sub/b.png", "dog")]
+
+
+def test_a_csv_that_breaks_off_is_named(tmp_path):
+    with pytest.raises(ValueError, match="test.csv, after line 2: not a CSV file"):
+        open_benchmark(write(tmp_path, IMAGES | {"test.csv": 'image,text\na.png,cat\na.png,"cat'}))
+
+
+def test_a_table_is_chosen_by_its_name(tmp_path):
+    table = "image,text\na.png,cat\n"
+    write(tmp_path, IMAGES | {"one.csv": table, "two.csv": table, "notes.csv": "a,b\n1,2\n"})
+    with pytest.raises(ValueError, match=r"holds several tables \(one, two\)"):
+        open_benchmark(tmp_path)
+    assert open_benchmark(tmp_path, split="two").files == (tmp_path / "two.csv",)
+    assert open_benchmark(tmp_path / "one.csv").files == (tmp_path / "one.csv",)
+    write(tmp_path, {"val.csv": table})
+    assert open_benchmark(tmp_path).files == (tmp_path / "val.csv",)
+
+
+def test_an_absolute_path_and_a_missing_file(tmp_path):
+    table = lines(
+        {"image": str(tmp_path / "images/a.png"), "text": "x"},
+        {"image": "a.png", "text": "y"},
+        {"image": "c.png", "text": "z"},
+    )
+    benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
+    assert list(problems(benchmark)) == ["image outside its folder"]
+    with pytest.raises(BadSample, match="c.png: missing image"):
+        benchmark.images[1].read()

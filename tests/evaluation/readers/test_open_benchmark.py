@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2.evaluation.readers import LAYOUTS, open_benchmark
+from tests.conftest import write_tsv
+from tests.evaluation.readers.conftest import image, write
+
+
+def test_an_unknown_folder_is_told_with_the_layouts_that_are_known(tmp_path):
+    write(tmp_path, {"notes.txt": "", "pictures/1.jpg": image(1)})
+    with pytest.raises(ValueError, match="here are notes.txt, pictures; known:") as caught:
+        open_benchmark(tmp_path)
+    assert all(f"\n  {name}: " in str(caught.value) for name in LAYOUTS)
+
+
+def test_a_layout_that_is_asked_for_and_not_there(tmp_path):
+    write_tsv(tmp_path / "a.tsv", [("a", "1", image(1))])
+    with pytest.raises(ValueError, match="no known layout; here are a.tsv; known:\n  coco-cn: [^\n]*$"):
+        open_benchmark(tmp_path, layout="coco-cn")
+    with pytest.raises(ValueError, match="unknown layout coco; known: coco-cn, "):
+        open_benchmark(tmp_path, layout="coco")
+    with pytest.raises(ValueError, match="no .tar shard"):
+        open_benchmark(write(tmp_path / "empty", {"x.txt": ""}), layout="sources")
+
+
+@pytest.mark.parametrize("layout", [None, "coco-cn", "sources"])
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/*.tsv"])
+def test_a_path_that_is_not_there(tmp_path, path, layout):
+    with pytest.raises(FileNotFoundError, match="nowhere.*: no such file"):
+        open_benchmark(tmp_path / path, layout=layout)
+
+
+def test_what_files_of_samples_have_not(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv", [("a", "1", image(1))])
+    for wrong in ({"split": "test"}, {"images": tmp_path}):
+        with pytest.raises(ValueError, match="have no splits"):
+            open_benchmark(path, **wrong)
+    with pytest.raises(ValueError, match="is that of one folder; 2 paths were given"):
+        open_benchmark([path, path], layout="coco-cn")
+    with pytest.raises(ValueError, match="no path given"):
+        open_benchmark([])
+    with pytest.raises(ValueError, match="x.txt: a source is"):
+        open_benchmark([path, write(tmp_path, {"x.txt": ""}) / "x.txt"])
+
+
+def test_a_data_set_that_is_there_twice_is_not_guessed(tmp_path):
+    rows = '{"images": []}'
+    write(tmp_path, {"a/dataset_coco.json": rows, "b/dataset_coco.json": rows})
+    with pytest.raises(ValueError, match="dataset_coco.json is there more than once"):
+        open_benchmark(tmp_path)
+
+
+def test_a_table_beside_a_published_benchmark_does_not_disturb_it(tmp_path):
+    images = [{"filename": "1.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "cat", "sentid": 0}]}]
+    files = {"dataset_flickr30k.json": {"images": images}, "results.csv": "image,text\n1.jpg,cat\n", "1.jpg": image(1)}
+    assert open_benchmark(write(tmp_path, files)).name == "flickr30k-test"
+
+
+def test_every_layout_stands_in_the_docs():
+    page = (Path(__file__).parents[3] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in LAYOUTS)

@@ -1,0 +1,120 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.evaluation.check import CHUNK, check_benchmark
+from tests.conftest import draw, png
+
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+
+
+def raising(error):
+    def read():
+        raise error
+
+    return read
+
+
+def benchmark(*reads, texts=3, pairs=((0, 0), (0, 1), (1, 2)), rows=None):
+    images = [BenchmarkImage(f"i{n}", read) for n, read in enumerate(reads)]
+    names = [BenchmarkText(f"t{n}", f"text {n}") for n in range(texts)]
+    return Benchmark("small", images, names, np.array(pairs, np.int64).reshape(-1, 2), rows or BadSampleReport())
+
+
+def good():
+    return benchmark(lambda: IMAGE, lambda: IMAGE)
+
+
+def test_a_good_benchmark_is_counted_and_nothing_is_found_wrong():
+    report = check_benchmark(good(), {"images": 2, "texts": 3})
+    assert report.good and report.differences == []
+    assert report.counts == {"images": 2, "texts": 3, "pairs": 3}
+    # i0 has the texts t0 and t1, i1 has t2.
+    assert report.texts_per_image == {1: 1, 2: 1}
+    assert str(report).splitlines() == [
+        "small: 2 images, 3 texts, 3 pairs",
+        "texts per image: 1 (1 images), 2 (1 images)",
+        "entries of the annotations: all 0 samples read could be used",
+        "images: all 2 samples read could be used",
+        "the counts are those of the protocol",
+    ]
+
+
+def test_broken_missing_and_unreadable_images_are_told_apart():
+    report = check_benchmark(
+        benchmark(
+            lambda: IMAGE,
+            lambda: b"not an image",
+            lambda: b"",
+            raising(BadSample("missing image", "i3.jpg")),
+            raising(PermissionError(13, "Permission denied")),
+        ),
+        {"images": 5},
+    )
+    reasons = {reason: entry["names"] for reason, entry in report.files.as_dict()["reasons"].items()}
+    assert reasons == {
+        "broken image": ["i1", "i2"],
+        "missing image": ["i3.jpg"],
+        "unreadable image (Permission denied)": ["i4"],
+    }
+    assert report.files.read == 5 and not report.good
+    assert report.differences == ["4 of the 5 images cannot be used, see above."]
+
+
+def test_a_difference_from_the_protocol_is_said_in_a_sentence():
+    report = check_benchmark(good(), {"images": 1000, "texts": 2, "pairs": 3})
+    assert report.differences == [
+        "The protocol expects 1,000 images; here are 2, 998 fewer.",
+        "The protocol expects 2 texts; here are 3, 1 more.",
+    ]
+    assert not report.good and str(report).endswith("here are 3, 1 more.")
+
+
+def test_rows_without_a_partner_are_named_and_are_no_fault():
+    report = check_benchmark(benchmark(*[lambda: IMAGE] * 13, texts=4))
+    assert report.images_without_text == [f"i{n}" for n in range(2, 13)] and report.texts_without_image == ["t3"]
+    assert report.texts_per_image == {0: 11, 1: 1, 2: 1} and report.good
+    assert "images without a text, in the gallery only: 11 (i2, i3, i4, i5, i6, i7, i8, i9, i10, i11, ...)" in str(
+        report
+    )
+    assert "texts without an image, in the gallery only: 1 (t3)" in str(report)
+
+
+def test_what_the_reader_could_not_use_is_shown():
+    rows = BadSampleReport()
+    rows.add(4, [("empty text", "t9"), ("unmatched image id", "t8")])
+    report = check_benchmark(benchmark(lambda: IMAGE, lambda: IMAGE, rows=rows))
+    assert not report.good and "  unmatched image id: 1 (t8)" in str(report)
+
+
+def test_the_report_goes_into_json():
+    report = check_benchmark(good(), {"texts": 1})
+    stored = json.loads(json.dumps(report.as_dict()))
+    assert stored["counts"] == {"images": 2, "texts": 3, "pairs": 3} and stored["expected"] == {"texts": 1}
+    assert stored["texts_per_image"] == {"1": 1, "2": 1} and stored["good"] is False
+    assert stored["images"] == {"read": 2, "bad": 0, "reasons": {}} and len(stored["differences"]) == 1
+
+
+def test_every_image_is_read_once_in_threads_with_progress():
+    count, done, lock, threads = CHUNK + 3, [], threading.Lock(), set()
+    reads = []
+
+    def read(number):
+        with lock:
+            reads.append(number)
+            threads.add(threading.get_ident())
+        return IMAGE
+
+    images = [lambda number=number: read(number) for number in range(count)]
+    check_benchmark(benchmark(*images), progress=done.append, workers=2)
+    assert sorted(reads) == list(range(count)) and done == [CHUNK, 3]
+    assert threading.get_ident() not in threads
+
+
+def test_an_unknown_count_is_refused():
+    with pytest.raises(ValueError, match="expected counts of captions; there are counts of images, texts, pairs"):
+        check_benchmark(good(), {"captions": 5})
