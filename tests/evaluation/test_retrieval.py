@@ -12,9 +12,12 @@ from ernie_vil2.evaluation import (
     first_positive_ranks,
     format_markdown,
     format_table,
+    ranking,
     recall,
     top_matches,
 )
+from ernie_vil2.evaluation.ranking import rank_queries
+from ernie_vil2.evaluation.retrieval import mean_reciprocal_rank, table_cells
 
 
 def ranks_one_by_one(scores, positives):
@@ -64,6 +67,94 @@ def test_a_copy_of_the_positive_ties_with_it_wherever_it_stands(block, seed):
     gallery[[3, 20, 36]] = queries[0] * 3  # far above the rest: one positive and two copies of it
     positives = np.array([[0, 20], [1, 0], [2, 1], [3, 2], [4, 4]])
     assert first_positive_ranks(queries, gallery, positives, block)[0] == 3
+
+
+@st.composite
+def problems_with_rows_without_pairs(draw):
+    """As `small_problems`, but any row of either side may be in no pair."""
+    left, right, width = (draw(st.integers(1, 7)), draw(st.integers(1, 9)), draw(st.integers(1, 3)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    pairs = rng.permutation(np.argwhere(rng.random((left, right)) < draw(st.sampled_from([0.0, 0.1, 0.5]))))
+    sides = [rng.integers(-2, 3, (rows, width)).astype(np.float32) for rows in (left, right)]
+    return *sides, pairs, draw(st.integers(1, 10))
+
+
+def find_one_by_one(scores, pairs, optimistic):
+    """(rank, best positive, its score, what stands first, its score) of each row, straight from the definitions."""
+    found = []
+    for query, row in enumerate(scores.tolist()):
+        own = sorted(g for q, g in pairs if q == query)
+        first = max(range(len(row)), key=lambda g, row=row: (row[g], -g))
+        if own:
+            best = max(own, key=lambda g, row=row: (row[g], -g))
+            others = [row[g] for g in range(len(row)) if g not in own]
+            above = [score for score in others if score > row[best] or (score == row[best] and not optimistic)]
+            found.append((1 + len(above), best, row[best], first, row[first]))
+        else:
+            found.append((0, -1, None, first, row[first]))
+    return found
+
+
+@given(problems_with_rows_without_pairs(), st.booleans())
+def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
+    left, right, pairs, block = problem
+    rankings = rank_queries(left, right, pairs, block, ties="optimistic" if optimistic else "pessimistic")
+    scores = left @ right.T
+    for found, rows, positives in zip(rankings, (scores, scores.T), (pairs, pairs[:, ::-1]), strict=True):
+        score = [None if np.isnan(value) else value for value in found.positive_score.tolist()]
+        columns = (found.rank, found.positive, score, found.top, found.top_score.tolist())
+        assert list(zip(*columns, strict=True)) == find_one_by_one(rows, positives.tolist(), optimistic)
+
+
+@settings(deadline=None)  # the first example imports Paddle
+@given(small_problems())
+def test_paddle_computes_the_same_scores(problem):
+    left, right, _, _ = problem
+    scores = ranking._paddle_scores(left, right, "cpu")
+    assert scores.dtype == np.float32 and np.array_equal(scores, left @ right.T)
+
+
+def test_another_device_computes_the_scores_and_nothing_else(monkeypatch):
+    devices = []
+
+    def on_cpu(rows, columns, device):
+        devices.append(device)
+        return paddle_scores(rows, columns, "cpu")
+
+    paddle_scores = ranking._paddle_scores
+    monkeypatch.setattr(ranking, "_paddle_scores", on_cpu)
+    pairs = np.array([[0, 0], [1, 1], [2, 0], [2, 2]])
+    result = evaluate_retrieval(np.eye(3), np.eye(3), pairs, 2, device="gpu:0")
+    assert (result.image_ranks.tolist(), result.text_ranks.tolist()) == ([1, 1, 1], [1, 1, 1])
+    assert devices == ["gpu:0"] * 4
+
+
+def test_rows_without_a_pair_are_in_the_gallery_but_no_queries():
+    images = np.eye(3)
+    texts = np.array([[0.5, 0, 0.9], [0, 1, 0], [1, 0, 0]])
+    # Image 2 and text 2 are in no pair. Text 0 finds image 2 first and its own second; image 0 finds text 2 first.
+    result = evaluate_retrieval(images, texts, np.array([[0, 0], [1, 1]]), allow_unpaired=True)
+    assert (result.image_ranks.tolist(), result.text_ranks.tolist()) == ([2, 1, 0], [2, 1, 0])
+    assert result.image_to_text["R@1"] == result.text_to_image["R@1"] == 50
+    assert result.chance["image_to_text"]["R@1"] == pytest.approx(100 / 3)
+
+
+def test_a_direction_that_is_not_scored_is_empty():
+    result = evaluate_retrieval(np.eye(2), np.eye(2), np.array([[0, 0], [1, 1]]), directions=("text_to_image",))
+    assert result.image_to_text == {} and list(result.chance) == ["text_to_image"]
+    assert result.mean_recall == 100
+    assert table_cells(result) == ["-", "-", "-", "100.00", "100.00", "100.00", "100.00"]
+
+
+def test_equal_embeddings_score_nothing_unless_ties_count_for_the_model():
+    same, pairs = np.ones((12, 4)), np.stack([np.arange(12)] * 2, axis=1)
+    assert evaluate_retrieval(same, same, pairs).image_to_text == {"R@1": 0, "R@5": 0, "R@10": 0, "mR": 0}
+    lenient = evaluate_retrieval(same, same, pairs, ties="optimistic")
+    assert lenient.image_to_text["R@1"] == 100 and "ties count for the model" in lenient.tie_rule
+
+
+def test_mean_reciprocal_rank_by_hand():
+    assert mean_reciprocal_rank([1, 2, 4]) == pytest.approx(100 * (1 + 0.5 + 0.25) / 3)
 
 
 def test_repeated_pairs_change_nothing():
@@ -155,6 +246,10 @@ def test_bad_input_is_named():
         first_positive_ranks(good, good, pairs, block=0)
     with pytest.raises(ValueError, match="empty"):
         recall([])
+    with pytest.raises(ValueError, match="rank 0 has no pair"):
+        recall([1, 0, 3])
+    with pytest.raises(ValueError, match="ties = 'random'; known rules: pessimistic, optimistic"):
+        evaluate_retrieval(good, good, pairs, ties="random")
     with pytest.raises(ValueError, match="between 1 and 3"):
         chance([1, 4], 3)
 
@@ -182,6 +277,11 @@ def test_markdown_table():
     assert {line.count("|") for line in lines} == {9}
     assert lines[2].startswith("| **all concepts** |")
     assert lines[4] == "| pixels | 38.30 | - | 62.70 | - | - | - | - |"
+
+
+def test_a_mean_that_is_given_is_printed():
+    published = {"image_to_text": {"R@1": 65.9}, "text_to_image": {"R@1": 66.0}, "mR": 84.28}
+    assert table_cells(published) == ["65.90", "-", "-", "66.00", "-", "-", "84.28"]
 
 
 def test_a_result_and_its_dictionary_print_alike():

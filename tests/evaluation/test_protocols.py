@@ -1,0 +1,283 @@
+"""Each protocol against figures worked out by hand, on benchmarks small enough to draw."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.evaluation.protocols import (
+    ALL_CONVENTIONS,
+    CONVENTIONS,
+    PROTOCOLS,
+    choose,
+    conventions,
+    protocol,
+    select,
+)
+
+DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
+
+
+def benchmark(images, texts, pairs):
+    return Benchmark(
+        "small",
+        [BenchmarkImage(f"i{row}", lambda: b"") for row in range(images)],
+        [BenchmarkText(f"t{row}", f"text {row}") for row in range(texts)],
+        np.array(pairs, np.int64).reshape(-1, 2),
+        BadSampleReport(),
+    )
+
+
+def facing(*columns, width):
+    """Rows that look like one axis each: the score of two rows is 1 where they face the same axis, else 0."""
+    return np.eye(width, dtype=np.float32)[list(columns)]
+
+
+def ranks(scored):
+    return scored.result.image_ranks.tolist(), scored.result.text_ranks.tolist()
+
+
+def several_texts(images, texts_each):
+    """`texts_each` texts for every image, in the order of the images."""
+    return [(row // texts_each, row) for row in range(images * texts_each)]
+
+
+@pytest.mark.parametrize("name", ["pairs", "coco-cn-test", "aic-icc-val-10k", "flickr30k-test", "mscoco-5k"])
+def test_any_of_several_texts_counts(name):
+    # Image 0 has texts 0 and 1. Text 0 looks like image 1, text 1 like image 0, text 2 like image 2.
+    # Image 0: text 1 scores 1, no other does: rank 1. Image 1: its text 2 scores 0, and so do texts 1 and 3, while
+    # text 0 scores 1: rank 4. Image 2: text 2 scores 1, its own text 3 scores 0 and ties with 0 and 1: rank 4.
+    # Text 0: image 1 scores 1, images 0 and 2 tie at 0: rank 3. Text 1: rank 1. Text 2: image 2 first, its own image 1
+    # ties with image 0: rank 3. Text 3 looks like nothing: all images tie, rank 3.
+    images = facing(0, 1, 2, width=4)
+    texts = facing(1, 0, 2, 3, width=4)
+    pairs = np.array([[0, 0], [0, 1], [1, 2], [2, 3]])
+    scored = PROTOCOLS[name].evaluate(images, texts, pairs)
+    assert ranks(scored) == ([1, 4, 4], [3, 1, 3, 3])
+    assert scored.result.image_to_text["R@1"] == pytest.approx(100 / 3)
+    assert scored.result.text_to_image == {"R@1": 25, "R@5": 100, "R@10": 100, "mR": 75}
+    assert scored.result.mean_recall == pytest.approx((100 * (1 / 3 + 1 + 1) / 3 + 75) / 2)
+
+
+def test_pairs_leaves_rows_without_a_pair_in_the_gallery():
+    whole = benchmark(2, 2, [(0, 0)])
+    assert len(PROTOCOLS["pairs"].select(whole).images) == 2
+    # Image 1, in no pair, looks like text 0 and comes before its own image.
+    scored = PROTOCOLS["pairs"].evaluate(facing(1, 0, width=2), facing(0, 1, width=2), whole.pairs)
+    assert ranks(scored) == ([2, 0], [2, 0])
+    assert PROTOCOLS["pairs"].differences(whole) == [
+        "Images in no pair, in the gallery, but no queries: 1.",
+        "Texts in no pair, in the gallery, but no queries: 1.",
+    ]
+
+
+def test_aic_icc_takes_the_first_images_and_their_texts():
+    chosen = PROTOCOLS["aic-icc-val-10k"].select(benchmark(10_002, 50_010, several_texts(10_002, 5)))
+    assert (len(chosen.images), len(chosen.texts), len(chosen.pairs)) == (10_000, 50_000, 50_000)
+    assert (chosen.images[-1].id, chosen.texts[-1].id) == ("i9999", "t49999")
+    assert PROTOCOLS["aic-icc-val-10k"].differences(chosen) == []
+
+
+def test_a_text_is_left_out_only_with_all_its_images():
+    first_two = replace(PROTOCOLS["aic-icc-val-10k"], first_images=2)
+    # Text 1 belongs to images 1 and 2, text 2 to image 2 alone, text 3 to none.
+    chosen = first_two.select(benchmark(3, 4, [(0, 0), (1, 1), (2, 1), (2, 2)]))
+    assert [image.id for image in chosen.images] == ["i0", "i1"]
+    assert [text.id for text in chosen.texts] == ["t0", "t1", "t3"]
+    assert chosen.pairs.tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("name", ["mscoco-5k", "mscoco-1k", "flickr30k-test", "flickr30k-cn-test"])
+def test_only_the_first_five_texts_of_an_image_count(name):
+    # Seven texts of image 0, two of image 1, in mixed order: texts 7 and 8 are the sixth and seventh of image 0.
+    owners = [0, 0, 1, 0, 0, 1, 0, 0, 0]
+    chosen = PROTOCOLS[name].select(benchmark(2, 9, [(owner, text) for text, owner in enumerate(owners)]))
+    assert [text.id for text in chosen.texts] == ["t0", "t1", "t2", "t3", "t4", "t5", "t6"]
+    assert chosen.pairs[:, 0].tolist() == owners[:7]
+
+
+def test_mscoco_1k_is_the_mean_of_folds_that_do_not_see_each_other():
+    folds = replace(PROTOCOLS["mscoco-1k"], fold=2)
+    # Texts 0 to 3 belong to images 0 to 3 in another order of rows; text 0 looks like image 2, which is of the other
+    # fold. Within fold 1 (images 0, 1; texts 2, 1) all score 0 but image 1 with its text: text 2 ties with image 1's
+    # competitor, none scores more. By hand, rows = images 0, 1 and columns = texts 1 (of image 1), 2 (of image 0):
+    #   image 0: 0, 0 -> own text ties with the other: rank 2.   image 1: 1, 0 -> rank 1.
+    #   text 1 (of image 1): image 1 alone scores: rank 1.       text 2 (of image 0): 0, 0 -> tie, rank 2.
+    # Fold 2 (images 2, 3; texts 0, 3), each text facing its own image: all rank 1.
+    images = facing(0, 1, 2, 3, width=5)
+    texts = facing(3, 1, 2, 2, width=5)
+    pairs = np.array([[3, 0], [1, 1], [0, 2], [2, 3]])
+    scored = folds.evaluate(images, texts, pairs)
+    assert [fold.galleries.texts.tolist() for fold in scored.folds] == [[1, 2], [0, 3]]
+    assert ranks(scored) == ([2, 1, 1, 1], [1, 2, 1, 1])
+    assert scored.result.image_to_text["R@1"] == (50 + 100) / 2
+    assert scored.result.chance["image_to_text"]["R@1"] == 50
+    # In one gallery of four, text 2 looks like image 2 and ranks its own last.
+    whole = replace(folds, fold=None).evaluate(images, texts, pairs)
+    assert whole.result.text_ranks.tolist() == [1, 1, 4, 1]
+
+
+def test_mscoco_1k_has_five_folds_of_a_thousand():
+    folds = PROTOCOLS["mscoco-1k"].galleries(5_000, 25_000, np.array(several_texts(5_000, 5)))
+    assert [(len(fold.images), len(fold.texts), len(fold.pairs)) for fold in folds] == [(1_000, 5_000, 5_000)] * 5
+    assert folds[4].images[0] == 4_000 and folds[4].texts[0] == 20_000 and folds[4].pairs[0].tolist() == [0, 0]
+
+
+def test_muge_scores_texts_alone():
+    # Text 0 asks for images 0 and 2, text 1 for none. Image 1, which nothing asks for, looks like text 0 as well:
+    # it ties with the better of its two images, and a tie is lost.
+    scored = PROTOCOLS["muge-val"].evaluate(facing(0, 0, 1, width=2), facing(0, 1, width=2), np.array([[0, 0], [2, 0]]))
+    assert scored.result.text_ranks.tolist() == [2, 0]
+    assert scored.result.image_to_text == {}
+    assert scored.result.text_to_image == {"R@1": 0, "R@5": 100, "R@10": 100, "mR": pytest.approx(200 / 3)}
+    assert scored.result.mean_recall == pytest.approx(200 / 3)
+
+
+def test_first_text_keeps_one_text_of_each_image():
+    # Texts 0 and 2 are image 0's, texts 1 and 0 image 1's; so 0 and 1 stay, 2 goes, and text 0 is right for image 0
+    # alone, although image 1 has it too.
+    pairs = np.array([[0, 0], [0, 2], [1, 1], [1, 0]])
+    chosen = PROTOCOLS["first-text"].select(benchmark(2, 3, pairs))
+    assert [text.id for text in chosen.texts] == ["t0", "t1"]
+    images, texts = facing(0, 1, width=2), facing(1, 1, width=2)
+    scored = PROTOCOLS["first-text"].evaluate(images, texts, chosen.pairs)
+    # Both texts look like image 1. Image 0: 0, 0, a tie: rank 2. Image 1: 1, 1, a tie: rank 2.
+    # Text 0 has image 1 before its own: rank 2. Text 1: rank 1.
+    assert ranks(scored) == ([2, 2], [2, 1])
+
+
+def test_official_rows_by_hand():
+    # Three rows, the first two of one image. Row 0: image [1, 0], text [1, 0]; row 1: the same image, text [0, 1];
+    # row 2: image [0, 1], text [0, 1]. Scores, rows = texts, columns = images:
+    #   text 0: 1 1 0   text 1: 0 0 1   text 2: 0 0 1
+    # Text 0: its image scores 1, none more: rank 1. Text 1: its image scores 0, one more: rank 2. Text 2: rank 1.
+    # Image 0: texts score 1 0 0: rank 1. Image 1, the same image: its text scores 0, text 0 more: rank 2. Image 2:
+    # texts score 0 1 1, none more than its own: rank 1.
+    images, texts = facing(0, 1, width=2), facing(0, 1, 1, width=2)
+    scored = PROTOCOLS["official-rows"].evaluate(images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
+    assert ranks(scored) == ([1, 2, 1], [1, 2, 1])
+    assert (scored.result.images, scored.result.texts) == (3, 3)
+    assert scored.result.text_to_image["R@1"] == pytest.approx(200 / 3)
+    assert scored.result.text_to_image["MRR"] == pytest.approx(100 * 2.5 / 3)
+
+
+def test_official_rows_calls_equal_embeddings_perfect():
+    same, pairs = np.ones((7, 3), np.float32), np.stack([np.arange(7)] * 2, axis=1)
+    assert PROTOCOLS["official-rows"].evaluate(same, same, pairs).result.mean_recall == 100
+    worst = PROTOCOLS["pairs"].evaluate(same, same, pairs).result
+    assert worst.image_ranks.tolist() == [7] * 7 and worst.image_to_text["R@1"] == worst.text_to_image["R@5"] == 0
+
+
+@given(st.integers(1, 23), st.integers(0, 2**32 - 1))
+def test_official_rows_equals_its_evaluators_arithmetic(rows, seed):
+    """Whole score matrix, strict comparison with the diagonal; small integers, so that ties are frequent."""
+    rng = np.random.default_rng(seed)
+    images, texts = (rng.integers(-1, 2, (rows, 2)).astype(np.float32) for _ in range(2))
+    scores = texts @ images.T
+    better = [(matrix > np.diag(matrix)[:, None]).sum(axis=1) for matrix in (scores, scores.T)]
+    scored = PROTOCOLS["official-rows"].evaluate(images, texts, np.stack([np.arange(rows)] * 2, axis=1), block=4)
+    for found, place in ((scored.result.text_to_image, better[0]), (scored.result.image_to_text, better[1])):
+        assert found["R@1"] == pytest.approx(100 * np.mean(place < 1))
+        assert found["R@10"] == pytest.approx(100 * np.mean(place < 10))
+        assert found["MRR"] == pytest.approx(100 * np.mean(1 / (1 + place)))
+
+
+def test_the_conventions_disagree_on_the_same_embeddings():
+    # Image 0 has texts 0 and 1; text 0 looks like nothing, text 1 like image 0; image 1 has text 2, which fits.
+    images, texts = facing(0, 1, width=3), facing(2, 0, 1, width=3)
+    pairs = np.array([[0, 0], [0, 1], [1, 2]])
+    first_places = {
+        convention: scoring.evaluate(images, texts, pairs).result.image_to_text["R@1"]
+        for convention, scoring in conventions().items()
+    }
+    # Any of: both images right. First text: image 0 ties its text 0 with text 2. Row label: of rows (0, 0), (0, 1),
+    # (1, 2), the first has text 1 above its own.
+    assert first_places == {"any-of": 100, "first-text": 50, "row-label": pytest.approx(200 / 3)}
+    assert list(first_places) == list(CONVENTIONS)
+
+
+def test_conventions_on_the_rows_of_a_protocol():
+    first_two = replace(PROTOCOLS["aic-icc-val-10k"], first_images=2, texts_per_image=2)
+    pairs = np.array([(0, 0), (0, 1), (0, 2), (1, 3), (2, 4)])
+    sizes = {
+        convention: [len(rows) for rows in scoring.galleries(3, 5, pairs)[0]]
+        for convention, scoring in conventions(first_two).items()
+    }
+    # Images 0 and 1 with texts 0, 1 and 3.
+    assert sizes == {"any-of": [2, 3, 3], "first-text": [2, 2, 2], "row-label": [3, 3, 3]}
+    assert conventions(first_two)["row-label"].definition.startswith("On the images and texts that aic-icc-val-10k")
+
+
+@given(st.sampled_from(list(PROTOCOLS)), st.integers(0, 2**32 - 1))
+def test_selecting_first_changes_no_figure(name, seed):
+    """Scoring a whole benchmark and scoring its selected part are the same, since galleries choose the same rows."""
+    rng = np.random.default_rng(seed)
+    small = replace(
+        PROTOCOLS[name],
+        first_images=PROTOCOLS[name].first_images and 4,
+        texts_per_image=PROTOCOLS[name].texts_per_image and min(2, PROTOCOLS[name].texts_per_image),
+        fold=PROTOCOLS[name].fold and 2,
+    )
+    owners = rng.integers(0, 6, 12)
+    owners[:6] = np.arange(6)
+    pairs = rng.permutation(np.stack([owners, rng.permutation(12)], axis=1))
+    whole = benchmark(6, 12, pairs)
+    images, texts = (rng.integers(-1, 2, (rows, 2)).astype(np.float32) for rows in (6, 12))
+    chosen = small.select(whole)
+    rows = [[int(item.id[1:]) for item in side] for side in (chosen.images, chosen.texts)]
+    of_part = small.evaluate(images[rows[0]], texts[rows[1]], chosen.pairs)
+    assert ranks(of_part) == ranks(small.evaluate(images, texts, whole.pairs))
+    assert of_part.result.as_dict() == small.evaluate(images, texts, whole.pairs).result.as_dict()
+
+
+def test_other_counts_than_the_protocols_are_said():
+    assert PROTOCOLS["coco-cn-test"].differences(benchmark(1_000, 1_053, several_texts(1_000, 1))) == [
+        "Texts in no pair, in the gallery, but no queries: 53."
+    ]
+    found = PROTOCOLS["coco-cn-test"].differences(benchmark(1_000, 1_000, several_texts(1_000, 1)))
+    assert found == ["coco-cn-test expects 1,053 texts; here are 1,000, 53 fewer."]
+    assert PROTOCOLS["coco-cn-test"].expected == {"images": 1_000, "texts": 1_053}
+    assert PROTOCOLS["pairs"].expected == {}
+
+
+def test_what_a_command_line_names():
+    assert choose(["mscoco-1k"]) == {"": PROTOCOLS["mscoco-1k"]}
+    several = choose(["aic-icc-val-10k", ALL_CONVENTIONS])
+    assert list(several) == ["aic-icc-val-10k", "any-of", "first-text", "row-label"]
+    assert several["any-of"].first_images == 10_000
+    assert choose([ALL_CONVENTIONS]) == conventions()
+
+
+def test_several_protocols_select_what_any_of_them_needs():
+    whole = benchmark(3, 6, several_texts(3, 2))
+    few = [replace(PROTOCOLS["pairs"], first_images=1), replace(PROTOCOLS["pairs"], texts_per_image=1)]
+    chosen = select(whole, few)
+    assert [image.id for image in chosen.images] == ["i0", "i1", "i2"]
+    assert [text.id for text in chosen.texts] == ["t0", "t1", "t2", "t4"]
+
+
+def test_an_unknown_protocol_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown protocol 'coco_cn_test'; did you mean coco-cn-test"):
+        protocol("coco_cn_test")
+    with pytest.raises(ValueError, match=f"All: pairs, .*{ALL_CONVENTIONS}"):
+        protocol("?")
+
+
+def test_nothing_to_score_is_an_error():
+    with pytest.raises(ValueError, match="empty"):
+        PROTOCOLS["pairs"].evaluate(np.eye(2), np.eye(2), np.zeros((0, 2), np.int64))
+    with pytest.raises(ValueError, match="no images to score"):
+        PROTOCOLS["mscoco-1k"].evaluate(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2), np.int64))
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_docs_hold_every_definition(name):
+    sections = re.split(r"^## ", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (section,) = [section for section in sections if section.startswith(f"`{name}`\n")]
+    assert " ".join(PROTOCOLS[name].definition.split()) in " ".join(section.split())
