@@ -36,11 +36,30 @@ class ImageTowerConfig(Section):
         "or the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...)",
     )
     image_size: Count = Field(224, description="side of the square input in pixels")
+    preprocessing: Literal["ernie_vil2", "official", "paddlenlp"] = Field(
+        "ernie_vil2",
+        description="how an image that is scored becomes the input: as training resizes (ernie_vil2), or as one of "
+        "the two releases does (official, paddlenlp)",
+    )
+    mean: list[float] = Field(
+        default=[0.485, 0.456, 0.406],
+        min_length=3,
+        max_length=3,
+        description="mean [red, green, blue] of the input's normalisation, pixels from 0 to 1 (default: ImageNet's)",
+    )
+    std: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
+    )
     patch_size: Count | None = Field(None, description="ViT only: side of a patch in pixels")
     width: Count | None = Field(None, description="ViT only: width of the tokens")
     depth: Count | None = Field(None, description="ViT only: number of blocks")
     heads: Count | None = Field(None, description="ViT only: attention heads; they divide the width")
     drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
+    weights: str | None = Field(
+        None,
+        description="initial weights: paddleclas (those that PaddleClas publishes for this backbone), a PaddleClas "
+        "file, or an ERNIE-ViL 2.0 model; null: random",
+    )
 
     @model_validator(mode="after")
     def _check(self):
@@ -58,8 +77,21 @@ class TextTowerConfig(Section):
     max_positions: Count = Field(512, description="longest text that the position embedding holds, in tokens")
     dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
+    epsilon: Annotated[float, Field(gt=0)] = Field(
+        1e-5, description="ernie: of its LayerNorms; 1e-5 in the official release, 1e-12 in PaddleNLP"
+    )
     vocabulary: str | None = Field(
         None, description="vocabulary file, token or token<TAB>id lines; null: the packaged ERNIE 3.0 vocabulary"
+    )
+    tokenizer: Literal["official", "paddlenlp"] = Field(
+        "official",
+        description="how a text is split before its words are looked up: as the official code does, or as PaddleNLP, "
+        "where symbols also stand alone and special tokens in a text count as such",
+    )
+    weights: str | None = Field(
+        None,
+        description="initial weights: an ERNIE or BERT by its PaddleNLP name, folder or file, or an ERNIE-ViL 2.0 "
+        "model; null: random",
     )
 
     @model_validator(mode="after")
@@ -75,6 +107,16 @@ class ModelConfig(Section):
         None,
         description="width of the joint space; null: the text tower's width. "
         "A tower of another width gets a linear projection, a tower of this width none",
+    )
+    weights: str | None = Field(
+        None,
+        description="initial weights of the whole model: an official file, a PaddleNLP folder, or a run or checkpoint "
+        "of this package; a tower's own weights come after it",
+    )
+    allow: list[str] = Field(
+        default=[],
+        description="names, glob patterns among them, in which initial weights may differ from the model: what they "
+        "lack stays random, what they have beyond it is left out",
     )
 
 
@@ -150,7 +192,9 @@ class LossConfig(Section):
 
 class DataConfig(Section):
     train: list[str] = Field(default=[], description="tar shards or official TSV files; glob patterns are expanded")
-    val: list[str] = Field(default=[], description="the same, scored during training")
+    val: list[str] = Field(
+        default=[], description="scored during training: the same, or the folder of a benchmark (docs/benchmarks.md)"
+    )
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
     )
@@ -201,8 +245,9 @@ class TrainingConfig(Section):
 
 class EvaluationConfig(Section):
     every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations on Data.val; 0: none")
+    protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
     batch_size: Count = Field(256, description="rows encoded at once")
-    block: Count = Field(1024, description="queries scored at once; memory is block x gallery")
+    block: Count = Field(1024, description="rows of either side that are scored at once")
 
 
 class Config(Section):

@@ -3,14 +3,16 @@
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, decays
 from ernie_vil2.models.image_towers import build_image_tower
 from ernie_vil2.models.text_towers import build_text_tower
-from ernie_vil2.models.weights import load_weights, save_weights
+from ernie_vil2.models.weights import WeightReport, load_weights, save_weights, set_weights
 
 __all__ = [
     "DualEncoder",
+    "WeightReport",
     "build_dual_encoder",
     "build_image_tower",
     "build_text_tower",
     "decays",
     "load_weights",
     "save_weights",
+    "set_weights",
 ]

@@ -9,8 +9,6 @@ from ernie_vil2.config.schema import TextTowerConfig
 
 SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
 PAD_ID = 0
-ERNIE_EPSILON = 1e-5
-"""LayerNorm epsilon of the released ERNIE-ViL 2.0; PaddleNLP's initialiser sets 1e-12 whatever its config says."""
 
 
 def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
@@ -34,7 +32,7 @@ def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions,
     }
-    return TextTower(_ernie(arguments) if family == "ernie" else _bert(arguments))
+    return TextTower(_ernie(arguments, config.epsilon) if family == "ernie" else _bert(arguments))
 
 
 class TextTower(nn.Layer):
@@ -65,13 +63,14 @@ class TextTower(nn.Layer):
         return pooled
 
 
-def _ernie(arguments: dict) -> nn.Layer:
+def _ernie(arguments: dict, epsilon: float) -> nn.Layer:
     from paddlenlp.transformers import ErnieConfig, ErnieModel
 
     model = ErnieModel(ErnieConfig(**arguments, type_vocab_size=0, use_task_id=False))
     for layer in model.sublayers():
         if isinstance(layer, nn.LayerNorm):
-            layer._epsilon = ERNIE_EPSILON
+            # PaddleNLP's initialiser sets 1e-12 whatever its configuration says.
+            layer._epsilon = epsilon
     return model
 
 
