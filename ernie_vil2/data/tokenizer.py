@@ -1,15 +1,26 @@
-"""PaddleNLP's ERNIE tokenizer over a vocabulary in either of the two published file formats."""
+"""Texts to token ids: BERT's tokenisation as the official release has it, or PaddleNLP's own."""
 
 from __future__ import annotations
 
+import string
 import tempfile
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
+LONGEST_WORD = 100
+"""Characters of a word that is still looked up; a longer one is unknown, as in BERT."""
+
+# The ranges that BERT calls CJK characters: unified and compatibility ideographs, without kana and hangul.
+_CJK = [
+    (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
+]  # fmt: skip
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
@@ -19,9 +30,17 @@ def read_vocabulary(path: str | Path) -> list[str]:
         path: a file of `token` lines (PaddleNLP) or of `token<TAB>id` lines (official release).
 
     Raises:
-        ValueError: ids that are not the numbers 0 to n - 1, or a missing special token.
+        FileNotFoundError: there is no such file.
+        ValueError: not UTF-8, ids that are not the numbers 0 to n - 1, or a missing special token.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"vocabulary {path}: no such file; name the one that the model was trained with"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"vocabulary {path}: not a UTF-8 text file ({error})") from None
     lines = text.removesuffix("\n").split("\n")
     if all("\t" in line for line in lines):
         pairs = [line.rsplit("\t", 1) for line in lines]
@@ -46,32 +65,92 @@ class Tokenizer:
     """Texts to ids, `[CLS] ... [SEP]`, cut to `max_length`.
 
     Args:
-        vocabulary: file as `read_vocabulary` takes it; None: the packaged ERNIE 3.0 vocabulary.
+        vocabulary: file as `read_vocabulary` takes it, or its tokens; None: the packaged ERNIE 3.0 vocabulary.
         max_length: tokens of a text, special ones included.
+        rules: "official" as the code of the official release; "paddlenlp" as PaddleNLP's ErnieViLTokenizer. They
+            differ in symbols, which PaddleNLP splits off one by one (`©®` is one word or two), and in `[MASK]` and
+            the like in a text, which only PaddleNLP takes for the special token.
     """
 
-    def __init__(self, vocabulary: str | Path | None = None, max_length: int = 48):
-        from paddlenlp.transformers import ErnieTokenizer
-
-        tokens = read_vocabulary(vocabulary or ERNIE_VOCABULARY)
-        self.vocab_size = len(tokens)
+    def __init__(
+        self,
+        vocabulary: str | Path | list[str] | None = None,
+        max_length: int = 48,
+        rules: Literal["official", "paddlenlp"] = "official",
+    ):
+        self.tokens = vocabulary if isinstance(vocabulary, list) else read_vocabulary(vocabulary or ERNIE_VOCABULARY)
         self.max_length = max_length
-        with tempfile.TemporaryDirectory() as folder:
-            lines = Path(folder) / "vocab.txt"
-            lines.write_text("\n".join(tokens), encoding="utf-8")
-            self._tokenizer = ErnieTokenizer(str(lines))
-        ids = self._tokenizer.vocab.token_to_idx
-        self._start, self._end = ids["[CLS]"], ids["[SEP]"]
+        self.rules = rules
+        self._ids = {token: number for number, token in enumerate(self.tokens)}
+        self._start, self._end, self._unknown = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
+        self._paddlenlp = _paddlenlp_tokenizer(self.tokens) if rules == "paddlenlp" else None
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text, not padded."""
-        tokens = self._tokenizer.tokenize(text)
-        ids = self._tokenizer.convert_tokens_to_ids(tokens)
+        if self._paddlenlp:
+            ids = self._paddlenlp.convert_tokens_to_ids(self._paddlenlp.tokenize(text))
+        else:
+            ids = [number for word in split_words(text) for number in self._pieces(word)]
         return [self._start, *ids[: self.max_length - 2], self._end]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Ids of a batch, `[B, L]` int64; L is the longest of its texts, the rest is padding."""
         return pad([self.encode(text) for text in texts])
+
+    def _pieces(self, word: str) -> list[int]:
+        """WordPiece (Wu et al. 2016): from the left, always the longest piece that the vocabulary has."""
+        if len(word) > LONGEST_WORD:
+            return [self._unknown]
+        pieces, start = [], 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                piece = self._ids.get("##" * (start > 0) + word[start:end])
+                if piece is not None:
+                    break
+            else:
+                return [self._unknown]
+            pieces.append(piece)
+            start = end
+        return pieces
+
+
+def split_words(text: str) -> Iterator[str]:
+    """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters stand alone."""
+    spaced = []
+    for char in text:
+        if unicodedata.category(char) == "Zs" or char in "\t\n\r":
+            spaced.append(" ")
+        elif unicodedata.category(char)[0] == "C" or char == "\ufffd":
+            continue
+        elif any(first <= ord(char) <= last for first, last in _CJK):
+            spaced.append(f" {char} ")
+        else:
+            spaced.append(char)
+    for word in "".join(spaced).split():
+        start = 0
+        word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
+        for place, char in enumerate(word):
+            # In ASCII, BERT counts symbols such as $ and ^ as well.
+            if char in string.punctuation or unicodedata.category(char)[0] == "P":
+                if place > start:
+                    yield word[start:place]
+                yield char
+                start = place + 1
+        if word[start:]:
+            yield word[start:]
+
+
+def _paddlenlp_tokenizer(tokens: Sequence[str]):
+    from paddlenlp.transformers import ErnieViLTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+        # Only from_pretrained, which people use, makes the tokenizer leave special tokens in a text whole.
+        return ErnieViLTokenizer.from_pretrained(folder)
 
 
 def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -12,8 +13,6 @@ from ernie_vil2.config import ViewsConfig
 if TYPE_CHECKING:
     import paddle
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as in the official release
-STD = (0.229, 0.224, 0.225)
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
@@ -105,10 +104,17 @@ def augmented_view(image: np.ndarray, size: int, views: ViewsConfig, rng: np.ran
     return image
 
 
-def normalize_images(images: paddle.Tensor) -> paddle.Tensor:
-    """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` float32, less the mean, over the deviation."""
+def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:
+    """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` float32, less the mean, over the deviation.
+
+    Args:
+        mean: [red, green, blue], of pixels from 0 to 1.
+        std: their standard deviation.
+    """
     import paddle
 
-    scale = paddle.to_tensor([1 / (255 * std) for std in STD], dtype="float32")
-    shift = paddle.to_tensor([mean / std for mean, std in zip(MEAN, STD, strict=True)], dtype="float32")
+    scale = paddle.to_tensor([1 / (255 * deviation) for deviation in std], dtype="float32")
+    shift = paddle.to_tensor(
+        [average / deviation for average, deviation in zip(mean, std, strict=True)], dtype="float32"
+    )
     return (images.astype("float32") * scale - shift).transpose([0, 3, 1, 2])

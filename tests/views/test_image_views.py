@@ -125,6 +125,6 @@ def test_evaluation_view_is_the_centre():
 def test_normalisation_by_hand():
     paddle = pytest.importorskip("paddle")
     pixels = np.array([[[[255, 0, 128]]]], np.uint8)
-    values = normalize_images(paddle.to_tensor(pixels)).numpy()
+    values = normalize_images(paddle.to_tensor(pixels), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).numpy()
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225]
     assert values.shape == (1, 3, 1, 1) and np.allclose(values.ravel(), expected, atol=1e-6)

@@ -1,0 +1,72 @@
+"""`load_model`: a model with its tokenizer and preprocessing, from wherever its weights are found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import paddle
+
+from ernie_vil2 import hub, runtime
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.model_files import read_model
+from ernie_vil2.models.weights import set_weights
+
+
+def load_model(
+    source: str | os.PathLike,
+    vocab: str | os.PathLike | None = None,
+    device: str | None = None,
+    heads: tuple[int, int] | None = None,
+    max_length: int | None = None,
+    batch_size: int = 64,
+    allow: Sequence[str] = (),
+) -> ErnieViL2:
+    """A model with the tokenizer and the preprocessing that it was trained with.
+
+    Args:
+        source: one of
+
+            - an official weight file, `.pdparams`; the sizes of the towers follow from its shapes,
+            - a folder that PaddleNLP's `save_pretrained` wrote, with model, tokenizer and image processor,
+            - a run folder of this package (then its newest checkpoint), a checkpoint, or a converted folder,
+            - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
+        vocab: vocabulary file. None: `vocab.txt` in the folder or beside the file, else what the run's configuration
+            names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
+        device: auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one; None: Paddle's current device.
+        heads: attention heads of the image and of the text tower. None: what the folder says; width / 64 for an
+            official file, which does not say.
+        max_length: tokens of a text with [CLS] and [SEP]; longer ones are cut. None: as in the run's configuration;
+            48 for an official file; for a PaddleNLP folder what its tokenizer or else its positions allow.
+        batch_size: rows encoded at once unless a call says otherwise.
+        allow: glob patterns of the weights that may be missing, unexpected or of another shape.
+
+    Raises:
+        FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
+        ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here.
+    """
+    runtime.set_device(device or paddle.get_device())
+    path = Path(source)
+    if not path.exists():
+        if str(source) not in hub.MODELS:
+            raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
+        path = hub.fetch(str(source))
+    stored = read_model(path, vocab, heads)
+    if stored.tokens is None:
+        raise ValueError(f"{path}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
+    config = stored.config
+    if max_length is not None:
+        if not 3 <= max_length <= config.Model.text.max_positions:
+            raise ValueError(f"max_length is {max_length}; this model takes 3 to {config.Model.text.max_positions}")
+        config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
+    tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
+    model = build_dual_encoder(config.Model, stored.vocab_size)
+    try:
+        set_weights(model, stored.arrays, allow)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    model.eval()
+    return ErnieViL2(model, tokenizer, config, batch_size)

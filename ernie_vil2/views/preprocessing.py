@@ -1,0 +1,112 @@
+"""How an image that is scored becomes what its model was trained with: decoding, geometry, normalisation."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ernie_vil2.config import ImageTowerConfig
+from ernie_vil2.data.samples import BadSample, decode_image
+from ernie_vil2.views.image_views import evaluation_view
+
+ImageInput = bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """One model's way from an image to its input.
+
+    All three ways resize the short side to `size` and crop the centre; they differ in the last pixel of the long
+    side, in the interpolation and in who decodes:
+
+    - ernie_vil2: OpenCV; area interpolation where the image shrinks, as the training views here are made.
+    - official: OpenCV, bilinear, as the code of the official release.
+    - paddlenlp: Pillow, bicubic, as PaddleNLP's ErnieViLImageProcessor.
+
+    OpenCV turns an image as its EXIF orientation says, Pillow leaves it as it is stored. Transparency is dropped by
+    both, grey and palette become RGB, CMYK too.
+
+    Args:
+        kind: one of the three.
+        size: side of the square input in pixels.
+        mean: [red, green, blue], of pixels from 0 to 1.
+        std: their standard deviation.
+    """
+
+    kind: Literal["ernie_vil2", "official", "paddlenlp"]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, config: ImageTowerConfig) -> Preprocessing:
+        """The one that the image tower's configuration names."""
+        return cls(config.preprocessing, config.image_size, tuple(config.mean), tuple(config.std))
+
+    def __call__(self, image: ImageInput, name: str) -> np.ndarray:
+        """What the model sees of an image, before normalisation.
+
+        Args:
+            image: an encoded file's bytes, a Pillow image, or `[H, W, 3]` uint8 RGB.
+            name: the image's, for the error.
+
+        Returns:
+            `[size, size, 3]` uint8 RGB.
+
+        Raises:
+            BadSample: the bytes are not an image, or the array is not one of that kind.
+        """
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise BadSample(f"array of {image.dtype} {list(image.shape)}, not [H, W, 3] uint8 RGB", name)
+            return self.view(image)
+        return self.view(self.decode(image, name))
+
+    def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray:
+        """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image."""
+        if isinstance(image, bytes) and self.kind != "paddlenlp":
+            return decode_image(image, name)
+        try:
+            if isinstance(image, bytes):
+                image = Image.open(io.BytesIO(image))
+            elif self.kind != "paddlenlp":
+                image = ImageOps.exif_transpose(image)  # as OpenCV does with the file
+            return np.asarray(image.convert("RGB"))
+        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+            raise BadSample("broken image", name) from error
+
+    def view(self, image: np.ndarray) -> np.ndarray:
+        """`[H, W, 3]` uint8 RGB to `[size, size, 3]` uint8 RGB."""
+        if self.kind == "ernie_vil2":
+            return evaluation_view(image, self.size)
+        return _official_view(image, self.size) if self.kind == "official" else _paddlenlp_view(image, self.size)
+
+
+def _official_view(image: np.ndarray, size: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    if min(height, width) != size:
+        # The release adds a pixel to the long side, and to the width of a square.
+        if width < height:
+            width, height = size, int(size / width * height) + 1
+        else:
+            width, height = int(size / height * width) + 1, size
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _window(image, math.ceil((height - size) / 2), math.ceil((width - size) / 2), size)
+
+
+def _paddlenlp_view(image: np.ndarray, size: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    short = min(height, width)
+    height, width = int(size * height / short), int(size * width / short)
+    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return _window(image, (height - size) // 2, (width - size) // 2, size)
+
+
+def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+    return image[top : top + size, left : left + size]

@@ -1,0 +1,306 @@
+"""Models from every kind of source, held against PaddleNLP's own code, and what one can do with them."""
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+import ernie_vil2
+from ernie_vil2 import hub
+from ernie_vil2.config import load_config
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.model_files import read_model
+from ernie_vil2.models.released import from_ours
+from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.training.checkpoint import save_checkpoint
+from ernie_vil2.training.optimizer import build_optimizer
+from ernie_vil2.views import normalize_images
+from tests.conftest import draw, png
+
+TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *"一只猫狗的红圆", "a", "red", "disc", "##s", "©", "[UNK]"]
+TEXTS = ["一只红猫", "a red disc", "discs ©©", "狗", "一只圆圆的狗 a cat"]
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Pillow images of several sizes."""
+    rng = np.random.default_rng(0)
+    sizes = [(40, 70), (64, 33), (32, 32), (50, 50)]
+    return [Image.fromarray(draw((200, 40, 30), "disc", rng, 90)).resize(size) for size in sizes]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small model as PaddleNLP saves it, with CLIP's mean as in its release."""
+    from paddlenlp.transformers import ErnieViLConfig, ErnieViLImageProcessor, ErnieViLModel, ErnieViLTokenizer
+
+    folder = tmp_path_factory.mktemp("paddlenlp")
+    tower = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = tower | {"vocab_size": 40, "max_position_embeddings": 16}
+    paddle.seed(3)
+    model = ErnieViLModel(ErnieViLConfig(text_config=text, vision_config=tower | {"image_size": 32, "patch_size": 8}))
+    model.eval()
+    for name, parameter in model.named_parameters():  # initial ones are so small that all embeddings are alike
+        if name != "temperature":
+            parameter.set_value(paddle.normal(std=0.2, shape=parameter.shape) + (parameter.mean() > 0.5))
+    model.save_pretrained(str(folder))
+    (folder / "tokens.txt").write_text("\n".join(TOKENS), encoding="utf-8")
+    ErnieViLTokenizer(str(folder / "tokens.txt")).save_pretrained(str(folder))
+    (folder / "tokens.txt").unlink()
+    ErnieViLImageProcessor(size=32, crop_size=32, image_mean=CLIP_MEAN).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def official(folder, tmp_path_factory):
+    """The same weights as an official file."""
+    path = tmp_path_factory.mktemp("official") / "model.pdparams"
+    write_weights(path, from_ours(read_model(folder).arrays, "official"))
+    path.with_name("vocab.txt").write_text("".join(f"{t}\t{i}\n" for i, t in enumerate(TOKENS)), encoding="utf-8")
+    return path
+
+
+def paddlenlp_model(folder):
+    from paddlenlp.transformers import ErnieViLModel
+
+    model = ErnieViLModel.from_pretrained(str(folder))
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return ernie_vil2.load_model(folder)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A run with one checkpoint; its configuration names a vocabulary file elsewhere."""
+    vocabulary = tmp_path / "words.txt"
+    vocabulary.write_text("\n".join(TOKENS), encoding="utf-8")
+    config = load_config(
+        None,
+        [
+            "Model.image={name: ViT, image_size: 16, patch_size: 8, width: 16, depth: 1, heads: 2}",
+            f"Model.text={{name: bert, width: 16, depth: 1, heads: 2, max_positions: 16, vocabulary: {vocabulary}}}",
+            "Data.max_length=9",
+        ],
+    )
+    paddle.seed(1)
+    model = build_dual_encoder(config.Model, len(TOKENS))
+    state = {"scaler": {}, "bad_samples": {}}
+    return save_checkpoint(
+        tmp_path / "run", 5, model, build_optimizer(model, config.Optimizer), config, TOKENS, state, keep=1
+    )
+
+
+def unit(features):
+    features = features.numpy()
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def test_a_paddlenlp_folder_gives_what_paddlenlp_gives(folder, model, images):
+    from paddlenlp.transformers import ErnieViLProcessor
+
+    processor = ErnieViLProcessor.from_pretrained(str(folder))
+    batch = processor(text=TEXTS, images=images, padding=True, return_tensors="pd")
+    assert model.tokenizer(TEXTS).tolist() == batch["input_ids"].tolist()
+    pixels = np.stack([model.preprocess(image) for image in images])
+    normalised = normalize_images(paddle.to_tensor(pixels), model.preprocessing.mean, model.preprocessing.std)
+    np.testing.assert_allclose(normalised.numpy(), batch["pixel_values"].numpy(), atol=1e-6)
+    assert model.preprocessing.mean == tuple(CLIP_MEAN)
+    with paddle.no_grad():
+        expected = paddlenlp_model(folder)(input_ids=batch["input_ids"], pixel_values=batch["pixel_values"])
+    np.testing.assert_allclose(model.encode_images(images), unit(expected.image_embeds), atol=1e-5)
+    np.testing.assert_allclose(model.encode_texts(TEXTS), unit(expected.text_embeds), atol=1e-5)
+    scores, probabilities = model.rank(images, TEXTS)
+    np.testing.assert_allclose(scores, expected.logits_per_image.numpy(), atol=1e-3)
+    np.testing.assert_allclose(probabilities, paddle.nn.functional.softmax(expected.logits_per_image), atol=1e-5)
+    assert np.ptp(model.encode_images(images) @ model.encode_texts(TEXTS).T) > 0.1  # the comparison says something
+
+
+def test_an_official_file_keeps_its_own_preprocessing_and_tokens(official, folder, images):
+    model = ernie_vil2.load_model(official, heads=(2, 2))
+    assert (model.preprocessing.kind, model.preprocessing.mean) == ("official", (0.485, 0.456, 0.406))
+    # In the official rules "©©" is one word, and an unknown one.
+    assert model.tokenizer.encode("discs ©©") == [1, TOKENS.index("disc"), TOKENS.index("##s"), len(TOKENS) - 1, 2]
+    assert model.tokenizer.max_length == 16  # not 48: the model has no more positions
+    # PaddleNLP's towers on the official pixels and ids, with the epsilon of the official code: PaddleNLP's text tower
+    # has 1e-12, whatever its configuration says.
+    theirs = paddlenlp_model(folder)
+    for layer in theirs.text_model.sublayers():
+        if isinstance(layer, paddle.nn.LayerNorm):
+            layer._epsilon = 1e-5
+    pixels = np.stack([model.preprocess(image) for image in images]) / 255
+    pixels = ((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose(0, 3, 1, 2).astype("float32")
+    with paddle.no_grad():
+        expected_images = unit(theirs.get_image_features(paddle.to_tensor(pixels)))
+        expected_texts = unit(theirs.get_text_features(paddle.to_tensor(model.tokenizer(TEXTS))))
+    np.testing.assert_allclose(model.encode_images(images), expected_images, atol=1e-5)
+    np.testing.assert_allclose(model.encode_texts(TEXTS), expected_texts, atol=1e-5)
+
+
+def test_heads_length_and_batch_size_can_be_given(official, images):
+    plain, other = ernie_vil2.load_model(official), ernie_vil2.load_model(official, heads=(4, 4), max_length=4)
+    assert other.config.Model.image.heads == other.config.Model.text.heads == 4
+    assert plain.config.Model.image.heads == 1  # width / 64
+    assert other.tokenizer("一只红猫").shape[1] <= 4 and other.config.Data.max_length == 4
+    assert np.abs(plain.encode_images(images) - other.encode_images(images)).max() > 1e-3
+    with pytest.raises(ValueError, match="max_length is 17; this model takes 3 to 16"):
+        ernie_vil2.load_model(official, max_length=17)
+
+
+def test_an_official_file_needs_its_vocabulary(official, tmp_path):
+    alone = tmp_path / "model.pdparams"
+    alone.write_bytes(official.read_bytes())
+    with pytest.raises(ValueError, match="no vocab.txt beside it; give the model's vocabulary file"):
+        ernie_vil2.load_model(alone)
+    model = ernie_vil2.load_model(alone, vocab=official.with_name("vocab.txt"))
+    assert model.tokenizer.tokens == TOKENS
+    arrays = read_weights(official)
+    rows = np.zeros([40_000, 64], np.float32)
+    write_weights(alone, arrays | {"text_model.word_emb.weight": rows})
+    assert len(ernie_vil2.load_model(alone).tokenizer.tokens) == 39_980  # of ERNIE 3.0, packaged
+
+
+def test_a_checkpoint_stands_alone(checkpoint, images, tmp_path, monkeypatch):
+    (tmp_path / "words.txt").unlink()
+    run = checkpoint.parents[1]
+    monkeypatch.chdir(run.parent)
+    models = [ernie_vil2.load_model(source) for source in (run, "run", checkpoint, checkpoint / "model.safetensors")]
+    for model in models:
+        assert model.preprocessing.kind == "ernie_vil2" and model.preprocess(images[0]).shape == (16, 16, 3)
+        assert model.tokenizer.tokens == TOKENS and model.tokenizer.max_length == 9
+        np.testing.assert_array_equal(model.encode_images(images), models[0].encode_images(images))
+
+
+def test_a_checkpoint_without_vocabulary_uses_the_one_that_its_configuration_names(checkpoint):
+    (checkpoint / "vocab.txt").unlink()
+    assert ernie_vil2.load_model(checkpoint).tokenizer.tokens == TOKENS
+
+
+def test_a_known_name_comes_from_the_cache(official, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "MODELS", {"small": {"model.pdparams": ("https://localhost:1/model.pdparams", None)}})
+    with pytest.raises(FileNotFoundError, match="put it at .*small.model.pdparams"):
+        ernie_vil2.load_model("small")
+    (tmp_path / "small" / "model.pdparams").write_bytes(official.read_bytes())
+    model = ernie_vil2.load_model("small", vocab=official.with_name("vocab.txt"))
+    assert model.encode_texts(["猫"]).shape == (1, 64)
+
+
+def test_a_source_that_is_nothing_or_something_else_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="ernie-vil-9: no such file or folder, and no known name"):
+        ernie_vil2.load_model("ernie-vil-9")
+    with pytest.raises(FileNotFoundError, match="no model here"):
+        ernie_vil2.load_model(tmp_path)
+    (tmp_path / "notes.pdparams").write_text("hello")
+    with pytest.raises(ValueError, match="notes.pdparams"):
+        ernie_vil2.load_model(tmp_path / "notes.pdparams")
+
+
+def test_weights_that_do_not_fit_are_an_error_unless_allowed(checkpoint):
+    path = checkpoint / "model.safetensors"
+    arrays = read_weights(path)
+    write_weights(path, arrays | {"extra": np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match=r"1 unexpected \(extra\)"):
+        ernie_vil2.load_model(checkpoint)
+    ernie_vil2.load_model(checkpoint, allow=["ext*"])
+
+
+def test_images_come_as_paths_bytes_pillow_images_and_arrays(model, tmp_path):
+    array = draw((10, 90, 200), "bar", np.random.default_rng(1), 48)
+    path = tmp_path / "bar.png"
+    path.write_bytes(png(array))
+    embeddings = model.encode_images([path, str(path), path.read_bytes(), Image.open(path), array])
+    assert embeddings.shape == (5, 64) and embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, embeddings[[0] * 5], atol=1e-6)
+    np.testing.assert_allclose(model.encode_pixels(np.stack([model.preprocess(path)])), embeddings[:1], atol=1e-6)
+
+
+def test_batches_change_nothing_and_none_is_an_empty_matrix(model, images):
+    many = images * 3
+    np.testing.assert_allclose(model.encode_images(many, batch_size=5), model.encode_images(many), atol=1e-6)
+    np.testing.assert_allclose(model.encode_texts(TEXTS, batch_size=2), model.encode_texts(iter(TEXTS)), atol=1e-6)
+    assert model.encode_images([]).shape == model.encode_texts([]).shape == (0, 64)
+    assert model.rank([], TEXTS).scores.shape == (0, len(TEXTS))
+
+
+def test_what_is_no_image_is_named(model, tmp_path, images):
+    text = tmp_path / "notes.jpg"
+    text.write_text("no image")
+    for bad, message in [
+        (text, f"{text}: broken image"),
+        (tmp_path / "gone.jpg", "gone.jpg: missing image"),
+        (tmp_path, "image cannot be read"),
+        (b"no image", "image 1: broken image"),
+        (np.zeros([4, 4], np.uint8), "image 1: array of uint8"),
+    ]:
+        with pytest.raises(BadSample, match=message):
+            model.encode_images([images[0], bad])
+
+
+def test_a_single_image_or_text_instead_of_a_list_is_an_error(model, images):
+    for single in ("cat.jpg", b"bytes", images[0]):
+        with pytest.raises(TypeError, match=r"write encode_images\(\[image\]\)"):
+            model.encode_images(single)
+    with pytest.raises(TypeError, match=r"write encode_texts\(\[text\]\)"):
+        model.encode_texts("一只猫")
+
+
+def test_rank_by_hand(model, monkeypatch):
+    monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
+    monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
+    scale = float(model.model.logit_scale)
+    scores, probabilities = model.rank(["a"], ["b", "c"])
+    assert scores.tolist() == [[pytest.approx(scale), 0]]
+    assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(-scale))), pytest.approx(1 / (1 + np.exp(scale)))]]
+
+
+def test_encoding_during_training_leaves_the_model_in_training(checkpoint, images):
+    loaded = ernie_vil2.load_model(checkpoint)
+    expected = loaded.encode_texts(TEXTS)
+    loaded.model.train()
+    np.testing.assert_array_equal(loaded.encode_texts(TEXTS), expected)  # without dropout, which training has
+    assert loaded.model.training
+    with pytest.raises(BadSample):
+        loaded.encode_images([b""])
+    assert loaded.model.training and not paddle.to_tensor(loaded.encode_images(images)).isnan().any()
+    assert loaded.model.encode_text(paddle.to_tensor(loaded.tokenizer(TEXTS))).stop_gradient is False
+
+
+def test_several_models_in_one_process_do_not_disturb_each_other(folder, official, checkpoint, images):
+    sources = [folder, official, checkpoint]
+    alone = [ernie_vil2.load_model(source).encode_images(images) for source in sources]
+    together = [ernie_vil2.load_model(source) for source in sources]
+    for model, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(model.encode_images(images), expected)
+
+
+def test_the_fingerprint_follows_what_the_embeddings_depend_on(folder, official, tmp_path):
+    model = ernie_vil2.load_model(folder)
+    prints = {model.fingerprint, ernie_vil2.load_model(folder, batch_size=3).fingerprint}
+    assert len(prints) == 1  # the same model, however it is batched
+    prints |= {
+        ernie_vil2.load_model(folder, max_length=5).fingerprint,
+        ernie_vil2.load_model(folder, heads=(4, 2)).fingerprint,
+        ernie_vil2.load_model(official).fingerprint,
+    }
+    other = tmp_path / "vocab.txt"
+    other.write_text("\n".join(["[PAD]", *reversed(TOKENS[1:])]), encoding="utf-8")
+    prints.add(ernie_vil2.load_model(folder, vocab=other).fingerprint)
+    bias = model.model.text.network.pooler.dense.bias
+    bias.set_value(bias + 1e-3)
+    prints.add(model.fingerprint)
+    assert len(prints) == 6
+
+
+def test_the_public_face_is_imported_when_asked_for():
+    from ernie_vil2.encoder import ErnieViL2
+    from ernie_vil2.pretrained import load_model
+
+    assert ernie_vil2.load_model is load_model and ernie_vil2.ErnieViL2 is ErnieViL2
+    with pytest.raises(AttributeError, match="no attribute 'load_modle'"):
+        _ = ernie_vil2.load_modle

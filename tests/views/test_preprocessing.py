@@ -1,0 +1,152 @@
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ernie_vil2.config import ImageTowerConfig
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.views import Preprocessing, evaluation_view
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+KINDS = ["ernie_vil2", "official", "paddlenlp"]
+
+
+def preprocessing(kind, size=24):
+    return Preprocessing(kind, size, MEAN, STD)
+
+
+def picture(height, width, channels=3):
+    """Smooth and coloured, so that a shift by a pixel is seen."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / (5 + 2 * c)) + np.cos(y / (3 + c)) for c in range(channels)]
+    return np.stack([(63 * wave + 127) for wave in waves], axis=-1).astype(np.uint8)
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    """PaddleNLP's own, up to the crop: its pixels as uint8 `[S, S, 3]`."""
+    from paddlenlp.transformers import ErnieViLImageProcessor
+
+    own = ErnieViLImageProcessor(size=24, crop_size=24, do_rescale=False, do_normalize=False)
+    return lambda image: own(image)["pixel_values"][0].transpose(1, 2, 0)
+
+
+def test_the_configuration_decides():
+    config = ImageTowerConfig(image_size=32, preprocessing="paddlenlp", mean=list(MEAN), std=list(STD))
+    assert Preprocessing.of(config) == preprocessing("paddlenlp", 32)
+    plain = Preprocessing.of(ImageTowerConfig())
+    assert (plain.kind, plain.size, plain.mean) == ("ernie_vil2", 224, (0.485, 0.456, 0.406))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resized", "top", "left"),
+    [
+        (300, 400, (299, 224), 0, 38),  # int(224 / 300 * 400) + 1 = 299; ceil(75 / 2) = 38
+        (500, 333, (224, 337), 57, 0),  # int(224 / 333 * 500) + 1 = 337; ceil(113 / 2) = 57
+        (448, 448, (225, 224), 0, 1),  # a square becomes wider
+        (224, 301, (301, 224), 0, 39),  # the short side is 224 already: no resize
+    ],
+)
+def test_official_geometry_by_hand(height, width, resized, top, left):
+    image = picture(height, width)
+    expected = image if (width, height) == resized else cv2.resize(image, resized, interpolation=cv2.INTER_LINEAR)
+    view = preprocessing("official", 224).view(image)
+    np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(4, 90), width=st.integers(4, 90))
+def test_pixels_are_those_of_paddlenlp(processor, height, width):
+    # Its processor takes 1 or 3 rows for channels; such images are left out here.
+    image = picture(height, width)
+    np.testing.assert_array_equal(preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 200), width=st.integers(1, 200), kind=st.sampled_from(KINDS))
+def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
+    view = preprocessing(kind)(picture(height, width), "a")
+    assert view.shape == (24, 24, 3) and view.dtype == np.uint8
+
+
+def test_own_kind_is_the_evaluation_view():
+    image = picture(50, 70)
+    np.testing.assert_array_equal(preprocessing("ernie_vil2").view(image), evaluation_view(image, 24))
+
+
+COLOUR = Image.fromarray(picture(40, 60))
+MODES = {
+    "colour": COLOUR,
+    "grey": COLOUR.convert("L"),
+    "black and white": COLOUR.convert("1"),
+    "palette": COLOUR.quantize(32),
+    "transparent": Image.fromarray(picture(40, 60, 4)),
+    "grey, transparent": COLOUR.convert("LA"),
+    "16 bits": Image.fromarray(picture(40, 60)[..., 0].astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_kind_of_file_is_read_as_the_reference_reads_it(name, processor):
+    data = encoded(MODES[name])
+    np.testing.assert_array_equal(preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
+    # The official code decodes with OpenCV: transparency and all but the upper 8 bits are dropped.
+    opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(preprocessing("official").decode(data, "a"), opencv)
+    if name != "16 bits":  # which Pillow cuts off at 255
+        np.testing.assert_array_equal(preprocessing("paddlenlp").decode(data, "a"), opencv)
+
+
+def test_cmyk_is_read(processor):
+    data = encoded(COLOUR.convert("CMYK"), "JPEG")
+    np.testing.assert_array_equal(preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
+    assert np.abs(preprocessing("official").decode(data, "a").astype(int) - picture(40, 60)).mean() < 12
+
+
+def test_the_exif_orientation_counts_for_opencv_and_not_for_paddlenlp(processor):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter
+    data = encoded(COLOUR, "JPEG", exif=exif, quality=100)
+    assert preprocessing("official").decode(data, "a").shape == (60, 40, 3)
+    assert preprocessing("paddlenlp").decode(data, "a").shape == (40, 60, 3)
+    for kind in KINDS:  # a Pillow image is seen as its file is
+        view = preprocessing(kind)(Image.open(io.BytesIO(data)), "a")
+        np.testing.assert_allclose(view.astype(int), preprocessing(kind)(data, "a"), atol=2)
+
+
+def png_that_asks_for(height, width):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", encoded(COLOUR)[:60], png_that_asks_for(200_000, 200_000)], ids=range(4)
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_no_image_is_named(kind, data):
+    with pytest.raises(BadSample, match="cat.png: broken image"):
+        preprocessing(kind)(data, "cat.png")
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros([4, 4], np.uint8), np.zeros([4, 4, 4], np.uint8), np.zeros([4, 4, 3]), np.zeros([0, 4, 3], "u1")]
+)
+def test_arrays_of_another_kind_are_refused(array):
+    with pytest.raises(BadSample, match=r"row 3: array of .*, not \[H, W, 3\] uint8 RGB"):
+        preprocessing("official")(array, "row 3")
