@@ -1,5 +1,6 @@
 """What crosses ranks."""
 
-from .gather import gather_rows, gather_views
+from ernie_vil2.parallel.gather import gather_rows, gather_views
+from ernie_vil2.parallel.statistics import average_statistics
 
-__all__ = ["gather_rows", "gather_views"]
+__all__ = ["average_statistics", "gather_rows", "gather_views"]

@@ -1,0 +1,28 @@
+"""Running statistics of batch norms, which every rank gathers from its own rows."""
+
+import paddle
+import paddle.distributed as dist
+
+
+@paddle.no_grad()
+def average_statistics(model):
+    """Sets the running means and variances of a model's batch norms to their mean over the ranks, in place.
+
+    Data parallel leaves them alone, so that each rank has those of its own rows. Before a model is scored by several
+    ranks, or saved by one, they have to be those of all rows. A collective: every rank must call it; a single process
+    needs no process group.
+
+    Args:
+        model: the same layers on every rank.
+    """
+    # Paddle's batch norms hold them under these names, some kinds as buffers and some as parameters.
+    norms = [layer for layer in model.sublayers() if hasattr(layer, "_mean") and hasattr(layer, "_variance")]
+    statistics = [value for norm in norms for value in (norm._mean, norm._variance)]
+    if dist.get_world_size() == 1 or not statistics:
+        return
+    total = paddle.concat([value.flatten() for value in statistics])
+    dist.all_reduce(total)
+    start = 0
+    for value in statistics:
+        value.set_value((total[start : start + value.size] / dist.get_world_size()).reshape(value.shape))
+        start += value.size

@@ -1,0 +1,36 @@
+"""Two ranks with other running statistics against the mean worked out by hand."""
+
+import sys
+
+import numpy as np
+import paddle
+
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.parallel import average_statistics
+
+RANK = """
+import sys
+import numpy as np, paddle, paddle.distributed as dist
+from ernie_vil2.parallel import average_statistics
+paddle.set_device("cpu")
+dist.init_parallel_env()
+model = paddle.nn.Sequential(paddle.nn.BatchNorm2D(2), paddle.nn.Linear(2, 2))
+model[0]._mean.set_value(np.array([1, 2], "float32") + 10 * dist.get_rank())
+weight = model[1].weight.numpy()
+average_statistics(model)
+assert (model[1].weight.numpy() == weight).all()
+np.save(f"{sys.argv[1]}/{dist.get_rank()}.npy", [model[0]._mean.numpy(), model[0]._variance.numpy()])
+"""
+
+
+def test_ranks_end_with_the_mean_of_their_statistics(tmp_path):
+    assert run_ranks([sys.executable, "-c", RANK, str(tmp_path)], 2) == 0
+    for rank in range(2):
+        assert np.load(tmp_path / f"{rank}.npy").tolist() == [[6, 7], [1, 1]]
+
+
+def test_a_single_process_is_left_alone():
+    layer = paddle.nn.BatchNorm2D(2)
+    layer._mean.set_value(np.array([3, 4], "float32"))
+    average_statistics(layer)
+    assert layer._mean.numpy().tolist() == [3, 4]
