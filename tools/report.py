@@ -28,15 +28,16 @@ def report(args: argparse.Namespace) -> None:
     import json
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.data.sources import open_sources
-    from ernie_vil2.evaluation.encoder import Encoder, checkpoint_folder
+    from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.examples import example_queries
+    from ernie_vil2.evaluation.readers import open_benchmark
     from ernie_vil2.evaluation.report import write_report
-    from ernie_vil2.evaluation.retrieval_set import embed_source
+    from ernie_vil2.models.model_files import model_folder
+    from ernie_vil2.pretrained import load_model
     from ernie_vil2.training.run_log import read_log
 
     run = Path(args.run)
-    checkpoint = checkpoint_folder(run)
+    checkpoint = model_folder(run)
     config = load_config(checkpoint / "config.yaml")
     records = read_log(run / "log.jsonl")
     training = [record for record in records if record["kind"] == "train"]
@@ -51,16 +52,16 @@ def report(args: argparse.Namespace) -> None:
         facts["Steps"] = f"{training[-1]['step']} of {config.Training.steps}"
         facts["Training time"] = f"{training[-1]['seconds'] / 60:.1f} minutes"
     if evaluations:
-        facts["Protocol"] = evaluations[0]["protocol"]
+        facts["Protocol"] = next(iter(evaluations[0]["results"].values()))["definition"]
 
-    encoder = Encoder.load(checkpoint)
-    source = open_sources(args.data, config.Data.text_id)
-    licences = {str(source[row].fields["license"]) for row in range(len(source)) if "license" in source[row].fields}
+    model = load_model(checkpoint, device="auto")
+    queries, licences = [], set()
+    for language in config.Views.languages:
+        benchmark = open_benchmark(args.data, language=language, text_id=config.Data.text_id)
+        licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
+        queries += example_queries(encode_benchmark(model, benchmark), language, args.queries, args.seed)
     if licences:
         facts["Licence of the images"] = ", ".join(sorted(licences))
-    queries = []
-    for language in config.Views.languages:
-        queries += example_queries(embed_source(encoder, source, language), language, args.queries, args.seed)
     # Captions are drawn alike in every language: show them side by side.
     queries = [queries[start + row] for row in range(args.queries) for start in range(0, len(queries), args.queries)]
 

@@ -1,4 +1,4 @@
-"""Batches: an endless, seeded stream for training, and a plain pass for evaluation."""
+"""Training batches: an endless, seeded stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ernie_vil2.config import Config, ViewsConfig
 from ernie_vil2.data.samples import BadSample, content_id, decode_image
 from ernie_vil2.data.sources import Source
 from ernie_vil2.data.tokenizer import Tokenizer, pad
-from ernie_vil2.views import augmented_view, draw_text, evaluation_view
+from ernie_vil2.views import augmented_view, draw_text
 
 Batch = dict[str, Any]
 IMAGE_VIEWS = ("image_1", "image_2")
@@ -150,31 +150,3 @@ def training_batches(
         worker_init_fn=_start_worker,
     )
     return iter(loader)
-
-
-def evaluation_batches(
-    source: Source, indices: Sequence[int], language: str, size: int, batch_size: int
-) -> Iterator[Batch]:
-    """One pass over the samples at `indices`, in order, without augmentation.
-
-    A sample without a caption in the language is bad, as in training.
-
-    Yields:
-        `image` `[b, size, size, 3]` uint8; `samples`, the b samples themselves; `rows` read; `bad` as
-        [reason, name] pairs.
-    """
-    for start in range(0, len(indices), batch_size):
-        chosen = indices[start : start + batch_size]
-        images, samples, bad = [], [], []
-        for index in chosen:
-            try:
-                sample = source[index]
-                sample.caption(language)
-                images.append(evaluation_view(decode_image(sample.image, sample.image_name), size))
-                samples.append(sample)
-            except BadSample as problem:
-                bad.append([problem.reason, problem.name])
-        batch: Batch = {"rows": len(chosen), "bad": bad, "samples": samples}
-        if images:
-            batch["image"] = np.stack(images)
-        yield batch

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.retrieval import top_matches
-from ernie_vil2.evaluation.retrieval_set import RetrievalSet
 
 
-def example_queries(benchmark: RetrievalSet, language: str, count: int, seed: int, answers: int = 5) -> list[dict]:
-    """Captions drawn at random, not picked, with their best images, as `write_report` shows them.
+def example_queries(encoded: EncodedBenchmark, language: str, count: int, seed: int, answers: int = 5) -> list[dict]:
+    """Texts drawn at random, not picked, with their best images, as `write_report` shows them.
 
-    Equal seeds draw the captions of the same samples from benchmarks of the same data in other languages.
+    Equal seeds draw the texts of the same samples from benchmarks of the same data in other languages.
 
     Raises:
-        ValueError: the benchmark has fewer captions than `count`.
+        ValueError: the benchmark has fewer texts than `count`.
     """
-    if count > len(benchmark.captions):
-        raise ValueError(f"{count} queries asked for, but there are {len(benchmark.captions)} captions")
-    rows = np.random.default_rng(seed).choice(len(benchmark.captions), count, replace=False)
+    benchmark = encoded.benchmark
+    if count > len(benchmark.texts):
+        raise ValueError(f"{count} queries asked for, but there are {len(benchmark.texts)} captions")
+    rows = np.random.default_rng(seed).choice(len(benchmark.texts), count, replace=False)
     right = set(map(tuple, benchmark.pairs.tolist()))
-    indices, scores = top_matches(benchmark.texts[rows], benchmark.images, answers)
+    caption = {image: benchmark.texts[text].text for image, text in reversed(benchmark.pairs.tolist())}
+    indices, scores = top_matches(encoded.texts[rows], encoded.images, min(answers, len(encoded.images)))
     return [
         {
-            "query": benchmark.captions[text],
+            "query": benchmark.texts[text].text,
             "query_image": None,
             "language": language,
             "answers": [
                 {
-                    "image": benchmark.image_samples[image].image,
-                    "caption": benchmark.image_samples[image].caption(language),
+                    "image": benchmark.images[image].read(),
+                    "caption": caption.get(image, benchmark.images[image].id),
                     "score": float(score),
                     "correct": (image, int(text)) in right,
                 }

@@ -44,11 +44,19 @@ def write_report(
     with answers `{"image": bytes or None, "caption": str, "score": float, "correct": bool}`, best first.
     Raises ValueError for an image that is neither WebP, PNG nor JPEG.
     """
+    sections = {
+        "Retrieval": results_table(table_rows),
+        "Training": f'<div class="charts">{_charts(curves)}</div>',
+        "Best answers": query_cards(queries),
+    }
+    write_page(path, title, facts, sections)
+
+
+def write_page(path: str | Path, title: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> None:
+    """Write a page of a title, facts, and sections of HTML by heading; whole or not at all."""
     body = [
         f"<header><h1>{escape(title)}</h1>{_facts(facts)}</header>",
-        f"<section><h2>Retrieval</h2>{_table(table_rows)}</section>",
-        f'<section><h2>Training</h2><div class="charts">{_charts(curves)}</div></section>',
-        f'<section><h2>Best answers</h2><div class="queries">{_queries(queries)}</div></section>',
+        *(f"<section><h2>{escape(heading)}</h2>{content}</section>" for heading, content in sections.items()),
     ]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -65,7 +73,8 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def _table(rows: Iterable[Row]) -> str:
+def results_table(rows: Iterable[Row], tie_rule: str = TIE_RULE) -> str:
+    """The table that `format_table` prints, as HTML, with the rule by which ties were counted."""
     names = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
     ways = "".join(f'<th colspan="{len(COLUMNS)}" scope="colgroup">{name}</th>' for name in ARROWS.values())
     lines = []
@@ -80,7 +89,7 @@ def _table(rows: Iterable[Row]) -> str:
         f'<div class="scroll"><table><thead><tr><td></td>{ways}<td></td></tr>'
         f'<tr><td></td>{names}{names}<th scope="col">mR</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
-        f'<p class="note">Percent; mR is the mean of both directions; {escape(TIE_RULE)}.</p>'
+        f'<p class="note">Percent; mR is the mean of both directions; {escape(tie_rule)}.</p>'
     )
 
 
@@ -145,13 +154,18 @@ def _averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
     return [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]
 
 
-def _queries(queries: Sequence[Mapping]) -> str:
-    return "".join(_query(number, query) for number, query in enumerate(queries, start=1))
+def query_cards(queries: Sequence[Mapping]) -> str:
+    """Queries with their answers, as `write_report` takes them; a query's or an answer's `note` is shown with it.
+
+    Raises ValueError for an image that is neither WebP, PNG nor JPEG.
+    """
+    cards = "".join(_query(number, query) for number, query in enumerate(queries, start=1))
+    return f'<div class="queries">{cards}</div>'
 
 
 def _query(number: int, query: Mapping) -> str:
     language = escape(query["language"])
-    asked = f'<span class="language">{language}</span>'
+    asked = f'<span class="language">{escape(query.get("note", query["language"]))}</span>'
     if query.get("query_image") is not None:
         asked += _image(query["query_image"], "the query", f"the image of query {number}")
     if query.get("query") is not None:
@@ -165,9 +179,10 @@ def _answer(number: int, language: str, answer: Mapping) -> str:
     image = ""
     if answer.get("image") is not None:
         image = _image(answer["image"], answer["caption"], f"an answer's image of query {number}")
+    note = f'<div class="score">{escape(answer["note"])}</div>' if "note" in answer else ""
     return (
         f'<li class="{verdict}">{image}'
-        f'<div class="score">{mark}<span class="word">{verdict}</span> {answer["score"]:.3f}</div>'
+        f'<div class="score">{mark}<span class="word">{verdict}</span> {answer["score"]:.3f}</div>{note}'
         f'<div class="caption" lang="{language}">{escape(answer["caption"])}</div></li>'
     )
 

@@ -4,7 +4,8 @@
     model.safetensors      parameters and buffers by their name in the model
     optimizer.safetensors  optimiser state as <parameter>/<kind>
     state.json             step, seed (every random state follows from these two), counters, loss scaler
-    config.yaml            the resolved configuration, so that the folder stands alone
+    config.yaml            the resolved configuration
+    vocab.txt              the tokens in the order of their ids, so that the folder stands alone
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ def save_checkpoint(
     model: paddle.nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
     config: Config,
+    tokens: Sequence[str],
     state: dict[str, Any],
     keep: int,
 ) -> Path:
@@ -64,6 +67,7 @@ def save_checkpoint(
     save_file(_optimizer_arrays(optimizer, model), aside / "optimizer.safetensors")
     (aside / "state.json").write_text(json.dumps({"step": step, **state}, ensure_ascii=False, indent=1))
     (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     os.replace(aside, final)
     for old in list_checkpoints(run)[:-keep]:

@@ -26,12 +26,17 @@ from ernie_vil2.data.loader import IMAGE_VIEWS, TEXT_VIEWS, Batch, training_batc
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.evaluation.encoder import Encoder
-from ernie_vil2.evaluation.retrieval_set import evaluate_source
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.evaluation.benchmark import Benchmark
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.readers import open_benchmark
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.parallel import gather_rows, gather_views
+from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.parallel import average_statistics, gather_rows, gather_views
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.run_log import RunLog
@@ -86,10 +91,15 @@ class Trainer:
             )
 
         self.source = open_sources(config.Data.train, config.Data.text_id)
-        self.val = open_sources(config.Data.val, config.Data.text_id) if config.Data.val else None
-        self.tokenizer = Tokenizer(config.Model.text.vocabulary, config.Data.max_length)
+        self.val = _validation_sets(config)
+        text = config.Model.text
+        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
         paddle.seed(config.Training.seed)
         self.model = build_dual_encoder(config.Model, self.tokenizer.vocab_size, config.Loss.temperature)
+        if not checkpoints:
+            for report in load_initial_weights(self.model, config.Model):
+                if self.rank == 0:
+                    print(f"initial weights\n{report}")
         self.optimizer = build_optimizer(self.model, config.Optimizer)
         self.scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
         self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
@@ -166,7 +176,7 @@ class Trainer:
                 if last or self._stop or self.step % training.checkpoint_every == 0:
                     self._save()
                 every = self.config.Evaluation.every
-                if log and self.val and every and (last or self.step % every == 0):
+                if self.val and every and (last or self.step % every == 0):
                     paused = time.monotonic()
                     self._evaluate(log, bar)
                     since += time.monotonic() - paused
@@ -185,9 +195,10 @@ class Trainer:
         paddle.seed(_step_seed(self.config.Training.seed, self.step, self.rank))
         self.parallel.train()
         views: dict[str, paddle.Tensor] = {}
+        image = self.config.Model.image
         for view in self.loss.views:
             if view in IMAGE_VIEWS:
-                views[view] = normalize_images(batch[view])
+                views[view] = normalize_images(batch[view], image.mean, image.std)
             elif view in TEXT_VIEWS:
                 views[view] = batch["text"]
         precision = self.config.Training.precision
@@ -233,6 +244,7 @@ class Trainer:
 
     def _save(self) -> None:
         bad_samples = self._bad_samples_of_all_ranks()
+        average_statistics(self.model)
         if self.rank == 0:
             training = self.config.Training
             state: dict[str, Any] = {
@@ -242,7 +254,14 @@ class Trainer:
                 "bad_samples": bad_samples.as_dict(),
             }
             save_checkpoint(
-                self.run, self.step, self.model, self.optimizer, self.config, state, training.keep_checkpoints
+                self.run,
+                self.step,
+                self.model,
+                self.optimizer,
+                self.config,
+                self.tokenizer.tokens,
+                state,
+                training.keep_checkpoints,
             )
 
     def _save_evidence(self, batch: Batch, losses: dict[str, float]) -> None:
@@ -263,17 +282,21 @@ class Trainer:
             "Look at the sample names, then try a lower learning rate or float32"
         )
 
-    def _evaluate(self, log: RunLog, bar: tqdm) -> None:
+    def _evaluate(self, log: RunLog | None, bar: tqdm) -> None:
+        """Scores the validation set by the command line's evaluator. A collective: the ranks share the encoding."""
         evaluation = self.config.Evaluation
-        encoder = Encoder(self.model, self.tokenizer, self.config.Model.image.image_size, evaluation.batch_size)
-        for language in self.config.Views.languages:
-            result = evaluate_source(encoder, self.val, language, block=evaluation.block).result
-            log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
-            bar.write(
-                f"step {self.step}, val, {language}: image to text R@1 {result.image_to_text['R@1']:.1f}, "
-                f"text to image R@1 {result.text_to_image['R@1']:.1f}, mean recall {result.mean_recall:.1f}",
-                file=sys.stdout,
-            )
+        average_statistics(self.model)
+        model = ErnieViL2(self.model, self.tokenizer, self.config, evaluation.batch_size)
+        for language, benchmark in self.val.items():
+            encoded = encode_benchmark(model, benchmark, rank=self.rank, ranks=self.ranks)
+            if log:
+                result = score(encoded, protocol(evaluation.protocol), evaluation.block, paddle.get_device()).result
+                log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
+                recalls = {"image to text": result.image_to_text, "text to image": result.text_to_image}
+                shown = ", ".join(f"{way} R@1 {values['R@1']:.1f}" for way, values in recalls.items() if values)
+                bar.write(
+                    f"step {self.step}, val, {language}: {shown}, mean recall {result.mean_recall:.1f}", sys.stdout
+                )
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
@@ -288,6 +311,17 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _validation_sets(config: Config) -> dict[str, Benchmark]:
+    """What `Evaluation.protocol` scores of `Data.val`, by language; a benchmark's folder is of every language."""
+    if not config.Data.val:
+        return {}
+    scoring = protocol(config.Evaluation.protocol)
+    return {
+        language: scoring.select(open_benchmark(config.Data.val, language=language, text_id=config.Data.text_id))
+        for language in config.Views.languages
+    }
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -27,7 +27,7 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     evaluated = run("tools/eval_retrieval.py", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
                     "--pixel-baseline", shapes["train"])  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "ties count against the model" in evaluated.stdout and "protocol:" in evaluated.stdout
+    assert "ties count against the model" in evaluated.stdout and "protocol pairs:" in evaluated.stdout
     record = json.loads((folder / "evaluation" / "val.json").read_text())
     rows = dict(map(tuple, record["table"][:5]))
     assert rows["  chance"]["image_to_text"]["R@1"] == 100 / 16
@@ -84,4 +84,4 @@ def test_a_misspelt_key_is_explained():
 
 def test_a_missing_checkpoint_is_explained(tmp_path):
     result = run("tools/eval_retrieval.py", "--checkpoint", tmp_path, "--data", "x.tar")
-    assert result.returncode == 2 and "no checkpoint here" in result.stderr
+    assert result.returncode == 2 and "no model here" in result.stderr

@@ -1,0 +1,90 @@
+"""What the evaluation's command lines share: their options, and encoding on several ranks with a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ernie_vil2.encoder import ErnieViL2
+    from ernie_vil2.evaluation.benchmark import Benchmark
+    from ernie_vil2.evaluation.encoded import EncodedBenchmark
+
+RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options that name a model and say how it encodes."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="MODEL",
+        help="run or checkpoint folder, official .pdparams, PaddleNLP folder, or a known name",
+    )
+    parser.add_argument("--vocab", help="vocabulary file, where the model does not bring its own")
+    parser.add_argument("--batch-size", type=int, default=128, help="rows encoded at once, up to 128")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Options that name a benchmark; docs/benchmarks.md shows what they take."""
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="a benchmark's folder as its authors publish it, tar shards or official TSV files",
+    )
+    parser.add_argument("--layout", help="layout of the data; default: told from what lies there")
+    parser.add_argument("--split", help="split of the data; default: test, else validation")
+    parser.add_argument("--images", metavar="FOLDER", help="where the images lie, if not with the data")
+    parser.add_argument(
+        "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the run's"
+    )
+
+
+def start_ranks(args: argparse.Namespace) -> int | None:
+    """Runs the command once for each of `--processes`, if it is not one of them yet; then its exit code."""
+    if args.processes == 1 or RANKS > 1:
+        return None
+    from ernie_vil2.launch import run_ranks
+
+    return run_ranks([sys.executable, *sys.argv], args.processes)
+
+
+def load(args: argparse.Namespace) -> ErnieViL2:
+    """The model that the options name; its text id becomes that of the data, unless they name one."""
+    from ernie_vil2 import load_model
+
+    model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size)
+    args.text_id = args.text_id or model.config.Data.text_id
+    return model
+
+
+def open_data(args: argparse.Namespace, language: str) -> Benchmark:
+    """The benchmark that the options name."""
+    from ernie_vil2.evaluation.readers import open_benchmark
+
+    return open_benchmark(args.data, args.layout, args.split, args.images, language, args.text_id)
+
+
+def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, title: str = "") -> EncodedBenchmark:
+    """Encodes a benchmark, with a progress bar on rank 0. A collective: every rank must call it."""
+    from tqdm import tqdm
+
+    from ernie_vil2.evaluation.encoded import encode_benchmark
+
+    if RANKS > 1:
+        import paddle.distributed as dist
+
+        dist.init_parallel_env()
+    rows = len(benchmark.images) + len(benchmark.texts)
+    title = f"encoding {title}".strip()
+    with tqdm(total=rows, unit="row", desc=title, disable=RANK != 0, file=sys.stdout) as bar:
+        return encode_benchmark(model, benchmark, cache, bar.update, rank=RANK, ranks=RANKS)

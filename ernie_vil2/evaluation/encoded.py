@@ -1,0 +1,284 @@
+"""A retrieval benchmark as embeddings: encoded chunk by chunk, by one process or several ranks, and kept on disk."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ernie_vil2 import runtime
+from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage
+from ernie_vil2.files import written_whole
+
+
+class EmbeddingModel(Protocol):
+    """What encoding needs of a model; `ErnieViL2` has it."""
+
+    fingerprint: str
+    """Changes with everything that changes an embedding: weights, tokenizer, preprocessing."""
+
+    def preprocess(self, image: bytes) -> np.ndarray:
+        """An encoded image as `[S, S, 3]` uint8; BadSample if it is none. Called from several threads."""
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """`[N, S, S, 3]` uint8 to `[N, D]` float32."""
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """N texts to `[N, D]` float32."""
+
+
+@dataclass(frozen=True)
+class EncodedBenchmark:
+    """Embeddings of a benchmark: `images` `[N, D]` and `texts` `[M, D]` float32, rows as in `benchmark`.
+
+    `problems` counts the images that were asked for and those that could not be used; `benchmark` is without them.
+    """
+
+    benchmark: Benchmark
+    images: np.ndarray
+    texts: np.ndarray
+    problems: BadSampleReport
+
+
+def encode_benchmark(
+    model: EmbeddingModel,
+    benchmark: Benchmark,
+    cache: str | Path | None = None,
+    progress: Callable[[int], object] = lambda rows: None,
+    workers: int | None = None,
+    chunk_rows: int = 128,
+    rank: int = 0,
+    ranks: int = 1,
+) -> EncodedBenchmark:
+    """Encodes every image and every distinct text of a benchmark.
+
+    The work goes by chunks of rows. While the model encodes one chunk, threads read and preprocess the next, so that
+    no more than two chunks of pixels are held. Images that are missing or broken are counted and named in
+    `problems` and left out; their texts stay in the gallery.
+
+    With `cache`, each finished chunk is kept there, so that an interrupted run goes on after its last finished chunk
+    and a second run encodes nothing. A chunk is found by the model's fingerprint, the benchmark's name and the ids,
+    and used only if the digest of the images' own bytes is still the same: a second run reads every image, which
+    costs little beside decoding and encoding it, and a replaced image is never missed. A chunk that is damaged is
+    reported as a warning and encoded again.
+
+    With several ranks, each takes every `ranks`-th chunk and all get the whole result, bit for bit that of one
+    process with as many threads, since the same chunks pass through the model. All ranks must call it, with Paddle's
+    process group initialised; a cache may be shared by ranks that share a file system.
+
+    Args:
+        cache: folder of finished chunks, made if missing; None: nothing is kept.
+        progress: called with the number of rows just done, in all `len(benchmark.images) + len(benchmark.texts)` on
+            rank 0, which counts with each own chunk those that the other ranks encode meanwhile.
+        workers: threads that read images; None: one for each usable core of this rank.
+        chunk_rows: rows of a chunk, and so the most that the model is given at once.
+        rank, ranks: this process's place among those that share the work.
+
+    Raises:
+        ValueError: the benchmark has no text, or none of its images could be used.
+    """
+    rows_of_text = {text: row for row, text in enumerate(dict.fromkeys(text.text for text in benchmark.texts))}
+    image_chunks = _chunks(benchmark.images, chunk_rows)
+    text_chunks = _chunks(list(rows_of_text), chunk_rows)
+    progress(len(benchmark.texts) - len(rows_of_text))
+
+    store = None if cache is None else _Cache(Path(cache), model.fingerprint)
+    workers = workers or max(1, runtime.usable_cores() // ranks)
+    # Text chunks are numbered after image chunks, so that a rank left without images has texts to do.
+    encoding = chain(
+        _encoded_images(model, benchmark.name, image_chunks[rank::ranks], store, workers),
+        _encoded_texts(model, text_chunks[(rank - len(image_chunks)) % ranks :: ranks], store),
+    )
+    sizes = [len(chunk) for chunk in chain(image_chunks, text_chunks)]
+    encoded: dict[int, _Encoded] = {}
+    for number, chunk in zip(range(rank, len(sizes), ranks), encoding, strict=True):
+        encoded[number] = chunk
+        progress(sum(sizes[number - rank : number - rank + ranks]))
+    if ranks > 1:
+        encoded = _of_all_ranks(encoded)
+
+    images = [encoded[number] for number in range(len(image_chunks))]
+    texts = [encoded[number] for number in range(len(image_chunks), len(sizes))]
+    problems = BadSampleReport()
+    unusable = {}
+    for number, chunk in enumerate(images):
+        unusable |= {number * chunk_rows + place: reason for place, reason in chunk.bad}
+    problems.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in unusable.items()])
+    if not benchmark.texts or len(unusable) == len(benchmark.images):
+        raise ValueError(
+            f"{benchmark.name}: nothing to score, {len(benchmark.texts)} texts and "
+            f"{len(benchmark.images) - len(unusable)} usable images\n{problems}"
+        )
+    if unusable:
+        benchmark = benchmark.select(images=[row for row in range(len(benchmark.images)) if row not in unusable])
+    order = [rows_of_text[text.text] for text in benchmark.texts]
+    return EncodedBenchmark(benchmark, _joined(images), _joined(texts)[order], problems)
+
+
+class _Encoded(NamedTuple):
+    """One chunk: embeddings `[n, D]` of the usable rows, and the others as (place in the chunk, reason)."""
+
+    embeddings: np.ndarray
+    bad: list[tuple[int, str]]
+
+
+def _chunks(rows: Sequence, size: int) -> list[Sequence]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _joined(chunks: Sequence[_Encoded]) -> np.ndarray:
+    # A chunk without a usable row does not know the width.
+    return np.concatenate([chunk.embeddings for chunk in chunks if len(chunk.embeddings)])
+
+
+def _encoded_images(
+    model: EmbeddingModel, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _Cache | None, workers: int
+) -> Iterator[_Encoded]:
+    pool = ThreadPoolExecutor(workers)
+    prepare = partial(_prepared, model.preprocess)
+    only_read = partial(_prepared, None)
+
+    def start(chunk):
+        path = cache.path("images", [name, *(image.id for image in chunk)]) if cache else None
+        stored = cache.read(path, len(chunk)) if cache else None
+        return chunk, path, stored, pool.map(only_read if stored else prepare, chunk)
+
+    def finish(chunk, path, stored, prepared):
+        digests, pixels = zip(*prepared, strict=True)
+        if stored:
+            content, encoded = stored
+            if content == cache.content(digests):
+                return encoded
+            digests, pixels = zip(*pool.map(prepare, chunk), strict=True)
+        usable = [view for view in pixels if isinstance(view, np.ndarray)]
+        embeddings = model.encode_pixels(np.stack(usable)) if usable else np.empty([0, 0], np.float32)
+        encoded = _Encoded(embeddings, [(place, why) for place, why in enumerate(pixels) if isinstance(why, str)])
+        if cache:
+            cache.write(path, cache.content(digests), encoded)
+        return encoded
+
+    try:
+        started = None
+        for chunk in chunks:
+            started, ready = start(chunk), started
+            if ready:
+                yield finish(*ready)
+        if started:
+            yield finish(*started)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepared(
+    preprocess: Callable[[bytes], np.ndarray] | None, image: BenchmarkImage
+) -> tuple[str, np.ndarray | str | None]:
+    """Digest of an image's bytes, and its pixels or the reason why there are none."""
+    try:
+        data = image.read()
+    except FileNotFoundError:
+        return "", "missing image"
+    except OSError:
+        return "", "unreadable image"
+    except BadSample as bad:
+        return "", bad.reason
+    digest = blake2b(data, digest_size=16).hexdigest()
+    try:
+        return digest, preprocess(data) if preprocess else None
+    except BadSample as bad:
+        return digest, bad.reason
+
+
+def _encoded_texts(model: EmbeddingModel, chunks: Sequence[Sequence[str]], cache: _Cache | None) -> Iterator[_Encoded]:
+    for chunk in chunks:
+        path = cache.path("texts", chunk) if cache else None
+        stored = cache.read(path, len(chunk)) if cache else None
+        if stored and stored[0] == cache.content(chunk):
+            yield stored[1]
+            continue
+        encoded = _Encoded(model.encode_texts(chunk), [])
+        if cache:
+            cache.write(path, cache.content(chunk), encoded)
+        yield encoded
+
+
+class _Cache:
+    """Chunks of embeddings of one model as safetensors files, each with what it was made from and its checksum."""
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self._fingerprint = fingerprint
+        self._folder = folder / _digest([fingerprint])
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, side: str, names: Sequence[str]) -> Path:
+        """Where the chunk of these rows belongs."""
+        return self._folder / f"{side}-{_digest(names)}.safetensors"
+
+    def content(self, rows: Sequence[str]) -> str:
+        """What a chunk is made from: the model and its rows, each by its text or the digest of its bytes."""
+        return _digest([self._fingerprint, *rows])
+
+    def read(self, path: Path, rows: int) -> tuple[str, _Encoded] | None:
+        """Content and embeddings of a chunk of so many rows; None if there is none or it is damaged."""
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about, embeddings = json.loads(file.metadata()["chunk"]), file.get_tensor("embeddings")
+            bad = [(int(place), str(reason)) for place, reason in about["bad"]]
+            whole = about["checksum"] == _checksum(embeddings) and len(embeddings) + len(bad) == rows
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            warnings.warn(f"{path}: damaged, its {rows} rows are encoded again", stacklevel=2)
+            return None
+        return about["content"], _Encoded(embeddings, bad)
+
+    def write(self, path: Path, content: str, encoded: _Encoded) -> None:
+        about = {"content": content, "checksum": _checksum(encoded.embeddings), "bad": encoded.bad}
+        with written_whole(path) as aside:
+            save_file({"embeddings": encoded.embeddings}, aside, {"chunk": json.dumps(about)})
+
+
+def _digest(names: Sequence[str]) -> str:
+    return blake2b(json.dumps(list(names)).encode(), digest_size=16).hexdigest()
+
+
+def _checksum(embeddings: np.ndarray) -> str:
+    return blake2b(np.ascontiguousarray(embeddings), digest_size=16).hexdigest()
+
+
+def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:
+    """A collective: the chunks of all ranks, by number."""
+    import paddle
+    import paddle.distributed as dist
+
+    from ernie_vil2.parallel import gather_rows
+
+    about = [(number, len(chunk.embeddings), chunk.bad) for number, chunk in encoded.items()]
+    width = max((chunk.embeddings.shape[1] for chunk in encoded.values()), default=0)
+    notes: list[tuple[int, list]] = []
+    dist.all_gather_object(notes, (width, about))
+    width = max(width for width, _ in notes)
+    if not width:
+        return {number: _Encoded(np.empty([0, 0], np.float32), bad) for _, about in notes for number, _, bad in about}
+    own = [chunk.embeddings for chunk in encoded.values() if len(chunk.embeddings)]
+    rows = np.concatenate([np.empty([0, width], np.float32), *own])
+    joined = gather_rows(paddle.to_tensor(rows))[0].numpy()
+
+    everything, start = {}, 0
+    for number, count, bad in chain.from_iterable(about for _, about in notes):
+        everything[number] = _Encoded(joined[start : start + count], bad)
+        start += count
+    return everything

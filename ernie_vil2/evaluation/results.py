@@ -1,0 +1,187 @@
+"""What an evaluation leaves: the table beside the published rows, a record as JSON, every query's rank as CSV."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.environment import environment
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
+from ernie_vil2.evaluation.evaluator import Evaluation
+from ernie_vil2.evaluation.paper_results import PaperResult
+from ernie_vil2.evaluation.protocols import Asked
+from ernie_vil2.evaluation.ranking import TIE_RULES
+from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, RetrievalResult, Row
+from ernie_vil2.files import write_text, written_whole
+
+CSV_COLUMNS = (
+    "result",
+    "direction",
+    "query_id",
+    "query",
+    "rank",
+    "best_positive_id",
+    "best_positive_score",
+    "top_id",
+    "top_score",
+)
+
+
+def table_rows(
+    title: str,
+    results: Mapping[str, RetrievalResult],
+    baselines: Mapping[str, Mapping] | None = None,
+    published: Sequence[PaperResult] = (),
+) -> list[Row]:
+    """The rows of one table, for `format_table`: a heading, results and baselines by label, chance, published rows.
+
+    Chance is left out where it differs from result to result, as galleries of different sizes make it.
+    """
+    rows: list[Row] = [(title, None)]
+    rows += [(f"  {label}", result.as_dict()) for label, result in results.items()]
+    rows += [(f"  {label}", dict(values)) for label, values in (baselines or {}).items()]
+    chances = [result.chance for result in results.values()]
+    if all(chance == chances[0] for chance in chances):
+        rows.append(("  chance", chances[0]))
+    return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
+
+
+def format_notes(evaluations: Mapping[str, Evaluation], published: Sequence[PaperResult] = ()) -> str:
+    """What the figures of a table mean: each protocol in words, its differences from the data, tie rules, sources."""
+    lines = []
+    for label, evaluation in evaluations.items():
+        result, encoded = evaluation.result, evaluation.encoded
+        lines += [
+            f"{label}: protocol {evaluation.scored.protocol.name}, {result.images:,} images, {result.texts:,} texts, "
+            f"{result.pairs:,} pairs",
+            *(f"note: {sentence}" for sentence in evaluation.differences),
+            *(
+                f"{what}: {report}"
+                for what, report in (("annotations", encoded.benchmark.rows), ("images", encoded.problems))
+                if report.counts
+            ),
+        ]
+    for protocol in dict.fromkeys(evaluation.scored.protocol for evaluation in evaluations.values()):
+        lines.append(f"protocol {protocol.name}: {protocol.definition}")
+        lines.append(TIE_RULES[protocol.ties])
+    lines += [f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
+    # A line is wrapped with its own head first, what follows indented below it.
+    return "\n".join(part for line in lines for text in line.splitlines() for part in
+                     textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False))  # fmt: skip
+
+
+def official_summary(result: RetrievalResult) -> dict[str, dict[str, float]]:
+    """A result of `official-rows` with the official evaluator's five measures by its names, in percent, 4 decimals."""
+    names = {**{column: column for column in COLUMNS}, "mR": "mean_recall", "MRR": "mrr"}
+    return {
+        direction: {name: round(getattr(result, direction)[key], 4) for key, name in names.items()}
+        for direction in reversed(DIRECTIONS)
+    }
+
+
+def checksums(files: Iterable[str | Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by its path."""
+    digests = {}
+    for path in files:
+        with open(path, "rb") as file:
+            digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def write_results(
+    folder: str | Path,
+    name: str,
+    evaluations: Mapping[str, Evaluation],
+    table: Sequence[Row],
+    published: Sequence[PaperResult] = (),
+    extra: Mapping[str, object] | None = None,
+) -> list[Path]:
+    """Writes `<name>.json`, a record of the evaluations, and `<name>.csv`, the rank of every query.
+
+    Args:
+        folder: made if there is none.
+        evaluations: by the label that each has in the table.
+        table: as it was printed.
+        published: rows that stand in the table.
+        extra: more to be recorded: arguments, and the SHA-256 of weights and annotation files, see `checksums`.
+
+    Returns:
+        The files written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "results": {label: _record(evaluation) for label, evaluation in evaluations.items()},
+        "published": [
+            {"model": row.label, "values": row.values, "source": row.source, "note": row.note} for row in published
+        ],
+        "table": table,
+        **(extra or {}),
+        **environment(),
+    }
+    written = [folder / f"{name}.json", folder / f"{name}.csv"]
+    write_text(written[0], json.dumps(record, ensure_ascii=False, indent=1))
+    write_ranks(written[1], evaluations)
+    return written
+
+
+def _record(evaluation: Evaluation) -> dict:
+    scored, benchmark = evaluation.scored, evaluation.encoded.benchmark
+    result = scored.result
+    return {
+        "protocol": scored.protocol.name,
+        "definition": scored.protocol.definition,
+        "tie_rule": result.tie_rule,
+        "differences": list(evaluation.differences),
+        "benchmark": {
+            "name": benchmark.name,
+            "images": len(benchmark.images),
+            "texts": len(benchmark.texts),
+            "pairs": len(benchmark.pairs),
+            "image_queries": int((result.image_ranks > 0).sum()),
+            "text_queries": int((result.text_ranks > 0).sum()),
+            "files": [str(path) for path in benchmark.files],
+            "rows": benchmark.rows.as_dict(),
+            "encoded": evaluation.encoded.problems.as_dict(),
+        },
+        "result": result.as_dict(),
+    }
+
+
+def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Writes a CSV file with a line a query, `CSV_COLUMNS`: its rank, its best right answer and what stands first.
+
+    `result` is the evaluation's label and `query` the text or, for an image, its id. Of equal scores the answer of
+    the lower row is named.
+    """
+    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        for label, evaluation in evaluations.items():
+            for fold in evaluation.scored.folds:
+                for direction in evaluation.scored.protocol.directions:
+                    rows = _rank_rows(evaluation.encoded.benchmark, direction, fold.asked(direction))
+                    writer.writerows([label, direction, *row] for row in rows)
+
+
+def _rank_rows(benchmark: Benchmark, direction: str, asked: Asked) -> Iterator[list]:
+    sides = benchmark.images, benchmark.texts
+    queries, gallery = sides if direction == "image_to_text" else reversed(sides)
+    found = asked.ranking
+    for place in np.flatnonzero(found.rank):
+        query = queries[asked.queries[place]]
+        yield [
+            query.id,
+            query.text if isinstance(query, BenchmarkText) else query.id,
+            found.rank[place],
+            gallery[asked.gallery[found.positive[place]]].id,
+            found.positive_score[place],
+            gallery[asked.gallery[found.top[place]]].id,
+            found.top_score[place],
+        ]

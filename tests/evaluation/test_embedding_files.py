@@ -1,0 +1,271 @@
+"""Each format there and back, a file written by hand, and every kind of bad row."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.evaluation.embedding_files import (
+    official_rows,
+    read_chinese_clip,
+    read_embeddings,
+    read_numpy,
+    read_official,
+    write_chinese_clip,
+    write_numpy,
+    write_official,
+)
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from tests.conftest import write_tsv
+
+NUMBERS = arrays(np.float32, st.tuples(st.just(3), st.integers(1, 5)), elements=st.floats(width=32, allow_nan=False,
+                 allow_infinity=False))  # fmt: skip
+PAIRS = [[0, 0], [1, 2], [1, 1], [0, 2]]
+
+
+def encoded(images=None, texts=None, pairs=PAIRS):
+    """Two images and three texts; ids as data sets have them: a number, and names."""
+    images = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32) if images is None else images
+    texts = np.array([[0.0, 1.0], [-0.6, 0.8], [0.1, 9.9e-5]], np.float32) if texts is None else texts
+    return EncodedBenchmark(
+        Benchmark(
+            "small",
+            [BenchmarkImage("1076345", lambda: b""), BenchmarkImage("007", lambda: b"")],
+            [BenchmarkText("猫", "一只猫"), BenchmarkText("12", "a cup"), BenchmarkText("13", "a\tcup\n")],
+            np.array(pairs),
+            BadSampleReport(),
+        ),
+        images,
+        texts,
+        BadSampleReport(),
+    )
+
+
+def assert_same(found, expected, pairs=PAIRS):
+    assert np.array_equal(found.images, expected.images) and np.array_equal(found.texts, expected.texts)
+    for side in ("images", "texts"):
+        assert [row.id for row in getattr(found.benchmark, side)] == [
+            row.id for row in getattr(expected.benchmark, side)
+        ]
+    assert [row.text for row in found.benchmark.texts] == [row.text for row in expected.benchmark.texts]
+    assert found.benchmark.pairs.tolist() == pairs
+    assert found.images.dtype == found.texts.dtype == np.float32
+
+
+def test_numpy_there_and_back(tmp_path):
+    write_numpy(tmp_path / "out", encoded())
+    found = read_embeddings(tmp_path / "out")
+    assert_same(found, encoded())
+    assert isinstance(found.images, np.memmap), "an array larger than memory can be scored"
+    assert (
+        (tmp_path / "out" / "texts.jsonl")
+        .read_text(encoding="utf-8")
+        .startswith('{"text_id": "猫", "text": "一只猫"}\n')
+    )
+    with pytest.raises(BadSample, match="1076345: only its embedding is known"):
+        found.benchmark.images[0].read()
+
+
+def test_chinese_clip_there_and_back(tmp_path):
+    write_chinese_clip(tmp_path, encoded(), split="valid")
+    lines = (tmp_path / "valid_imgs.img_feat.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image_id"] for line in lines] == [1076345, "007"], "only a plain number becomes one"
+    assert_same(read_embeddings(tmp_path), encoded(), pairs=[[0, 0], [1, 1], [1, 2], [0, 2]])  # by text
+
+
+def test_chinese_clip_by_hand(tmp_path):
+    """Texts in another order than their features, one without images; annotations elsewhere, with a byte order mark."""
+    (tmp_path / "a").mkdir()
+    features = {
+        "test_imgs.img_feat.jsonl": [{"image_id": 5, "feature": [1, 0]}, {"image_id": 4, "feature": [0.5, -0.5]}],
+        "test_texts.txt_feat.jsonl": [{"text_id": n, "feature": [n, 0.25]} for n in (1, 2, 3)],
+        "valid_imgs.img_feat.jsonl": [],
+    }
+    for name, rows in features.items():
+        (tmp_path / "a" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [(3, "drei", []), (2, "zwei", [4, 5]), (1, "eins", [5])]
+    rows = [json.dumps({"text_id": n, "text": text, "image_ids": images}) for n, text, images in rows]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8-sig")
+    found = read_embeddings(tmp_path / "a", tmp_path / "texts.jsonl", split="test")
+    assert found.images.tolist() == [[1, 0], [0.5, -0.5]] and found.texts.tolist() == [[1, 0.25], [2, 0.25], [3, 0.25]]
+    assert [text.text for text in found.benchmark.texts] == ["eins", "zwei", "drei"]
+    assert found.benchmark.pairs.tolist() == [[1, 1], [0, 1], [0, 0]]
+    with pytest.raises(ValueError, match="splits test, valid; choose one"):
+        read_embeddings(tmp_path / "a")
+
+
+def test_official_row_by_row(tmp_path):
+    path = tmp_path / "cross_modal_embeddings.out"
+    write_official(path, encoded())
+    # 0.6 in float32 is printed as 0.6; 9.9e-5 as the shortest number that float32 reads back.
+    assert path.read_bytes() == (
+        b"0.0 1.0\t0.6 0.8\t1\n0.1 9.9e-05\t1.0 0.0\t1\n-0.6 0.8\t1.0 0.0\t1\n0.1 9.9e-05\t0.6 0.8\t1\n"
+    )
+    found = read_embeddings(tmp_path)
+    assert np.array_equal(found.texts, encoded().texts[[0, 2, 1, 2]])
+    assert np.array_equal(found.images, encoded().images[[0, 1, 1, 0]])
+    assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    assert [image.id for image in found.benchmark.images] == ["1", "2", "3", "4"]
+
+
+@given(NUMBERS, NUMBERS)
+def test_official_numbers_come_back_exactly(tmp_path_factory, images, texts):
+    path = tmp_path_factory.getbasetemp() / "rows.out"
+    texts = np.resize(texts, images.shape)
+    write_official(path, encoded(images, texts), np.array([[0, 0], [1, 1], [2, 2]]))
+    found = read_official(path)
+    assert np.array_equal(found.images, images) and np.array_equal(found.texts, texts)
+
+
+def test_official_rows_with_the_tsv(tmp_path):
+    """A row a TSV row: pairs that come twice stay, rows that could not be used are left out."""
+    rows = [("a", "x"), ("b", "x"), ("a", "x"), ("a", "broken"), ("a", "y")]
+    tsv = write_tsv(tmp_path / "rows.tsv", [(text, image, b"image") for text, image in rows])
+    tsv.write_bytes(tsv.read_bytes() + b"no columns\n")
+    benchmark = Benchmark(
+        "rows",
+        [BenchmarkImage(name, lambda: b"") for name in "xy"],
+        [BenchmarkText(name, name) for name in "ab"],
+        np.array([[0, 0], [0, 1], [1, 0]]),
+        BadSampleReport(),
+    )
+    chosen = official_rows([tsv, tsv], benchmark)
+    assert chosen.tolist() == [[0, 0], [0, 1], [0, 0], [1, 0]] * 2
+
+    images, texts = np.eye(2, dtype=np.float32), np.array([[3, 4], [5, 6]], np.float32)
+    whole = EncodedBenchmark(benchmark, images, texts, BadSampleReport())
+    write_official(tmp_path / "four.out", whole, chosen[:4])
+    four = write_tsv(tmp_path / "four.tsv", [(text, image, b"image") for text, image in rows if image != "broken"])
+    found = read_embeddings(tmp_path / "four.out", four)
+    assert_same(found, whole, pairs=[[0, 0], [0, 1], [1, 0]])
+
+    for name, others, message in (
+        ("short", rows[:3], "four.out:4: .*short.tsv has no such row"),
+        ("long", rows, "4 rows, but .*long.tsv has more"),
+        ("other", [("a", "x"), ("b", "y"), ("a", "y"), ("a", "x")], "four.out:4: image 'x' had another embedding"),
+    ):
+        other = write_tsv(tmp_path / f"{name}.tsv", [(text, image, b"image") for text, image in others])
+        with pytest.raises(ValueError, match=message):
+            read_official(tmp_path / "four.out", other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1 0\t0 1\t1\n1 0\t0 1\n", "rows.out:2: a row is"),
+        ("1 0\t0 1\t0\n", "rows.out:1: a row is"),
+        ("1 0\t0 x\t1\n", "rows.out:1: malformed embedding"),
+        ("1 é\t0 1\t1\n", "rows.out:1: malformed embedding"),
+        ("1 0\t0 nan\t1\n", "rows.out:1: the embedding of image '1' is not finite"),
+        ("1 0\t0 1\t1\n1e99 0\t0 1\t1\n", "rows.out:2: the embedding of text '2' is not finite"),
+        ("1 0\t0 1\t1\n1 0\t0 1 2\t1\n", "rows.out:2: the embedding of image '2' is 3 wide, those before are 2"),
+        ("1 0\t0 1 2\t1\n", "image embeddings are 3 wide, text embeddings 2"),
+        ("\t0 1\t1\n", "rows.out:1: the embedding of text '1' is not a row of numbers"),
+        ("", "no pair"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_bad_official_rows_are_named(tmp_path, rows, message):
+    path = tmp_path / "rows.out"
+    path.write_text(rows, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_embeddings(path)
+
+
+IMAGE = {"image_id": 1, "feature": [1, 0]}
+TEXT = {"text_id": 2, "feature": [0, 1]}
+ROW = {"text_id": 2, "text": "t", "image_ids": [1]}
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "rows", "message"),
+    [
+        ([IMAGE, IMAGE], [TEXT], [ROW], "img_feat.jsonl:2: image '1' comes a second time"),
+        ([{"feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
+        ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
+        ([IMAGE], [{"text_id": 2}], [ROW], "txt_feat.jsonl:1: the embedding of text '2' is not"),
+        ([IMAGE], [{"text_id": 2, "feature": [[1, 2]]}], [ROW], "txt_feat.jsonl:1: the embedding of text '2' is not"),
+        ([IMAGE], [{"text_id": 2, "feature": [1, [2]]}], [ROW], "txt_feat.jsonl:1: malformed embedding"),
+        ([IMAGE], [{"text_id": 2, "feature": {"a": 1}}], [ROW], "txt_feat.jsonl:1: malformed embedding"),
+        ([IMAGE], [{"text_id": 2, "feature": [1, None]}], [ROW], "txt_feat.jsonl:1: .* is not finite"),
+        ([IMAGE], [{"text_id": 2, "feature": [1, 2, 3]}], [ROW], "image embeddings are 2 wide, text embeddings 3"),
+        ([IMAGE, [1]], [TEXT], [ROW], "img_feat.jsonl:2: malformed JSON"),
+        ([IMAGE], [TEXT], [{**ROW, "text_id": 3}], "test_texts.jsonl:1: there is no embedding of text '3'"),
+        ([IMAGE], [TEXT], [{**ROW, "image_ids": [7]}], "test_texts.jsonl:1: there is no embedding of image '7'"),
+        ([IMAGE], [TEXT], [{**ROW, "image_ids": None}], "test_texts.jsonl:1: no image_ids"),
+        ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
+        ([IMAGE], [TEXT], [{**ROW, "image_ids": []}], "no pair"),
+        ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "does not know text '4' .1 such"),
+    ],
+)
+def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, message):
+    for name, lines in (("imgs.img_feat", images), ("texts.txt_feat", texts), ("texts", rows)):
+        (tmp_path / f"test_{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=message):
+        read_chinese_clip(tmp_path)
+
+
+def numbers(values):
+    return lambda path: np.save(path, np.array(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("image_embeddings.npy", numbers([[1.0, 2.0]]), "images.jsonl: 2 rows for 1 embeddings"),
+        ("image_embeddings.npy", numbers([1.0, 2.0]), "shape .2,.; embeddings are"),
+        ("image_embeddings.npy", numbers([[1, 2], [3, 4]]), "int64 of shape .2, 2."),
+        ("image_embeddings.npy", numbers([[1.0], [2.0]]), "image embeddings are 1 wide, text embeddings 2"),
+        ("image_embeddings.npy", numbers([[1.0, 2.0], [np.inf, 0.0]]), "images.jsonl:2: .* image '007' is not finite"),
+        ("image_embeddings.npy", b"\x93NUMPY", "image_embeddings.npy: not a whole .npy file"),
+        ("image_embeddings.npy", b"", "image_embeddings.npy: not a whole .npy file"),
+        ("images.jsonl", b'{"image_id": "1"}\n{"image_id": "1"}\n', "images.jsonl:2: image '1' comes a second time"),
+        ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
+        ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: there is no embedding of image '9'"),
+        ("pairs.jsonl", b'{"image_id": "007"}\n', "pairs.jsonl:1: no text_id"),
+        ("pairs.jsonl", b"", "no pair"),
+        ("pairs.jsonl", b"{", "pairs.jsonl:1: malformed JSON"),
+    ],
+)
+def test_a_bad_numpy_folder_is_named(tmp_path, name, content, message):
+    write_numpy(tmp_path, encoded())
+    if callable(content):
+        content(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_embeddings(tmp_path)
+
+
+class Hostile:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_arrays_of_objects_are_not_unpickled(tmp_path, capsys):
+    write_numpy(tmp_path, encoded())
+    np.save(tmp_path / "text_embeddings.npy", np.array([[Hostile()]]), allow_pickle=True)
+    with pytest.raises(ValueError, match="text_embeddings.npy: not a whole .npy file of numbers"):
+        read_numpy(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_truncated_arrays_are_refused(tmp_path):
+    write_numpy(tmp_path, encoded())
+    path = tmp_path / "image_embeddings.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="not a whole .npy file"):
+        read_numpy(tmp_path)
+
+
+def test_a_folder_without_embeddings_says_what_is_wanted(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(
+            FileNotFoundError, match="image_embeddings.npy or .*img_feat.jsonl, or an official text file"
+        ):
+            read_embeddings(path)

@@ -1,0 +1,211 @@
+"""Encoding against the model called by hand; what the cache keeps, and what it refuses; several ranks against one."""
+
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.launch import run_ranks
+from tests.evaluation.encoding_model import StandIn, benchmark, no_file, not_base64, picture
+from tests.evaluation.encoding_worker import CASES
+
+ROOT = Path(__file__).parents[2]
+IMAGES = {f"i{n}": picture(n) for n in range(7)}
+TEXTS = ["红色的圆", "a", "b", "a", "红色的圆", "c", "a"]
+
+
+@pytest.fixture
+def rows():
+    return benchmark(IMAGES, TEXTS)
+
+
+def by_hand(model, images, texts):
+    pixels = np.stack([model.preprocess(image) for image in images])
+    return model.encode_pixels(pixels), model.encode_texts(texts)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 7, 100])
+def test_rows_are_those_of_the_benchmark(rows, chunk_rows):
+    model, ticks = StandIn(), []
+    encoded = encode_benchmark(model, rows, progress=ticks.append, chunk_rows=chunk_rows)
+    assert encoded.benchmark is rows
+    assert model.rows == {"preprocessed": 7, "images": 7, "texts": 4}, "equal texts are encoded once"
+    assert model.largest <= chunk_rows and sum(ticks) == 14
+    images, texts = by_hand(model, IMAGES.values(), TEXTS)
+    # Another batch is another order of sums.
+    np.testing.assert_allclose(encoded.images, images, atol=1e-6)
+    np.testing.assert_allclose(encoded.texts, texts, atol=1e-6)
+    assert encoded.images.dtype == encoded.texts.dtype == np.float32
+    assert str(encoded.problems) == "all 7 samples read could be used"
+
+
+def test_unusable_images_are_named_and_left_out():
+    images = {"gone": no_file, "ok": picture(1), "torn": b"GIF89a", "row": not_base64, "empty": b"", "last": picture(2)}
+    encoded = encode_benchmark(StandIn(), benchmark(images, list("uvwxyz")), chunk_rows=2)
+    assert [image.id for image in encoded.benchmark.images] == ["ok", "last"]
+    assert [text.id for text in encoded.benchmark.texts] == [f"t{n}" for n in range(6)], "texts stay in the gallery"
+    assert encoded.benchmark.pairs.tolist() == [[0, 1], [1, 5]]
+    np.testing.assert_allclose(encoded.images, by_hand(StandIn(), [picture(1), picture(2)], ["x"])[0], atol=1e-6)
+    reasons = encoded.problems.as_dict()
+    assert reasons["read"] == 6 and reasons["bad"] == 4
+    assert {reason: entry["names"] for reason, entry in reasons["reasons"].items()} == {
+        "missing image": ["gone"],
+        "broken image": ["torn", "empty"],
+        "malformed row": ["row"],
+    }
+
+
+def test_nothing_usable_is_an_error():
+    with pytest.raises(ValueError, match="small: nothing to score, 1 texts and 0 usable images(.|\n)*missing image"):
+        encode_benchmark(StandIn(), benchmark({"a": no_file, "b": b"x"}, ["t"]))
+    with pytest.raises(ValueError, match="0 texts and 1 usable images"):
+        encode_benchmark(StandIn(), benchmark({"a": picture(0)}, []))
+
+
+def test_an_error_of_the_model_ends_the_run_and_its_threads(rows):
+    class Broken(StandIn):
+        def preprocess(self, image):
+            raise RuntimeError("out of memory")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        encode_benchmark(Broken(), rows, chunk_rows=2)
+    assert threading.active_count() == before
+
+
+def test_no_more_than_two_chunks_are_prepared_ahead():
+    class Watching(StandIn):
+        ahead = 0
+
+        def encode_pixels(self, pixels):
+            # Chunks handed over before this one are gone: what was prepared beyond them is held.
+            self.ahead = max(self.ahead, self.rows["preprocessed"] - self.rows["images"])
+            return super().encode_pixels(pixels)
+
+    model = Watching()
+    encode_benchmark(model, benchmark({str(n): picture(n) for n in range(40)}, ["t"]), chunk_rows=4)
+    assert model.ahead <= 8
+
+
+def test_a_second_run_encodes_nothing(rows, tmp_path):
+    first = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
+    model = StandIn()
+    second = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
+    assert not model.rows
+    assert np.array_equal(first.images, second.images) and np.array_equal(first.texts, second.texts)
+
+
+def test_unusable_images_are_known_from_the_cache(tmp_path):
+    images = {"gone": no_file, "torn": b"GIF89a", "ok": picture(1), "row": not_base64}
+    runs = [encode_benchmark(StandIn(), benchmark(images, ["t"]), tmp_path, chunk_rows=2) for _ in range(2)]
+    assert runs[0].problems.as_dict() == runs[1].problems.as_dict()
+    assert np.array_equal(runs[0].images, runs[1].images)
+    # When the file is there at last, its chunk is encoded again.
+    found = encode_benchmark(StandIn(), benchmark({**images, "gone": picture(5)}, ["t"]), tmp_path, chunk_rows=2)
+    assert [image.id for image in found.benchmark.images] == ["gone", "ok"]
+
+
+def test_an_interrupted_run_goes_on_after_its_last_chunk(rows, tmp_path):
+    class Interrupted(StandIn):
+        def encode_pixels(self, pixels):
+            if self.rows["images"] == 4:
+                raise KeyboardInterrupt
+            return super().encode_pixels(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_benchmark(Interrupted(), rows, tmp_path, chunk_rows=2)
+    model = StandIn()
+    resumed = encode_benchmark(model, rows, tmp_path, chunk_rows=2)
+    assert model.rows["images"] == 3 and model.rows["texts"] == 4
+    whole = encode_benchmark(StandIn(), rows, chunk_rows=2)
+    assert np.array_equal(resumed.images, whole.images) and np.array_equal(resumed.texts, whole.texts)
+
+
+def test_other_content_is_encoded_again(rows, tmp_path):
+    encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
+    changed = benchmark({**IMAGES, "i4": picture(99)}, [*TEXTS[:-1], "d"])
+    model = StandIn()
+    encoded = encode_benchmark(model, changed, tmp_path, chunk_rows=3)
+    assert model.rows["images"] == 3, "the chunk of the image that was replaced"
+    fresh = encode_benchmark(StandIn(), changed, chunk_rows=3)
+    assert np.array_equal(encoded.images, fresh.images) and np.array_equal(encoded.texts, fresh.texts)
+
+
+def test_another_model_has_its_own_embeddings(rows, tmp_path):
+    encode_benchmark(StandIn(), rows, tmp_path)
+    model = StandIn("another")
+    encode_benchmark(model, rows, tmp_path)
+    assert model.rows["images"] == 7 and model.rows["texts"] == 4
+
+
+def truncated(path, _):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def empty(path, _):
+    path.write_bytes(b"")
+
+
+def one_bit_flipped(path, _):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def huge_header(path, _):
+    path.write_bytes(b"\xff" * 64)
+
+
+def of_other_rows(path, others):
+    path.write_bytes(others[0].read_bytes())
+
+
+@pytest.mark.parametrize("damage", [truncated, empty, one_bit_flipped, huge_header, of_other_rows])
+def test_a_wrong_file_in_the_cache_is_noticed(rows, tmp_path, damage):
+    whole = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
+    for side in ("images", "texts"):
+        path, *others = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
+        damage(path, others)
+    model = StandIn()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
+    assert np.array_equal(whole.images, again.images) and np.array_equal(whole.texts, again.texts)
+    assert model.rows["images"] == 3 and model.rows["texts"] == 3
+    if damage is not of_other_rows:
+        assert len(caught) == 2 and "damaged, its 3 rows are encoded again" in str(caught[0].message)
+    model = StandIn()
+    encode_benchmark(model, rows, tmp_path, chunk_rows=3)
+    assert not model.rows, "the damage is mended"
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of three processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        assert run_ranks([sys.executable, str(Path(__file__).with_name("encoding_worker.py")), str(folder)], 3) == 0
+    return [np.load(folder / f"rank_{rank}.npz") for rank in range(3)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_ranks_equal_one_bit_for_bit(ranks, case):
+    """The same chunks pass through the same model, wherever: nothing is summed across ranks."""
+    model = StandIn()
+    alone = encode_benchmark(model, CASES[case], chunk_rows=2)
+    for rank in ranks:
+        for run in ("first", "second"):
+            assert np.array_equal(rank[f"{case}/{run}/images"], alone.images)
+            assert np.array_equal(rank[f"{case}/{run}/texts"], alone.texts)
+            assert rank[f"{case}/{run}/ids"].tolist() == [image.id for image in alone.benchmark.images]
+            assert rank[f"{case}/{run}/bad"] == alone.problems.counts.total()
+    encoded = [[int(rank[f"{case}/{run}/encoded"]) for rank in ranks] for run in ("first", "second")]
+    assert sum(encoded[0]) == model.rows["images"] + model.rows["texts"] and encoded[1] == [0, 0, 0]
+    # Chunks in turn. Uneven: images 2 2 2, then the broken one, texts 2 2, 1; few: an image, a text, nothing.
+    assert encoded[0] == ([3, 2 + 2, 2 + 2] if case == "uneven" else [1, 1, 0])
+    assert ranks[0][f"{case}/first/ticks"] == len(CASES[case].images) + len(CASES[case].texts)

@@ -1,0 +1,254 @@
+import csv
+import json
+import re
+from dataclasses import replace
+from hashlib import sha256
+from html import escape
+
+import cv2
+import numpy as np
+import pytest
+
+from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.paper_results import paper_results
+from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions
+from ernie_vil2.evaluation.results import (
+    CSV_COLUMNS,
+    checksums,
+    format_notes,
+    official_summary,
+    table_rows,
+    write_ranks,
+    write_results,
+)
+from ernie_vil2.evaluation.retrieval import format_table
+from ernie_vil2.evaluation.retrieval_page import SIDE, extreme_queries, thumbnail, write_retrieval_page
+
+# Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
+#   red:  0.5 0.75 0.25     blue: 1 0 0.5
+# red: its text 1 comes first: rank 1. blue: text 0 comes before its text 2: rank 2.
+# Text 0: blue first, red second: rank 2. Text 1: red, rank 1. Text 2: blue, rank 1.
+IMAGES = np.eye(2, dtype=np.float32)
+TEXTS = np.array([[0.5, 1], [0.75, 0], [0.25, 0.5]], np.float32)
+PAIRS = np.array([[0, 0], [0, 1], [1, 2]])
+
+
+def picture(colour, size=(400, 300)):
+    return cv2.imencode(".png", np.full((*size, 3), colour, np.uint8))[1].tobytes()
+
+
+def unreadable():
+    raise BadSample("broken image", "blue")
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    return Benchmark(
+        "drawings",
+        [BenchmarkImage("red", lambda: picture((0, 0, 200))), BenchmarkImage("blue", unreadable)],
+        [BenchmarkText("a", '赤, "hot"\nred'), BenchmarkText("b", "<b>rot</b>"), BenchmarkText("c", "=blue")],
+        PAIRS,
+        BadSampleReport(),
+        (tmp_path / "pairs.json",),
+    )
+
+
+@pytest.fixture
+def encoded(benchmark):
+    return EncodedBenchmark(benchmark, IMAGES, TEXTS, BadSampleReport())
+
+
+@pytest.fixture
+def evaluation(encoded):
+    return score(encoded, PROTOCOLS["pairs"])
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_ranks_as_csv(tmp_path, evaluation):
+    write_ranks(tmp_path / "ranks.csv", {"ours": evaluation})
+    assert rows_of(tmp_path / "ranks.csv") == [
+        list(CSV_COLUMNS),
+        ["ours", "image_to_text", "red", "red", "1", "b", "0.75", "b", "0.75"],
+        ["ours", "image_to_text", "blue", "blue", "2", "c", "0.5", "a", "1.0"],
+        ["ours", "text_to_image", "a", '赤, "hot"\nred', "2", "red", "0.5", "blue", "1.0"],
+        ["ours", "text_to_image", "b", "<b>rot</b>", "1", "red", "0.75", "red", "0.75"],
+        ["ours", "text_to_image", "c", "=blue", "1", "blue", "0.5", "blue", "0.5"],
+    ]
+
+
+def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
+    folds = score(encoded, replace(PROTOCOLS["mscoco-1k"], fold=1))
+    rows = score(encoded, PROTOCOLS["official-rows"])
+    write_ranks(tmp_path / "ranks.csv", {"folds": folds, "rows": rows})
+    lines = [row[:3] + row[4:6] for row in rows_of(tmp_path / "ranks.csv")[1:]]
+    # Each fold has one image, which no other can come before.
+    assert lines[:5] == [
+        ["folds", "image_to_text", "red", "1", "b"],
+        ["folds", "text_to_image", "a", "1", "red"],
+        ["folds", "text_to_image", "b", "1", "red"],
+        ["folds", "image_to_text", "blue", "1", "c"],
+        ["folds", "text_to_image", "c", "1", "blue"],
+    ]
+    # Rows: (red, a), (red, b), (blue, c). Image of row 0 scores 0.5 with its a, 0.75 with b: rank 2.
+    assert lines[5:8] == [
+        ["rows", "image_to_text", "red", "2", "a"],
+        ["rows", "image_to_text", "red", "1", "b"],
+        ["rows", "image_to_text", "blue", "2", "c"],
+    ]
+
+
+def test_queries_that_are_none_have_no_line(tmp_path, benchmark):
+    one_pair = EncodedBenchmark(replace(benchmark, pairs=PAIRS[:1]), IMAGES, TEXTS, BadSampleReport())
+    write_ranks(tmp_path / "ranks.csv", {"": score(one_pair, PROTOCOLS["muge-val"])})
+    assert [row[:3] for row in rows_of(tmp_path / "ranks.csv")[1:]] == [["", "text_to_image", "a"]]
+
+
+def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
+    (tmp_path / "weights").write_bytes(b"weights")
+    digests = checksums([tmp_path / "weights"])
+    assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
+    published = paper_results("coco-cn-test", "base")[:1]
+    written = write_results(
+        tmp_path / "new" / "folder",
+        "drawings",
+        {"small model": replace(evaluation, differences=["3 texts where pairs has 4."])},
+        table_rows("pairs", {"small model": evaluation.result}, published=published),
+        published,
+        {"checksums": digests, "seconds": 1.5},
+    )
+    assert [path.name for path in written] == ["drawings.json", "drawings.csv"]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["drawings.csv", "drawings.json"]
+    record = json.loads(written[0].read_text(encoding="utf-8"))
+    result = record["results"]["small model"]
+    assert result["protocol"] == "pairs" and result["definition"] == PROTOCOLS["pairs"].definition
+    nothing_read = {"read": 0, "bad": 0, "reasons": {}}
+    assert result["benchmark"] == {
+        "name": "drawings",
+        "images": 2,
+        "texts": 3,
+        "pairs": 3,
+        "image_queries": 2,
+        "text_queries": 3,
+        "files": [str(tmp_path / "pairs.json")],
+        "rows": nothing_read,
+        "encoded": nothing_read,
+    }
+    assert result["result"] == json.loads(json.dumps(evaluation.result.as_dict()))
+    assert result["result"]["image_to_text"]["R@1"] == 50
+    assert result["differences"] == ["3 texts where pairs has 4."]
+    assert record["published"][0]["values"]["mR"] == 84.4 and record["published"][0]["source"].startswith("https://")
+    assert record["checksums"] == digests and record["seconds"] == 1.5
+    assert {"versions", "git", "runtime"} <= set(record)
+    assert [label for label, _ in record["table"]][:3] == ["pairs", "  small model", "  chance"]
+
+
+def test_the_table_stands_beside_the_published_row_and_its_notes_say_what_it_means(evaluation):
+    published = paper_results("coco-cn-test", "base")[:1]
+    pixels = {"pixels": {"image_to_text": {"R@1": 1.0}}}
+    lines = format_table(table_rows("COCO-CN", {"ours": evaluation.result}, pixels, published)).splitlines()[3:]
+    assert lines[0] == "COCO-CN"
+    assert lines[1].split() == "ours 50.00 100.00 100.00 66.67 100.00 100.00 86.11".split()
+    assert lines[2].split() == "pixels 1.00 - - - - - -".split() and lines[3].split()[0] == "chance"
+    assert lines[4].split()[-7:] == "66.50 91.60 96.20 65.90 90.10 96.10 84.40".split()
+
+    notes = format_notes({"ours": replace(evaluation, differences=["Two images are missing."])}, published)
+    assert "note: Two images are missing." in notes.splitlines()
+    in_one_line = " ".join(notes.split())
+    for part in (PROTOCOLS["pairs"].definition, published[0].source, published[0].note, "ties count against the model"):
+        assert part in in_one_line
+
+
+def test_the_conventions_stand_in_one_table(encoded):
+    results = {name: score(encoded, scoring).result for name, scoring in conventions().items()}
+    rows = table_rows("all conventions", results)
+    assert [label for label, _ in rows] == ["all conventions", "  any-of", "  first-text", "  row-label"]
+
+
+def test_the_official_measures_by_their_names():
+    scored = PROTOCOLS["official-rows"].evaluate(IMAGES, TEXTS, PAIRS)
+    # Texts of rows 0, 1, 2 against the images of the rows: 0.5 0.5 1, 0.75 0.75 0, 0.25 0.25 0.5: ranks 2, 1, 1.
+    # Images: 0.5 0.75 0.25 twice, with a and b as their own: ranks 2 and 1; 1 0 0.5: rank 2.
+    summary = official_summary(scored.result)
+    assert list(summary) == ["text_to_image", "image_to_text"]
+    assert summary["text_to_image"] == {
+        "R@1": 66.6667,
+        "R@5": 100,
+        "R@10": 100,
+        "mean_recall": 88.8889,
+        "mrr": 83.3333,
+    }
+    assert summary["image_to_text"]["R@1"] == 33.3333 and summary["image_to_text"]["mrr"] == 66.6667
+
+
+def test_extreme_queries_are_in_a_fixed_order(evaluation):
+    scored = evaluation.scored
+    # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
+    assert extreme_queries(scored, "text_to_image", 3, worst=True) == [(0, 0), (0, 2), (0, 1)]
+    assert extreme_queries(scored, "text_to_image", 2, worst=False) == [(0, 1), (0, 2)]
+
+
+def page(path, evaluation, **changes):
+    write_retrieval_page(
+        path,
+        title="Drawings",
+        facts={"Model": "small"},
+        rows=table_rows("drawings", {"small": evaluation.result}),
+        evaluation=evaluation,
+        **changes,
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evaluation):
+    html = page(tmp_path / "page.html", replace(evaluation, differences=["One is missing."]), count=1, answers=1)
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+    assert headings == ["Retrieval", *(f"{kind} queries, {way}" for way in ("image → text", "text → image")
+                                       for kind in ("Worst", "Best"))]  # fmt: skip
+    cards = re.findall(r"<article>.*?</article>", html, re.DOTALL)
+    assert len(cards) == 4
+    # The worst image, blue, finds text a first; its own text follows with its rank.
+    assert "rank 2" in cards[0] and cards[0].count("<li") == 2
+    assert re.findall(r'<li class="(\w+)">', cards[0]) == ["wrong", "right"]
+    assert '<div class="score">rank 2</div>' in cards[0] and "=blue" in cards[0]
+    assert "<img" not in cards[0]  # blue cannot be read
+    # The best image, red, has its text b first, written by users as it may be.
+    assert "rank 1" in cards[1] and "&lt;b&gt;rot&lt;/b&gt;" in cards[1] and cards[1].count("<img") == 1
+    # The worst text, a, finds blue; its own image is red.
+    assert cards[2].count("<img") == 1 and "red" in cards[2]
+    assert "One is missing." in html and escape(PROTOCOLS["pairs"].definition) in html
+    assert "<script" not in html and not re.search(r"https?://|src=\"(?!data:)", html)
+
+
+def test_the_page_of_folds_and_of_one_direction(tmp_path, encoded):
+    folds = score(encoded, replace(PROTOCOLS["mscoco-1k"], fold=1))
+    assert page(tmp_path / "folds.html", folds).count("<article>") == 2 * (2 + 3)
+    one_way = score(encoded, PROTOCOLS["muge-val"])
+    html = page(tmp_path / "muge.html", one_way)
+    assert "text → image" in html and "queries, image → text" not in html
+    rows = score(encoded, PROTOCOLS["official-rows"])
+    assert "ties count for the model" in page(tmp_path / "rows.html", rows)
+
+
+@pytest.mark.parametrize(
+    "size, expected", [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 1), (SIDE, 1))]
+)
+def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
+    small = thumbnail(BenchmarkImage("x", lambda: picture((10, 120, 250), size)))
+    pixels = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR)
+    assert small.startswith(b"\xff\xd8\xff") and pixels.shape[:2] == expected and len(small) < 3000
+    assert np.abs(pixels.reshape(-1, 3).mean(axis=0) - (10, 120, 250)).max() < 4
+
+
+def test_an_image_that_cannot_be_read_has_no_thumbnail():
+    def missing():
+        raise FileNotFoundError("gone")
+
+    assert thumbnail(BenchmarkImage("x", missing)) is None
+    assert thumbnail(BenchmarkImage("x", lambda: b"<html>")) is None
