@@ -15,8 +15,10 @@
 Only the standard library is imported.
 """
 
+import contextlib
 import ctypes
 import os
+import platform
 import sys
 import warnings
 
@@ -127,6 +129,29 @@ def _set_malloc(environ):
     if refused:
         return f"glibc refused {', '.join(refused)}"
     return "M_MMAP_MAX=0 M_TRIM_THRESHOLD=-1 M_TOP_PAD=256MiB"
+
+
+@contextlib.contextmanager
+def flushed_denormals():
+    """Within the block this thread, and threads it starts, take numbers below 1.2e-38 for 0, as GPUs do.
+
+    The tails of GELU and softmax fill with such numbers as a model gets surer, and an x86 processor takes a hundred
+    times longer over each. On other processors, and without glibc, nothing is changed.
+    """
+    if platform.machine() not in ("x86_64", "AMD64") or not hasattr(ctypes.CDLL(None), "fegetenv"):
+        yield
+        return
+    libm = ctypes.CDLL(None)
+    # glibc's fenv_t on x86-64: seven words of the x87 unit, then MXCSR, whose bits 15 and 6 flush results and inputs.
+    before = (ctypes.c_uint32 * 8)()
+    libm.fegetenv(before)
+    flushing = type(before)(*before)
+    flushing[7] |= 1 << 15 | 1 << 6
+    libm.fesetenv(flushing)
+    try:
+        yield
+    finally:
+        libm.fesetenv(before)
 
 
 def set_device(name):

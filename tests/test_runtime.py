@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,3 +147,17 @@ print(json.dumps(mkl.MKL_Get_Max_Threads()))
     assert threads == cores
     assert warnings == ""
     assert run(code, ERNIE_VIL2_RUNTIME="0")[0] == 1
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not platform.libc_ver()[0].startswith("glibc"), reason="x86-64 with glibc alone"
+)
+def test_denormals_are_zero_inside_the_block_alone():
+    def product():
+        return float(np.float32(1e-30) * np.float32(1e-10)), float(np.float32(1e-40) * np.float32(2))
+
+    assert all(product())
+    with pytest.raises(KeyError), runtime.flushed_denormals():
+        assert product() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
+        raise KeyError
+    assert all(product())

@@ -146,7 +146,7 @@ class Trainer:
             dynamic_ncols=True, mininterval=1.0,
         )  # fmt: skip
         waiting, counted, since = 0.0, self.step, time.monotonic()
-        with bar, self._stopping_on_signals():
+        with bar, self._stopping_on_signals(), runtime.flushed_denormals():
             while self.step < training.steps and not self._stop:
                 asked = time.monotonic()
                 batch = next(batches)
