@@ -11,8 +11,9 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
-IMAGE_SIZES = ("patch_size", "width", "depth", "heads")
-TEXT_SIZES = ("width", "depth", "heads")
+# What names a size of its own, and the fields that give it.
+IMAGE_SIZES = {"ViT": ("patch_size", "width", "depth", "heads"), "RepVGG": ("width", "depth")}
+TEXT_SIZES = dict.fromkeys(("ernie", "bert"), ("width", "depth", "heads"))
 
 
 class Section(BaseModel):
@@ -21,19 +22,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _needs_sizes(tower: Section, custom: bool, sizes: tuple[str, ...]) -> None:
-    given = [size for size in sizes if getattr(tower, size) is not None]
-    if custom and len(given) < len(sizes):
-        raise ValueError(f"{tower.name!r} leaves its size open: set {', '.join(sizes)}")
-    if not custom and given:
-        raise ValueError(f"{tower.name!r} has fixed sizes: remove {', '.join(given)}")
+def _check_sizes(tower: Section, sizes: dict[str, tuple[str, ...]]) -> None:
+    needed = sizes.get(tower.name, ())
+    if any(getattr(tower, size) is None for size in needed):
+        raise ValueError(f"{tower.name!r} leaves its size open: set {', '.join(needed)}")
+    every = dict.fromkeys(size for names in sizes.values() for size in names)
+    wrong = [size for size in every if size not in needed and getattr(tower, size) is not None]
+    if wrong:
+        raise ValueError(f"{tower.name!r} has {'no' if needed else 'fixed sizes: remove'} {', '.join(wrong)}")
 
 
 class ImageTowerConfig(Section):
     name: str = Field(
         "ViT-B/16",
-        description="ViT-B/16, ViT-L/14, ViT (any size, given below), EfficientNetB0 to B7, EfficientNetL2, "
-        "or the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...)",
+        description="ViT-B/16, ViT-L/14, ViT or RepVGG (any size, given below), EfficientNetB0 to B7, "
+        "EfficientNetL2, or the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...)",
     )
     image_size: Count = Field(224, description="side of the square input in pixels")
     preprocessing: Literal["ernie_vil2", "official", "paddlenlp"] = Field(
@@ -51,8 +54,10 @@ class ImageTowerConfig(Section):
         default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
     )
     patch_size: Count | None = Field(None, description="ViT only: side of a patch in pixels")
-    width: Count | None = Field(None, description="ViT only: width of the tokens")
-    depth: Count | None = Field(None, description="ViT only: number of blocks")
+    width: Count | None = Field(
+        None, description="ViT: width of the tokens; RepVGG: channels of its first stage, doubled in each of three more"
+    )
+    depth: Count | None = Field(None, description="ViT: number of blocks; RepVGG: blocks of each stage")
     heads: Count | None = Field(None, description="ViT only: attention heads; they divide the width")
     drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
     weights: str | None = Field(
@@ -63,7 +68,7 @@ class ImageTowerConfig(Section):
 
     @model_validator(mode="after")
     def _check(self):
-        _needs_sizes(self, self.name == "ViT", IMAGE_SIZES)
+        _check_sizes(self, IMAGE_SIZES)
         return self
 
 
@@ -75,6 +80,11 @@ class TextTowerConfig(Section):
     depth: Count | None = Field(None, description="ernie, bert: number of layers")
     heads: Count | None = Field(None, description="ernie, bert: attention heads; they divide the width")
     max_positions: Count = Field(512, description="longest text that the position embedding holds, in tokens")
+    pooling: Literal["cls", "mean"] = Field(
+        "cls",
+        description="features: tanh of a linear map of the [CLS] state, as released (cls), or the mean of the states "
+        "of all tokens (mean), with which a small tower learns from the first step on",
+    )
     dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
     epsilon: Annotated[float, Field(gt=0)] = Field(
@@ -96,7 +106,7 @@ class TextTowerConfig(Section):
 
     @model_validator(mode="after")
     def _check(self):
-        _needs_sizes(self, self.name in ("ernie", "bert"), TEXT_SIZES)
+        _check_sizes(self, TEXT_SIZES)
         return self
 
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import paddle
 from paddle import nn
@@ -38,10 +39,12 @@ def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
         return VisionTransformer(config.image_size, **VIT_SIZES[config.name], drop_path=config.drop_path)
     if config.name == "EfficientNetL2":
         return Backbone(config.name, _efficientnet_l2, config.image_size)
+    if config.name == "RepVGG":
+        return Backbone(config.name, partial(_repvgg, config.width, config.depth), config.image_size)
     builders = {name: value for name, value in vars(backbones).items() if inspect.isfunction(value)}
     del builders["get_apis"]
     if config.name not in builders:
-        known = ["ViT", *VIT_SIZES, "EfficientNetL2", *builders]
+        known = ["ViT", *VIT_SIZES, "RepVGG", "EfficientNetL2", *builders]
         near = difflib.get_close_matches(config.name, known) or ["ViT-B/16", "EfficientNetB0", "ResNet50"]
         raise ValueError(f"no image tower is called {config.name!r}; near names: {', '.join(near)}")
     return Backbone(config.name, builders[config.name], config.image_size)
@@ -220,6 +223,13 @@ def _efficientnet_l2(class_num: int, pretrained: bool) -> nn.Layer:
     blocks, sizes = efficientnet(width_coefficient=4.3, depth_coefficient=5.3, dropout_rate=0.5)
     # SAME padding is tabulated for B0 to B7 only; DYNAMIC follows from the kernel and serves every image size.
     return EfficientNet(blocks, sizes, padding_type="DYNAMIC", class_num=class_num)
+
+
+def _repvgg(width: int, depth: int, class_num: int, pretrained: bool) -> nn.Layer:
+    """RepVGG (Ding et al. 2021): four stages of `depth` blocks, with 1, 2, 4 and 8 times `width` channels."""
+    from paddleclas.ppcls.arch.backbone.model_zoo.repvgg import RepVGG
+
+    return RepVGG(num_blocks=[depth] * 4, width_multiplier=[width / 64] * 4, class_num=class_num)
 
 
 def _paddleclas():

@@ -163,6 +163,8 @@ def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
     folder = Path(folder)
     if model.tokens is None:
         raise ValueError("the model has no vocabulary beside it: name its vocabulary file")
+    if layout != "ernie_vil2" and model.config.Model.text.pooling != "cls":
+        raise ValueError(f"the {layout} format pools texts by their [CLS] state, this model by their mean")
     arrays = from_ours(model.arrays, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")

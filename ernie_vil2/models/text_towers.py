@@ -32,18 +32,25 @@ def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions,
     }
-    return TextTower(_ernie(arguments, config.epsilon) if family == "ernie" else _bert(arguments))
+    network = _ernie(arguments, config.epsilon) if family == "ernie" else _bert(arguments)
+    return TextTower(network, config.pooling)
 
 
 class TextTower(nn.Layer):
-    """A PaddleNLP encoder whose features are its pooled output: tanh of a linear map of the [CLS] state.
+    """A PaddleNLP encoder with features for the whole text. Padding (id 0) is masked: it changes no feature.
 
-    Padding (id 0) is masked: it changes no feature.
+    Args:
+        network: PaddleNLP's encoder.
+        pooling: "cls", its own pooled output, tanh of a linear map of the [CLS] state; or "mean", the mean of the
+            states of all tokens that are not padding.
     """
 
-    def __init__(self, network: nn.Layer):
+    def __init__(self, network: nn.Layer, pooling: str = "cls"):
         super().__init__()
         self.network = network
+        self.pooling = pooling
+        if pooling == "mean":
+            network.pooler = nn.Identity()
         self.width = network.config.hidden_size
         for layer in network.sublayers():
             if isinstance(layer, nn.Linear):
@@ -59,8 +66,12 @@ class TextTower(nn.Layer):
         length, longest = ids.shape[1], self.network.config.max_position_embeddings
         if length > longest:
             raise ValueError(f"texts of {length} tokens, but Model.text.max_positions is {longest}")
-        _, pooled = self.network(ids)
-        return pooled
+        tokens = (ids != PAD_ID).astype("float32")  # [B, L]
+        states, pooled = self.network(ids, attention_mask=tokens)
+        if self.pooling == "cls":
+            return pooled
+        weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
+        return weights.astype(states.dtype).matmul(states).squeeze(1)
 
 
 def _ernie(arguments: dict, epsilon: float) -> nn.Layer:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
         ("Training.global_batch=1.5", "Training.global_batch: Input should be a valid integer"),
         ("Training.precision=int8", "Training.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
         ("Model.image.name=ViT", "'ViT' leaves its size open: set patch_size, width, depth, heads"),
+        ("Model.image.name=RepVGG", "'RepVGG' leaves its size open: set width, depth"),
         ("Model.text.depth=2", "'ernie-base' has fixed sizes: remove depth"),
         ("Views.resize=100", "Views.resize (100) is smaller than the crop"),
         ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),

@@ -145,6 +145,16 @@ def test_features_are_what_the_classifier_saw():
     np.testing.assert_allclose(logits, encode(classifying, images), atol=1e-4)
 
 
+def test_repvgg_of_any_size():
+    """Stem and first stage have `width` channels; a block is a 3x3 and a 1x1 convolution side by side."""
+    tower = build("RepVGG", image_size=32, width=8, depth=2)
+    kernels = [list(weight.shape) for name, weight in tower.named_parameters() if weight.ndim == 4]
+    channels = [(3, 8), (8, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64)]
+    expected = [[after, before, size, size] for before, after in channels for size in (3, 1)]
+    assert sorted(kernels) == sorted(expected)
+    assert tower.width == 64 and encode(tower, np.zeros((2, 3, 32, 32), "float32")).shape == (2, 64)
+
+
 def test_efficientnet_l2_sizes(monkeypatch):
     repeats = []
     round_repeats = efficientnet.round_repeats

@@ -191,6 +191,14 @@ def test_a_model_that_a_release_cannot_hold_is_an_error(model, named, layout):
         from_ours(arrays_of(own_model(**model)[1]), layout)
 
 
+@pytest.mark.parametrize("layout", ["official", "paddlenlp"])
+def test_a_mean_of_states_fits_no_release(layout, tmp_path):
+    config = Config(Model=ModelConfig(text=TextTowerConfig(pooling="mean")))
+    with pytest.raises(ValueError, match=f"the {layout} format pools texts by their"):
+        write_model(StoredModel("ernie_vil2", {}, config, ["[PAD]"]), tmp_path / "new", layout)
+    assert not (tmp_path / "new").exists()
+
+
 def test_sizes_are_read_from_the_shapes():
     config, model = own_model()
     official = from_ours(arrays_of(model), "official")

@@ -31,8 +31,8 @@ def randomise(tower, rng):
         parameter.set_value((scale * rng.normal(size=parameter.shape)).astype("float32"))
 
 
-def reference(weights, ids, heads, epsilon):
-    """Vaswani et al. 2017 with the LayerNorm after each sum, GELU and a tanh pooler (Devlin et al. 2019).
+def reference(weights, ids, heads, epsilon, pooling="cls"):
+    """Vaswani et al. 2017 with the LayerNorm after each sum, GELU and a tanh pooler (Devlin et al. 2019) or a mean.
 
     Padding is left out of the attention altogether.
     """
@@ -68,15 +68,16 @@ def reference(weights, ids, heads, epsilon):
             mixed = (scores / scores.sum(-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(x.shape)
             x = norm(x + linear(mixed, f"{layer}.self_attn.out_proj"), f"{layer}.norm1")
             x = norm(x + linear(gelu(linear(x, f"{layer}.linear1")), f"{layer}.linear2"), f"{layer}.norm2")
-        pooled.append(np.tanh(linear(x[0], "pooler.dense")))
+        pooled.append(np.tanh(linear(x[0], "pooler.dense")) if pooling == "cls" else x.mean(axis=0))
     return np.stack(pooled)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize(("name", "epsilon"), [("ernie", 1e-5), ("bert", 1e-12)])
-def test_equals_the_formula(name, epsilon):
-    tower = build(name)
+def test_equals_the_formula(name, epsilon, pooling):
+    tower = build(name, pooling=pooling)
     randomise(tower, np.random.default_rng(0))
-    expected = reference(tower.state_dict(), IDS, heads=3, epsilon=epsilon)
+    expected = reference(tower.state_dict(), IDS, heads=3, epsilon=epsilon, pooling=pooling)
     np.testing.assert_allclose(encode(tower, IDS), expected, atol=1e-5)
 
 
@@ -85,9 +86,10 @@ def test_ernie_has_neither_token_types_nor_tasks():
     assert not [name for name in names if "type" in name or "task" in name]
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("name", ["ernie", "bert"])
-def test_padding_changes_nothing(name):
-    tower = build(name)
+def test_padding_changes_nothing(name, pooling):
+    tower = build(name, pooling=pooling)
     padded = np.concatenate([IDS, np.zeros((3, 3), IDS.dtype)], axis=1)
     np.testing.assert_allclose(encode(tower, padded), encode(tower, IDS), atol=1e-6)
     np.testing.assert_allclose(encode(tower, IDS[2:, :2]), encode(tower, IDS)[2:], atol=1e-6)
@@ -119,6 +121,12 @@ def test_named_sizes(name, width, depth, heads, monkeypatch):
     assert tower.width == width
     assert tower.network.encoder.layers[0].linear1.weight.shape == [width, 4 * width]
     assert (configs[0]["num_hidden_layers"], configs[0]["num_attention_heads"]) == (depth, heads)
+
+
+def test_a_mean_has_no_weight_that_gets_no_gradient():
+    tower = build(pooling="mean")
+    tower(paddle.to_tensor(IDS)).sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
 def test_refuses_what_does_not_fit():
