@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--pixel-baseline", nargs="+", default=[], metavar="TRAIN_FILE",
                         help="one more row: the text of the nearest training image by pixels")  # fmt: skip
     parser.add_argument("--label", default="model", help="what the model is called in the table")
-    parser.add_argument("--name", help="name of the files written; default: that of the data")
+    parser.add_argument("--name", help="of the files written; default: the data's and the protocols'")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")
     parser.add_argument("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
     parser.add_argument("--block", type=int, default=1024, help="rows of either side that are scored at once")
@@ -136,7 +136,9 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
     model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
     print(f"\nmodel {model}, data {' '.join(data)}\n{format_notes(evaluations, published)}\n\n{format_table(table)}")
 
-    output, name = args.output or Path("evaluation"), args.name or Path(data[0]).resolve().stem
+    output = args.output or Path("evaluation")
+    others = [protocol for protocol in args.protocol if protocol != "pairs"]
+    name = args.name or "-".join([Path(data[0]).resolve().stem, *others])
     extra = {"model": model, "data": data, "checksums": checksums(files)}
     written = write_results(output, name, evaluations, table, published, extra)
     for label, evaluation in evaluations.items():
