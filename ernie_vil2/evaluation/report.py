@@ -23,6 +23,7 @@ VIEW_PAIRS = {
     "image_text": "image → text",
     "text_image": "text → image",
 }
+LONGEST_IN_A_COLUMN = 100  # a longer fact, such as a protocol's definition, goes over the whole width
 MOST_POINTS = 150  # a longer training log is averaged down to this many points
 
 
@@ -69,7 +70,10 @@ def write_page(path: str | Path, title: str, facts: Mapping[str, str], sections:
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    items = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    items = []
+    for name, value in facts.items():
+        width = ' class="wide"' if len(value) > LONGEST_IN_A_COLUMN else ""
+        items.append(f"<div{width}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>")
     return f"<dl>{''.join(items)}</dl>"
 
 

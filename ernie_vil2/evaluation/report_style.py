@@ -32,6 +32,7 @@ dl {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: .6rem 2rem;
   margin: 0;
 }
+dl .wide { grid-column: 1 / -1; }
 dt, .note, figcaption span, .caption { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
 
