@@ -28,8 +28,12 @@ def _check_sizes(tower: Section, sizes: dict[str, tuple[str, ...]]) -> None:
         raise ValueError(f"{tower.name!r} leaves its size open: set {', '.join(needed)}")
     every = dict.fromkeys(size for names in sizes.values() for size in names)
     wrong = [size for size in every if size not in needed and getattr(tower, size) is not None]
+    if wrong and needed:
+        raise ValueError(f"{tower.name!r} has no {', '.join(wrong)}")
     if wrong:
-        raise ValueError(f"{tower.name!r} has {'no' if needed else 'fixed sizes: remove'} {', '.join(wrong)}")
+        raise ValueError(
+            f"{tower.name!r} has fixed sizes: remove {', '.join(wrong)} (they are given for {', '.join(sizes)})"
+        )
 
 
 class ImageTowerConfig(Section):
