@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from pathlib import Path
 
+from ernie_vil2.data.rows import as_text, numbered_lines
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.evaluation.readers.collector import REPEATED_IMAGE, REPEATED_TEXT, UNMATCHED_IMAGE, Collector
 from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.rows import as_text, numbered_lines
 
 
 def read_caption_lines(

@@ -10,8 +10,9 @@ import binascii
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.rows import as_object, is_id, numbered_lines
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import TsvRows, decode_base64
+from ernie_vil2.data.sources.lines import Lines, decode_base64
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.readers.collector import (
     DIFFERENT_IMAGE,
@@ -22,7 +23,6 @@ from ernie_vil2.evaluation.readers.collector import (
 )
 from ernie_vil2.evaluation.readers.images import ImageFolders
 from ernie_vil2.evaluation.readers.layout import Layout, in_order
-from ernie_vil2.evaluation.readers.rows import as_object, is_id, numbered_lines
 
 IMAGES = "_imgs.tsv"
 # The name of the text file and its keys: text id, text, image ids.
@@ -67,7 +67,7 @@ def _names_images(images: Path) -> bool:
 def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Images and texts have their published ids. A text without image ids stays in the gallery and is no query."""
     collector, texts = Collector(), _texts_of(images)
-    _read_images(collector, TsvRows(images))
+    _read_images(collector, Lines(images))
     for name, line in numbered_lines(texts):
         with collector.entry():
             text, image_ids = _row(as_object(line, name), name, _keys(texts))
@@ -85,29 +85,29 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     return collector.benchmark(f"{images.parent.name}-{split}", [images, texts])
 
 
-def _read_images(collector: Collector, rows: TsvRows) -> None:
+def _read_images(collector: Collector, rows: Lines) -> None:
     first: dict[str, int] = {}
     for index in range(len(rows)):
         with collector.entry():
             columns = rows.columns(index, LONGEST_ID)
             image_id = columns[0].decode("utf-8", "replace").strip()
             if len(columns) != 2 or not image_id:
-                raise BadSample("malformed row", rows.name(index))
+                raise BadSample("malformed row", rows.row_name(index))
             if image_id in first:
                 same = rows.columns(first[image_id]) == rows.columns(index)
-                raise BadSample(REPEATED_IMAGE if same else DIFFERENT_IMAGE, f"{rows.name(index)}, {image_id}")
+                raise BadSample(REPEATED_IMAGE if same else DIFFERENT_IMAGE, f"{rows.row_name(index)}, {image_id}")
             first[image_id] = index
             collector.add_image(BenchmarkImage(image_id, partial(_image, rows, index)), index)
 
 
-def _image(rows: TsvRows, index: int) -> bytes:
+def _image(rows: Lines, index: int) -> bytes:
     columns = rows.columns(index)
     if len(columns) != 2:
-        raise BadSample("malformed row", rows.name(index))
+        raise BadSample("malformed row", rows.row_name(index))
     try:
         return decode_base64(columns[1])
     except binascii.Error as error:
-        raise BadSample("malformed base64", rows.name(index)) from error
+        raise BadSample("malformed base64", rows.row_name(index)) from error
 
 
 def _row(row: dict, name: str, keys: tuple[str, str, str]) -> tuple[BenchmarkText, list[str]]:

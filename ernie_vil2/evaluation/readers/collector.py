@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.evaluation.readers.rows import check_text
 
 REPEATED_IMAGE = "repeated image id"
 DIFFERENT_IMAGE = "image id with different content"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.benchmark import BenchmarkImage
-from ernie_vil2.evaluation.readers.rows import check_text
 
 
 class ImageFolders:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.rows import is_id, read_json
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.readers.collector import REPEATED_IMAGE, REPEATED_TEXT, UNMATCHED_IMAGE, Collector
 from ernie_vil2.evaluation.readers.images import ImageFolders
 from ernie_vil2.evaluation.readers.layout import Layout, find_file
-from ernie_vil2.evaluation.readers.rows import is_id, read_json
 
 SPLITS = ("test", "val", "train")
 FIELDS = ("imgid", "cocoid", "filepath", "split")

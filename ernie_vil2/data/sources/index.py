@@ -1,0 +1,63 @@
+"""What a scan of a shard found, kept so that a restart does not read the data again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ernie_vil2.files import written_whole
+from ernie_vil2.hub import cache_folder
+
+Index = dict[str, np.ndarray]
+VERSION = 1  # of what the scans write; another one is scanned anew
+WORTH_KEEPING = 0.5  # seconds; a scan that is quicker is repeated instead
+
+
+def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
+    """The index of a shard: from the cache folder, or from a scan, which is kept there if it took long.
+
+    Args:
+        kind: of index, so that two readers of one file do not meet.
+        identity: of the file and its content (`Location.identity`).
+    """
+    key = blake2b(f"{VERSION} {kind} {identity}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    path = cache_folder() / "indexes" / f"{key}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError, BadZipFile):  # damaged: as if it were not there
+        path.unlink(missing_ok=True)
+    start = time.monotonic()
+    index = scan()
+    if time.monotonic() - start > WORTH_KEEPING:
+        _keep(path, index)
+    return index
+
+
+def _keep(path: Path, index: Index) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as aside, open(aside, "wb") as file:
+            np.savez(file, **index)
+    except OSError:  # a cache that cannot be written only costs time
+        pass
+
+
+def pack_names(names: list[str]) -> Index:
+    """Texts as two arrays: their UTF-8 bytes in one row, and where each ends."""
+    encoded = [name.encode("utf-8", "backslashreplace") for name in names]
+    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    return {"name_bytes": np.frombuffer(b"".join(encoded), np.uint8), "name_ends": ends}
+
+
+def unpack_name(index: Index, row: int) -> str:
+    """A text of `pack_names` by its number."""
+    ends = index["name_ends"]
+    return index["name_bytes"][ends[row - 1] if row else 0 : ends[row]].tobytes().decode()

@@ -1,0 +1,61 @@
+"""Files that are scanned once and then read by row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from ernie_vil2.data.sources.index import Index, cached_index
+from ernie_vil2.data.sources.locations import ByteRanges, Location, as_location
+
+
+class IndexedFile(ABC):
+    """A file whose rows are found by one scan, and then read by number.
+
+    The index and the open file are held from the first row on until `release`; the length is always known.
+
+    Args:
+        place: the file.
+
+    Raises:
+        ValueError: the file is of another kind.
+    """
+
+    kind: ClassVar[str]
+    """Of index; tells the indexes of two readers of one file apart."""
+
+    def __init__(self, place: str | Path | Location):
+        self.location = as_location(place)
+        self._file = ByteRanges(self.location)
+        self._index: Index | None = None
+        self._size = self._rows(self.index)
+        self.release()
+
+    @property
+    def name(self) -> str:
+        """The address of the file."""
+        return self.location.name
+
+    @property
+    def index(self) -> Index:
+        """What the scan found, loaded when it is needed."""
+        if self._index is None:
+            self._index = cached_index(self.kind, self.location.identity(), self._scan)
+        return self._index
+
+    def release(self) -> None:
+        """Gives index and open file back; the next row loads them again."""
+        self._index = None
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    @abstractmethod
+    def _scan(self) -> Index:
+        """Reads the file from one end to the other; ValueError if it is of another kind."""
+
+    @abstractmethod
+    def _rows(self, index: Index) -> int:
+        """Rows that an index lists."""

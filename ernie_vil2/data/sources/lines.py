@@ -1,0 +1,52 @@
+"""Files of lines: TSV and JSON lines."""
+
+from __future__ import annotations
+
+import base64
+from itertools import accumulate
+
+import numpy as np
+
+from ernie_vil2.data.rows import BYTE_ORDER_MARK
+from ernie_vil2.data.sources.index import Index
+from ernie_vil2.data.sources.indexed_file import IndexedFile
+
+
+class Lines(IndexedFile):
+    """Lines of a file by number, found by offset: a line that holds an image can be megabytes long.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+
+    kind = "lines"
+
+    def _scan(self) -> Index:
+        with open(self.location.local(), "rb") as lines:
+            bounds = np.fromiter(accumulate((len(line) for line in lines), initial=0), np.int64)
+        if len(bounds) == 1:
+            raise ValueError(f"{self.name}: no rows in this file; is it whole?")
+        return {"bounds": bounds}
+
+    def _rows(self, index: Index) -> int:
+        return len(index["bounds"]) - 1
+
+    def row_name(self, index: int) -> str:
+        """File and line, for a person who looks for the row."""
+        return f"{self.name.rpartition('/')[2]}:{index + 1}"
+
+    def line(self, index: int, first: int | None = None) -> bytes:
+        """A line without its end and without byte order mark; `first` reads that many of its bytes alone."""
+        start, end = self.index["bounds"][index : index + 2].tolist()
+        line = self._file.read(start, end - start if first is None else min(first, end - start))
+        return (line if index else line.removeprefix(BYTE_ORDER_MARK)).rstrip(b"\r\n")
+
+    def columns(self, index: int, first: int | None = None) -> list[bytes]:
+        """The columns of a TSV line; `first` reads that many of its bytes alone, so that the last column is cut."""
+        return self.line(index, first).split(b"\t")
+
+
+def decode_base64(text: bytes) -> bytes:
+    """What base64 stands for, in the standard or the URL-safe alphabet; binascii.Error if it is none."""
+    # b64decode drops characters that it does not know unless told to validate.
+    return base64.b64decode(text.replace(b"-", b"+").replace(b"_", b"/"), validate=True)

@@ -1,0 +1,82 @@
+"""A sample from files that share a name: an image and its texts, as in a tar shard or in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from ernie_vil2.data.rows import as_object, as_text, check_text
+from ernie_vil2.data.samples import BadSample, Sample
+
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp"})
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The name of the sample that a file belongs to, and the file's suffix: what follows the first dot of its name."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes], text_id: str | None) -> Sample:
+    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) beside it.
+
+    Args:
+        suffixes: of the files that there are.
+        read: gives the content of the one with a suffix.
+        text_id: JSON field that names the text; None: the captions name it.
+
+    Raises:
+        BadSample: there is no image, or the texts cannot be used.
+    """
+    image = next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
+    if image is None:
+        raise BadSample("no image member", name)
+    fields = as_object(read("json"), name) if "json" in suffixes else {}
+    captions, tags = texts_of(fields, name)
+    if "txt" in suffixes:
+        try:
+            captions.setdefault("", as_text(read("txt"), name))
+        except BadSample:
+            raise BadSample("caption is not UTF-8", name) from None
+    return Sample(name, text_name(captions, fields, text_id, name), read(image), captions, tags, fields)
+
+
+def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null stands for none.
+
+    Raises:
+        BadSample: a caption is not a text, or tags are not a list of texts.
+    """
+    captions, tags = {}, {}
+    for key, value in fields.items():
+        kind, _, language = key.partition("_")
+        if kind not in ("caption", "tags") or value is None:
+            continue
+        if kind == "caption":
+            if not isinstance(value, str):
+                raise BadSample("malformed caption", name)
+            check_text(value)
+            captions[language] = value
+        else:
+            if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+                raise BadSample("malformed tags", name)
+            check_text("".join(value))
+            tags[language] = tuple(tag for tag in value if tag.strip())
+    return captions, tags
+
+
+def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None, name: str) -> str:
+    """What names the text: a field, or the captions themselves.
+
+    Raises:
+        BadSample: there is no caption, or no such field.
+    """
+    if not captions:
+        raise BadSample("no caption", name)
+    if text_id is None:
+        return "\n".join(captions.values())
+    if fields.get(text_id) is None:
+        raise BadSample(f"no field {text_id}", name)
+    value = str(fields[text_id])
+    check_text(value)
+    return value

@@ -1,0 +1,75 @@
+"""What every kind of source has in common, and many of them as one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ernie_vil2.data.samples import BadSample, Sample
+
+HELD_SHARDS = 128
+"""Shards whose index and file a process holds at once; more are opened in turn."""
+
+
+class Source(Protocol):
+    """Random access to samples; reading one raises BadSample when it cannot be used."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class Shard(Source, Protocol):
+    """A source that is opened at its first sample."""
+
+    name: str
+    """Its address."""
+
+    def release(self) -> None:
+        """Gives back what is open; the next sample opens it again."""
+
+
+class Sources:
+    """Many shards, one behind the other, of which a process holds at most `HELD_SHARDS` open.
+
+    A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run.
+    """
+
+    def __init__(self, shards: Sequence[Shard]):
+        self.shards = tuple(shards)
+        self.shard_sizes = np.array([len(shard) for shard in shards], np.int64)
+        self._ends = np.cumsum(self.shard_sizes)
+        self._held: OrderedDict[int, None] = OrderedDict()
+        self._unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The shard that holds a sample, and its row there; IndexError if there is no such sample."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return shard, int(index - (self._ends[shard] - self.shard_sizes[shard]))
+
+    def __getitem__(self, index: int) -> Sample:
+        number, row = self.locate(index)
+        shard = self.shards[number]
+        if number in self._unreadable:
+            raise BadSample("unreadable file", shard.name)
+        self._hold(number)
+        try:
+            return shard[row]
+        except OSError as error:
+            self._unreadable.add(number)
+            raise BadSample("unreadable file", f"{shard.name} ({error})") from error
+
+    def _hold(self, number: int) -> None:
+        self._held[number] = None
+        self._held.move_to_end(number)
+        if len(self._held) > HELD_SHARDS:
+            oldest, _ = self._held.popitem(last=False)
+            self.shards[oldest].release()

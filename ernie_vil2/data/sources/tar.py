@@ -1,0 +1,167 @@
+"""Tar shards in the WebDataset layout, such as img2dataset and `tools/prepare_data.py` write."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
+from ernie_vil2.data.sources.indexed_file import IndexedFile
+from ernie_vil2.data.sources.locations import Location
+from ernie_vil2.data.sources.members import assemble, split_name
+
+# Why a row of the index is no sample; the index holds the number.
+CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME = range(1, 8)
+PROBLEMS = {
+    CUT: "cut shard",
+    EMPTY: "empty shard",
+    LINK: "link in the shard",
+    SPECIAL: "device in the shard",
+    OUTSIDE: "member outside the shard",
+    SPARSE: "sparse member",
+    NAME: "name is not UTF-8",
+}
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class TarSource(IndexedFile):
+    """Samples of one tar shard: members that share their name up to the first dot.
+
+    An image member (`.jpg`, `.png`, `.webp`, ...) and texts from `.json` (`caption`, `tags`, or with a
+    language: `caption_zh`, `tags_en`, ...) or from `.txt` (the caption). A member whose name repeats begins a new
+    sample; folders and names that begin with a dot are passed over.
+
+    Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample.
+    Of a shard that is cut, the samples before the cut are read, and one more row stands for the cut.
+
+    Args:
+        place: the shard.
+        text_id: JSON field that names the text (`Data.text_id`); None: the captions name it.
+
+    Raises:
+        ValueError: the file is not a tar file, or it is compressed.
+    """
+
+    kind = "tar"
+
+    def __init__(self, place: str | Path | Location, text_id: str | None = None):
+        self._text_id = text_id
+        super().__init__(place)
+
+    def _scan(self) -> Index:
+        path, scan = self.location.local(), _Scan()
+        with open(path, "rb") as file:
+            start = file.read(8)
+            for magic, packer in COMPRESSED.items():
+                if start.startswith(magic):
+                    raise ValueError(
+                        f"{self.name}: compressed with {packer}; samples are read at random, so unpack it first "
+                        "(images do not become smaller by it)"
+                    )
+            size = file.seek(0, 2)
+            file.seek(0)
+            try:
+                end = scan.members(file, size)
+            except tarfile.TarError as error:
+                raise ValueError(f"{self.name}: not a tar shard ({error}); is it whole?") from error
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                scan.problem(f"{self.name} at byte {end} of {size}", CUT)
+        if not scan.names:
+            scan.problem(self.name, EMPTY)
+        return scan.index()
+
+    def _rows(self, index: Index) -> int:
+        return len(index["name_ends"])
+
+    def __getitem__(self, index: int) -> Sample:
+        found = self.index
+        name = unpack_name(found, index)
+        if found["problems"][index]:
+            raise BadSample(PROBLEMS[int(found["problems"][index])], name)
+        first, last = np.searchsorted(found["member_rows"], [index, index + 1])
+        members = {
+            found["suffixes"][suffix].item(): (offset, size)
+            for suffix, offset, size in found["members"][first:last].tolist()
+        }
+        return assemble(name, members, lambda suffix: self._file.read(*members[suffix]), self._text_id)
+
+
+class _Scan:
+    """The rows of an index, as they are found."""
+
+    def __init__(self):
+        self.names: list[str] = []
+        self.problems: list[int] = []
+        self._members: list[tuple[int, int, int, int]] = []
+        self._suffixes: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}
+        self._seen: set[tuple[int, str]] = set()
+
+    def members(self, file, size: int) -> int:
+        """Takes the members of a tar file up to its end or a cut; returns the byte where that is."""
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            try:
+                while (member := archive.next()) is not None:
+                    if member.isfile() and member.offset_data + member.size > size:
+                        return member.offset
+                    self._take(member)
+                    archive.members.clear()  # tarfile would keep every one
+            except tarfile.ReadError:
+                if not self.names:
+                    raise
+            return archive.offset
+
+    def problem(self, name: str, problem: int) -> None:
+        """A row that is no sample."""
+        self.names.append(name)
+        self.problems.append(problem)
+
+    def _take(self, member: tarfile.TarInfo) -> None:
+        path = PurePosixPath(member.name)
+        if member.isdir() or path.name.startswith("."):
+            return
+        name, suffix = split_name(member.name)
+        row = self._row(name, suffix)
+        if member.issym() or member.islnk():
+            self.problems[row] = LINK
+        elif not member.isfile():
+            self.problems[row] = SPECIAL
+        elif path.is_absolute() or ".." in path.parts:
+            self.problems[row] = OUTSIDE
+        elif member.issparse():
+            self.problems[row] = SPARSE
+        elif not _is_unicode(member.name):
+            self.problems[row] = NAME
+        else:
+            code = self._suffixes.setdefault(suffix, len(self._suffixes))
+            self._members.append((row, code, member.offset_data, member.size))
+
+    def _row(self, name: str, suffix: str) -> int:
+        row = self._row_of.get(name)
+        if row is None or (row, suffix) in self._seen:
+            row = self._row_of[name] = len(self.names)
+            self.problem(name, 0)
+        self._seen.add((row, suffix))
+        return row
+
+    def index(self) -> Index:
+        members = np.array(sorted(self._members, key=lambda member: member[0]), np.int64).reshape(-1, 4)
+        return {
+            **pack_names(self.names),
+            "problems": np.array(self.problems, np.int8),
+            "member_rows": members[:, 0].copy(),
+            "members": members[:, 1:].copy(),
+            "suffixes": np.array(list(self._suffixes) or [""]),
+        }
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

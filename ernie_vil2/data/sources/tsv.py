@@ -1,0 +1,40 @@
+"""The TSV of the official release."""
+
+from __future__ import annotations
+
+import binascii
+from pathlib import Path
+
+from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.sources.lines import Lines, decode_base64
+from ernie_vil2.data.sources.locations import Location
+
+
+class TsvSource:
+    """Rows of an official TSV: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair a row.
+
+    Rows with the same image id share an image, rows with the same text share a text.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+
+    def __init__(self, place: str | Path | Location):
+        self._lines = Lines(place)
+        self.name = self._lines.name
+        self.release = self._lines.release
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self._lines.row_name(index)
+        columns = self._lines.columns(index)
+        if len(columns) != 3:
+            raise BadSample("malformed row", name)
+        try:
+            text, image_name = columns[0].decode("utf-8"), columns[1].decode("utf-8")
+            image = decode_base64(columns[2])
+        except (UnicodeDecodeError, binascii.Error) as error:
+            raise BadSample("malformed row", name) from error
+        return Sample(image_name, text, image, {"": text})

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import TarSource, open_sources
+from ernie_vil2.data.sources.source import HELD_SHARDS, Sources
+from tests.conftest import draw, png, write_tar, write_tsv
+
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+
+
+def test_sources_stand_one_behind_the_other(tmp_path):
+    for name, count in (("b", 2), ("a", 3)):
+        write_tsv(tmp_path / f"{name}.tsv", [(f"{name}{i}", str(i), IMAGE) for i in range(count)])
+    source = open_sources([str(tmp_path / "*.tsv")])
+    assert [source[row].caption("") for row in range(len(source))] == ["a0", "a1", "a2", "b0", "b1"]
+    with pytest.raises(IndexError):
+        source[5]
+
+
+@pytest.mark.parametrize(
+    "patterns, error", [(["nowhere/*.tar"], "no file matches nowhere"), ([], "no data given"), (["odd.zip"], "odd.zip")]
+)
+def test_data_that_is_not_there_is_named(tmp_path, monkeypatch, patterns, error):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.zip").write_bytes(b"")
+    with pytest.raises((FileNotFoundError, ValueError), match=error):
+        open_sources(patterns)
+
+
+class Numbers:
+    """A shard of numbers that remembers whether it is open."""
+
+    def __init__(self, values):
+        self.values, self.name, self.open = values, "numbers", False
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, row):
+        self.open = True
+        return self.values[row]
+
+    def release(self):
+        self.open = False
+
+
+def test_shards_of_random_sizes_find_every_row():
+    rng = np.random.default_rng(0)
+    parts = [rng.random(rng.integers(4)).tolist() for _ in range(20)]
+    source = Sources([Numbers(part) for part in parts])
+    assert [source[i] for i in range(len(source))] == [value for part in parts for value in part]
+    assert source.shard_sizes.tolist() == [len(part) for part in parts]
+
+
+def test_a_bounded_number_of_shards_is_open_at_once():
+    shards = [Numbers([number]) for number in range(2 * HELD_SHARDS)]
+    source = Sources(shards)
+    for order in (range(len(source)), [0, 1, 0, len(source) - 1]):
+        for index in order:
+            assert source[index] == index and shards[index].open
+            assert sum(shard.open for shard in shards) <= HELD_SHARDS
+
+
+def test_a_file_that_is_lost_while_in_use_makes_bad_samples(tmp_path):
+    lost = write_tar(tmp_path / "lost.tar", [("1.png", IMAGE), ("1.txt", b"x")])
+    kept = write_tar(tmp_path / "kept.tar", [("2.png", IMAGE), ("2.txt", b"y")])
+    source = open_sources([str(lost), str(kept)])
+    lost.unlink()
+    for _ in range(2):
+        with pytest.raises(BadSample, match="lost.tar.*unreadable file"):
+            source[0]
+    assert source[1].caption("") == "y"
+
+
+def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ernie_vil2.data.sources.index.WORTH_KEEPING", -1)
+    path = write_tar(tmp_path / "a.tar", [("1.png", IMAGE), ("1.txt", b"x")])
+    first = TarSource(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(TarSource, "_scan", lambda self: pytest.fail("scanned again"))
+        again = TarSource(path)
+    assert len(again) == 1 and again[0] == first[0]
+    write_tar(path, [("1.png", IMAGE), ("1.txt", b"x"), ("2.png", IMAGE), ("2.txt", b"y")])
+    assert len(TarSource(path)) == 2
+    for stored in (tmp_path / "cache").rglob("*.npz"):
+        stored.write_bytes(b"PK\x03\x04 damaged")
+    assert len(TarSource(path)) == 2

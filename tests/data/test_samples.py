@@ -1,0 +1,44 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.samples import BadSample, BadSampleReport, TooManyBadSamples, content_id, decode_image
+from tests.conftest import draw, png
+
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", IMAGE[: len(IMAGE) // 2][:40]])
+def test_a_broken_image_is_named(data):
+    with pytest.raises(BadSample, match="x: broken image"):
+        decode_image(data, "x")
+
+
+def test_pixels_come_as_rgb():
+    assert decode_image(IMAGE, "x")[16, 16].tolist() == [200, 30, 30]
+
+
+def test_ids_fit_into_int64_and_tell_names_apart():
+    ids = {content_id(str(number)) for number in range(10_000)}
+    assert len(ids) == 10_000 and 0 <= min(ids) and max(ids) < 2**63
+
+
+def test_the_report_counts_by_reason_and_names_the_first():
+    report = BadSampleReport()
+    report.add(30, [("broken image", f"i{i}") for i in range(12)] + [("empty caption", "t")])
+    assert report.as_dict()["reasons"]["broken image"] == {"count": 12, "names": [f"i{i}" for i in range(10)]}
+    assert "13 of 30 samples" in str(report) and re.search(r"broken image: 12 \(i0, .*i9, \.\.\.\)", str(report))
+    again = BadSampleReport()
+    again.merge(json.loads(json.dumps(report.as_dict())))
+    assert again.as_dict() == report.as_dict()
+    again.merge({"read": 5, "bad": 1, "reasons": {"empty caption": {"count": 1, "names": ["u"]}}})
+    assert again.read == 35 and again.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
+
+
+def test_too_many_bad_samples_stop_the_run():
+    report = BadSampleReport(max_share=0.1, patience=100)
+    report.add(99, [("broken image", str(i)) for i in range(50)])
+    with pytest.raises(TooManyBadSamples, match="50 of 100.*max_bad_share = 0.1"):
+        report.add(1, [])
