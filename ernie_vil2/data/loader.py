@@ -47,6 +47,7 @@ class _TrainingViews(paddle.io.Dataset):
         self.source = source
         self.order = SampleOrder(len(source), config.Training.seed)
         self.seed = config.Training.seed
+        self.global_batch = config.Training.global_batch
         self.config: ViewsConfig = config.Views
         self.size = config.Model.image.image_size
         self.tokenizer = tokenizer
@@ -66,6 +67,7 @@ class _TrainingViews(paddle.io.Dataset):
         sample = self.source[self.order[position]]
         views: Batch = {
             "name": sample.image_name,
+            "place": position % self.global_batch,
             "ids": np.array([content_id(sample.image_name), content_id(sample.text_name)]),
         }
         if self.image_views:
@@ -87,6 +89,7 @@ def _collate(rows: Sequence[Batch | BadSample]) -> Batch:
         "names": [row["name"] for row in good],
     }
     if good:
+        batch["places"] = np.array([row["place"] for row in good])
         batch["ids"] = np.stack([row["ids"] for row in good])
         for view in IMAGE_VIEWS:
             if view in good[0]:
@@ -139,7 +142,8 @@ def training_batches(
 
     Yields:
         `image_1`, `image_2` `[b, H, W, 3]` uint8; `text` `[b, L]` int64 ids, one encoding for both text views;
-        `ids` `[b, 2]` int64 (image, text); `names`; `rows` read; `bad` as [reason, name] pairs.
+        `ids` `[b, 2]` int64 (image, text); `places` `[b]` int64, of the rows in the global batch; `names`;
+        `rows` read; `bad` as [reason, name] pairs.
     """
     cv2.setNumThreads(0)
     loader = paddle.io.DataLoader(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
-from ernie_vil2.data.loader import IMAGE_VIEWS, TEXT_VIEWS, Batch, training_batches
+from ernie_vil2.data.loader import TEXT_VIEWS, Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.tokenizer import Tokenizer
@@ -36,11 +36,11 @@ from ernie_vil2.files import write_text
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.initial_weights import load_initial_weights
-from ernie_vil2.parallel import average_statistics, gather_rows, gather_views
+from ernie_vil2.parallel import average_statistics
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.run_log import RunLog
-from ernie_vil2.views import normalize_images
+from ernie_vil2.training.step import DirectStep
 
 # What a resumed run may change: nothing that the weights depend on.
 FREE_ON_RESUME = {
@@ -108,6 +108,7 @@ class Trainer:
         if checkpoints:
             self._resume(checkpoints[-1])
         self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
+        self.objective = DirectStep(self.model, self.loss, config, self.parallel, self.scaler)
         self._stop = False
 
     def _resume(self, checkpoint: Path) -> None:
@@ -191,29 +192,13 @@ class Trainer:
         """One optimiser step; returns the losses over the global batch."""
         if not batch["names"]:
             raise RuntimeError(f"no sample of step {self.step} could be used; the first: {batch['bad'][0]}")
-        # Random states are a function of seed, step and rank, so that a resumed run needs no others.
-        paddle.seed(_step_seed(self.config.Training.seed, self.step, self.rank))
         self.parallel.train()
-        views: dict[str, paddle.Tensor] = {}
-        image = self.config.Model.image
-        for view in self.loss.views:
-            if view in IMAGE_VIEWS:
-                views[view] = normalize_images(batch[view], image.mean, image.std)
-            elif view in TEXT_VIEWS:
-                views[view] = batch["text"]
-        precision = self.config.Training.precision
-        with paddle.amp.auto_cast(
-            enable=precision != "float32", dtype=precision if precision != "float32" else "float16"
-        ):
-            local, logit_scale = self.parallel(views)
-        gathered, offset = gather_views(local)
-        gathered_ids, _ = gather_rows(batch["ids"])
-        total, pairs = self.loss(local, gathered, logit_scale, batch["ids"], gathered_ids, offset)
+        views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
+        total, pairs = self.objective.forward(views, batch["ids"], batch["places"].numpy(), self.step)
         losses = self._over_ranks({"loss": total, **pairs})
         if not all(map(math.isfinite, losses.values())):
             self._save_evidence(batch, losses)
-        # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
-        self.scaler.scale(total * self.ranks).backward()
+        self.objective.backward()
         self.optimizer.set_lr(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -322,10 +307,6 @@ def _validation_sets(config: Config) -> dict[str, Benchmark]:
         language: scoring.select(open_benchmark(config.Data.val, language=language, text_id=config.Data.text_id))
         for language in config.Views.languages
     }
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]) >> 1
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
 
 
 def test_two_processes_train_as_one(overrides, tmp_path):
-    """The same global batches, gathered and averaged: losses equal to float32's precision, step by step."""
+    """The same global batches and dropout, gathered and averaged: losses equal to float32's precision, step by step."""
+    overrides = [*overrides, "Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2"]
     alone = run("tools/train.py", *as_arguments(overrides))
     assert alone.returncode == 0, alone.stderr
     launcher = {"launch": ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]}

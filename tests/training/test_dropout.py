@@ -1,0 +1,186 @@
+"""Dropout by place: equal masks however a batch is cut, and nothing in common otherwise."""
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paddle import nn
+from paddle.nn import functional as F
+
+from ernie_vil2.config import load_config
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.training.dropout import PlacedDropout
+
+MASK = 2**64 - 1
+
+
+class Towers(nn.Layer):
+    """The least that `PlacedDropout` asks for; a tower adds its draws up."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.image, self.text = nn.Identity(), nn.Sequential(*layers)
+
+
+def masks(texts, step=0, views=("text_1",), places=None, p=0.5, layers=1, seed=0):
+    """What each of some dropout layers does to ones, `[layers, R, ...]`; R counts the rows of all views."""
+    found = []
+    towers = Towers(*[nn.Dropout(p) for _ in range(layers)])
+    for layer in towers.text:
+        layer.register_forward_pre_hook(lambda layer, inputs: paddle.ones_like(inputs[0]))
+        layer.register_forward_post_hook(lambda layer, inputs, output: found.append(output.numpy()))
+    places = np.arange(texts.shape[0] // len(views)) if places is None else places
+    with PlacedDropout(towers, seed).rows(step, views, places):
+        towers.text(texts)
+    return np.stack(found)
+
+
+def splitmix(x):
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
+    return x ^ x >> 31
+
+
+def bits_by_hand(seed, step, view, place, draw, *coordinates):
+    """The 32 bits of one element, in Python's whole numbers."""
+    weyl = 0x9E3779B97F4A7C15
+    key = 0
+    for part in (seed, step, view, place, draw):
+        key = splitmix(key + weyl * (part + 1) & MASK)
+    element = 0
+    for coordinate in coordinates:
+        element = splitmix(element + weyl * (coordinate + 1) & MASK)
+    bits = ((element >> 32) ^ (key & 0xFFFFFFFF)) * 0x85EBCA6B & 0xFFFFFFFF
+    return ((bits ^ bits >> 15) + (key >> 32)) * 0xC2B2AE35 & 0xFFFFFFFF
+
+
+def test_masks_are_those_worked_out_by_hand():
+    found = masks(paddle.ones([6, 3, 5]), step=7, views=("text_1", "text_2"), places=np.array([4, 0, 9]), p=0.3,
+                  layers=2, seed=3)  # fmt: skip
+    for draw, row, i, j in np.ndindex(2, 6, 3, 5):
+        view, place = 2 + row // 3, [4, 0, 9][row % 3]
+        # The tower's rows are not divided: the first coordinate within a row is 0. Uniform from the sign bit on.
+        uniform = (bits_by_hand(3, 7, view, place, draw, 0, i, j) ^ 0x80000000) / 2**32
+        assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)), lengths=st.lists(st.integers(4, 9), min_size=8)
+)
+def test_masks_do_not_depend_on_parts_order_or_padding(order, cuts, lengths):
+    """Attention weights `[R, heads, L, L]`, in micro batches of other lengths and in another order."""
+    whole = masks(paddle.ones([16, 2, 9, 9]), views=("text_1", "text_2"), layers=2)
+    for part, length in zip(np.split(np.array(order), sorted(cuts)), lengths, strict=False):
+        texts = paddle.ones([2 * len(part), 2, length, length])
+        found = masks(texts, views=("text_1", "text_2"), places=part, layers=2)
+        rows = np.concatenate([part, part + 8])
+        np.testing.assert_array_equal(found, whole[:, rows, :, :length, :length])
+
+
+@pytest.mark.parametrize("p", [0.02, 0.1, 0.5, 0.9])
+def test_rate_and_scale(p):
+    (found,) = masks(paddle.ones([64, 64, 64]), p=p)
+    assert abs((found == 0).mean() - p) < 4 * (p * (1 - p) / found.size) ** 0.5
+    assert np.allclose(found[found > 0], 1 / (1 - p))
+
+
+def test_rows_views_layers_steps_seeds_and_elements_are_independent():
+    """Correlations of masks are those of chance: 4,096 elements have a deviation of 1/64."""
+    one = masks(paddle.ones([24, 64, 64]), views=("text_1", "text_2"), layers=2)
+    other = masks(paddle.ones([24, 64, 64]), step=1, views=("text_1", "text_2"), layers=2)
+    seeded = masks(paddle.ones([24, 64, 64]), views=("text_1", "text_2"), layers=2, seed=1)
+    correlations = np.corrcoef(np.concatenate([one, other, seeded]).reshape([6 * 24, -1]))
+    off = correlations[~np.eye(len(correlations), dtype=bool)] * 64
+    assert np.abs(off).max() < 5 and off.std() == pytest.approx(1, abs=0.03)
+    for axis in (-1, -2):  # neighbours within a row
+        pairs = np.stack([np.delete(one, 0, axis).ravel(), np.delete(one, -1, axis).ravel()])
+        assert abs(np.corrcoef(pairs)[0, 1]) < 5 / pairs.shape[1] ** 0.5
+
+
+def test_gradient_is_the_mask():
+    x = paddle.ones([4, 50])
+    x.stop_gradient = False
+    towers = Towers(nn.Dropout(0.5))
+    with PlacedDropout(towers, 0).rows(0, ["text_1"], np.arange(4)):
+        y = towers.text(x)
+    (y * 3).sum().backward()
+    assert set(y.numpy().ravel()) == {0, 2} and np.array_equal(x.grad.numpy(), 3 * y.numpy())
+
+
+def test_other_kinds_of_dropout():
+    x = paddle.full([4, 6, 50], 3.0)
+    towers = Towers(nn.Identity())
+    with PlacedDropout(towers, 0).rows(0, ["text_1"], np.arange(4)):
+        towers.text(x)
+        whole_rows = F.dropout(x, 0.5, axis=0).numpy()
+        unscaled = F.dropout(x, 0.5, mode="downscale_in_infer").numpy()
+        assert np.array_equal(F.dropout(x, 0.5, training=False), x)
+        assert np.array_equal(F.dropout(x, 0.5, training=False, mode="downscale_in_infer"), x / 2)
+        assert np.array_equal(F.dropout(x, 0.0), x) and not F.dropout(x, 1.0).any()
+        windows = F.dropout(paddle.ones([8, 50]), 0.5).numpy()  # two to a row
+        uniform = paddle.rand([4, 1, 1000]).numpy()
+        with pytest.raises(ValueError, match=r"shape \[3, 5\] in a tower that sees 4 rows"):
+            paddle.rand([3, 5])
+    assert set(map(tuple, whole_rows.reshape([4, -1]))) <= {(0,) * 300, (6,) * 300}
+    assert set(unscaled.ravel()) == {0, 3} and len(np.unique(windows, axis=0)) == 8
+    assert 0 <= uniform.min() < 0.01 and 0.99 < uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.02
+    with pytest.raises(ValueError, match="image is a Dropout2D"):
+        towers.image = nn.Dropout2D(0.1)
+        PlacedDropout(towers, 0)
+
+
+MODELS = {
+    "ViT and ERNIE": "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 3, heads: 2, "
+    "drop_path: 0.5}",
+    "EfficientNetB0": "Model.image={name: EfficientNetB0, image_size: 32}",
+}
+
+
+@pytest.mark.parametrize("image", MODELS.values(), ids=MODELS)
+def test_towers_draw_from_it_alone(image):
+    """Every draw of the libraries' layers is placed: parts of a batch give the embeddings of the whole."""
+    text = "Model.text={name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, " \
+           "attention_dropout: 0.3}"  # fmt: skip
+    model = build_dual_encoder(load_config(None, [image, text, "Views.resize=32", "Data.max_length=8"]).Model, 50)
+    model.train()
+    for layer in model.sublayers():
+        if isinstance(layer, nn.BatchNorm2D | nn.BatchNorm):
+            layer.eval()  # its statistics would be the part's
+    rng = np.random.default_rng(0)
+    images = paddle.to_tensor(rng.normal(size=[6, 3, 32, 32]).astype("float32"))
+    texts = paddle.to_tensor(rng.integers(1, 50, size=[6, 8]))
+    dropout = PlacedDropout(model, 0)
+
+    def encode(rows, step=0):
+        views = {"image_1": images[rows], "image_2": images[rows], "text_1": texts[rows], "text_2": texts[rows]}
+        with dropout.rows(step, views, np.array(rows)), paddle.no_grad():
+            return {name: value.numpy() for name, value in model(views)[0].items()}
+
+    paddle.seed(5)
+    next_of_paddle = paddle.rand([3]).tolist()
+    paddle.seed(5)
+    whole = encode(list(range(6)))
+    parts = {tuple(rows): encode(list(rows)) for rows in ([5, 1], [0], [4, 2, 3])}
+    assert paddle.rand([3]).tolist() == next_of_paddle, "Paddle's own random state has moved"
+    for rows, part in parts.items():
+        for name, value in part.items():
+            np.testing.assert_allclose(value, whole[name][list(rows)], atol=2e-6, err_msg=name)
+    for name in ("image", "text"):
+        assert np.abs(whole[f"{name}_1"] - whole[f"{name}_2"]).max() > 1e-3, name
+        assert np.abs(whole[f"{name}_1"] - encode(list(range(6)), step=1)[f"{name}_1"]).max() > 1e-3, name
+
+
+def test_replay_draws_again_and_goes_on():
+    towers = Towers(nn.Identity())
+    dropout = PlacedDropout(towers, 0)
+    with dropout.rows(0, ["text_1"], np.arange(2)):
+        towers.text(paddle.ones([2]))
+        paddle.rand([2])
+        place, drawn = dropout.place, [paddle.rand([2, 3]).numpy(), paddle.rand([2, 3]).numpy()]
+        with dropout.replay(place):
+            again = [paddle.rand([2, 3]).numpy(), paddle.rand([2, 3]).numpy()]
+        following = paddle.rand([2, 3]).numpy()
+    np.testing.assert_array_equal(drawn, again)
+    assert not any(np.array_equal(following, value) for value in drawn)
