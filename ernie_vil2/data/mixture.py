@@ -1,0 +1,64 @@
+"""Several sources in one stream, by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ernie_vil2.data.order import Draw, generator
+
+BLOCK = 65_536
+"""Places that hold every source exactly in its share; a share is a whole number of them, at least one."""
+
+
+class Mixture:
+    """Which source stands at a place of the endless stream, and how often it stood there before.
+
+    Every block of 65,536 places holds each source equally often, in a new order drawn from the seed, so that
+    the shares hold exactly over blocks and as well as chance lets them within.
+
+    Args:
+        weights: shares of the sources, of any sum.
+        seed: the run's.
+    """
+
+    def __init__(self, weights: Sequence[float], seed: int):
+        self._seed = seed
+        self.quotas = _quotas(np.asarray(weights, np.float64))
+        self._block = -1
+
+    def __getitem__(self, place: int) -> tuple[int, int]:
+        """The source's number, and the place in that source's own stream."""
+        block, place = divmod(place, BLOCK)
+        self._shuffle(block)
+        source = int(self._sources[place])
+        return source, int(block * self.quotas[source] + self._places[place])
+
+    def places(self, place: int) -> list[int]:
+        """For each source the samples of it that stand before a place: its own next place."""
+        block, place = divmod(place, BLOCK)
+        self._shuffle(block)
+        return (block * self.quotas + np.bincount(self._sources[:place], minlength=len(self.quotas))).tolist()
+
+    def _shuffle(self, block: int) -> None:
+        if block == self._block:
+            return
+        self._block = block
+        every = np.repeat(np.arange(len(self.quotas)), self.quotas)
+        self._sources = generator(Draw.MIXTURE, self._seed, block).permutation(every)
+        self._places = np.empty(BLOCK, np.int64)
+        for source, quota in enumerate(self.quotas):
+            self._places[self._sources == source] = np.arange(quota)
+
+
+def _quotas(weights: np.ndarray) -> np.ndarray:
+    """Places of a block by weight: whole numbers by largest remainder, at least one for each source."""
+    exact = weights / weights.sum() * BLOCK
+    quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
+    missing = BLOCK - quotas.sum()
+    if missing > 0:
+        quotas[np.argsort(quotas - exact)[:missing]] += 1
+    else:  # what lifted the smallest comes from the largest
+        quotas[np.argmax(quotas)] += missing
+    return quotas

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.data.mixture import BLOCK, Mixture
+
+WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5)
+
+
+@given(weights=WEIGHTS)
+def test_a_block_holds_every_source_in_its_share(weights):
+    quotas = Mixture(weights, seed=0).quotas
+    shares = np.array(weights) / sum(weights) * BLOCK
+    assert quotas.sum() == BLOCK and quotas.min() >= 1
+    # Off by less than one place, and by what the sources of less than one place were given.
+    assert np.abs(quotas - shares).max() < 1 + np.maximum(0, 1 - shares).sum()
+
+
+def test_shares_hold_over_blocks_and_about_within():
+    mixture = Mixture([3, 1], seed=4)
+    sources = np.array([mixture[place][0] for place in range(2 * BLOCK)])
+    assert [(sources[:BLOCK] == 0).mean(), (sources[BLOCK:] == 0).mean()] == [0.75, 0.75]
+    assert (sources[:BLOCK] != sources[BLOCK:]).any()
+    # A thousand of them: mean 750, standard deviation 13.7.
+    assert abs((sources[:1000] == 0).sum() - 750) < 5 * 13.7
+
+
+@pytest.mark.parametrize("first", [0, BLOCK - 500, 3 * BLOCK - 500])
+def test_every_source_goes_through_its_own_places_in_turn(first):
+    mixture = Mixture([5, 2, 1], seed=9)
+    expected = mixture.places(first)
+    for place in range(first, first + 1000):
+        source, own_place = mixture[place]
+        assert own_place == expected[source]
+        expected[source] += 1
+    assert mixture.places(first + 1000) == expected and sum(expected) == first + 1000
+
+
+def test_a_place_alone_says_which_source_it_is():
+    mixture = Mixture([1, 1], seed=2)
+    whole = [mixture[place] for place in range(BLOCK - 50, BLOCK + 50)]
+    assert [Mixture([1, 1], seed=2)[place] for place in range(BLOCK - 50, BLOCK + 50, 7)] == whole[::7]
+    assert [Mixture([1, 1], seed=3)[place] for place in range(BLOCK - 50, BLOCK + 50)] != whole
+
+
+def test_a_single_source_is_the_whole_stream():
+    assert [Mixture([0.3], seed=1)[place] for place in (0, 5, 10**9)] == [(0, 0), (0, 5), (0, 10**9)]
