@@ -1,0 +1,159 @@
+"""Processes that make the rows of batches ahead of their use, in memory that they share with who uses them.
+
+The workers are forked, so that they read the same sources without a copy of them. A fork has only one of its parent's
+threads: what a worker runs must not touch Paddle, whose other threads may have held a lock at that moment. Pixels are
+written once, into anonymous shared memory, which no limit of `/dev/shm` concerns; only what a row says of itself, such
+as its name, goes through a pipe.
+
+Each worker makes the same rows of every batch, whatever the others do. It ends when its parent does, however that
+ends: the pipe between them is then closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import mmap
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Layout = Mapping[str, tuple[tuple[int, ...], Any]]
+Fill = Callable[[int, Arrays, int], Any]
+
+AHEAD = 2
+"""Batches that the workers may be ahead."""
+
+
+class WorkerError(RuntimeError):
+    """A loader process failed or was killed; the message says at which place of the stream."""
+
+
+def filled_batches(
+    fill: Fill, layout: Layout, rows: int, places: Iterable[Sequence[int]], workers: int
+) -> Iterator[tuple[Arrays, list[Any]]]:
+    """Batches of rows, in order.
+
+    Args:
+        fill: makes the row of a place, called with the place, the arrays and the row's number. What it returns goes
+            through a pipe. It must do the same for the same place in whichever process.
+        layout: by the array's name, the shape of one row and its type.
+        rows: rows of a batch.
+        places: for each batch the places of its rows. Every process goes through its own copy.
+        workers: processes; 0: this one makes the rows when they are asked for.
+
+    Yields:
+        The arrays of a batch, `[rows, ...]`, and what `fill` returned for each row. The arrays hold until the next
+        batch is asked for.
+
+    Raises:
+        WorkerError: a worker failed, or something killed it.
+    """
+    if not workers:
+        arrays = {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in layout.items()}
+        for batch in places:
+            yield arrays, [fill(place, arrays, row) for row, place in enumerate(batch)]
+        return
+    slots = [{name: _shared((rows, *shape), kind) for name, (shape, kind) in layout.items()} for _ in range(AHEAD)]
+    crew: list[_Worker] = []
+    try:
+        for number in range(workers):
+            crew.append(_Worker(fill, slots, places, range(number, rows, workers), crew))
+        for number, batch in enumerate(places):
+            arrays, reports = slots[number % AHEAD], [None] * len(batch)
+            for worker in crew:
+                reports[worker.rows.start :: workers] = worker.reports()
+            yield arrays, reports
+            for worker in crew:
+                worker.go_on()
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+def _shared(shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    kind = np.dtype(kind)
+    memory = mmap.mmap(-1, max(1, math.prod(shape) * kind.itemsize))  # of size 0 there is none
+    return np.frombuffer(memory, kind, math.prod(shape)).reshape(shape)
+
+
+class _Worker:
+    """One process, as its parent sees it: makes `rows` of every batch, up to `AHEAD` batches ahead."""
+
+    def __init__(
+        self, fill: Fill, slots: Sequence[Arrays], places: Iterable[Sequence[int]], rows: range, elder: list[_Worker]
+    ):
+        self.rows = rows
+        self._place = _shared((1,), np.int64)
+        self._pipe, child = Pipe()
+        self._alive = True
+        self.pid = os.fork()
+        if self.pid:
+            child.close()
+            return
+        # The child never leaves this block: the frames above are its parent's.
+        try:
+            gc.freeze()  # the parent's garbage, Paddle's tensors among it, is not the child's to collect
+            # The parent decides how a run ends; a signal to the whole group must not end its workers before.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            # Were the parent's ends open here as well, no pipe would close with its death.
+            for worker in (*elder, self):
+                worker._pipe.close()
+            self._work(fill, slots, places, child)
+        finally:
+            os._exit(0)
+
+    def _work(self, fill: Fill, slots: Sequence[Arrays], places: Iterable[Sequence[int]], pipe: Connection) -> None:
+        try:
+            for number, batch in enumerate(places):
+                if number >= len(slots):
+                    pipe.recv()
+                reports = self._fill(fill, slots[number % len(slots)], batch)
+                pipe.send(reports)
+                if isinstance(reports, str):
+                    return
+        except (EOFError, ConnectionError):
+            pass  # the parent is gone
+
+    def _fill(self, fill: Fill, arrays: Arrays, places: Sequence[int]) -> list[Any] | str:
+        reports = []
+        try:
+            for row in self.rows:
+                self._place[0] = places[row]
+                reports.append(fill(places[row], arrays, row))
+        except BaseException:
+            return traceback.format_exc()
+        return reports
+
+    def reports(self) -> list[Any]:
+        """What the rows of the next batch say of themselves; waits for them."""
+        try:
+            reports = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._alive = False
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            how = f"code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
+            reports = f"it ended with {how}; where memory runs out, use fewer Data.workers"
+        if isinstance(reports, str):
+            raise WorkerError(f"loader process {self.pid} failed at place {self._place[0]} of the stream: {reports}")
+        return reports
+
+    def go_on(self) -> None:
+        """Gives the memory of the oldest batch back to the worker."""
+        try:
+            self._pipe.send(None)
+        except ConnectionError:
+            pass  # it is dead: `reports` says so, after the batches that it has finished
+
+    def end(self) -> None:
+        self._pipe.close()
+        if self._alive:
+            os.kill(self.pid, signal.SIGKILL)  # it holds nothing that could be left half done
+            os.waitpid(self.pid, 0)

@@ -1,0 +1,143 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.workers import WorkerError, filled_batches
+
+LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
+ROOT = Path(__file__).parents[2]
+
+
+def fill(place, arrays, row):
+    arrays["square"][row] = place, place**2
+    arrays["small"][row] = place % 256
+    return f"row of {place}"
+
+
+def places(rows, first=0):
+    return (range(start, start + rows) for start in itertools.count(first, rows))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.parametrize("rows, workers", [(5, 0), (5, 1), (5, 3), (4, 4), (2, 5)])
+def test_batches_are_those_of_their_places_in_order(rows, workers):
+    batches = filled_batches(fill, LAYOUT, rows, places(rows, first=300), workers)
+    for number, (arrays, reports) in enumerate(itertools.islice(batches, 7)):
+        expected = np.arange(rows) + 300 + number * rows
+        assert np.array_equal(arrays["square"], np.stack([expected, expected**2], axis=1))
+        assert np.array_equal(arrays["small"], expected % 256)
+        assert reports == [f"row of {place}" for place in expected]
+    batches.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_stream_may_end(workers):
+    batches = filled_batches(fill, LAYOUT, 3, [range(3), range(3, 6), range(6, 9)], workers)
+    assert [arrays["square"][:, 0].tolist() for arrays, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_an_array_holds_until_the_next_batch_is_asked_for():
+    batches = filled_batches(fill, LAYOUT, 3, places(3), workers=2)
+    arrays, _ = next(batches)
+    time.sleep(0.2)  # the workers are as far ahead as they may be
+    assert arrays["square"][:, 0].tolist() == [0, 1, 2]
+    batches.close()
+
+
+def test_workers_make_rows_side_by_side_and_end_with_their_reader():
+    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, places(6), workers=3)
+    pids = [next(batches)[1] for _ in range(4)]
+    assert all(batch == pids[0] for batch in pids)
+    assert len(set(pids[0][:3])) == 3 and pids[0][:3] == pids[0][3:] and os.getpid() not in pids[0]
+    batches.close()
+    assert not any(map(alive, pids[0]))
+
+
+def test_a_signal_to_the_group_does_not_end_the_workers_before_their_reader():
+    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, places(2), workers=2)
+    for pid in next(batches)[1]:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    assert len([next(batches) for _ in range(5)]) == 5
+    batches.close()
+
+
+def test_what_fails_in_a_worker_is_told_with_its_place():
+    def fails(place, arrays, row):
+        if place == 13:
+            raise EOFError("a shard ends")
+        return place
+
+    batches = filled_batches(fails, LAYOUT, 4, places(4), workers=3)
+    assert [next(batches)[1] for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    with pytest.raises(WorkerError, match="(?s)at place 13 of the stream.*EOFError: a shard ends"):
+        next(batches)
+
+
+def test_a_worker_that_is_killed_is_told_with_its_place():
+    def killed(place, arrays, row):
+        if place == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return place
+
+    batches = filled_batches(killed, LAYOUT, 4, places(4), workers=2)
+    assert [next(batches)[1] for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    with pytest.raises(WorkerError, match=r"at place 9 of the stream: it ended with signal 9 \(Killed\)"):
+        next(batches)
+
+
+def test_a_worker_that_is_killed_while_it_waits_is_told():
+    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, places(2), workers=2)
+    os.kill(next(batches)[1][1], signal.SIGKILL)
+    with pytest.raises(WorkerError, match="signal 9"):
+        for _ in range(5):
+            next(batches)
+
+
+PARENT = """
+import itertools, os, time
+import numpy as np
+from ernie_vil2.data.workers import filled_batches
+
+def slow(place, arrays, row):
+    time.sleep(0.01)
+    return os.getpid()
+
+def start():
+    places = (range(start, start + 4) for start in itertools.count(0, 4))
+    return filled_batches(slow, {"x": ((), np.int64)}, 4, places, workers=2)
+
+# Workers of a second loader are born with the first one's pipes.
+readers = [start(), start()]
+print(*{pid for reader in readers for pid in next(reader)[1]}, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_parent_that_is_killed_leaves_no_workers():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 4 and all(map(alive, pids))
+    parent.kill()
+    parent.communicate()
+    assert wait_until(lambda: not any(map(alive, pids)))
