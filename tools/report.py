@@ -44,7 +44,7 @@ def report(args: argparse.Namespace) -> None:
     evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((run / "evaluation").glob("*.json"))]
     facts = {
         "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
-        "Training data": ", ".join(config.Data.train),
+        "Training data": ", ".join(source.name for source in config.Data.sources),
         "Languages": ", ".join(config.Views.languages),
         "Global batch": f"{config.Training.global_batch} pairs",
     }

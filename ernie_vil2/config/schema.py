@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -204,13 +204,56 @@ class LossConfig(Section):
     )
 
 
+class SourceConfig(Section):
+    """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
+
+    data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
+    weight: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
+    )
+    text_id: str | None = Field(None, description="null: Data.text_id")
+    tag_probability: Probability | None = Field(None, description="null: as in Views")
+    languages: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None, min_length=1, description="null: as in Views"
+    )
+    prompts: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
+    separators: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
+
+    @property
+    def name(self) -> str:
+        """For people: what it reads."""
+        return ", ".join(self.data)
+
+    def views(self, views: ViewsConfig) -> ViewsConfig:
+        """The views of this source's samples; ValueError if a language lacks a prompt or a separator."""
+        own = self.model_dump(include={"tag_probability", "languages"}, exclude_none=True)
+        own["prompts"] = views.prompts | self.prompts
+        own["separators"] = views.separators | self.separators
+        return ViewsConfig(**views.model_dump() | own)
+
+
+def _kind_of_source(entry: Any) -> str:
+    return "pattern" if isinstance(entry, str) else "source"
+
+
 class DataConfig(Section):
-    train: list[str] = Field(default=[], description="tar shards or official TSV files; glob patterns are expanded")
+    train: list[
+        Annotated[
+            Annotated[str, Tag("pattern")] | Annotated[SourceConfig, Tag("source")], Discriminator(_kind_of_source)
+        ]
+    ] = Field(
+        default=[],
+        description="tar shards or official TSV files; glob patterns are expanded. Plain entries together are one "
+        "source; a mapping {data: [...], weight: ..., ...} is one of its own (docs/streaming.md)",
+    )
     val: list[str] = Field(
         default=[], description="scored during training: the same, or the folder of a benchmark (docs/benchmarks.md)"
     )
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
+    )
+    shuffle_buffer: Count = Field(
+        100_000, description="samples that are shuffled together, behind shards in a random order"
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
         48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
@@ -221,6 +264,23 @@ class DataConfig(Section):
     max_bad_share: Probability = Field(
         0.01, description="a run stops when more than this share of the samples read could not be used"
     )
+
+    @property
+    def sources(self) -> list[SourceConfig]:
+        """`train` as sources: plain entries together are the first."""
+        plain = [entry for entry in self.train if isinstance(entry, str)]
+        own = [entry for entry in self.train if not isinstance(entry, str)]
+        return [SourceConfig(data=plain), *own] if plain else own
+
+    @model_validator(mode="after")
+    def _check(self):
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            left = self.sources[weighted.index(False)]
+            raise ValueError(
+                f"train: {left.name} has no weight, other sources have one; write {{data: [...], weight: ...}} for each"
+            )
+        return self
 
 
 class OptimizerConfig(Section):
@@ -289,6 +349,8 @@ class Config(Section):
                 f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
                 f"({self.Model.image.image_size})"
             )
+        for source in self.Data.sources:
+            source.views(self.Views)
         if self.Schedule.warmup_steps >= self.Training.steps:
             raise ValueError(
                 f"Schedule.warmup_steps ({self.Schedule.warmup_steps}) leaves nothing of Training.steps "

@@ -24,7 +24,7 @@ from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
 from ernie_vil2.data.loader import TEXT_VIEWS, Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.benchmark import Benchmark
@@ -90,7 +90,7 @@ class Trainer:
                 f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
             )
 
-        self.source = open_sources(config.Data.train, config.Data.text_id)
+        self.stream = SampleStream(config)
         self.val = _validation_sets(config)
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
@@ -105,6 +105,7 @@ class Trainer:
         self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.step = 0
+        self.place = 0  # of the stream, that the next step begins at
         if checkpoints:
             self._resume(checkpoints[-1])
         self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
@@ -119,7 +120,8 @@ class Trainer:
                 "resume with the run's own or choose another -o Training.output=..."
             )
         state = load_checkpoint(checkpoint, self.model, self.optimizer)
-        self.step = state["step"]
+        self.stream.check(state["data"])
+        self.step, self.place = state["step"], state["data"]["place"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.rank == 0:
@@ -140,7 +142,7 @@ class Trainer:
             return True
         log = RunLog(self.run, self.config, self.step) if self.rank == 0 else None
         batches = training_batches(
-            self.source, self.config, self.tokenizer, self.loss.views, self.step, self.rank, self.ranks
+            self.stream, self.config, self.tokenizer, self.loss.views, self.place, self.rank, self.ranks
         )
         bar = tqdm(
             total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
@@ -155,6 +157,7 @@ class Trainer:
                 self.bad_samples.add(batch["rows"], batch["bad"])
                 rate = learning_rate(self.step, self.config)
                 losses = self._train_step(batch, rate)
+                self.place += training.global_batch
                 bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
                 bar.update()
                 last = self.step == training.steps
@@ -171,6 +174,7 @@ class Trainer:
                             "samples_per_second": round(done / seconds, 2),
                             "loader_wait": round(waiting / seconds, 4),
                             "bad_samples": self.bad_samples.counts.total(),
+                            "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
                         },
                     )
                     waiting, counted, since = 0.0, self.step, time.monotonic()
@@ -237,6 +241,7 @@ class Trainer:
                 "ranks": self.ranks,
                 "scaler": _plain(self.scaler.state_dict()),
                 "bad_samples": bad_samples.as_dict(),
+                "data": self.stream.position(self.place),
             }
             save_checkpoint(
                 self.run,

@@ -30,6 +30,14 @@ ROOT = Path(__file__).parents[2]
         ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),
         ("Views.languages={fr: 1}", "language 'fr' needs an entry in prompts"),
         ("Schedule.warmup_steps=100000", "leaves nothing of Training.steps"),
+        (
+            "Data.train=[{data: [a.tar], wieght: 2}]",
+            "did you mean Data.train.weight?",
+        ),
+        ("Data.train=[{data: []}]", "Data.train.0.source.data: List should have at least 1 item"),
+        ("Data.train=[3]", "Data.train.0.source: Input should be a valid dictionary"),
+        ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
+        ("Data.train=[{data: [b.tar], languages: {fr: 1}}]", "language 'fr' needs an entry in prompts"),
         ("Data.max_length=600", "exceeds Model.text.max_positions"),
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
@@ -88,6 +96,13 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, text, message):
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
         load_config("nowhere.yaml")
+
+
+def test_plain_entries_of_train_are_one_source_together_and_mappings_one_each(tmp_path):
+    config = load_config(None, ["Data.train=[a.tar, {data: [c.tar, d.tsv], languages: {en: 1}}, b.tar]"])
+    assert [source.data for source in config.Data.sources] == [["a.tar", "b.tar"], ["c.tar", "d.tsv"]]
+    (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(tmp_path / "config.yaml") == config
 
 
 @given(

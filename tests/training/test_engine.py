@@ -14,7 +14,7 @@ from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.engine import NonFiniteLoss, Trainer
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import write_tsv
+from tests.conftest import draw, png, write_tsv
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 PAIRS = ("image_image", "text_text", "image_text", "text_image")
@@ -122,6 +122,17 @@ def test_only_the_newest_checkpoints_are_kept(config):
     trainer.fit()
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000006", "step_00000008"]
     assert not list(trainer.run.rglob("*.partial"))
+
+
+def test_a_run_does_not_go_on_with_other_data(config, tmp_path):
+    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    rows = [(f"text {number}", str(number), image) for number in range(20)]
+    settings = config(f"Data.train=[{tmp_path}/train.tsv]", "Data.text_id=null", "Training.steps=3")
+    write_tsv(tmp_path / "train.tsv", rows)
+    Trainer(settings).fit()
+    write_tsv(tmp_path / "train.tsv", rows[:-1])
+    with pytest.raises(ValueError, match="train.tsv has changed since the checkpoint: 20 samples .* 19 samples"):
+        Trainer(settings, resume=True)
 
 
 def test_a_run_folder_is_not_used_twice_by_accident(config):

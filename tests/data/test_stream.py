@@ -1,0 +1,135 @@
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.stream import SampleStream
+from tests.conftest import write_tsv
+
+
+def shard(path, samples, prefix=""):
+    """A shard of samples whose names and captions are their numbers."""
+    return write_tsv(path, [(f"{prefix}{number}", f"{prefix}{number}", b"-") for number in samples])
+
+
+def stream(data, *overrides):
+    return SampleStream(load_config(None, [f"Data.train={data}", *overrides]))
+
+
+def drawn(stream, places):
+    return [(source, sample.image_name) for source, sample in map(stream.__getitem__, places)]
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two sources: 30 samples in three shards, and 10 in one."""
+    for number in range(3):
+        shard(tmp_path / f"a{number}.tsv", range(10 * number, 10 * number + 10), "a")
+    shard(tmp_path / "b.tsv", range(10), "b")
+    return f"[{{data: [{tmp_path}/a*.tsv], weight: 1}}, {{data: [{tmp_path}/b.tsv], weight: 3}}]"
+
+
+def test_plain_entries_are_one_source_of_which_each_sample_comes_once_an_epoch(tmp_path):
+    files = shard(tmp_path / "x.tsv", range(5)), shard(tmp_path / "y.tsv", range(5, 12))
+    both = stream(f"[{files[0]}, {files[1]}]", "Data.shuffle_buffer=4")
+    for epoch in range(3):
+        names = [name for _, name in drawn(both, range(12 * epoch, 12 * epoch + 12))]
+        assert sorted(names, key=int) == [str(number) for number in range(12)]
+
+
+def test_sources_mix_by_weight_and_go_through_their_own_epochs(two):
+    mixed = stream(two)
+    pairs = drawn(mixed, range(4000))
+    counts = Counter(source for source, _ in pairs)
+    assert abs(counts[0] - 1000) < 5 * np.sqrt(4000 * 0.25 * 0.75)
+    for source, size in enumerate((30, 10)):
+        names = [name for of, name in pairs if of == source]
+        epochs = [names[start : start + size] for start in range(0, len(names) - size + 1, size)]
+        assert len(epochs) >= 30 and all(len(set(epoch)) == size for epoch in epochs)
+    assert mixed.epochs(4000) == [counts[0] / 30, counts[1] / 10]
+
+
+def test_without_weights_every_sample_is_as_frequent_as_every_other(two):
+    pairs = drawn(stream(two.replace(", weight: 1", "").replace(", weight: 3", "")), range(4000))
+    counts = Counter(source for source, _ in pairs)
+    assert abs(counts[0] - 3000) < 5 * np.sqrt(4000 * 0.25 * 0.75)
+
+
+def test_the_seed_and_the_buffer_decide_the_order(two):
+    first = drawn(stream(two), range(300))
+    assert drawn(stream(two), range(300)) == first
+    assert drawn(stream(two, "Training.seed=1"), range(300)) != first
+    assert drawn(stream(two, "Data.shuffle_buffer=3"), range(300)) != first
+
+
+def test_a_source_has_views_of_its_own(tmp_path):
+    path = shard(tmp_path / "a.tsv", range(3))
+    own = "tag_probability: 0.0, languages: {en: 1.0}, prompts: {en: 'There is a '}"
+    views = stream(f"[{path}, {{data: [{path}], {own}}}]", "Views.tag_probability=0.7").views
+    assert views[0].tag_probability == 0.7 and views[0].languages == {"zh": 1.0}
+    assert views[1].tag_probability == 0.0 and views[1].languages == {"en": 1.0}
+    assert views[1].prompts == {"zh": "图片中包含", "en": "There is a "}
+    assert views[1].resize == views[0].resize
+
+
+def test_equal_names_in_two_data_sets_are_two_images_and_equal_captions_one_text(tmp_path):
+    one, other = (write_tsv(tmp_path / f"{name}.tsv", [("same text", "7", b"-")]) for name in "ab")
+    mixed = stream(f"[{{data: [{one}]}}, {{data: [{other}]}}, {{data: [{one}]}}]")
+    ids = {}
+    for source, sample in itertools.islice(map(mixed.__getitem__, itertools.count()), 50):
+        ids[source] = mixed.ids(source, sample)
+    assert ids[0] == ids[2] and ids[0][0] != ids[1][0] and ids[0][1] == ids[1][1]
+    assert mixed.names == [f"{one} (1)", f"{other}", f"{one} (3)"]
+
+
+def test_a_bad_sample_keeps_its_place(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("no columns\n")
+    with pytest.raises(BadSample, match="malformed row"):
+        stream(f"[{path}]")[0]
+
+
+def test_a_checkpoint_knows_the_place_and_the_data(two):
+    position = stream(two).position(400)
+    assert position["place"] == 400
+    a, b = position["sources"]
+    assert (a["samples"], a["shards"], b["samples"], b["shards"]) == (30, 3, 10, 1)
+    assert a["epochs"] * 30 + b["epochs"] * 10 == pytest.approx(400)
+    stream(two).check(position)
+
+
+def test_data_in_another_folder_is_the_same_data(tmp_path):
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        shard(tmp_path / folder / "a.tsv", range(3))
+    stream(f"[{tmp_path}/new/a.tsv]").check(stream(f"[{tmp_path}/old/a.tsv]").position(0))
+
+
+def longer(folder):
+    shard(folder / "a1.tsv", range(11), "a")
+
+
+def renamed(folder):
+    (folder / "a1.tsv").rename(folder / "a7.tsv")
+
+
+def further(folder):
+    shard(folder / "a3.tsv", range(4), "a")
+
+
+@pytest.mark.parametrize("change", [longer, renamed, further])
+def test_changed_data_is_named(two, tmp_path, change):
+    position = stream(two).position(400)
+    change(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"the data .*a\*\.tsv has changed since the checkpoint: 30 samples in 3 shards"
+    ):
+        stream(two).check(position)
+
+
+def test_no_data_is_an_error():
+    with pytest.raises(ValueError, match="set Data.train"):
+        stream("[]")
