@@ -1,18 +1,20 @@
-"""Process switches that make Paddle fast on CPU, set before Paddle is imported.
+"""Switches that make Paddle fast on CPU, each set only where the user has not decided otherwise.
 
-`import ernie_vil2` sets them, each only where the user has not decided otherwise:
+`import ernie_vil2` sets the first three, as they must stand before Paddle is imported:
 
-- `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2: the bundled MKL keeps its fast path for Intel otherwise.
+- `mkl`: `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2; the bundled MKL keeps its fast path for Intel otherwise.
   Left alone when it is set.
-- `MKL_NUM_THREADS`, the usable cores divided by the local ranks: Paddle's default is one thread.
-  Left alone when it or `OMP_NUM_THREADS` is set (to other than 1 under Paddle's
-  launcher, which writes that 1 itself).
-- Thresholds of glibc's malloc: freed memory stays with the process, so that results need no new pages, which
+- `threads`: `MKL_NUM_THREADS`, the usable cores divided by the local ranks; Paddle's default is one thread.
+  Left alone when it or `OMP_NUM_THREADS` is set (to other than 1 under Paddle's launcher, which writes that 1 itself).
+- `malloc`: thresholds of glibc's malloc. Freed memory stays with the process, so that results need no new pages, which
   cost more than an elementwise operation itself. The price is that memory once used is not given back.
   Left alone when `MALLOC_TOP_PAD_` or a relative of it, or a `glibc.malloc` tunable, is set.
+- `denormals`: training takes numbers below 1.2e-38 for 0, see `flushed_denormals`.
+- `strides`: transposed tensors are copied at once, see `set_device`.
+- `layers`: gradients of biases and norms by matrix products, see `models.cpu_layers`.
 
-`ERNIE_VIL2_RUNTIME=0` switches all of them off. The first two reach child processes through the environment.
-Only the standard library is imported.
+`ERNIE_VIL2_RUNTIME=-malloc,-layers` switches these two off, `ERNIE_VIL2_RUNTIME=0` all. The first two reach child
+processes through the environment. Only the standard library is imported.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ import sys
 import warnings
 
 SWITCH = "ERNIE_VIL2_RUNTIME"
+SWITCHES = ("mkl", "threads", "malloc", "denormals", "strides", "layers")
 INHERITED_THREADS = "ERNIE_VIL2_MKL_NUM_THREADS"
 """Our own thread count, left for child processes: what equals it was not the user's choice."""
 
@@ -33,27 +36,58 @@ _MALLOC_SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_
 _applied: dict[str, str] = {}
 
 
+def enabled(name, environ=os.environ):
+    """Whether the user left the switch `name` of `SWITCHES` on.
+
+    Raises:
+        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
+    """
+    return name not in _switched_off(environ)
+
+
 def prepare(environ=os.environ):
-    """Set the switches of this module for this process; `applied` then tells what was done."""
+    """Set the switches that must stand before Paddle is imported; `applied` then tells what was done."""
     _applied.clear()
-    if environ.get(SWITCH) == "0":
-        _applied["runtime"] = f"off ({SWITCH}=0)"
-        return
+    _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})
     # Of no use to a user here: a hint for compiling extensions, a note on batch norm, and one of setuptools.
     for message in ("No ccache found", "When training, we now always track", "Setuptools is replacing distutils"):
         warnings.filterwarnings("ignore", message=message)
-    if "paddle" in sys.modules:
-        late = "not set: paddle was imported first; import ernie_vil2 before it"
-        _applied.update(mkl_cpu_type=late, mkl_threads=late)
-    else:
-        _applied["mkl_cpu_type"] = _set_mkl_cpu_type(environ)
-        _applied["mkl_threads"] = _set_mkl_threads(environ)
-    _applied["malloc"] = _set_malloc(environ)
+    for name, set_switch in (("mkl", _set_mkl_cpu_type), ("threads", _set_mkl_threads), ("malloc", _set_malloc)):
+        if not enabled(name, environ):
+            continue
+        if name != "malloc" and "paddle" in sys.modules:
+            _applied[name] = "not set: paddle was imported first; import ernie_vil2 before it"
+        else:
+            _applied[name] = set_switch(environ)
+
+
+def note(name, done):
+    """Record what was done for a switch that acts later than `prepare`."""
+    _applied[name] = done
 
 
 def applied():
-    """What `prepare` did: switch -> what was set, or why nothing was."""
-    return dict(_applied)
+    """Switch -> what was set, or why nothing was; the last three appear once they have acted."""
+    return {name: _applied[name] for name in SWITCHES if name in _applied}
+
+
+def summary():
+    """`applied` on one line, with the way to switch one off."""
+    done = "; ".join(f"{name}: {text}" for name, text in applied().items())
+    return f"CPU switches: {done} ({SWITCH}=-NAME switches one off)"
+
+
+def _switched_off(environ):
+    names = [name.strip() for name in environ.get(SWITCH, "").split(",") if name.strip()]
+    if names == ["0"]:
+        return set(SWITCHES)
+    off = {name.removeprefix("-") for name in names}
+    if not off <= set(SWITCHES) or not all(name.startswith("-") for name in names):
+        raise ValueError(
+            f"{SWITCH}={environ[SWITCH]!r} is not understood: 0 switches all off, -NAME,-NAME some of "
+            + ", ".join(SWITCHES)
+        )
+    return off
 
 
 def cpu(cpuinfo="/proc/cpuinfo"):
@@ -136,9 +170,10 @@ def flushed_denormals():
     """Within the block this thread, and threads it starts, take numbers below 1.2e-38 for 0, as GPUs do.
 
     The tails of GELU and softmax fill with such numbers as a model gets surer, and an x86 processor takes a hundred
-    times longer over each. On other processors, and without glibc, nothing is changed.
+    times longer over each. On other processors, without glibc, and with `denormals` switched off, nothing is changed.
     """
-    if platform.machine() not in ("x86_64", "AMD64") or not hasattr(ctypes.CDLL(None), "fegetenv"):
+    glibc_x86 = platform.machine() in ("x86_64", "AMD64") and hasattr(ctypes.CDLL(None), "fegetenv")
+    if not enabled("denormals") or not glibc_x86:
         yield
         return
     libm = ctypes.CDLL(None)
@@ -148,6 +183,7 @@ def flushed_denormals():
     flushing = type(before)(*before)
     flushing[7] |= 1 << 15 | 1 << 6
     libm.fesetenv(flushing)
+    note("denormals", "taken for 0 in training")
     try:
         yield
     finally:
@@ -158,12 +194,23 @@ def set_device(name):
     """Make `Training.device` (`auto`, `cpu`, `gpu`, `gpu:0`, ...) this process's device; imports Paddle.
 
     On CPU, transposed tensors are copied at once: Paddle's lazy views cost more later, in kernels that read them
-    element by element. `FLAGS_use_stride_kernel=1` in the environment brings the views back.
+    element by element. `FLAGS_use_stride_kernel=1` in the environment brings the views back, and so does switching
+    `strides` off.
     """
     import paddle
 
     if name == "auto":
         name = "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
-    if name == "cpu" and "FLAGS_use_stride_kernel" not in os.environ:
-        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    if name == "cpu" and enabled("strides"):
+        _applied["strides"] = _set_stride_kernel(os.environ)
     paddle.set_device(name)
+
+
+def _set_stride_kernel(environ):
+    import paddle
+
+    name = "FLAGS_use_stride_kernel"
+    if name in environ:
+        return f"kept {name}={environ[name]}"
+    paddle.set_flags({name: False})
+    return f"{name}=0"

@@ -75,7 +75,7 @@ def test_one_variable_switches_everything_off(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "0"}
     runtime.prepare(environment)
     assert environment == {"ERNIE_VIL2_RUNTIME": "0"}
-    assert runtime.applied() == {"runtime": "off (ERNIE_VIL2_RUNTIME=0)"}
+    assert runtime.applied() == dict.fromkeys(runtime.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
 
 
 @pytest.mark.parametrize("ranks, threads", [(1, "8"), (2, "4"), (3, "2"), (16, "1")])
@@ -94,8 +94,8 @@ def test_ranks_started_from_a_prepared_process_count_anew(machine):
 def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", object())
     assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
-    assert "import ernie_vil2 before it" in runtime.applied()["mkl_cpu_type"]
-    assert "import ernie_vil2 before it" in runtime.applied()["mkl_threads"]
+    assert "import ernie_vil2 before it" in runtime.applied()["mkl"]
+    assert "import ernie_vil2 before it" in runtime.applied()["threads"]
 
 
 def test_cpu_reads_the_first_core(tmp_path):
@@ -161,3 +161,35 @@ def test_denormals_are_zero_inside_the_block_alone():
         assert product() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
         raise KeyError
     assert all(product())
+
+
+def test_switches_go_off_one_by_one(machine):
+    environment = {"ERNIE_VIL2_RUNTIME": "-mkl, -malloc,-layers"}
+    runtime.prepare(environment)
+    assert "MKL_DEBUG_CPU_TYPE" not in environment and environment["MKL_NUM_THREADS"] == "8"
+    assert {name for name in runtime.SWITCHES if not runtime.enabled(name, environment)} == {"mkl", "malloc", "layers"}
+    assert runtime.applied()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
+
+
+@pytest.mark.parametrize("value", ["1", "malloc", "-malloc,-maloc", "0,-malloc"])
+def test_a_mistyped_switch_is_named(machine, value):
+    with pytest.raises(ValueError, match=f"ERNIE_VIL2_RUNTIME='{value}'.*malloc, denormals, strides, layers"):
+        runtime.prepare({"ERNIE_VIL2_RUNTIME": value})
+
+
+def test_denormals_stay_when_switched_off(monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
+    with runtime.flushed_denormals():
+        assert float(np.float32(1e-30) * np.float32(1e-10)) > 0
+
+
+def test_transposes_are_copied_unless_switched_off():
+    code = """
+import json, ernie_vil2, paddle
+ernie_vil2.runtime.set_device("cpu")
+print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.runtime.applied()["strides"]]))
+"""
+    assert run(code)[0] == [True, "FLAGS_use_stride_kernel=0"]
+    off = "ERNIE_VIL2_RUNTIME"
+    assert run(code, ERNIE_VIL2_RUNTIME="-strides")[0] == [False, f"off ({off}=-strides)"]
+    assert run(code, FLAGS_use_stride_kernel="1")[0] == [False, "kept FLAGS_use_stride_kernel=1"]

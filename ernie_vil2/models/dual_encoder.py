@@ -9,6 +9,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config.schema import ModelConfig
+from ernie_vil2.models.cpu_layers import use_cpu_layers
 from ernie_vil2.models.image_towers import build_image_tower
 from ernie_vil2.models.text_towers import build_text_tower
 
@@ -16,7 +17,9 @@ from ernie_vil2.models.text_towers import build_text_tower
 def build_dual_encoder(config: ModelConfig, vocab_size: int, temperature: float = 0.07) -> DualEncoder:
     """The dual encoder of `config`, randomly initialised; `temperature` is tau of equation 1 at the start."""
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
-    return DualEncoder(image, text, config.embed_dim or text.width, temperature)
+    model = DualEncoder(image, text, config.embed_dim or text.width, temperature)
+    use_cpu_layers(model)
+    return model
 
 
 class DualEncoder(nn.Layer):

@@ -127,6 +127,7 @@ class Trainer:
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
 
+    @runtime.flushed_denormals()
     def fit(self) -> bool:
         """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
 
@@ -140,6 +141,8 @@ class Trainer:
         training = self.config.Training
         if self.step >= training.steps:
             return True
+        if self.rank == 0 and paddle.get_device() == "cpu":
+            print(runtime.summary())
         log = RunLog(self.run, self.config, self.step) if self.rank == 0 else None
         batches = training_batches(
             self.stream, self.config, self.tokenizer, self.loss.views, self.place, self.rank, self.ranks
@@ -149,7 +152,7 @@ class Trainer:
             dynamic_ncols=True, mininterval=1.0,
         )  # fmt: skip
         waiting, counted, since = 0.0, self.step, time.monotonic()
-        with bar, self._stopping_on_signals(), runtime.flushed_denormals():
+        with bar, self._stopping_on_signals():
             while self.step < training.steps and not self._stop:
                 asked = time.monotonic()
                 batch = next(batches)

@@ -1,0 +1,198 @@
+"""CPU seconds of a whole training step: this package, Paddle as installed, and PyTorch eager.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --torch-python ~/torch/bin/python --switches
+
+A step is forward, four-pair loss, backward and AdamW with clipping, of a small ViT and an ERNIE with dropout, on one
+thread. Each arm has a process of its own; they take turns, step by step, so that a busy machine slows all of them
+alike. Before the first step all arms score the same batch with the same weights, without dropout: the losses must
+agree. --switches also runs with one switch of ERNIE_VIL2_RUNTIME off at a time. --torch-python is an interpreter with
+torch and numpy; PyTorch runs as installed, and with the thresholds of glibc's malloc that this package sets.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OVERRIDES = [
+    "Model.image={name: ViT, image_size: 64, patch_size: 8, width: 256, depth: 4, heads: 4}",
+    "Model.text={name: ernie, width: 256, depth: 4, heads: 4, max_positions: 48}",
+]
+VOCABULARY, LENGTH = 40_000, 32
+ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_TOP_PAD_": str(256 << 20)}
+SWITCHES_SHOWN = ("mkl", "malloc", "strides", "layers", "denormals")  # threads: there is one here
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch-python", metavar="PATH", help="interpreter with torch, for the comparison with it")
+    parser.add_argument("--switches", action="store_true", help="also without each switch in turn")
+    parser.add_argument("--batch", type=int, default=128, help="pairs in a step")
+    parser.add_argument("--rounds", type=int, default=7, help="timed steps of each arm, after one that is not")
+    parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        import ernie_vil2  # noqa: F401 - sets the switches, before Paddle is imported
+
+        serve(*paddle_step(Path(args.worker), args.batch))
+        return 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        this = [sys.executable, __file__, "--batch", str(args.batch), "--worker", folder]
+        theirs = [args.torch_python, str(Path(__file__).with_name("train_step_torch.py")), folder]
+        arms = {
+            "this package": (this, {}),
+            "Paddle as installed": (this, {"ERNIE_VIL2_RUNTIME": "0"}),
+        }
+        if args.torch_python:
+            arms["PyTorch eager"] = (theirs, {})
+            arms["PyTorch eager, malloc set"] = (theirs, MALLOC)
+        seconds = in_turn(arms, args.rounds)
+        show(seconds, "PyTorch eager" if args.torch_python else "Paddle as installed")
+        if args.switches:
+            off = {f"without {name}": (this, {"ERNIE_VIL2_RUNTIME": f"-{name}"}) for name in SWITCHES_SHOWN}
+            for name, arm in off.items():
+                show(in_turn({"this package": arms["this package"], name: arm}, args.rounds), "this package")
+    return 0
+
+
+def in_turn(arms, rounds) -> dict[str, list[float]]:
+    """CPU seconds of `rounds` steps of each arm, name -> (command, environment), one step of each after the other."""
+    seconds = {name: [] for name in arms}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for name, (command, variables) in arms.items():  # the first leaves weights and batch for those that follow
+            workers[name] = stack.enter_context(Worker(command, variables))
+            print(f"{name}: {workers[name].about}", flush=True)
+        losses = [worker.loss for worker in workers.values()]
+        if max(losses) - min(losses) > 1e-4:
+            raise SystemExit(f"error: the arms do not agree on the loss of one batch: {losses}")
+        for round in range(rounds + 1):
+            for name, worker in workers.items():
+                taken = worker.step()
+                if round:
+                    seconds[name].append(taken)
+    return seconds
+
+
+def show(seconds, baseline) -> None:
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, values in seconds.items():
+        print(
+            f"  {name:<28}{median[name]:7.2f} s a step ({min(values):.2f} to {max(values):.2f}), "
+            f"{median[name] / median[baseline]:.2f} of {baseline}",
+            flush=True,
+        )
+
+
+class Worker:
+    """A process that takes one step when it is told to."""
+
+    def __init__(self, command, variables):
+        ours = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "FLAGS_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            command,
+            env={**environment, "PYTHONPATH": path, **ONE_THREAD, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        about = self._answer()
+        self.loss = about["loss"]
+        self.about = f"{about['parameters']:,} parameters, loss {self.loss:.5f}; {about['note']}"
+
+    def step(self) -> float:
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        return self._answer()["seconds"]
+
+    def _answer(self) -> dict:
+        for line in self.process.stdout:
+            if line.startswith('{"'):
+                return json.loads(line)
+        raise SystemExit(f"error: a worker ended early; to see why, run: {' '.join(self.process.args)}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(about, step) -> None:
+    """A worker's side: says what it holds, then answers each line of its input with the CPU seconds of one step."""
+    print(json.dumps(about), flush=True)
+    for _ in sys.stdin:
+        start = time.process_time()
+        step()
+        print(json.dumps({"seconds": time.process_time() - start}), flush=True)
+
+
+def paddle_step(folder: Path, batch: int):
+    """The step of this package, as `tools/train.py` takes it on one process."""
+    import numpy as np
+    import paddle
+
+    from ernie_vil2 import runtime
+    from ernie_vil2.config import load_config
+    from ernie_vil2.losses import MultiViewLoss
+    from ernie_vil2.models import build_dual_encoder
+    from ernie_vil2.training.optimizer import build_optimizer
+
+    config = load_config(None, OVERRIDES)
+    runtime.set_device("cpu")
+    paddle.seed(0)
+    model = build_dual_encoder(config.Model, VOCABULARY, config.Loss.temperature)
+    optimizer = build_optimizer(model, config.Optimizer)
+    loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
+
+    random = np.random.default_rng(0)
+    size = config.Model.image.image_size
+    images = random.standard_normal((2, batch, 3, size, size), np.float32)
+    ids = random.integers(4, VOCABULARY, (batch, LENGTH))
+    ids[:, 0] = 1
+    ids[np.arange(LENGTH) >= random.integers(LENGTH // 4, LENGTH + 1, (batch, 1))] = 0
+    views = {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}
+    if not (folder / "config.json").exists():
+        np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
+        np.savez(folder / "batch.npz", images=images, ids=ids)
+        (folder / "config.json").write_text(json.dumps(config.model_dump()))
+    views = {name: paddle.to_tensor(value) for name, value in views.items()}
+    names = paddle.arange(batch).unsqueeze(1).tile([1, 2])  # every image and every text has an id of its own
+
+    def score():
+        embeddings, logit_scale = model(views)
+        return loss(embeddings, embeddings, logit_scale, names, names)[0]
+
+    def step():
+        with runtime.flushed_denormals():
+            total = score()
+            total.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            model.clamp_temperature(config.Loss.max_logit_scale)
+            float(total)
+
+    model.eval()
+    with paddle.no_grad():
+        value = float(score())
+    model.train()
+    parameters = sum(parameter.size for parameter in model.parameters())
+    return {"parameters": parameters, "loss": value, "note": runtime.summary()}, step
+
+
+if __name__ == "__main__":
+    sys.exit(main())

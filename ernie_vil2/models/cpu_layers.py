@@ -1,0 +1,130 @@
+"""Layers that a CPU trains faster: same parameters, same outputs, gradients equal to rounding.
+
+The gradients of biases and of LayerNorm's parameters are sums over the rows of a matrix. Paddle's CPU kernels take ten
+times longer over one than MKL over the product of a row of ones with that matrix.
+"""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+from paddle.nn import functional as F
+
+from ernie_vil2 import runtime
+
+
+def use_cpu_layers(model: nn.Layer) -> None:
+    """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU.
+
+    Parameters, their names and the state stay what they are. `ERNIE_VIL2_RUNTIME=-layers` keeps the plain layers.
+    """
+    if paddle.get_device() != "cpu" or not runtime.enabled("layers"):
+        return
+    for layer in model.sublayers(include_self=True):
+        for kind in (CpuLinear, CpuLayerNorm):
+            if kind.fits(layer):
+                layer.__class__ = kind
+    runtime.note("layers", "gradients of biases and norms by matrix products")
+
+
+class CpuLinear(nn.Linear):
+    """A linear layer whose bias gets its gradient by a matrix product."""
+
+    @staticmethod
+    def fits(layer: nn.Layer) -> bool:
+        """Whether a layer is a linear one with a bias and nothing more special."""
+        return type(layer) is nn.Linear and layer.bias is not None
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if not _trains(x, self.weight, self.bias):
+            return super().forward(x)
+        return _Linear.apply(x, self.weight, self.bias)
+
+
+class CpuLayerNorm(nn.LayerNorm):
+    """A LayerNorm of the last axis with all its gradients made of matrix products and elementwise operations."""
+
+    @staticmethod
+    def fits(layer: nn.Layer) -> bool:
+        """Whether a layer is such a LayerNorm, with weight and bias."""
+        return (
+            type(layer) is nn.LayerNorm
+            and len(layer._normalized_shape) == 1
+            and layer.weight is not None
+            and layer.bias is not None
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if not _trains(x, self.weight, self.bias):
+            return super().forward(x)
+        return _LayerNorm.apply(x, self.weight, self.bias, self._epsilon)
+
+
+class _Linear(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        ctx.input_learns = not x.stop_gradient
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensor()
+        g = _rows(gradient)
+        input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.input_learns else None
+        return input_gradient, paddle.matmul(_rows(x), g, transpose_x=True), _sum_of_rows(g)
+
+
+class _LayerNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias, epsilon):
+        ctx.save_for_backward(x, weight)
+        ctx.epsilon = epsilon
+        return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """With c = x - mean(x), s = 1 / deviation and g the gradient, all a row at a time:
+
+        dx = s (g w - mean(g w) - s^2 c mean(g w c)),  dw = sum of s g c over the rows,  db = sum of g.
+
+        Means and what is constant in a row are matrix products with one column or one row.
+        """
+        x, weight = ctx.saved_tensor()
+        x, g, width = _rows(x), _rows(gradient), weight.shape[0]
+        mean = paddle.full([width, 1], 1 / width, x.dtype)
+        spread = paddle.ones([1, width], x.dtype)
+        centred = x - x @ mean @ spread
+        scale = (centred.square() @ mean + ctx.epsilon).rsqrt()  # [N, 1]
+        product = g * centred
+        weighted_mean = weight.unsqueeze(1) / width
+        input_gradient = (
+            (scale @ weight.unsqueeze(0)) * g
+            - (scale * (g @ weighted_mean)) @ spread
+            - centred * (scale**3 * (product @ weighted_mean))
+        )
+        return input_gradient.reshape(gradient.shape), scale.squeeze(1) @ product, _sum_of_rows(g)
+
+
+def _rows(x: paddle.Tensor) -> paddle.Tensor:
+    """`[..., D]` to `[N, D]`."""
+    return x.reshape([-1, x.shape[-1]])
+
+
+def _sum_of_rows(x: paddle.Tensor) -> paddle.Tensor:
+    """`[N, D]` to `[D]`."""
+    return paddle.ones([x.shape[0]], x.dtype) @ x
+
+
+def _trains(x: paddle.Tensor, *parameters: paddle.Tensor) -> bool:
+    """Whether autograd will ask for the gradients of all these parameters, on a CPU.
+
+    A graph that is traced for export, or a model moved to a GPU, does without these layers.
+    """
+    return (
+        paddle.in_dynamic_mode()
+        and paddle.is_grad_enabled()
+        and x.place.is_cpu_place()
+        and not any(parameter.stop_gradient for parameter in parameters)
+    )

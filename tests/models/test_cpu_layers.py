@@ -1,0 +1,149 @@
+"""The layers for CPU against Paddle's plain ones: outputs, gradients, and when each of them is used."""
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paddle import nn
+from paddle.distributed.fleet.utils import recompute
+
+from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.cpu_layers import CpuLayerNorm, CpuLinear, use_cpu_layers
+
+SMALL = ModelConfig(
+    image=ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=24, depth=2, heads=3),
+    text=TextTowerConfig(name="ernie", width=24, depth=2, heads=3, max_positions=8, dropout=0, attention_dropout=0),
+    embed_dim=16,
+)
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def outputs_and_gradients(layer, x, weights):
+    """Output, and gradients of its sum with fixed weights, for the input and for each parameter."""
+    x = paddle.to_tensor(x, stop_gradient=False)
+    y = layer(x)
+    gradients = paddle.grad((y * paddle.to_tensor(weights)).sum(), [x, *layer.parameters()])
+    return [value.numpy() for value in (y, *gradients)]
+
+
+def as_plain_and_fast(layer, x, weights):
+    plain = type(layer)
+    before = outputs_and_gradients(layer, x, weights)
+    use_cpu_layers(layer)
+    assert type(layer) is not plain and isinstance(layer, plain)
+    return zip(before, outputs_and_gradients(layer, x, weights), strict=True)
+
+
+shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
+def test_float64_agrees_to_rounding(lead, width, kind, seed):
+    paddle.set_default_dtype("float64")
+    random = np.random.default_rng(seed)
+    out = int(random.integers(1, 12)) if kind == "linear" else width
+    epsilon = float(random.choice([2**-40, 2**-17, 2**-10]))  # Paddle rounds it to float32; these are exact there
+    layer = nn.Linear(width, out) if kind == "linear" else nn.LayerNorm(width, epsilon)
+    for parameter in layer.parameters():
+        parameter.set_value(random.standard_normal(parameter.shape))
+    x, weights = random.standard_normal((*lead, width)), random.standard_normal((*lead, out))
+    for plain, fast in as_plain_and_fast(layer, x, weights):
+        np.testing.assert_allclose(fast, plain, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Linear(48, 64), lambda: nn.LayerNorm(64)], ids=["linear", "norm"])
+def test_float32_sums_of_many_rows_are_as_near_to_float64_as_paddles(build):
+    """8,192 rows; the error of a sum of rows is measured against the same sum in float64."""
+    random = np.random.default_rng(0)
+    layer = build()
+    x = random.standard_normal((64, 128, layer.weight.shape[0])).astype("float32")
+    weights = (1 + random.standard_normal((64, 128, 64))).astype("float32")
+    exact = weights.astype("float64").sum((0, 1))
+    (_, _, _, plain), (_, _, _, fast) = zip(*as_plain_and_fast(layer, x, weights), strict=True)
+    error = abs(fast - exact).max() / abs(exact).max()
+    assert error < 1e-5
+    assert error < 4 * abs(plain - exact).max() / abs(exact).max() + 1e-6
+
+
+def test_other_layers_are_left_alone():
+    others = [
+        nn.Linear(4, 4, bias_attr=False),
+        nn.LayerNorm([2, 4]),
+        nn.LayerNorm(4, bias_attr=False),
+    ]
+    kinds = list(map(type, others))
+    use_cpu_layers(nn.LayerList(others))
+    assert list(map(type, others)) == kinds
+
+
+def dual_encoder():
+    paddle.seed(0)
+    return build_dual_encoder(SMALL, 30)
+
+
+def loss_and_gradients(model):
+    random = np.random.default_rng(0)
+    images = paddle.to_tensor(random.standard_normal((4, 3, 12, 12)).astype("float32"))
+    ids = paddle.to_tensor(random.integers(1, 30, (4, 8)))
+    embeddings, _ = model({"image_1": images, "text_1": ids})
+    loss = (embeddings["image_1"] * embeddings["text_1"]).sum()
+    loss.backward()
+    return float(loss), {name: None if p.grad is None else p.grad.numpy() for name, p in model.named_parameters()}
+
+
+def test_a_dual_encoder_has_them_and_learns_the_same(monkeypatch):
+    fast = dual_encoder()
+    monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-layers")
+    plain = dual_encoder()
+    kinds = [sum(type(layer) is kind for layer in fast.sublayers()) for kind in (CpuLayerNorm, CpuLinear)]
+    assert kinds == [6 + 5, 8 + 12 + 1]
+    assert not any(isinstance(layer, CpuLayerNorm | CpuLinear) for layer in plain.sublayers())
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    (fast_loss, fast_gradients), (plain_loss, plain_gradients) = loss_and_gradients(fast), loss_and_gradients(plain)
+    assert fast_loss == pytest.approx(plain_loss, rel=1e-6)
+    for name, gradient in plain_gradients.items():
+        if gradient is None:  # the temperature, which this loss leaves out
+            assert fast_gradients[name] is None
+        else:
+            np.testing.assert_allclose(fast_gradients[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(frozen):
+    model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
+    use_cpu_layers(model)
+    x = paddle.randn([5, 6])
+    (model(x) ** 3).sum().backward()
+    expected = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+    model.clear_gradients(set_to_zero=False)
+    for layer in model:
+        getattr(layer, frozen).stop_gradient = True
+    (model(x) ** 3).sum().backward()
+    for name, parameter in model.named_parameters():
+        if name.endswith(frozen):
+            assert parameter.grad is None
+        else:
+            np.testing.assert_allclose(parameter.grad.numpy(), expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_recomputed_gradients_are_the_same():
+    model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
+    use_cpu_layers(model)
+    x = paddle.randn([5, 6])
+    x.stop_gradient = False
+    gradients = []
+    for run in (model, lambda x: recompute(model, x)):
+        model.clear_gradients()
+        x.clear_gradient()
+        (run(x) ** 3).sum().backward()
+        gradients.append([value.grad.numpy() for value in (x, *model.parameters())])
+    for direct, again in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(again, direct)
