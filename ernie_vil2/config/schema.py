@@ -202,6 +202,11 @@ class LossConfig(Section):
         description="other rows of the batch that hold the same image or text are: ordinary negatives as in the "
         "paper (ignored), left out (masked), or further positives (positives)",
     )
+    tile: Count | None = Field(
+        1024,
+        description="rows and columns of the tiles in which the logits are computed, so that memory does not grow "
+        "with their product (docs/loss.md); null: all at once",
+    )
 
 
 class SourceConfig(Section):

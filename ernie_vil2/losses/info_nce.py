@@ -15,7 +15,26 @@ def same_sample(row_ids, column_ids):
     Returns:
         bool `[B, N]`, true where the image ids are equal or the text ids are equal.
     """
-    return (row_ids.unsqueeze(1) == column_ids.unsqueeze(0)).any(axis=-1)
+    shape = [row_ids.shape[0], column_ids.shape[0]]
+    # Expanded by hand, one kind of id at a time: broadcasting the comparison costs Paddle on CPU five times as much.
+    images, texts = (
+        row_ids[:, kind].unsqueeze(1).expand(shape) == column_ids[:, kind].unsqueeze(0).expand(shape) for kind in (0, 1)
+    )
+    return images | texts
+
+
+def check_arguments(rows, columns, offset, has_ids, duplicates):
+    """Raise the ValueError of `info_nce` for an unknown mode, missing ids, or a row without its own column."""
+    if duplicates not in DUPLICATES:
+        raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
+    if duplicates != "ignored" and not has_ids:
+        raise ValueError(f"duplicates={duplicates!r} needs the ids of the rows and of the columns")
+    count, total = rows.shape[0], columns.shape[0]
+    if not 0 <= offset <= total - count:
+        raise ValueError(
+            f"{count} rows from offset {offset} do not fit into {total} columns; "
+            "pass the columns of all ranks and the offset that the gather returns"
+        )
 
 
 def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignored"):
@@ -41,17 +60,8 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
     Raises:
         ValueError: unknown `duplicates`, missing `same`, or a row without its own column.
     """
-    if duplicates not in DUPLICATES:
-        raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
-    if duplicates != "ignored" and same is None:
-        raise ValueError(f"duplicates={duplicates!r} needs the ids of the rows and of the columns")
+    check_arguments(rows, columns, offset, same is not None, duplicates)
     count, total = rows.shape[0], columns.shape[0]
-    if not 0 <= offset <= total - count:
-        raise ValueError(
-            f"{count} rows from offset {offset} do not fit into {total} columns; "
-            "pass the columns of all ranks and the offset that the gather returns"
-        )
-
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
         # Scaling the rows instead of the logits makes the gradient of logit_scale a sum of B x D

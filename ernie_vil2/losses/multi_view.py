@@ -1,6 +1,7 @@
 """The multi-view loss: a weighted sum of InfoNCE over view pairs (arXiv 2209.15270, equation 2)."""
 
 from .info_nce import DUPLICATES, info_nce, same_sample
+from .tiled import tiled_both_ways, tiled_info_nce
 
 PAIRS = {
     "image_image": ("image_1", "image_2"),
@@ -17,15 +18,16 @@ class MultiViewLoss:
     Args:
         weights: the paper's lambda of each pair in `PAIRS`; a pair that is left out weighs zero.
         duplicates: what rows with the same image or text are to each other; see `info_nce`.
+        tile: rows and columns of the tiles in which the logits are computed (see `losses.tiled`); None: all at once.
 
     Attributes:
         views: names of the views that these pairs need; no other view has to be encoded.
 
     Raises:
-        ValueError: an unknown pair or mode, a negative weight, or no weight above zero.
+        ValueError: an unknown pair or mode, a negative weight, no weight above zero, or a tile below 1.
     """
 
-    def __init__(self, weights, duplicates="ignored"):
+    def __init__(self, weights, duplicates="ignored", tile=1024):
         for pair, weight in weights.items():
             if pair not in PAIRS:
                 raise ValueError(f"unknown view pair {pair!r}; the pairs are {', '.join(PAIRS)}")
@@ -33,10 +35,13 @@ class MultiViewLoss:
                 raise ValueError(f"the weight of {pair} is {weight}; it must be zero or above")
         if duplicates not in DUPLICATES:
             raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
+        if tile is not None and tile < 1:
+            raise ValueError(f"a tile of {tile} rows holds nothing; give 1 or more, or None for all logits at once")
         self.weights = {pair: weights[pair] for pair in PAIRS if weights.get(pair)}
         if not self.weights:
             raise ValueError(f"every view pair weighs zero; give one of {', '.join(PAIRS)} a weight above it")
         self.duplicates = duplicates
+        self.tile = tile
         self.views = {view for pair in self.weights for view in PAIRS[pair]}
 
     def __call__(self, local, gathered, logit_scale, local_ids=None, gathered_ids=None, offset=0):
@@ -56,13 +61,30 @@ class MultiViewLoss:
         Returns:
             The weighted sum, a scalar, and the unweighted loss of each pair, name -> scalar.
         """
-        same = None
-        if self.duplicates != "ignored" and local_ids is not None and gathered_ids is not None:
-            same = same_sample(local_ids, gathered_ids)
-        losses = {}
-        for pair in self.weights:
-            row_view, column_view = PAIRS[pair]
-            columns = gathered[column_view]
-            by_row = info_nce(local[row_view], columns, logit_scale, offset, same, self.duplicates)
-            losses[pair] = by_row.sum() / columns.shape[0]
+        by_row = self._by_row(local, gathered, logit_scale, local_ids, gathered_ids, offset)
+        total = gathered[next(iter(self.views))].shape[0]
+        losses = {pair: by_row[pair].sum() / total for pair in self.weights}
         return sum(weight * losses[pair] for pair, weight in self.weights.items()), losses
+
+    def _by_row(self, local, gathered, logit_scale, local_ids, gathered_ids, offset):
+        """The loss of every local row, pair -> `[b]`."""
+        if self.tile is None:
+            same = None
+            if self.duplicates != "ignored" and local_ids is not None and gathered_ids is not None:
+                same = same_sample(local_ids, gathered_ids)
+            arguments, contrast = (logit_scale, offset, same, self.duplicates), info_nce
+        else:
+            arguments = (logit_scale, offset, local_ids, gathered_ids, self.duplicates, self.tile)
+            contrast = tiled_info_nce
+        by_row = {}
+        if self.tile is not None and {"image_text", "text_image"} <= set(self.weights):
+            images, texts = local["image_1"], gathered["text_1"]
+            if images.shape[0] == texts.shape[0]:  # all rows are local, so that one product serves both pairs
+                by_row["image_text"], by_row["text_image"] = tiled_both_ways(
+                    images, texts, logit_scale, gathered_ids, self.duplicates, self.tile
+                )
+        for pair in self.weights:
+            if pair not in by_row:
+                row_view, column_view = PAIRS[pair]
+                by_row[pair] = contrast(local[row_view], gathered[column_view], *arguments)
+        return by_row

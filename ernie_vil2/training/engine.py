@@ -44,6 +44,7 @@ from ernie_vil2.training.step import DirectStep
 
 # What a resumed run may change: nothing that the weights depend on.
 FREE_ON_RESUME = {
+    "Loss.tile",
     "Data.val",
     "Data.workers",
     "Data.max_bad_share",
@@ -102,7 +103,7 @@ class Trainer:
                     print(f"initial weights\n{report}")
         self.optimizer = build_optimizer(self.model, config.Optimizer)
         self.scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
-        self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
+        self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile)
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at

@@ -7,30 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, info_nce, same_sample
-
-
-def reference(rows, columns, scale, offset, same, duplicates):
-    """Loss of every row and the gradients of their sum with respect to rows, columns and scale.
-
-    With p the softmax over the columns that count and t uniform over the answers, the loss of a row is
-    log(sum exp(s)) - t.s, so its gradient with respect to the logits s is p - t.
-    """
-    cosines = rows @ columns.T
-    own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
-    counts = ~same | own if duplicates == "masked" else np.ones_like(own)
-    answers = same | own if duplicates == "positives" else own
-    logits = scale * cosines
-    top = logits.max(axis=1, keepdims=True)
-    exps = np.exp(logits - top) * counts
-    target = answers / answers.sum(axis=1, keepdims=True)
-    losses = np.log(exps.sum(axis=1)) + top[:, 0] - (target * logits).sum(axis=1)
-    slope = exps / exps.sum(axis=1, keepdims=True) - target
-    return losses, scale * slope @ columns, scale * slope.T @ rows, (slope * cosines).sum()
-
-
-def normalised(rng, count, width):
-    rows = rng.normal(size=(count, width))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+from tests.losses.reference import normalised, reference
 
 
 def run(rows, columns, scale, offset, same, duplicates, dtype="float64"):

@@ -12,6 +12,7 @@ WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 IDS = np.array([[1, 10], [2, 20], [1, 30], [4, 20], [5, 50]])  # 0 and 2 share an image, 1 and 3 a text
 SCALE = 3.0
+TILES = [None, 2, 1024]  # all at once, ragged tiles, one tile
 
 
 def mean_loss(rows, columns, scale, duplicates):
@@ -60,11 +61,12 @@ def tensors(arrays, rows=slice(None)):
     return {name: paddle.to_tensor(array[rows], stop_gradient=False) for name, array in arrays.items()}
 
 
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("duplicates", DUPLICATES)
-def test_values_and_gradients_equal_the_reference(views, duplicates):
+def test_values_and_gradients_equal_the_reference(views, duplicates, tile):
     leaves, ids = tensors(views), paddle.to_tensor(IDS)
     scale = paddle.to_tensor(SCALE, dtype="float64", stop_gradient=False)
-    total, pairs = MultiViewLoss(WEIGHTS, duplicates)(leaves, leaves, scale, ids, ids)
+    total, pairs = MultiViewLoss(WEIGHTS, duplicates, tile)(leaves, leaves, scale, ids, ids)
     total.backward()
 
     expected_total, expected_pairs = reference(views, SCALE, duplicates)
@@ -78,10 +80,11 @@ def test_values_and_gradients_equal_the_reference(views, duplicates):
     np.testing.assert_allclose(scale.grad.numpy(), expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("duplicates", DUPLICATES)
-def test_parts_of_a_batch_add_up_to_the_whole(views, duplicates):
+def test_parts_of_a_batch_add_up_to_the_whole(views, duplicates, tile):
     """Two and three rows, each part against all columns: what two ranks compute."""
-    loss, scale, ids = MultiViewLoss(WEIGHTS, duplicates), paddle.to_tensor(SCALE), paddle.to_tensor(IDS)
+    loss, scale, ids = MultiViewLoss(WEIGHTS, duplicates, tile), paddle.to_tensor(SCALE), paddle.to_tensor(IDS)
     gathered = tensors(views)
     parts = [
         loss(tensors(views, slice(start, stop)), gathered, scale, ids[start:stop], ids, offset=start)
@@ -130,7 +133,13 @@ def test_a_wrong_set_up_is_named(weights, duplicates, message):
         MultiViewLoss(weights, duplicates)
 
 
-def test_missing_ids_are_named(views):
+@pytest.mark.parametrize("tile", TILES)
+def test_missing_ids_are_named(views, tile):
     leaves = tensors(views)
     with pytest.raises(ValueError, match="'masked' needs the ids"):
-        MultiViewLoss(WEIGHTS, "masked")(leaves, leaves, paddle.to_tensor(SCALE))
+        MultiViewLoss(WEIGHTS, "masked", tile)(leaves, leaves, paddle.to_tensor(SCALE))
+
+
+def test_an_empty_tile_is_refused():
+    with pytest.raises(ValueError, match="tile of 0 rows"):
+        MultiViewLoss(WEIGHTS, tile=0)

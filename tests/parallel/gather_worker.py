@@ -27,7 +27,7 @@ class OwnSliceOnly(paddle.autograd.PyLayer):
         return gradient[ctx.own]
 
 
-def step(batch, own, dtype):
+def step(batch, own, dtype, tile=2):
     """Loss of this rank, and the gradients of its rows and of the scale."""
     local = {
         name: paddle.to_tensor(batch[name][own].astype(dtype), stop_gradient=False)
@@ -38,7 +38,7 @@ def step(batch, own, dtype):
     gathered, offset = gather_views(local)
     gathered_ids, _ = gather_rows(local_ids)
     weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
-    loss = MultiViewLoss(weights, "positives")
+    loss = MultiViewLoss(weights, "positives", tile)
     total, _ = loss(local, gathered, scale, local_ids, gathered_ids, offset)
     total.backward()
     gradients = {name: view.grad.numpy() for name, view in local.items()}
@@ -54,6 +54,7 @@ def main():
     own = slice(bounds[rank], bounds[rank + 1])
 
     found = {dtype: step(batch, own, dtype) for dtype in ("float32", "float64")}
+    found["plain"] = step(batch, own, "float64", tile=None)
     gather._GatherRows = OwnSliceOnly
     found["wrong"] = step(batch, own, "float64")
     flat = {f"{run}/{name}": value for run, values in found.items() for name, value in values.items()}

@@ -32,7 +32,7 @@ def expected(batch):
     views = {name: paddle.to_tensor(batch[name], stop_gradient=False) for name in VIEWS}
     scale = paddle.to_tensor(batch["scale"], stop_gradient=False)
     ids = paddle.to_tensor(batch["ids"])
-    total, _ = MultiViewLoss(WEIGHTS, "positives")(views, views, scale, ids, ids)
+    total, _ = MultiViewLoss(WEIGHTS, "positives", tile=None)(views, views, scale, ids, ids)
     total.backward()
     gradients = {name: view.grad.numpy() for name, view in views.items()}
     return {"total": total.numpy(), "scale": scale.grad.numpy(), **gradients}
@@ -40,7 +40,7 @@ def expected(batch):
 
 @pytest.fixture(scope="module")
 def ranks(batch, tmp_path_factory):
-    """What each of two processes found, by run: "float32", "float64" and "wrong"."""
+    """What each of two processes found, by run: in tiles "float32", "float64" and "wrong", and "plain"."""
     folder = tmp_path_factory.mktemp("gather")
     weights = {"pairs": list(WEIGHTS), "weights": list(WEIGHTS.values())}
     np.savez(folder / "batch.npz", bounds=BOUNDS, **weights, **batch)
@@ -65,7 +65,7 @@ def joined(ranks, run):
     return sums | {name: np.concatenate([rank[f"{run}/{name}"] for rank in ranks]) for name in VIEWS}
 
 
-@pytest.mark.parametrize(("run", "tolerance"), [("float32", 1e-6), ("float64", 1e-10)])
+@pytest.mark.parametrize(("run", "tolerance"), [("float32", 1e-6), ("float64", 1e-10), ("plain", 1e-10)])
 def test_two_processes_equal_one(ranks, expected, run, tolerance):
     found = joined(ranks, run)
     for name, value in expected.items():

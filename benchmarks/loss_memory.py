@@ -1,0 +1,188 @@
+"""Peak memory and CPU seconds of the contrastive loss, forward and backward: tiled, plain, and as OpenCLIP writes it.
+
+    python benchmarks/loss_memory.py
+    python benchmarks/loss_memory.py --torch-python TORCH_VENV/bin/python --rows 4096 16384 --rounds 2
+
+N = B random unit vectors in float32 from one seed, one thread, batches of one process. The pairs are image-text both
+ways, which is all that OpenCLIP's loss has, and all four of this package. OpenCLIP's two products and two cross
+entropies are written out here; `--torch-python` names an interpreter that has PyTorch for them. Every measurement has
+a process of its own, and the forms take turns. Memory is what the process holds at its peak less what it held with the
+inputs in place, as Linux counts it; it contains the gradients, which are as large as the inputs. The forms must agree
+on the loss and on the gradient of the scale, or the benchmark fails.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SCALE = 1 / 0.07
+IMAGE_TEXT = {"image_text": 0.5, "text_image": 0.5}
+FOUR_PAIRS = {"image_image": 0.5, "text_text": 0.5, **IMAGE_TEXT}
+NAMES = {
+    "tiled": "tiled, image-text both ways",
+    "plain": "plain, image-text both ways",
+    "openclip": "OpenCLIP's form in PyTorch, the same",
+    "tiled-four": "tiled, four pairs",
+    "plain-four": "plain, four pairs",
+}
+PLAIN_LIMIT = 16384  # rows up to which the forms that hold B x N logits are measured; half of it with four pairs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[4096, 16384, 32768], help="batch sizes")
+    parser.add_argument("--width", type=int, default=512, help="dimensions of an embedding")
+    parser.add_argument("--tile", type=int, default=1024, help="rows and columns of a tile")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of every form; the median is printed")
+    parser.add_argument("--forms", nargs="+", choices=NAMES, default=list(NAMES), help="what is measured")
+    parser.add_argument("--torch-python", help="interpreter that has PyTorch")
+    parser.add_argument("--measure", choices=NAMES, help=argparse.SUPPRESS)  # what a process of its own runs
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measured(args.measure, args.rows[0], args.width, args.tile)))
+        return 0
+
+    forms = [form for form in args.forms if form != "openclip" or args.torch_python]
+    print(f"width {args.width}, tiles of {args.tile}, one thread, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':<40}{'rows':>8}{'MiB over inputs':>18}{'CPU seconds':>14}")
+    agree = True
+    for rows in args.rows:
+        limits = {"plain": PLAIN_LIMIT, "openclip": PLAIN_LIMIT, "plain-four": PLAIN_LIMIT // 2}
+        here = [form for form in forms if rows <= limits.get(form, rows)]
+        rounds = [{form: in_own_process(form, rows, args) for form in here} for _ in range(args.rounds)]
+        results = {
+            form: {key: statistics.median(turn[form][key] for turn in rounds) for key in rounds[0][form]}
+            for form in here
+        }
+        for form, result in results.items():
+            print(f"{NAMES[form]:<40}{rows:>8}{result['memory']:>18.0f}{result['seconds']:>14.2f}", flush=True)
+        for ours, theirs in (("tiled", "plain"), ("tiled", "openclip"), ("tiled-four", "plain-four")):
+            if ours in results and theirs in results:
+                agree &= compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs])
+    return 0 if agree else 1
+
+
+def compare(ours, theirs, our_name, their_name) -> bool:
+    """Prints the ratios; false where the two do not agree."""
+    memory, seconds = (ours[key] / theirs[key] for key in ("memory", "seconds"))
+    print(f"  {our_name} / {their_name}: {memory:.3f} of the memory, {seconds:.2f} of the time")
+    for value in ("loss", "slope"):
+        if abs(ours[value] - theirs[value]) > 1e-3 * abs(theirs[value]):
+            print(f"error: they do not agree on the {value}: {ours[value]}, {theirs[value]}", file=sys.stderr)
+            return False
+    return True
+
+
+def in_own_process(form, rows, args) -> dict[str, float]:
+    python = args.torch_python if form == "openclip" else sys.executable
+    command = [python, __file__, "--measure", form, "--rows", rows, "--width", args.width, "--tile", args.tile]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env={**os.environ, **threads}
+    )
+    if done.returncode:
+        sys.exit(f"{NAMES[form]} at {rows} rows failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(form, rows, width, tile) -> dict[str, float]:
+    """Peak MiB over the inputs, CPU seconds, loss, and gradient of the scale."""
+    names = ["image_1", "text_1", "image_2", "text_2"][: 4 if form.endswith("four") else 2]
+    run, empty, copied = prepared(form, tile)
+    run({name: copied(empty(64, width), *parts) for name, parts in blocks(names, 64, width)})  # loads the kernels
+    views = {name: empty(rows, width) for name in names}
+    for name, parts in blocks(names, rows, width):
+        for start, part in enumerate(parts):
+            copied(views[name], part, start * 256)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before, start = held("VmRSS"), time.process_time()
+    loss, slope = run(views)
+    return {
+        "seconds": time.process_time() - start,
+        "memory": held("VmHWM") - before,
+        "loss": loss,
+        "slope": slope,
+    }
+
+
+def blocks(names, rows, width):
+    """Names, and unit vectors in blocks so small that they leave no free heap to hide what a loss takes."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for name in names:
+        parts = (random.standard_normal((min(256, rows - at), width), np.float32) for at in range(0, rows, 256))
+        yield name, (part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts)
+
+
+def prepared(form, tile):
+    """How a form runs forward and backward on its views, makes an empty matrix, and fills rows of one."""
+    if form == "openclip":
+        import torch
+
+        torch.set_num_threads(1)
+
+        def run(views):
+            for view in views.values():
+                view.requires_grad_()
+            images, texts = views["image_1"], views["text_1"]
+            scale = torch.tensor(SCALE, requires_grad=True)
+            loss = openclip_loss(torch, images, texts, scale)
+            loss.backward()
+            return loss.item(), scale.grad.item()
+
+        def empty(rows, width):
+            return torch.empty(rows, width)
+
+        def copied(matrix, part, start=0):
+            matrix[start : start + len(part)] = torch.from_numpy(part)
+            return matrix
+
+        return run, empty, copied
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from ernie_vil2.losses import MultiViewLoss  # isort: skip - before paddle: the package sets what makes it fast
+    import paddle
+
+    weights = FOUR_PAIRS if form.endswith("four") else IMAGE_TEXT
+    loss_of = MultiViewLoss(weights, tile=tile if form.startswith("tiled") else None)
+
+    def run(views):
+        for view in views.values():
+            view.stop_gradient = False
+        scale = paddle.to_tensor(SCALE, stop_gradient=False)
+        loss, _ = loss_of(views, views, scale)
+        loss.backward()
+        return float(loss), float(scale.grad)
+
+    def empty(rows, width):
+        return paddle.empty([rows, width])
+
+    def copied(matrix, part, start=0):
+        matrix[start : start + len(part)] = paddle.to_tensor(part)
+        return matrix
+
+    return run, empty, copied
+
+
+def openclip_loss(torch, images, texts, scale):
+    """The mean of both directions, as `ClipLoss` of OpenCLIP computes it in one process."""
+    cross_entropy, own = torch.nn.functional.cross_entropy, torch.arange(len(images))
+    logits_of_images = scale * images @ texts.T
+    logits_of_texts = scale * texts @ images.T
+    return (cross_entropy(logits_of_images, own) + cross_entropy(logits_of_texts, own)) / 2
+
+
+def held(what: str) -> float:
+    """MiB that this process holds, or held at its peak."""
+    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
