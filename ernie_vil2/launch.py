@@ -6,12 +6,18 @@ threads. Only the standard library is imported. Several machines, and GPUs: `pyt
 
 from __future__ import annotations
 
+import ctypes
 import os
+import queue
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
+
+LAST_LINES = 20
 
 
 def rank_environments(ranks: int) -> list[dict[str, str]]:
@@ -33,39 +39,111 @@ def rank_environments(ranks: int) -> list[dict[str, str]]:
     ]
 
 
-def run_ranks(command: Sequence[str], ranks: int, grace: float = 60.0) -> int:
+def run_ranks(command: Sequence[str], ranks: int, grace: float = 30.0) -> int:
     """Runs a command once for each rank and waits for all.
 
-    A rank that fails ends the others: they are asked with SIGTERM, and killed after `grace` seconds. SIGINT and
-    SIGTERM to this process reach the ranks, which decide themselves how to end.
+    A rank that fails ends the others: they are asked with SIGTERM, and killed after `grace` seconds. Then its number,
+    its exit code or signal, and the last lines of its standard error are repeated on standard error. SIGINT and
+    SIGTERM to this process reach the ranks, which decide themselves how to end; when this process is killed, they get
+    SIGTERM (on Linux).
 
     Returns:
         The exit code of the first rank that failed, or 0.
     """
-    processes = [
-        subprocess.Popen(command, env={**os.environ, **environment}) for environment in rank_environments(ranks)
-    ]
+    members = [_Rank(command, environment) for environment in rank_environments(ranks)]
+    ended: queue.Queue[int] = queue.Queue()  # the ranks in the order in which they end
+    for rank, member in enumerate(members):
+        member.start_watching(rank, ended)
+    interrupted = False
+
+    def tell_all(number):
+        for member in members:
+            member.signal(number)
 
     def forward(number, _):
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        nonlocal interrupted
+        interrupted = True
+        tell_all(number)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    failed, deadline = 0, None
+    failed, obituary, deadline = None, False, None
     try:
-        while any(process.poll() is None for process in processes):
-            codes = [process.poll() for process in processes]
-            if not failed and any(codes):
-                failed = next(code for code in codes if code)
+        for _ in members:
+            while (rank := _next(ended, deadline)) is None:
+                tell_all(signal.SIGKILL)
+                deadline = None
+            if failed is None and members[rank].code:
+                failed, obituary = rank, not interrupted
                 deadline = time.monotonic() + grace
-                forward(signal.SIGTERM, None)
-            if deadline and time.monotonic() > deadline:
-                for process in processes:
-                    process.kill()
-            time.sleep(0.1)
+                tell_all(signal.SIGTERM)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    code = failed or next((process.returncode for process in processes if process.returncode), 0)
+    if failed is None:
+        return 0
+    if obituary:
+        print(members[failed].obituary(f"rank {failed} of {ranks}"), file=sys.stderr, flush=True)
+    code = members[failed].code
     return 128 - code if code < 0 else code
+
+
+def end_with_parent() -> None:
+    """Lets the kernel send SIGTERM to this process when its parent is killed; elsewhere than on Linux, nothing."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+class _Rank:
+    """The process of one rank; its standard error passes through, and the end of it is kept."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]):
+        self._process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stderr=subprocess.PIPE, preexec_fn=end_with_parent
+        )
+        self._tail = b""
+        self._reader = threading.Thread(target=self._pass_on, daemon=True)
+
+    @property
+    def code(self) -> int:
+        return self._process.returncode
+
+    def start_watching(self, rank: int, ended: queue.Queue[int]) -> None:
+        """Passes its standard error on from now, and puts `rank` into the queue when it ends."""
+
+        def wait():
+            self._process.wait()
+            ended.put(rank)
+
+        self._reader.start()
+        threading.Thread(target=wait, daemon=True).start()
+
+    def signal(self, number: int) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def obituary(self, name: str) -> str:
+        # Not for ever: a loader process that outlives its rank may hold the pipe open.
+        self._reader.join(timeout=2)
+        end = f"{name} ended with code {self.code}"
+        if self.code < 0:
+            end += f" ({signal.Signals(-self.code).name})"
+        if self.code == -signal.SIGKILL:
+            end += ", as when the machine's memory runs out"
+        lines = self._tail.decode(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n  ".join([f"{end}; its last lines:", *lines]) if lines else f"{end} and left no message"
+
+    def _pass_on(self) -> None:
+        # Not line by line: a progress bar has none.
+        while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.buffer.flush()
+            self._tail = (self._tail + chunk)[-(1 << 14) :]
+
+
+def _next(ended: queue.Queue[int], deadline: float | None) -> int | None:
+    """The next rank that ends; None when none does before the deadline."""
+    try:
+        return ended.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except queue.Empty:
+        return None

@@ -4,6 +4,8 @@ import sys
 import textwrap
 import time
 
+import pytest
+
 from ernie_vil2.launch import rank_environments, run_ranks
 
 
@@ -29,9 +31,73 @@ def test_all_ranks_run_to_their_end(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
 
 
-def test_a_failing_rank_ends_the_others_and_gives_its_code():
+def test_a_failing_rank_ends_the_others_and_gives_its_code_and_last_words(capfd):
+    body = """
+        if rank == '1':
+            print('no such file: x.tar', file=sys.stderr)
+            sys.exit(7)
+        time.sleep(60)
+    """
     start = time.monotonic()
-    assert run_ranks(script("sys.exit(7) if rank == '1' else time.sleep(60)"), 2) == 7
+    assert run_ranks(script(body), 2) == 7
+    assert time.monotonic() - start < 20
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "no such file: x.tar"  # at once, as from a single process
+    assert lines[-2:] == ["rank 1 of 2 ended with code 7; its last lines:", "  no such file: x.tar"]
+
+
+def test_a_killed_rank_is_named_with_its_signal_and_its_last_lines_alone(capfd):
+    body = """
+        for line in range(30):
+            print(f'line {line} of {rank}', file=sys.stderr)
+        if rank == '2':
+            os.kill(os.getpid(), 9)
+        time.sleep(60)
+    """
+    assert run_ranks(script(body), 3) == 137
+    head, _, last = capfd.readouterr().err.partition("rank 2 of 3 ended with code -9 (SIGKILL)")
+    assert "rank" not in head
+    assert last.startswith(", as when the machine's memory runs out; its last lines:\n")
+    assert last.splitlines()[1:] == [f"  line {line} of 2" for line in range(10, 30)]
+
+
+def test_a_child_that_outlives_its_rank_holds_nothing_up(capfd):
+    body = """
+        import subprocess
+        subprocess.Popen(['sleep', '15'])
+        sys.exit(4)
+    """
+    start = time.monotonic()
+    assert run_ranks(script(body), 1) == 4
+    assert time.monotonic() - start < 10
+    assert "rank 0 of 1 ended with code 4 and left no message" in capfd.readouterr().err
+
+
+def test_a_line_without_an_end_passes_through_at_once():
+    body = """
+        os.write(2, b'half a line')
+        time.sleep(60)
+    """
+    parent = "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 1))"
+    with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stderr=subprocess.PIPE) as process:
+        assert process.stderr.read(len("half a line")) == b"half a line"
+        process.terminate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal is Linux's")
+def test_when_the_parent_is_killed_its_ranks_end():
+    body = """
+        os.write(1, b'ready\\n')
+        time.sleep(60)
+    """
+    start = time.monotonic()
+    parent = "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
+    with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(2):
+            assert process.stdout.readline() == "ready\n"
+        process.kill()
+        # The ranks hold the pipe, so that it ends with the last of them.
+        assert process.stdout.read() == ""
     assert time.monotonic() - start < 20
 
 
