@@ -1,11 +1,41 @@
 """All ranks' rows on every rank, with the gradient that the joined batch would have."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
+from ernie_vil2.parallel import collectives
 
-def gather_rows(tensor):
+
+def gather_ids(ids: paddle.Tensor, capacity: int) -> tuple[paddle.Tensor, list[int]]:
+    """The ids of all ranks' rows, and with them how many rows each rank holds: one small collective for both.
+
+    Args:
+        ids: integers `[b, K]`, none negative; padding is.
+        capacity: the most rows that any rank can hold, the same on all ranks.
+
+    Returns:
+        `[N, K]` in rank order, and the row counts of the ranks, which `gather_rows` and `gather_views` take.
+
+    Raises:
+        ValueError: more rows than `capacity`.
+    """
+    rows = ids.shape[0]
+    if rows > capacity:
+        raise ValueError(f"{rows} rows do not fit into the capacity of {capacity} rows a rank")
+    if dist.get_world_size() == 1:
+        return ids, [rows]
+    gathered = collectives.all_gather(_padded(ids, capacity, -1))
+    is_row = gathered[:, 0] >= 0
+    counts = is_row.astype("int64").reshape([-1, capacity]).sum(axis=1).tolist()
+    return (gathered if sum(counts) == len(gathered) else gathered[is_row]), counts
+
+
+def gather_rows(tensor: paddle.Tensor, counts: Sequence[int] | None = None) -> tuple[paddle.Tensor, int]:
     """Join the rows of all ranks, in rank order; ranks may hold different numbers of rows.
 
     Every rank scores its own rows against the gathered ones, so every rank's loss has a gradient for
@@ -14,6 +44,7 @@ def gather_rows(tensor):
 
     Args:
         tensor: `[b, ...]`, this rank's rows; the other axes are equal on all ranks.
+        counts: the rows of each rank, from `gather_ids`; None: one more small collective finds out.
 
     Returns:
         `[N, ...]`, the rows of all ranks, and the place of this rank's first row among them. A single
@@ -21,54 +52,55 @@ def gather_rows(tensor):
     """
     if dist.get_world_size() == 1:
         return tensor, 0
-    counts = _all_gather(paddle.to_tensor([tensor.shape[0]]))
-    counts = paddle.concat(counts).tolist()
-    offset = sum(counts[: dist.get_rank()])
-    if tensor.is_floating_point():
-        return _GatherRows.apply(tensor, counts, offset), offset
-    return _join(tensor, counts), offset
+    if counts is None:
+        counts = collectives.all_gather(paddle.to_tensor([tensor.shape[0]])).tolist()
+    gathered = _GatherRows.apply(tensor, counts) if tensor.is_floating_point() else _joined(tensor, counts)
+    return gathered, sum(counts[: dist.get_rank()])
 
 
-def gather_views(views):
+def gather_views(
+    views: dict[str, paddle.Tensor], counts: Sequence[int] | None = None
+) -> tuple[dict[str, paddle.Tensor], int]:
     """`gather_rows` for all views of a step at once: one collective forward and one backward.
 
     Args:
         views: view name -> `[b, D]`; the same names, `b`, and floating-point type for all of them.
+        counts: as for `gather_rows`.
 
     Returns:
         View name -> `[N, D]`, and the place of this rank's first row.
     """
     names = sorted(views)  # one order on all ranks
-    gathered, offset = gather_rows(paddle.concat([views[name] for name in names], axis=1))
+    gathered, offset = gather_rows(paddle.concat([views[name] for name in names], axis=1), counts)
     columns = paddle.split(gathered, [views[name].shape[1] for name in names], axis=1)
     return dict(zip(names, columns, strict=True)), offset
 
 
 class _GatherRows(PyLayer):
     @staticmethod
-    def forward(ctx, tensor, counts, offset):
-        ctx.own = slice(offset, offset + tensor.shape[0])
-        return _join(tensor, counts)
+    def forward(ctx, tensor, counts):
+        ctx.counts = counts
+        return _joined(tensor, counts)
 
     @staticmethod
     def backward(ctx, gradient):
-        # all_reduce and a slice, not reduce_scatter: gloo has none, and it would need even rows.
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total[ctx.own]
+        most, own = max(ctx.counts), ctx.counts[dist.get_rank()]
+        if min(ctx.counts) < most:  # reduce_scatter cuts into equal parts, so they are padded as in forward
+            gradient = paddle.concat([_padded(part, most, 0) for part in gradient.split(ctx.counts)])
+        return collectives.reduce_scatter(gradient)[:own]
 
 
-def _join(tensor, counts):
+def _joined(tensor, counts):
     """The first `counts[r]` rows of every rank r; collectives want equal shapes, hence the padding."""
-    missing = max(counts) - tensor.shape[0]
-    if missing:
-        padding = paddle.zeros([missing, *tensor.shape[1:]], dtype=tensor.dtype)
-        tensor = paddle.concat([tensor, padding])
-    parts = _all_gather(tensor)
-    return paddle.concat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    most = max(counts)
+    gathered = collectives.all_gather(_padded(tensor, most, 0))
+    if min(counts) == most:
+        return gathered
+    return paddle.concat([part[:count] for part, count in zip(gathered.split(len(counts)), counts, strict=True)])
 
 
-def _all_gather(tensor):
-    parts = []
-    dist.all_gather(parts, tensor.contiguous())
-    return parts
+def _padded(tensor, rows, value):
+    missing = rows - tensor.shape[0]
+    if not missing:
+        return tensor
+    return paddle.concat([tensor, paddle.full([missing, *tensor.shape[1:]], value, tensor.dtype)])

@@ -3,6 +3,8 @@
 import paddle
 import paddle.distributed as dist
 
+from ernie_vil2.parallel import collectives
+
 
 @paddle.no_grad()
 def average_statistics(model):
@@ -20,8 +22,7 @@ def average_statistics(model):
     statistics = [value for norm in norms for value in (norm._mean, norm._variance)]
     if dist.get_world_size() == 1 or not statistics:
         return
-    total = paddle.concat([value.flatten() for value in statistics])
-    dist.all_reduce(total)
+    total = collectives.all_reduce(paddle.concat([value.flatten() for value in statistics]))
     start = 0
     for value in statistics:
         value.set_value((total[start : start + value.size] / dist.get_world_size()).reshape(value.shape))

@@ -11,20 +11,21 @@ import paddle
 import paddle.distributed as dist
 
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.parallel import gather, gather_rows, gather_views
+from ernie_vil2.parallel import gather, gather_ids, gather_rows, gather_views
+from ernie_vil2.parallel.collectives import counted_traffic
 
 
 class OwnSliceOnly(paddle.autograd.PyLayer):
     """The common mistake: backward keeps this rank's slice and forgets the other ranks' gradients."""
 
     @staticmethod
-    def forward(ctx, tensor, counts, offset):
-        ctx.own = slice(offset, offset + tensor.shape[0])
-        return gather._join(tensor, counts)
+    def forward(ctx, tensor, counts):
+        ctx.counts = counts
+        return gather._joined(tensor, counts)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient[ctx.own]
+        return gradient.split(ctx.counts)[dist.get_rank()]
 
 
 def step(batch, own, dtype, tile=2):
@@ -35,14 +36,26 @@ def step(batch, own, dtype, tile=2):
     }
     local_ids = paddle.to_tensor(batch["ids"][own])
     scale = paddle.to_tensor(batch["scale"].astype(dtype), stop_gradient=False)
-    gathered, offset = gather_views(local)
-    gathered_ids, _ = gather_rows(local_ids)
+    with counted_traffic() as traffic:
+        gathered_ids, counts = gather_ids(local_ids, capacity=6)
+        gathered, offset = gather_views(local, counts)
     weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
     loss = MultiViewLoss(weights, "positives", tile)
     total, _ = loss(local, gathered, scale, local_ids, gathered_ids, offset)
-    total.backward()
+    with counted_traffic() as back:
+        total.backward()
     gradients = {name: view.grad.numpy() for name, view in local.items()}
-    return {"total": total.numpy(), "ids": gathered_ids.numpy(), "scale": scale.grad.numpy(), **gradients}
+    sent = [traffic["all_gather"].calls, traffic["all_gather"].payload, back["all_reduce"].calls,
+            back["all_reduce"].payload, len(traffic | back)]  # fmt: skip
+    return {
+        "total": total.numpy(),
+        "ids": gathered_ids.numpy(),
+        "counts": counts,
+        "offsets": [offset, gather_rows(local_ids)[1]],
+        "scale": scale.grad.numpy(),
+        "sent": sent,
+        **gradients,
+    }
 
 
 def main():

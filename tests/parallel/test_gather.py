@@ -87,6 +87,19 @@ def test_ids_arrive_in_rank_order(ranks, batch):
         assert rank["float64/ids"].dtype == np.int64
 
 
+def test_every_rank_knows_how_many_rows_each_one_holds(ranks):
+    for rank, offset in zip(ranks, BOUNDS, strict=False):
+        assert rank["float64/counts"].tolist() == [3, 5]
+        assert rank["float64/offsets"].tolist() == [offset, offset]  # with counts given, and without
+
+
+def test_a_step_sends_one_gather_of_ids_one_of_embeddings_and_one_sum(ranks):
+    """Nothing else, and nothing of the size of the logits; rows are padded to the most that a rank holds."""
+    ids, embeddings = 6 * 2 * 8, 5 * 16 * 4  # capacity x ids x int64, rows x (views x width) x float32
+    for rank in ranks:
+        assert rank["float32/sent"].tolist() == [2, ids + embeddings, 1, 2 * embeddings, 2]
+
+
 def test_one_process_keeps_its_rows():
     rows = paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]], stop_gradient=False)
     gathered, offset = gather_rows(rows)

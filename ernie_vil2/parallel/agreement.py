@@ -1,0 +1,68 @@
+"""What all ranks must have in common before they train."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import Source
+from ernie_vil2.parallel import collectives
+
+
+class Disagreement(ValueError):
+    """Ranks that were started with different configuration, data or code; the message says which rank has what."""
+
+
+def check_agreement(facts: Mapping[str, Any]) -> None:
+    """Compares facts over all ranks. A collective: every rank must call it, and every rank raises if any differs.
+
+    Args:
+        facts: JSON-like values by name; nested mappings are compared key by key.
+
+    Raises:
+        Disagreement: names every key in which ranks differ, and the ranks.
+    """
+    everyone = collectives.all_gather_object(dict(_flat(facts)))
+    keys = dict.fromkeys(key for facts in everyone for key in facts)
+    lines = []
+    for key in keys:
+        values = [repr(facts[key]) if key in facts else "nothing" for facts in everyone]
+        # The value that most ranks have, or rank 0's, is taken for the right one.
+        [(usual, _)] = Counter(values).most_common(1)
+        others = [f"rank {rank} has {value}" for rank, value in enumerate(values) if value != usual]
+        if others:
+            lines.append(f"  {key}: {', '.join(others)}; rank {values.index(usual)} has {usual}")
+    if lines:
+        raise Disagreement(
+            "the ranks were not started alike; give all of them the same configuration, data and code\n"
+            + "\n".join(lines)
+        )
+
+
+def digest(source: Source, samples: int = 64) -> str:
+    """A short hash of a source's size and of up to `samples` of its samples, spread evenly, with their images.
+
+    Sources of equal digest hold the same samples in the same order, but for differences between those looked at.
+    """
+    size = len(source)
+    summary = blake2b(str(size).encode(), digest_size=8)
+    for place in range(min(size, samples)):
+        try:
+            sample = source[place * size // min(size, samples)]
+        except BadSample as bad:
+            summary.update(str(bad).encode())
+        else:
+            summary.update(repr((sample.image_name, sample.text_name, sample.captions, sample.tags)).encode())
+            summary.update(sample.image)
+    return summary.hexdigest()
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = ""):
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,103 @@
+"""The collectives that the package calls, each counted, so that what a step sends can be printed and tested.
+
+What data parallel sends for the gradients of the parameters is Paddle's own and not counted here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+import paddle.distributed as dist
+
+from ernie_vil2.parallel.ranks import meet
+
+_listening: list[dict[str, Traffic]] = []
+
+
+@dataclass
+class Traffic:
+    """What one rank has sent by one kind of collective.
+
+    Attributes:
+        calls: how often it was called.
+        payload: bytes of the tensors that this rank put in.
+        sent: bytes that left this rank; see `sent_bytes`.
+    """
+
+    calls: int = 0
+    payload: int = 0
+    sent: float = 0
+
+
+@contextmanager
+def counted_traffic() -> Iterator[dict[str, Traffic]]:
+    """Counts this rank's collectives within the block, by kind: `all_gather`, `all_reduce`, `reduce_scatter`."""
+    traffic: dict[str, Traffic] = defaultdict(Traffic)
+    _listening.append(traffic)
+    try:
+        yield traffic
+    finally:
+        _listening.remove(traffic)
+
+
+def sent_bytes(kind: str, payload: int, ranks: int) -> float:
+    """Bytes that leave a rank in a ring, which is how gloo and NCCL run large collectives.
+
+    Args:
+        kind: `all_gather`, `reduce_scatter` or `all_reduce`, which is the other two in a row.
+        payload: bytes of the tensor that each rank puts in.
+        ranks: length of the ring.
+    """
+    shares = {"all_gather": ranks - 1, "reduce_scatter": (ranks - 1) / ranks, "all_reduce": 2 * (ranks - 1) / ranks}
+    return shares[kind] * payload
+
+
+def all_gather(tensor: paddle.Tensor) -> paddle.Tensor:
+    """`[b, ...]` of equal shape on every rank to `[ranks * b, ...]`, in rank order; without gradient."""
+    _about_to_send("all_gather", tensor)
+    gathered = paddle.empty([dist.get_world_size() * tensor.shape[0], *tensor.shape[1:]], tensor.dtype)
+    dist.stream.all_gather(gathered, tensor.contiguous())
+    return gathered
+
+
+def all_reduce(tensor: paddle.Tensor) -> paddle.Tensor:
+    """Replaces a tensor by its sum over the ranks, in place, and returns it."""
+    _about_to_send("all_reduce", tensor)
+    dist.all_reduce(tensor)
+    return tensor
+
+
+def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
+    """Sums `[ranks * b, ...]` over the ranks and leaves each rank its own `[b, ...]`."""
+    rows = tensor.shape[0] // dist.get_world_size()
+    if dist.get_backend() == "GLOO":  # which has none
+        return all_reduce(tensor.clone())[dist.get_rank() * rows :][:rows]
+    _about_to_send("reduce_scatter", tensor)
+    own = paddle.empty([rows, *tensor.shape[1:]], tensor.dtype)
+    dist.stream.reduce_scatter(own, tensor)
+    return own
+
+
+def all_gather_object(value: Any) -> list[Any]:
+    """Any picklable value of every rank, in rank order; for what is small and rare, and not counted."""
+    if dist.get_world_size() == 1:
+        return [value]
+    meet()
+    values: list[Any] = []
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _about_to_send(kind: str, tensor: paddle.Tensor) -> None:
+    meet()
+    payload = tensor.size * tensor.element_size()
+    for traffic in _listening:
+        entry = traffic[kind]
+        entry.calls += 1
+        entry.payload += payload
+        entry.sent += sent_bytes(kind, payload, dist.get_world_size())

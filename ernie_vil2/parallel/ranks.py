@@ -1,0 +1,179 @@
+"""How ranks come together, wait for one another, and notice that one of them is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import paddle.distributed as dist
+from paddle.base import core
+from paddle.distributed import fleet
+
+from ernie_vil2.launch import end_with_parent
+
+PATIENCE = 1800.0
+"""Seconds that ranks wait for the slowest one before a collective, as long as it is alive."""
+BEAT = 4.0
+"""Seconds between two signs of life of a rank."""
+MISSED = 9
+"""Signs of life in a row whose lack makes a rank a lost one."""
+_DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
+
+
+class LostRank(RuntimeError):
+    """A rank has died, or is stuck; the message says which."""
+
+
+def join_ranks() -> tuple[int, int]:
+    """Joins the ranks that a launcher has started; 0 and 1 where there is no launcher.
+
+    Returns:
+        This process's rank, and their number.
+
+    Raises:
+        LostRank: the others did not come.
+    """
+    ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if ranks == 1:
+        return 0, 1
+    end_with_parent()
+    # Paddle's own handler, set on import, would print a page about "fatal" for what a launcher sends to end a rank.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
+        fleet.init(is_collective=True, log_level="ERROR")
+    return dist.get_rank(), ranks
+
+
+def meet() -> None:
+    """Waits until every rank has come here as often as this one; a collective of its own.
+
+    Before a collective of gloo: it gives a rank up that comes 30 seconds after the first, as one does that has written
+    a checkpoint or scored a validation set for all. Other backends wait by themselves.
+
+    Raises:
+        LostRank: not all came within `PATIENCE`.
+    """
+    ranks = dist.get_world_size()
+    if ranks == 1 or dist.get_backend() != "GLOO":
+        return
+    store = core.create_or_get_global_tcp_store()
+    come = store.add("meet", 1)
+    # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
+    needed = -(-come // ranks) * ranks
+    pause, since = 1e-4, time.monotonic()
+    while come < needed:
+        if time.monotonic() - since > PATIENCE:
+            raise LostRank(
+                f"{needed - come} of {ranks} ranks did not come within {PATIENCE / 60:.0f} minutes to where rank "
+                f"{dist.get_rank()} waits; look into their logs"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+        come = store.add("meet", 0)
+
+
+@contextlib.contextmanager
+def watched_ranks() -> Iterator[None]:
+    """Within the block, a rank that is lost ends this process too: with its number, within a minute, on any launcher.
+
+    A collective: every rank enters the block, and leaves it when no collective is left to do.
+
+    Raises:
+        LostRank: a collective of gloo broke off.
+    """
+    if dist.get_world_size() == 1:
+        yield
+        return
+    watch = _Watch(dist.get_rank(), dist.get_world_size())
+    watch.start()
+    try:
+        yield
+        watch.done()
+    except RuntimeError as error:
+        # What gloo calls a time-out can also be a connection that the other side has closed.
+        if "gloo/transport" not in str(error):
+            raise
+        peer = re.search(r"pair_rank = (\d+)", str(error))
+        raise LostRank(
+            f"rank {peer[1] if peer else '?'} has died, or did not answer rank {dist.get_rank()} for 30 seconds; "
+            "look into its log"
+        ) from error
+    finally:
+        watch.stop()
+
+
+class _Watch(threading.Thread):
+    """Counts up this rank's pulse in the store that all ranks share; rank 0 looks at those of all others.
+
+    The store lives in rank 0's process: the other ranks notice rank 0's end by losing the connection.
+    """
+
+    def __init__(self, rank: int, ranks: int):
+        super().__init__(daemon=True)
+        self._rank, self._ranks = rank, ranks
+        self._stopped = threading.Event()
+        host, port = _store_address()
+        # A connection of its own: one is not for two threads. And a world of its own, as it has nobody to wait for.
+        self._store = core.TCPStore(host, port, False, 1)
+        self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
+
+    def run(self) -> None:
+        while not self._stopped.wait(BEAT):
+            try:
+                self._store.add(f"pulse/{self._rank}", 1)
+                lost = self._missing() if self._rank == 0 else self._store.add("lost", 0)
+            except ValueError:  # the connection is gone
+                if not self._stopped.is_set():
+                    self._end(0, "it has ended")
+                return
+            if lost:
+                self._end(lost, f"no sign of life for {BEAT * MISSED:.0f} seconds")
+
+    def done(self) -> None:
+        """Tells the others that this rank may end now. Rank 0, who has the store, waits for them."""
+        self.stop()
+        self.join()
+        self._store.add(f"pulse/{self._rank}", _DONE)
+        while self._rank == 0 and any(count < _DONE for count, _ in self._pulses.values()) and not self._missing():
+            time.sleep(BEAT / 40)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _missing(self) -> int:
+        """A rank that has missed too many beats, or 0; the others learn of it."""
+        for rank, (before, missed) in self._pulses.items():
+            count = self._store.add(f"pulse/{rank}", 0)
+            # Beats, not seconds: when the whole run is suspended for a while, nobody misses more than one.
+            self._pulses[rank] = count, missed + 1 if count == before < _DONE else 0
+            if self._pulses[rank][1] == MISSED:
+                self._store.add("lost", rank)
+                self._stopped.wait(2 * BEAT)  # until the others have read it from this process
+                return rank
+        return 0
+
+    def _end(self, lost: int, why: str) -> None:
+        print(
+            f"error: rank {lost} of {self._ranks} is lost ({why}); rank {self._rank} ends too. Look into the log of "
+            f"rank {lost}, then go on from the newest checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os._exit(1)  # the main thread may stand in a collective that never ends
+
+
+def _store_address() -> tuple[str, int]:
+    """Where Paddle keeps the store of all ranks: its launcher's choice, or the first rank's endpoint."""
+    environ = os.environ
+    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
+        return environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
+    host, _, port = (environ.get("PADDLE_MASTER") or environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]).rpartition(":")
+    return host, int(port)

@@ -1,0 +1,80 @@
+import pytest
+
+from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.agreement import Disagreement, check_agreement, digest
+
+
+def among(monkeypatch, *others):
+    """Makes this process one of several ranks, the first, by what the others say."""
+    monkeypatch.setattr(collectives, "all_gather_object", lambda own: [own, *others])
+
+
+def test_equal_facts_are_agreed_on(monkeypatch):
+    among(monkeypatch, {"Training.steps": 8, "data": "ab"})
+    check_agreement({"Training": {"steps": 8}, "data": "ab"})
+
+
+def test_one_process_agrees_with_itself():
+    check_agreement({"Training": {"steps": 8}})
+
+
+def test_who_differs_is_named_in_every_key(monkeypatch):
+    among(
+        monkeypatch,
+        {"Training.steps": 8, "Training.rate": 0.1, "data": "ab"},
+        {"Training.steps": 9, "Training.rate": 0.1, "data": "ab"},
+        {"Training.steps": 8, "Training.rate": 0.1, "versions.numpy": "1"},
+    )
+    with pytest.raises(Disagreement) as error:
+        check_agreement({"Training": {"steps": 8, "rate": 0.1}, "data": "ab"})
+    assert str(error.value).splitlines()[1:] == [
+        "  Training.steps: rank 2 has 9; rank 0 has 8",
+        "  data: rank 3 has nothing; rank 0 has 'ab'",
+        "  versions.numpy: rank 3 has '1'; rank 0 has nothing",
+    ]
+
+
+def test_when_the_first_rank_is_the_odd_one_it_is_named(monkeypatch):
+    among(monkeypatch, {"steps": 8}, {"steps": 8})
+    with pytest.raises(Disagreement, match="steps: rank 0 has 7; rank 1 has 8"):
+        check_agreement({"steps": 7})
+
+
+class Rows(list):
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        if isinstance(sample, Exception):
+            raise sample
+        return sample
+
+
+def test_a_digest_sees_size_order_texts_and_images():
+    samples = [Sample(f"i{n}", f"t{n}", b"image %d" % n, {"zh": f"text {n}"}) for n in range(5)]
+    whole = Rows(samples)
+    other_text = Sample("i2", "t2", b"image 2", {"zh": "another"})
+    other_image = Sample("i2", "t2", b"image 3", {"zh": "text 2"})
+    broken = BadSample("broken image", "i2")
+    variants = [
+        whole,
+        Rows(samples[:4]),
+        Rows(samples[::-1]),
+        *(Rows([*samples[:2], changed, *samples[3:]]) for changed in (other_text, other_image, broken)),
+    ]
+    assert len({digest(variant) for variant in variants}) == len(variants)
+    assert digest(Rows(samples)) == digest(whole)
+
+
+def test_a_digest_reads_few_samples_however_many_there_are():
+    read = []
+
+    class Counted:
+        def __len__(self):
+            return 1_000_000
+
+        def __getitem__(self, index):
+            read.append(index)
+            return Sample("i", "t", b"", {})
+
+    digest(Counted(), samples=4)
+    assert read == [0, 250_000, 500_000, 750_000]

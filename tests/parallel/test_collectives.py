@@ -1,0 +1,47 @@
+"""What collectives send, against rings worked out by hand; the collectives themselves run in test_gather.py."""
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+import pytest
+
+from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.collectives import counted_traffic, sent_bytes
+
+
+def ring(ranks, parts):
+    """Bytes that each rank of a ring sends while every part goes round; a part is passed on `ranks - 1` times."""
+    sent = np.zeros(ranks)
+    for start, size in enumerate(parts):
+        for hop in range(ranks - 1):
+            sent[(start + hop) % ranks] += size
+    return sent
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_bytes_sent_are_those_of_a_ring(ranks):
+    payload = 24.0 * ranks
+    assert set(ring(ranks, [payload] * ranks)) == {sent_bytes("all_gather", payload, ranks)}
+    scattered = ring(ranks, [payload / ranks] * ranks)
+    assert set(scattered) == {sent_bytes("reduce_scatter", payload, ranks)}
+    assert set(2 * scattered) == {sent_bytes("all_reduce", payload, ranks)}
+
+
+def test_where_the_backend_has_reduce_scatter_it_is_called_once_with_equal_parts(monkeypatch):
+    """As rank 1 of 3 under a backend such as NCCL, whose part is played by a NumPy sum."""
+    everyone = np.arange(3 * 6 * 2, dtype="float32").reshape(3, 6, 2)
+    calls = []
+
+    def backend(own, tensor):
+        calls.append(tensor.shape)
+        own.set_value(everyone.sum(axis=0)[2:4])
+
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_backend", lambda: "NCCL")
+    monkeypatch.setattr(dist.stream, "reduce_scatter", backend)
+    with counted_traffic() as traffic:
+        own = collectives.reduce_scatter(paddle.to_tensor(everyone[1]))
+    assert own.tolist() == everyone.sum(axis=0)[2:4].tolist() and calls == [[6, 2]]
+    assert list(traffic) == ["reduce_scatter"]
+    assert (traffic["reduce_scatter"].payload, traffic["reduce_scatter"].sent) == (48, 32)
