@@ -93,4 +93,5 @@ def _projection(width: int, embed_dim: int) -> nn.Layer:
 
 def _normalized(features: paddle.Tensor) -> paddle.Tensor:
     with paddle.amp.auto_cast(enable=False):
-        return F.normalize(features.astype("float32"), axis=1)
+        exact = features if features.dtype == paddle.float64 else features.astype("float32")
+        return F.normalize(exact, axis=1)
