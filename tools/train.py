@@ -35,12 +35,21 @@ def main() -> int:
 
     from ernie_vil2.data.samples import TooManyBadSamples
     from ernie_vil2.data.workers import WorkerError
+    from ernie_vil2.parallel.ranks import LostRank
     from ernie_vil2.training.engine import NonFiniteLoss, Trainer
 
     try:
         trainer = Trainer(config, resume=args.resume)
         finished = trainer.fit()
-    except (ConfigError, FileNotFoundError, NonFiniteLoss, TooManyBadSamples, ValueError, WorkerError) as error:
+    except (
+        ConfigError,
+        FileNotFoundError,
+        LostRank,
+        NonFiniteLoss,
+        TooManyBadSamples,
+        ValueError,
+        WorkerError,
+    ) as error:
         return fail(error)
     if trainer.rank == 0:
         if finished:

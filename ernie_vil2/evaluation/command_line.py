@@ -81,9 +81,9 @@ def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, titl
     from ernie_vil2.evaluation.encoded import encode_benchmark
 
     if RANKS > 1:
-        import paddle.distributed as dist
+        from ernie_vil2.parallel.ranks import join_ranks
 
-        dist.init_parallel_env()
+        join_ranks()
     rows = len(benchmark.images) + len(benchmark.texts)
     title = f"encoding {title}".strip()
     with tqdm(total=rows, unit="row", desc=title, disable=RANK != 0, file=sys.stdout) as bar:

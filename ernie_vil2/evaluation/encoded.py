@@ -262,20 +262,19 @@ def _checksum(embeddings: np.ndarray) -> str:
 def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:
     """A collective: the chunks of all ranks, by number."""
     import paddle
-    import paddle.distributed as dist
 
-    from ernie_vil2.parallel import gather_rows
+    from ernie_vil2.parallel import collectives, gather_rows
 
     about = [(number, len(chunk.embeddings), chunk.bad) for number, chunk in encoded.items()]
     width = max((chunk.embeddings.shape[1] for chunk in encoded.values()), default=0)
-    notes: list[tuple[int, list]] = []
-    dist.all_gather_object(notes, (width, about))
+    notes: list[tuple[int, list]] = collectives.all_gather_object((width, about))
     width = max(width for width, _ in notes)
     if not width:
         return {number: _Encoded(np.empty([0, 0], np.float32), bad) for _, about in notes for number, _, bad in about}
     own = [chunk.embeddings for chunk in encoded.values() if len(chunk.embeddings)]
     rows = np.concatenate([np.empty([0, width], np.float32), *own])
-    joined = gather_rows(paddle.to_tensor(rows))[0].numpy()
+    counts = [sum(count for _, count, _ in about) for _, about in notes]
+    joined = gather_rows(paddle.to_tensor(rows), counts)[0].numpy()
 
     everything, start = {}, 0
     for number, count, bad in chain.from_iterable(about for _, about in notes):

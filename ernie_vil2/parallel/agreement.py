@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import Source
+from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel import collectives
 
 
@@ -42,20 +42,16 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
         )
 
 
-def digest(source: Source, samples: int = 64) -> str:
-    """A short hash of a source's size and of up to `samples` of its samples, spread evenly, with their images.
-
-    Sources of equal digest hold the same samples in the same order, but for differences between those looked at.
-    """
-    size = len(source)
-    summary = blake2b(str(size).encode(), digest_size=8)
-    for place in range(min(size, samples)):
+def digest(stream: SampleStream, samples: int = 16) -> str:
+    """A short hash of the first samples of a stream: their names, texts, and images."""
+    summary = blake2b(digest_size=8)
+    for place in range(samples):
         try:
-            sample = source[place * size // min(size, samples)]
+            source, sample = stream[place]
         except BadSample as bad:
             summary.update(str(bad).encode())
         else:
-            summary.update(repr((sample.image_name, sample.text_name, sample.captions, sample.tags)).encode())
+            summary.update(repr((source, sample.image_name, sample.text_name, sample.captions, sample.tags)).encode())
             summary.update(sample.image)
     return summary.hexdigest()
 

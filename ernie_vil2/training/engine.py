@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-import paddle.distributed as dist
 from paddle.distributed import fleet
 from safetensors.numpy import save_file
 from tqdm import tqdm
@@ -27,6 +25,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.environment import environment
 from ernie_vil2.evaluation.benchmark import Benchmark
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import score
@@ -36,7 +35,9 @@ from ernie_vil2.files import write_text
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.initial_weights import load_initial_weights
-from ernie_vil2.parallel import average_statistics
+from ernie_vil2.parallel import average_statistics, collectives
+from ernie_vil2.parallel.agreement import check_agreement, digest
+from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.run_log import RunLog
@@ -76,10 +77,7 @@ class Trainer:
     def __init__(self, config: Config, resume: bool = False):
         self.config = config
         runtime.set_device(config.Training.device)
-        self.ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-        if self.ranks > 1:
-            fleet.init(is_collective=True, log_level="ERROR")
-        self.rank = dist.get_rank()
+        self.rank, self.ranks = join_ranks()
         if config.Training.global_batch % self.ranks:
             raise ConfigError(
                 f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
@@ -93,6 +91,7 @@ class Trainer:
 
         self.stream = SampleStream(config)
         self.val = _validation_sets(config)
+        check_agreement(_facts(config, self.stream, self.val, checkpoints))
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
         paddle.seed(config.Training.seed)
@@ -109,6 +108,7 @@ class Trainer:
         self.place = 0  # of the stream, that the next step begins at
         if checkpoints:
             self._resume(checkpoints[-1])
+        meet()  # initial weights may take one rank longer than another
         self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
         self.objective = DirectStep(self.model, self.loss, config, self.parallel, self.scaler)
         self._stop = False
@@ -128,6 +128,7 @@ class Trainer:
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
 
+    @watched_ranks()
     @runtime.flushed_denormals()
     def fit(self) -> bool:
         """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
@@ -138,6 +139,7 @@ class Trainer:
         Raises:
             NonFiniteLoss: the loss is NaN or infinite.
             TooManyBadSamples: see `Data.max_bad_share`.
+            LostRank: another rank has died or is stuck.
         """
         training = self.config.Training
         if self.step >= training.steps:
@@ -205,7 +207,7 @@ class Trainer:
         total, pairs = self.objective.forward(views, batch["ids"], batch["places"].numpy(), self.step)
         losses = self._over_ranks({"loss": total, **pairs})
         if not all(map(math.isfinite, losses.values())):
-            self._save_evidence(batch, losses)
+            self._save_evidence(batch, {"loss": float(total), **{pair: float(loss) for pair, loss in pairs.items()}})
         self.objective.backward()
         self.optimizer.set_lr(rate)
         self.scaler.step(self.optimizer)
@@ -219,7 +221,7 @@ class Trainer:
         """Sums over ranks; the wish of any rank to stop travels along, so that all stop at the same step."""
         values = paddle.stack([*losses.values(), paddle.to_tensor(float(self._stop))]).detach()
         if self.ranks > 1:
-            dist.all_reduce(values)
+            collectives.all_reduce(values)
         *sums, stops = values.tolist()
         self._stop = stops > 0
         return dict(zip(losses, sums, strict=True))
@@ -228,10 +230,8 @@ class Trainer:
         """A collective: every rank must call it."""
         if self.ranks == 1:
             return self.bad_samples
-        reports: list[dict] = []
-        dist.all_gather_object(reports, self.bad_samples.as_dict())
         joined = BadSampleReport()
-        for report in reports:
+        for report in collectives.all_gather_object(self.bad_samples.as_dict()):
             joined.merge(report)
         return joined
 
@@ -258,21 +258,30 @@ class Trainer:
                 training.keep_checkpoints,
             )
 
-    def _save_evidence(self, batch: Batch, losses: dict[str, float]) -> None:
-        """Saves the batch and the weights that gave a non-finite loss, and stops the run."""
+    def _save_evidence(self, batch: Batch, own: dict[str, float]) -> None:
+        """Saves every rank's batch and the weights that gave a non-finite loss, and stops the run. A collective.
+
+        Args:
+            own: the losses of this rank's rows.
+        """
         folder = self.run / f"nonfinite_step_{self.step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
                   if isinstance(value, paddle.Tensor)}  # fmt: skip
         save_file(arrays, folder / f"batch_rank{self.rank}.safetensors")
-        (folder / f"batch_rank{self.rank}.json").write_text(
-            json.dumps({"losses": losses, "names": batch["names"]}, ensure_ascii=False, indent=1), encoding="utf-8"
+        write_text(
+            folder / f"batch_rank{self.rank}.json",
+            json.dumps({"losses": own, "names": batch["names"]}, ensure_ascii=False, indent=1),
         )
         if self.rank == 0:
             save_file({name: value.numpy() for name, value in self.model.state_dict().items()},
                       folder / "model.safetensors")  # fmt: skip
+        # Nobody ends before all have saved: the launcher ends the others then.
+        everyone = collectives.all_gather_object(own)
+        wrong = [f"rank {rank}: {losses}" for rank, losses in enumerate(everyone)
+                 if not all(map(math.isfinite, losses.values()))]  # fmt: skip
         raise NonFiniteLoss(
-            f"the loss of step {self.step} is not finite ({losses}); batch and weights are in {folder}. "
+            f"the loss of step {self.step} is not finite ({'; '.join(wrong)}); batches and weights are in {folder}. "
             "Look at the sample names, then try a lower learning rate or float32"
         )
 
@@ -315,6 +324,22 @@ def _validation_sets(config: Config) -> dict[str, Benchmark]:
     return {
         language: scoring.select(open_benchmark(config.Data.val, language=language, text_id=config.Data.text_id))
         for language in config.Views.languages
+    }
+
+
+def _facts(
+    config: Config, stream: SampleStream, val: Mapping[str, Benchmark], checkpoints: Sequence[Path]
+) -> dict[str, Any]:
+    """What the ranks of a run must have in common."""
+    here = environment()
+    return {
+        **config.model_dump(),
+        "training data": dict(zip(stream.names, stream.position(0)["sources"], strict=True)),
+        "digest of the first samples": digest(stream),
+        "validation data": {language: [len(rows.images), len(rows.texts)] for language, rows in val.items()},
+        "newest checkpoint": checkpoints[-1].name if checkpoints else None,
+        "git revision": here["git"],
+        "versions": here["versions"],
     }
 
 

@@ -21,7 +21,7 @@ import paddle.distributed as dist
 from ernie_vil2.config import Config
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.parallel import gather_rows, gather_views
+from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.training.dropout import PlacedDropout
 from ernie_vil2.views import normalize_images
 
@@ -51,6 +51,7 @@ class DirectStep:
         self.parallel = parallel or model
         self.loss = loss
         self.dropout = PlacedDropout(model, config.Training.seed)
+        self.capacity = config.Training.global_batch // dist.get_world_size()
         self.image = config.Model.image
         self.precision = config.Training.precision
         self.scaler = scaler
@@ -98,8 +99,8 @@ class DirectStep:
     def _score(
         self, local: dict[str, paddle.Tensor], logit_scale: paddle.Tensor, ids: paddle.Tensor
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        gathered, offset = gather_views(local)
-        gathered_ids, _ = gather_rows(ids)
+        gathered_ids, counts = gather_ids(ids, self.capacity)
+        gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, logit_scale, ids, gathered_ids, offset)
 
     def _scaled(self, total: paddle.Tensor) -> paddle.Tensor:
