@@ -38,6 +38,7 @@ setup(
     install_requires=requirements(),
     extras_require={
         "gpu": [GPU_BUILD],
-        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18"],
+        "lmdb": ["lmdb>=1.4"],
+        "dev": ["lmdb>=1.4", "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18"],
     },
 )

@@ -1,15 +1,16 @@
-"""Where samples lie: tar shards (WebDataset layout) and the official TSV. docs/data.md shows each on disk."""
+"""Where samples lie, a kind of source a file; docs/data.md shows each on disk."""
 
 from __future__ import annotations
 
-import glob
-import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
+from ernie_vil2.data.sources.fetching import shows_progress
+from ernie_vil2.data.sources.kinds import open_shard, shards_at
+from ernie_vil2.data.sources.patterns import find
 from ernie_vil2.data.sources.source import HELD_SHARDS, Shard, Source, Sources
 from ernie_vil2.data.sources.tar import TarSource
 from ernie_vil2.data.sources.tsv import TsvSource
@@ -24,29 +25,19 @@ def open_sources(patterns: Iterable[str], text_id: str | None = None) -> Sources
 
     Every shard is scanned for its length, once: what the scan found is kept in the cache folder if it took long.
 
+    Args:
+        patterns: as `patterns.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists.
+        text_id: JSON field of a tar sample that names its text; None: the caption itself is its name.
+
     Raises:
         FileNotFoundError: a pattern names no file.
-        ValueError: a file is neither `.tar` nor `.tsv`, or it is unreadable or empty.
+        ValueError: a file is of no kind that is known, or it is unreadable or empty.
+        OSError: a file cannot be fetched.
     """
-    paths: list[str] = []
-    for pattern in patterns:
-        matches = sorted(glob.glob(pattern))
-        if not matches:
-            raise FileNotFoundError(f"no file matches {pattern}; check Data.train, Data.val or --data")
-        paths += matches
-    if not paths:
-        raise ValueError("no data given: set Data.train (and Data.val) to .tar or .tsv files")
+    places = [place for pattern in patterns for found in find(pattern) for place in shards_at(found)]
+    if not places:
+        raise ValueError("no data given: set Data.train (and Data.val) to tar shards or another source (docs/data.md)")
     with ThreadPoolExecutor(THREADS) as threads:
-        shards = threads.map(lambda path: _open(path, text_id), paths)
-        other_rank = os.environ.get("PADDLE_TRAINER_ID", "0") != "0"
-        return Sources(
-            list(tqdm(shards, "shards", len(paths), unit="shard", delay=2, file=sys.stdout, disable=other_rank))
-        )
-
-
-def _open(path: str, text_id: str | None) -> Shard:
-    if path.endswith(".tar"):
-        return TarSource(path, text_id)
-    if path.endswith(".tsv"):
-        return TsvSource(path)
-    raise ValueError(f"{path}: a source is a .tar shard or an official .tsv file")
+        shards = threads.map(lambda place: open_shard(place, text_id), places)
+        quiet = not shows_progress()
+        return Sources(list(tqdm(shards, "shards", len(places), unit="shard", delay=2, file=sys.stdout, disable=quiet)))

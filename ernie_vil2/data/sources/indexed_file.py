@@ -28,6 +28,7 @@ class IndexedFile(ABC):
     def __init__(self, place: str | Path | Location):
         self.location = as_location(place)
         self._file = ByteRanges(self.location)
+        self._identity = self.location.identity()
         self._index: Index | None = None
         self._size = self._rows(self.index)
         self.release()
@@ -39,9 +40,11 @@ class IndexedFile(ABC):
 
     @property
     def index(self) -> Index:
-        """What the scan found, loaded when it is needed."""
+        """What the scan found, loaded when it is needed; OSError if the file is another one by now."""
         if self._index is None:
-            self._index = cached_index(self.kind, self.location.identity(), self._scan)
+            if self.location.identity() != self._identity:
+                raise OSError(f"{self.name} has changed while in use")
+            self._index = cached_index(self.kind, self._identity, self._scan)
         return self._index
 
     def release(self) -> None:

@@ -22,7 +22,7 @@ class Lines(IndexedFile):
     kind = "lines"
 
     def _scan(self) -> Index:
-        with open(self.location.local(), "rb") as lines:
+        with self.location.open() as lines:
             bounds = np.fromiter(accumulate((len(line) for line in lines), initial=0), np.int64)
         if len(bounds) == 1:
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")

@@ -52,8 +52,8 @@ class TarSource(IndexedFile):
         super().__init__(place)
 
     def _scan(self) -> Index:
-        path, scan = self.location.local(), _Scan()
-        with open(path, "rb") as file:
+        scan = _Scan()
+        with self.location.open() as file:
             start = file.read(8)
             for magic, packer in COMPRESSED.items():
                 if start.startswith(magic):

@@ -6,13 +6,20 @@ Chinese-CLIP publishes MUGE and Flickr30k-CN as `{split}_imgs.tsv` and `{split}_
 
 from __future__ import annotations
 
-import binascii
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.rows import as_object, is_id, numbered_lines
+from ernie_vil2.data.rows import as_object, numbered_lines
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources.lines import Lines, decode_base64
+from ernie_vil2.data.sources.chinese_clip import (
+    IMAGES,
+    LONGEST_ID,
+    image_of_row,
+    parse_text,
+    text_keys,
+    texts_beside,
+)
+from ernie_vil2.data.sources.lines import Lines
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.readers.collector import (
     DIFFERENT_IMAGE,
@@ -24,17 +31,12 @@ from ernie_vil2.evaluation.readers.collector import (
 from ernie_vil2.evaluation.readers.images import ImageFolders
 from ernie_vil2.evaluation.readers.layout import Layout, in_order
 
-IMAGES = "_imgs.tsv"
-# The name of the text file and its keys: text id, text, image ids.
-TEXTS = {"_texts.jsonl": ("text_id", "text", "image_ids"), "_queries.jsonl": ("query_id", "query_text", "item_ids")}
-LONGEST_ID = 256  # bytes, in the image TSV
-
 
 def _find(folder: Path) -> dict[str, Path]:
     """A split whose first text names no image comes last: the answers of MUGE's test split are not published."""
     splits = {}
     for images in folder.glob(f"*{IMAGES}"):
-        if _texts_of(images):
+        if texts_beside(images):
             splits[images.name.removesuffix(IMAGES).removeprefix("MR_")] = images
     if not splits and (folder / "lmdb").is_dir():
         raise ValueError(
@@ -45,20 +47,11 @@ def _find(folder: Path) -> dict[str, Path]:
     return dict(sorted(splits.items(), key=lambda item: not _names_images(item[1])))
 
 
-def _texts_of(images: Path) -> Path | None:
-    stem = images.name.removesuffix(IMAGES)
-    return next((path for end in TEXTS if (path := images.with_name(stem + end)).is_file()), None)
-
-
-def _keys(texts: Path) -> tuple[str, str, str]:
-    return next(keys for end, keys in TEXTS.items() if texts.name.endswith(end))
-
-
 def _names_images(images: Path) -> bool:
-    texts = _texts_of(images)
+    texts = texts_beside(images)
     for name, line in numbered_lines(texts):
         try:
-            return bool(as_object(line, name).get(_keys(texts)[2]))
+            return bool(as_object(line, name).get(text_keys(texts)[2]))
         except BadSample:
             continue
     return False
@@ -66,11 +59,12 @@ def _names_images(images: Path) -> bool:
 
 def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Images and texts have their published ids. A text without image ids stays in the gallery and is no query."""
-    collector, texts = Collector(), _texts_of(images)
+    collector, texts = Collector(), texts_beside(images)
     _read_images(collector, Lines(images))
     for name, line in numbered_lines(texts):
         with collector.entry():
-            text, image_ids = _row(as_object(line, name), name, _keys(texts))
+            text_id, text, image_ids = parse_text(as_object(line, name), name, text_keys(texts))
+            text = BenchmarkText(text_id, text)
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
             if image_ids and not matched:
                 raise BadSample(UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")
@@ -97,27 +91,7 @@ def _read_images(collector: Collector, rows: Lines) -> None:
                 same = rows.columns(first[image_id]) == rows.columns(index)
                 raise BadSample(REPEATED_IMAGE if same else DIFFERENT_IMAGE, f"{rows.row_name(index)}, {image_id}")
             first[image_id] = index
-            collector.add_image(BenchmarkImage(image_id, partial(_image, rows, index)), index)
-
-
-def _image(rows: Lines, index: int) -> bytes:
-    columns = rows.columns(index)
-    if len(columns) != 2:
-        raise BadSample("malformed row", rows.row_name(index))
-    try:
-        return decode_base64(columns[1])
-    except binascii.Error as error:
-        raise BadSample("malformed base64", rows.row_name(index)) from error
-
-
-def _row(row: dict, name: str, keys: tuple[str, str, str]) -> tuple[BenchmarkText, list[str]]:
-    text_id, text, image_ids = (row.get(key) for key in keys)
-    image_ids = [] if image_ids is None else image_ids
-    if not is_id(text_id) or not isinstance(text, str) or not isinstance(image_ids, list):
-        raise BadSample("malformed row", name)
-    if not all(map(is_id, image_ids)):
-        raise BadSample("malformed row", name)
-    return BenchmarkText(str(text_id), text.strip()), list(dict.fromkeys(map(str, image_ids)))
+            collector.add_image(BenchmarkImage(image_id, partial(image_of_row, rows, index)), index)
 
 
 CHINESE_CLIP = Layout(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ernie_vil2.data.rows import check_text
+from ernie_vil2.data.image_files import check_inside, read_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.benchmark import BenchmarkImage
 
@@ -32,11 +32,8 @@ class ImageFolders:
         Raises:
             BadSample: the name leads out of the folders.
         """
-        check_text(name)
-        path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
-            raise BadSample("image outside its folder", name)
-        return BenchmarkImage(image_id, partial(_read, self._folders, name), fields or {})
+        check_inside(name)
+        return BenchmarkImage(image_id, partial(read_image, self._folders, name), fields or {})
 
     def require(self, images: Sequence[BenchmarkImage]) -> None:
         """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""
@@ -47,15 +44,6 @@ class ImageFolders:
             f"no image file was found, for example of {images[0].id}; looked in {places}; "
             "say in which folder the images are (images, --images)"
         )
-
-
-def _read(folders: Sequence[Path], name: str) -> bytes:
-    for folder in folders:
-        try:
-            return (folder / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    raise BadSample("missing image", name)
 
 
 def _is_readable(image: BenchmarkImage) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable
 from functools import partial
 from hashlib import blake2b
@@ -27,7 +26,7 @@ def read_sources(files: Iterable[Path], language: str = "", text_id: str | None 
         FileNotFoundError, ValueError: as `open_sources`; no sample could be used.
     """
     files = list(files)
-    source = open_sources((glob.escape(str(file)) for file in files), text_id)
+    source = open_sources(map(str, files), text_id)
     collector = Collector()
     for index in range(len(source)):
         with collector.entry():

@@ -40,8 +40,8 @@ def test_what_files_of_samples_have_not(tmp_path):
         open_benchmark([path, path], layout="coco-cn")
     with pytest.raises(ValueError, match="no path given"):
         open_benchmark([])
-    with pytest.raises(ValueError, match="x.txt: a source is"):
-        open_benchmark([path, write(tmp_path, {"x.txt": ""}) / "x.txt"])
+    with pytest.raises(ValueError, match="x.zip: no kind of source that is known"):
+        open_benchmark([path, write(tmp_path, {"x.zip": ""}) / "x.zip"])
 
 
 def test_a_data_set_that_is_there_twice_is_not_guessed(tmp_path):

@@ -1,0 +1,107 @@
+"""Chinese-CLIP's LMDB."""
+
+from __future__ import annotations
+
+import binascii
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2.data.rows import is_id
+from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.sources.chinese_clip import pair_sample
+from ernie_vil2.data.sources.lines import decode_base64
+
+
+class ChineseClipLmdb:
+    """The LMDB that Chinese-CLIP's `build_lmdb_dataset.py` makes of the same files: a folder with `pairs` and `imgs`.
+
+    Its pairs are pickles. They are read by an unpickler that knows texts, numbers and tuples and no name at all, so
+    that nothing in them can run.
+
+    Args:
+        folder: of one split, `lmdb/train` for example.
+        text_id: as in `ChineseClipSource`.
+
+    Raises:
+        ImportError: `lmdb` is not installed.
+        OSError: there is no such database, or it cannot be read.
+        ValueError: it does not say how many pairs it has.
+    """
+
+    def __init__(self, folder: str | Path, text_id: str | None = None):
+        self.name = str(folder)
+        self._text_id = text_id
+        self._open: dict[str, Any] = {}
+        self._owner = os.getpid()
+        count = self._get("pairs", b"num_samples")
+        if count is None or not count.isdigit():
+            raise ValueError(f"{folder}: pairs/ does not say its num_samples; was it built to the end?")
+        self._size = int(count)
+        self.release()
+
+    def _get(self, part: str, key: bytes) -> bytes | None:
+        if self._owner != os.getpid():  # LMDB's handles do not survive a fork
+            self._open, self._owner = {}, os.getpid()
+        lmdb = _lmdb(self.name)
+        try:
+            if part not in self._open:
+                path = os.path.join(self.name, part)
+                self._open[part] = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
+            with self._open[part].begin() as reading:
+                return reading.get(key)
+        except lmdb.Error as error:
+            raise OSError(f"{self.name}/{part}: not an LMDB that can be read ({error})") from error
+
+    def release(self) -> None:
+        """Closes the database; the next sample opens it again."""
+        for database in self._open.values():
+            database.close()
+        self._open = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Sample:
+        place = f"{self.name}, pair {index}"
+        pair = _plain_pickle(self._get("pairs", str(index).encode()), place)
+        if not isinstance(pair, tuple) or len(pair) != 3:
+            raise BadSample("malformed row", place)
+        image_id, text_id, text = pair
+        if not is_id(image_id) or not is_id(text_id) or not isinstance(text, str):
+            raise BadSample("malformed row", place)
+        encoded = self._get("imgs", str(image_id).encode())
+        if encoded is None:
+            raise BadSample("unmatched image id", f"{place}, {image_id}")
+        try:
+            image = decode_base64(encoded)
+        except binascii.Error as error:
+            raise BadSample("malformed base64", f"{place}, {image_id}") from error
+        return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
+
+    def __reduce__(self):
+        return ChineseClipLmdb, (self.name, self._text_id)
+
+
+class _NothingRuns(pickle.Unpickler):
+    """Reads texts, numbers and containers; whatever has to be looked up by name is refused."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
+
+
+def _plain_pickle(data: bytes | None, name: str) -> Any:
+    try:
+        return None if data is None else _NothingRuns(io.BytesIO(data)).load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise BadSample("malformed row", name) from error
+
+
+def _lmdb(folder: str):
+    try:
+        import lmdb
+    except ImportError as error:
+        raise ImportError(f"{folder}: an LMDB is read with the package lmdb; install ernie_vil2[lmdb]") from error
+    return lmdb

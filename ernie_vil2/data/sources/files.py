@@ -1,0 +1,77 @@
+"""Samples as files in a folder, such as img2dataset writes with `output_format=files`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
+from ernie_vil2.data.sources.members import IMAGE_SUFFIXES, assemble, split_name
+
+
+class FilesSource:
+    """Files of one folder that share their name up to the first dot: `000000001.jpg`, `.txt`, `.json`; by name.
+
+    What they hold is as in a tar shard. Names that begin with a dot are passed over.
+
+    Args:
+        folder: the folder itself; sub-folders are not looked into.
+        text_id: JSON field that names the text; None: the captions name it.
+
+    Raises:
+        ValueError: there is no file in it.
+    """
+
+    def __init__(self, folder: str | Path, text_id: str | None = None):
+        self.name = str(folder)
+        self._text_id = text_id
+        self._index: Index | None = None
+        self._size = len(self.index["name_ends"])
+        if not self._size:
+            raise ValueError(f"{folder}: no files in this folder")
+        self.release()
+
+    @property
+    def index(self) -> Index:
+        """Names and suffixes, each sample's as one text."""
+        if self._index is None:
+            samples: dict[str, list[str]] = {}
+            for entry in os.scandir(self.name):
+                if entry.is_file() and not entry.name.startswith("."):
+                    name, _ = split_name(entry.name)
+                    samples.setdefault(name, []).append(entry.name)
+            self._index = pack_names(["/".join(sorted(samples[name])) for name in sorted(samples)])
+        return self._index
+
+    def release(self) -> None:
+        """Gives the list of files back; the next sample reads the folder again."""
+        self._index = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Sample:
+        if len(self.index["name_ends"]) != self._size:
+            raise OSError(f"{self.name} has changed while in use")
+        files = unpack_name(self.index, index).split("/")
+        name, _ = split_name(files[0])
+        paths = {split_name(file)[1]: Path(self.name, file) for file in files}
+        return assemble(name, paths, partial(_read, paths), self._text_id)
+
+
+def _read(paths: dict[str, Path], suffix: str) -> bytes:
+    try:
+        return paths[suffix].read_bytes()
+    except FileNotFoundError as error:
+        raise BadSample("missing file", str(paths[suffix])) from error
+
+
+def holds_samples(folder: str | Path, look_at: int = 1000) -> bool:
+    """Whether an image stands beside a text of its name, among the first files of a folder."""
+    suffixes: dict[str, set[str]] = {}
+    for entry, _ in zip(os.scandir(folder), range(look_at), strict=False):
+        name, suffix = split_name(entry.name)
+        suffixes.setdefault(name, set()).add(suffix)
+    return any(found & IMAGE_SUFFIXES and found & {"txt", "json"} for found in suffixes.values())

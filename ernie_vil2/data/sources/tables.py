@@ -1,0 +1,200 @@
+"""Tables read row by row: JSON lines, CSV, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources.index import Index
+from ernie_vil2.data.sources.indexed_file import IndexedFile
+from ernie_vil2.data.sources.lines import Lines
+
+LIST_SEPARATOR = "|"  # in a CSV column of tags
+HELD_GROUPS = 4  # row groups of a Parquet file that are kept in memory
+
+
+class Table(Protocol):
+    """Rows by number, each a mapping from column to value."""
+
+    def __len__(self) -> int: ...
+
+    def row_name(self, index: int) -> str: ...
+
+    def row(self, index: int) -> dict[str, Any]: ...
+
+    def release(self) -> None: ...
+
+
+def open_table(path: str | Path) -> Table:
+    """The table in a `.jsonl`, `.csv` or `.parquet` file.
+
+    Raises:
+        ValueError: it is none of these, or it has no rows.
+    """
+    kind = TABLES.get(Path(path).suffix)
+    if kind is None:
+        raise ValueError(f"{path}: a table is a {', '.join(TABLES)} file")
+    return kind(path)
+
+
+class JsonTable(Lines):
+    """A JSON object a line; blank lines are passed over."""
+
+    kind = "json lines"
+
+    def _scan(self) -> Index:
+        bounds = super()._scan()["bounds"]
+        with self.location.open() as lines:
+            filled = np.fromiter((bool(line.strip()) for line in lines), bool)
+        if not filled.any():
+            raise ValueError(f"{self.name}: no rows in this file; is it whole?")
+        return {"bounds": bounds, "rows": np.flatnonzero(filled)}
+
+    def _rows(self, index: Index) -> int:
+        return len(index["rows"])
+
+    def row_name(self, index: int) -> str:
+        """File and line."""
+        return super().row_name(int(self.index["rows"][index]))
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The row's columns; BadSample if it is no JSON object."""
+        return as_object(self.line(int(self.index["rows"][index])), self.row_name(index))
+
+
+class CsvTable(IndexedFile):
+    """Rows below a line of column names; a quoted value may hold line ends. Empty values count as missing.
+
+    Columns whose name begins with `tags` hold lists, separated by `|`.
+    """
+
+    kind = "csv"
+
+    def _scan(self) -> Index:
+        with self.location.open() as file:
+            counted = _Counted(file)
+            rows = csv.reader(counted, strict=True)
+            ends, lines = [], []
+            try:
+                for row in rows:
+                    if row or not ends:
+                        ends.append((counted.row_start, counted.read))
+                        lines.append(rows.line_num)
+                    counted.row_start = counted.read
+            except csv.Error as error:
+                raise ValueError(f"{self.name}, after line {rows.line_num}: not a CSV file ({error})") from error
+        if len(ends) < 2:
+            raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
+        return {"bounds": np.array(ends, np.int64), "lines": np.array(lines, np.int64)}
+
+    def _rows(self, index: Index) -> int:
+        return len(index["bounds"]) - 1
+
+    def row_name(self, index: int) -> str:
+        """File and the line on which the row ends."""
+        return f"{self.name.rpartition('/')[2]}:{self.index['lines'][index + 1]}"
+
+    def _values(self, place: int, name: str) -> list[str]:
+        start, end = self.index["bounds"][place].tolist()
+        text = as_text(self._file.read(start, end - start).removeprefix(BYTE_ORDER_MARK), name)
+        return next(csv.reader(io.StringIO(text, newline="")), [])
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The row's columns; BadSample if it has more or fewer than there are names, or is not UTF-8."""
+        name = self.row_name(index)
+        columns, values = self._values(0, name), self._values(index + 1, name)
+        if len(columns) != len(values):
+            raise BadSample("malformed row", name)
+        return {
+            column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
+            for column, value in zip(columns, values, strict=True)
+            if value
+        }
+
+
+class _Counted:
+    """Lines of a file for `csv`, which takes one only when it needs it, so that a row's bytes are known."""
+
+    def __init__(self, lines: Iterable[bytes]):
+        self._lines = lines
+        self.read = self.row_start = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            if not self.read:
+                self.row_start = len(BYTE_ORDER_MARK) * line.startswith(BYTE_ORDER_MARK)
+            self.read += len(line)
+            # What is not UTF-8 is found in the row that has it.
+            yield line.removeprefix(BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
+
+
+class ParquetTable:
+    """Rows of a Parquet file, such as img2dataset and Hugging Face write; read by row groups.
+
+    Raises:
+        ValueError: it is no Parquet file, or it has no rows.
+    """
+
+    def __init__(self, path: str | Path):
+        self.name = str(path)
+        self._file, self._owner = None, os.getpid()
+        self._groups: dict[int, Any] = {}
+        metadata = self._opened().metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._ends = np.cumsum(sizes, dtype=np.int64)
+        if not sum(sizes):
+            raise ValueError(f"{path}: no rows in this file")
+        self.columns = tuple(self._opened().schema_arrow.names)
+        self.release()
+
+    def _opened(self):
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import ParquetFile
+
+        if self._file is None or self._owner != os.getpid():
+            try:
+                self._file, self._owner = ParquetFile(self.name), os.getpid()
+            except ArrowInvalid as error:
+                raise ValueError(f"{self.name}: not a Parquet file ({error}); is it whole?") from error
+        return self._file
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def row_name(self, index: int) -> str:
+        """File and row, from 0 on."""
+        return f"{self.name.rpartition('/')[2]}:{index}"
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The row's columns, without those that are null."""
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        if group not in self._groups:
+            if len(self._groups) >= HELD_GROUPS:
+                del self._groups[next(iter(self._groups))]
+            # Arrow's own threads do not survive a fork.
+            self._groups[group] = self._opened().read_row_group(group, use_threads=False)
+        table = self._groups[group]
+        start = int(self._ends[group]) - table.num_rows
+        (row,) = table.slice(index - start, 1).to_pylist()
+        return {column: value for column, value in row.items() if value is not None}
+
+    def release(self) -> None:
+        """Gives the open file and the rows in memory back."""
+        self._groups = {}
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __reduce__(self):
+        return ParquetTable, (self.name,)
+
+
+TABLES = {".jsonl": JsonTable, ".csv": CsvTable, ".parquet": ParquetTable}

@@ -1,0 +1,159 @@
+import csv
+import io
+import json
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.sources.table import TableSource
+from ernie_vil2.data.sources.tables import HELD_GROUPS, CsvTable, JsonTable, ParquetTable
+
+ROWS = [
+    {"image": "a.jpg", "caption_zh": "猫,\n坐", "tags_en": ["cat", "sofa"], "licence": "x"},
+    {"image": "d/b.jpg", "caption_zh": '狗 "二"', "tags_en": ["dog"], "licence": "y"},
+]
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8-sig")
+    elif path.suffix == ".csv":
+        with open(path, "w", newline="", encoding="utf-8-sig") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows({**row, "tags_en": "|".join(row["tags_en"])} for row in rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "images" / "d").mkdir(parents=True)
+    (tmp_path / "a.jpg").write_bytes(b"A")
+    (tmp_path / "images" / "d" / "b.jpg").write_bytes(b"B")
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_images_lie_beside_the_table(images, suffix):
+    path = write(images / f"train{suffix}", ROWS)
+    for source in (
+        open_sources([str(path)]),
+        open_sources([str(images)]),
+        pickle.loads(pickle.dumps(TableSource(path))),
+    ):
+        first, second = source[0], source[1]
+        assert len(source) == 2 and (first.image, second.image) == (b"A", b"B")
+        assert first.image_name == "a.jpg" and first.caption("zh") == "猫,\n坐" and second.caption("zh") == '狗 "二"'
+        assert first.tag_list("en") == ("cat", "sofa") and second.tag_list("en") == ("dog",)
+        assert second.fields["licence"] == "y"
+
+
+def test_columns_that_name_image_and_text(images):
+    rows = [{"file_name": "a.jpg", "image_id": 7, "text_id": 9, "text": "x"}]
+    path = write(images / "t.jsonl", rows)
+    assert (TableSource(path)[0].image_name, TableSource(path)[0].text_name) == ("7", "x")
+    assert TableSource(path, "text_id")[0].text_name == "9"
+
+
+@pytest.mark.parametrize("image", [b"bytes", {"bytes": b"bytes", "path": "a.jpg"}])
+def test_parquet_may_hold_the_images(tmp_path, image):
+    key = "jpg" if isinstance(image, bytes) else "image"
+    path = write(tmp_path / "0.parquet", [{key: image, "caption": "x", "key": "000"}])
+    sample = open_sources([str(tmp_path)])[0]
+    assert sample.image == b"bytes" and sample.image_name == ("000" if key == "jpg" else "a.jpg") and path.exists()
+
+
+def test_rows_of_many_groups_are_found_and_few_are_held(tmp_path):
+    rows = [{"jpg": b"%d" % number, "caption": str(number), "key": str(number)} for number in range(23)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=3)
+    table = ParquetTable(tmp_path / "a.parquet")
+    for row in [*range(23), 0, 22, 5]:
+        assert table.row(row) == rows[row]
+        assert len(table._groups) <= HELD_GROUPS
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ({"image": "../a.jpg", "text": "x"}, "image outside its folder"),
+        ({"image": "/etc/passwd", "text": "x"}, "image outside its folder"),
+        ({"image": "none.jpg", "text": "x"}, "missing image"),
+        ({"image": 3, "text": "x"}, "malformed row"),
+        ({"image": "a.jpg", "text": 3}, "malformed caption"),
+        ({"image": "a.jpg", "image_id": [], "text": "x"}, "malformed row"),
+        ({"image": "a.jpg", "tags": "x"}, "malformed tags"),
+        ({"image": "a.jpg", "text": "\ud800"}, "not Unicode text"),
+        ({"image": "a.jpg"}, "no caption"),
+        ({"text": "x"}, "no image"),
+        ([], "malformed JSON"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_told_by_reason(images, row, reason):
+    (images / "t.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadSample) as caught:
+        TableSource(images / "t.jsonl")[0]
+    assert caught.value.reason == reason
+
+
+def test_csv_rows_that_cannot_be_used_are_told_by_line(images):
+    (images / "t.csv").write_bytes(b"image,text\na.jpg,x\na.jpg\na.jpg,x,y\n\na.jpg,\xff\na.jpg,z\n")
+    source, said = TableSource(images / "t.csv"), []
+    for row in range(len(source)):
+        try:
+            said.append(source[row].caption(""))
+        except BadSample as bad:
+            said.append((bad.reason, bad.name))
+    assert said == ["x", ("malformed row", "t.csv:3"), ("malformed row", "t.csv:4"), ("not UTF-8", "t.csv:6"), "z"]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
+@pytest.mark.parametrize("content", [b"", b"\n", b'a,b\n"', b"PAR1"])
+def test_a_file_that_is_no_table_is_named(tmp_path, name, content):
+    if name == "t.jsonl" and content.strip():
+        pytest.skip("a line that is no JSON is a bad row, not a bad file")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        TableSource(tmp_path / name)
+
+
+# csv.writer does not quote a carriage return, though csv.reader then takes it for the end of the row.
+value = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
+table = st.lists(st.tuples(value, value), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(table, st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end).writerows([("text", "b"), *rows])
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    path.write_bytes(text.getvalue().encode("utf-8-sig" if mark else "utf-8"))
+    read = CsvTable(path)
+    expected = [{key: cell for key, cell in zip(("text", "b"), row, strict=True) if cell} for row in rows]
+    assert [read.row(row) for row in range(len(read))] == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_whatever_lies_in_a_table_is_rows_bad_rows_or_an_error_with_a_name(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("table")
+    for kind, name in ((JsonTable, "a.jsonl"), (CsvTable, "a.csv")):
+        (folder / name).write_bytes(content)
+        try:
+            read = kind(folder / name)
+        except ValueError as error:
+            assert name in str(error)
+            continue
+        for row in range(len(read)):
+            try:
+                read.row(row)
+            except BadSample as bad:
+                assert bad.name.startswith(name)
