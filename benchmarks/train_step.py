@@ -23,8 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = [
-    "Model.image={name: ViT, image_size: 64, patch_size: 8, width: 256, depth: 4, heads: 4}",
-    "Model.text={name: ernie, width: 256, depth: 4, heads: 4, max_positions: 48}",
+    "Model.image={name: ViT, image_size: 48, patch_size: 8, width: 192, depth: 4, heads: 3}",
+    "Model.text={name: ernie, width: 192, depth: 4, heads: 3, max_positions: 48}",
 ]
 VOCABULARY, LENGTH = 40_000, 32
 ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--torch-python", metavar="PATH", help="interpreter with torch, for the comparison with it")
     parser.add_argument("--switches", action="store_true", help="also without each switch in turn")
     parser.add_argument("--batch", type=int, default=128, help="pairs in a step")
-    parser.add_argument("--rounds", type=int, default=7, help="timed steps of each arm, after one that is not")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each arm, after one that is not")
     parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -49,38 +49,37 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         this = [sys.executable, __file__, "--batch", str(args.batch), "--worker", folder]
         theirs = [args.torch_python, str(Path(__file__).with_name("train_step_torch.py")), folder]
-        arms = {
-            "this package": (this, {}),
-            "Paddle as installed": (this, {"ERNIE_VIL2_RUNTIME": "0"}),
-        }
+        arms = {"this package": (this, {}), "Paddle as installed": (this, {"ERNIE_VIL2_RUNTIME": "0"})}
         if args.torch_python:
             arms["PyTorch eager"] = (theirs, {})
-            arms["PyTorch eager, malloc set"] = (theirs, MALLOC)
-        seconds = in_turn(arms, args.rounds)
-        show(seconds, "PyTorch eager" if args.torch_python else "Paddle as installed")
+        show(in_turn(arms, args.rounds, shown=True), list(arms)[-1])
+        others = {}
+        if args.torch_python:
+            others["PyTorch eager, malloc set"] = (theirs, MALLOC)
         if args.switches:
-            off = {f"without {name}": (this, {"ERNIE_VIL2_RUNTIME": f"-{name}"}) for name in SWITCHES_SHOWN}
-            for name, arm in off.items():
-                show(in_turn({"this package": arms["this package"], name: arm}, args.rounds), "this package")
+            others |= {f"without {name}": (this, {"ERNIE_VIL2_RUNTIME": f"-{name}"}) for name in SWITCHES_SHOWN}
+        for name, arm in others.items():  # two at a time: each holds a gigabyte or two
+            show(in_turn({"this package": (this, {}), name: arm}, args.rounds), "this package")
     return 0
 
 
-def in_turn(arms, rounds) -> dict[str, list[float]]:
+def in_turn(arms, rounds, shown=False) -> dict[str, list[float]]:
     """CPU seconds of `rounds` steps of each arm, name -> (command, environment), one step of each after the other."""
     seconds = {name: [] for name in arms}
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, (command, variables) in arms.items():  # the first leaves weights and batch for those that follow
             workers[name] = stack.enter_context(Worker(command, variables))
-            print(f"{name}: {workers[name].about}", flush=True)
+            if shown:
+                print(f"{name}: {workers[name].about}", flush=True)
         losses = [worker.loss for worker in workers.values()]
         if max(losses) - min(losses) > 1e-4:
             raise SystemExit(f"error: the arms do not agree on the loss of one batch: {losses}")
-        for round in range(rounds + 1):
+        for worker in workers.values():
+            worker.step()
+        for _ in range(rounds):
             for name, worker in workers.items():
-                taken = worker.step()
-                if round:
-                    seconds[name].append(taken)
+                seconds[name].append(worker.step())
     return seconds
 
 
@@ -142,7 +141,7 @@ def serve(about, step) -> None:
 
 
 def paddle_step(folder: Path, batch: int):
-    """The step of this package, as `tools/train.py` takes it on one process."""
+    """The step as `tools/train.py` takes it on one process; with all switches off, as Paddle alone takes it."""
     import numpy as np
     import paddle
 
@@ -151,6 +150,7 @@ def paddle_step(folder: Path, batch: int):
     from ernie_vil2.losses import MultiViewLoss
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.training.optimizer import build_optimizer
+    from ernie_vil2.training.step import DirectStep
 
     config = load_config(None, OVERRIDES)
     runtime.set_device("cpu")
@@ -165,33 +165,40 @@ def paddle_step(folder: Path, batch: int):
     ids = random.integers(4, VOCABULARY, (batch, LENGTH))
     ids[:, 0] = 1
     ids[np.arange(LENGTH) >= random.integers(LENGTH // 4, LENGTH + 1, (batch, 1))] = 0
-    views = {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}
     if not (folder / "config.json").exists():
         np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
         np.savez(folder / "batch.npz", images=images, ids=ids)
         (folder / "config.json").write_text(json.dumps(config.model_dump()))
-    views = {name: paddle.to_tensor(value) for name, value in views.items()}
-    names = paddle.arange(batch).unsqueeze(1).tile([1, 2])  # every image and every text has an id of its own
+    arrays = {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}
+    views = {name: paddle.to_tensor(array) for name, array in arrays.items()}
+    places = np.arange(batch)
+    names = paddle.to_tensor(np.stack([places, places], axis=1))  # of images and texts: no two are the same
 
     def score():
         embeddings, logit_scale = model(views)
         return loss(embeddings, embeddings, logit_scale, names, names)[0]
 
-    def step():
+    def plain_step():
+        score().backward()
+        optimizer.step()
+        optimizer.clear_grad()
+
+    def own_step():
         with runtime.flushed_denormals():
-            total = score()
-            total.backward()
+            step.forward(views, names, places, 0)
+            step.backward()
             optimizer.step()
             optimizer.clear_grad()
-            model.clamp_temperature(config.Loss.max_logit_scale)
-            float(total)
 
     model.eval()
     with paddle.no_grad():
         value = float(score())
     model.train()
+    step = DirectStep(model, loss, config)
     parameters = sum(parameter.size for parameter in model.parameters())
-    return {"parameters": parameters, "loss": value, "note": runtime.summary()}, step
+    plain = not any(map(runtime.enabled, runtime.SWITCHES))
+    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else runtime.summary()}
+    return about, plain_step if plain else own_step
 
 
 if __name__ == "__main__":

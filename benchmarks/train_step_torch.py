@@ -174,12 +174,10 @@ def main(folder: Path) -> None:
         return multi_view_loss(model(batch["images"], batch["ids"]), model.log_logit_scale.exp())
 
     def step():
-        total = score()
-        total.backward()
+        score().backward()
         nn.utils.clip_grad_norm_(model.parameters(), options["clip_norm"])
         optimizer.step()
         optimizer.zero_grad()
-        total.item()
 
     model.eval()
     with torch.no_grad():

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from ernie_vil2.runtime import SWITCHES
 from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import as_arguments, run, start
 
@@ -23,6 +24,9 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     folder = tmp_path / "run"
     for name in ("config.yaml", "environment.json", "log.jsonl", "visualdl", "bad_samples.json"):
         assert (folder / name).exists(), name
+    switches = json.loads((folder / "environment.json").read_text())["runtime"]
+    assert list(switches) == list(SWITCHES)
+    assert "CPU switches: mkl: " in trained.stdout and switches["layers"] in trained.stdout
 
     evaluated = run("tools/eval_retrieval.py", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
                     "--pixel-baseline", shapes["train"])  # fmt: skip
