@@ -39,7 +39,7 @@ def rank_environments(ranks: int) -> list[dict[str, str]]:
     ]
 
 
-def run_ranks(command: Sequence[str], ranks: int, grace: float = 30.0) -> int:
+def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     """Runs a command once for each rank and waits for all.
 
     A rank that fails ends the others: they are asked with SIGTERM, and killed after `grace` seconds. Then its number,

@@ -58,12 +58,12 @@ def meet() -> None:
     a checkpoint or scored a validation set for all. Other backends wait by themselves.
 
     Raises:
-        LostRank: not all came within `PATIENCE`.
+        LostRank: not all came within `PATIENCE`, or rank 0 has ended.
     """
     ranks = dist.get_world_size()
     if ranks == 1 or dist.get_backend() != "GLOO":
         return
-    store = core.create_or_get_global_tcp_store()
+    store = _Store(core.create_or_get_global_tcp_store())
     come = store.add("meet", 1)
     # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
     needed = -(-come // ranks) * ranks
@@ -100,49 +100,76 @@ def watched_ranks() -> Iterator[None]:
         # What gloo calls a time-out can also be a connection that the other side has closed.
         if "gloo/transport" not in str(error):
             raise
-        peer = re.search(r"pair_rank = (\d+)", str(error))
         raise LostRank(
-            f"rank {peer[1] if peer else '?'} has died, or did not answer rank {dist.get_rank()} for 30 seconds; "
-            "look into its log"
+            f"{_peer(str(error))} has died, or did not answer rank {dist.get_rank()} for 30 seconds; look into its log"
         ) from error
     finally:
         watch.stop()
 
 
-class _Watch(threading.Thread):
-    """Counts up this rank's pulse in the store that all ranks share; rank 0 looks at those of all others.
+def _peer(message: str) -> str:
+    """The rank that gloo complains of; it does not always say which."""
+    named = re.search(r"pair_rank = (\d+)", message)
+    if named:
+        return f"rank {named[1]}"
+    return f"rank {1 - dist.get_rank()}" if dist.get_world_size() == 2 else "another rank"
 
-    The store lives in rank 0's process: the other ranks notice rank 0's end by losing the connection.
+
+class _Store:
+    """Counters that all ranks share; they live in rank 0's process."""
+
+    def __init__(self, store: core.TCPStore):
+        self._store = store
+
+    def add(self, key: str, amount: int) -> int:
+        # Signals wait meanwhile: the store takes an interrupted read for the end of its connection.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            return self._store.add(key, amount)
+        except ValueError as error:
+            raise LostRank("rank 0 has ended, to which all ranks are connected; look into its log") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class _Watch(threading.Thread):
+    """Counts up this rank's pulse in the store; rank 0 looks at those of all others.
+
+    That rank 0 has ended the others notice by losing the connection.
     """
 
     def __init__(self, rank: int, ranks: int):
         super().__init__(daemon=True)
         self._rank, self._ranks = rank, ranks
         self._stopped = threading.Event()
-        host, port = _store_address()
         # A connection of its own: one is not for two threads. And a world of its own, as it has nobody to wait for.
-        self._store = core.TCPStore(host, port, False, 1)
+        self._store = _Store(core.TCPStore(*_store_address(), False, 1))
         self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
 
     def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
         while not self._stopped.wait(BEAT):
             try:
                 self._store.add(f"pulse/{self._rank}", 1)
                 lost = self._missing() if self._rank == 0 else self._store.add("lost", 0)
-            except ValueError:  # the connection is gone
-                if not self._stopped.is_set():
-                    self._end(0, "it has ended")
-                return
-            if lost:
-                self._end(lost, f"no sign of life for {BEAT * MISSED:.0f} seconds")
+            except LostRank as error:
+                self._end(str(error))
+            else:
+                if lost:
+                    self._end(
+                        f"rank {lost} has given no sign of life for {BEAT * MISSED:.0f} seconds; look into its log"
+                    )
 
     def done(self) -> None:
-        """Tells the others that this rank may end now. Rank 0, who has the store, waits for them."""
+        """Tells the others that this rank may end now. Rank 0, who has the store, waits for them a while."""
         self.stop()
         self.join()
         self._store.add(f"pulse/{self._rank}", _DONE)
-        while self._rank == 0 and any(count < _DONE for count, _ in self._pulses.values()) and not self._missing():
-            time.sleep(BEAT / 40)
+        until = time.monotonic() + BEAT * MISSED
+        while self._rank == 0 and time.monotonic() < until:
+            if all(self._store.add(f"pulse/{rank}", 0) >= _DONE for rank in self._pulses):
+                return
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -159,13 +186,11 @@ class _Watch(threading.Thread):
                 return rank
         return 0
 
-    def _end(self, lost: int, why: str) -> None:
-        print(
-            f"error: rank {lost} of {self._ranks} is lost ({why}); rank {self._rank} ends too. Look into the log of "
-            f"rank {lost}, then go on from the newest checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _end(self, why: str) -> None:
+        if self._stopped.is_set():
+            return
+        print(f"error: {why}, then go on with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
+        sys.stderr.flush()
         sys.stdout.flush()
         os._exit(1)  # the main thread may stand in a collective that never ends
 

@@ -1,0 +1,41 @@
+"""One rank of a run in which rank 1 is another than the others: `failing_rank.py FAULT [OVERRIDE ...]`."""
+
+import sys
+import time
+
+import paddle
+import paddle.distributed as dist
+
+from ernie_vil2.config import load_config
+from ernie_vil2.training.engine import Trainer
+
+
+def main():
+    fault, *overrides = sys.argv[1:]
+    trainer = Trainer(load_config(None, overrides))
+    loss = trainer.objective.loss
+
+    def only_here(*arguments):
+        total, pairs = loss(*arguments)
+        if dist.get_rank() == 1 and trainer.step == 1:
+            total = total * float("nan")
+        return total, pairs
+
+    only_here.views = loss.views
+    if fault == "nan":
+        trainer.objective.loss = only_here
+    if fault == "late" and dist.get_rank() == 1:
+        save = trainer._save
+
+        def slow_save():
+            save()
+            time.sleep(40)  # as a large checkpoint on a slow disk would take rank 0
+
+        trainer._save = slow_save
+    finished = trainer.fit()
+    print(f"rank {dist.get_rank()} finished: {finished}", flush=True)
+
+
+if __name__ == "__main__":
+    paddle.set_device("cpu")
+    main()

@@ -1,0 +1,130 @@
+"""Two ranks of which one fails: both end, soon, and it is said which one and why."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2.launch import run_ranks
+from tests.training.conftest import ROOT, as_arguments, start
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
+MINUTE = 60
+
+
+def rank_process(launcher, rank):
+    """The process of a rank by its launcher's, once it is there."""
+    deadline = time.monotonic() + MINUTE
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+            if f"PADDLE_TRAINER_ID={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return int(child)
+        time.sleep(0.1)
+    raise AssertionError(f"no rank {rank} under process {launcher}")
+
+
+def wait_for_steps(process, folder, steps):
+    deadline = time.monotonic() + 2 * MINUTE
+    while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < steps:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
+
+
+def ends(process):
+    """Output, errors, and that the process ended within a minute from now."""
+    since = time.monotonic()
+    output, error = process.communicate(timeout=2 * MINUTE)
+    print(f"ended after {time.monotonic() - since:.1f} s with code {process.returncode}", error, sep="\n")
+    assert time.monotonic() - since < MINUTE
+    return output, error
+
+
+def run_two(monkeypatch, fault, overrides):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    worker = Path(__file__).with_name("failing_rank.py")
+    return run_ranks([sys.executable, str(worker), fault, *overrides], 2)
+
+
+def test_a_killed_rank_ends_the_other_and_is_named(overrides, tmp_path):
+    arguments = as_arguments([*overrides, "Training.steps=100000"])
+    with start("tools/train.py", "--processes", 2, *arguments) as process:
+        wait_for_steps(process, tmp_path / "run", 2)
+        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
+        _, error = ends(process)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert "rank 1 of 2 ended with code -9 (SIGKILL)" in error and "rank 0 of 2 ended" not in error
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_rank_stops_both_and_leaves_both_batches(
+    overrides, tmp_path, monkeypatch, capfd
+):
+    assert run_two(monkeypatch, "nan", overrides) == 1
+    error = capfd.readouterr().err
+    assert "the loss of step 1 is not finite (rank 1: {'loss': nan, " in error and "rank 0: {" not in error
+    folder = tmp_path / "run" / "nonfinite_step_00000001"
+    batches = [load_file(folder / f"batch_rank{rank}.safetensors") for rank in range(2)]
+    assert [batch["ids"].shape for batch in batches] == [(8, 2), (8, 2)]
+    assert not np.array_equal(batches[0]["image_1"], batches[1]["image_1"])
+    assert all(np.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+
+
+def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path, monkeypatch, capfd):
+    other = "import os, sys; sys.argv += ['-o', 'Optimizer.beta1=0.5'] * (os.environ['PADDLE_TRAINER_ID'] == '1')"
+    tool = f"{other}; import runpy; runpy.run_path('tools/train.py', run_name='__main__')"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    assert run_ranks([sys.executable, "-c", tool, *as_arguments(overrides)], 2) == 2
+    error = capfd.readouterr().err
+    line = "  Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
+    assert error.count(line) >= 2  # each rank said so
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_rank_killed_under_paddles_launcher_is_in_its_log(overrides, tmp_path):
+    launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    with start("tools/train.py", *as_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:
+        wait_for_steps(process, tmp_path / "run", 2)
+        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
+        output, error = ends(process)
+    assert process.returncode != 0
+    log = (tmp_path / "log" / "workerlog.0").read_text()
+    assert "rank 1 has died, or did not answer rank 0" in log, log
+    assert "Container rank 1 status failed" in output + error
+
+
+@pytest.mark.slow
+def test_when_paddles_launcher_is_killed_its_ranks_end(overrides, tmp_path):
+    launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    with start("tools/train.py", *as_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:
+        wait_for_steps(process, tmp_path / "run", 2)
+        ranks = [rank_process(process.pid, rank) for rank in range(2)]
+        process.kill()
+        deadline = time.monotonic() + MINUTE
+        while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_ends_all(overrides, tmp_path):
+    arguments = as_arguments([*overrides, "Training.steps=100000"])
+    with start("tools/train.py", "--processes", 2, *arguments) as process:
+        wait_for_steps(process, tmp_path / "run", 2)
+        os.kill(rank_process(process.pid, 1), signal.SIGSTOP)
+        _, error = ends(process)
+    assert process.returncode != 0
+    assert "rank 1 has died, or did not answer rank 0" in error or "rank 1 has given no sign of life" in error
+
+
+@pytest.mark.slow
+def test_ranks_wait_for_one_that_is_late(overrides, monkeypatch, capfd):
+    """Longer than the 30 seconds after which gloo alone gives a rank up."""
+    assert run_two(monkeypatch, "late", [*overrides, "Training.steps=4", "Training.checkpoint_every=2"]) == 0
+    assert "rank 0 finished: True" in capfd.readouterr().out
