@@ -10,7 +10,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.mixture import Mixture
 from ernie_vil2.data.order import SampleOrder
 from ernie_vil2.data.samples import Sample, content_id
-from ernie_vil2.data.sources import Sources, open_sources
+from ernie_vil2.data.sources import HELD_SHARDS, Sources, open_sources
 
 
 class SampleStream:
@@ -43,7 +43,7 @@ class SampleStream:
             open_sources(source.data, text_id) for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
         self._orders = [
-            SampleOrder(source.shard_sizes, seed, number, data.shuffle_buffer)
+            SampleOrder(source.shard_sizes, seed, number, min(data.shuffle_buffer, _held_samples(source)))
             for number, source in enumerate(self._sources)
         ]
         weights = [source.weight or order.samples for source, order in zip(data.sources, self._orders, strict=True)]
@@ -92,6 +92,11 @@ class SampleStream:
                     f"the data {then['name']} has changed since the checkpoint: {_say(then)} then, {_say(now)} now. "
                     "Put the files back as they were, or start a new run with another -o Training.output=..."
                 )
+
+
+def _held_samples(sources: Sources) -> int:
+    """Samples of as many shards as a process holds, less the two that a window of them may touch beyond."""
+    return max(1, len(sources) * (HELD_SHARDS - 2) // len(sources.shards))
 
 
 def _content(sources: Sources) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Trainer:
         self._stop = False
 
     def _resume(self, checkpoint: Path) -> None:
-        changed = _differences(load_config(checkpoint / "config.yaml").model_dump(), self.config.model_dump())
+        changed = _differences(_settings(load_config(checkpoint / "config.yaml")), _settings(self.config))
         if changed:
             raise ConfigError(
                 f"{checkpoint} was trained with other values of {', '.join(changed)}; "
@@ -348,6 +348,13 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value.item() if isinstance(value, np.ndarray | paddle.Tensor) else value for key, value in state.items()
     }
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The configuration as a tree, without where the training data lies: what it is must not change."""
+    tree = config.model_dump()
+    tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in config.Data.sources]
+    return tree
 
 
 def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:

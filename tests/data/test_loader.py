@@ -1,11 +1,14 @@
 import itertools
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import training_batches
+from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from tests.conftest import draw, png, write_tsv
@@ -106,7 +109,8 @@ def test_ranks_share_the_global_batch(shapes, tokenizer):
     whole = take(shapes, tokenizer, 3)
     parts = [take(shapes, tokenizer, 3, rank=rank, ranks=4) for rank in range(4)]
     for step in range(3):
-        for key in ("image_1", "ids"):
+        assert whole[step]["places"].tolist() == list(range(16))
+        for key in ("image_1", "ids", "places"):
             assert np.array_equal(whole[step][key], np.concatenate([part[step][key] for part in parts]))
 
 
@@ -131,6 +135,15 @@ def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     assert sorted(batch["names"]) == ["a", "d"] and batch["rows"] == 4
     assert sorted(batch["bad"]) == [["broken image", "c"], ["empty caption", "b"]]
     assert batch["image_1"].shape[0] == batch["text"].shape[0] == 2
+    order = [sample_name(settings, place) for place in range(4)]
+    assert [order[place] for place in batch["places"].tolist()] == batch["names"]
+
+
+def sample_name(settings, place):
+    try:
+        return SampleStream(settings)[place][1].image_name
+    except BadSample as bad:
+        return bad.name
 
 
 def test_a_batch_of_bad_samples_alone_has_no_views(tmp_path, tokenizer):
@@ -138,3 +151,34 @@ def test_a_batch_of_bad_samples_alone_has_no_views(tmp_path, tokenizer):
     settings = config("Training.global_batch=2", f"Data.train=[{path}]")
     batch = next(training_batches(SampleStream(settings), settings, tokenizer, VIEWS))
     assert batch["names"] == [] and len(batch["bad"]) == 2 and "image_1" not in batch
+
+
+def resident_mebibytes():
+    """Memory of this process and of its children, shared pages counted once."""
+    me = Path("/proc/self")
+    pids = [task.read_text().split() for task in me.glob("task/*/children")]
+    rollups = [me / "smaps_rollup", *(Path(f"/proc/{pid}/smaps_rollup") for pid in itertools.chain(*pids))]
+    sizes = [int(re.search(r"^Pss: +(\d+) kB", rollup.read_text(), re.M)[1]) for rollup in rollups]
+    assert len(sizes) == 3, "this process and two workers"
+    return sum(sizes) / 1024
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_an_epoch_of_100_000_samples(tmp_path, tokenizer):
+    """In 400 shards, more than a process holds open."""
+    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    for shard in range(400):
+        rows = [(f"text {number}", str(number), image) for number in range(250 * shard, 250 * shard + 250)]
+        write_tsv(tmp_path / f"{shard:03}.tsv", rows)
+    settings = config(f"Data.train=['{tmp_path}/*.tsv']", "Data.workers=2", "Training.global_batch=100")
+    seen, memory = np.ones(100_000, bool), {}  # written, so that its memory is there from the start
+    seen[:] = False
+    batches = training_batches(SampleStream(settings), settings, tokenizer, VIEWS)
+    for number, batch in enumerate(itertools.islice(batches, 1000), 1):
+        seen[[int(name) for name in batch["names"]]] = True
+        if number % 100 == 0:
+            memory[100 * number] = round(resident_mebibytes(), 1)
+    batches.close()
+    print("samples and MiB:", memory)
+    assert seen.all()
+    assert memory[100_000] < memory[20_000] + 5

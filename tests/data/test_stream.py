@@ -6,6 +6,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import HELD_SHARDS
 from ernie_vil2.data.stream import SampleStream
 from tests.conftest import write_tsv
 
@@ -133,3 +134,13 @@ def test_changed_data_is_named(two, tmp_path, change):
 def test_no_data_is_an_error():
     with pytest.raises(ValueError, match="set Data.train"):
         stream("[]")
+
+
+def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
+    for number in range(300):
+        shard(tmp_path / f"{number:03}.tsv", [2 * number, 2 * number + 1])
+    names = np.array([int(name) // 2 for _, name in drawn(stream(f"['{tmp_path}/*.tsv']"), range(600))])
+    first = np.array([np.flatnonzero(names == number)[0] for number in range(300)])
+    last = np.array([np.flatnonzero(names == number)[-1] for number in range(300)])
+    in_use = [((first <= place) & (last >= place)).sum() for place in range(600)]
+    assert 40 < max(in_use) <= HELD_SHARDS

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,20 @@ def weights(trainer):
     return load_file(list_checkpoints(trainer.run)[-1] / "model.safetensors")
 
 
+def crash_after(trainer, steps):
+    """Trains so many steps and ends as a crash does: with no checkpoint but those on the way."""
+    original = trainer._train_step
+
+    def step(batch, rate):
+        if trainer.step == steps:
+            raise KeyboardInterrupt
+        return original(batch, rate)
+
+    trainer._train_step = step
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+
+
 def test_losses_are_the_golden_ones(config):
     """A change that moves these numbers must be meant; then write the new ones: see the message."""
     trainer = Trainer(config())
@@ -53,16 +68,7 @@ def test_a_resumed_run_ends_where_the_whole_one_ends(config, tmp_path, dropout):
     assert whole.fit()
 
     first = Trainer(config(dropped, "Training.checkpoint_every=5"))
-    original = first._train_step
-
-    def stop_after_five(batch, rate):
-        if first.step == 5:
-            raise KeyboardInterrupt  # as a crash: no checkpoint but that of step 5
-        return original(batch, rate)
-
-    first._train_step = stop_after_five
-    with pytest.raises(KeyboardInterrupt):
-        first.fit()
+    crash_after(first, 5)
     paddle.seed(999)  # the state of the process must not matter
     second = Trainer(config(dropped, "Training.checkpoint_every=5"), resume=True)
     assert second.step == 5 and second.fit()
@@ -122,6 +128,15 @@ def test_only_the_newest_checkpoints_are_kept(config):
     trainer.fit()
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000006", "step_00000008"]
     assert not list(trainer.run.rglob("*.partial"))
+
+
+def test_a_run_goes_on_with_its_data_in_another_folder(config, shapes, tmp_path):
+    whole = Trainer(config(f"Training.output={tmp_path / 'whole'}"))
+    whole.fit()
+    crash_after(Trainer(config("Training.checkpoint_every=5")), 5)
+    copy = shutil.copy(shapes["train"], tmp_path)
+    second = Trainer(config("Training.checkpoint_every=5", f"Data.train=[{{data: [{copy}]}}]"), resume=True)
+    assert second.fit() and losses(second) == losses(whole)
 
 
 def test_a_run_does_not_go_on_with_other_data(config, tmp_path):
