@@ -47,7 +47,7 @@ def tiled_info_nce(
     Raises:
         ValueError: unknown `duplicates`, missing ids, a row without its own column, or a scale beyond 600.
     """
-    return _losses(rows, columns, logit_scale, _Grid(offset, row_ids, column_ids, duplicates, tile))[0]
+    return _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile)[0]
 
 
 def tiled_both_ways(rows, columns, logit_scale, ids=None, duplicates="ignored", tile=1024):
@@ -69,11 +69,11 @@ def tiled_both_ways(rows, columns, logit_scale, ids=None, duplicates="ignored", 
     """
     if rows.shape[0] != columns.shape[0]:
         raise ValueError(f"both ways need as many rows as columns, got {rows.shape[0]} and {columns.shape[0]}")
-    return _losses(rows, columns, logit_scale, _Grid(0, ids, ids, duplicates, tile, both_ways=True))
+    return _losses(rows, columns, logit_scale, 0, ids, ids, duplicates, tile, both_ways=True)
 
 
-def _losses(rows, columns, logit_scale, grid):
-    check_arguments(rows, columns, grid.offset, grid.row_ids is not None, grid.duplicates)
+def _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile, both_ways=False):
+    check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, duplicates)
     scale = float(logit_scale)
     if scale > FLOAT64_SCALE:
         raise ValueError(
@@ -82,11 +82,12 @@ def _losses(rows, columns, logit_scale, grid):
         )
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
-        grid.exps_dtype = dtype if scale <= FLOAT32_SCALE else paddle.float64
+        exps_dtype = dtype if scale <= FLOAT32_SCALE else paddle.float64
+        grid = _Grid(offset, row_ids, column_ids, duplicates, tile, both_ways, exps_dtype)
         return _TiledInfoNCE.apply(rows.astype(dtype), columns.astype(dtype), logit_scale.astype(dtype), grid)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Grid:
     """The tiles of B x N logits, and what the entries of a tile are to the loss."""
 
@@ -95,8 +96,8 @@ class _Grid:
     column_ids: paddle.Tensor | None
     duplicates: str
     size: int
-    both_ways: bool = False
-    exps_dtype: paddle.dtype = paddle.float32
+    both_ways: bool
+    exps_dtype: paddle.dtype
 
     def row_blocks(self, count):
         return [slice(start, min(start + self.size, count)) for start in range(0, count, self.size)]
