@@ -14,6 +14,7 @@ from paddle import nn
 from paddle.utils import unique_name
 
 from ernie_vil2.config.schema import ImageTowerConfig
+from ernie_vil2.models.rescale import rescale
 
 VIT_SIZES = {
     "ViT-B/16": {"patch_size": 16, "width": 768, "depth": 12, "heads": 12},
@@ -101,7 +102,7 @@ class VisionTransformer(nn.Layer):
             elif isinstance(layer, nn.Linear):
                 # PaddleClas draws with deviation 0.02, which belongs to width 768: a narrow tower's blocks
                 # would hardly pass a signal on to the class token.
-                layer.weight.set_value(layer.weight * (768 / width) ** 0.5)
+                rescale(layer.weight, (768 / width) ** 0.5)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         height, width = images.shape[2:]
@@ -110,7 +111,7 @@ class VisionTransformer(nn.Layer):
                 f"images of {height} x {width} pixels; this tower takes {self.image_size} x {self.image_size}"
             )
         patches, _ = self.patch_embed(images)  # [B, P, width]
-        tokens = paddle.concat([self.cls_token.expand([len(images), -1, -1]), patches], axis=1)
+        tokens = paddle.concat([self.cls_token.expand([images.shape[0], -1, -1]), patches], axis=1)
         tokens = self.ln_pre(tokens + self.pos_embed)
         for block in self.blocks:
             tokens = block(tokens)

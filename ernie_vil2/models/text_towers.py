@@ -6,6 +6,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config.schema import TextTowerConfig
+from ernie_vil2.models.rescale import rescale
 
 SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
 PAD_ID = 0
@@ -56,11 +57,11 @@ class TextTower(nn.Layer):
             if isinstance(layer, nn.Linear):
                 # The libraries' deviation of 0.02 belongs to width 768: a narrow tower's layers would hardly
                 # pass a signal on, and all its texts would look alike.
-                layer.weight.set_value(layer.weight * (768 / self.width) ** 0.5)
+                rescale(layer.weight, (768 / self.width) ** 0.5)
             elif isinstance(layer, nn.Embedding) and self.width < 768:
                 # The sum of the embeddings is normalised, so that their scale only says how far a step of Adam,
                 # whose length is given, turns them. Smaller ones let a small tower learn its words in fewer steps.
-                layer.weight.set_value(layer.weight * 0.25)
+                rescale(layer.weight, 0.25)
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         length, longest = ids.shape[1], self.network.config.max_position_embeddings

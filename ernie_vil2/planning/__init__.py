@@ -1,0 +1,1 @@
+"""What a run needs before it is run: memory, traffic, loader rates and days, from its configuration alone."""

@@ -1,0 +1,88 @@
+"""The towers of a configuration as a plan needs them: sizes and censuses, without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import paddle
+from paddle import nn
+
+from ernie_vil2.config import Config
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.models import DualEncoder, build_dual_encoder
+from ernie_vil2.models.image_towers import PatchConv2D
+from ernie_vil2.planning.census import Census, count
+from ernie_vil2.planning.graph import trace
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of elements.
+
+    Attributes:
+        image, text: parameters of a tower with its projection.
+        statistics: running means and variances of batch norms.
+    """
+
+    image: int
+    text: int
+    statistics: int
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole model, the temperature included."""
+        return self.image + self.text + 1
+
+
+class Towers:
+    """The towers of `config`, counted on demand and once for each precision.
+
+    Args:
+        config: `Model` and `Data.max_length` are read.
+        on_cpu: count what a CPU computes, where some layers have another form.
+
+    Raises:
+        ValueError: as `build_dual_encoder`.
+    """
+
+    def __init__(self, config: Config, on_cpu: bool = False):
+        text = config.Model.text
+        vocab_size = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer).vocab_size
+        self.model = _without_weights(config, vocab_size)
+        self.embed_dim = self.model.embed_dim
+        self._side, self._length = config.Model.image.image_size, config.Data.max_length
+        self._censuses: dict[tuple[str, str], Census] = {}
+        if not on_cpu:
+            for layer in self.model.sublayers():
+                if isinstance(layer, PatchConv2D):
+                    layer.__class__ = nn.Conv2D
+
+    @property
+    def sizes(self) -> Sizes:
+        """Counted from the layers."""
+        model = self.model
+        image, text = (
+            sum(parameter.size for layer in layers for parameter in layer.parameters() if not parameter.stop_gradient)
+            for layers in ((model.image, model.image_projection), (model.text, model.text_projection))
+        )
+        norms = [layer for layer in model.sublayers() if hasattr(layer, "_mean") and hasattr(layer, "_variance")]
+        return Sizes(image, text, sum(norm._mean.size + norm._variance.size for norm in norms))
+
+    def census(self, kind: str, precision: str) -> Census:
+        """Of the tower "image" or "text" with its projection and normalisation, in training."""
+        if (kind, precision) not in self._censuses:
+            if kind == "image":
+                arguments = self.model.encode_image, [3, self._side, self._side], "float32"
+            else:
+                arguments = self.model.encode_text, [self._length], "int64"
+            self._censuses[kind, precision] = count(trace(self.model, *arguments, precision))
+        return self._censuses[kind, precision]
+
+
+def _without_weights(config: Config, vocab_size: int) -> DualEncoder:
+    from paddlenlp.transformers.model_utils import no_init_weights
+
+    with paddle.LazyGuard(), no_init_weights():
+        model = build_dual_encoder(config.Model, vocab_size)
+    model.train()
+    return model

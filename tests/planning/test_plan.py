@@ -1,0 +1,120 @@
+"""A plan's arithmetic by hand; advice that is planned again; what cannot be planned."""
+
+import pytest
+
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.planning.advice import advise
+from ernie_vil2.planning.devices import DEVICES, Device, find_device
+from ernie_vil2.planning.plan import make_plan
+from ernie_vil2.planning.towers import Towers
+
+SMALL = [
+    "Model.image.name=ViT", "Model.image.image_size=32", "Model.image.patch_size=8", "Model.image.width=64",
+    "Model.image.depth=2", "Model.image.heads=4", "Model.text.name=ernie", "Model.text.width=32",
+    "Model.text.depth=2", "Model.text.heads=4", "Training.global_batch=64", "Training.steps=1000",
+    "Schedule.warmup_steps=10",
+]  # fmt: skip
+DEVICE = Device("desk", 2**30, {"float32": 1e12, "bfloat16": 4e12}, link=1e9, network=1e8)
+
+
+@pytest.fixture(scope="module")
+def towers():
+    return Towers(load_config(None, SMALL))
+
+
+def planned(towers, *overrides, ranks=4, device=DEVICE):
+    return make_plan(load_config(None, [*SMALL, *overrides]), towers, ranks, device, utilisation=0.5, sample_bytes=1000)
+
+
+def test_memory_by_hand(towers):
+    plan = planned(towers)
+    parameters, image, text = towers.sizes.parameters, *(towers.census(kind, "float32") for kind in ("image", "text"))
+    images = 16 * 2 * 3 * 32 * 32
+    assert plan.held == {
+        "weights": 4 * parameters,
+        "gradients": 4 * parameters,
+        "optimiser state": 8 * parameters,
+        "images of the batch": images,
+    }
+    activations = 16 * 2 * (image.kept + text.kept) + image.fixed + text.fixed
+    assert plan.phases["backward"]["activations"] == activations
+    assert plan.phases["loss"]["logits"] == 13 * 16 * 64 * 4
+    assert plan.phases["loss"]["embeddings"] == 2 * (16 + 64) * 4 * 32 * 4
+    assert plan.peak == sum(plan.held.values()) + sum(plan.phases["backward"].values())
+    assert plan.limit == 0.92 * 2**30 and plan.fits
+
+
+def test_views_that_the_loss_does_not_need_cost_nothing(towers):
+    single = planned(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
+    assert single.views == {"image": 1, "text": 1}
+    texts = planned(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
+    assert texts.views == {"image": 0, "text": 2}
+    assert texts.held["images of the batch"] == 0
+    assert texts.flops < single.flops < planned(towers).flops
+
+
+def test_traffic_by_hand(towers):
+    sent = {transfer.what: transfer for transfer in planned(towers).transfers}
+    embeddings = 16 * 4 * 32 * 4
+    assert sent["embeddings"].payload == embeddings and sent["embeddings"].sent == 3 * embeddings
+    assert sent["gradients of the embeddings"].payload == 4 * embeddings
+    assert sent["gradients of the embeddings"].sent == 3 * embeddings
+    assert sent["gradients of the parameters"].sent == 2 * 3 / 4 * 4 * towers.sizes.parameters
+    assert sent["ids of the rows"].payload == 16 * 16
+    assert planned(towers, ranks=1).transfers == []
+
+
+def test_time_by_hand(towers):
+    plan = planned(towers)
+    encoding = sum(2 * towers.census(kind, "float32").flops for kind in ("image", "text"))
+    scoring = 4 * 4 * 2 * 64**2 * 32
+    assert plan.flops == 3 * 64 * encoding + scoring
+    assert plan.compute == plan.flops / (4 * 1e12 * 0.5)
+    open_transfers = [transfer for transfer in plan.transfers if not transfer.hidden]
+    assert plan.transfer == pytest.approx(sum(transfer.sent for transfer in open_transfers) / 1e9)
+    assert plan.days == pytest.approx(1000 * plan.seconds / 86400)
+    assert plan.samples_per_second == 64 / plan.seconds
+    assert planned(towers, ranks=16).transfer > 5 * plan.transfer  # over the network
+
+
+def test_the_whole_matrix_of_logits_needs_more_memory_and_no_more_products(towers):
+    tiled, whole = (
+        planned(towers, f"Loss.tile={tile}", "Training.global_batch=4096", ranks=1) for tile in (512, "null")
+    )
+    assert whole.phases["loss"]["logits"] == (3 * 4 + 3) * 4096**2 * 4
+    assert tiled.phases["loss"]["logits"] == 13 * 512**2 * 4
+    assert whole.flops < tiled.flops
+
+
+def test_advice_fits_when_it_is_planned_again(towers):
+    """Of what fits, it is the fastest."""
+    overrides = ["Training.global_batch=1024", "Loss.tile=null"]
+    config = load_config(None, [*SMALL, *overrides])
+    tried = {}
+
+    def replan(changes):
+        tried[changes] = planned(towers, *overrides, *changes, ranks=1)
+        return tried[changes]
+
+    plan = planned(towers, *overrides, ranks=1)
+    advice = advise(config, plan, DEVICE, replan)
+    assert not plan.fits and advice.plan.fits
+    again = planned(towers, *overrides, *advice.overrides, ranks=1)
+    assert again.fits and again.seconds == min(plan.seconds for plan in tried.values() if plan.fits)
+    assert advise(config, planned(towers), DEVICE, replan) is None
+
+
+def test_ranks_that_do_not_divide_the_batch(towers):
+    with pytest.raises(ConfigError, match="--ranks 4 or 8, or set -o Training.global_batch=60 or 65"):
+        planned(towers, ranks=5)
+
+
+def test_a_precision_that_the_device_lacks(towers):
+    with pytest.raises(ConfigError, match="v100-32g does not compute in bfloat16.*=float32 or float16"):
+        planned(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
+
+
+def test_devices_by_name():
+    assert find_device("a100-80g").memory == 80 * 2**30
+    with pytest.raises(ValueError, match="did you mean a100-80g\\? Known: a100-40g, a100-80g, h100-80g"):
+        find_device("a100-80gb")

@@ -1,0 +1,41 @@
+"""The planner as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ernie_vil2.planning.devices import DEVICES
+
+ROOT = Path(__file__).parents[2]
+
+
+def plan(*arguments):
+    return subprocess.run(
+        [sys.executable, "tools/plan.py", *map(str, arguments)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_a_plan_of_the_demo(tmp_path):
+    run = plan("-c", "configs/demo/emoji.yaml", "--ranks", 2, "--device", "cpu", "--json", tmp_path / "plan.json")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    for part in ("memory of a rank", "sent by a rank", "samples a second", "schedule", "fits"):
+        assert part in run.stdout
+    figures = json.loads((tmp_path / "plan.json").read_text())
+    assert figures["ranks"] == 2 and figures["fits"] and figures["advice"] is None
+    assert figures["global_batch"] == 2 * figures["rows"]
+
+
+def test_errors_name_the_next_action():
+    unknown = plan("--ranks", 1, "--device", "a100")
+    assert unknown.returncode == 2 and "Known: a100-40g, a100-80g" in unknown.stderr
+    uneven = plan("-c", "configs/demo/emoji.yaml", "--ranks", 7, "--device", "cpu")
+    assert uneven.returncode == 2 and "plan for --ranks" in uneven.stderr
+
+
+def test_help_names_every_device():
+    text = " ".join(plan("--help").stdout.split())
+    assert ", ".join(DEVICES) in text
