@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`, with `[dev]` for tests and lint.
+"""Installation: `pip install -e .`, with `[fast]` for a faster JPEG decoder, with `[dev]` for that, tests and lint.
 
 GPU: first install Paddle's GPU build with the command on its install page, then `pip install -e ".[gpu]"`.
 GPU builds of 3.x come from Paddle's own index only; the default one stops at 2.6.2, so that without the first
@@ -13,6 +13,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
+FAST_DECODER = "simplejpeg>=1.9,<2"
 GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
 
 
@@ -38,7 +39,8 @@ setup(
     install_requires=requirements(),
     extras_require={
         "gpu": [GPU_BUILD],
+        "fast": [FAST_DECODER],
         "lmdb": ["lmdb>=1.4"],
-        "dev": ["lmdb>=1.4", "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18"],
+        "dev": ["lmdb>=1.4", "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18", FAST_DECODER],
     },
 )

@@ -11,7 +11,16 @@ from typing import Any
 
 from ernie_vil2 import __version__, runtime
 
-PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleclas", "numpy", "opencv-python")
+PACKAGES = (
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "paddlenlp",
+    "paddleclas",
+    "numpy",
+    "opencv-python",
+    "pillow",
+    "simplejpeg",
+)
 
 
 def environment() -> dict[str, Any]:

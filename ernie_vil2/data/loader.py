@@ -12,11 +12,11 @@ import paddle
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.samples import BadSample, decode_image
+from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.data.workers import Arrays, Layout, filled_batches
-from ernie_vil2.views import augmented_view, draw_text
+from ernie_vil2.views import draw_text, training_views
 
 Batch = dict[str, Any]
 IMAGE_VIEWS = ("image_1", "image_2")
@@ -62,9 +62,10 @@ class _Rows:
             row["text_length"][0] = len(ids)
         if self.image_views:
             rng = generator(Draw.IMAGES, self._seed, place)
-            image = decode_image(sample.image, sample.image_name)
-            for view in self.image_views:
-                row[view][0] = augmented_view(image, self._size, self._views, rng)
+            count = len(self.image_views)
+            images = training_views(sample.image, sample.image_name, count, self._size, self._views, rng)
+            for view, image in zip(self.image_views, images, strict=True):
+                row[view][0] = image
         return sample.image_name
 
 

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-import cv2
-import numpy as np
-
 
 class BadSample(Exception):
     """A sample that cannot be used.
@@ -56,17 +53,6 @@ class Sample:
 def content_id(name: str) -> int:
     """A name as a 63-bit number that travels with the batch."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
-
-
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Pixels of an encoded image, `[H, W, 3]` uint8 RGB; BadSample if it is none."""
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:  # for example, a header that asks for more pixels than OpenCV allows
-        pixels = None
-    if pixels is None:
-        raise BadSample("broken image", name)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 class TooManyBadSamples(RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,22 +10,43 @@ import cv2
 import numpy as np
 
 from ernie_vil2.config import ViewsConfig
+from ernie_vil2.data.decoding import EncodedImage
 
 if TYPE_CHECKING:
     import paddle
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+# A colour is its grey and what it has beside; hue turns the latter, saturation scales it.
+_GREY = np.tile(LUMA, (3, 1))
+_CHROMA = np.eye(3) - _GREY
+_CHROMA_TURNED = np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ  # by a quarter
 
 
 def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    shrinks = width * height < image.shape[0] * image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """Means of blocks of 1, 2, 4, ... pixels, then bilinear for the factor below two that is left.
+
+    There, two neighbours in each direction are as many as the mean over the area would take, and it would take
+    eight times as long.
+    """
+    rows, columns = (_power_of_two(old // new) for old, new in zip(image.shape, (height, width), strict=False))
+    if rows * columns > 1:
+        small = (image.shape[1] // columns, image.shape[0] // rows)
+        # Means are quick where the blocks cover the image exactly: what is over is left out, half on either side.
+        top, left = image.shape[0] % rows // 2, image.shape[1] % columns // 2
+        image = image[top : top + small[1] * rows, left : left + small[0] * columns]
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _resize_short_side(image: np.ndarray, side: int) -> np.ndarray:
-    height, width = image.shape[:2]
+def _power_of_two(limit: int) -> int:
+    """The largest one that is not above the limit; 1 for less."""
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def _with_short_side(height: int, width: int, side: int) -> tuple[int, int]:
     scale = side / min(height, width)
-    return _resize(image, max(side, round(width * scale)), max(side, round(height * scale)))
+    return max(side, round(height * scale)), max(side, round(width * scale))
 
 
 def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
@@ -37,71 +59,116 @@ def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         `[size, size, 3]` uint8.
     """
-    image = _resize_short_side(image, size)
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    height, width = _with_short_side(*image.shape[:2], size)
+    image = _resize(image, width, height)
+    top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]
 
 
-def _crop_of_area(image: np.ndarray, area: list[float], rng: np.random.Generator) -> np.ndarray:
-    height, width = image.shape[:2]
-    share = rng.uniform(*area)
-    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    crop_width = min(width, max(1, round(np.sqrt(height * width * share * aspect))))
-    crop_height = min(height, max(1, round(np.sqrt(height * width * share / aspect))))
-    return _crop(image, crop_height, crop_width, rng)
+def training_views(
+    data: bytes, name: str, count: int, size: int, views: ViewsConfig, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Random views for training, in the paper's order: resize and crop, flip, jitter, blur, grayscale.
 
-
-def _crop(image: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    top = rng.integers(image.shape[0] - height + 1)
-    left = rng.integers(image.shape[1] - width + 1)
-    return image[top : top + height, left : left + width]
-
-
-def _jitter(image: np.ndarray, views: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation are linear in the pixels: one 3x4 matrix; then the hue."""
-    brightness, contrast, saturation = (
-        rng.uniform(max(0.0, 1 - strength), 1 + strength)
-        for strength in (views.brightness, views.contrast, views.saturation)
-    )
-    turn = rng.uniform(-views.hue, views.hue)
-    mean_luma = brightness * float(cv2.mean(image)[:3] @ LUMA)
-    colour = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * LUMA[None, :]
-    shift = np.full([3, 1], (1 - contrast) * mean_luma, dtype=np.float32)
-    image = cv2.transform(image, np.hstack([brightness * contrast * colour, shift]))
-    if views.hue:
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        # OpenCV keeps the hue of uint8 images in half degrees, 0 to 179.
-        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(180 * turn)) % 180
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return image
-
-
-def augmented_view(image: np.ndarray, size: int, views: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
-    """A random view for training, in the paper's order: resize and crop, flip, jitter, blur, grayscale.
+    The image is decoded once, as small as the views allow; everything happens in uint8.
 
     Args:
-        image: `[H, W, 3]` uint8 RGB.
-        size: side of the result in pixels.
+        data: the encoded image.
+        name: its name, for the error.
+        count: number of views.
+        size: side of a view in pixels.
         views: strengths and probabilities.
         rng: decides everything that is random here.
 
     Returns:
-        `[size, size, 3]` uint8, contiguous.
+        `count` arrays `[size, size, 3]` uint8 RGB, contiguous.
+
+    Raises:
+        BadSample: the image cannot be used, see `EncodedImage`.
     """
-    if views.crop_area is not None:
-        image = _resize(_crop_of_area(image, views.crop_area, rng), size, size)
-    else:
-        image = _crop(_resize_short_side(image, views.resize), size, size, rng)
-    if rng.random() < views.flip:
-        image = image[:, ::-1]
-    image = np.ascontiguousarray(image)
-    if rng.random() < views.jitter:
-        image = _jitter(image, views, rng)
-    if rng.random() < views.blur:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*views.blur_sigma))
-    if rng.random() < views.grayscale:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return image
+    image = EncodedImage(data, name)
+    windows = (
+        _windows(image, count, size, views.resize, rng)
+        if views.crop_area is None
+        else _crops(image, count, size, views.crop_area, rng)
+    )
+    return [_augmented(window, views, rng) for window in windows]
+
+
+def _windows(image: EncodedImage, count: int, size: int, short_side: int, rng: np.random.Generator):
+    """Windows of the input size from the resized image, which all views share."""
+    height, width = _with_short_side(image.height, image.width, short_side)
+    pixels = _resize(image.decode(min(image.height / height, image.width / width)), width, height)
+    for _ in range(count):
+        top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+        yield pixels[top : top + size, left : left + size]
+
+
+def _crops(image: EncodedImage, count: int, size: int, area: Sequence[float], rng: np.random.Generator):
+    """Crops of random area and aspect, each resized to the input size."""
+    boxes = np.array([_box(image.height, image.width, area, rng) for _ in range(count)])
+    pixels = image.decode(boxes[:, 2:].min() / size)
+    scale = pixels.shape[0] / image.height, pixels.shape[1] / image.width
+    for top, left, height, width in np.rint(boxes * (scale * 2)).astype(int):
+        yield _resize(pixels[top : top + height, left : left + width], size, size)
+
+
+def _box(height: int, width: int, area: Sequence[float], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop."""
+    share = rng.uniform(*area)
+    aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    crop_height = min(height, max(1, round(math.sqrt(height * width * share / aspect))))
+    crop_width = min(width, max(1, round(math.sqrt(height * width * share * aspect))))
+    top, left = rng.integers(height - crop_height + 1), rng.integers(width - crop_width + 1)
+    return top, left, crop_height, crop_width
+
+
+def _augmented(image: np.ndarray, views: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
+    flip, jitter, blur, grayscale = rng.random(4) < (views.flip, views.jitter, views.blur, views.grayscale)
+    image = cv2.flip(image, 1) if flip else np.ascontiguousarray(image)
+    if grayscale:
+        # Neither jitter nor blur brings colour into the luma: dropped first, it leaves one channel to do.
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if jitter:
+        brightness, contrast, saturation = (
+            rng.uniform(max(0.0, 1 - strength), 1 + strength)
+            for strength in (views.brightness, views.contrast, views.saturation)
+        )
+        image = jitter_colours(image, brightness, contrast, saturation, rng.uniform(-views.hue, views.hue))
+    if blur:
+        image = gaussian_blur(image, rng.uniform(*views.blur_sigma))
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if grayscale else image
+
+
+def jitter_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float, turn: float) -> np.ndarray:
+    """Brightness, contrast, saturation and hue, in this order: all linear in the pixels, so that one matrix does it.
+
+    Hue is the angle in the plane of I and Q of the YIQ colours, whose rotation leaves the luma as it is. (The hue of
+    HSV, which many libraries turn, divides the circle in another way, and its rotation is not linear.)
+
+    Args:
+        image: `[H, W, 3]` uint8 RGB, or `[H, W]` grey, for which saturation and hue mean nothing.
+        brightness, contrast, saturation: factors; contrast is about the mean luma of the image.
+        turn: rotation of the hue as a share of the circle.
+
+    Returns:
+        as `image`, rounded and clipped once, at the end.
+    """
+    gain, mean = brightness * contrast, cv2.mean(image)
+    shift = (1 - contrast) * brightness
+    if image.ndim == 2:
+        values = gain * np.arange(256) + shift * mean[0]
+        return cv2.LUT(image, np.rint(values).clip(0, 255).astype(np.uint8))
+    angle = 2 * math.pi * turn
+    chroma = saturation * (math.cos(angle) * _CHROMA + math.sin(angle) * _CHROMA_TURNED)
+    return cv2.transform(image, np.column_stack([gain * (_GREY + chroma), np.full(3, shift * (LUMA @ mean[:3]))]))
+
+
+def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """`[H, W]` or `[H, W, 3]` uint8, blurred; the deviation is in pixels, the kernel ends at three deviations."""
+    # OpenCV's own GaussianBlur takes twice the time to have the same last bit on every processor.
+    kernel = cv2.getGaussianKernel(2 * math.ceil(3 * sigma) + 1, sigma, cv2.CV_32F)
+    return cv2.sepFilter2D(image, -1, kernel, kernel)
 
 
 def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:

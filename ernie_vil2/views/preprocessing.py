@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ernie_vil2.config import ImageTowerConfig
-from ernie_vil2.data.samples import BadSample, decode_image
+from ernie_vil2.data.decoding import decode_image, open_header
+from ernie_vil2.data.samples import BadSample
 from ernie_vil2.views.image_views import evaluation_view
 
 ImageInput = bytes | Image.Image | np.ndarray
@@ -25,7 +25,8 @@ class Preprocessing:
     All three ways resize the short side to `size` and crop the centre; they differ in the last pixel of the long
     side, in the interpolation and in who decodes:
 
-    - ernie_vil2: OpenCV; area interpolation where the image shrinks, as the training views here are made.
+    - ernie_vil2: OpenCV, bilinear after means of blocks where the image shrinks to half or less, as the training
+      views here are made.
     - official: OpenCV, bilinear, as the code of the official release.
     - paddlenlp: Pillow, bicubic, as PaddleNLP's ErnieViLImageProcessor.
 
@@ -69,13 +70,13 @@ class Preprocessing:
         return self.view(self.decode(image, name))
 
     def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray:
-        """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image."""
-        if isinstance(image, bytes) and self.kind != "paddlenlp":
-            return decode_image(image, name)
+        """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image that can be used."""
+        if isinstance(image, bytes):
+            if self.kind != "paddlenlp":
+                return decode_image(image, name)
+            image = open_header(image, name)
         try:
-            if isinstance(image, bytes):
-                image = Image.open(io.BytesIO(image))
-            elif self.kind != "paddlenlp":
+            if self.kind != "paddlenlp":
                 image = ImageOps.exif_transpose(image)  # as OpenCV does with the file
             return np.asarray(image.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise whatever they stumble over

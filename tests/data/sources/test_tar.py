@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.data.samples import BadSample, decode_image
+from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import TarSource
 from tests.conftest import draw, png, write_tar
 

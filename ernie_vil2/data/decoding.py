@@ -1,0 +1,164 @@
+"""Encoded images to pixels: one definition for training, evaluation and the tools.
+
+simplejpeg decodes JPEG where it is installed, OpenCV otherwise: the pixels are equal bit for bit, the time is not.
+"""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ernie_vil2.data.samples import BadSample
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+MAX_PIXELS = 89_478_485
+"""A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
+
+_JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_ORIENTATION = 0x0112  # the EXIF tag
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+class EncodedImage:
+    """An image file whose size is known before its pixels are made, so that they can be made smaller.
+
+    What is unusual has a defined result. JPEG is turned as its EXIF orientation says. Grey, palette and CMYK become
+    RGB, of 16 bits the upper 8 count, transparency is dropped, of an animation the first picture is taken. What
+    OpenCV cannot read, Pillow reads.
+
+    Args:
+        data: the file's bytes.
+        name: the image's, for the error.
+
+    Attributes:
+        height, width: in pixels, as the image is to be shown.
+
+    Raises:
+        BadSample: "broken image", "truncated image" (a file that was cut off can look whole to a decoder, which
+            paints the rest grey), or "too many pixels" (`MAX_PIXELS`).
+    """
+
+    def __init__(self, data: bytes, name: str):
+        self._data, self._name = data, name
+        header = open_header(data, name)
+        self._pixels: np.ndarray | None = None
+        self._orientation = 1
+        if not data.startswith(_JPEG):
+            # No decoder makes these smaller than they are.
+            self._pixels = _decode_other(header, data, name)
+            self.height, self.width = self._pixels.shape[:2]
+            return
+        if _is_cut_off(data):
+            raise BadSample("truncated image", name)
+        self._orientation = _exif_orientation(header)
+        self.width, self.height = header.size if self._orientation < 5 else header.size[::-1]
+
+    def decode(self, shrink: float = 1.0) -> np.ndarray:
+        """The pixels, or fewer of them where that saves time.
+
+        Args:
+            shrink: by how much the caller is going to shrink the image. JPEG comes at the smallest of the scales
+                1, 1/2, 1/4 and 1/8 that is not below 1/`shrink`; sides are rounded up. Other files come whole.
+
+        Returns:
+            `[H, W, 3]` uint8 RGB.
+
+        Raises:
+            BadSample: "broken image".
+        """
+        if self._pixels is not None:
+            return self._pixels
+        factor = max(factor for factor in _REDUCED if factor <= max(shrink, 1))
+        return _turned(_decode_jpeg(self._data, factor, self._name), self._orientation)
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """All pixels of an encoded image, `[H, W, 3]` uint8 RGB; BadSample if it cannot be used, see `EncodedImage`."""
+    return EncodedImage(data, name).decode()
+
+
+def open_header(data: bytes, name: str) -> Image.Image:
+    """The file as Pillow opens it: format, size and metadata are read, the pixels are not.
+
+    Raises:
+        BadSample: "broken image" or "too many pixels".
+    """
+    try:
+        header = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise BadSample("too many pixels", name) from error
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise BadSample("broken image", name) from error
+    if header.width * header.height > MAX_PIXELS:
+        raise BadSample("too many pixels", name)
+    return header
+
+
+def _is_cut_off(data: bytes) -> bool:
+    # An end marker must follow the last scan; that of a thumbnail in the header stands before it. Coded pixels
+    # never look like a marker.
+    return not data.endswith(_END) and data.rfind(_END) < data.rfind(_SCAN)
+
+
+def _decode_jpeg(data: bytes, factor: int, name: str) -> np.ndarray:
+    if simplejpeg is not None:
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+            # The smallest scale that leaves this many rows and columns is 1/factor; 0 asks for all.
+            least = {} if factor == 1 else {"min_height": -(-height // factor), "min_width": -(-width // factor)}
+            # Not strict, as OpenCV: stray bytes between markers, which many files have, do no harm.
+            return simplejpeg.decode_jpeg(data, strict=False, **least)
+        except Exception:  # rare samplings of the colour, which OpenCV reads; damage, on which it has the last word
+            pass
+    return _decode_with_opencv(data, name, _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _decode_with_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise BadSample("broken image", name)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _decode_other(header: Image.Image, data: bytes, name: str) -> np.ndarray:
+    try:
+        return _decode_with_opencv(data, name, cv2.IMREAD_COLOR)
+    except BadSample:
+        pass
+    try:
+        return np.asarray(ImageOps.exif_transpose(header).convert("RGB"))
+    except Exception as error:  # as above
+        raise BadSample("broken image", name) from error
+
+
+def _exif_orientation(header: Image.Image) -> int:
+    if "exif" not in header.info:
+        return 1
+    try:
+        orientation = header.getexif().get(_ORIENTATION, 1)
+    except Exception:  # malformed EXIF data does not make the pixels worse
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as they are to be shown; EXIF counts eight ways to store them."""
+    if orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return pixels if flip is None else cv2.flip(pixels, flip)

@@ -1,0 +1,214 @@
+"""Decoding, beside Pillow and OpenCV as they come, and with either of the two JPEG decoders."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ernie_vil2.data import decoding
+from ernie_vil2.data.decoding import EncodedImage, decode_image
+from ernie_vil2.data.samples import BadSample
+
+
+def picture(height=75, width=101, channels=3):
+    """Smooth colours with some noise, as a photograph has."""
+    rng = np.random.default_rng(height * width)
+    coarse = rng.integers(0, 256, [5, 7, channels], dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+    return (smooth.astype(int) + rng.integers(-8, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+COLOUR = Image.fromarray(picture())
+
+
+def encoded(image=COLOUR, kind="JPEG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(params=["simplejpeg", "OpenCV"])
+def decoder(request, monkeypatch):
+    """Runs a test with either decoder of JPEG."""
+    if request.param == "OpenCV":
+        monkeypatch.setattr(decoding, "simplejpeg", None)
+    else:
+        pytest.importorskip("simplejpeg")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}])
+@pytest.mark.parametrize("image", [COLOUR, COLOUR.convert("L")], ids=["colour", "grey"])
+def test_a_jpeg_has_the_pixels_that_pillow_finds(decoder, image, options):
+    data = encoded(image, **options)
+    np.testing.assert_array_equal(decode_image(data, "a"), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("image", [COLOUR, COLOUR.convert("L"), COLOUR.convert("CMYK")], ids=["colour", "grey", "CMYK"])
+def test_both_decoders_give_equal_pixels_at_every_scale(image, progressive, monkeypatch):
+    pytest.importorskip("simplejpeg")
+    data = encoded(image, progressive=progressive)
+    fast = [EncodedImage(data, "a").decode(shrink) for shrink in (1, 2, 4, 8)]
+    monkeypatch.setattr(decoding, "simplejpeg", None)
+    for shrink, pixels in zip((1, 2, 4, 8), fast, strict=True):
+        np.testing.assert_array_equal(EncodedImage(data, "a").decode(shrink), pixels)
+
+
+@pytest.mark.parametrize("shrink, factor", [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (50, 8)])
+def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
+    whole = picture(80, 104)
+    image = EncodedImage(encoded(Image.fromarray(whole), quality=95, subsampling=0), "a")
+    assert (image.height, image.width) == (80, 104)
+    means = whole.reshape(80 // factor, factor, 104 // factor, factor, 3).mean(axis=(1, 3))
+    assert np.abs(image.decode(shrink) - means).mean() < 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 70), shrink=st.floats(0.5, 20))
+def test_sides_of_any_size_are_rounded_up(height, width, shrink):
+    image = EncodedImage(encoded(Image.fromarray(picture(height, width))), "a")
+    factor = max(factor for factor in (1, 2, 4, 8) if factor <= max(shrink, 1))
+    assert image.decode(shrink).shape == (-(-height // factor), -(-width // factor), 3)
+
+
+def test_other_files_come_whole():
+    image = EncodedImage(encoded(kind="PNG"), "a")
+    assert (image.height, image.width) == (75, 101)
+    np.testing.assert_array_equal(image.decode(8), picture())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_is_turned_as_exif_says(decoder, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(exif=exif)
+    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    image = EncodedImage(data, "a")
+    assert (image.height, image.width) == shown.shape[:2]
+    np.testing.assert_array_equal(image.decode(), shown)
+    assert image.decode(2).shape == (-(-shown.shape[0] // 2), -(-shown.shape[1] // 2), 3)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_malformed_exif_is_no_reason_to_drop_an_image(decoder, exif):
+    assert decode_image(encoded(exif=exif), "a").shape == (75, 101, 3)
+
+
+MODES = {
+    "grey": COLOUR.convert("L"),
+    "black and white": COLOUR.convert("1"),
+    "palette": COLOUR.quantize(32),
+    "transparent": Image.fromarray(picture(channels=4)),
+    "grey, transparent": COLOUR.convert("LA"),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_kind_of_png_becomes_rgb(name):
+    expected = np.asarray(MODES[name].convert("RGB"))
+    np.testing.assert_array_equal(decode_image(encoded(MODES[name], "PNG"), "a"), expected)
+
+
+def test_the_upper_8_of_16_bits_count():
+    values = np.random.default_rng(0).integers(0, 2**16, [40, 60], dtype=np.uint16)
+    pixels = decode_image(encoded(Image.fromarray(values), "PNG"), "a")
+    np.testing.assert_array_equal(pixels, np.repeat((values >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_picture_is_taken(kind):
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+    first, *rest = (Image.new("RGB", (20, 10), colour) for colour in colours)
+    pixels = decode_image(encoded(first, kind, save_all=True, append_images=rest), "a")
+    assert pixels.shape == (10, 20, 3) and np.abs(pixels - np.array(colours[0])).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (9000, 2)])
+def test_odd_sizes_are_used(decoder, kind, size):
+    pixels = decode_image(encoded(Image.new("RGB", size, (200, 30, 30)), kind), "a")
+    assert pixels.shape == (size[1], size[0], 3) and np.abs(pixels - np.array((200, 30, 30))).max() <= 4
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.99])
+def test_a_jpeg_that_was_cut_off_is_named(decoder, progressive, share):
+    data = encoded(progressive=progressive, quality=95)
+    with pytest.raises(BadSample, match="a: truncated image"):
+        decode_image(data[: int(len(data) * share)], "a")
+
+
+def test_a_thumbnail_does_not_make_a_cut_jpeg_whole(decoder):
+    thumbnail = encoded(COLOUR.resize((16, 16)))
+    header = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
+    data = header + encoded()[2:]
+    assert decode_image(data, "a").shape == (75, 101, 3)
+    assert decode_image(data + b"what some cameras add", "a").shape == (75, 101, 3)
+    with pytest.raises(BadSample, match="a: truncated image"):
+        decode_image(data[:-400], "a")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+def test_other_files_that_were_cut_off_are_broken(kind):
+    data = encoded(kind=kind)
+    with pytest.raises(BadSample, match="a: broken image"):
+        decode_image(data[: len(data) // 2], "a")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", b"\xff\xd8", b"\xff\xd8\xff", encoded()[:100], encoded(kind="PNG")[:40]]
+)
+def test_what_is_no_image_is_named(decoder, data):
+    with pytest.raises(BadSample, match="a: broken image"):
+        EncodedImage(data, "a")
+
+
+def png_that_asks_for(height, width):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+
+
+def jpeg_that_asks_for(height, width):
+    data = encoded()
+    place = data.index(b"\xff\xc0") + 5  # behind marker, length and depth
+    return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
+
+
+@pytest.mark.parametrize(
+    "data", [png_that_asks_for(9_000, 10_000), png_that_asks_for(200_000, 200_000), jpeg_that_asks_for(65_000, 65_000)]
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bombs_are_not_unpacked(decoder, data):
+    with pytest.raises(BadSample, match="a: too many pixels"):
+        EncodedImage(data, "a")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about what it finds
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF"]),
+    changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 2**16),
+)
+def test_damaged_files_give_pixels_or_a_bad_sample(kind, changes, cut):
+    data = bytearray(DAMAGED[kind])
+    for place, value in changes:
+        data[place % len(data)] = value
+    try:
+        image = EncodedImage(bytes(data[: len(data) - cut % len(data)]), "a")
+        assert image.decode().shape == (image.height, image.width, 3)
+    except BadSample as bad:
+        assert bad.reason in ("broken image", "truncated image", "too many pixels") and bad.name == "a"
+
+
+DAMAGED = {kind: encoded(COLOUR.resize((24, 16)), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")}
