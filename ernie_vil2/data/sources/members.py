@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ernie_vil2.data.rows import as_object, as_text, check_text
+from ernie_vil2.data.rows import as_object, as_text, check_text, is_id
 from ernie_vil2.data.samples import BadSample, Sample
 
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp"})
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
+IMAGE_ID = "image_id"
+"""Field that names the image, where several samples share one; otherwise its file does."""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -38,7 +40,11 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes],
             captions.setdefault("", as_text(read("txt"), name))
         except BadSample:
             raise BadSample("caption is not UTF-8", name) from None
-    return Sample(name, text_name(captions, fields, text_id, name), read(image), captions, tags, fields)
+    image_name = fields.get(IMAGE_ID, name)
+    if not is_id(image_name):
+        raise BadSample("malformed image id", name)
+    text = text_name(captions, fields, text_id, name)
+    return Sample(str(image_name), text, read(image), captions, tags, fields)
 
 
 def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

@@ -8,14 +8,13 @@ from typing import Any
 from ernie_vil2.data.image_files import check_inside, read_image
 from ernie_vil2.data.rows import check_text, is_id
 from ernie_vil2.data.samples import BadSample, Sample
-from ernie_vil2.data.sources.members import IMAGE_SUFFIXES, text_name, texts_of
+from ernie_vil2.data.sources.members import IMAGE_ID, IMAGE_SUFFIXES, text_name, texts_of
 from ernie_vil2.data.sources.tables import open_table
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
 # puts the bytes of an image under its suffix.
 IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
 TEXT_KEYS = ("text", "caption")
-IMAGE_ID = "image_id"
 
 
 class TableSource:

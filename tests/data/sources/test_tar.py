@@ -45,6 +45,12 @@ def test_the_text_is_named_by_the_field_that_is_asked_for(tmp_path):
         TarSource(path, "concept")[0]
 
 
+def test_samples_that_share_an_image_name_it(tmp_path):
+    members = [(f"{row}.{kind}", data) for row in (1, 2) for kind, data in
+               (("png", IMAGE), ("json", b'{"image_id": "i", "caption": "x"}'))]  # fmt: skip
+    assert [tar(tmp_path, *members)[row].image_name for row in (0, 1)] == ["i", "i"]
+
+
 @pytest.mark.parametrize(
     "text, reason",
     [
@@ -53,6 +59,7 @@ def test_the_text_is_named_by_the_field_that_is_asked_for(tmp_path):
         (b"\xff", "malformed JSON"),
         (b"{}", "no caption"),
         (b'{"caption": null}', "no caption"),
+        (b'{"caption": "a", "image_id": []}', "malformed image id"),
         (b'{"caption": 3}', "malformed caption"),
         (b'{"caption": "a", "tags": "b"}', "malformed tags"),
     ],

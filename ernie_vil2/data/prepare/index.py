@@ -1,0 +1,72 @@
+"""What stands beside the shards: their index, and the report for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ernie_vil2.data.prepare.shards import Settings
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.files import write_text
+
+INDEX = "index.json"
+REPORT = "report.txt"
+
+
+@dataclass(frozen=True)
+class PreparedIndex:
+    """Shards with their counts, sizes and checksums.
+
+    Args:
+        job: what was made of what, as `describe` gives it.
+        shards: what `make_shard` returned for each, in order, those without a sample among them.
+    """
+
+    job: Mapping
+    shards: Sequence[Mapping]
+
+    @property
+    def bad_samples(self) -> BadSampleReport:
+        """Of all shards."""
+        joined = BadSampleReport()
+        for shard in self.shards:
+            joined.merge(shard["bad_samples"])
+        return joined
+
+    def total(self, count: str) -> int:
+        """A count (`samples`, `bytes`, `duplicates`, `tagged`) over all shards."""
+        return sum(shard[count] for shard in self.shards)
+
+    def write(self, folder: Path) -> None:
+        """Writes `index.json` and `report.txt`."""
+        totals = {count: self.total(count) for count in ("samples", "bytes", "read", "duplicates", "tagged")}
+        files = [
+            {key: shard[key] for key in ("name", "samples", "bytes", "sha256")}
+            for shard in self.shards
+            if shard["samples"]
+        ]
+        content = totals | {"shards": files, "bad_samples": self.bad_samples.as_dict(), "job": self.job}
+        write_text(folder / REPORT, f"{self}\n")
+        write_text(folder / INDEX, json.dumps(content, ensure_ascii=False, indent=1))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.total('samples'):,} samples in {sum(bool(shard['samples']) for shard in self.shards):,} shards"
+            + (f", {self.total('bytes'):,} bytes" if self.total("bytes") else ""),
+            f"{self.total('tagged'):,} of them with tags",
+        ]
+        if self.job["settings"]["drop_duplicates"]:
+            lines.append(f"{self.total('duplicates'):,} duplicates dropped")
+        return "\n".join([*lines, str(self.bad_samples)])
+
+
+def describe(settings: Settings, inputs: Sequence[str], tags: Sequence[str]) -> dict:
+    """What decides the content of the output, for JSON; a run that goes on must have the same.
+
+    Args:
+        inputs: for each shard of the input what tells it and its content.
+        tags: the same of the files with tags.
+    """
+    return {"settings": asdict(settings), "input": list(inputs), "tags": list(tags)}

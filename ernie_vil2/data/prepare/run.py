@@ -1,0 +1,220 @@
+"""All shards, by several processes; a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ernie_vil2.data.prepare.index import PreparedIndex, describe
+from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, make_shard, sha256
+from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.tags import TagsFile
+from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.launch import end_with_parent
+
+STATE = ".prepare"
+"""Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
+
+JOB = "job.json"
+KEPT = "kept.npy"  # which samples are no duplicates
+DIGESTS = ".digests.npy"  # of a shard's samples; only until that is known
+REFRESH = 0.5  # seconds between two looks at the progress
+
+
+class PrepareError(RuntimeError):
+    """The output folder is another run's, or a process was killed; the message says what to do."""
+
+
+def check(source: Sources, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1) -> PreparedIndex:
+    """Reads and decodes every sample and writes nothing; the result has no files.
+
+    Args, Raises: as `prepare`.
+    """
+    job = _describe(source, settings, tags)
+    work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes, None))
+    return PreparedIndex(
+        job, _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
+    )
+
+
+def prepare(
+    source: Sources, output: str | Path, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
+) -> PreparedIndex:
+    """Turns a source into tar shards, with `index.json` and `report.txt` beside them.
+
+    The bytes of the output follow from input, tags and settings, whatever the number of processes. A shard appears when
+    it is whole. A folder that holds a part of the same output is completed: its shards are verified by their
+    checksums and kept.
+
+    Args:
+        source: the samples, in the order of the output.
+        output: folder of the shards.
+        tags: files of tags; the later one counts where several have tags of an id in a language.
+        processes: that read, decode and write.
+
+    Raises:
+        PrepareError: the folder holds something else, another run is writing there, or a process was killed.
+        ValueError: no sample could be used.
+        OSError: the folder cannot be written.
+    """
+    output = Path(output)
+    job = _describe(source, settings, tags)
+    with _claimed(output, job) as state:
+        work = Work(source, settings, tags)
+        work = replace(work, kept=_kept(work, processes, state))
+        entries = _each_shard(work, processes, "writing", lambda work, shard: _resumed(work, shard, output, state))
+        index = PreparedIndex(job, entries)
+        if not index.total("samples"):
+            raise ValueError(f"no sample could be used, so that there is no shard\n{index.bad_samples}")
+        index.write(output)
+    return index
+
+
+def _describe(source: Sources, settings: Settings, tags: Sequence[TagsFile]) -> dict:
+    inputs = [f"{shard.name} {size}" for shard, size in zip(source.shards, source.shard_sizes, strict=True)]
+    return describe(settings, inputs, [f"{file.name} {len(file)}" for file in tags])
+
+
+@contextmanager
+def _claimed(output: Path, job: dict) -> Iterator[Path]:
+    """The state folder of an output that is ours alone: new, or left by a run of the same job."""
+    state = output / STATE
+    if output.is_dir() and not (state / JOB).exists() and any(path.name != STATE for path in output.iterdir()):
+        raise PrepareError(f"{output} holds other files; choose a new folder")
+    state.mkdir(parents=True, exist_ok=True)
+    with open(state / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PrepareError(f"{output}: another run is writing there; wait for it or stop it") from error
+        if (state / JOB).exists():
+            begun = json.loads((state / JOB).read_text(encoding="utf-8"))
+            differing = [part for part in job if begun.get(part) != job[part]]
+            if differing:
+                raise PrepareError(
+                    f"{output} was begun with other {' and '.join(differing)}; "
+                    "run with the same, or choose a new folder"
+                )
+        else:
+            write_text(state / JOB, json.dumps(job, ensure_ascii=False))
+        for left in output.glob(".*.partial"):  # by a run that was killed
+            left.unlink()
+        yield state
+
+
+def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:
+    """What a finished shard's run noted, if the shard is as it was then; otherwise the shard is made."""
+    note = state / f"{shard:05d}.json"
+    if note.exists():
+        entry = json.loads(note.read_text(encoding="utf-8"))
+        path = output / entry["name"]
+        if entry["sha256"] is None or (path.exists() and sha256(path) == entry["sha256"]):
+            work.count(len(work.rows(shard)))
+            return entry
+    entry = make_shard(work, shard, output)
+    write_text(note, json.dumps(entry, ensure_ascii=False))
+    return entry
+
+
+def _kept(work: Work, processes: int, state: Path | None) -> np.ndarray | None:
+    """Which samples are not the same as an earlier one, `[N]` bool; None if duplicates are not looked for."""
+    if not work.settings.drop_duplicates:
+        return None
+    if state is not None and (state / KEPT).exists():
+        return np.load(state / KEPT)
+    found = np.concatenate(
+        _each_shard(work, processes, "looking for duplicates", lambda work, shard: _noted_digests(work, shard, state))
+    )
+    kept = ~found.any(1)  # what could not be read is told of later
+    _, first = np.unique(np.ascontiguousarray(found).view(f"V{DIGEST_BYTES}"), return_index=True)
+    kept[first] = True
+    if state is not None:
+        _save(state / KEPT, kept)
+        for note in state.glob(f"*{DIGESTS}"):
+            note.unlink()
+    return kept
+
+
+def _noted_digests(work: Work, shard: int, state: Path | None) -> np.ndarray:
+    note = state and state / f"{shard:05d}{DIGESTS}"
+    if note and note.exists():
+        work.count(len(work.rows(shard)))
+        return np.load(note)
+    found = digests(work, shard)
+    if note:
+        _save(note, found)
+    return found
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with written_whole(path) as aside, open(aside, "wb") as file:
+        np.save(file, array)
+
+
+class _Process:
+    """What a process of the pool has from its parent: by the fork, not by a pipe."""
+
+    work: Work
+    task: Callable[[Work, int], Any]
+    stopped: Any
+
+
+def _each_shard(work: Work, processes: int, what: str, task: Callable[[Work, int], Any]) -> list[Any]:
+    """The task's result for every shard, in order, with a bar of samples."""
+    context = multiprocessing.get_context("fork")
+    done, stopped = context.Value("q", 0), context.Value("b", 0, lock=False)
+
+    def count(samples: int) -> None:
+        if stopped.value:
+            raise KeyboardInterrupt
+        with done.get_lock():
+            done.value += samples
+
+    pool = ProcessPoolExecutor(
+        min(processes, work.shards), context, initializer=_begin, initargs=(replace(work, count=count), task)
+    )
+    bar = tqdm(desc=what, total=len(work.source), unit="sample", dynamic_ncols=True, file=sys.stdout)
+    results, shards, running = {}, iter(range(work.shards)), {}
+    with bar:
+        try:
+            while len(results) < work.shards:
+                for shard in islice(shards, 2 * processes - len(running)):
+                    running[pool.submit(_run, shard)] = shard
+                finished, _ = wait(running, REFRESH, FIRST_COMPLETED)
+                bar.update(done.value - bar.n)
+                for future in finished:
+                    results[running.pop(future)] = future.result()
+            return [results[shard] for shard in range(work.shards)]
+        except BrokenProcessPool as error:
+            raise PrepareError(
+                "a process was killed, perhaps for its memory; run again, with fewer --processes, to go on"
+            ) from error
+        finally:
+            stopped.value = 1
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(work: Work, task: Callable[[Work, int], Any]) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
+    cv2.setNumThreads(0)  # processes are the parallelism here
+    _Process.work, _Process.task = work, staticmethod(task)
+
+
+def _run(shard: int) -> Any:
+    return _Process.task(_Process.work, shard)

@@ -1,0 +1,224 @@
+"""One shard: a range of samples checked, made smaller, and written in order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ernie_vil2.data.decoding import EncodedImage
+from ernie_vil2.data.rows import check_text
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
+from ernie_vil2.data.sources import Source
+from ernie_vil2.data.tags import TagsFile, join_tags
+from ernie_vil2.files import written_whole
+
+DIGEST_BYTES = 16
+# How the formats that a shard may hold begin; whatever else can be decoded becomes JPEG.
+SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"BM": "bmp"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is made of a sample, and how many go into a shard.
+
+    Args:
+        short_side: images whose short side is longer become JPEG of this short side, in pixels; None: images keep
+            their bytes.
+        quality: of that JPEG, 1 to 100.
+        samples_per_shard: of the input; what cannot be used is missing from the shard.
+        tags_id: field whose value the tags are joined by; None: the image's name.
+        drop_duplicates: of samples with equal image and captions only the first is kept.
+        text_id: JSON field that names a text, as in `Data.text_id`.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    short_side: int | None = None
+    quality: int = 90
+    samples_per_shard: int = 10_000
+    tags_id: str | None = None
+    drop_duplicates: bool = False
+    text_id: str | None = None
+
+    def __post_init__(self):
+        if self.short_side is not None and self.short_side < 1:
+            raise ValueError(f"the short side must be at least 1 pixel, not {self.short_side}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"JPEG quality is 1 to 100, not {self.quality}")
+        if self.samples_per_shard < 1:
+            raise ValueError(f"a shard holds at least 1 sample, not {self.samples_per_shard}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a process needs to make any of the shards.
+
+    `kept` says which samples are no duplicates of an earlier one; None: all. `count` is told how many more samples
+    have been read.
+    """
+
+    source: Source
+    settings: Settings
+    tags: Sequence[TagsFile] = ()
+    kept: np.ndarray | None = None
+    count: Callable[[int], None] = lambda samples: None
+
+    @property
+    def shards(self) -> int:
+        """How many shards there will be."""
+        return -(-len(self.source) // self.settings.samples_per_shard)
+
+    def rows(self, shard: int) -> range:
+        """The samples of the input that a shard is made of."""
+        size = self.settings.samples_per_shard
+        return range(shard * size, min((shard + 1) * size, len(self.source)))
+
+
+def shard_name(shard: int) -> str:
+    """The file of a shard."""
+    return f"{shard:05d}.tar"
+
+
+def digests(work: Work, shard: int) -> np.ndarray:
+    """What tells the samples of a shard apart, by image and captions, `[samples, 16]` uint8.
+
+    A sample that cannot be read has zeros, and is no duplicate.
+    """
+    found = np.zeros((len(work.rows(shard)), DIGEST_BYTES), np.uint8)
+    for place, row in enumerate(work.rows(shard)):
+        try:
+            sample = work.source[row]
+        except BadSample:
+            continue
+        finally:
+            work.count(1)
+        content = blake2b(blake2b(sample.image).digest(), digest_size=DIGEST_BYTES)
+        content.update(json.dumps(sorted(sample.captions.items())).encode())
+        found[place] = np.frombuffer(content.digest(), np.uint8)
+    return found
+
+
+def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
+    """Makes a shard in a folder; None: only checks its samples. A shard without any sample is not written.
+
+    Returns:
+        For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `read`, `duplicates`, `tagged` (samples
+        with tags) and `bad_samples` as in a run's report.
+    """
+    report, counts = BadSampleReport(), {"samples": 0, "duplicates": 0, "tagged": 0}
+    entry = {"name": shard_name(shard), "bytes": 0, "sha256": None}
+    samples = _good_samples(work, shard, report, counts)
+    if folder is None:
+        for _ in samples:
+            pass
+    else:
+        path = folder / shard_name(shard)
+        path.unlink(missing_ok=True)  # one of other content, which could not be verified
+        first = next(samples, None)
+        if first is not None:
+            with written_whole(path) as aside, tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as archive:
+                _write(archive, *first)
+                for members in samples:
+                    _write(archive, *members)
+                    archive.members.clear()  # tarfile would keep every one
+            entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return entry | counts | {"read": report.read, "bad_samples": report.as_dict()}
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _good_samples(
+    work: Work, shard: int, report: BadSampleReport, counts: dict[str, int]
+) -> Iterator[tuple[int, str, bytes, dict]]:
+    for row in work.rows(shard):
+        work.count(1)
+        if work.kept is not None and not work.kept[row]:
+            report.add(1, [])
+            counts["duplicates"] += 1
+            continue
+        try:
+            sample = work.source[row]
+            suffix, image = _image(sample, work.settings)
+            fields = _fields(sample, work)
+        except BadSample as bad:
+            report.add(1, [(bad.reason, bad.name)])
+            continue
+        report.add(1, [])
+        counts["samples"] += 1
+        counts["tagged"] += any(name.partition("_")[0] == "tags" for name in fields)
+        yield row, suffix, image, fields
+
+
+def _image(sample: Sample, settings: Settings) -> tuple[str, bytes]:
+    """Suffix and bytes of what is written; BadSample if the image cannot be decoded."""
+    image = EncodedImage(sample.image, sample.image_name)
+    short, suffix = min(image.height, image.width), _suffix(sample.image)
+    if settings.short_side is not None and short > settings.short_side:
+        shrink = short / settings.short_side
+        size = [max(1, round(side / shrink)) for side in (image.width, image.height)]
+        pixels = cv2.resize(image.decode(shrink), size, interpolation=cv2.INTER_AREA)
+    else:
+        pixels = image.decode()
+        if suffix:
+            return suffix, sample.image
+    flags = [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), flags)
+    if not done:  # JPEG ends at 65,535 pixels a side
+        raise BadSample("image too long for JPEG", sample.image_name)
+    return "jpg", encoded.tobytes()
+
+
+def _suffix(image: bytes) -> str | None:
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "webp"
+    return next((suffix for start, suffix in SIGNATURES.items() if image.startswith(start)), None)
+
+
+def _fields(sample: Sample, work: Work) -> dict:
+    """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
+    captions = {language: text.strip() for language, text in sample.captions.items() if text.strip()}
+    if not captions:
+        raise BadSample("empty caption", sample.image_name)
+    key = sample.image_name
+    if work.settings.tags_id is not None:
+        key = sample.fields.get(work.settings.tags_id)
+        if key is None and work.tags:
+            raise BadSample(f"no field {work.settings.tags_id}", sample.image_name)
+    tags = join_tags(dict(sample.tags), str(key), work.tags)
+    fields = {
+        name: value
+        for name, value in sample.fields.items()
+        if name != "text" and name.partition("_")[0] not in ("caption", "tags")
+    }
+    fields["image_id"] = sample.image_name
+    for kind, texts in (
+        ("caption", captions),
+        ("tags", {language: list(one) for language, one in tags.items() if one}),
+    ):
+        for language, value in texts.items():
+            fields[f"{kind}_{language}" if language else kind] = value
+    check_text(sample.image_name)
+    return fields
+
+
+def _write(archive: tarfile.TarFile, row: int, suffix: str, image: bytes, fields: dict) -> None:
+    # str: what a table may hold and JSON may not, such as dates.
+    text = json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+    for name, content in ((f"{row:09d}.{suffix}", image), (f"{row:09d}.json", text)):
+        member = tarfile.TarInfo(name)  # owner, mode and time are the same for all
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))

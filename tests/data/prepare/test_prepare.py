@@ -1,0 +1,217 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.prepare import PrepareError, Settings, check, prepare
+from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.tags import TagsFile
+from tests.conftest import draw, png, write_tar, write_tsv
+from tests.test_imports import ROOT
+
+
+def jpeg(pixels):
+    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def image(number, size=32):
+    return draw((number * 9 % 256, 30, 200), "disc", np.random.default_rng(number), size)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """25 rows of a TSV, some of them bad, some twice."""
+    rows = [(f"text {number}", f"id{number % 20}", png(image(number % 20))) for number in range(25)]
+    rows[3] = ("", "id3", png(image(3)))
+    rows[7] = ("text 7", "id7", b"no image")
+    rows[11] = rows[2]
+    rows[24] = rows[2]
+    return open_sources([str(write_tsv(tmp_path / "a.tsv", rows))])
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".tar", ".json", ".txt")}
+
+
+SMALL = {"samples_per_shard": 4}
+
+
+def test_samples_keep_order_images_and_texts(rows, tmp_path):
+    index = prepare(rows, tmp_path / "out", Settings(**SMALL), processes=2)
+    assert (index.total("samples"), index.bad_samples.counts) == (23, {"empty caption": 1, "broken image": 1})
+    read = open_sources([str(tmp_path / "out")])
+    good = [row for row in range(25) if row not in (3, 7)]
+    assert [(s.image_name, s.image, s.caption("zh")) for s in map(read.__getitem__, range(len(read)))] == [
+        (s.image_name, s.image, s.caption("zh")) for s in map(rows.__getitem__, good)
+    ]
+
+
+def test_the_output_does_not_depend_on_the_number_of_processes(rows, tmp_path):
+    settings = Settings(short_side=16, drop_duplicates=True, **SMALL)
+    for processes in (1, 3):
+        prepare(rows, tmp_path / str(processes), settings, processes=processes)
+    one, three = files(tmp_path / "1"), files(tmp_path / "3")
+    assert one == three and len(one) == 6 + 2
+
+
+def test_the_index_counts_and_sums_what_is_there(rows, tmp_path):
+    prepare(rows, tmp_path / "out", Settings(drop_duplicates=True, **SMALL))
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert (index["samples"], index["read"], index["duplicates"]) == (21, 25, 2)
+    assert [shard["samples"] for shard in index["shards"]] == [3, 3, 3, 4, 4, 4]
+    for shard in index["shards"]:
+        path = tmp_path / "out" / shard["name"]
+        assert shard["bytes"] == path.stat().st_size
+        assert shard["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        with tarfile.open(path) as archive:
+            assert len(archive.getnames()) == 2 * shard["samples"]
+    # Row 24, the only one of the last shard, is a duplicate: there is no such shard.
+    assert not (tmp_path / "out" / "00006.tar").exists()
+    assert index["bad_samples"]["reasons"]["broken image"] == {"count": 1, "names": ["id7"]}
+    report = (tmp_path / "out" / "report.txt").read_text()
+    assert "21 samples in 6 shards" in report and "2 duplicates dropped" in report and "broken image: 1 (id7)" in report
+
+
+def test_an_image_is_made_smaller_never_larger(tmp_path):
+    pixels = cv2.GaussianBlur(image(1, 60), (0, 0), 2)[:, :40]
+    members = [("big.png", png(pixels)), ("big.txt", b"x"), ("small.png", png(image(1, 20))), ("small.txt", b"y")]
+    members += [("tiff.jpg", cv2.imencode(".tiff", pixels)[1].tobytes()), ("tiff.txt", b"z")]
+    prepare(open_sources([str(write_tar(tmp_path / "a.tar", members))]), tmp_path / "out", Settings(short_side=20))
+    big, small, tiff = map(open_sources([str(tmp_path / "out")]).__getitem__, range(3))
+    assert decode_image(big.image, "").shape == (30, 20, 3) and big.image[:2] == b"\xff\xd8"
+    # 60 x 40 to 30 x 20 by areas is the mean of 2 x 2 pixels.
+    mean = pixels.reshape(30, 2, 20, 2, 3).mean((1, 3))
+    assert np.abs(decode_image(big.image, "").astype(float) - mean).mean() < 3
+    assert small.image == png(image(1, 20)) and decode_image(tiff.image, "").shape == (30, 20, 3)
+    with tarfile.open(tmp_path / "out" / "00000.tar") as archive:
+        assert [name for name in archive.getnames() if not name.endswith("json")] == [
+            "000000000.jpg", "000000001.png", "000000002.jpg",
+        ]  # fmt: skip
+
+
+def test_a_jpeg_that_is_read_at_a_smaller_scale_looks_as_the_whole_one(tmp_path):
+    pixels = cv2.GaussianBlur(image(1, 400), (0, 0), 8)[:, :300]
+    source = open_sources([str(write_tar(tmp_path / "a.tar", [("1.jpg", jpeg(pixels)), ("1.txt", b"x")]))])
+    prepare(source, tmp_path / "out", Settings(short_side=30))
+    mean = pixels.reshape(40, 10, 30, 10, 3).mean((1, 3))
+    made = decode_image(open_sources([str(tmp_path / "out")])[0].image, "")
+    assert made.shape == mean.shape and np.abs(made - mean).mean() < 3
+
+
+def test_fields_captions_and_tags_by_language_stay_and_tags_are_joined(tmp_path):
+    fields = {"caption_zh": "猫", "caption_en": " ", "tags_en": ["old"], "tags_zh": ["旧"], "id": "c7", "url": "u"}
+    members = [("d/1.png", png(image(1))), ("d/1.json", json.dumps(fields).encode())]
+    source = open_sources([str(write_tar(tmp_path / "a.tar", members))])
+    (tmp_path / "tags.jsonl").write_text('{"id": "c7", "tags_en": ["cat"]}\n{"id": "d/1", "tags_en": ["other"]}\n')
+    for key, expected in (("id", ("cat",)), (None, ("other",))):
+        out = tmp_path / str(key)
+        index = prepare(source, out, Settings(tags_id=key), [TagsFile(tmp_path / "tags.jsonl")])
+        sample = open_sources([str(out)], "id")[0]
+        assert sample.image_name == "d/1" and sample.text_name == "c7" and sample.fields["url"] == "u"
+        assert sample.captions == {"zh": "猫"}
+        assert sample.tags == {"en": expected, "zh": ("旧",)} and index.total("tagged") == 1
+
+
+def test_only_equal_image_and_caption_are_duplicates(tmp_path):
+    one, two = png(image(1)), png(image(2))
+    rows = [("x", "1", one), ("y", "2", one), ("x", "3", two), ("x", "4", one)]
+    prepare(open_sources([str(write_tsv(tmp_path / "a.tsv", rows))]), tmp_path / "out", Settings(drop_duplicates=True))
+    read = open_sources([str(tmp_path / "out")])
+    assert [read[row].image_name for row in range(len(read))] == ["1", "2", "3"]
+
+
+def test_check_writes_nothing_and_tells_the_same(rows, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    found = check(rows, Settings(drop_duplicates=True, **SMALL), processes=2)
+    assert sorted(tmp_path.rglob("*")) == before
+    made = prepare(rows, tmp_path / "out", Settings(drop_duplicates=True, **SMALL))
+    assert found.bad_samples.as_dict() == made.bad_samples.as_dict()
+    assert [found.total(count) for count in ("samples", "duplicates", "bytes")] == [21, 2, 0]
+
+
+def test_a_finished_output_is_verified_and_what_was_damaged_is_made_again(rows, tmp_path):
+    out, settings = tmp_path / "out", Settings(drop_duplicates=True, **SMALL)
+    prepare(rows, out, settings)
+    whole = files(out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    (out / "00001.tar").write_bytes(b"damaged")
+    (out / "00002.tar").unlink()
+    (out / ".00003.tar.1.partial").write_bytes(b"left by a killed run")
+    prepare(rows, out, settings, processes=2)
+    assert files(out) == whole and not list(out.glob(".*.partial"))
+    rewritten = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert rewritten == {"00001.tar", "00002.tar"}
+
+
+def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    with pytest.raises(PrepareError, match="out holds other files; choose a new folder"):
+        prepare(rows, tmp_path / "out", Settings())
+    prepare(rows, tmp_path / "new", Settings(**SMALL))
+    with pytest.raises(PrepareError, match="new was begun with other settings"):
+        prepare(rows, tmp_path / "new", Settings())
+
+
+def test_when_nothing_can_be_used_it_is_an_error(tmp_path):
+    source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("x", "1", b"no image")]))])
+    with pytest.raises(ValueError, match="no sample could be used.*\n.*\n.*broken image: 1"):
+        prepare(source, tmp_path / "out", Settings())
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"short_side": 0}, {"quality": 101}, {"samples_per_shard": 0}])
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match="must be at least|is 1 to 100|holds at least"):
+        Settings(**wrong)
+
+
+def tool(*arguments):
+    return [sys.executable, str(ROOT / "tools/prepare_data.py"), *map(str, arguments)]
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    members = []
+    for number in range(120):
+        members += [(f"{number}.jpg", jpeg(rng.integers(0, 256, (300, 300, 3), np.uint8))), (f"{number}.txt", b"x")]
+    write_tar(tmp_path / "a.tar", members)
+    options = ["--short-side", 128, "--samples-per-shard", 4, "--processes", 2]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(name):
+        command = tool(tmp_path / "a.tar", "--output", tmp_path / name, *options)
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start("whole").wait() == 0
+    kills = 0
+    for shards in (1, 9, 17):
+        process = start("killed")
+        while process.poll() is None and len(list((tmp_path / "killed").glob("*.tar"))) < shards:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        for path in (tmp_path / "killed").glob("*.tar"):
+            assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+    assert kills and start("killed").wait() == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole") and len(files(tmp_path / "whole")) == 30 + 2
+
+
+def test_the_command_line(tmp_path):
+    rows = [("x", "1", png(image(1))), ("y", "2", b"no image")]
+    path = write_tsv(tmp_path / "a.tsv", rows)
+    done = subprocess.run(tool(path, "--check"), capture_output=True, text=True)
+    assert done.returncode == 1 and "broken image: 1 (2)" in done.stdout and done.stderr == ""
+    done = subprocess.run(tool(path, "--output", tmp_path / "out"), capture_output=True, text=True)
+    assert done.returncode == 0 and "1 samples in 1 shards" in done.stdout
+    done = subprocess.run(tool(tmp_path / "b.tsv", "--check"), capture_output=True, text=True)
+    assert done.returncode == 2 and "error: no file matches" in done.stderr

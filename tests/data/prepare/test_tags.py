@@ -1,0 +1,58 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.data.tags import TagsFile, join_tags
+
+text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
+tag_lists = st.lists(text.filter(str.strip), max_size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.dictionaries(text, st.tuples(tag_lists, tag_lists), min_size=1, max_size=8), st.sampled_from(["jsonl", "tsv"])
+)
+def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
+    path = tmp_path_factory.mktemp("tags") / f"tags.{suffix}"
+    lines = ["id\ttags_zh\ttags"] if suffix == "tsv" else []
+    for name, (chinese, plain) in rows.items():
+        if suffix == "tsv":
+            lines.append("\t".join([name, "|".join(chinese), "|".join(plain)]))
+        else:
+            lines.append(json.dumps({"id": name, "tags_zh": chinese, "tags": plain}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file = TagsFile(path)
+    assert len(file) == len(rows)
+    for name, (chinese, plain) in rows.items():
+        assert file[name] == {"zh": tuple(chinese), "": tuple(plain)}
+    assert file["".join(rows) + "?"] == {}
+
+
+def test_numbers_are_ids_too_and_the_first_row_of_an_id_counts(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": 7, "tags": ["a"]}\n{"id": "7", "tags": ["b"]}\n')
+    assert TagsFile(tmp_path / "a.jsonl")["7"] == {"": ("a",)}
+
+
+@pytest.mark.parametrize(
+    "name, content, error",
+    [
+        ("a.jsonl", '{"tags": []}\n', "a.jsonl:1: no id; mend"),
+        ("a.jsonl", '{"id": "x", "tags": 3}\n', "a.jsonl:1: malformed tags"),
+        ("a.tsv", "id\ttags\nx\n", "a.tsv:2: malformed row"),
+        ("a.tsv", "name\ttags\nx\ty\n", "a.tsv:2: no id"),
+        ("a.txt", "", ".jsonl or a .tsv"),
+    ],
+)
+def test_a_row_that_is_no_tags_stops_with_its_place(tmp_path, name, content, error):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=error):
+        TagsFile(tmp_path / name)
+
+
+def test_tags_of_a_file_replace_those_of_the_same_language(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": "x", "tags_zh": ["a"], "tags_en": []}\n')
+    before = {"zh": ("old",), "en": ("kept",)}
+    assert join_tags(before, "x", [TagsFile(tmp_path / "a.jsonl")]) == {"zh": ("a",), "en": ("kept",)}
+    assert join_tags(before, "y", [TagsFile(tmp_path / "a.jsonl")]) == before
