@@ -312,6 +312,11 @@ class TrainingConfig(Section):
     global_batch: Annotated[int, Field(ge=2)] = Field(
         7168, description="pairs in a step over all ranks (paper: 7,168 to 23,200); the ranks divide it"
     )
+    micro_batch: Count | None = Field(
+        None,
+        description="rows of a rank that are encoded at once, which is what memory grows with; the gradient remains "
+        "that of the global batch, and every row is encoded twice (docs/memory.md). null: all rows of the rank",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the towers; the loss is float32. Paddle has no reduced precision on CPU"

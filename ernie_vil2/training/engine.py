@@ -41,7 +41,7 @@ from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.run_log import RunLog
-from ernie_vil2.training.step import DirectStep
+from ernie_vil2.training.step import build_step
 
 # What a resumed run may change: nothing that the weights depend on.
 FREE_ON_RESUME = {
@@ -52,6 +52,7 @@ FREE_ON_RESUME = {
     "Evaluation",
     "Training.output",
     "Training.device",
+    "Training.micro_batch",
     "Training.log_every",
     "Training.checkpoint_every",
     "Training.keep_checkpoints",
@@ -110,7 +111,7 @@ class Trainer:
             self._resume(checkpoints[-1])
         meet()  # initial weights may take one rank longer than another
         self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
-        self.objective = DirectStep(self.model, self.loss, config, self.parallel, self.scaler)
+        self.objective = build_step(self.model, self.loss, config, self.parallel, self.scaler)
         self._stop = False
 
     def _resume(self, checkpoint: Path) -> None:

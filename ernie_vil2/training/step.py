@@ -1,5 +1,10 @@
 """What one optimiser step computes before the optimiser acts: the losses, and their gradients in the parameters.
 
+`DirectStep` keeps the activations of all rows of a rank for backward. `CachedStep` keeps those of a micro batch: it
+encodes all micro batches without them, computes the gradient of the embeddings, and encodes every micro batch a second
+time to carry it on into the parameters (gradient cache, Gao et al. 2021, arXiv 2101.06983). Both give the same
+gradients; batch norms are the exception, see `CachedStep`.
+
 A step has two halves, so that the caller can look at the losses of all ranks before anything changes:
 
     total, pairs = step.forward(views, ids, places, number)
@@ -12,7 +17,7 @@ loss scale where there is a scaler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import paddle
@@ -22,10 +27,23 @@ from ernie_vil2.config import Config
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
+from ernie_vil2.parallel.norms import statistics_kept
 from ernie_vil2.training.dropout import PlacedDropout
 from ernie_vil2.views import normalize_images
 
 Views = Mapping[str, paddle.Tensor]
+
+
+def build_step(
+    model: DualEncoder,
+    loss: MultiViewLoss,
+    config: Config,
+    parallel: paddle.nn.Layer | None = None,
+    scaler: paddle.amp.GradScaler | None = None,
+) -> DirectStep:
+    """The step that `Training.micro_batch` asks for: cached where it is set, direct where it is null."""
+    kind = CachedStep if config.Training.micro_batch else DirectStep
+    return kind(model, loss, config, parallel, scaler)
 
 
 class DirectStep:
@@ -48,6 +66,7 @@ class DirectStep:
         parallel: paddle.nn.Layer | None = None,
         scaler: paddle.amp.GradScaler | None = None,
     ):
+        self.model = model
         self.parallel = parallel or model
         self.loss = loss
         self.dropout = PlacedDropout(model, config.Training.seed)
@@ -77,8 +96,9 @@ class DirectStep:
         return self._total.detach(), pairs
 
     def backward(self) -> None:
-        """The gradients of what `forward` returned. A collective, like it."""
-        self._scaled(self._total).backward()
+        """Adds the gradients of what `forward` returned. A collective, like it."""
+        with statistics_kept(self.model):
+            self._scaled(self._total).backward()
         self._total = None
 
     def _encode(
@@ -107,3 +127,77 @@ class DirectStep:
         # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
         total = total * dist.get_world_size()
         return self.scaler.scale(total) if self.scaler else total
+
+
+class CachedStep(DirectStep):
+    """The rows of this rank in micro batches: memory grows with `Training.micro_batch`, not with the global batch.
+
+    The number of micro batches is the same on every rank, as many as `Training.micro_batch` rows each make it for the
+    rank's share of the global batch; their rows are shared out evenly. Dropout is that of the direct step, row by row.
+
+    A batch norm sees one micro batch at a time (with `Training.sync_norms` that of all ranks), in both encodings the
+    same one. Gradients are exact for this definition, which the direct step's is not; every micro batch counts once
+    in the running statistics.
+
+    Raises:
+        ValueError: by `forward`, where a rank has fewer rows than micro batches.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        loss: MultiViewLoss,
+        config: Config,
+        parallel: paddle.nn.Layer | None = None,
+        scaler: paddle.amp.GradScaler | None = None,
+    ):
+        super().__init__(model, loss, config, parallel, scaler)
+        rows = -(-config.Training.global_batch // dist.get_world_size())
+        self.parts = -(-rows // config.Training.micro_batch)
+
+    def forward(
+        self, views: Views, ids: paddle.Tensor, places: np.ndarray, number: int
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        """As `DirectStep.forward`."""
+        if len(places) < self.parts:
+            raise ValueError(
+                f"{len(places)} rows cannot be shared out over {self.parts} micro batches; "
+                "raise Training.micro_batch, or look at the samples that could not be used"
+            )
+        self._arguments = views, places, number
+        encoded = []
+        with paddle.no_grad():
+            for part, part_places in self._micro_batches():
+                embeddings, logit_scale = self._encode(self.model, part, part_places, number)
+                encoded.append(embeddings)
+        self._embeddings = {name: paddle.concat([part[name] for part in encoded]) for name in encoded[0]}
+        self._logit_scale = logit_scale
+        for leaf in (*self._embeddings.values(), self._logit_scale):
+            leaf.stop_gradient = False
+        self._total, pairs = self._score(self._embeddings, self._logit_scale, ids)
+        return self._total.detach(), pairs
+
+    def backward(self) -> None:
+        """As `DirectStep.backward`."""
+        self._scaled(self._total).backward()
+        number = self._arguments[2]
+        start = 0
+        with statistics_kept(self.model):
+            for index, (part, places) in enumerate(self._micro_batches()):
+                # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
+                last = index == self.parts - 1
+                embeddings, logit_scale = self._encode(self.parallel if last else self.model, part, places, number)
+                rows = slice(start, start + len(places))
+                start = rows.stop
+                # A scalar whose gradient in the parameters is that of the loss.
+                product = sum((embeddings[name] * leaf.grad[rows]).sum() for name, leaf in self._embeddings.items())
+                if last:
+                    product = product + (logit_scale * self._logit_scale.grad).sum()
+                product.backward()
+        del self._total, self._embeddings, self._logit_scale, self._arguments
+
+    def _micro_batches(self) -> Iterator[tuple[Views, np.ndarray]]:
+        views, places, _ = self._arguments
+        bounds = [len(places) * part // self.parts for part in range(self.parts + 1)]
+        for start, stop in zip(bounds, bounds[1:], strict=False):
+            yield {name: view[start:stop] for name, view in views.items()}, places[start:stop]

@@ -86,6 +86,15 @@ def test_dropout_makes_the_two_text_views_differ(config):
     assert losses(dropped)[0][2] > losses(plain)[0][2] + 0.1
 
 
+def test_micro_batches_change_nothing(config, tmp_path):
+    dropped = "Model.text.dropout=0.2"
+    whole = Trainer(config(dropped))
+    whole.fit()
+    parts = Trainer(config(dropped, "Training.micro_batch=5", f"Training.output={tmp_path / 'parts'}"))
+    parts.fit()
+    assert np.allclose(losses(parts), losses(whole), rtol=1e-4)
+
+
 def test_pairs_that_are_off_are_not_encoded(config):
     trainer = Trainer(config("Loss.weights={image_image: 0.0, text_text: 0.0}", "Training.steps=3"))
     encoded = []

@@ -1,0 +1,184 @@
+"""The cached step against the direct one: the same losses and gradients from micro batches."""
+
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.parallel.norms import batch_norms
+from ernie_vil2.training.step import CachedStep, DirectStep, build_step
+
+ROWS = 10
+OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
+"""Rows of two ranks; the first has lost one to a bad sample."""
+VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
+REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = paddle.get_default_dtype()
+    paddle.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        paddle.set_default_dtype(before)
+
+
+def setting(*changes):
+    text = "{name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, attention_dropout: 0.3}"
+    return load_config(
+        None,
+        ["Views.resize=32", "Data.max_length=8", f"Model.text={text}", "Loss.weights={image_text: 0.5}",
+         "Loss.duplicates=positives", "Schedule.warmup_steps=0", f"Training.global_batch={ROWS}", *changes],
+    )  # fmt: skip
+
+
+def model_and_loss(config):
+    paddle.seed(0)
+    model = build_dual_encoder(config.Model, 50)
+    model.train()
+    return model, MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
+
+
+def batch(dtype="float32", rows=range(ROWS)):
+    """Views, ids and places of some rows of the global batch."""
+    rng = np.random.default_rng(0)
+    rows = np.array(rows)
+    texts = rng.integers(1, 50, size=[ROWS, 8])
+    texts[:, 5:] *= rng.integers(0, 2, size=[ROWS, 1])  # some are shorter
+    images = rng.normal(size=[2, ROWS, 3, 32, 32]).astype(dtype)
+    views = {name: paddle.to_tensor(view[rows]) for name, view in zip(("image_1", "image_2"), images, strict=True)}
+    views |= {name: paddle.to_tensor(texts[rows]) for name in ("text_1", "text_2")}
+    return views, paddle.to_tensor(rng.integers(0, 8, size=[ROWS, 2])[rows]), rows
+
+
+def compute(step, rows, number=3):
+    """Losses, and gradients of the parameters, which are cleared."""
+    total, pairs = step.forward(*rows, number)
+    step.backward()
+    return as_numbers(total, pairs), taken_gradients(step.model)
+
+
+def as_numbers(total, pairs):
+    return {"total": float(total), **{pair: float(loss) for pair, loss in pairs.items()}}
+
+
+def taken_gradients(model):
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:  # the means and variances of some batch norms are parameters
+            gradients[name] = parameter.grad.numpy().astype("float64")
+            parameter.clear_gradient(set_to_zero=False)
+    return gradients
+
+
+def errors(found, expected):
+    """Largest relative error of the losses, and of a parameter's gradient by its norm."""
+    assert found[1].keys() == expected[1].keys() and found[0].keys() == expected[0].keys()
+    losses = max(abs(found[0][name] / value - 1) for name, value in expected[0].items())
+    # A bias before a softmax or a batch norm has no gradient but rounding: measured by the largest norm.
+    largest = max(map(np.linalg.norm, expected[1].values()))
+    differences = [
+        np.linalg.norm(found[1][name] - value) / max(np.linalg.norm(value), 1e-3 * largest)
+        for name, value in expected[1].items()
+    ]
+    return losses, max(differences)
+
+
+TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("micro_batch", [1, 3, 5, 10, 64])
+def test_cached_gradients_are_those_of_the_direct_step(dtype, tolerance, micro_batch):
+    with default_dtype(dtype):
+        config = setting(VIT, f"Training.micro_batch={micro_batch}")
+        model, loss = model_and_loss(config)
+        expected = compute(DirectStep(model, loss, config), batch(dtype))
+        assert "log_logit_scale" in expected[1]
+        found = compute(CachedStep(model, loss, config), batch(dtype))
+    assert max(errors(found, expected)) < tolerance
+
+
+def test_without_replay_of_dropout_the_comparison_fails():
+    """The control: ordinary dropout, whose second masks are others."""
+    config = setting(VIT, "Training.micro_batch=3")
+    model, loss = model_and_loss(config)
+    step = CachedStep(model, loss, config)
+    step.dropout.rows = lambda *arguments: nullcontext()
+    expected = compute(DirectStep(model, loss, config), batch())
+    assert errors(compute(step, batch()), expected)[1] > 0.1
+
+
+def test_batch_norms_see_micro_batches_and_count_each_once():
+    """Against the same definition with the graph of all micro batches kept."""
+    with default_dtype("float64"):
+        config = setting(REPVGG, "Training.micro_batch=4")
+        model, loss = model_and_loss(config)
+        norms = batch_norms(model)
+        initial = [norm._mean.clone() for norm in norms]
+        views, ids, places = batch("float64")
+        step = CachedStep(model, loss, config)
+        parts = []
+        for rows in (slice(0, 3), slice(3, 6), slice(6, 10)):
+            with step.dropout.rows(3, views, places[rows]):
+                parts.append(model({name: view[rows] for name, view in views.items()})[0])
+        statistics = [norm._mean.numpy() for norm in norms]
+        joined = {name: paddle.concat([part[name] for part in parts]) for name in views}
+        total, pairs = loss(joined, joined, model.logit_scale, ids, ids)
+        total.backward()
+        expected = as_numbers(total, pairs), taken_gradients(model)
+        for norm, mean in zip(norms, initial, strict=True):
+            norm._mean.set_value(mean)
+        found = compute(step, (views, ids, places))
+    assert len(norms) > 5 and max(errors(found, expected)) < 1e-10
+    for norm, mean in zip(norms, statistics, strict=True):
+        np.testing.assert_allclose(norm._mean.numpy(), mean, rtol=1e-10)
+
+
+def test_a_rank_with_too_few_rows_is_told():
+    config = setting(VIT, "Training.micro_batch=3")
+    model, loss = model_and_loss(config)
+    with pytest.raises(ValueError, match="3 rows cannot be shared out over 4 micro batches; raise"):
+        CachedStep(model, loss, config).forward(*batch(rows=range(3)), 0)
+
+
+def test_the_configuration_chooses():
+    model, loss = model_and_loss(setting(VIT))
+    assert type(build_step(model, loss, setting(VIT))) is DirectStep
+    assert type(build_step(model, loss, setting(VIT, "Training.micro_batch=5"))) is CachedStep
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    worker = Path(__file__).with_name("step_worker.py")
+    root = str(Path(__file__).parents[2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", root)
+        assert run_ranks([sys.executable, str(worker), str(folder)], 2) == 0
+    return [np.load(folder / f"{rank}.npz") for rank in range(2)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("kind", ["DirectStep", "CachedStep"])
+def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
+    """In float32 and float64, under `fleet.distributed_model`; losses add up over the ranks."""
+    with default_dtype(dtype):
+        config = setting(VIT)
+        model, loss = model_and_loss(config)
+        rows = np.concatenate(OWN)
+        expected = compute(DirectStep(model, loss, config), batch(dtype, rows))
+    run = f"{dtype}/{kind}"
+    losses = {name: sum(float(rank[f"{run}/losses/{name}"]) for rank in ranks) for name in expected[0]}
+    for rank in ranks:
+        gradients = {name: rank[f"{run}/gradients/{name}"] for name in expected[1]}
+        assert max(errors((losses, gradients), expected)) < tolerance
