@@ -317,6 +317,13 @@ class TrainingConfig(Section):
         description="rows of a rank that are encoded at once, which is what memory grows with; the gradient remains "
         "that of the global batch, and every row is encoded twice (docs/memory.md). null: all rows of the rank",
     )
+    recompute: bool = Field(
+        False, description="the blocks of both towers keep only their inputs for backward and run a second time there"
+    )
+    sync_norms: bool = Field(
+        True,
+        description="batch norms see the rows of all ranks, not only of their own, where they are of a kind that can",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the towers; the loss is float32. Paddle has no reduced precision on CPU"

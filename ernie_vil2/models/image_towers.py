@@ -6,7 +6,8 @@ import difflib
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import paddle
@@ -152,6 +153,22 @@ class Backbone(nn.Layer):
             for sublayer in self.network.sublayers():
                 if PatchConv2D.fits(sublayer):
                     sublayer.__class__ = PatchConv2D
+
+    @property
+    def blocks(self) -> list[nn.Layer]:
+        """The parts that the network repeats: outermost layers made of others, of a class that occurs again."""
+        classes = Counter(type(layer) for layer in self.network.sublayers())
+
+        def outermost(layer: nn.Layer) -> Iterator[nn.Layer]:
+            for part in layer.children():
+                if not list(part.children()):
+                    continue
+                if classes[type(part)] > 1 and not isinstance(part, nn.Sequential | nn.LayerList):
+                    yield part
+                else:
+                    yield from outermost(part)
+
+        return list(outermost(self.network))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.network(images).flatten(1)

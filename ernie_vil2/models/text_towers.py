@@ -63,6 +63,11 @@ class TextTower(nn.Layer):
                 # whose length is given, turns them. Smaller ones let a small tower learn its words in fewer steps.
                 rescale(layer.weight, 0.25)
 
+    @property
+    def blocks(self) -> list[nn.Layer]:
+        """The transformer's layers, first to last."""
+        return list(self.network.encoder.layers)
+
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         length, longest = ids.shape[1], self.network.config.max_position_embeddings
         if length > longest:

@@ -57,17 +57,20 @@ def sent_bytes(kind: str, payload: int, ranks: int) -> float:
     return shares[kind] * payload
 
 
-def all_gather(tensor: paddle.Tensor) -> paddle.Tensor:
-    """`[b, ...]` of equal shape on every rank to `[ranks * b, ...]`, in rank order; without gradient."""
-    _about_to_send("all_gather", tensor)
+def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
+    """`[b, ...]` of equal shape on every rank to `[ranks * b, ...]`, in rank order; without gradient.
+
+    `wait=False` goes without `ranks.meet`: between layers of one forward no rank is late, and there are many of them.
+    """
+    _about_to_send("all_gather", tensor, wait)
     gathered = paddle.empty([dist.get_world_size() * tensor.shape[0], *tensor.shape[1:]], tensor.dtype)
     dist.stream.all_gather(gathered, tensor.contiguous())
     return gathered
 
 
-def all_reduce(tensor: paddle.Tensor) -> paddle.Tensor:
-    """Replaces a tensor by its sum over the ranks, in place, and returns it."""
-    _about_to_send("all_reduce", tensor)
+def all_reduce(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
+    """Replaces a tensor by its sum over the ranks, in place, and returns it; `wait` as in `all_gather`."""
+    _about_to_send("all_reduce", tensor, wait)
     dist.all_reduce(tensor)
     return tensor
 
@@ -93,8 +96,9 @@ def all_gather_object(value: Any) -> list[Any]:
     return values
 
 
-def _about_to_send(kind: str, tensor: paddle.Tensor) -> None:
-    meet()
+def _about_to_send(kind: str, tensor: paddle.Tensor, wait: bool = True) -> None:
+    if wait:
+        meet()
     payload = tensor.size * tensor.element_size()
     for traffic in _listening:
         entry = traffic[kind]

@@ -1,16 +1,28 @@
-"""Batch norms: which layers of a model they are, and their running statistics."""
+"""Batch norms over all ranks' rows, and the running statistics that they gather.
+
+Paddle's `SyncBatchNorm` has no CPU kernel, and its conversion leaves out the older `nn.BatchNorm`, which many
+PaddleClas backbones use. These norms keep Paddle's parameters, buffers and kernels and run on every backend.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import paddle
 from paddle import nn
+from paddle.autograd import PyLayer
+from paddle.nn import functional as F
+
+from ernie_vil2.parallel import collectives
 
 
-def batch_norms(model: nn.Layer) -> list[nn.Layer]:
-    """The layers of a model that normalise by statistics of the batch, and gather running ones."""
+def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
+    """The layers of a model that normalise by statistics of the batch, and gather running ones, by name."""
     # Paddle's batch norms hold them under these names, some kinds as buffers and some as parameters.
-    return [layer for layer in model.sublayers() if hasattr(layer, "_mean") and hasattr(layer, "_variance")]
+    return {
+        name: layer
+        for name, layer in model.named_sublayers()
+        if hasattr(layer, "_mean") and hasattr(layer, "_variance")
+    }
 
 
 @contextmanager
@@ -19,9 +31,110 @@ def statistics_kept(model: nn.Layer) -> Iterator[None]:
 
     For rows that are encoded a second time: they count once.
     """
-    statistics = [value for norm in batch_norms(model) for value in (norm._mean, norm._variance)]
+    statistics = [value for norm in batch_norms(model).values() for value in (norm._mean, norm._variance)]
     before = [value.clone() for value in statistics]
     yield
     with paddle.no_grad():
         for value, kept in zip(statistics, before, strict=True):
             value.set_value(kept)
+
+
+def synchronise_norms(model: nn.Layer) -> list[str]:
+    """Lets a model's batch norms see the rows of all ranks when it trains, forward and backward, in place.
+
+    The ranks may hold different numbers of rows. A synchronised norm is a collective: every rank must call it.
+
+    Returns:
+        Names of the norms that are of another kind or layout, and were left as they are.
+    """
+    left = []
+    for name, norm in batch_norms(model).items():
+        layout = getattr(norm, "_data_format", None) or getattr(norm, "_data_layout", None)
+        if type(norm) in _SYNCED and layout in ("NCHW", "NCL", "NC"):
+            norm.__class__ = _SYNCED[type(norm)]
+        else:
+            left.append(name)
+    return left
+
+
+class _Synced:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """`[B, C, ...]`, normalised over all axes but C and over the ranks."""
+        if not self.training or self._use_global_stats:
+            return super().forward(x)
+        with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
+            mean, variance, count = _statistics(x.astype(self._mean.dtype))
+            for running, value in ((self._mean, mean), (self._variance, variance)):
+                running.set_value(running * self._momentum + value * (1 - self._momentum))
+        y = _Normalise.apply(x, self.weight, self.bias, mean, variance, count, self._epsilon)
+        act = getattr(self, "_act", None)
+        return getattr(F, act)(y) if act else y
+
+
+class _Normalise(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, variance, count, epsilon):
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.count, ctx.epsilon = count, epsilon
+        return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, mean, variance = ctx.saved_tensor()
+        one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
+        normalised = F.batch_norm(x, mean, variance, one, zero, epsilon=ctx.epsilon)
+        wide = gradient.astype(mean.dtype)
+        own = paddle.stack([_sums(wide * normalised.astype(mean.dtype)), _sums(wide)])  # [2, C]
+        total = collectives.all_reduce(own.clone(), wait=False)
+        # The chain through mean and variance, which every row of every rank has a share in.
+        along, average = total / ctx.count
+        scale = weight / paddle.sqrt(variance + ctx.epsilon)
+        centred = F.batch_norm(gradient, average, one, scale, zero, epsilon=0.0)
+        return (
+            centred - F.batch_norm(normalised, zero, one, scale * along, zero, epsilon=0.0),
+            own[0],
+            own[1],
+            None,
+            None,
+        )
+
+
+def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, float]:
+    """Mean and variance of each channel over all ranks, and the number of elements of each."""
+    count = x.size / x.shape[1]
+    mean = _sums(x) / count
+    one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
+    variance = _sums(paddle.square(F.batch_norm(x, mean, one, one, zero, epsilon=0.0))) / count
+    own = paddle.concat([mean, variance, paddle.full([1], count, mean.dtype)])
+    joined = collectives.all_gather(own.unsqueeze(0), wait=False)  # [ranks, 2C + 1]
+    counts, (means, variances) = joined[:, -1:], joined[:, :-1].chunk(2, axis=1)
+    total = float(counts.sum())
+    mean = (counts * means).sum(axis=0) / total
+    return mean, (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total, total
+
+
+def _sums(x: paddle.Tensor) -> paddle.Tensor:
+    """`[B, C, ...]` to `[C]`, as matrix products: Paddle's sum over these axes is many times slower on CPU."""
+    rows, channels = x.shape[:2]
+    flat = x.reshape([rows * channels, -1])
+    by_row = flat.matmul(paddle.ones([flat.shape[1], 1], x.dtype)).reshape([rows, channels])
+    return paddle.ones([1, rows], x.dtype).matmul(by_row).flatten()
+
+
+class _SyncedBatchNorm(_Synced, nn.BatchNorm):
+    pass
+
+
+class _SyncedBatchNorm1D(_Synced, nn.BatchNorm1D):
+    pass
+
+
+class _SyncedBatchNorm2D(_Synced, nn.BatchNorm2D):
+    pass
+
+
+_SYNCED = {
+    nn.BatchNorm: _SyncedBatchNorm,
+    nn.BatchNorm1D: _SyncedBatchNorm1D,
+    nn.BatchNorm2D: _SyncedBatchNorm2D,
+}

@@ -37,6 +37,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
+from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
@@ -53,6 +54,7 @@ FREE_ON_RESUME = {
     "Training.output",
     "Training.device",
     "Training.micro_batch",
+    "Training.recompute",
     "Training.log_every",
     "Training.checkpoint_every",
     "Training.keep_checkpoints",
@@ -109,10 +111,22 @@ class Trainer:
         self.place = 0  # of the stream, that the next step begins at
         if checkpoints:
             self._resume(checkpoints[-1])
+        self._prepare_norms()
         meet()  # initial weights may take one rank longer than another
         self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
         self.objective = build_step(self.model, self.loss, config, self.parallel, self.scaler)
         self._stop = False
+
+    def _prepare_norms(self) -> None:
+        """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
+        training, norms = self.config.Training, batch_norms(self.model)
+        left = list(norms) if self.ranks > 1 else []
+        if self.ranks > 1 and training.sync_norms:
+            left = synchronise_norms(self.model)
+        if self.rank == 0 and left:
+            print(f"batch norms of each rank's own rows: {', '.join(left)}")
+        if self.rank == 0 and norms and training.micro_batch:
+            print(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
 
     def _resume(self, checkpoint: Path) -> None:
         changed = _differences(_settings(load_config(checkpoint / "config.yaml")), _settings(self.config))

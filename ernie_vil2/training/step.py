@@ -29,6 +29,7 @@ from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import statistics_kept
 from ernie_vil2.training.dropout import PlacedDropout
+from ernie_vil2.training.recompute import recompute_blocks
 from ernie_vil2.views import normalize_images
 
 Views = Mapping[str, paddle.Tensor]
@@ -71,6 +72,8 @@ class DirectStep:
         self.loss = loss
         self.dropout = PlacedDropout(model, config.Training.seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()
+        if config.Training.recompute:
+            recompute_blocks(model, self.dropout)
         self.image = config.Model.image
         self.precision = config.Training.precision
         self.scaler = scaler

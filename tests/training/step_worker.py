@@ -6,8 +6,9 @@ import numpy as np
 import paddle.distributed as dist
 from paddle.distributed import fleet
 
+from ernie_vil2.parallel.norms import synchronise_norms
 from ernie_vil2.training.step import CachedStep, DirectStep
-from tests.training.test_step import OWN, VIT, batch, compute, default_dtype, model_and_loss, setting
+from tests.training.test_step import OWN, REPVGG, VIT, batch, compute, default_dtype, model_and_loss, setting
 
 
 def main():
@@ -15,15 +16,19 @@ def main():
     rank = dist.get_rank()
     found = {}
     for dtype in ("float32", "float64"):
-        for kind in (DirectStep, CachedStep):
+        for run, image, kind in (
+            ("DirectStep", VIT, DirectStep),
+            ("CachedStep", VIT, CachedStep),
+            ("SyncedNorms", REPVGG, DirectStep),
+        ):
             with default_dtype(dtype):
-                config = setting(VIT, "Training.micro_batch=2")
+                config = setting(image, "Training.micro_batch=2")
                 model, loss = model_and_loss(config)
+                assert synchronise_norms(model) == []
                 step = kind(model, loss, config, fleet.distributed_model(model))
                 losses, gradients = compute(step, batch(dtype, OWN[rank]))
-            run = f"{dtype}/{kind.__name__}"
-            found |= {f"{run}/losses/{name}": value for name, value in losses.items()}
-            found |= {f"{run}/gradients/{name}": value for name, value in gradients.items()}
+            found |= {f"{dtype}/{run}/losses/{name}": value for name, value in losses.items()}
+            found |= {f"{dtype}/{run}/gradients/{name}": value for name, value in gradients.items()}
     np.savez(f"{sys.argv[1]}/{rank}.npz", **found)
 
 

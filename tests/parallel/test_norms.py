@@ -1,0 +1,107 @@
+"""Batch norms of two ranks with uneven rows against Paddle's own on the joined batch."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.parallel.norms import batch_norms, statistics_kept, synchronise_norms
+
+ROOT = Path(__file__).parents[2]
+# A momentum that float32 holds exactly: Paddle's kernel takes it as one, even for float64.
+NORMS = {
+    "2d": (lambda: nn.BatchNorm2D(3, momentum=0.75, epsilon=1e-3), [7, 3, 4, 2]),
+    "1d": (lambda: nn.BatchNorm1D(3, momentum=0.875), [7, 3]),
+    "older, with activation": (
+        lambda: nn.BatchNorm(3, act="relu", momentum=0.5, dtype=paddle.get_default_dtype()),
+        [7, 3, 4, 2],
+    ),
+}
+OWN = (slice(0, 2), slice(2, 7))
+
+
+def run(name, dtype, rows, synced):
+    """What a norm gives and leaves for some rows: outputs, gradients, running statistics."""
+    paddle.set_default_dtype(dtype)
+    build, shape = NORMS[name]
+    model = nn.Sequential(build())
+    rng = np.random.default_rng(0)
+    for parameter in (model[0].weight, model[0].bias):
+        parameter.set_value(rng.normal(size=[3]).astype(dtype))
+    # A mean far above the deviation: sums of squares alone would lose the variance.
+    x, gradient = (rng.normal(size=shape).astype(dtype) + shift for shift in (100.0, 0.0))
+    x = paddle.to_tensor(x[rows].astype(dtype), stop_gradient=False)
+    if synced:
+        assert synchronise_norms(model) == []
+    y = model(x)
+    (y * paddle.to_tensor(gradient[rows].astype(dtype))).sum().backward()
+    norm = model[0]
+    trained = {"y": y, "x": x.grad, "mean": norm._mean, "variance": norm._variance}
+    trained |= {"weight": norm.weight.grad, "bias": norm.bias.grad}
+    model.eval()
+    return {key: value.numpy() for key, value in (trained | {"evaluated": model(x)}).items()}
+
+
+def main(folder):
+    """One of the ranks."""
+    import paddle.distributed as dist
+
+    dist.init_parallel_env()
+    rank = dist.get_rank()
+    found = {}
+    for name in NORMS:
+        for dtype in ("float32", "float64"):
+            found |= {f"{name}/{dtype}/{key}": value for key, value in run(name, dtype, OWN[rank], True).items()}
+    np.savez(f"{folder}/{rank}.npz", **found)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("norms")
+    command = f"from tests.parallel.test_norms import main; main({str(folder)!r})"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        assert run_ranks([sys.executable, "-c", command], 2) == 0
+    return [np.load(folder / f"{rank}.npz") for rank in range(2)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-4), ("float64", 1e-10)])
+@pytest.mark.parametrize("name", NORMS)
+def test_two_ranks_normalise_as_one(ranks, name, dtype, tolerance):
+    """float32 holds 100 plus a unit deviation to 1e-5 of that deviation, and sums of it a little worse."""
+    try:
+        expected = run(name, dtype, slice(None), False)
+    finally:
+        paddle.set_default_dtype("float32")
+    parts = [{key: rank[f"{name}/{dtype}/{key}"] for key in expected} for rank in ranks]
+    for key in ("y", "x", "evaluated"):
+        joined = np.concatenate([part[key] for part in parts])
+        np.testing.assert_allclose(joined, expected[key], rtol=tolerance, atol=tolerance, err_msg=key)
+    for key in ("weight", "bias"):
+        total = sum(part[key] for part in parts)
+        np.testing.assert_allclose(total, expected[key], rtol=tolerance, atol=tolerance, err_msg=key)
+    for part in parts:
+        for key in ("mean", "variance"):
+            np.testing.assert_allclose(part[key], expected[key], rtol=tolerance, err_msg=key)
+
+
+def test_norms_of_other_kinds_are_named():
+    model = nn.Sequential(nn.BatchNorm2D(2), nn.BatchNorm3D(2), nn.BatchNorm2D(2, data_format="NHWC"), nn.LayerNorm(2))
+    assert list(batch_norms(model)) == ["0", "1", "2"]
+    assert synchronise_norms(model) == ["1", "2"]
+
+
+def test_statistics_are_kept():
+    model = nn.BatchNorm1D(2)
+    wrapped = nn.Sequential(model)
+    wrapped(paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]]))
+    before = model._mean.numpy(), model._variance.numpy()
+    assert before[0].tolist() == pytest.approx([0.2, 0.3])
+    with statistics_kept(wrapped):
+        wrapped(paddle.ones([2, 2]))
+        assert model._mean.numpy().tolist() != before[0].tolist()
+    assert np.array_equal(model._mean, before[0]) and np.array_equal(model._variance, before[1])
