@@ -47,8 +47,30 @@ def join_ranks() -> tuple[int, int]:
     # Paddle's own handler, set on import, would print a page about "fatal" for what a launcher sends to end a rank.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
-        fleet.init(is_collective=True, log_level="ERROR")
+        dist.init_parallel_env()
+        with _one_group_of_all_ranks():
+            fleet.init(is_collective=True, log_level="ERROR")
     return dist.get_rank(), ranks
+
+
+@contextlib.contextmanager
+def _one_group_of_all_ranks() -> Iterator[None]:
+    """Over gloo, groups of all ranks that are asked for within the block are the one that there is.
+
+    fleet asks for more of them, and from three ranks on gloo often fails to connect the second ("Connection refused").
+    """
+    new_group = dist.new_group
+
+    def shared(ranks=None, *arguments, **options):
+        if dist.get_backend() == "GLOO" and (ranks is None or len(ranks) == dist.get_world_size()):
+            return dist.get_group(0)
+        return new_group(ranks, *arguments, **options)
+
+    dist.new_group = shared
+    try:
+        yield
+    finally:
+        dist.new_group = new_group
 
 
 def meet() -> None:
