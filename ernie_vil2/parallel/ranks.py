@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,6 +26,7 @@ BEAT = 4.0
 """Seconds between two signs of life of a rank."""
 MISSED = 9
 """Signs of life in a row whose lack makes a rank a lost one."""
+_SIGNALS = signal.valid_signals()
 _DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
 
 
@@ -85,7 +88,7 @@ def meet() -> None:
     ranks = dist.get_world_size()
     if ranks == 1 or dist.get_backend() != "GLOO":
         return
-    store = _Store(core.create_or_get_global_tcp_store())
+    store = _meeting_store()
     come = store.add("meet", 1)
     # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
     needed = -(-come // ranks) * ranks
@@ -138,14 +141,17 @@ def _peer(message: str) -> str:
 
 
 class _Store:
-    """Counters that all ranks share; they live in rank 0's process."""
+    """A connection to counters that all ranks share; they live in rank 0's process. Not for two threads at once."""
 
-    def __init__(self, store: core.TCPStore):
-        self._store = store
+    def __init__(self):
+        host, port = _store_address()
+        # A world of its own: it has nobody to wait for.
+        self._store = core.TCPStore(host, port, False, 1)
+        _send_at_once(port)
 
     def add(self, key: str, amount: int) -> int:
         # Signals wait meanwhile: the store takes an interrupted read for the end of its connection.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             return self._store.add(key, amount)
         except ValueError as error:
@@ -164,12 +170,11 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._rank, self._ranks = rank, ranks
         self._stopped = threading.Event()
-        # A connection of its own: one is not for two threads. And a world of its own, as it has nobody to wait for.
-        self._store = _Store(core.TCPStore(*_store_address(), False, 1))
+        self._store = _Store()
         self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
         while not self._stopped.wait(BEAT):
             try:
                 self._store.add(f"pulse/{self._rank}", 1)
@@ -215,6 +220,23 @@ class _Watch(threading.Thread):
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(1)  # the main thread may stand in a collective that never ends
+
+
+@functools.cache
+def _meeting_store() -> _Store:
+    return _Store()
+
+
+def _send_at_once(port: int) -> None:
+    """Switches Nagle's algorithm off for this process's connections to a port.
+
+    Paddle's store sends a request in several pieces; with Nagle's algorithm a call takes 44 ms instead of 0.05 ms.
+    """
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        # Some descriptors are no sockets, some not connected, one is closed by now.
+        with contextlib.suppress(OSError), socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
+            if connection.getpeername()[1:2] == (port,):  # of a socket within the machine, a name
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _store_address() -> tuple[str, int]:
