@@ -248,9 +248,9 @@ class DataConfig(Section):
         ]
     ] = Field(
         default=[],
-        description="tar shards, official TSV files or another source of docs/data.md, by paths, patterns, addresses or "
-        "commands. Plain entries together are one source; a mapping {data: [...], weight: ..., ...} is one of its own "
-        "(docs/streaming.md)",
+        description="tar shards, official TSV files or another source of docs/data.md, by paths, patterns, addresses "
+        "or commands. Plain entries together are one source; a mapping {data: [...], weight: ..., ...} is one of its "
+        "own (docs/streaming.md)",
     )
     val: list[str] = Field(
         default=[], description="scored during training: the same, or the folder of a benchmark (docs/benchmarks.md)"
