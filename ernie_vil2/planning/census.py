@@ -17,24 +17,46 @@ class Census:
         kept: bytes a row that forward keeps for backward, its input included.
         work: bytes a row that are in use beyond `kept`, where forward and backward together need the most.
         fixed: bytes kept whatever the number of rows: parameters in reduced precision.
+        kept_recomputed: `kept` when blocks keep their inputs only.
+        work_recomputed: `work` then; the block that runs a second time is part of it.
     """
 
     flops: float
     kept: float
     work: float
     fixed: int
+    kept_recomputed: float
+    work_recomputed: float
 
 
 def count(graph: Graph) -> Census:
     """The census of a traced graph."""
-    rows = graph.rows
     kept = _kept(graph)
+    fixed = {value for value in kept & graph.fixed if value in _made(graph)}
+    activations = kept - graph.fixed
+    total, work = _total(graph, activations), _peak(graph) - _total(graph, activations)
+    left, largest = _recomputed(graph, activations)
     return Census(
-        flops=sum(op.flops for op in graph.forward) / rows,
-        kept=_total(graph, kept - graph.fixed) / rows,
-        work=(_peak(graph) - _total(graph, kept - graph.fixed)) / rows,
-        fixed=_total(graph, {value for value in kept & graph.fixed if value in _made(graph)}),
+        flops=sum(op.flops for op in graph.forward) / graph.rows,
+        kept=total / graph.rows,
+        work=work / graph.rows,
+        fixed=_total(graph, fixed),
+        kept_recomputed=_total(graph, left) / graph.rows,
+        work_recomputed=(work + largest) / graph.rows,
     )
+
+
+def _recomputed(graph: Graph, activations: set[int]) -> tuple[set[int], int]:
+    """What is kept of `activations` when blocks keep their inputs only, and the bytes of the largest block's rest."""
+    left, largest = set(activations), 0
+    for start, stop in graph.blocks:
+        block = graph.forward[start:stop]
+        made = {value for op in block for value in op.outputs if value not in graph.views}
+        read = {_storage(graph, value) for op in block for value in op.inputs if value not in graph.fixed}
+        read_later = {_storage(graph, value) for op in graph.forward[stop:] for value in op.inputs}
+        left = left - (made - read_later) | (read - made - graph.fixed)
+        largest = max(largest, _total(graph, activations & (made - read_later)))
+    return left, largest
 
 
 def _total(graph: Graph, values: Iterable[int]) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 
 ROWS = 2
 """Rows of a traced batch: more than one, since axes of size 1 are often treated apart."""
@@ -21,6 +20,7 @@ _BYTES = {
     **dict.fromkeys(("int32", "float32"), 4),
     **dict.fromkeys(("int64", "float64"), 8),
 }
+_NO_OPERATION = ("builtin.parameter", "builtin.combine")
 # Operations whose result lies in the memory of their first input.
 _VIEWS = {
     f"pd_op.{name}{suffix}"
@@ -67,6 +67,8 @@ class Graph:
         nbytes: size of every value.
         views: value -> the value in whose memory it lies.
         fixed: values that are the same for every batch: parameters, constants and what is computed from these alone.
+        parameters: of the fixed ones, those that are learned or gathered.
+        floats: forward's values of float32.
         results: values that outlive the step: gradients of the parameters.
         blocks: `[start, stop)` in `forward` of every layer that the caller named.
     """
@@ -77,6 +79,8 @@ class Graph:
     nbytes: dict[int, int] = field(default_factory=dict)
     views: dict[int, int] = field(default_factory=dict)
     fixed: set[int] = field(default_factory=set)
+    parameters: set[int] = field(default_factory=set)
+    floats: set[int] = field(default_factory=set)
     results: set[int] = field(default_factory=set)
     blocks: list[tuple[int, int]] = field(default_factory=list)
 
@@ -86,7 +90,6 @@ def trace(
     encode: Callable[[paddle.Tensor], paddle.Tensor],
     shape: Sequence[int],
     dtype: str,
-    precision: str,
     blocks: Sequence[nn.Layer] = (),
 ) -> Graph:
     """The operations of `encode` on `ROWS` rows and of its backward.
@@ -96,7 +99,6 @@ def trace(
         encode: a method of `model`.
         shape: of one row of the input.
         dtype: of the input.
-        precision: "float32", or the reduced one of automatic mixed precision.
         blocks: layers within `model` whose place in the graph is asked for.
     """
     places: list[list[int]] = []
@@ -105,7 +107,7 @@ def trace(
         hooks.append(block.register_forward_pre_hook(lambda layer, inputs: places.append([_position()])))
         hooks.append(block.register_forward_post_hook(lambda layer, inputs, output: places[-1].append(_position())))
     spec = paddle.static.InputSpec([ROWS, *shape], dtype)
-    traced = paddle.jit.to_static(_Encoding(model, encode, precision), input_spec=[spec], full_graph=True)
+    traced = paddle.jit.to_static(_Encoding(model, encode), input_spec=[spec], full_graph=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that traced tensors are on no device
         concrete = traced.forward.concrete_program
@@ -132,33 +134,19 @@ def trace(
 class _Encoding(nn.Layer):
     """What is traced: as it stands, since rewriting its Python for control flow on tensors takes a minute."""
 
-    def __init__(self, model: nn.Layer, encode: Callable[[paddle.Tensor], paddle.Tensor], precision: str):
+    def __init__(self, model: nn.Layer, encode: Callable[[paddle.Tensor], paddle.Tensor]):
         super().__init__()
-        self.model, self.encode, self.precision = model, encode, precision
+        self.model, self.encode = model, encode
 
     @paddle.jit.not_to_static
     def forward(self, batch: paddle.Tensor) -> paddle.Tensor:
-        reduced = self.precision != "float32"
-        linear = F.linear
-        F.linear = _linear
-        try:
-            # In here, since outside of a trace Paddle refuses mixed precision without a GPU.
-            with paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"):
-                return self.encode(batch)
-        finally:
-            F.linear = linear
-
-
-def _linear(x, weight, bias=None, name=None):
-    """As on a GPU, where it is one operation: in a trace the sum would be in float32 under mixed precision."""
-    product = paddle.matmul(x, weight)
-    return product if bias is None else product + bias.astype(product.dtype)
+        return self.encode(batch)
 
 
 def _position() -> int:
-    """How many operations the program under construction has; parameters, which are put in front, do not count."""
+    """How many operations a graph of the program under construction would have; parameters are put in front."""
     ops = paddle.static.default_main_program().global_block().ops
-    return sum(op.name() != "builtin.parameter" for op in ops)
+    return sum(op.name() not in _NO_OPERATION for op in ops)
 
 
 def _add(graph: Graph, op: Any, lists: dict[int, list[int]], is_backward: bool) -> None:
@@ -170,8 +158,11 @@ def _add(graph: Graph, op: Any, lists: dict[int, list[int]], is_backward: bool) 
         return
     for value in results:
         graph.nbytes[value.id] = _nbytes(value)
+        if not is_backward and value.is_dense_tensor_type() and str(value.dtype) == "paddle.float32":
+            graph.floats.add(value.id)
     if op.name() == "builtin.parameter":
         graph.fixed.update(value.id for value in results)
+        graph.parameters.update(value.id for value in results)
         return
     inputs = [number for value in operands for number in lists.get(value.id, [value.id])]
     if not is_backward and op.name() != "pd_op.data" and graph.fixed.issuperset(inputs):

@@ -21,6 +21,9 @@ class Need:
 
     Attributes:
         rows: of this rank.
+        encoded: of these, rows that are encoded at once, with what is kept for backward.
+        cached: whether rows are encoded a first time without.
+        recompute: whether blocks keep their inputs only.
         global_batch: rows of all ranks.
         ranks: how many there are.
         views: encodings of a row by kind, "image" and "text".
@@ -34,6 +37,9 @@ class Need:
     """
 
     rows: int
+    encoded: int
+    cached: bool
+    recompute: bool
     global_batch: int
     ranks: int
     views: Mapping[str, int]
@@ -50,7 +56,7 @@ def held(need: Need) -> dict[str, float]:
     """Bytes that are held from the first step to the last, by what."""
     parameters = need.sizes.parameters
     return {
-        "weights": 4 * (parameters + need.sizes.statistics),
+        "weights": 4 * (parameters + 2 * need.sizes.channels),
         "gradients": 4 * parameters,
         "optimiser state": 8 * parameters,
         "images of the batch": need.rows * need.views["image"] * need.image_bytes,
@@ -60,25 +66,32 @@ def held(need: Need) -> dict[str, float]:
 def phases(need: Need) -> dict[str, dict[str, float]]:
     """Bytes beyond `held` in each part of a step, by part and what."""
     embeddings = _embeddings(need)
-    activations = _activations(need, need.rows)
-    backward = {"activations": activations, "work space": _work(need, need.rows), "embeddings": embeddings}
-    if need.ranks > 1:
-        backward["buckets of gradients"] = 4 * need.sizes.parameters
-    parts = {
-        "loss": {"activations": activations, "embeddings": embeddings, "logits": _logits(need)},
-        "backward": backward,
+    activations, work = _activations(need), _work(need)
+    parts: dict[str, dict[str, float]] = {
+        "loss": {"embeddings": embeddings, "logits": _logits(need)},
+        "backward": {"activations": activations, "work space": work, "embeddings": embeddings},
     }
+    if not need.cached:
+        parts["loss"]["activations"] = activations
+    if need.ranks > 1:
+        parts["backward"]["buckets of gradients"] = 4 * need.sizes.parameters
     if need.clips:
         parts["optimiser"] = {"clipped gradients": 4 * need.sizes.parameters}
     return parts
 
 
-def _activations(need: Need, rows: int) -> float:
-    return sum(census.fixed + rows * need.views[kind] * census.kept for kind, census in need.censuses.items())
+def _activations(need: Need) -> float:
+    return sum(
+        census.fixed + need.encoded * need.views[kind] * (census.kept_recomputed if need.recompute else census.kept)
+        for kind, census in need.censuses.items()
+    )
 
 
-def _work(need: Need, rows: int) -> float:
-    return max(rows * need.views[kind] * census.work for kind, census in need.censuses.items())
+def _work(need: Need) -> float:
+    return max(
+        need.encoded * need.views[kind] * (census.work_recomputed if need.recompute else census.work)
+        for kind, census in need.censuses.items()
+    )
 
 
 def _embeddings(need: Need) -> float:

@@ -11,7 +11,7 @@ from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.planning.devices import Device, check
 from ernie_vil2.planning.memory import Need, held, phases
 from ernie_vil2.planning.towers import Sizes, Towers
-from ernie_vil2.planning.traffic import Transfer, transfers
+from ernie_vil2.planning.traffic import Transfer, norm_transfers, transfers
 
 USABLE = 0.92
 """Share of a device's memory that tensors can have: the rest is the driver's and lost between blocks."""
@@ -25,6 +25,7 @@ class Plan:
     Attributes:
         ranks: devices, one rank on each.
         rows: pairs of a step on each rank.
+        encoded: of these, pairs that are encoded at once with what is kept for backward.
         views: encodings of a row by kind, "image" and "text".
         sizes: elements of the model.
         held: bytes a rank holds all the time, by what.
@@ -43,6 +44,7 @@ class Plan:
 
     ranks: int
     rows: int
+    encoded: int
     views: Mapping[str, int]
     sizes: Sizes
     held: Mapping[str, float]
@@ -118,10 +120,18 @@ def make_plan(
     views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
     sizes, width = towers.sizes, towers.embed_dim
     censuses = {kind: towers.census(kind, training.precision) for kind in views if views[kind]}
+    parts = -(-rows // training.micro_batch) if training.micro_batch else 1
+    cached = training.micro_batch is not None
     sent = transfers(ranks, rows, sum(views.values()), width, len(loss.weights), sizes.parameters)
+    if views["image"] and training.sync_norms:
+        forwards = parts * (1 + cached + training.recompute)
+        sent += norm_transfers(ranks, sizes.norms, sizes.channels, forwards, backwards=parts)
 
     need = Need(
         rows=rows,
+        encoded=-(-rows // parts),
+        cached=cached,
+        recompute=training.recompute,
         global_batch=training.global_batch,
         ranks=ranks,
         views=views,
@@ -137,11 +147,12 @@ def make_plan(
     # Tiles are computed twice: the products of forward, these again, and two for the gradients.
     products = 3 if config.Loss.tile is None else 4
     scoring = len(loss.weights) * products * 2.0 * training.global_batch**2 * width
-    flops = 3 * encoding + scoring
+    flops = (3 + cached + training.recompute) * encoding + scoring
     bandwidth = bandwidth or (device.link if ranks <= RANKS_PER_MACHINE else device.network)
     return Plan(
         ranks=ranks,
         rows=rows,
+        encoded=need.encoded,
         views=views,
         sizes=sizes,
         held=held(need),

@@ -30,6 +30,8 @@ def _line(name: str, value: str, note: str = "") -> str:
 def _run(plan: Plan) -> Iterable[str]:
     views = " and ".join(f"{count} {kind} view{'s'[: count > 1]}" for kind, count in plan.views.items() if count)
     yield _line("batch", f"{plan.global_batch:,}", f"{plan.ranks:,} ranks of {plan.rows:,} rows, {views} of each")
+    if plan.encoded < plan.rows:
+        yield _line("micro batch", f"{plan.encoded:,}", "rows of a rank encoded at once, every row twice")
     yield _line("parameters", f"{plan.sizes.parameters / 1e6:,.1f} M",
                 f"image {plan.sizes.image / 1e6:,.1f} M, text {plan.sizes.text / 1e6:,.1f} M")  # fmt: skip
 
@@ -79,7 +81,7 @@ def _time(plan: Plan) -> Iterable[str]:
 def _advice(plan: Plan, advice: Advice | None) -> Iterable[str]:
     if advice:
         changes = " ".join(f"-o {override}" for override in advice.overrides)
-        what = "faster" if plan.fits else "to make it fit"
+        what = "to make it faster" if plan.fits else "to make it fit"
         yield f"{what}: {changes}"
         yield (f"  then {_size(advice.plan.peak)} of {_size(plan.limit)} at most, step {advice.plan.seconds:.3g} s, "
                f"schedule {advice.plan.days:,.1f} days")  # fmt: skip

@@ -11,8 +11,10 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.models.image_towers import PatchConv2D
+from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning.census import Census, count
-from ernie_vil2.planning.graph import trace
+from ernie_vil2.planning.graph import Graph, trace
+from ernie_vil2.planning.precision import reduced
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Sizes:
 
     Attributes:
         image, text: parameters of a tower with its projection.
-        statistics: running means and variances of batch norms.
+        norms: batch norms.
+        channels: that all batch norms together normalise; each has a running mean and a running variance.
     """
 
     image: int
     text: int
-    statistics: int
+    norms: int
+    channels: int
 
     @property
     def parameters(self) -> int:
@@ -51,6 +55,7 @@ class Towers:
         self.model = _without_weights(config, vocab_size)
         self.embed_dim = self.model.embed_dim
         self._side, self._length = config.Model.image.image_size, config.Data.max_length
+        self._graphs: dict[str, Graph] = {}
         self._censuses: dict[tuple[str, str], Census] = {}
         if not on_cpu:
             for layer in self.model.sublayers():
@@ -65,18 +70,26 @@ class Towers:
             sum(parameter.size for layer in layers for parameter in layer.parameters() if not parameter.stop_gradient)
             for layers in ((model.image, model.image_projection), (model.text, model.text_projection))
         )
-        norms = [layer for layer in model.sublayers() if hasattr(layer, "_mean") and hasattr(layer, "_variance")]
-        return Sizes(image, text, sum(norm._mean.size + norm._variance.size for norm in norms))
+        norms = batch_norms(model).values()
+        return Sizes(image, text, len(norms), sum(norm._mean.size for norm in norms))
 
     def census(self, kind: str, precision: str) -> Census:
         """Of the tower "image" or "text" with its projection and normalisation, in training."""
         if (kind, precision) not in self._censuses:
-            if kind == "image":
-                arguments = self.model.encode_image, [3, self._side, self._side], "float32"
-            else:
-                arguments = self.model.encode_text, [self._length], "int64"
-            self._censuses[kind, precision] = count(trace(self.model, *arguments, precision))
+            graph = self._graph(kind)
+            self._censuses[kind, precision] = count(graph if precision == "float32" else reduced(graph))
         return self._censuses[kind, precision]
+
+    def _graph(self, kind: str) -> Graph:
+        if kind not in self._graphs:
+            model = self.model
+            if kind == "image":
+                self._graphs[kind] = trace(
+                    model, model.encode_image, [3, self._side, self._side], "float32", model.image.blocks
+                )
+            else:
+                self._graphs[kind] = trace(model, model.encode_text, [self._length], "int64", model.text.blocks)
+        return self._graphs[kind]
 
 
 def _without_weights(config: Config, vocab_size: int) -> DualEncoder:

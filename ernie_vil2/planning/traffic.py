@@ -46,14 +46,33 @@ def transfers(ranks: int, rows: int, views: int, width: int, pairs: int, paramet
         return []
     embeddings = rows * views * width * 4
     gradients = parameters * 4
-
-    def transfer(what: str, collective: str, payload: int, calls: int = 1, hidden: bool = False) -> Transfer:
-        return Transfer(what, collective, calls, payload, sent_bytes(collective, payload, ranks), hidden)
-
+    buckets = math.ceil(gradients / BUCKET)
     return [
-        transfer("ids of the rows", "all_gather", rows * 2 * 8),
-        transfer("embeddings", "all_gather", embeddings),
-        transfer("gradients of the embeddings", "reduce_scatter", ranks * embeddings),
-        transfer("gradients of the parameters", "all_reduce", gradients, math.ceil(gradients / BUCKET), hidden=True),
-        transfer("losses", "all_reduce", (pairs + 2) * 4),
+        _transfer("ids of the rows", "all_gather", rows * 2 * 8, ranks),
+        _transfer("embeddings", "all_gather", embeddings, ranks),
+        _transfer("gradients of the embeddings", "reduce_scatter", ranks * embeddings, ranks),
+        _transfer("gradients of the parameters", "all_reduce", gradients, ranks, buckets, hidden=True),
+        _transfer("losses", "all_reduce", (pairs + 2) * 4, ranks),
     ]
+
+
+def norm_transfers(ranks: int, norms: int, channels: int, forwards: int, backwards: int) -> list[Transfer]:
+    """What each of `ranks` sends in a step so that batch norms see the rows of all.
+
+    Args:
+        norms: how many there are.
+        channels: of all of them together.
+        forwards, backwards: how often each runs in a step.
+    """
+    if ranks == 1 or not norms:
+        return []
+    # Means, variances and the number of elements; then two sums.
+    forward, backward = (2 * channels + norms) * 4 * forwards, 2 * channels * 4 * backwards
+    return [
+        _transfer("statistics of batch norms", "all_gather", forward, ranks, norms * forwards),
+        _transfer("gradients of these", "all_reduce", backward, ranks, norms * backwards),
+    ]
+
+
+def _transfer(what: str, collective: str, payload: int, ranks: int, calls: int = 1, hidden: bool = False) -> Transfer:
+    return Transfer(what, collective, calls, payload, sent_bytes(collective, payload, ranks), hidden)

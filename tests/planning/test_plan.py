@@ -86,6 +86,44 @@ def test_the_whole_matrix_of_logits_needs_more_memory_and_no_more_products(tower
     assert whole.flops < tiled.flops
 
 
+def test_micro_batches_bound_what_is_kept_and_encode_twice(towers):
+    whole, parts = planned(towers), planned(towers, "Training.micro_batch=5")
+    assert parts.encoded == 4  # 16 rows in four micro batches, as even as they can be
+    assert parts.phases["backward"]["activations"] == pytest.approx(whole.phases["backward"]["activations"] / 4, 0.01)
+    assert "activations" not in parts.phases["loss"]
+    scoring = 4 * 4 * 2 * 64**2 * 32
+    assert 3 * (parts.flops - scoring) == 4 * (whole.flops - scoring)
+
+
+def test_recomputed_blocks_keep_less_and_run_twice(towers):
+    whole, again = planned(towers), planned(towers, "Training.recompute=true")
+    kept = sum(towers.census(kind, "float32").kept_recomputed for kind in ("image", "text"))
+    assert again.phases["backward"]["activations"] == pytest.approx(16 * 2 * kept, rel=0.01)
+    assert again.peak < whole.peak and again.flops > whole.flops
+
+
+def test_norms_over_all_ranks_by_hand():
+    """PaddleClas's ResNet18: the stem's, four in each stage of 64 to 512 channels, one in each stage's shortcut."""
+    changes = ["Model.image.name=ResNet18", "Model.image={name: ResNet18, image_size: 64}"]
+    resnet = Towers(load_config(None, [*SMALL, *changes]))
+    norms, channels = 1 + 4 * (4 + 1), 64 + (64 + 128 + 256 + 512) * 5
+    assert (resnet.sizes.norms, resnet.sizes.channels) == (norms, channels)
+
+    def sent(*more):
+        transfers = planned(resnet, *changes, *more).transfers
+        return {
+            transfer.what: transfer for transfer in transfers if "norms" in transfer.what or "these" in transfer.what
+        }
+
+    once, twice = sent(), sent("Training.micro_batch=8")
+    forward, backward = once["statistics of batch norms"], once["gradients of these"]
+    assert (forward.calls, forward.payload) == (norms, 4 * (2 * channels + norms))
+    assert (backward.calls, backward.payload) == (norms, 4 * 2 * channels)
+    assert twice["statistics of batch norms"].calls == 4 * forward.calls  # two micro batches, each encoded twice
+    assert twice["gradients of these"].calls == 2 * backward.calls
+    assert sent("Training.sync_norms=false") == {}
+
+
 def test_advice_fits_when_it_is_planned_again(towers):
     """Of what fits, it is the fastest."""
     overrides = ["Training.global_batch=1024", "Loss.tile=null"]
@@ -101,7 +139,15 @@ def test_advice_fits_when_it_is_planned_again(towers):
     assert not plan.fits and advice.plan.fits
     again = planned(towers, *overrides, *advice.overrides, ranks=1)
     assert again.fits and again.seconds == min(plan.seconds for plan in tried.values() if plan.fits)
-    assert advise(config, planned(towers), DEVICE, replan) is None
+
+
+def test_a_run_that_fits_may_be_faster_in_another_precision(towers):
+    config, plan = load_config(None, SMALL), planned(towers)
+    advice = advise(config, plan, DEVICE, lambda changes: planned(towers, *changes))
+    assert plan.fits and advice.overrides == ("Training.precision=bfloat16",)
+    assert advice.plan.compute == pytest.approx(plan.compute / 4)
+    plain = Device("plain", 2**30, {"float32": 1e12}, link=1e9, network=1e8)
+    assert advise(config, plan, plain, lambda changes: planned(towers, *changes, device=plain)) is None
 
 
 def test_ranks_that_do_not_divide_the_batch(towers):
