@@ -1,5 +1,7 @@
 """A plan's arithmetic by hand; advice that is planned again; what cannot be planned."""
 
+from dataclasses import replace
+
 import pytest
 
 from ernie_vil2.config import ConfigError, load_config
@@ -142,11 +144,13 @@ def test_advice_fits_when_it_is_planned_again(towers):
 
 
 def test_a_run_that_fits_may_be_faster_in_another_precision(towers):
-    config, plan = load_config(None, SMALL), planned(towers)
-    advice = advise(config, plan, DEVICE, lambda changes: planned(towers, *changes))
+    """Where the network is not what a step waits for."""
+    config, device = load_config(None, SMALL), replace(DEVICE, link=1e12, network=1e12)
+    plan = planned(towers, device=device)
+    advice = advise(config, plan, device, lambda changes: planned(towers, *changes, device=device))
     assert plan.fits and advice.overrides == ("Training.precision=bfloat16",)
     assert advice.plan.compute == pytest.approx(plan.compute / 4)
-    plain = Device("plain", 2**30, {"float32": 1e12}, link=1e9, network=1e8)
+    plain = replace(device, flops={"float32": 1e12})
     assert advise(config, plan, plain, lambda changes: planned(towers, *changes, device=plain)) is None
 
 
