@@ -359,9 +359,9 @@ def _facts(
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A loss scaler's state as numbers that JSON holds."""
+    """A loss scaler's state for JSON; arrays become lists, as `GradScaler.load_state_dict` reads the first entry."""
     return {
-        key: value.item() if isinstance(value, np.ndarray | paddle.Tensor) else value for key, value in state.items()
+        key: value.tolist() if isinstance(value, np.ndarray | paddle.Tensor) else value for key, value in state.items()
     }
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.training.checkpoint import list_checkpoints
-from ernie_vil2.training.engine import NonFiniteLoss, Trainer
+from ernie_vil2.training.engine import NonFiniteLoss, Trainer, _plain
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import draw, png, write_tsv
 
@@ -116,6 +116,13 @@ def test_reduced_precision_trains(config, precision):
     trainer = Trainer(config(f"Training.precision={precision}"))
     assert trainer.fit()
     assert all(map(math.isfinite, np.ravel(losses(trainer))))
+
+
+def test_the_state_of_a_loss_scaler_survives_json():
+    """As GradScaler writes it where it is on; it reads the scale back as `state["scale"][0]`."""
+    state = {"scale": np.array([1024.0], np.float32), "incr_count": 3, "use_dynamic_loss_scaling": True}
+    again = json.loads(json.dumps(_plain(state)))
+    assert again["scale"][0] == 1024.0 and again["incr_count"] == 3 and again["use_dynamic_loss_scaling"] is True
 
 
 def test_a_non_finite_loss_stops_the_run_and_leaves_evidence(config):
