@@ -9,20 +9,27 @@ from PIL import Image, ImageEnhance, ImageFilter
 BILINEAR, FLIP = Image.Resampling.BILINEAR, Image.Transpose.FLIP_LEFT_RIGHT
 
 
-def pillow_views(data, count, size, views, rng):
+def pillow_views(data, count, size, views, rng, shared_resize=False):
     """As `ernie_vil2.views.training_views`, but for the hue, which is that of HSV here.
+
+    Args:
+        shared_resize: resize once for all views; trainers commonly apply the whole transform to the image for each.
 
     Returns:
         `count` arrays `[size, size, 3]` uint8 RGB.
     """
     image = Image.open(io.BytesIO(data)).convert("RGB")
     if views.crop_area is None:
-        scale = views.resize / min(image.size)
-        resized = image.resize([max(views.resize, round(side * scale)) for side in image.size], BILINEAR)
-        windows = [window(resized, size, rng) for _ in range(count)]
+        resized = [resize(image, views.resize) for _ in range(1 if shared_resize else count)]
+        windows = [window(resized[number % len(resized)], size, rng) for number in range(count)]
     else:
         windows = [crop(image, size, views.crop_area, rng) for _ in range(count)]
     return [np.asarray(augmented(view, views, rng)) for view in windows]
+
+
+def resize(image, short_side):
+    scale = short_side / min(image.size)
+    return image.resize([max(short_side, round(side * scale)) for side in image.size], BILINEAR)
 
 
 def window(image, size, rng):

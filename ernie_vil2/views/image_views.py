@@ -154,14 +154,15 @@ def jitter_colours(image: np.ndarray, brightness: float, contrast: float, satura
     Returns:
         as `image`, rounded and clipped once, at the end.
     """
-    gain, mean = brightness * contrast, cv2.mean(image)
-    shift = (1 - contrast) * brightness
-    if image.ndim == 2:
-        values = gain * np.arange(256) + shift * mean[0]
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gain = brightness * contrast
+    shift = (1 - contrast) * brightness * cv2.mean(grey)[0]
+    if image is grey:
+        values = gain * np.arange(256) + shift
         return cv2.LUT(image, np.rint(values).clip(0, 255).astype(np.uint8))
     angle = 2 * math.pi * turn
     chroma = saturation * (math.cos(angle) * _CHROMA + math.sin(angle) * _CHROMA_TURNED)
-    return cv2.transform(image, np.column_stack([gain * (_GREY + chroma), np.full(3, shift * (LUMA @ mean[:3]))]))
+    return cv2.transform(image, np.column_stack([gain * (_GREY + chroma), np.full(3, shift)]))
 
 
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -1,0 +1,195 @@
+"""Samples per second and core from a JPEG to two augmented views, beside the same in Pillow and paddle.vision.
+
+    python benchmarks/loader.py
+    python benchmarks/loader.py --quality 75 --rounds 9
+
+The images are windows of 500x375 pixels from the two photographs that scikit-learn ships (a temple full of detail, a
+flower before a soft background), encoded anew with each quality. The views are those of the default configuration:
+224 pixels, the paper's augmentation. Pillow's and paddle.vision's pipelines apply their transform to the decoded image
+for each view, as trainers do; one line shows Pillow with the resize shared, as it is in ours. Everything runs in one
+thread and is measured in CPU seconds; the pipelines take turns, and of each the best round counts, so that other load
+on the machine disturbs the ratios little.
+"""
+
+import argparse
+import io
+import random
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+SIZE, COUNT = 224, 2
+A100_PEAK = 312e12  # FLOP a second in bfloat16
+UTILISATION = 0.45  # what well-tuned training reaches of it
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quality", type=int, nargs="+", default=[75, 90, 95], help="of the JPEG files")
+    parser.add_argument("--images", type=int, default=20, help="different images")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that every pipeline takes")
+    args = parser.parse_args()
+
+    import cv2
+
+    from ernie_vil2.config import Config
+    from ernie_vil2.data import decoding
+
+    cv2.setNumThreads(0)
+    config = Config()
+    need = samples_per_second(config)
+    print(explanation(config, need))
+    if decoding.simplejpeg is None:
+        print("simplejpeg is not installed: pip install simplejpeg")
+    for quality in args.quality:
+        files = jpeg_files(args.images, quality)
+        rates = measured(pipelines(config), files, args.rounds)
+        print(f"\nJPEG quality {quality}, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average")
+        print(f"{'':<36}{'samples/s/core':>16}{'ours is faster':>16}{'cores an A100':>15}")
+        ours = next(iter(rates.values()))
+        for name, rate in rates.items():
+            print(f"{name:<36}{rate:>16.0f}{ours / rate:>15.1f}x{need / rate:>15.1f}", flush=True)
+    return 0
+
+
+def samples_per_second(config) -> float:
+    """Image-text pairs that an A100 trains on in a second, ViT-B/16 and ERNIE base, two views of each."""
+    return UTILISATION * A100_PEAK / sum(flop_per_sample(config))
+
+
+def flop_per_sample(config) -> tuple[float, float]:
+    """Of the image and of the text tower: two views, forward once and backward twice that."""
+    patches = (SIZE // 16) ** 2
+    image = transformer_flop(patches + 1) + 2 * patches * 768 * 768
+    return 2 * 3 * image, 2 * 3 * transformer_flop(config.Data.max_length)
+
+
+def transformer_flop(tokens: int, width: int = 768, layers: int = 12) -> float:
+    """Forward: 12 x width^2 weights a layer see every token, and every token sees every token twice."""
+    return 2 * layers * (12 * width**2 * tokens + 2 * tokens**2 * width)
+
+
+def explanation(config, need: float) -> str:
+    image, text = (flop / 1e9 for flop in flop_per_sample(config))
+    return (
+        f"Two views of an image (ViT-B/16, {SIZE} pixels) take {image:.0f} GFLOP, two of a text (ERNIE base, "
+        f"{config.Data.max_length} tokens) {text:.0f}, forward and backward.\nAn A100 with {A100_PEAK / 1e12:.0f} "
+        f"TFLOP/s in bfloat16, {UTILISATION:.0%} of them used, so trains on {need:.0f} samples a second."
+    )
+
+
+def jpeg_files(count: int, quality: int) -> list[bytes]:
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    files = []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        width = int(rng.integers(500, photo.height * 4 // 3 + 1))
+        height = width * 3 // 4
+        left, top = int(rng.integers(photo.width - width + 1)), int(rng.integers(photo.height - height + 1))
+        window = photo.resize((500, 375), Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+        file = io.BytesIO()
+        window.save(file, "JPEG", quality=quality)
+        files.append(file.getvalue())
+    return files
+
+
+def pipelines(config) -> dict:
+    """Functions of a file and a random generator, by name; ours come first."""
+    from benchmarks.pillow_views import normalized, pillow_views
+    from ernie_vil2.data import decoding
+    from ernie_vil2.views import training_views
+
+    views, image = config.Views, config.Model.image
+
+    def ours(data, rng):
+        return training_views(data, "benchmark", COUNT, SIZE, views, rng)
+
+    def ours_without_simplejpeg(data, rng):
+        installed, decoding.simplejpeg = decoding.simplejpeg, None
+        try:
+            return ours(data, rng)
+        finally:
+            decoding.simplejpeg = installed
+
+    def pillow(data, rng):
+        return pillow_views(data, COUNT, SIZE, views, rng)
+
+    def pillow_shared(data, rng):
+        return pillow_views(data, COUNT, SIZE, views, rng, shared_resize=True)
+
+    def pillow_floats(data, rng):
+        return [normalized(view, image.mean, image.std) for view in pillow(data, rng)]
+
+    first = {} if decoding.simplejpeg is None else {"ours, simplejpeg, uint8": ours}
+    return first | {
+        "ours, OpenCV's decoder, uint8": ours_without_simplejpeg,
+        "Pillow, one resize for both, uint8": pillow_shared,
+        "Pillow, uint8": pillow,
+        "Pillow, normalised float32": pillow_floats,
+        "paddle.vision, normalised float32": partial(paddle_views, paddle_transform(views, image)),
+    }
+
+
+def paddle_transform(views, image):
+    """From a Pillow image to normalised floats."""
+    from paddle.vision import transforms
+    from PIL import ImageFilter
+
+    class Sometimes(transforms.BaseTransform):
+        def __init__(self, transform, probability):
+            super().__init__()
+            self.transform, self.probability = transform, probability
+
+        def _apply_image(self, picture):
+            return self.transform(picture) if random.random() < self.probability else picture
+
+    def blur(picture):  # which paddle.vision does not have
+        return picture.filter(ImageFilter.GaussianBlur(random.uniform(*views.blur_sigma)))
+
+    jitter = transforms.ColorJitter(views.brightness, views.contrast, views.saturation, views.hue)
+    return transforms.Compose(
+        [
+            transforms.Resize(views.resize),
+            transforms.RandomCrop(SIZE),
+            transforms.RandomHorizontalFlip(views.flip),
+            Sometimes(jitter, views.jitter),
+            Sometimes(blur, views.blur),
+            Sometimes(transforms.Grayscale(3), views.grayscale),
+            transforms.Transpose(),
+            transforms.Normalize([255 * value for value in image.mean], [255 * value for value in image.std]),
+        ]
+    )
+
+
+def paddle_views(transform, data, rng):
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    return [transform(picture) for _ in range(COUNT)]
+
+
+def measured(pipelines: dict, files: list[bytes], rounds: int) -> dict[str, float]:
+    """Samples a CPU second of each pipeline's best round."""
+    import numpy as np
+
+    seconds = dict.fromkeys(pipelines, float("inf"))
+    for number in range(rounds + 1):  # the first warms up
+        for name, views in pipelines.items():
+            start = time.process_time()
+            for place, data in enumerate(files):
+                views(data, np.random.default_rng([number, place]))
+            if number:
+                seconds[name] = min(seconds[name], time.process_time() - start)
+    return {name: len(files) / taken for name, taken in seconds.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
