@@ -72,6 +72,7 @@ class DirectStep:
         self.loss = loss
         self.dropout = PlacedDropout(model, config.Training.seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()
+        self.micro_batch = config.Training.micro_batch
         if config.Training.recompute:
             recompute_blocks(model, self.dropout)
         self.image = config.Model.image
@@ -146,17 +147,10 @@ class CachedStep(DirectStep):
         ValueError: by `forward`, where a rank has fewer rows than micro batches.
     """
 
-    def __init__(
-        self,
-        model: DualEncoder,
-        loss: MultiViewLoss,
-        config: Config,
-        parallel: paddle.nn.Layer | None = None,
-        scaler: paddle.amp.GradScaler | None = None,
-    ):
-        super().__init__(model, loss, config, parallel, scaler)
-        rows = -(-config.Training.global_batch // dist.get_world_size())
-        self.parts = -(-rows // config.Training.micro_batch)
+    @property
+    def parts(self) -> int:
+        """Micro batches of a step."""
+        return -(-self.capacity // self.micro_batch)
 
     def forward(
         self, views: Views, ids: paddle.Tensor, places: np.ndarray, number: int
