@@ -35,22 +35,14 @@ def report(args: argparse.Namespace) -> None:
     from ernie_vil2.models.model_files import model_folder
     from ernie_vil2.pretrained import load_model
     from ernie_vil2.training.run_log import read_log
+    from ernie_vil2.training.run_page import config_facts, progress_facts
 
     run = Path(args.run)
     checkpoint = model_folder(run)
     config = load_config(checkpoint / "config.yaml")
     records = read_log(run / "log.jsonl")
-    training = [record for record in records if record["kind"] == "train"]
     evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((run / "evaluation").glob("*.json"))]
-    facts = {
-        "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
-        "Training data": ", ".join(source.name for source in config.Data.sources),
-        "Languages": ", ".join(config.Views.languages),
-        "Global batch": f"{config.Training.global_batch} pairs",
-    }
-    if training:
-        facts["Steps"] = f"{training[-1]['step']} of {config.Training.steps}"
-        facts["Training time"] = f"{training[-1]['seconds'] / 60:.1f} minutes"
+    facts = config_facts(config) | progress_facts(config, records)
     if evaluations:
         facts["Protocol"] = next(iter(evaluations[0]["results"].values()))["definition"]
 

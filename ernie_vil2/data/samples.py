@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
+
+from ernie_vil2.files import write_text
 
 
 class BadSample(Exception):
@@ -104,6 +108,11 @@ class BadSampleReport:
         """For JSON: samples read, samples bad, and by reason the count and the first names."""
         reasons = {reason: {"count": count, "names": self.names[reason]} for reason, count in self.counts.most_common()}
         return {"read": self.read, "bad": self.counts.total(), "reasons": reasons}
+
+    def write(self, folder: Path) -> None:
+        """Writes `bad_samples.json`, and `bad_samples.txt` for a person."""
+        write_text(folder / "bad_samples.json", json.dumps(self.as_dict(), ensure_ascii=False, indent=1))
+        write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:
         if not self.counts:

@@ -4,27 +4,16 @@ Styles, charts and images are all inside the file; it holds no script and loads 
 """
 
 import base64
-import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import fmean
 
+from ernie_vil2.evaluation.curves import ARROWS, training_charts
 from ernie_vil2.evaluation.report_style import CROSS, STYLE, TICK
 from ernie_vil2.evaluation.retrieval import COLUMNS, TIE_RULE, Row, table_cells
-from ernie_vil2.evaluation.svg import Series, line_chart
 from ernie_vil2.files import write_text
 
-ARROWS = {"image_to_text": "image → text", "text_to_image": "text → image"}
-VIEW_PAIRS = {
-    "image_image": "image – image",
-    "text_text": "text – text",
-    "image_text": "image → text",
-    "text_image": "text → image",
-}
 LONGEST_IN_A_COLUMN = 100  # a longer fact, such as a protocol's definition, goes over the whole width
-MOST_POINTS = 150  # a longer training log is averaged down to this many points
 
 
 def write_report(
@@ -47,7 +36,7 @@ def write_report(
     """
     sections = {
         "Retrieval": results_table(table_rows),
-        "Training": f'<div class="charts">{_charts(curves)}</div>',
+        "Training": training_charts(curves),
         "Best answers": query_cards(queries),
     }
     write_page(path, title, facts, sections)
@@ -95,67 +84,6 @@ def results_table(rows: Iterable[Row], tie_rule: str = TIE_RULE) -> str:
         f"<tbody>{''.join(lines)}</tbody></table></div>"
         f'<p class="note">Percent; mR is the mean of both directions; {escape(tie_rule)}.</p>'
     )
-
-
-def _charts(curves: Sequence[Mapping]) -> str:
-    train = _by_step(record for record in curves if record.get("kind") == "train")
-    losses, rate = [], []
-    for colour, (key, label) in enumerate(VIEW_PAIRS.items(), start=1):
-        points = _averaged(_points(train, key))
-        if points:
-            losses.append(Series(label, points, colour, dashed=key == "text_image"))
-    if learning := _averaged(_points(train, "learning_rate")):
-        rate.append(Series("learning rate", learning, 1))
-    size = math.ceil(len(train) / MOST_POINTS)
-    smoothed = f"Every point is the mean of {size} log records." if size > 1 else "Every log record is shown."
-
-    evaluations = [record for record in curves if record.get("kind") == "evaluation"]
-    splits = Counter(record["split"] for record in evaluations)
-    split = splits.most_common(1)[0][0] if splits else "no split"
-    recalls = _recall_series(_by_step([r for r in evaluations if r["split"] == split]))
-    scored = f"Scored on {split} while training."
-    return (
-        _figure("Loss of each view pair", smoothed, losses, y_label="loss")
-        + _figure("Recall over time", scored, recalls, y_label="recall, %", y_max=100)
-        + _figure("Learning rate", "", rate, y_label="learning rate", height=170)
-    )
-
-
-def _figure(title: str, note: str, series: Sequence[Series], **options) -> str:
-    drawable = any(math.isfinite(y) for line in series for _, y in line.points)
-    chart = line_chart(title, series, x_label="step", **options) if drawable else "<p>Nothing logged.</p>"
-    return f"<figure><figcaption><b>{title}</b> <span>{escape(note)}</span></figcaption>{chart}</figure>"
-
-
-def _recall_series(records: Sequence[Mapping]) -> list[Series]:
-    """Colour tells language and direction, a dashed line R@10 from R@1."""
-    lines = [(language, way) for language in sorted({r["language"] for r in records}) for way in ARROWS]
-    return [
-        Series(
-            f"{language} {ARROWS[way]} {name}",
-            [(r["step"], r[way][name]) for r in records if r["language"] == language and way in r],
-            colour=index % 4 + 1,
-            dashed=name == "R@10",
-        )
-        for index, (language, way) in enumerate(lines)
-        for name in ("R@1", "R@10")
-    ]
-
-
-def _by_step(records: Iterable[Mapping]) -> list[Mapping]:
-    """By step, the last record of each: a resumed run logs the steps after its checkpoint again."""
-    latest = {(record["step"], record.get("language", "")): record for record in records}
-    return [latest[key] for key in sorted(latest)]
-
-
-def _points(records: Iterable[Mapping], key: str) -> list[tuple[float, float]]:
-    return [(record["step"], record[key]) for record in records if record.get(key) is not None]
-
-
-def _averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    size = math.ceil(len(points) / MOST_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size or 1)]
-    return [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]
 
 
 def query_cards(queries: Sequence[Mapping]) -> str:

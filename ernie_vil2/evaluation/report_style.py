@@ -46,6 +46,7 @@ tbody tr { border-top: 1px solid var(--rule); }
 th.group { padding-top: 1.1rem; font-weight: 600; }
 td:nth-child(5) { padding-left: 1.4rem; }
 td:last-child { font-weight: 600; }
+th.names, td.names { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: 400; }
 
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem; }
 figure { margin: 0; }

@@ -12,10 +12,11 @@ import numpy as np
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.benchmark import BenchmarkImage
+from ernie_vil2.evaluation.curves import ARROWS
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.protocols import Asked, Scored
 from ernie_vil2.evaluation.ranking import top_matches
-from ernie_vil2.evaluation.report import ARROWS, query_cards, results_table, write_page
+from ernie_vil2.evaluation.report import query_cards, results_table, write_page
 from ernie_vil2.evaluation.retrieval import Row
 
 SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens

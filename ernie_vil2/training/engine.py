@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
 from ernie_vil2.data.loader import TEXT_VIEWS, Batch, training_batches
-from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
@@ -42,6 +42,7 @@ from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.run_log import RunLog
+from ernie_vil2.training.run_page import write_run_page
 from ernie_vil2.training.step import build_step
 
 # What a resumed run may change: nothing that the weights depend on.
@@ -175,7 +176,7 @@ class Trainer:
                 asked = time.monotonic()
                 batch = next(batches)
                 waiting += time.monotonic() - asked
-                self.bad_samples.add(batch["rows"], batch["bad"])
+                self._count(batch)
                 rate = learning_rate(self.step, self.config)
                 losses = self._train_step(batch, rate)
                 self.place += training.global_batch
@@ -201,17 +202,25 @@ class Trainer:
                     waiting, counted, since = 0.0, self.step, time.monotonic()
                 if last or self._stop or self.step % training.checkpoint_every == 0:
                     self._save()
+                    self._write_reports()
                 every = self.config.Evaluation.every
                 if self.val and every and (last or self.step % every == 0):
                     paused = time.monotonic()
                     self._evaluate(log, bar)
+                    self._write_reports()
                     since += time.monotonic() - paused
         report = self._bad_samples_of_all_ranks()
         if log:
             log.close()
-            write_text(self.run / "bad_samples.json", json.dumps(report.as_dict(), ensure_ascii=False, indent=1))
             print(report)
         return self.step >= training.steps
+
+    def _count(self, batch: Batch) -> None:
+        try:
+            self.bad_samples.add(batch["rows"], batch["bad"])
+        except TooManyBadSamples:
+            self.bad_samples.write(self.run)  # of this rank: the others do not know that it ends
+            raise
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
         """One optimiser step; returns the losses over the global batch."""
@@ -249,6 +258,13 @@ class Trainer:
         for report in collectives.all_gather_object(self.bad_samples.as_dict()):
             joined.merge(report)
         return joined
+
+    def _write_reports(self) -> None:
+        """What a person reads while the run goes on: bad samples and curves. A collective, as the ranks join theirs."""
+        report = self._bad_samples_of_all_ranks()
+        if self.rank == 0:
+            report.write(self.run)
+            write_run_page(self.run, self.config, report)
 
     def _save(self) -> None:
         bad_samples = self._bad_samples_of_all_ranks()

@@ -1,50 +1,29 @@
 import math
 import re
-from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
 
-from ernie_vil2.evaluation.report import MOST_POINTS, write_report
+from ernie_vil2.evaluation.curves import MOST_POINTS
+from ernie_vil2.evaluation.report import write_report
+from tests.pages import Page, lines_of
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 IMAGES = {kind: cv2.imencode(f".{kind}", PIXELS)[1].tobytes() for kind in ("webp", "png", "jpeg")}
 
 
-class Page(HTMLParser):
-    """Reads a page into (tag, attributes) and text, and notices tags that do not nest."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.text = [], [], []
-        self.feed(html)
-        self.close()
-        assert self.open == [], f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def all(self, tag, **wanted):
-        found = [attributes for name, attributes in self.tags if name == tag]
-        return [a for a in found if all(a.get(key.rstrip("_")) == value for key, value in wanted.items())]
-
-
 def training(step, **changes):
     losses = {"image_image": 2.0, "text_text": 1.0, "image_text": 4.0, "text_image": 3.0}
-    return {"kind": "train", "step": step, "loss": 10.0, **losses, "learning_rate": 1e-4, **changes}
+    return {
+        "kind": "train",
+        "step": step,
+        "loss": 10.0,
+        **losses,
+        "learning_rate": 1e-4,
+        "logit_scale": 14.0,
+        **changes,
+    }
 
 
 def evaluation(step, language, split="val"):
@@ -67,14 +46,6 @@ def report(tmp_path):
     return write
 
 
-def lines_of(html, chart):
-    """The points of every line of one chart, in the chart's own units."""
-    svg = re.search(rf'<svg[^>]*aria-label="{chart}".*?</svg>', html, re.DOTALL).group()
-    paths = re.findall(r'<path class="line[^"]*" d="([^"]*)"', svg)
-    points = [re.findall(r"[ML]([\d.]+) ([\d.]+)", path) for path in paths]
-    return [[(float(x), float(y)) for x, y in line] for line in points]
-
-
 def test_a_full_page_is_whole_and_loads_nothing(report, tmp_path):
     scores = {"image_to_text": {"R@1": 45.678, "R@5": 60.0, "R@10": 70.0, "mR": 58.0}}
     to_image, to_text = [answer(True), answer(False)], [answer(True, None, "wind chime")]
@@ -91,7 +62,7 @@ def test_a_full_page_is_whole_and_loads_nothing(report, tmp_path):
     text = " ".join(page.text)
     for expected in ("A report", "small", "all concepts", "model, zh", "45.68", "风铃", "wind chime"):
         assert expected in text
-    assert len(page.all("svg", role="img")) == 3
+    assert len(page.all("svg", role="img")) == 4
     assert page.all("script") == page.all("link") == []
     assert "@import" not in html and "url(" not in html
     assert not re.search(r"https?://|src=\"(?!data:)|href=", html)
@@ -187,4 +158,4 @@ def test_recall_over_time_shows_both_cutoffs_directions_and_languages(report):
 
 
 def test_nothing_logged_is_said(report):
-    assert report().count("Nothing logged") == 3
+    assert report().count("Nothing logged") == 4

@@ -188,7 +188,9 @@ def test_bad_samples_are_skipped_reported_and_stop_a_run_when_they_are_many(conf
     report = json.loads((trainer.run / "bad_samples.json").read_text())
     assert report["read"] == 8 * 16 and set(report["reasons"]) == {"empty caption", "broken image"}
     assert report["reasons"]["broken image"]["names"] == ["no-image"]
+    assert "  broken image: " in (trainer.run / "bad_samples.txt").read_text()
 
     output = f"Training.output={tmp_path / 'second'}"
     with pytest.raises(TooManyBadSamples, match="Data.max_bad_share"):
         Trainer(config(data, output, "Data.max_bad_share=0.001", "Views.languages={en: 1.0}")).fit()
+    assert json.loads((tmp_path / "second" / "bad_samples.json").read_text())["bad"] >= 1

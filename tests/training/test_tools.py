@@ -22,7 +22,15 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     assert trained.returncode == 0, trained.stderr
     assert "finished: 120 steps" in trained.stdout and "all 3840 samples read could be used" in trained.stdout
     folder = tmp_path / "run"
-    for name in ("config.yaml", "environment.json", "log.jsonl", "visualdl", "bad_samples.json"):
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "log.jsonl",
+        "visualdl",
+        "bad_samples.json",
+        "bad_samples.txt",
+        "curves.html",
+    ):
         assert (folder / name).exists(), name
     switches = json.loads((folder / "environment.json").read_text())["runtime"]
     assert list(switches) == list(SWITCHES)

@@ -1,0 +1,84 @@
+"""`curves.html` of a run folder: one page that opens without a server and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from statistics import fmean, median
+
+from ernie_vil2.config import Config
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.curves import speed_charts, training_charts
+from ernie_vil2.evaluation.report import write_page
+from ernie_vil2.training.run_log import read_log
+
+PAGE = "curves.html"
+
+
+def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:
+    """Writes the page from the run's log: facts, losses, recall, schedule, speed, and what could not be used.
+
+    As the log of a resumed run goes on where the interrupted one was, so do the curves.
+
+    Args:
+        run: the run folder, with its `log.jsonl` and `environment.json`.
+        config: the resolved configuration.
+        bad_samples: of all ranks.
+    """
+    records = read_log(run / "log.jsonl")
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    facts = {
+        **config_facts(config),
+        **progress_facts(config, records),
+        "Versions": versions,
+        "Git revision": environment["git"] or "not a checkout",
+    }
+    sections = {
+        "Training": training_charts(records),
+        "Speed": speed_charts(records),
+        "Samples that could not be used": bad_samples_table(bad_samples),
+    }
+    write_page(run / PAGE, f"ERNIE-ViL 2.0: {run.name}", facts, sections)
+
+
+def config_facts(config: Config) -> dict[str, str]:
+    """Names and values of what a run trains, for the head of a page."""
+    return {
+        "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
+        "Training data": ", ".join(source.name for source in config.Data.sources),
+        "Languages": ", ".join(config.Views.languages),
+        "Global batch": f"{config.Training.global_batch:,} pairs",
+    }
+
+
+def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]:
+    """How far a run has come and how fast; empty before its first log record."""
+    train = [record for record in records if record["kind"] == "train"]
+    if not train:
+        return {}
+    return {
+        "Steps": f"{train[-1]['step']:,} of {config.Training.steps:,}",
+        "Training time": f"{train[-1]['seconds'] / 60:.1f} minutes",
+        "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} pairs a second (median)",
+        "Loader wait": f"{fmean(record['loader_wait'] for record in train):.1%} of the time",
+    }
+
+
+def bad_samples_table(report: BadSampleReport) -> str:
+    """HTML of reasons, counts and the first names of each."""
+    if not report.counts:
+        return f"<p>All {report.read:,} samples read could be used.</p>"
+    names = f'<th scope="col" class="names">the first {report.NAMES} names</th>'
+    rows = "".join(
+        f'<tr><th scope="row">{escape(reason)}</th><td>{count:,}</td>'
+        f'<td class="names">{escape(", ".join(report.names[reason]))}</td></tr>'
+        for reason, count in report.counts.most_common()
+    )
+    return (
+        f"<p>{report.counts.total():,} of {report.read:,} samples read.</p>"
+        '<div class="scroll"><table><thead><tr><th scope="col">reason</th><th scope="col">samples</th>'
+        f"{names}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )

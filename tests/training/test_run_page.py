@@ -1,0 +1,83 @@
+"""The page that a run leaves."""
+
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.curves import speed_charts
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_page import PAGE, bad_samples_table, progress_facts
+from tests.pages import Page, lines_of
+from tests.training.test_engine import crash_after
+
+CHARTS = {
+    "Loss of each view pair": 4,
+    "Recall over time": 8,
+    "Learning rate": 1,
+    "Logit scale": 1,
+    "Throughput": 1,
+    "Loader wait": 1,
+}
+
+
+def page_of(trainer):
+    return (trainer.run / PAGE).read_text(encoding="utf-8")
+
+
+def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path):
+    every = ["Training.checkpoint_every=4", "Evaluation.every=4"]
+    whole = Trainer(config(*every, f"Training.output={tmp_path / 'whole' / 'run'}"))
+    whole.fit()
+    first = Trainer(config(*every))
+    crash_after(first, 6)
+    assert len(lines_of(page_of(first), "Loss of each view pair")[0]) == 4, "the page was not there before the end"
+    second = Trainer(config(*every), resume=True)
+    second.fit()
+
+    html = page_of(second)
+    for chart, lines in CHARTS.items():
+        assert len(lines_of(html, chart)) == lines, chart
+    for chart in list(CHARTS)[:4]:  # the others depend on the clock
+        assert lines_of(html, chart) == lines_of(page_of(whole), chart), chart
+    assert [len(line) for line in lines_of(html, "Throughput")] == [8]
+    assert [len(line) for line in lines_of(html, "Recall over time")] == [2] * 8
+
+
+def test_the_page_stands_alone_and_says_what_was_run(config):
+    trainer = Trainer(config("Training.steps=3"))
+    trainer.fit()
+    html = page_of(trainer)
+    page = Page(html)
+    assert page.all("script") == page.all("link") == page.all("img") == []
+    assert "http" not in html and "url(" not in html and "@import" not in html
+    text = " ".join(page.text)
+    for expected in ("3 of 3", "16 pairs", "paddlepaddle ", "All 48 samples read could be used"):
+        assert expected in text, expected
+
+
+def test_progress_is_counted_from_the_log():
+    records = [
+        {"kind": "train", "step": step, "seconds": 60.0 * step, "samples_per_second": rate, "loader_wait": wait}
+        for step, rate, wait in ((1, 10.0, 0.0), (2, 30.0, 0.1), (3, 50.0, 0.5))
+    ]
+    facts = progress_facts(load_config(None, ["Training.steps=5000"]), records)
+    assert facts == {
+        "Steps": "3 of 5,000",
+        "Training time": "3.0 minutes",
+        "Throughput": "30 pairs a second (median)",
+        "Loader wait": "20.0% of the time",
+    }
+    assert progress_facts(load_config(None), []) == {}
+    (waits,) = lines_of(speed_charts(records), "Loader wait")  # in percent: the ticks reach 50
+    assert waits[0][1] - waits[1][1] == pytest.approx((waits[0][1] - waits[2][1]) / 5, abs=0.11)
+    assert "<b>50</b>" not in speed_charts(records) and ">50</text>" in speed_charts(records)
+
+
+def test_bad_samples_are_listed_by_reason_as_text_not_markup():
+    report = BadSampleReport()
+    report.add(2000, [("broken image", f"<b>{number}</b>") for number in range(12)] + [("empty caption", "x")])
+    html = bad_samples_table(report)
+    text = " ".join(Page(html).text)
+    assert "13 of 2,000 samples read" in text
+    assert "<b>9</b>" in text and "<b>10</b>" not in text
+    assert text.index("broken image") < text.index("empty caption")
