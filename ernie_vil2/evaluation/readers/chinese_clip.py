@@ -40,7 +40,7 @@ def _find(folder: Path) -> dict[str, Path]:
             splits[images.name.removesuffix(IMAGES).removeprefix("MR_")] = images
     if not splits and (folder / "lmdb").is_dir():
         raise ValueError(
-            f"{folder}: only lmdb/ is here, and its pairs are pickles, which are not read from data; "
+            f"{folder}: only lmdb/ is here, which training reads but no benchmark is read from; "
             "put the files that it was built from beside it: {split}_imgs.tsv and {split}_texts.jsonl"
         )
     splits = in_order(splits)
