@@ -8,8 +8,13 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import ernie_vil2  # noqa: F401 - before Paddle, so that its runtime switches act
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 COLOURS = {
     "red": ((200, 30, 30), "红色"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -112,7 +112,6 @@ def test_plain_entries_of_train_are_one_source_together_and_mappings_one_each(tm
     epsilon=st.floats(min_value=1e-12, max_value=1e-3),
 )
 @example(temperature=1.0, weight=0.0, prompt="0e0", epsilon=1e-3)
-@settings(deadline=None)
 def test_what_is_dumped_is_read_back_equal(tmp_path_factory, temperature, weight, prompt, epsilon):
     config = Config.model_validate(
         {

@@ -69,7 +69,7 @@ def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
     assert np.abs(image.decode(shrink) - means).mean() < 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), shrink=st.floats(0.5, 20))
 def test_sides_of_any_size_are_rounded_up(height, width, shrink):
     image = EncodedImage(encoded(Image.fromarray(picture(height, width))), "a")
@@ -194,7 +194,7 @@ def test_bombs_are_not_unpacked(decoder, data):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about what it finds
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF"]),
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4),

@@ -106,7 +106,6 @@ def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
         assert list(zip(*columns, strict=True)) == find_one_by_one(rows, positives.tolist(), optimistic)
 
 
-@settings(deadline=None)  # the first example imports Paddle
 @given(small_problems())
 def test_paddle_computes_the_same_scores(problem):
     left, right, _, _ = problem

@@ -18,7 +18,7 @@ def run(rows, columns, scale, offset, same, duplicates, dtype="float64"):
     return [losses.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 6),

@@ -36,7 +36,7 @@ def numpy_same(row_ids, column_ids):
     return (row_ids[:, None] == column_ids[None]).any(axis=-1)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 12),
@@ -63,7 +63,7 @@ def test_equals_the_reference(duplicates, count, before, after, tile, scale, see
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 14),

@@ -44,7 +44,7 @@ def as_plain_and_fast(layer, x, weights):
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(shapes, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
 def test_float64_agrees_to_rounding(lead, width, kind, seed):
     paddle.set_default_dtype("float64")

@@ -65,7 +65,7 @@ def test_masks_are_those_worked_out_by_hand():
         assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)), lengths=st.lists(st.integers(4, 9), min_size=8)
 )

@@ -37,7 +37,7 @@ def photographs(width, height):
     return [cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA) for photo in load_sample_images().images]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 300),
     width=st.integers(1, 300),
@@ -135,7 +135,7 @@ def jitter_one_after_the_other(picture, brightness, contrast, saturation, turn):
 STRENGTH = st.floats(0.5, 1.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.5, 0.5), st.integers(0, 9))
 def test_one_matrix_does_what_the_four_do_one_after_the_other(brightness, contrast, saturation, turn, seed):
     picture = image(16, 16, seed)
@@ -144,7 +144,7 @@ def test_one_matrix_does_what_the_four_do_one_after_the_other(brightness, contra
     assert np.abs(made - expected.clip(0, 255)).max() <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.1, 0.1))
 def test_jitter_of_the_grey_is_the_grey_of_the_jitter(brightness, contrast, saturation, turn):
     picture = image(16, 16).clip(90, 110)  # far from black and white

@@ -66,7 +66,7 @@ def test_official_geometry_by_hand(height, width, resized, top, left):
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(4, 90), width=st.integers(4, 90))
 def test_pixels_are_those_of_paddlenlp(processor, height, width):
     # Its processor takes 1 or 3 rows for channels; such images are left out here.
@@ -74,7 +74,7 @@ def test_pixels_are_those_of_paddlenlp(processor, height, width):
     np.testing.assert_array_equal(preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(1, 200), width=st.integers(1, 200), kind=st.sampled_from(KINDS))
 def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
     view = preprocessing(kind)(picture(height, width), "a")

@@ -10,7 +10,7 @@ text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclud
 tag_lists = st.lists(text.filter(str.strip), max_size=3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(text, st.tuples(tag_lists, tag_lists), min_size=1, max_size=8), st.sampled_from(["jsonl", "tsv"])
 )

@@ -19,7 +19,7 @@ pieces = st.recursive(
 patterns = st.lists(pieces | st.sampled_from(["{", "}", ",", "{}", "{a}"]), max_size=3).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(patterns)
 def test_braces_are_expanded_as_bash_does(pattern):
     said = subprocess.run(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)

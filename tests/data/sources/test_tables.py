@@ -129,7 +129,7 @@ value = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 table = st.lists(st.tuples(value, value), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     text = io.StringIO()
@@ -141,7 +141,7 @@ def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     assert [read.row(row) for row in range(len(read))] == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_whatever_lies_in_a_table_is_rows_bad_rows_or_an_error_with_a_name(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("table")

@@ -168,7 +168,7 @@ def test_what_is_no_tar_is_named(tmp_path):
         TarSource(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_a_flipped_byte_in_a_tar_is_an_error_with_a_name_or_a_bad_sample(tmp_path_factory, position, value):
     folder = tmp_path_factory.mktemp("tar")

@@ -34,7 +34,7 @@ def test_url_safe_base64_is_read(tmp_path):
     assert TsvSource(path)[0].image == b"\xfb\xff\xbf"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(min_size=1, max_size=300))
 def test_whatever_a_tsv_holds_a_row_is_a_sample_or_a_bad_sample(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("tsv") / "a.tsv"
