@@ -17,7 +17,7 @@ import paddle
 from PIL import Image
 
 from ernie_vil2.config import Config
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.views import Preprocessing, normalize_images
@@ -99,9 +99,9 @@ class ErnieViL2:
             try:
                 image = Path(image).read_bytes()
             except FileNotFoundError as error:
-                raise BadSample("missing image", name) from error
+                raise BadSample(Reason.MISSING_IMAGE, name) from error
             except OSError as error:
-                raise BadSample(f"image cannot be read ({error.strerror})", name) from error
+                raise BadSample(Reason.UNREADABLE_FILE, f"{name} ({error.strerror})") from error
         return self.preprocessing(image, name)
 
     def rank(self, images: Iterable[ImageLike], texts: Iterable[str]) -> Ranking:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 
 try:
     import simplejpeg
@@ -61,7 +61,7 @@ class EncodedImage:
             self.height, self.width = self._pixels.shape[:2]
             return
         if _is_cut_off(data):
-            raise BadSample("truncated image", name)
+            raise BadSample(Reason.TRUNCATED_IMAGE, name)
         self._orientation = _exif_orientation(header)
         self.width, self.height = header.size if self._orientation < 5 else header.size[::-1]
 
@@ -98,11 +98,11 @@ def open_header(data: bytes, name: str) -> Image.Image:
     try:
         header = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
-        raise BadSample("too many pixels", name) from error
+        raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
-        raise BadSample("broken image", name) from error
+        raise BadSample(Reason.BROKEN_IMAGE, name) from error
     if header.width * header.height > MAX_PIXELS:
-        raise BadSample("too many pixels", name)
+        raise BadSample(Reason.TOO_MANY_PIXELS, name)
     return header
 
 
@@ -131,7 +131,7 @@ def _decode_with_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise BadSample("broken image", name)
+        raise BadSample(Reason.BROKEN_IMAGE, name)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -143,7 +143,7 @@ def _decode_other(header: Image.Image, data: bytes, name: str) -> np.ndarray:
     try:
         return np.asarray(ImageOps.exif_transpose(header).convert("RGB"))
     except Exception as error:  # as above
-        raise BadSample("broken image", name) from error
+        raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
 def _exif_orientation(header: Image.Image) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 
 
 def check_inside(name: str) -> None:
@@ -14,7 +14,7 @@ def check_inside(name: str) -> None:
     check_text(name)
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise BadSample("image outside its folder", name)
+        raise BadSample(Reason.OUTSIDE_FOLDER, name)
 
 
 def read_image(folders: Sequence[Path], name: str) -> bytes:
@@ -24,4 +24,4 @@ def read_image(folders: Sequence[Path], name: str) -> bytes:
             return (folder / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             continue
-    raise BadSample("missing image", name)
+    raise BadSample(Reason.MISSING_IMAGE, name)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -26,7 +26,7 @@ def as_text(line: bytes, name: str) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadSample("not UTF-8", name) from error
+        raise BadSample(Reason.NOT_UTF8, name) from error
 
 
 def as_object(line: bytes, name: str) -> dict:
@@ -34,9 +34,9 @@ def as_object(line: bytes, name: str) -> dict:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BadSample("malformed JSON", name) from error
+        raise BadSample(Reason.MALFORMED_JSON, name) from error
     if not isinstance(row, dict):
-        raise BadSample("malformed JSON", name)
+        raise BadSample(Reason.MALFORMED_JSON, name)
     return row
 
 
@@ -56,7 +56,7 @@ def check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadSample("not Unicode text", text.encode("ascii", "backslashreplace").decode()) from error
+        raise BadSample(Reason.NOT_UNICODE, text.encode("ascii", "backslashreplace").decode()) from error
 
 
 def is_id(value: object) -> bool:

@@ -6,23 +6,72 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 
 from ernie_vil2.files import write_text
 
 
+class Reason(StrEnum):
+    """Why a sample cannot be used: fixed phrases, so that equal faults are counted together (docs/bad_input.md)."""
+
+    # the image
+    BROKEN_IMAGE = "broken image"
+    TRUNCATED_IMAGE = "truncated image"
+    TOO_MANY_PIXELS = "too many pixels"
+    TOO_LONG_FOR_JPEG = "image too long for JPEG"
+    NOT_RGB = "array is not [H, W, 3] uint8 RGB"
+    NO_IMAGE = "no image"
+    NO_IMAGE_MEMBER = "no image member"
+    MISSING_IMAGE = "missing image"
+    OUTSIDE_FOLDER = "image outside its folder"
+    MALFORMED_IMAGE_ID = "malformed image id"
+    UNMATCHED_IMAGE = "unmatched image id"
+    REPEATED_IMAGE = "repeated image id"
+    DIFFERENT_IMAGE = "image id with different content"
+    ONLY_EMBEDDING = "only its embedding is known"
+    # its texts
+    NO_CAPTION = "no caption"
+    EMPTY_CAPTION = "empty caption"
+    EMPTY_TEXT = "empty text"
+    MALFORMED_CAPTION = "malformed caption"
+    CAPTION_NOT_UTF8 = "caption is not UTF-8"
+    NOT_UNICODE = "not Unicode text"
+    MALFORMED_TAGS = "malformed tags"
+    TEXT_WITHOUT_IMAGE = "text without image"
+    REPEATED_TEXT = "repeated text id"
+    DIFFERENT_TEXT = "text id with different content"
+    # the row
+    MALFORMED_ROW = "malformed row"
+    MALFORMED_JSON = "malformed JSON"
+    MALFORMED_BASE64 = "malformed base64"
+    NOT_UTF8 = "not UTF-8"
+    NO_ID = "no id"
+    NO_FIELD = "missing field"
+    # the files
+    MISSING_FILE = "missing file"
+    UNREADABLE_FILE = "unreadable file"
+    CUT_SHARD = "cut shard"
+    EMPTY_SHARD = "empty shard"
+    LINK = "link in the shard"
+    DEVICE = "device in the shard"
+    OUTSIDE_SHARD = "member outside the shard"
+    SPARSE_MEMBER = "sparse member"
+    NAME_NOT_UTF8 = "name is not UTF-8"
+
+
 class BadSample(Exception):
     """A sample that cannot be used.
 
     Args:
-        reason: one of a few fixed phrases, so that equal faults are counted together.
+        reason: one of the fixed phrases.
         name: the sample's name, for a person who looks for it.
     """
 
-    def __init__(self, reason: str, name: str):
+    def __init__(self, reason: Reason, name: str):
         super().__init__(f"{name}: {reason}")
-        self.reason = reason
+        self.reason = Reason(reason)
         self.name = name
 
 
@@ -46,7 +95,7 @@ class Sample:
         """The caption in a language, or the one that has no language; BadSample if there is neither."""
         text = (self.captions.get(language) or self.captions.get("") or "").strip()
         if not text:
-            raise BadSample("empty caption", self.image_name)
+            raise BadSample(Reason.EMPTY_CAPTION, self.image_name)
         return text
 
     def tag_list(self, language: str) -> tuple[str, ...]:

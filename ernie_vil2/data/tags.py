@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.rows import as_text
-from ernie_vil2.data.samples import BadSample, content_id
+from ernie_vil2.data.samples import BadSample, Reason, content_id
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.lines import Lines
 from ernie_vil2.data.sources.members import texts_of
@@ -55,7 +55,7 @@ class TagsFile:
         place, fields = self._rows.row_name(row), self._rows.row(row)
         name = fields.get(ID)
         if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-            raise BadSample("no id", place)
+            raise BadSample(Reason.NO_ID, place)
         return str(name), texts_of(fields, place)[1]
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class TagsTsv(Lines):
         """The columns of a row; BadSample if it has more or fewer than there are names."""
         columns, values = ([as_text(value, self.name) for value in self.columns(row)] for row in (0, index + 1))
         if len(columns) != len(values):
-            raise BadSample("malformed row", self.row_name(index))
+            raise BadSample(Reason.MALFORMED_ROW, self.row_name(index))
         return {
             column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
             for column, value in zip(columns, values, strict=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.rows import as_object, is_id, numbered_lines
-from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
 from ernie_vil2.data.sources import TsvSource
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
@@ -287,7 +287,7 @@ def _encoded(
 
 
 def _no_content(name: str) -> bytes:
-    raise BadSample("only its embedding is known", name)
+    raise BadSample(Reason.ONLY_EMBEDDING, name)
 
 
 def _open_array(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.decoding import decode_image, open_header
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.views.image_views import evaluation_view
 
 ImageInput = bytes | Image.Image | np.ndarray
@@ -65,7 +65,7 @@ class Preprocessing:
         """
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-                raise BadSample(f"array of {image.dtype} {list(image.shape)}, not [H, W, 3] uint8 RGB", name)
+                raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
             return self.view(image)
         return self.view(self.decode(image, name))
 
@@ -80,7 +80,7 @@ class Preprocessing:
                 image = ImageOps.exif_transpose(image)  # as OpenCV does with the file
             return np.asarray(image.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
-            raise BadSample("broken image", name) from error
+            raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
     def view(self, image: np.ndarray) -> np.ndarray:
         """`[H, W, 3]` uint8 RGB to `[size, size, 3]` uint8 RGB."""

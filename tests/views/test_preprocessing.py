@@ -154,5 +154,5 @@ def test_what_is_no_image_is_named(kind, data, reason):
     "array", [np.zeros([4, 4], np.uint8), np.zeros([4, 4, 4], np.uint8), np.zeros([4, 4, 3]), np.zeros([0, 4, 3], "u1")]
 )
 def test_arrays_of_another_kind_are_refused(array):
-    with pytest.raises(BadSample, match=r"row 3: array of .*, not \[H, W, 3\] uint8 RGB"):
+    with pytest.raises(BadSample, match=r"row 3 .*: array is not \[H, W, 3\] uint8 RGB"):
         preprocessing("official")(array, "row 3")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample
 from ernie_vil2.data.sources import Source
 from ernie_vil2.data.tags import TagsFile, join_tags
 from ernie_vil2.files import written_whole
@@ -178,7 +178,7 @@ def _image(sample: Sample, settings: Settings) -> tuple[str, bytes]:
     flags = [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
     done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), flags)
     if not done:  # JPEG ends at 65,535 pixels a side
-        raise BadSample("image too long for JPEG", sample.image_name)
+        raise BadSample(Reason.TOO_LONG_FOR_JPEG, sample.image_name)
     return "jpg", encoded.tobytes()
 
 
@@ -192,12 +192,12 @@ def _fields(sample: Sample, work: Work) -> dict:
     """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
     captions = {language: text.strip() for language, text in sample.captions.items() if text.strip()}
     if not captions:
-        raise BadSample("empty caption", sample.image_name)
+        raise BadSample(Reason.EMPTY_CAPTION, sample.image_name)
     key = sample.image_name
     if work.settings.tags_id is not None:
         key = sample.fields.get(work.settings.tags_id)
         if key is None and work.tags:
-            raise BadSample(f"no field {work.settings.tags_id}", sample.image_name)
+            raise BadSample(Reason.NO_FIELD, f"{sample.image_name}, {work.settings.tags_id}")
     tags = join_tags(dict(sample.tags), str(key), work.tags)
     fields = {
         name: value

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.rows import as_object, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.lines import Lines, decode_base64
 from ernie_vil2.data.sources.members import text_name
@@ -37,9 +37,9 @@ def parse_text(row: Mapping, name: str, keys: tuple[str, str, str]) -> tuple[str
     text_id, text, image_ids = (row.get(key) for key in keys)
     image_ids = [] if image_ids is None else image_ids
     if not is_id(text_id) or not isinstance(text, str) or not isinstance(image_ids, list):
-        raise BadSample("malformed row", name)
+        raise BadSample(Reason.MALFORMED_ROW, name)
     if not all(map(is_id, image_ids)):
-        raise BadSample("malformed row", name)
+        raise BadSample(Reason.MALFORMED_ROW, name)
     return str(text_id), text.strip(), list(dict.fromkeys(map(str, image_ids)))
 
 
@@ -47,11 +47,11 @@ def image_of_row(images: Lines, row: int) -> bytes:
     """The image of a row of the TSV; BadSample if it has another form."""
     columns = images.columns(row)
     if len(columns) != 2:
-        raise BadSample("malformed row", images.row_name(row))
+        raise BadSample(Reason.MALFORMED_ROW, images.row_name(row))
     try:
         return decode_base64(columns[1])
     except binascii.Error as error:
-        raise BadSample("malformed base64", images.row_name(row)) from error
+        raise BadSample(Reason.MALFORMED_BASE64, images.row_name(row)) from error
 
 
 class ChineseClipSource:
@@ -129,10 +129,8 @@ class ChineseClipSource:
         text_row, image_row = int(self.pairs["texts"][index]), int(self.pairs["images"][index])
         text_id, text, image_ids = self._text(text_row)
         if image_row == NO_IMAGE:
-            reason = "unmatched image id" if image_ids else "text without image"
-            raise BadSample(
-                reason, f"{self._texts.row_name(text_row)}{', ' * bool(image_ids)}{', '.join(image_ids[:1])}"
-            )
+            reason = Reason.UNMATCHED_IMAGE if image_ids else Reason.TEXT_WITHOUT_IMAGE
+            raise BadSample(reason, ", ".join([self._texts.row_name(text_row), *image_ids[:1]]))
         name = self._image_id(image_row)
         return pair_sample(name, text_id, text, image_of_row(self._images, image_row), self._text_id)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.chinese_clip import pair_sample
 from ernie_vil2.data.sources.lines import decode_base64
 
@@ -68,17 +68,17 @@ class ChineseClipLmdb:
         place = f"{self.name}, pair {index}"
         pair = _plain_pickle(self._get("pairs", str(index).encode()), place)
         if not isinstance(pair, tuple) or len(pair) != 3:
-            raise BadSample("malformed row", place)
+            raise BadSample(Reason.MALFORMED_ROW, place)
         image_id, text_id, text = pair
         if not is_id(image_id) or not is_id(text_id) or not isinstance(text, str):
-            raise BadSample("malformed row", place)
+            raise BadSample(Reason.MALFORMED_ROW, place)
         encoded = self._get("imgs", str(image_id).encode())
         if encoded is None:
-            raise BadSample("unmatched image id", f"{place}, {image_id}")
+            raise BadSample(Reason.UNMATCHED_IMAGE, f"{place}, {image_id}")
         try:
             image = decode_base64(encoded)
         except binascii.Error as error:
-            raise BadSample("malformed base64", f"{place}, {image_id}") from error
+            raise BadSample(Reason.MALFORMED_BASE64, f"{place}, {image_id}") from error
         return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
 
     def __reduce__(self):
@@ -96,7 +96,7 @@ def _plain_pickle(data: bytes | None, name: str) -> Any:
     try:
         return None if data is None else _NothingRuns(io.BytesIO(data)).load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise BadSample("malformed row", name) from error
+        raise BadSample(Reason.MALFORMED_ROW, name) from error
 
 
 def _lmdb(folder: str):

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.members import IMAGE_SUFFIXES, assemble, split_name
 
@@ -65,7 +65,7 @@ def _read(paths: dict[str, Path], suffix: str) -> bytes:
     try:
         return paths[suffix].read_bytes()
     except FileNotFoundError as error:
-        raise BadSample("missing file", str(paths[suffix])) from error
+        raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 
 
 def holds_samples(folder: str | Path, look_at: int = 1000) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from ernie_vil2.data.rows import as_object, as_text, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 IMAGE_ID = "image_id"
@@ -32,17 +32,17 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes],
     """
     image = next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
     if image is None:
-        raise BadSample("no image member", name)
+        raise BadSample(Reason.NO_IMAGE_MEMBER, name)
     fields = as_object(read("json"), name) if "json" in suffixes else {}
     captions, tags = texts_of(fields, name)
     if "txt" in suffixes:
         try:
             captions.setdefault("", as_text(read("txt"), name))
         except BadSample:
-            raise BadSample("caption is not UTF-8", name) from None
+            raise BadSample(Reason.CAPTION_NOT_UTF8, name) from None
     image_name = fields.get(IMAGE_ID, name)
     if not is_id(image_name):
-        raise BadSample("malformed image id", name)
+        raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
     text = text_name(captions, fields, text_id, name)
     return Sample(str(image_name), text, read(image), captions, tags, fields)
 
@@ -60,12 +60,12 @@ def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tupl
             continue
         if kind == "caption":
             if not isinstance(value, str):
-                raise BadSample("malformed caption", name)
+                raise BadSample(Reason.MALFORMED_CAPTION, name)
             check_text(value)
             captions[language] = value
         else:
             if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-                raise BadSample("malformed tags", name)
+                raise BadSample(Reason.MALFORMED_TAGS, name)
             check_text("".join(value))
             tags[language] = tuple(tag for tag in value if tag.strip())
     return captions, tags
@@ -78,11 +78,11 @@ def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None,
         BadSample: there is no caption, or no such field.
     """
     if not captions:
-        raise BadSample("no caption", name)
+        raise BadSample(Reason.NO_CAPTION, name)
     if text_id is None:
         return "\n".join(captions.values())
     if fields.get(text_id) is None:
-        raise BadSample(f"no field {text_id}", name)
+        raise BadSample(Reason.NO_FIELD, f"{name}, {text_id}")
     value = str(fields[text_id])
     check_text(value)
     return value

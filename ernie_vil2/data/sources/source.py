@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 
 HELD_SHARDS = 128
 """Shards whose index and file a process holds at once; more are opened in turn."""
@@ -59,13 +59,13 @@ class Sources:
         number, row = self.locate(index)
         shard = self.shards[number]
         if number in self._unreadable:
-            raise BadSample("unreadable file", shard.name)
+            raise BadSample(Reason.UNREADABLE_FILE, shard.name)
         self._hold(number)
         try:
             return shard[row]
         except OSError as error:
             self._unreadable.add(number)
-            raise BadSample("unreadable file", f"{shard.name} ({error})") from error
+            raise BadSample(Reason.UNREADABLE_FILE, f"{shard.name} ({error})") from error
 
     def _hold(self, number: int) -> None:
         self._held[number] = None

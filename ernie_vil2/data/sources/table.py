@@ -7,7 +7,7 @@ from typing import Any
 
 from ernie_vil2.data.image_files import check_inside, read_image
 from ernie_vil2.data.rows import check_text, is_id
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.members import IMAGE_ID, IMAGE_SUFFIXES, text_name, texts_of
 from ernie_vil2.data.sources.tables import open_table
 
@@ -48,17 +48,17 @@ class TableSource:
         captions, tags = texts_of(row, place)
         if row.get("text") is not None:
             if not isinstance(row["text"], str):
-                raise BadSample("malformed caption", place)
+                raise BadSample(Reason.MALFORMED_CAPTION, place)
             check_text(row["text"])
             captions.setdefault("", row["text"])
         key = next((key for key in IMAGE_KEYS if row.get(key) is not None), None)
         if key is None:
-            raise BadSample("no image", place)
+            raise BadSample(Reason.NO_IMAGE, place)
         fields = {column: value for column, value in row.items() if column != key}
         file, data = _file_and_bytes(row[key], place)
         name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or place
         if not is_id(name):
-            raise BadSample("malformed row", place)
+            raise BadSample(Reason.MALFORMED_ROW, place)
         if data is None:
             check_inside(file)
             data = read_image(self._folders, file)
@@ -75,5 +75,5 @@ def _file_and_bytes(value: Any, place: str) -> tuple[str | None, bytes | None]:
     elif isinstance(value, bytes):
         file, data = None, value
     if not (isinstance(data, bytes) or (data is None and isinstance(file, str))):
-        raise BadSample("malformed row", place)
+        raise BadSample(Reason.MALFORMED_ROW, place)
     return file if isinstance(file, str) else None, data

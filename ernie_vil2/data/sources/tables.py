@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.sources.index import Index
 from ernie_vil2.data.sources.indexed_file import IndexedFile
 from ernie_vil2.data.sources.lines import Lines
@@ -112,7 +112,7 @@ class CsvTable(IndexedFile):
         name = self.row_name(index)
         columns, values = self._values(0, name), self._values(index + 1, name)
         if len(columns) != len(values):
-            raise BadSample("malformed row", name)
+            raise BadSample(Reason.MALFORMED_ROW, name)
         return {
             column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
             for column, value in zip(columns, values, strict=True)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.indexed_file import IndexedFile
 from ernie_vil2.data.sources.locations import Location
@@ -16,13 +16,13 @@ from ernie_vil2.data.sources.members import assemble, split_name
 # Why a row of the index is no sample; the index holds the number.
 CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME = range(1, 8)
 PROBLEMS = {
-    CUT: "cut shard",
-    EMPTY: "empty shard",
-    LINK: "link in the shard",
-    SPECIAL: "device in the shard",
-    OUTSIDE: "member outside the shard",
-    SPARSE: "sparse member",
-    NAME: "name is not UTF-8",
+    CUT: Reason.CUT_SHARD,
+    EMPTY: Reason.EMPTY_SHARD,
+    LINK: Reason.LINK,
+    SPECIAL: Reason.DEVICE,
+    OUTSIDE: Reason.OUTSIDE_SHARD,
+    SPARSE: Reason.SPARSE_MEMBER,
+    NAME: Reason.NAME_NOT_UTF8,
 }
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from pathlib import Path
 
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.lines import Lines, decode_base64
 from ernie_vil2.data.sources.locations import Location
 
@@ -31,10 +31,10 @@ class TsvSource:
         name = self._lines.row_name(index)
         columns = self._lines.columns(index)
         if len(columns) != 3:
-            raise BadSample("malformed row", name)
+            raise BadSample(Reason.MALFORMED_ROW, name)
         try:
             text, image_name = columns[0].decode("utf-8"), columns[1].decode("utf-8")
             image = decode_base64(columns[2])
         except (UnicodeDecodeError, binascii.Error) as error:
-            raise BadSample("malformed row", name) from error
+            raise BadSample(Reason.MALFORMED_ROW, name) from error
         return Sample(image_name, text, image, {"": text})

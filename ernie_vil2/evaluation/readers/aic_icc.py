@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ernie_vil2.data.rows import read_json
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import REPEATED_IMAGE, Collector
+from ernie_vil2.evaluation.readers.collector import Collector
 from ernie_vil2.evaluation.readers.images import ImageFolders
 from ernie_vil2.evaluation.readers.layout import Layout, find_file
 
@@ -29,7 +29,7 @@ def _read(annotations: Path, split: str, folders: ImageFolders) -> Benchmark:
         with collector.entry():
             image_id, captions = _row(row, f"{annotations.name}, entry {number}")
             if not collector.add_image(folders.image(image_id, image_id), image_id):
-                raise BadSample(REPEATED_IMAGE, image_id)
+                raise BadSample(Reason.REPEATED_IMAGE, image_id)
             for place, caption in enumerate(captions):
                 with collector.entry():
                     text_id = f"{image_id}#{place}"
@@ -43,7 +43,7 @@ def _row(row: object, place: str) -> tuple[str, list[str]]:
         image_id, captions = row.get("image_id"), row.get("caption")
         if isinstance(image_id, str) and isinstance(captions, list) and all(isinstance(text, str) for text in captions):
             return image_id, captions
-    raise BadSample("malformed row", place)
+    raise BadSample(Reason.MALFORMED_ROW, place)
 
 
 AIC_ICC = Layout(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Container
 from pathlib import Path
 
 from ernie_vil2.data.rows import as_text, numbered_lines
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import REPEATED_IMAGE, REPEATED_TEXT, UNMATCHED_IMAGE, Collector
+from ernie_vil2.evaluation.readers.collector import Collector
 from ernie_vil2.evaluation.readers.images import ImageFolders
 
 
@@ -42,7 +42,7 @@ def read_caption_lines(
         with collector.entry():
             image_id = as_text(line, place).strip()
             if not collector.add_image(folders.image(image_id, f"{image_id}.jpg"), image_id):
-                raise BadSample(REPEATED_IMAGE, image_id)
+                raise BadSample(Reason.REPEATED_IMAGE, image_id)
     for place, line in numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
@@ -50,10 +50,10 @@ def read_caption_lines(
             text_id, *caption = as_text(line, place).split(maxsplit=1) or [""]
             image_id, mark, _ = text_id.partition("#")
             if not mark:
-                raise BadSample("malformed row", place)
+                raise BadSample(Reason.MALFORMED_ROW, place)
             if not collector.has_image(image_id):
-                raise BadSample(UNMATCHED_IMAGE, text_id)
+                raise BadSample(Reason.UNMATCHED_IMAGE, text_id)
             if not collector.add_text(BenchmarkText(text_id, clean("".join(caption)))):
-                raise BadSample(REPEATED_TEXT, text_id)
+                raise BadSample(Reason.REPEATED_TEXT, text_id)
             collector.add_pair(image_id, text_id)
     return collector.benchmark(name, [ids, captions])

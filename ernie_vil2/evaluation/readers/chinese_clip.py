@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.rows import as_object, numbered_lines
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.sources.chinese_clip import (
     IMAGES,
     LONGEST_ID,
@@ -22,10 +22,6 @@ from ernie_vil2.data.sources.chinese_clip import (
 from ernie_vil2.data.sources.lines import Lines
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.readers.collector import (
-    DIFFERENT_IMAGE,
-    REPEATED_IMAGE,
-    REPEATED_TEXT,
-    UNMATCHED_IMAGE,
     Collector,
 )
 from ernie_vil2.evaluation.readers.images import ImageFolders
@@ -67,15 +63,15 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
             text = BenchmarkText(text_id, text)
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
             if image_ids and not matched:
-                raise BadSample(UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")
+                raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")
             if not collector.add_text(text):
-                raise BadSample(REPEATED_TEXT, text.id)
+                raise BadSample(Reason.REPEATED_TEXT, text.id)
             for image_id in matched:
                 collector.add_pair(image_id, text.id)
             for image_id in image_ids:
                 if image_id not in matched:
                     with collector.entry():
-                        raise BadSample(UNMATCHED_IMAGE, f"{name}, {image_id}")
+                        raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_id}")
     return collector.benchmark(f"{images.parent.name}-{split}", [images, texts])
 
 
@@ -86,10 +82,12 @@ def _read_images(collector: Collector, rows: Lines) -> None:
             columns = rows.columns(index, LONGEST_ID)
             image_id = columns[0].decode("utf-8", "replace").strip()
             if len(columns) != 2 or not image_id:
-                raise BadSample("malformed row", rows.row_name(index))
+                raise BadSample(Reason.MALFORMED_ROW, rows.row_name(index))
             if image_id in first:
                 same = rows.columns(first[image_id]) == rows.columns(index)
-                raise BadSample(REPEATED_IMAGE if same else DIFFERENT_IMAGE, f"{rows.row_name(index)}, {image_id}")
+                raise BadSample(
+                    Reason.REPEATED_IMAGE if same else Reason.DIFFERENT_IMAGE, f"{rows.row_name(index)}, {image_id}"
+                )
             first[image_id] = index
             collector.add_image(BenchmarkImage(image_id, partial(image_of_row, rows, index)), index)
 

@@ -9,14 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-
-REPEATED_IMAGE = "repeated image id"
-DIFFERENT_IMAGE = "image id with different content"
-REPEATED_TEXT = "repeated text id"
-DIFFERENT_TEXT = "text id with different content"
-UNMATCHED_IMAGE = "unmatched image id"
 
 
 class Collector:
@@ -85,15 +79,15 @@ class Collector:
     def _check_image(self, image: BenchmarkImage, content: Hashable) -> None:
         check_text(image.id)
         if image.id in self._images and self._images[image.id][2] != content:
-            raise BadSample(DIFFERENT_IMAGE, image.id)
+            raise BadSample(Reason.DIFFERENT_IMAGE, image.id)
 
     def _check_text(self, text: BenchmarkText, name: str) -> None:
         check_text(text.id)
         check_text(text.text)
         if not text.text:
-            raise BadSample("empty text", name)
+            raise BadSample(Reason.EMPTY_TEXT, name)
         if text.id in self._texts and self._texts[text.id][1].text != text.text:
-            raise BadSample(DIFFERENT_TEXT, text.id)
+            raise BadSample(Reason.DIFFERENT_TEXT, text.id)
 
     def benchmark(self, name: str, files: Sequence[Path]) -> Benchmark:
         """All that was taken.

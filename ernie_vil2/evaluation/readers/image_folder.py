@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from ernie_vil2.data.rows import as_object, is_id, numbered_lines
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.evaluation.readers.collector import Collector
 from ernie_vil2.evaluation.readers.images import ImageFolders
@@ -60,11 +60,11 @@ def _rows(path: Path) -> Iterator[tuple[str, Callable[[], dict]]]:
 def _csv_row(row: dict, name: str) -> dict:
     # DictReader keeps what has no column under None, and fills up with None what is missing.
     if None in row:
-        raise BadSample("malformed row", name)
+        raise BadSample(Reason.MALFORMED_ROW, name)
     try:
         "".join(filter(None, row.values())).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadSample("not UTF-8", name) from error
+        raise BadSample(Reason.NOT_UTF8, name) from error
     return row
 
 
@@ -83,7 +83,7 @@ def _read(table: Path, split: str, folders: ImageFolders) -> Benchmark:
             row = parse()
             file, text = row.get(_key(row, IMAGE_KEYS)), row.get(_key(row, TEXT_KEYS))
             if not isinstance(file, str) or not isinstance(text, str):
-                raise BadSample("malformed row", name)
+                raise BadSample(Reason.MALFORMED_ROW, name)
             fields = {key: row[key] for key in row if key not in (*IMAGE_KEYS, *TEXT_KEYS, *ID_KEYS)}
             image = folders.image(_id(row, "image_id", file, name), file, fields)
             text = text.strip()
@@ -96,7 +96,7 @@ def _id(row: dict, key: str, default: str, name: str) -> str:
     if value is None or value == "":
         return default
     if not is_id(value):
-        raise BadSample("malformed row", name)
+        raise BadSample(Reason.MALFORMED_ROW, name)
     return str(value)
 
 

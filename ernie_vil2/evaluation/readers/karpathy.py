@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.rows import is_id, read_json
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import REPEATED_IMAGE, REPEATED_TEXT, UNMATCHED_IMAGE, Collector
+from ernie_vil2.evaluation.readers.collector import Collector
 from ernie_vil2.evaluation.readers.images import ImageFolders
 from ernie_vil2.evaluation.readers.layout import Layout, find_file
 
@@ -34,12 +34,12 @@ def _read(name: str, annotations: Path, split: str, folders: ImageFolders) -> Be
         with collector.entry():
             image, sentences = _row(row, f"{annotations.name}, image {number}", folders)
             if not collector.add_image(image, image.id):
-                raise BadSample(REPEATED_IMAGE, image.id)
+                raise BadSample(Reason.REPEATED_IMAGE, image.id)
             for place, sentence in enumerate(sentences):
                 with collector.entry():
                     text = _text(sentence, row, f"{image.id}, sentence {place}")
                     if not collector.add_text(text):
-                        raise BadSample(REPEATED_TEXT, text.id)
+                        raise BadSample(Reason.REPEATED_TEXT, text.id)
                     collector.add_pair(image.id, text.id)
     return collector.benchmark(f"{name}-{split}", [annotations])
 
@@ -50,16 +50,16 @@ def _row(row: object, place: str, folders: ImageFolders) -> tuple[BenchmarkImage
         or not isinstance(row.get("filename"), str)
         or not isinstance(row.get("sentences"), list)
     ):
-        raise BadSample("malformed row", place)
+        raise BadSample(Reason.MALFORMED_ROW, place)
     file = row["filename"]
     return folders.image(file, file, {name: row[name] for name in FIELDS if name in row}), row["sentences"]
 
 
 def _text(sentence: object, row: dict, place: str) -> BenchmarkText:
     if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str) or not is_id(sentence.get("sentid")):
-        raise BadSample("malformed row", place)
+        raise BadSample(Reason.MALFORMED_ROW, place)
     if sentence.get("imgid", row.get("imgid")) != row.get("imgid"):
-        raise BadSample(UNMATCHED_IMAGE, place)
+        raise BadSample(Reason.UNMATCHED_IMAGE, place)
     return BenchmarkText(str(sentence["sentid"]), sentence["raw"].strip())
 
 

@@ -41,7 +41,7 @@ def test_the_text_is_named_by_the_field_that_is_asked_for(tmp_path):
     path = write_tar(tmp_path / "a.tar", members)
     assert TarSource(path, "id")[0].text_name == "7"
     assert TarSource(path)[0].text_name == "x"
-    with pytest.raises(BadSample, match="no field concept"):
+    with pytest.raises(BadSample, match="1, concept: missing field"):
         TarSource(path, "concept")[0]
 
 
