@@ -22,7 +22,7 @@ def main() -> int:
                         help="longer ones become JPEG of this; default: images keep their bytes")  # fmt: skip
     parser.add_argument("--quality", type=int, default=90, help="of that JPEG, 1 to 100; default 90")
     parser.add_argument("--tags", action="append", default=[], metavar="FILE",
-                        help=".jsonl or .tsv with an id and tags, tags_zh, ... a row; may be repeated")  # fmt: skip
+                        help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
     parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
     parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")

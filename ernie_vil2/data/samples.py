@@ -48,6 +48,7 @@ class Reason(StrEnum):
     MALFORMED_BASE64 = "malformed base64"
     NOT_UTF8 = "not UTF-8"
     NO_ID = "no id"
+    REPEATED_ID = "repeated id"
     NO_FIELD = "missing field"
     # the files
     MISSING_FILE = "missing file"

@@ -8,48 +8,68 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.rows import as_text
-from ernie_vil2.data.samples import BadSample, Reason, content_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, content_id
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.lines import Lines
 from ernie_vil2.data.sources.members import texts_of
-from ernie_vil2.data.sources.tables import LIST_SEPARATOR, JsonTable
+from ernie_vil2.data.sources.tables import LIST_SEPARATOR, CsvTable, JsonTable
 
 ID = "id"
 Tags = dict[str, tuple[str, ...]]
 
 
 class TagsFile:
-    """Tags by id and language: JSON lines `{"id": ..., "tags_zh": [...], "tags_en": [...]}`, or a TSV.
+    """Tags by id and language: JSON lines `{"id": ..., "tags_zh": [...], "tags_en": [...]}`, a TSV or a CSV.
 
-    The TSV's first line names its columns, `id` and `tags`, `tags_zh`, ...; `|` stands between two tags. Only the ids
-    are kept in memory, as 16 bytes a row. Of rows with one id the first one counts.
+    The first line of a TSV or CSV names its columns, `id` and `tags`, `tags_zh`, ...; `|` stands between two tags. Only
+    the ids are kept in memory, as 16 bytes a row. Of rows with one id the first one counts.
+
+    Args:
+        path: the file, `.jsonl`, `.tsv` or `.csv`.
+        bad: counts the rows that have no id or malformed tags, and those that repeat an id; None: the former are an
+            error, the latter are passed over.
 
     Raises:
-        ValueError: the file is neither `.jsonl` nor `.tsv`, a row has no id or malformed tags, or there is no row.
+        ValueError: the file is of no such kind, there is no row in it, or (without `bad`) a row cannot be used.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, bad: BadSampleReport | None = None):
         self.name = str(path)
-        if self.name.endswith(".jsonl"):
-            self._rows: JsonTable | TagsTsv = JsonTable(path)
-        elif self.name.endswith(".tsv"):
-            self._rows = TagsTsv(path)
-        else:
-            raise ValueError(f"{path}: tags are in a .jsonl or a .tsv file")
-        index = cached_index("tags", self._rows.location.identity(), self._scan)
-        self._ids, self._places = index["ids"], index["places"]
+        kind = KINDS.get(Path(path).suffix)
+        if kind is None:
+            raise ValueError(f"{path}: tags are in a .jsonl, .tsv or .csv file")
+        self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
+        if bad is None:
+            index = cached_index("tags", self._rows.location.identity(), self._scan)
+        else:  # only a scan tells what is wrong with the rows
+            index = self._scan(bad)
+        self.ids: np.ndarray = index["ids"]
+        """`content_id` of every row that can be used, sorted."""
+        self.places: np.ndarray = index["places"]
+        """The number of each of these rows."""
         self._rows.release()
 
-    def _scan(self) -> Index:
-        ids = np.empty(len(self._rows), np.int64)
+    def _scan(self, bad: BadSampleReport | None = None) -> Index:
+        ids, usable = np.zeros(len(self._rows), np.int64), np.ones(len(self._rows), bool)
         for row in range(len(self._rows)):
             try:
-                name, _ = self._row(row)
-            except BadSample as bad:
-                raise ValueError(f"{self.name}: {bad}; mend the row or take it out") from bad
-            ids[row] = content_id(name)
-        order = np.argsort(ids, kind="stable")
-        return {"ids": ids[order], "places": order}
+                ids[row] = content_id(self._row(row)[0])
+            except BadSample as error:
+                if bad is None:
+                    raise ValueError(f"{self.name}: {error}; mend the row or take it out") from error
+                bad.add(0, [(error.reason, error.name)])
+                usable[row] = False
+        places = np.flatnonzero(usable)
+        places = places[np.argsort(ids[places], kind="stable")]
+        if bad is not None:
+            sorted_ids = ids[places]
+            repeated = np.sort(places[1:][sorted_ids[1:] == sorted_ids[:-1]])
+            bad.add(len(self._rows), [(Reason.REPEATED_ID, self._rows.row_name(row)) for row in repeated.tolist()])
+        return {"ids": ids[places], "places": places}
+
+    def id_at(self, row: int) -> str:
+        """The id of a row."""
+        return self._row(row)[0]
 
     def _row(self, row: int) -> tuple[str, Tags]:
         place, fields = self._rows.row_name(row), self._rows.row(row)
@@ -59,13 +79,13 @@ class TagsFile:
         return str(name), texts_of(fields, place)[1]
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def __getitem__(self, name: str) -> Tags:
         """The tags of an id by language; none if the file has no such id."""
         number = content_id(name)
-        first, last = np.searchsorted(self._ids, [number, number + 1])
-        for place in self._places[first:last].tolist():
+        first, last = np.searchsorted(self.ids, [number, number + 1])
+        for place in self.places[first:last].tolist():
             found, tags = self._row(place)
             if found == name:
                 return tags
@@ -91,6 +111,19 @@ class TagsTsv(Lines):
             column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
             for column, value in zip(columns, values, strict=True)
         }
+
+
+KINDS = {".jsonl": JsonTable, ".tsv": TagsTsv, ".csv": CsvTable}
+
+
+def tags_id(sample: Sample, field: str | None) -> str:
+    """What a sample's tags are joined by: one of its fields, or its image's name; BadSample if it has no such field."""
+    if field is None:
+        return sample.image_name
+    value = sample.fields.get(field)
+    if value is None:
+        raise BadSample(Reason.NO_FIELD, f"{sample.image_name}, {field}")
+    return str(value)
 
 
 def join_tags(tags: Tags, name: str, files: Iterable[TagsFile]) -> Tags:

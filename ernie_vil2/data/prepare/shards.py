@@ -18,7 +18,7 @@ from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample
 from ernie_vil2.data.sources import Source
-from ernie_vil2.data.tags import TagsFile, join_tags
+from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
 from ernie_vil2.files import written_whole
 
 DIGEST_BYTES = 16
@@ -193,12 +193,9 @@ def _fields(sample: Sample, work: Work) -> dict:
     captions = {language: text.strip() for language, text in sample.captions.items() if text.strip()}
     if not captions:
         raise BadSample(Reason.EMPTY_CAPTION, sample.image_name)
-    key = sample.image_name
-    if work.settings.tags_id is not None:
-        key = sample.fields.get(work.settings.tags_id)
-        if key is None and work.tags:
-            raise BadSample(Reason.NO_FIELD, f"{sample.image_name}, {work.settings.tags_id}")
-    tags = join_tags(dict(sample.tags), str(key), work.tags)
+    tags = dict(sample.tags)
+    if work.tags:
+        tags = join_tags(tags, tags_id(sample, work.settings.tags_id), work.tags)
     fields = {
         name: value
         for name, value in sample.fields.items()

@@ -42,7 +42,7 @@ def test_numbers_are_ids_too_and_the_first_row_of_an_id_counts(tmp_path):
         ("a.jsonl", '{"id": "x", "tags": 3}\n', "a.jsonl:1: malformed tags"),
         ("a.tsv", "id\ttags\nx\n", "a.tsv:2: malformed row"),
         ("a.tsv", "name\ttags\nx\ty\n", "a.tsv:2: no id"),
-        ("a.txt", "", ".jsonl or a .tsv"),
+        ("a.txt", "", ".jsonl, .tsv or .csv"),
     ],
 )
 def test_a_row_that_is_no_tags_stops_with_its_place(tmp_path, name, content, error):

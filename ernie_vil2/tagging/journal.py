@@ -1,0 +1,97 @@
+"""What a run has found so far, a line a batch, so that a run that was stopped or killed goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ernie_vil2.data.tags import Tags
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a range of a source's rows.
+
+    Args:
+        end: the row behind the last one.
+        found: ids that no earlier row had, with their tags; null for a sample that cannot be used.
+        bad: reason and name of the samples that cannot be used.
+    """
+
+    end: int
+    found: list[tuple[str, Tags | None]]
+    bad: list[tuple[str, str]]
+
+
+class JournalError(RuntimeError):
+    """The journal is another run's, or damaged; the message says what to do."""
+
+
+class Journal:
+    """A file of batches, begun by the job they belong to. A last line that was cut off is dropped.
+
+    Args:
+        path: the file; made if it is not there.
+        job: what decides the content; a journal of another job is refused.
+
+    Raises:
+        JournalError: it belongs to another job, another process is writing it, or it is damaged.
+    """
+
+    def __init__(self, path: Path, job: dict):
+        self.path = path
+        self._file = open(path, "ab+")
+        try:
+            self._open(job)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self, job: dict) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JournalError(f"{self.path}: another run is writing it; wait for it or stop it") from error
+        self._file.truncate(self._whole_lines())
+        self._file.seek(0)
+        first = self._file.readline()
+        if not first:
+            self._write(job)
+            return
+        begun = self._parse(first)
+        if differing := [part for part in job if begun.get(part) != job[part]]:
+            raise JournalError(
+                f"{self.path} was begun with other {' and '.join(differing)}; run with the same, choose another "
+                "output, or delete it"
+            )
+
+    def _whole_lines(self) -> int:
+        self._file.seek(0)
+        return sum(len(line) for line in self._file if line.endswith(b"\n"))
+
+    def __iter__(self) -> Iterator[Batch]:
+        with open(self.path, "rb") as lines:
+            next(lines)
+            for line in lines:
+                yield Batch(**self._parse(line))
+
+    def add(self, batch: Batch) -> None:
+        """Writes a batch down."""
+        self._write(asdict(batch))
+
+    def close(self) -> None:
+        """Ends the writing, so that another run may go on."""
+        self._file.close()
+
+    def _parse(self, line: bytes) -> dict:
+        try:
+            return json.loads(line)
+        except ValueError as error:
+            raise JournalError(f"{self.path} is damaged; delete it to begin anew") from error
+
+    def _write(self, content: dict) -> None:
+        self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()

@@ -1,0 +1,146 @@
+"""The run around a tagger: ids, bad samples, what a stopped run leaves, and the report."""
+
+import json
+import multiprocessing
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.tags import TagsFile
+from ernie_vil2.tagging.extract import extract_tags
+from ernie_vil2.tagging.journal import JournalError
+from tests.conftest import write_tsv
+
+
+class LengthTagger:
+    """Tags an image by the length of its file; empty files cannot be used, files of one byte have no tag."""
+
+    def __init__(self, stop_at=None, name="length"):
+        self.seen, self.stop_at, self.name = [], stop_at, name
+
+    def describe(self):
+        return {"name": self.name}
+
+    def prepare(self, sample, name):
+        if not sample.image:
+            raise BadSample(Reason.BROKEN_IMAGE, name)
+        return name, len(sample.image)
+
+    def tag(self, prepared):
+        self.seen += [name for name, _ in prepared]
+        if self.stop_at in self.seen:
+            raise KeyboardInterrupt
+        return [{} if length == 1 else {"": (f"{length} bytes",), "zh": ("字", "节")} for _, length in prepared]
+
+    def remarks(self, ids):
+        return [f"{len(ids)} ids"]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Twenty rows of thirteen images: sizes 0 to 12 bytes, seven of them twice; and one row that is none."""
+    rows = [(f"text {row}", f"id{row % 13}", bytes(row % 13)) for row in range(20)]
+    path = write_tsv(tmp_path / "a.tsv", rows)
+    path.write_text(path.read_text() + "no columns\n")
+    return open_sources([str(path)])
+
+
+EXPECTED = {f"id{size}": {"": (f"{size} bytes",), "zh": ("字", "节")} for size in range(2, 13)}
+
+
+def tags_in(path):
+    ids = [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+    file = TagsFile(path)
+    return {name: file[name] for name in ids}
+
+
+@pytest.mark.parametrize("batch_size, threads", [(1, 1), (4, 3), (100, 2)])
+def test_every_id_is_tagged_once_and_what_cannot_be_is_told(source, tmp_path, batch_size, threads):
+    tagger = LengthTagger()
+    report = extract_tags(source, tagger, tmp_path / "tags.jsonl", batch_size=batch_size, threads=threads)
+    assert tags_in(tmp_path / "tags.jsonl") == EXPECTED
+    assert tagger.seen == [f"id{size}" for size in range(1, 13)]
+    assert str(report).splitlines() == [
+        "11 of 12 ids have tags",
+        "  tags: 11 ids, 1.0 tags each",
+        "  tags_zh: 11 ids, 2.0 tags each",
+        "ids without tags: 1 (id1)",
+        "12 ids",
+        "2 of 21 samples read could not be used and were skipped:",
+        "  broken image: 1 (id0)",
+        "  malformed row: 1 (a.tsv:21)",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tsv", "tags.jsonl", "tags.jsonl.report.json"]
+
+
+def test_a_stopped_run_goes_on_where_it_was(source, tmp_path):
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "tags.jsonl"
+    extract_tags(source, LengthTagger(), whole)
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
+    assert not output.exists()
+    partial = tmp_path / "tags.jsonl.partial"
+    with open(partial, "ab") as file:
+        file.write(b'{"end": 9, "found": [["id8", {"": ["a line that was cut')
+    tagger = LengthTagger()
+    report = extract_tags(source, tagger, output, batch_size=5)
+    assert tagger.seen == [f"id{size}" for size in range(6, 13)], "rows 0 to 5 were done"
+    assert output.read_bytes() == whole.read_bytes() and not partial.exists()
+    assert report.as_dict() == extract_tags(source, LengthTagger(), whole).as_dict()
+
+
+def test_a_finished_output_is_left_as_it_is(source, tmp_path):
+    first = extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+    again = LengthTagger()
+    assert str(extract_tags(source, again, tmp_path / "tags.jsonl")) == str(first)
+    assert again.seen == []
+    with pytest.raises(JournalError, match="from another job; delete it"):
+        extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
+
+
+def test_what_another_job_began_is_not_gone_on_with(source, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), tmp_path / "tags.jsonl", batch_size=3)
+    with pytest.raises(JournalError, match="begun with other tagger"):
+        extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
+    partial = tmp_path / "tags.jsonl.partial"
+    lines = partial.read_bytes().splitlines(keepends=True)
+    partial.write_bytes(lines[0] + b"damage\n" + lines[2])
+    with pytest.raises(JournalError, match="is damaged; delete it"):
+        extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+
+
+def test_the_output_is_json_lines(source, tmp_path):
+    with pytest.raises(ValueError, match="name a .jsonl file"):
+        extract_tags(source, LengthTagger(), tmp_path / "tags.csv")
+
+
+class SlowTagger(LengthTagger):
+    def tag(self, prepared):
+        time.sleep(0.02)
+        return super().tag(prepared)
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    """Killed five times at random moments; the output is that of a run that nothing disturbed."""
+    rows = [(f"text {row}", f"id{row % 280}", bytes(row % 280 % 50)) for row in range(300)]
+    source, output = open_sources([str(write_tsv(tmp_path / "a.tsv", rows))]), tmp_path / "tags.jsonl"
+    rng, left = np.random.default_rng(0), []
+    for _ in range(5):
+        child = multiprocessing.get_context("fork").Process(
+            target=extract_tags, args=(source, SlowTagger(), output), kwargs={"batch_size": 10, "threads": 2}
+        )
+        child.start()
+        time.sleep(rng.uniform(0.05, 0.15))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL and not output.exists()
+        left.append((tmp_path / "tags.jsonl.partial").stat().st_size)
+    assert left == sorted(left) and left[0] < left[-1], "later runs went on"
+    extract_tags(source, LengthTagger(), output)
+    extract_tags(source, LengthTagger(), tmp_path / "whole.jsonl")
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
