@@ -42,29 +42,20 @@ def main() -> int:
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.files import write_text
-    from ernie_vil2.planning.advice import advise
-    from ernie_vil2.planning.plan import make_plan
-    from ernie_vil2.planning.report import show
-    from ernie_vil2.planning.towers import Towers
+    from ernie_vil2.planning.summary import plan_run
 
     try:
-        towers = Towers(config, on_cpu=device.name == "cpu")
-
-        def plan(overrides=()):
-            changed = load_config(arguments.config, [*arguments.override, *overrides])
-            bandwidth = arguments.bandwidth and arguments.bandwidth * 1e9
-            return make_plan(changed, towers, arguments.ranks, device, arguments.utilisation,
-                             round(arguments.sample_kb * 1000), bandwidth)  # fmt: skip
-
-        made = plan()
-        advice = advise(config, made, device, plan)
+        text, made, advice = plan_run(
+            lambda overrides: load_config(arguments.config, [*arguments.override, *overrides]),
+            arguments.ranks,
+            device,
+            arguments.utilisation,
+            round(arguments.sample_kb * 1000),
+            arguments.bandwidth and arguments.bandwidth * 1e9,
+        )
     except (ConfigError, ValueError) as error:
         return fail(error)
-    towers_named = f"{config.Model.image.name} and {config.Model.text.name}"
-    title = f"{towers_named}, {arguments.ranks} x {device.name}, {config.Training.precision}"
-    assumed = (f"{arguments.utilisation:.0%} of the device's peak speed, {arguments.sample_kb:g} kB a sample; "
-               "docs/plan.md says how each figure is computed")  # fmt: skip
-    print(show(title, made, device, advice, assumed))
+    print(text)
     if arguments.json:
         figures = made.as_dict() | {"advice": advice and {"overrides": advice.overrides, **advice.plan.as_dict()}}
         write_text(arguments.json, json.dumps(figures, indent=1))

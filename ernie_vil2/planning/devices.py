@@ -67,6 +67,23 @@ def find_device(name: str) -> Device:
     raise ValueError(f"no device is called {name!r}{meant} Known: {', '.join(DEVICES)}")
 
 
+def recognise(name: str, memory: float) -> Device:
+    """The known device that a GPU is.
+
+    Args:
+        name: as its driver gives it, for example "NVIDIA A100-SXM4-80GB".
+        memory: its bytes, by which versions of one model are told apart; drivers keep some for themselves.
+
+    Raises:
+        ValueError: it is none of `DEVICES`.
+    """
+    for device in DEVICES.values():
+        model = device.name.removeprefix("rtx-").partition("-")[0]
+        if model in name.lower() and 0.9 < memory / device.memory < 1.05:
+            return device
+    raise ValueError(f"{name} with {memory / GIB:.0f} GiB is not a device with figures; known: {', '.join(DEVICES)}")
+
+
 def check(config: Config, ranks: int, device: Device) -> None:
     """Whether `ranks` of this device can run `config` at all.
 

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.planning.advice import advise
-from ernie_vil2.planning.devices import DEVICES, Device, find_device
+from ernie_vil2.planning.devices import DEVICES, GIB, Device, find_device, recognise
 from ernie_vil2.planning.plan import make_plan
 from ernie_vil2.planning.towers import Towers
 
@@ -168,3 +168,24 @@ def test_devices_by_name():
     assert find_device("a100-80g").memory == 80 * 2**30
     with pytest.raises(ValueError, match="did you mean a100-80g\\? Known: a100-40g, a100-80g, h100-80g"):
         find_device("a100-80gb")
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "device"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40g"),
+        ("NVIDIA A100-SXM4-80GB", 79.2, "a100-80g"),
+        ("NVIDIA H100 80GB HBM3", 79.1, "h100-80g"),
+        ("NVIDIA H200", 139.8, "h200-141g"),
+        ("Tesla V100-SXM2-32GB", 31.7, "v100-32g"),
+        ("NVIDIA GeForce RTX 4090", 23.6, "rtx-4090"),
+    ],
+)
+def test_devices_by_what_their_driver_says(name, gib, device):
+    assert recognise(name, gib * GIB) is DEVICES[device]
+
+
+@pytest.mark.parametrize(("name", "gib"), [("NVIDIA L4", 22.0), ("Tesla V100-SXM2-16GB", 15.8)])
+def test_a_device_without_figures(name, gib):
+    with pytest.raises(ValueError, match=f"{name} with .* GiB is not a device with figures; known: a100-40g"):
+        recognise(name, gib * GIB)
