@@ -2,6 +2,7 @@
 
 python tools/train.py -c configs/demo/emoji.yaml -o Training.steps=100
 python tools/train.py -c configs/demo/emoji.yaml --resume
+python tools/train.py -c configs/demo/emoji.yaml --dry-run
 fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 """
 
@@ -17,6 +18,9 @@ def main() -> int:
                         help="overrides one value; may be repeated")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest checkpoint; start if there is none")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true",
+                        help="train nothing: read one batch of every source, and leave its views as a picture, the "
+                        "plan and the schedule in <run folder>/dry_run")  # fmt: skip
     parser.add_argument(
         "--processes", type=int, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )
@@ -28,6 +32,8 @@ def main() -> int:
         config = load_config(args.config, args.override)
     except ConfigError as error:
         return fail(error)
+    if args.dry_run:
+        return dry_run(config, args.processes)
     if args.processes > 1 and "PADDLE_TRAINER_ID" not in os.environ:
         from ernie_vil2.launch import run_ranks
 
@@ -57,6 +63,23 @@ def main() -> int:
         else:
             print(f"stopped after step {trainer.step}; go on with the same command and --resume")
     return 0 if finished else 130
+
+
+def dry_run(config, processes: int) -> int:
+    if int(os.environ.get("PADDLE_TRAINER_ID", 0)):
+        return 0  # the first rank does it for all
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
+
+    from ernie_vil2.data.workers import WorkerError
+    from ernie_vil2.training.dry_run import dry_run
+
+    try:
+        found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)))
+    except (OSError, ValueError, WorkerError) as error:
+        return fail(error)
+    print(found.text)
+    print(f"nothing was trained; look at {found.folder / 'dry_run.html'} or {found.folder / 'views.png'}")
+    return 1 if found.would_stop else 0
 
 
 def fail(error: Exception) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import cv2
@@ -104,6 +105,22 @@ def training_batches(
     make = _Rows(stream, config, tokenizer, views)
     for arrays, reports in filled_batches(make, make.layout, rows, places, config.Data.workers):
         yield _batch(arrays, reports, rank * rows)
+
+
+def read_batch(
+    stream: SampleStream, config: Config, tokenizer: Tokenizer, views: Collection[str], places: Sequence[int]
+) -> Batch:
+    """One batch of any places of the stream, made as `training_batches` makes its batches.
+
+    Its `places` are the rows' numbers in the argument `places`.
+
+    Raises:
+        WorkerError: a loader process failed or was killed.
+    """
+    cv2.setNumThreads(0)
+    make = _Rows(stream, config, tokenizer, views)
+    with closing(filled_batches(make, make.layout, len(places), [places], config.Data.workers)) as batches:
+        return _batch(*next(batches), first=0)
 
 
 def _batch(arrays: Arrays, reports: list[str | tuple[str, str]], first: int) -> Batch:

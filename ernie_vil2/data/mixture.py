@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,15 @@ class Mixture:
         block, place = divmod(place, BLOCK)
         self._shuffle(block)
         return (block * self.quotas + np.bincount(self._sources[:place], minlength=len(self.quotas))).tolist()
+
+    def first_places(self, source: int, count: int) -> list[int]:
+        """The first `count` places that hold a source."""
+        found: list[int] = []
+        for block in itertools.count():
+            self._shuffle(block)
+            found += (block * BLOCK + np.flatnonzero(self._sources == source)[: count - len(found)]).tolist()
+            if len(found) == count:
+                return found
 
     def _shuffle(self, block: int) -> None:
         if block == self._block:

@@ -60,6 +60,15 @@ class SampleStream:
         text = f"{data}\n{sample.text_name}" if self._text_ids[source] else sample.text_name
         return content_id(f"{data}\n{sample.image_name}"), content_id(text)
 
+    def first_places(self, source: int, count: int) -> list[int]:
+        """The first `count` places of the stream at which a source stands."""
+        return self._mixture.first_places(source, count)
+
+    @property
+    def shares(self) -> list[float]:
+        """For each source its share of the stream."""
+        return (self._mixture.quotas / self._mixture.quotas.sum()).tolist()
+
     def epochs(self, place: int) -> list[float]:
         """For each source how often its samples stand before a place: 1.5 is each once and half of them twice."""
         own_places = self._mixture.places(place)

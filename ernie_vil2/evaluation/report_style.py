@@ -92,6 +92,12 @@ li img { display: block; width: 100%; max-width: 5rem; margin: 0 auto .2rem; }
 .mark path { fill: none; stroke: currentColor; stroke-width: 2.4; stroke-linecap: round; }
 .word { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .caption { line-height: 1.3; overflow-wrap: anywhere; hyphens: auto; }
+.views { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); gap: 1.5rem 2rem; }
+.views article { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
+.views img { width: 7rem; flex: none; }
+.views dl { grid-template-columns: 1fr; gap: .3rem; flex: 1 1 10rem; min-width: 0; }
+pre { overflow-x: auto; font-size: .8rem; line-height: 1.35; }
+
 @media (max-width: 36rem) {
   body { padding: 1.5rem 1rem 3rem; }
   h1 { font-size: 1.4rem; }

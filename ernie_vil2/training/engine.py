@@ -94,7 +94,7 @@ class Trainer:
             )
 
         self.stream = SampleStream(config)
-        self.val = _validation_sets(config)
+        self.val = validation_sets(config)
         check_agreement(_facts(config, self.stream, self.val, checkpoints))
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
@@ -347,7 +347,7 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def _validation_sets(config: Config) -> dict[str, Benchmark]:
+def validation_sets(config: Config) -> dict[str, Benchmark]:
     """What `Evaluation.protocol` scores of `Data.val`, by language; a benchmark's folder is of every language."""
     if not config.Data.val:
         return {}

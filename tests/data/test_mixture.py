@@ -46,3 +46,10 @@ def test_a_place_alone_says_which_source_it_is():
 
 def test_a_single_source_is_the_whole_stream():
     assert [Mixture([0.3], seed=1)[place] for place in (0, 5, 10**9)] == [(0, 0), (0, 5), (0, 10**9)]
+
+
+@pytest.mark.parametrize(("weights", "source", "count"), [([3, 1, 2], 1, 500), ([1, 65535], 0, 3), ([1.0], 0, 5)])
+def test_the_first_places_of_a_source(weights, source, count):
+    mixture = Mixture(weights, seed=7)
+    every = (place for place in range(4 * BLOCK) if mixture[place][0] == source)
+    assert mixture.first_places(source, count) == [next(every) for _ in range(count)]

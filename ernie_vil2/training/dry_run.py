@@ -1,0 +1,197 @@
+"""What a run would do, without doing it: one batch of every source, the plan, the schedule."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from statistics import fmean
+
+import cv2
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from ernie_vil2 import runtime
+from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.data.preview import Preview, ShownSample, preview
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.evaluation.curves import figure
+from ernie_vil2.evaluation.report import write_page
+from ernie_vil2.evaluation.svg import Series
+from ernie_vil2.files import write_text
+from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.planning.devices import DEVICES, recognise
+from ernie_vil2.planning.summary import plan_run
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.contact_sheet import write_contact_sheet
+from ernie_vil2.training.engine import validation_sets
+from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.run_page import bad_samples_table, config_facts
+
+FOLDER = "dry_run"
+MOST_ROWS = 512
+"""Samples of a source that are read, where the batch of a rank is larger."""
+SCHEDULE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run found.
+
+    Attributes:
+        folder: that holds `dry_run.html`, `views.png`, `config.yaml` and the bad samples.
+        text: for the terminal.
+        would_stop: more samples could not be used than `Data.max_bad_share` allows.
+    """
+
+    folder: Path
+    text: str
+    would_stop: bool
+
+
+def dry_run(config: Config, ranks: int = 1) -> DryRun:
+    """Reads one batch of a rank from every source, plans the run, and writes both down in `<run>/dry_run/`.
+
+    Nothing is trained, no weights are loaded, and whatever else the run folder holds stays as it is.
+
+    Args:
+        config: of the run.
+        ranks: that the run is going to have.
+
+    Raises:
+        ConfigError: the ranks do not divide the batch.
+        FileNotFoundError, ValueError: data or vocabulary cannot be used.
+        WorkerError: a loader process failed or was killed.
+    """
+    training = config.Training
+    if training.global_batch % ranks:
+        raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
+    runtime.set_device(training.device)
+    stream = SampleStream(config)
+    val = validation_sets(config)
+    text = config.Model.text
+    tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+    views = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile).views
+    rows = min(training.global_batch // ranks, MOST_ROWS)
+    read = [
+        preview(stream, config, tokenizer, views, source, rows)
+        for source in tqdm(range(len(stream.names)), "reading a batch", unit="source", delay=1)
+    ]
+    bad_samples = BadSampleReport()
+    for each in read:
+        bad_samples.add(each.read, each.bad)
+
+    run = Path(training.output)
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", dump_config(config))
+    bad_samples.write(folder)
+    would_stop = bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.read
+    plan = _plan(folder / "config.yaml", ranks, read)
+    sources = _sources(stream, config, read)
+    facts = {
+        **config_facts(config),
+        "Ranks": f"{ranks}",
+        "Steps": f"{training.steps:,}",
+        "Validation": "; ".join(
+            f"{language}: {len(benchmark.images):,} images, {len(benchmark.texts):,} texts"
+            for language, benchmark in val.items()
+        ) or "none",
+        "Run folder": _state(run),
+    }  # fmt: skip
+    sections = {
+        **{f"Views of {name}": f'<p class="note">{escape(line)}</p>{_cards(each.samples)}'
+           for name, line, each in zip(stream.names, sources, read, strict=True)},
+        "Plan": f"<pre>{escape(plan)}</pre>",
+        "Schedule": f'<div class="charts">{_schedule(config)}</div>',
+        "Samples that could not be used": bad_samples_table(bad_samples),
+    }  # fmt: skip
+    write_page(folder / "dry_run.html", f"ERNIE-ViL 2.0: dry run of {run.name}", facts, sections)
+    write_contact_sheet(folder / "views.png",
+                        [(name, each.samples) for name, each in zip(stream.names, read, strict=True)])  # fmt: skip
+    lines = [f"{name}: {line}" for name, line in zip(stream.names, sources, strict=True)]
+    if would_stop:
+        lines.append(f"more than Data.max_bad_share = {config.Data.max_bad_share} allows: the run would stop")
+    return DryRun(folder, "\n".join([*lines, "", plan, "", str(bad_samples)]), would_stop)
+
+
+def _state(run: Path) -> str:
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        return f"{run}, no checkpoint yet"
+    return f"{run}, holds {checkpoints[-1].name}: go on with --resume, or choose another Training.output"
+
+
+def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> str:
+    """The plan for the device at hand, or why there is none."""
+    stored = [sample.stored_bytes for each in read for sample in each.samples]
+    try:
+        device = DEVICES["cpu"]
+        if paddle.get_device() != "cpu":
+            found = paddle.device.cuda.get_device_properties(paddle.get_device())
+            device = recognise(found.name, found.total_memory)
+        text, _, _ = plan_run(lambda overrides: load_config(config, overrides), ranks, device,
+                              **({"sample_bytes": round(fmean(stored))} if stored else {}))  # fmt: skip
+        return text
+    except (ConfigError, ValueError) as error:
+        return f"no plan: {error}; tools/plan.py plans for any device"
+
+
+def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> list[str]:
+    """For each source its share and epochs, what reading it took, and how its texts fit."""
+    training = config.Training
+    contents = stream.position(training.steps * training.global_batch)["sources"]
+    lines = []
+    for share, content, each in zip(stream.shares, contents, read, strict=True):
+        parts = [
+            f"{content['samples']:,} samples in {content['shards']:,} shard{'s'[: content['shards'] > 1]}, "
+            f"{share:.2%} of the stream, {content['epochs']:,.1f} epochs",
+            f"{each.read:,} read in {each.seconds:.1f} s (Data.workers: {config.Data.workers}), "
+            f"{len(each.bad):,} unusable",
+        ]
+        if each.lengths:
+            parts.append(
+                f"texts of {fmean(each.lengths):.1f} tokens, {each.cut:,} of them cut at {config.Data.max_length}, "
+                f"{each.unknown / sum(each.lengths):.1%} of the tokens unknown"
+            )
+        lines.append("; ".join(parts))
+    return lines
+
+
+def _schedule(config: Config) -> str:
+    steps = sorted({*np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist(),
+                    max(0, config.Schedule.warmup_steps - 1)})  # fmt: skip
+    points = [(step + 1, learning_rate(step, config)) for step in steps]
+    note = (f"{config.Schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, "
+            f"then a cosine down to {config.Schedule.floor:g}.")  # fmt: skip
+    return figure("Learning rate", note, [Series("learning rate", points, 1)], y_label="learning rate")
+
+
+def _cards(samples: Sequence[ShownSample]) -> str:
+    if not samples:
+        return "<p>None of the samples read could be used.</p>"
+    return f'<div class="views">{"".join(map(_card, samples))}</div>'
+
+
+def _card(sample: ShownSample) -> str:
+    images = "".join(
+        f'<img alt="{escape(f"{name} of {sample.name}")}" title="{name}" src="data:image/png;base64,{_png(view)}">'
+        for name, view in sample.image_views.items()
+    )
+    texts = {"sample": sample.name}
+    if sample.tokens:
+        texts["drawn text, as tokens"] = " ".join(sample.tokens)
+    texts |= {f"caption, {language}": text for language, text in sample.captions.items()}
+    texts |= {f"tags, {language}": text for language, text in sample.tags.items()}
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in texts.items())
+    return f"<article>{images}<dl>{items}</dl></article>"
+
+
+def _png(view: np.ndarray) -> str:
+    content = cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,131 @@
+"""A dry run: what it shows is what training sees, and what it leaves disturbs nothing."""
+
+import base64
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.data.loader import training_batches
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.training.contact_sheet import GAP, LINE, SIDE
+from ernie_vil2.training.dry_run import dry_run
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.optimizer import learning_rate
+from tests.conftest import draw, png, write_tsv
+from tests.pages import Page, lines_of
+from tests.training.conftest import as_arguments, run
+from tests.training.test_engine import losses
+
+
+def contents(folder):
+    """Digests of the files of a run, without those of its dry run."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "dry_run" not in path.parts
+    }
+
+
+@pytest.fixture
+def mixture(config, shapes, tmp_path):
+    """The tiny run with a second source, of which half cannot be used."""
+    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    rows = [("a <b>disc</b>", str(number), image if number % 2 else b"\xff\xd8") for number in range(16)]
+    discs = write_tsv(tmp_path / "discs.tsv", rows)
+    sources = f"[{{data: [{shapes['train']}], weight: 1}}, {{data: [{discs}], weight: 1, text_id: null}}]"
+    return config(f"Data.train={sources}", "Data.max_bad_share=0.3", "Data.text_id=null")
+
+
+def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
+    found = dry_run(mixture)
+    html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.all("script") == page.all("link") == [] and "http" not in html and "url(" not in html
+    text = " ".join(page.text)
+    for expected in ("most at one time", "schedule", "a <b>disc</b>", "50.00% of the stream", "broken image", "[CLS]"):
+        assert expected in text, expected
+    images = page.all("img")
+    assert len(images) == 2 * 6 * 2  # sources, samples, views
+
+    settings = load_config(found.folder / "config.yaml")
+    assert settings == mixture
+    tokenizer = Tokenizer(None, mixture.Data.max_length)
+    batch = next(training_batches(SampleStream(mixture), mixture, tokenizer, {"image_1", "image_2", "text_1"}))
+    shown = {}
+    for image in images:
+        pixels = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        shown[image["alt"]] = cv2.cvtColor(cv2.imdecode(np.frombuffer(pixels, np.uint8), 1), cv2.COLOR_BGR2RGB)
+    same = [
+        np.array_equal(shown[f"{view} of {name}"], batch[view][row].numpy())
+        for row, name in enumerate(batch["names"])
+        for view in ("image_1", "image_2")
+        if f"{view} of {name}" in shown
+    ]
+    assert len(same) > 8 and all(same)
+
+    (line,) = lines_of(html, "Learning rate")
+    heights = np.array([y for _, y in line])
+    rates = np.array([learning_rate(step, mixture) for step in range(mixture.Training.steps)])
+    assert len(line) == 8 and np.corrcoef(heights, rates)[0, 1] < -0.9999  # y points down
+
+
+def test_bad_samples_are_found_before_they_end_a_run(mixture):
+    found = dry_run(mixture)
+    report = json.loads((found.folder / "bad_samples.json").read_text())
+    assert report["read"] == 32 and report["reasons"]["broken image"]["count"] == 8  # the TSV's 16 rows, once each
+    assert not found.would_stop
+    few = mixture.model_copy(update={"Data": mixture.Data.model_copy(update={"max_bad_share": 0.2})})
+    again = dry_run(few)
+    assert again.would_stop and "Data.max_bad_share = 0.2" in again.text
+
+
+def test_the_picture_holds_the_views_pixel_by_pixel(config):
+    settings = config()
+    found = dry_run(settings)
+    sheet = np.asarray(Image.open(found.folder / "views.png"))
+    batch = next(training_batches(SampleStream(settings), settings, Tokenizer(None, 24), {"image_1", "image_2"}))
+    top = LINE + 2 * GAP
+    for number, view in enumerate(("image_1", "image_2")):
+        left = GAP + number * (SIDE + GAP)
+        drawn = sheet[top : top + SIDE, left : left + SIDE]
+        assert np.array_equal(drawn, batch[view][0].numpy().repeat(SIDE // 32, 0).repeat(SIDE // 32, 1))
+    texts = sheet[top : top + SIDE, GAP + 2 * (SIDE + GAP) :]
+    assert (texts < 128).any()
+
+
+def test_a_run_is_the_same_with_a_dry_run_before_and_after(config, tmp_path):
+    plain = Trainer(config("Training.steps=3", f"Training.output={tmp_path / 'plain'}"))
+    plain.fit()
+    settings = config("Training.steps=3")
+    found = dry_run(settings)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry_run"]
+    trainer = Trainer(settings)
+    trainer.fit()
+    assert losses(trainer) == losses(plain)
+
+    before = contents(tmp_path / "run")
+    dry_run(settings)
+    assert contents(tmp_path / "run") == before
+    page = (found.folder / "dry_run.html").read_text(encoding="utf-8")
+    assert "holds step_00000003: go on with --resume, or choose another Training.output" in page
+
+
+def test_ranks_that_do_not_divide_the_batch(config):
+    with pytest.raises(ConfigError, match="16.* must be divisible by the 3 ranks"):
+        dry_run(config(), ranks=3)
+
+
+def test_the_command_trains_nothing(overrides, tmp_path):
+    result = run("tools/train.py", *as_arguments([*overrides, "Data.workers=1"]), "--dry-run", "--processes", 2)
+    assert result.returncode == 0, result.stderr
+    for expected in ("2 ranks of 8 rows", "all 8 samples read could be used", "nothing was trained"):
+        assert expected in result.stdout, expected
+    left = {path.name for path in (tmp_path / "run" / "dry_run").iterdir()}
+    assert left == {"dry_run.html", "views.png", "config.yaml", "bad_samples.json", "bad_samples.txt"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry_run"]
