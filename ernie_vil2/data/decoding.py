@@ -6,6 +6,7 @@ simplejpeg decodes JPEG where it is installed, OpenCV otherwise: the pixels are 
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import cv2
 import numpy as np
@@ -21,6 +22,12 @@ except ImportError:
 MAX_PIXELS = 89_478_485
 """A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
 
+MAX_ASPECT = 200
+"""A side that is longer than this times the other is a ruler or a spacer; resized by the short one, it fills memory."""
+
+# Of what Pillow can open: no vector graphics, which it has other programs draw, and no raster of measurements.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _ORIENTATION = 0x0112  # the EXIF tag
 _REDUCED = {
@@ -34,7 +41,7 @@ _REDUCED = {
 class EncodedImage:
     """An image file whose size is known before its pixels are made, so that they can be made smaller.
 
-    What is unusual has a defined result. JPEG is turned as its EXIF orientation says. Grey, palette and CMYK become
+    What is unusual has a defined result. It is turned as its EXIF orientation says. Grey, palette and CMYK become
     RGB, of 16 bits the upper 8 count, transparency is dropped, of an animation the first picture is taken. What
     OpenCV cannot read, Pillow reads.
 
@@ -47,7 +54,8 @@ class EncodedImage:
 
     Raises:
         BadSample: "broken image", "truncated image" (a file that was cut off can look whole to a decoder, which
-            paints the rest grey), or "too many pixels" (`MAX_PIXELS`).
+            paints the rest grey), "too many pixels" (`MAX_PIXELS`), "too narrow an image" (`MAX_ASPECT`), or
+            "pixels of 32 bits" (numbers without a defined black and white).
     """
 
     def __init__(self, data: bytes, name: str):
@@ -93,17 +101,25 @@ def open_header(data: bytes, name: str) -> Image.Image:
     """The file as Pillow opens it: format, size and metadata are read, the pixels are not.
 
     Raises:
-        BadSample: "broken image" or "too many pixels".
+        BadSample: "broken image", "too many pixels" or "too narrow an image".
     """
     try:
-        header = Image.open(io.BytesIO(data))
+        header = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
     if header.width * header.height > MAX_PIXELS:
         raise BadSample(Reason.TOO_MANY_PIXELS, name)
+    if max(header.size) > MAX_ASPECT * min(header.size):
+        raise BadSample(Reason.TOO_NARROW, name)
     return header
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()  # an older Pillow lacks some
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _is_cut_off(data: bytes) -> bool:
@@ -137,9 +153,13 @@ def _decode_with_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
 
 def _decode_other(header: Image.Image, data: bytes, name: str) -> np.ndarray:
     try:
-        return _decode_with_opencv(data, name, cv2.IMREAD_COLOR)
+        pixels = _decode_with_opencv(data, name, cv2.IMREAD_COLOR)
+        # OpenCV turns the others itself.
+        return _turned(pixels, _exif_orientation(header)) if header.format == "WEBP" else pixels
     except BadSample:
         pass
+    if header.mode in ("F", "I"):
+        raise BadSample(Reason.WIDE_PIXELS, name)
     try:
         return np.asarray(ImageOps.exif_transpose(header).convert("RGB"))
     except Exception as error:  # as above

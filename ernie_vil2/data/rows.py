@@ -9,6 +9,8 @@ from pathlib import Path
 from ernie_vil2.data.samples import BadSample, Reason
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_CHARACTERS = 100_000
+"""Of a caption, or of all tags of a sample in a language; a longer one is a whole document, or damage."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -51,12 +53,19 @@ def read_json(path: Path, kind: type) -> dict | list:
     return content
 
 
-def check_text(text: str) -> None:
-    """BadSample if a text holds half a character, as the JSON escape `\\ud800`, which no UTF-8 file can hold."""
+def check_text(text: str, name: str | None = None) -> None:
+    """BadSample if a text is longer than `MAX_CHARACTERS`, or holds half a character, as the JSON escape `\\ud800`.
+
+    Args:
+        name: of the row, for the error; None: what the text begins with.
+    """
+    name = text if name is None else name
+    if len(text) > MAX_CHARACTERS:
+        raise BadSample(Reason.TEXT_TOO_LONG, name)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadSample(Reason.NOT_UNICODE, text.encode("ascii", "backslashreplace").decode()) from error
+        raise BadSample(Reason.NOT_UNICODE, name) from error
 
 
 def is_id(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from pathlib import Path
 
 from ernie_vil2.files import write_text
 
+MAX_BYTES = 2**28
+"""Of an image file, of a row, of a member of a shard; what is longer is not read."""
+
 
 class Reason(StrEnum):
     """Why a sample cannot be used: fixed phrases, so that equal faults are counted together (docs/bad_input.md)."""
@@ -20,6 +24,8 @@ class Reason(StrEnum):
     BROKEN_IMAGE = "broken image"
     TRUNCATED_IMAGE = "truncated image"
     TOO_MANY_PIXELS = "too many pixels"
+    TOO_NARROW = "too narrow an image"
+    WIDE_PIXELS = "pixels of 32 bits"
     TOO_LONG_FOR_JPEG = "image too long for JPEG"
     NOT_RGB = "array is not [H, W, 3] uint8 RGB"
     NO_IMAGE = "no image"
@@ -38,6 +44,7 @@ class Reason(StrEnum):
     MALFORMED_CAPTION = "malformed caption"
     CAPTION_NOT_UTF8 = "caption is not UTF-8"
     NOT_UNICODE = "not Unicode text"
+    TEXT_TOO_LONG = "text too long"
     MALFORMED_TAGS = "malformed tags"
     TEXT_WITHOUT_IMAGE = "text without image"
     REPEATED_TEXT = "repeated text id"
@@ -53,7 +60,9 @@ class Reason(StrEnum):
     # the files
     MISSING_FILE = "missing file"
     UNREADABLE_FILE = "unreadable file"
+    TOO_LARGE = "more than 256 MiB"
     CUT_SHARD = "cut shard"
+    DATA_BEHIND = "data behind the end of the shard"
     EMPTY_SHARD = "empty shard"
     LINK = "link in the shard"
     DEVICE = "device in the shard"
@@ -67,13 +76,17 @@ class BadSample(Exception):
 
     Args:
         reason: one of the fixed phrases.
-        name: the sample's name, for a person who looks for it.
+        name: the sample's name, for a person who looks for it; a long one is cut, signs that cannot be printed are
+            written as escapes.
     """
 
+    LONGEST_NAME = 200
+
     def __init__(self, reason: Reason, name: str):
-        super().__init__(f"{name}: {reason}")
+        shown = name if len(name) <= self.LONGEST_NAME else f"{name[: self.LONGEST_NAME]}..."
         self.reason = Reason(reason)
-        self.name = name
+        self.name = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)
+        super().__init__(f"{self.name}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -93,15 +106,20 @@ class Sample:
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def caption(self, language: str) -> str:
-        """The caption in a language, or the one that has no language; BadSample if there is neither."""
+        """The caption in a language, or the one that has no language; BadSample if nothing can be read in it."""
         text = (self.captions.get(language) or self.captions.get("") or "").strip()
-        if not text:
+        if is_blank(text):
             raise BadSample(Reason.EMPTY_CAPTION, self.image_name)
         return text
 
     def tag_list(self, language: str) -> tuple[str, ...]:
         """The object tags in a language, or those that have no language; possibly none."""
         return self.tags.get(language) or self.tags.get("") or ()
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text is empty to the tokenisers: they drop spaces, control characters and lone accents."""
+    return all(sign == "\ufffd" or unicodedata.category(sign).startswith(("C", "Z", "Mn")) for sign in text)
 
 
 def content_id(name: str) -> int:

@@ -83,6 +83,12 @@ def test_other_files_come_whole():
     np.testing.assert_array_equal(image.decode(8), picture())
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_rulers_and_spacers_are_no_images(kind):
+    with pytest.raises(BadSample, match="a: too narrow an image"):
+        EncodedImage(encoded(Image.new("RGB", (402, 2)), kind), "a")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_is_turned_as_exif_says(decoder, orientation):
     exif = Image.Exif()
@@ -131,7 +137,7 @@ def test_of_an_animation_the_first_picture_is_taken(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 3), (9000, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (9000, 45)])
 def test_odd_sizes_are_used(decoder, kind, size):
     pixels = decode_image(encoded(Image.new("RGB", size, (200, 30, 30)), kind), "a")
     assert pixels.shape == (size[1], size[0], 3) and np.abs(pixels - np.array((200, 30, 30))).max() <= 4
