@@ -16,7 +16,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, is_blank
 from ernie_vil2.data.sources import Source
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
 from ernie_vil2.files import written_whole
@@ -190,7 +190,7 @@ def _suffix(image: bytes) -> str | None:
 
 def _fields(sample: Sample, work: Work) -> dict:
     """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
-    captions = {language: text.strip() for language, text in sample.captions.items() if text.strip()}
+    captions = {language: text.strip() for language, text in sample.captions.items() if not is_blank(text)}
     if not captions:
         raise BadSample(Reason.EMPTY_CAPTION, sample.image_name)
     tags = dict(sample.tags)

@@ -98,9 +98,9 @@ class ChineseClipSource:
             image_rows.setdefault(self._image_id(row), row)
         texts, images = [], []
         for row in range(len(self._texts)):
-            if not self._texts.line(row).strip():
-                continue
             try:
+                if not self._texts.line(row).strip():
+                    continue
                 _, _, image_ids = self._text(row)
             except BadSample:
                 image_ids = []
@@ -137,6 +137,6 @@ class ChineseClipSource:
 
 def pair_sample(name: str, text_id: str, text: str, image: bytes, naming: str | None) -> Sample:
     """The sample of an image id with a text; `naming` is the `text_id` of the source."""
-    check_text(text)
+    check_text(text, f"{name}, {text_id}")
     fields = {"text_id": text_id}
     return Sample(name, text_name({"": text}, fields, naming, name), image, {"": text}, fields=fields)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ernie_vil2.data.rows import as_object, as_text, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text, check_text, is_id
+from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 IMAGE_ID = "image_id"
@@ -37,7 +37,7 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes],
     captions, tags = texts_of(fields, name)
     if "txt" in suffixes:
         try:
-            captions.setdefault("", as_text(read("txt"), name))
+            captions.setdefault("", as_text(read("txt").removeprefix(BYTE_ORDER_MARK), name))
         except BadSample:
             raise BadSample(Reason.CAPTION_NOT_UTF8, name) from None
     image_name = fields.get(IMAGE_ID, name)
@@ -61,13 +61,13 @@ def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tupl
         if kind == "caption":
             if not isinstance(value, str):
                 raise BadSample(Reason.MALFORMED_CAPTION, name)
-            check_text(value)
+            check_text(value, name)
             captions[language] = value
         else:
             if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
                 raise BadSample(Reason.MALFORMED_TAGS, name)
-            check_text("".join(value))
-            tags[language] = tuple(tag for tag in value if tag.strip())
+            check_text("".join(value), name)
+            tags[language] = tuple(tag for tag in value if not is_blank(tag))
     return captions, tags
 
 
@@ -84,5 +84,5 @@ def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None,
     if fields.get(text_id) is None:
         raise BadSample(Reason.NO_FIELD, f"{name}, {text_id}")
     value = str(fields[text_id])
-    check_text(value)
+    check_text(value, name)
     return value

@@ -49,7 +49,7 @@ class TableSource:
         if row.get("text") is not None:
             if not isinstance(row["text"], str):
                 raise BadSample(Reason.MALFORMED_CAPTION, place)
-            check_text(row["text"])
+            check_text(row["text"], place)
             captions.setdefault("", row["text"])
         key = next((key for key in IMAGE_KEYS if row.get(key) is not None), None)
         if key is None:

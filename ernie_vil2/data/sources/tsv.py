@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 from pathlib import Path
 
+from ernie_vil2.data.rows import as_text, check_text, is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.lines import Lines, decode_base64
 from ernie_vil2.data.sources.locations import Location
@@ -32,9 +33,12 @@ class TsvSource:
         columns = self._lines.columns(index)
         if len(columns) != 3:
             raise BadSample(Reason.MALFORMED_ROW, name)
+        text, image_name = (as_text(column, name) for column in columns[:2])
+        check_text(text, name)
+        if not is_id(image_name):
+            raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
         try:
-            text, image_name = columns[0].decode("utf-8"), columns[1].decode("utf-8")
             image = decode_base64(columns[2])
-        except (UnicodeDecodeError, binascii.Error) as error:
-            raise BadSample(Reason.MALFORMED_ROW, name) from error
+        except binascii.Error as error:
+            raise BadSample(Reason.MALFORMED_BASE64, name) from error
         return Sample(image_name, text, image, {"": text})

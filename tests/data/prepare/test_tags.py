@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2.data.samples import is_blank
 from ernie_vil2.data.tags import TagsFile, join_tags
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
-tag_lists = st.lists(text.filter(str.strip), max_size=3)
+tag_lists = st.lists(text.filter(lambda tag: not is_blank(tag)), max_size=3)
 
 
 @settings(max_examples=50)

@@ -17,15 +17,26 @@ def test_tsv_rows(tmp_path):
     assert source[1].caption("en") == "狗"
 
 
-@pytest.mark.parametrize("row", ["a\tb", "a\tb\tc\td", "a\tb\t!!!!", "", "a\tb\tabc"])
-def test_a_malformed_tsv_row_is_named_by_line(tmp_path, row):
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        (b"a\tb", "malformed row"),
+        (b"a\tb\tc\td", "malformed row"),
+        (b"", "malformed row"),
+        (b"a\tb\t!!!!", "malformed base64"),
+        (b"a\tb\tabc", "malformed base64"),
+        (b"a\t\xff\tAAAA", "not UTF-8"),
+        (b"a\t \tAAAA", "malformed image id"),
+    ],
+)
+def test_a_bad_tsv_row_is_told_by_reason_and_line(tmp_path, row, reason):
     path = tmp_path / "a.tsv"
-    path.write_text(f"x\ty\tAAAA\n{row}\n")
+    path.write_bytes(b"x\ty\tAAAA\n" + row + b"\n")
     source = TsvSource(path)
     assert source[0].image == b"\0\0\0"
     with pytest.raises(BadSample) as caught:
         source[1]
-    assert (caught.value.reason, caught.value.name) == ("malformed row", "a.tsv:2")
+    assert (caught.value.reason, caught.value.name) == (reason, "a.tsv:2")
 
 
 def test_url_safe_base64_is_read(tmp_path):
@@ -45,4 +56,4 @@ def test_whatever_a_tsv_holds_a_row_is_a_sample_or_a_bad_sample(tmp_path_factory
         try:
             source[row]
         except BadSample as bad:
-            assert bad.reason == "malformed row"
+            assert bad.reason in ("malformed row", "malformed base64", "not UTF-8", "malformed image id")
