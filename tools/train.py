@@ -49,9 +49,9 @@ def main() -> int:
         finished = trainer.fit()
     except (
         ConfigError,
-        FileNotFoundError,
         LostRank,
         NonFiniteLoss,
+        OSError,
         TooManyBadSamples,
         ValueError,
         WorkerError,

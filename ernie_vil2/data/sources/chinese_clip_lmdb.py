@@ -39,7 +39,9 @@ class ChineseClipLmdb:
         count = self._get("pairs", b"num_samples")
         if count is None or not count.isdigit():
             raise ValueError(f"{folder}: pairs/ does not say its num_samples; was it built to the end?")
-        self._size = int(count)
+        self._size, held = int(count), self._open["pairs"].stat()["entries"] - 1
+        if not 0 < self._size <= held:
+            raise ValueError(f"{folder}: pairs/ says {self._size} samples and holds {held}; was it built to the end?")
         self.release()
 
     def _get(self, part: str, key: bytes) -> bytes | None:
@@ -49,7 +51,11 @@ class ChineseClipLmdb:
         try:
             if part not in self._open:
                 path = os.path.join(self.name, part)
-                self._open[part] = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
+                database = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
+                if os.path.getsize(f"{path}/data.mdb") < database.info()["last_pgno"] * database.stat()["psize"]:
+                    # LMDB would read beyond the end, and the process would be killed.
+                    raise OSError(f"{path}: this LMDB is cut off; copy or build it again")
+                self._open[part] = database
             with self._open[part].begin() as reading:
                 return reading.get(key)
         except lmdb.Error as error:

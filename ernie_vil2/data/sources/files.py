@@ -6,6 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.members import IMAGE_SUFFIXES, assemble, split_name
@@ -63,7 +64,7 @@ class FilesSource:
 
 def _read(paths: dict[str, Path], suffix: str) -> bytes:
     try:
-        return paths[suffix].read_bytes()
+        return read_file(paths[suffix])
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 

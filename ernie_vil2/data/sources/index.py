@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from ernie_vil2.files import written_whole
 from ernie_vil2.hub import cache_folder
 
 Index = dict[str, np.ndarray]
-VERSION = 1  # of what the scans write; another one is scanned anew
+VERSION = 2  # of what the scans write; another one is scanned anew
 WORTH_KEEPING = 0.5  # seconds; a scan that is quicker is repeated instead
 
 
@@ -32,7 +31,7 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
             return dict(stored)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, EOFError, BadZipFile):  # damaged: as if it were not there
+    except Exception:  # whatever a damaged file makes NumPy raise: as if it were not there
         path.unlink(missing_ok=True)
     start = time.monotonic()
     index = scan()

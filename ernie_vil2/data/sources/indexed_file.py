@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.locations import ByteRanges, Location, as_location
 
@@ -54,6 +55,12 @@ class IndexedFile(ABC):
 
     def __len__(self) -> int:
         return self._size
+
+    def _bytes(self, start: int, size: int, name: str) -> bytes:
+        """A part of the file; BadSample if it is longer than `MAX_BYTES`, OSError as `ByteRanges.read`."""
+        if size > MAX_BYTES:
+            raise BadSample(Reason.TOO_LARGE, name)
+        return self._file.read(start, size)
 
     @abstractmethod
     def _scan(self) -> Index:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from itertools import accumulate
+from typing import BinaryIO
 
 import numpy as np
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.sources.index import Index
 from ernie_vil2.data.sources.indexed_file import IndexedFile
+
+PIECE = 2**20  # bytes of a line that are looked at together
 
 
 class Lines(IndexedFile):
@@ -22,8 +26,8 @@ class Lines(IndexedFile):
     kind = "lines"
 
     def _scan(self) -> Index:
-        with self.location.open() as lines:
-            bounds = np.fromiter(accumulate((len(line) for line in lines), initial=0), np.int64)
+        with self.location.open() as file:
+            bounds = np.fromiter(accumulate((size for size, _ in measured_lines(file)), initial=0), np.int64)
         if len(bounds) == 1:
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")
         return {"bounds": bounds}
@@ -36,14 +40,32 @@ class Lines(IndexedFile):
         return f"{self.name.rpartition('/')[2]}:{index + 1}"
 
     def line(self, index: int, first: int | None = None) -> bytes:
-        """A line without its end and without byte order mark; `first` reads that many of its bytes alone."""
+        """A line without its end and without byte order mark; `first` reads that many of its bytes alone.
+
+        Raises:
+            BadSample: it is longer than `MAX_BYTES`.
+        """
         start, end = self.index["bounds"][index : index + 2].tolist()
-        line = self._file.read(start, end - start if first is None else min(first, end - start))
+        size = end - start if first is None else min(first, end - start)
+        line = self._bytes(start, size, Lines.row_name(self, index))
         return (line if index else line.removeprefix(BYTE_ORDER_MARK)).rstrip(b"\r\n")
 
     def columns(self, index: int, first: int | None = None) -> list[bytes]:
         """The columns of a TSV line; `first` reads that many of its bytes alone, so that the last column is cut."""
         return self.line(index, first).split(b"\t")
+
+
+def measured_lines(file: BinaryIO) -> Iterator[tuple[int, bool]]:
+    """Bytes of each line, its end included, and whether it is blank; a line of any length takes little memory."""
+    size, blank = 0, True
+    while piece := file.readline(PIECE):
+        size += len(piece)
+        blank = blank and piece.isspace()
+        if piece.endswith(b"\n"):
+            yield size, blank
+            size, blank = 0, True
+    if size:
+        yield size, blank
 
 
 def decode_base64(text: bytes) -> bytes:

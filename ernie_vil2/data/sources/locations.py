@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import time
 from datetime import date
@@ -33,14 +34,19 @@ class Location(Protocol):
 
 
 class LocalFile:
-    """A file that is here already."""
+    """A file that is here already.
+
+    OSError says that it cannot be read, or that it is no file: a pipe, above all, which would be waited for.
+    """
 
     def __init__(self, path: str | Path):
         self.name = str(path)
 
     def identity(self) -> str:
-        stat = os.stat(self.name)
-        return f"{os.path.abspath(self.name)} {stat.st_size} {stat.st_mtime_ns}"
+        found = os.stat(self.name)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
+        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"
 
     def open(self) -> BinaryIO:
         return open(self.name, "rb")

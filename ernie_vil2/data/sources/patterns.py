@@ -107,9 +107,15 @@ def _matches(address: str) -> list[Location]:
 
 
 def _listed(path: Path) -> list[Location]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 text file ({error}); a list holds a path or address a line") from error
+    lines = [line.strip() for line in text.splitlines()]
     patterns = [line for line in lines if line and not line.startswith("#")]
     if not patterns:
         raise FileNotFoundError(f"{path}: names no file; a list holds a path or address a line")
     here = [line if line.startswith(PIPE) or "://" in line else str(path.parent / line) for line in patterns]
+    if any(pattern.endswith(LIST) and os.path.exists(pattern) for pattern in here):
+        raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
     return [location for pattern in here for location in find(pattern)]

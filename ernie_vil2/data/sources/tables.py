@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
 from ernie_vil2.data.sources.index import Index
 from ernie_vil2.data.sources.indexed_file import IndexedFile
-from ernie_vil2.data.sources.lines import Lines
+from ernie_vil2.data.sources.lines import Lines, measured_lines
+from ernie_vil2.data.sources.locations import LocalFile
 
 LIST_SEPARATOR = "|"  # in a CSV column of tags
 HELD_GROUPS = 4  # row groups of a Parquet file that are kept in memory
@@ -51,12 +52,12 @@ class JsonTable(Lines):
     kind = "json lines"
 
     def _scan(self) -> Index:
-        bounds = super()._scan()["bounds"]
-        with self.location.open() as lines:
-            filled = np.fromiter((bool(line.strip()) for line in lines), bool)
-        if not filled.any():
+        with self.location.open() as file:
+            lines = np.fromiter(measured_lines(file), np.dtype("i8, ?"))
+        rows = np.flatnonzero(~lines["f1"])
+        if not len(rows):
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")
-        return {"bounds": bounds, "rows": np.flatnonzero(filled)}
+        return {"bounds": np.append(0, np.cumsum(lines["f0"])), "rows": rows}
 
     def _rows(self, index: Index) -> int:
         return len(index["rows"])
@@ -80,7 +81,7 @@ class CsvTable(IndexedFile):
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            counted = _Counted(file)
+            counted = _Counted(self.name, file)
             rows = csv.reader(counted, strict=True)
             ends, lines = [], []
             try:
@@ -104,8 +105,11 @@ class CsvTable(IndexedFile):
 
     def _values(self, place: int, name: str) -> list[str]:
         start, end = self.index["bounds"][place].tolist()
-        text = as_text(self._file.read(start, end - start).removeprefix(BYTE_ORDER_MARK), name)
-        return next(csv.reader(io.StringIO(text, newline="")), [])
+        text = as_text(self._bytes(start, end - start, name).removeprefix(BYTE_ORDER_MARK), name)
+        try:
+            return next(csv.reader(io.StringIO(text, newline="")), [])
+        except csv.Error as error:  # the scan found none: the file was changed in place
+            raise BadSample(Reason.MALFORMED_ROW, name) from error
 
     def row(self, index: int) -> dict[str, Any]:
         """The row's columns; BadSample if it has more or fewer than there are names, or is not UTF-8."""
@@ -121,14 +125,19 @@ class CsvTable(IndexedFile):
 
 
 class _Counted:
-    """Lines of a file for `csv`, which takes one only when it needs it, so that a row's bytes are known."""
+    """Lines of a file for `csv`, which takes one only when it needs it, so that a row's bytes are known.
 
-    def __init__(self, lines: Iterable[bytes]):
-        self._lines = lines
+    ValueError if a line is longer than `MAX_BYTES`.
+    """
+
+    def __init__(self, name: str, file: BinaryIO):
+        self._name, self._file = name, file
         self.read = self.row_start = 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
+        while line := self._file.readline(MAX_BYTES + 1):
+            if len(line) > MAX_BYTES:
+                raise ValueError(f"{self._name}: a line of more than {MAX_BYTES} bytes; is this a CSV file?")
             if not self.read:
                 self.row_start = len(BYTE_ORDER_MARK) * line.startswith(BYTE_ORDER_MARK)
             self.read += len(line)
@@ -156,13 +165,14 @@ class ParquetTable:
         self.release()
 
     def _opened(self):
-        from pyarrow import ArrowInvalid
+        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
         if self._file is None or self._owner != os.getpid():
+            LocalFile(self.name).identity()  # opening a pipe would wait
             try:
                 self._file, self._owner = ParquetFile(self.name), os.getpid()
-            except ArrowInvalid as error:
+            except (ArrowException, OSError) as error:
                 raise ValueError(f"{self.name}: not a Parquet file ({error}); is it whole?") from error
         return self._file
 
@@ -174,17 +184,38 @@ class ParquetTable:
         return f"{self.name.rpartition('/')[2]}:{index}"
 
     def row(self, index: int) -> dict[str, Any]:
-        """The row's columns, without those that are null."""
-        group = int(np.searchsorted(self._ends, index, side="right"))
+        """The row's columns, without those that are null.
+
+        Raises:
+            BadSample: its row group is damaged, or a value has no meaning in Python.
+        """
+        name, group = self.row_name(index), int(np.searchsorted(self._ends, index, side="right"))
         if group not in self._groups:
             if len(self._groups) >= HELD_GROUPS:
                 del self._groups[next(iter(self._groups))]
-            # Arrow's own threads do not survive a fork.
-            self._groups[group] = self._opened().read_row_group(group, use_threads=False)
+            self._groups[group] = self._read_group(group)
         table = self._groups[group]
+        if table is None:
+            raise BadSample(Reason.UNREADABLE_FILE, f"{name} (its row group is damaged)")
         start = int(self._ends[group]) - table.num_rows
-        (row,) = table.slice(index - start, 1).to_pylist()
+        try:
+            (row,) = table.slice(index - start, 1).to_pylist()
+        except UnicodeDecodeError as error:
+            raise BadSample(Reason.NOT_UTF8, name) from error
+        except (ValueError, OverflowError) as error:  # times, mostly
+            raise BadSample(Reason.MALFORMED_ROW, name) from error
         return {column: value for column, value in row.items() if value is not None}
+
+    def _read_group(self, group: int):
+        """A row group as Arrow's table; None if it is damaged."""
+        from pyarrow import ArrowException
+
+        file = self._opened()
+        try:
+            # Arrow's own threads do not survive a fork.
+            return file.read_row_group(group, use_threads=False)
+        except (ArrowException, OSError):
+            return None
 
     def release(self) -> None:
         """Gives the open file and the rows in memory back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.sources.members import assemble, split_name
 
 # Why a row of the index is no sample; the index holds the number.
-CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME = range(1, 8)
+CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME, BEHIND = range(1, 9)
 PROBLEMS = {
     CUT: Reason.CUT_SHARD,
     EMPTY: Reason.EMPTY_SHARD,
@@ -23,7 +24,9 @@ PROBLEMS = {
     OUTSIDE: Reason.OUTSIDE_SHARD,
     SPARSE: Reason.SPARSE_MEMBER,
     NAME: Reason.NAME_NOT_UTF8,
+    BEHIND: Reason.DATA_BEHIND,
 }
+MAX_HEADER = 2**20  # bytes that a header may take, with a long name in it
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -35,7 +38,8 @@ class TarSource(IndexedFile):
     sample; folders and names that begin with a dot are passed over.
 
     Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample.
-    Of a shard that is cut, the samples before the cut are read, and one more row stands for the cut.
+    Of a shard that is cut, the samples before the cut are read, and one more row stands for the cut; so it is where
+    data follows the end mark, as in two shards that were joined by `cat`.
 
     Args:
         place: the shard.
@@ -65,11 +69,14 @@ class TarSource(IndexedFile):
             file.seek(0)
             try:
                 end = scan.members(file, size)
-            except tarfile.TarError as error:
+            except (tarfile.TarError, ValueError, RecursionError) as error:
                 raise ValueError(f"{self.name}: not a tar shard ({error}); is it whole?") from error
             file.seek(end)
+            place = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                scan.problem(f"{self.name} at byte {end} of {size}", CUT)
+                scan.problem(place, CUT)
+            elif any(block.strip(b"\0") for block in iter(lambda: file.read(2**20), b"")):
+                scan.problem(place, BEHIND)
         if not scan.names:
             scan.problem(self.name, EMPTY)
         return scan.index()
@@ -87,7 +94,19 @@ class TarSource(IndexedFile):
             found["suffixes"][suffix].item(): (offset, size)
             for suffix, offset, size in found["members"][first:last].tolist()
         }
-        return assemble(name, members, lambda suffix: self._file.read(*members[suffix]), self._text_id)
+        return assemble(name, members, lambda suffix: self._bytes(*members[suffix], name), self._text_id)
+
+
+class _Headers:
+    """A file as `tarfile` is to see it, which reads headers only: one that is damaged may ask for gigabytes."""
+
+    def __init__(self, file: BinaryIO):
+        self.seek, self.tell, self._file = file.seek, file.tell, file
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
 
 
 class _Scan:
@@ -103,14 +122,15 @@ class _Scan:
 
     def members(self, file, size: int) -> int:
         """Takes the members of a tar file up to its end or a cut; returns the byte where that is."""
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
             try:
                 while (member := archive.next()) is not None:
-                    if member.isfile() and member.offset_data + member.size > size:
+                    # A size below zero would lead back, and round in a circle.
+                    if member.size < 0 or (member.isfile() and member.offset_data + member.size > size):
                         return member.offset
                     self._take(member)
                     archive.members.clear()  # tarfile would keep every one
-            except tarfile.ReadError:
+            except (tarfile.ReadError, ValueError, RecursionError):  # the latter two of damaged headers
                 if not self.names:
                     raise
             return archive.offset
