@@ -25,6 +25,12 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Puts a text that `_Loader` would take for a number in quotes."""
 
+    def represent_text(self, text: str) -> yaml.Node:
+        # PyYAML folds a text at U+0085 and does not find the place again; between double quotes it is escaped.
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(

@@ -112,6 +112,7 @@ def test_plain_entries_of_train_are_one_source_together_and_mappings_one_each(tm
     epsilon=st.floats(min_value=1e-12, max_value=1e-3),
 )
 @example(temperature=1.0, weight=0.0, prompt="0e0", epsilon=1e-3)
+@example(temperature=1.0, weight=0.0, prompt="a\x85", epsilon=1e-3)
 def test_what_is_dumped_is_read_back_equal(tmp_path_factory, temperature, weight, prompt, epsilon):
     config = Config.model_validate(
         {
