@@ -321,6 +321,11 @@ class TrainingConfig(Section):
     recompute: bool = Field(
         False, description="the blocks of both towers keep only their inputs for backward and run a second time there"
     )
+    sharding: Literal["none", "stage1", "stage2"] = Field(
+        "none",
+        description="what the ranks divide among them: nothing, the optimiser state (stage1), or that and the "
+        "gradients (stage2: GPUs only, without micro_batch); the step is the same (docs/memory.md)",
+    )
     sync_norms: bool = Field(
         True,
         description="batch norms see the rows of all ranks, not only of their own, where they are of a kind that can",
@@ -333,6 +338,13 @@ class TrainingConfig(Section):
     log_every: Count = Field(10, description="steps between two log records")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.sharding == "stage2" and self.micro_batch:
+            # It sends gradients away during backward, and the cached step has one backward for every micro batch.
+            raise ValueError("sharding: stage2 does not go with micro_batch; use stage1, or micro_batch: null")
+        return self
 
 
 class EvaluationConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import paddle
 from paddle import nn
@@ -70,6 +71,20 @@ class DualEncoder(nn.Layer):
                 joined = encode(paddle.concat([views[name] for name in names]))
                 embeddings.update(zip(names, joined.chunk(len(names)), strict=True))
         return embeddings, self.logit_scale
+
+    def freeze_all_but(self, views: Collection[str]) -> None:
+        """Takes a tower that encodes none of `views` out of training, for good.
+
+        It has no gradient anyway; frozen, what handles the parameters of all ranks together need not wait for one.
+        """
+        for kind, layers in (
+            ("image", (self.image, self.image_projection)),
+            ("text", (self.text, self.text_projection)),
+        ):
+            if not any(view.startswith(kind) for view in views):
+                for layer in layers:
+                    for parameter in layer.parameters():
+                        parameter.stop_gradient = True
 
     @paddle.no_grad()
     def clamp_temperature(self, max_logit_scale: float) -> None:

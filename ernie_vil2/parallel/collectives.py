@@ -49,12 +49,14 @@ def sent_bytes(kind: str, payload: int, ranks: int) -> float:
     """Bytes that leave a rank in a ring, which is how gloo and NCCL run large collectives.
 
     Args:
-        kind: `all_gather`, `reduce_scatter` or `all_reduce`, which is the other two in a row.
+        kind: `all_gather`, `reduce_scatter` or `all_reduce`, which is the other two in a row; of `reduce` to a rank and
+            `broadcast` from it the mean over the ranks, of which all but one pass everything on.
         payload: bytes of the tensor that each rank puts in.
         ranks: length of the ring.
     """
-    shares = {"all_gather": ranks - 1, "reduce_scatter": (ranks - 1) / ranks, "all_reduce": 2 * (ranks - 1) / ranks}
-    return shares[kind] * payload
+    if kind == "all_gather":
+        return (ranks - 1) * payload
+    return (2 if kind == "all_reduce" else 1) * (ranks - 1) / ranks * payload
 
 
 def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import paddle.distributed as dist
 from paddle.base import core
 from paddle.distributed import fleet
+from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_vil2.launch import end_with_parent
 
@@ -34,8 +35,11 @@ class LostRank(RuntimeError):
     """A rank has died, or is stuck; the message says which."""
 
 
-def join_ranks() -> tuple[int, int]:
+def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     """Joins the ranks that a launcher has started; 0 and 1 where there is no launcher.
+
+    Args:
+        sharded_optimizer: whether what fleet distributes has its optimiser state divided among the ranks.
 
     Returns:
         This process's rank, and their number.
@@ -49,10 +53,14 @@ def join_ranks() -> tuple[int, int]:
     end_with_parent()
     # Paddle's own handler, set on import, would print a page about "fatal" for what a launcher sends to end a rank.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    set_log_level("ERROR")
+    strategy = fleet.DistributedStrategy()
+    if sharded_optimizer:
+        strategy.hybrid_configs = {"sharding_degree": ranks, "dp_degree": 1}
     with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
         dist.init_parallel_env()
         with _one_group_of_all_ranks():
-            fleet.init(is_collective=True, log_level="ERROR")
+            fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return dist.get_rank(), ranks
 
 

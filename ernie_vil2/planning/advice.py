@@ -55,6 +55,7 @@ def _changes(config: Config, plan: Plan, device: Device) -> Iterator[tuple[str, 
         _precisions(config, device),
         _options("Loss.tile", config.Loss.tile, [config.Loss.tile or DEFAULT_TILE]),
         _options("Training.recompute", training.recompute, [True]),
+        _options("Training.sharding", training.sharding, ["stage1"] if plan.ranks > 1 else []),
         _options("Training.micro_batch", training.micro_batch, micro_batches),
     )
     for combination in itertools.product(*choices):

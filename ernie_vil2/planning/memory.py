@@ -29,6 +29,8 @@ class Need:
         views: encodings of a row by kind, "image" and "text".
         censuses: of the towers that encode.
         sizes: elements of the model.
+        share: of its parameters, elements whose optimiser state this rank holds.
+        sharding: `Training.sharding`, none in one process.
         width: of the joint space.
         pairs: view pairs of the loss.
         tile: rows and columns of the loss's tiles; None: all logits at once.
@@ -45,6 +47,8 @@ class Need:
     views: Mapping[str, int]
     censuses: Mapping[str, Census]
     sizes: Sizes
+    share: int
+    sharding: str
     width: int
     pairs: int
     tile: int | None
@@ -57,8 +61,8 @@ def held(need: Need) -> dict[str, float]:
     parameters = need.sizes.parameters
     return {
         "weights": 4 * (parameters + 2 * need.sizes.channels),
-        "gradients": 4 * parameters,
-        "optimiser state": 8 * parameters,
+        "gradients": 4 * (need.share if need.sharding == "stage2" else parameters),
+        "optimiser state": 8 * need.share,
         "images of the batch": need.rows * need.views["image"] * need.image_bytes,
     }
 
@@ -73,9 +77,9 @@ def phases(need: Need) -> dict[str, dict[str, float]]:
     }
     if not need.cached:
         parts["loss"]["activations"] = activations
-    if need.ranks > 1:
+    if need.ranks > 1 and need.sharding == "none":
         parts["backward"]["buckets of gradients"] = 4 * need.sizes.parameters
-    if need.clips:
+    if need.clips and need.sharding == "none":  # fleet's stages clip in place
         parts["optimiser"] = {"clipped gradients": 4 * need.sizes.parameters}
     return parts
 

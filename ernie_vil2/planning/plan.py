@@ -11,7 +11,7 @@ from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.planning.devices import Device, check
 from ernie_vil2.planning.memory import Need, held, phases
 from ernie_vil2.planning.towers import Sizes, Towers
-from ernie_vil2.planning.traffic import Transfer, norm_transfers, transfers
+from ernie_vil2.planning.traffic import Transfer, gradient_transfers, norm_transfers, transfers
 
 USABLE = 0.92
 """Share of a device's memory that tensors can have: the rest is the driver's and lost between blocks."""
@@ -122,7 +122,9 @@ def make_plan(
     censuses = {kind: towers.census(kind, training.precision) for kind in views if views[kind]}
     parts = -(-rows // training.micro_batch) if training.micro_batch else 1
     cached = training.micro_batch is not None
-    sent = transfers(ranks, rows, sum(views.values()), width, len(loss.weights), sizes.parameters)
+    sharding = training.sharding if ranks > 1 else "none"
+    sent = transfers(ranks, rows, sum(views.values()), width, len(loss.weights))
+    sent += gradient_transfers(ranks, sizes.parameters, sizes.tensors, sharding)
     if views["image"] and training.sync_norms:
         forwards = parts * (1 + cached + training.recompute)
         sent += norm_transfers(ranks, sizes.norms, sizes.channels, forwards, backwards=parts)
@@ -137,6 +139,8 @@ def make_plan(
         views=views,
         censuses=censuses,
         sizes=sizes,
+        share=sizes.parameters if sharding == "none" else towers.largest_share(ranks),
+        sharding=sharding,
         width=width,
         pairs=len(loss.weights),
         tile=config.Loss.tile,

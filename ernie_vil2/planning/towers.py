@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 import paddle
@@ -23,12 +24,14 @@ class Sizes:
 
     Attributes:
         image, text: parameters of a tower with its projection.
+        tensors: that hold the parameters of the model.
         norms: batch norms.
         channels: that all batch norms together normalise; each has a running mean and a running variance.
     """
 
     image: int
     text: int
+    tensors: int
     norms: int
     channels: int
 
@@ -71,7 +74,19 @@ class Towers:
             for layers in ((model.image, model.image_projection), (model.text, model.text_projection))
         )
         norms = batch_norms(model).values()
-        return Sizes(image, text, len(norms), sum(norm._mean.size for norm in norms))
+        tensors = sum(not parameter.stop_gradient for parameter in model.parameters())
+        return Sizes(image, text, tensors, len(norms), sum(norm._mean.size for norm in norms))
+
+    def largest_share(self, ranks: int) -> int:
+        """Elements of the parameters that the busiest of `ranks` owns when whole parameters are shared out.
+
+        As fleet's sharding does it: the largest parameter first, each to the rank that has the fewest elements.
+        """
+        shares = [0] * ranks
+        sizes = (parameter.size for parameter in self.model.parameters() if not parameter.stop_gradient)
+        for size in sorted(sizes, reverse=True):
+            heapq.heapreplace(shares, shares[0] + size)
+        return max(shares)
 
     def census(self, kind: str, precision: str) -> Census:
         """Of the tower "image" or "text" with its projection and normalisation, in training."""

@@ -17,7 +17,7 @@ class Transfer:
 
     Attributes:
         what: is sent.
-        collective: `all_gather`, `reduce_scatter` or `all_reduce`.
+        collective: as in `sent_bytes`.
         calls: of the collective in a step.
         payload: bytes that a rank puts in over all calls.
         sent: bytes that leave a rank in a ring.
@@ -32,27 +32,43 @@ class Transfer:
     hidden: bool = False
 
 
-def transfers(ranks: int, rows: int, views: int, width: int, pairs: int, parameters: int) -> list[Transfer]:
-    """What each of `ranks` sends in a step; nothing for one rank.
+def transfers(ranks: int, rows: int, views: int, width: int, pairs: int) -> list[Transfer]:
+    """What each of `ranks` sends in a step for the loss; nothing for one rank.
 
     Args:
         rows: of this rank.
         views: encodings of a row that the loss needs, 2 to 4.
         width: of the joint space.
         pairs: view pairs of the loss.
-        parameters: elements of the model.
     """
     if ranks == 1:
         return []
     embeddings = rows * views * width * 4
-    gradients = parameters * 4
-    buckets = math.ceil(gradients / BUCKET)
     return [
         _transfer("ids of the rows", "all_gather", rows * 2 * 8, ranks),
         _transfer("embeddings", "all_gather", embeddings, ranks),
         _transfer("gradients of the embeddings", "reduce_scatter", ranks * embeddings, ranks),
-        _transfer("gradients of the parameters", "all_reduce", gradients, ranks, buckets, hidden=True),
         _transfer("losses", "all_reduce", (pairs + 2) * 4, ranks),
+    ]
+
+
+def gradient_transfers(ranks: int, parameters: int, tensors: int, sharding: str) -> list[Transfer]:
+    """What each of `ranks` sends in a step so that all take it with the mean of their gradients.
+
+    Args:
+        parameters: elements of the model.
+        tensors: that hold them.
+        sharding: `Training.sharding`: an owner gets a parameter's gradients and gives out what it has updated.
+    """
+    if ranks == 1:
+        return []
+    size = parameters * 4
+    if sharding == "none":
+        buckets = math.ceil(size / BUCKET)
+        return [_transfer("gradients of the parameters", "all_reduce", size, ranks, buckets, hidden=True)]
+    return [
+        _transfer("gradients of the parameters", "reduce", size, ranks, tensors, hidden=sharding == "stage2"),
+        _transfer("updated parameters", "broadcast", size, ranks, tensors),
     ]
 
 

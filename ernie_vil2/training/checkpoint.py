@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,11 @@ from ernie_vil2.models import load_weights, save_weights
 FOLDER = "checkpoints"
 
 
-def _optimizer_arrays(optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Layer) -> dict[str, np.ndarray]:
-    """Optimiser state by the parameter's name in the model; Paddle's own names depend on what was built before."""
-    state = optimizer.state_dict()
-    arrays = {}
-    for name, parameter in model.named_parameters():
-        prefix = parameter.name + "_"
-        for key in list(state):
-            if key.startswith(prefix) and isinstance(state[key], paddle.Tensor):
-                arrays[f"{name}/{key.removeprefix(prefix)}"] = state.pop(key).numpy()
-    left = [key for key, value in state.items() if isinstance(value, paddle.Tensor)]
-    if left:
-        raise RuntimeError(f"optimiser state that belongs to no parameter: {', '.join(left)}")
-    return arrays
-
-
 def save_checkpoint(
     run: Path,
     step: int,
     model: paddle.nn.Layer,
-    optimizer: paddle.optimizer.Optimizer,
+    optimizer: Mapping[str, np.ndarray],
     config: Config,
     tokens: Sequence[str],
     state: dict[str, Any],
@@ -56,6 +41,9 @@ def save_checkpoint(
 
     The folder appears under its name only when it is whole.
 
+    Args:
+        optimizer: as `sharding.optimizer_arrays` gives it.
+
     Returns:
         The checkpoint's folder.
     """
@@ -64,7 +52,7 @@ def save_checkpoint(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save_weights(model, aside / "model.safetensors")
-    save_file(_optimizer_arrays(optimizer, model), aside / "optimizer.safetensors")
+    save_file(dict(optimizer), aside / "optimizer.safetensors")
     (aside / "state.json").write_text(json.dumps({"step": step, **state}, ensure_ascii=False, indent=1))
     (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle.distributed import fleet
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
@@ -43,6 +42,7 @@ from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, sa
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import write_run_page
+from ernie_vil2.training.sharding import distribute, optimizer_arrays
 from ernie_vil2.training.step import build_step
 
 # What a resumed run may change: nothing that the weights depend on.
@@ -56,6 +56,7 @@ FREE_ON_RESUME = {
     "Training.device",
     "Training.micro_batch",
     "Training.recompute",
+    "Training.sharding",
     "Training.log_every",
     "Training.checkpoint_every",
     "Training.keep_checkpoints",
@@ -81,7 +82,7 @@ class Trainer:
     def __init__(self, config: Config, resume: bool = False):
         self.config = config
         runtime.set_device(config.Training.device)
-        self.rank, self.ranks = join_ranks()
+        self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
         if config.Training.global_batch % self.ranks:
             raise ConfigError(
                 f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
@@ -104,17 +105,21 @@ class Trainer:
             for report in load_initial_weights(self.model, config.Model):
                 if self.rank == 0:
                     print(f"initial weights\n{report}")
-        self.optimizer = build_optimizer(self.model, config.Optimizer)
-        self.scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
         self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile)
+        self.model.freeze_all_but(self.loss.views)
+        meet()  # initial weights may take one rank longer than another
+        self.parallel, self.optimizer, self.scaler = distribute(
+            self.model,
+            build_optimizer(self.model, config.Optimizer),
+            paddle.amp.GradScaler(enable=config.Training.precision == "float16"),
+            config.Training.sharding,
+        )
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
         if checkpoints:
             self._resume(checkpoints[-1])
         self._prepare_norms()
-        meet()  # initial weights may take one rank longer than another
-        self.parallel = fleet.distributed_model(self.model) if self.ranks > 1 else self.model
         self.objective = build_step(self.model, self.loss, config, self.parallel, self.scaler)
         self._stop = False
 
@@ -269,6 +274,7 @@ class Trainer:
     def _save(self) -> None:
         bad_samples = self._bad_samples_of_all_ranks()
         average_statistics(self.model)
+        optimizer = optimizer_arrays(self.optimizer, self.model)
         if self.rank == 0:
             training = self.config.Training
             state: dict[str, Any] = {
@@ -282,7 +288,7 @@ class Trainer:
                 self.run,
                 self.step,
                 self.model,
-                self.optimizer,
+                optimizer,
                 self.config,
                 self.tokenizer.tokens,
                 state,

@@ -25,7 +25,7 @@ def learning_rate(step: int, config: Config) -> float:
 
 
 def build_optimizer(model: paddle.nn.Layer, config: OptimizerConfig) -> paddle.optimizer.AdamW:
-    """AdamW over all parameters; norms, biases, temperature and embeddings of position do not decay."""
+    """AdamW over all parameters that train; norms, biases, temperature and embeddings of position do not decay."""
     decayed = {parameter.name for name, parameter in model.named_parameters() if decays(name, parameter)}
     return paddle.optimizer.AdamW(
         learning_rate=config.learning_rate,
@@ -35,5 +35,5 @@ def build_optimizer(model: paddle.nn.Layer, config: OptimizerConfig) -> paddle.o
         weight_decay=config.weight_decay,
         apply_decay_param_fun=decayed.__contains__,
         grad_clip=paddle.nn.ClipGradByGlobalNorm(config.clip_norm) if config.clip_norm else None,
-        parameters=model.parameters(),
+        parameters=[parameter for parameter in model.parameters() if not parameter.stop_gradient],
     )

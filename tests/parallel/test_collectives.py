@@ -25,6 +25,9 @@ def test_bytes_sent_are_those_of_a_ring(ranks):
     scattered = ring(ranks, [payload / ranks] * ranks)
     assert set(scattered) == {sent_bytes("reduce_scatter", payload, ranks)}
     assert set(2 * scattered) == {sent_bytes("all_reduce", payload, ranks)}
+    # Along a chain that starts at another rank for every part, all but the last rank pass it on.
+    chains = sum(payload / ranks * (np.arange(ranks) != last) for last in range(ranks))
+    assert set(chains) == {sent_bytes(kind, payload, ranks) for kind in ("reduce", "broadcast")}
 
 
 def test_where_the_backend_has_reduce_scatter_it_is_called_once_with_equal_parts(monkeypatch):

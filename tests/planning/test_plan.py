@@ -1,6 +1,7 @@
 """A plan's arithmetic by hand; advice that is planned again; what cannot be planned."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +65,28 @@ def test_traffic_by_hand(towers):
     assert sent["gradients of the parameters"].sent == 2 * 3 / 4 * 4 * towers.sizes.parameters
     assert sent["ids of the rows"].payload == 16 * 16
     assert planned(towers, ranks=1).transfers == []
+
+
+def test_sharding_by_hand(towers):
+    """Each rank owns whole parameters; the word embedding is most of this model."""
+    plain, first, second = (planned(towers, f"Training.sharding={stage}") for stage in ("none", "stage1", "stage2"))
+    embedding = next(p.size for name, p in towers.model.named_parameters() if "word_embeddings" in name)
+    assert 2 * embedding > towers.sizes.parameters and towers.largest_share(4) == embedding
+    assert first.held["optimiser state"] == second.held["optimiser state"] == 8 * embedding
+    assert first.held["gradients"] == plain.held["gradients"] and second.held["gradients"] == 4 * embedding
+    assert "buckets of gradients" not in first.phases["backward"] and "optimiser" not in first.phases
+    gradients, updated = first.transfers[-2:]
+    assert (gradients.collective, updated.collective) == ("reduce", "broadcast")
+    assert gradients.sent + updated.sent == plain.transfers[-1].sent
+    assert gradients.calls == len(list(towers.model.parameters())) and not gradients.hidden
+    assert planned(towers, "Training.sharding=stage1", ranks=1).held["optimiser state"] == 8 * towers.sizes.parameters
+
+
+def test_shares_go_to_the_emptiest_rank(towers, monkeypatch):
+    """5, 4, 3, 3, 2 over two ranks: 5 + 3 and 4 + 3 + 2."""
+    sizes = [SimpleNamespace(size=size, stop_gradient=False) for size in (3, 5, 2, 4, 3)]
+    monkeypatch.setattr(towers.model, "parameters", lambda: sizes)
+    assert [towers.largest_share(ranks) for ranks in (1, 2, 5)] == [17, 9, 5]
 
 
 def test_time_by_hand(towers):

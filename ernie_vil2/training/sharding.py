@@ -1,0 +1,77 @@
+"""What the ranks of a run divide among them, by fleet's own stages (ZeRO, Rajbhandari et al. 2020, arXiv 1910.02054).
+
+Each parameter has an owner among the ranks: stage1 keeps its optimiser state there only, stage2 its gradient as well.
+Gradients are averaged over the ranks as data parallel averages them, and owners send out what they have updated, so
+that a step changes the weights as it does without sharding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle.distributed import fleet
+
+from ernie_vil2.config import ConfigError
+from ernie_vil2.parallel import collectives
+
+
+def distribute(
+    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, scaler: paddle.amp.GradScaler, sharding: str
+) -> tuple[paddle.nn.Layer, Any, paddle.amp.GradScaler]:
+    """Model, optimiser and loss scaler for all ranks; a single process gets back its own. A collective.
+
+    Args:
+        sharding: `Training.sharding`, with which the ranks were joined.
+
+    Raises:
+        ConfigError: this device cannot do it.
+    """
+    if dist.get_world_size() == 1:
+        return model, optimizer, scaler
+    if sharding == "stage2":
+        if paddle.get_device() == "cpu":
+            raise ConfigError("Training.sharding=stage2 needs GPUs, Paddle has none of it on CPU; use stage1 or none")
+        return dist.sharding.group_sharded_parallel(model, optimizer, "os_g", scaler=scaler)
+    parallel = fleet.distributed_model(model)
+    if sharding == "stage1":
+        with warnings.catch_warnings(action="ignore"):  # that gloo has no average; it sums and divides
+            return parallel, fleet.distributed_optimizer(optimizer), fleet.distributed_scaler(scaler)
+    return parallel, optimizer, scaler
+
+
+def optimizer_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    """Optimiser state as `<parameter's name in the model>/<kind>`, on rank 0 that of all ranks. A collective.
+
+    Raises:
+        RuntimeError: a state that belongs to no parameter of the model.
+    """
+    arrays = _own_arrays(optimizer, model)
+    owners: dict[str, tuple[int, list[int], str]] = {}
+    own = {key: (array.shape, array.dtype.name) for key, array in arrays.items()}
+    for rank, held in enumerate(collectives.all_gather_object(own)):
+        for key, (shape, dtype) in held.items():
+            owners.setdefault(key, (rank, shape, dtype))
+    for key, (owner, shape, dtype) in owners.items():
+        if owner:  # rank 0 has the others
+            value = paddle.to_tensor(arrays[key]) if owner == dist.get_rank() else paddle.empty(shape, dtype)
+            dist.broadcast(value, owner)
+            if dist.get_rank() == 0:
+                arrays[key] = value.numpy()
+    return arrays
+
+
+def _own_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    """What this rank holds. Paddle's own names of parameters depend on what was built before."""
+    state = {key: value for key, value in optimizer.state_dict().items() if isinstance(value, paddle.Tensor)}
+    arrays = {}
+    for name, parameter in model.named_parameters():
+        prefix = parameter.name + "_"
+        for key in [key for key in state if key.startswith(prefix)]:
+            arrays[f"{name}/{key.removeprefix(prefix)}"] = state.pop(key).numpy()
+    if state:
+        raise RuntimeError(f"optimiser state that belongs to no parameter: {', '.join(state)}")
+    return arrays

@@ -1,0 +1,98 @@
+"""Optimiser state divided among two ranks, against one process that holds all of it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle.distributed as dist
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.planning.towers import Towers
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.sharding import distribute
+from tests.training.conftest import ROOT
+
+# A large epsilon: Adam divides by the size of a gradient, and with none it would make rounding of zero a step.
+SMOOTH = ["Optimizer.epsilon=1e-3", "Optimizer.weight_decay=0.1", "Training.checkpoint_every=4"]
+
+
+def sharded(monkeypatch, folder, overrides, ranks=2):
+    """Runs on several ranks; the elements of the moments that each of them holds, by Paddle's names."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    worker = Path(__file__).with_name("sharded_rank.py")
+    settings = [*overrides, "Training.sharding=stage1", f"Training.output={folder / 'run'}"]
+    assert run_ranks([sys.executable, str(worker), str(folder), *settings], ranks) == 0
+    return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def alone(overrides, folder):
+    trainer = Trainer(load_config(None, [*overrides, f"Training.output={folder}"]), resume=True)
+    assert trainer.fit()
+    return trainer
+
+
+def assert_alike(run, other):
+    """Weights and optimiser state after the last step."""
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        found, expected = (load_file(sorted(folder.glob("checkpoints/step_*"))[-1] / name) for folder in (run, other))
+        assert found.keys() == expected.keys() and len(found) > 20
+        for key, value in expected.items():
+            if "k_proj.bias" in key:  # cancels in the softmax: what it gets is rounding
+                continue
+            scale = np.abs(value).max()
+            np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4 * scale, err_msg=f"{name}, {key}")
+
+
+def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path, monkeypatch):
+    overrides = [*overrides, *SMOOTH]
+    whole = alone(overrides, tmp_path / "alone")
+    (tmp_path / "two").mkdir()
+    held = sharded(monkeypatch, tmp_path / "two", overrides)
+    assert_alike(tmp_path / "two" / "run", tmp_path / "alone")
+
+    trained = sum(parameter.size for parameter in whole.model.parameters() if not parameter.stop_gradient)
+    assert not held[0].keys() & held[1].keys()
+    elements = [sum(moments.values()) for moments in held]
+    assert sum(elements) == 2 * trained
+    assert max(elements) == 2 * Towers(whole.config).largest_share(2)  # as a plan says; whole parameters have owners
+
+    # What two ranks have saved half-way, one goes on with.
+    shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "step_00000008")
+    alone(overrides, tmp_path / "two" / "run")
+    assert_alike(tmp_path / "two" / "run", tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["Loss.weights={image_image: 0, image_text: 0, text_image: 0}"],  # the image tower has no gradient
+        ["Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"],  # parameters that do not train
+        ["Training.micro_batch=3", "Model.text.dropout=0.2"],
+    ],
+    ids=["text", "RepVGG", "cached"],
+)
+def test_three_ranks_go_on_where_one_has_stopped(overrides, tmp_path, monkeypatch, changes):
+    overrides = [*overrides, *SMOOTH, *changes, "Training.global_batch=15"]
+    alone(overrides, tmp_path / "alone")
+    (tmp_path / "run").mkdir()
+    checkpoints = Path("checkpoints", "step_00000004")
+    shutil.copytree(tmp_path / "alone" / checkpoints, tmp_path / "run" / checkpoints)
+    sharded(monkeypatch, tmp_path, overrides, ranks=3)
+    assert_alike(tmp_path / "run", tmp_path / "alone")
+
+
+def test_gradients_are_not_divided_on_cpu(monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="Training.sharding=stage2 needs GPUs.*use stage1 or none"):
+        distribute(None, None, None, "stage2")
+
+
+def test_stage2_and_micro_batches_exclude_each_other():
+    with pytest.raises(ConfigError, match="stage2 does not go with micro_batch; use stage1"):
+        load_config(None, ["Training.sharding=stage2", "Training.micro_batch=8"])
