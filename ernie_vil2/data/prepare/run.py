@@ -99,7 +99,7 @@ def _claimed(output: Path, job: dict) -> Iterator[Path]:
     state.mkdir(parents=True, exist_ok=True)
     with open(state / "lock", "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise PrepareError(f"{output}: another run is writing there; wait for it or stop it") from error
         if (state / JOB).exists():
