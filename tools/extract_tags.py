@@ -19,6 +19,17 @@ def main() -> int:
     from_file.add_argument("--tags", required=True, metavar="FILE",
                            help=".jsonl, .tsv or .csv with an id and tags, tags_zh, ... a row")  # fmt: skip
     from_file.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
+    detector = add_way(ways, "detector", "what a detector exported by PaddleDetection finds")
+    detector.add_argument("--model", required=True, metavar="FOLDER", help="the exported detector")
+    detector.add_argument("--classes", nargs="+", required=True, metavar="LANG[=FILE]",
+                          help="names of the classes, one a line; without FILE those in infer_cfg.yml")  # fmt: skip
+    detector.add_argument("--attributes", nargs="+", default=[], metavar="LANG=FILE",
+                          help="names of the attributes, one a line")  # fmt: skip
+    detector.add_argument("--threshold", type=float, default=0.5, help="least score of an object; default 0.5")
+    detector.add_argument("--attribute-threshold", type=float, default=0.5,
+                          help="least score of its attribute; default 0.5")  # fmt: skip
+    detector.add_argument("--batch-size", type=int, default=8, help="images at once; default 8")
+    add_work(detector)
     args = parser.parse_args()
 
     from ernie_vil2.data.sources import open_sources
@@ -27,7 +38,8 @@ def main() -> int:
 
     try:
         source = open_sources(args.input)
-        report = extract_tags(source, file_tagger(args), args.output, args.tags_id, batch_size=1024)
+        tagger, options = {"file": file_tagger, "detector": detector_tagger}[args.way](args)
+        report = extract_tags(source, tagger, args.output, **options)
     except (OSError, ValueError, ImportError, JournalError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -46,10 +58,41 @@ def add_way(ways, name: str, what: str) -> argparse.ArgumentParser:
     return way
 
 
+def add_work(way: argparse.ArgumentParser) -> None:
+    """The options of the ways that look at images."""
+    way.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...; default auto")
+    way.add_argument("--threads", type=int, metavar="N", help="that decode images; default: the usable cores")
+
+
 def file_tagger(args: argparse.Namespace):
     from ernie_vil2.tagging.from_file import FileTagger
 
-    return FileTagger(args.tags)
+    return FileTagger(args.tags), {"id_field": args.tags_id, "batch_size": 1024}
+
+
+def detector_tagger(args: argparse.Namespace):
+    from ernie_vil2.tagging.detector import Detector
+    from ernie_vil2.tagging.from_detector import DetectorTagger, Phrases
+    from ernie_vil2.tagging.text import read_names
+
+    attributes = {language: read_names(path) for language, path in named_files(args.attributes)}
+    detector = Detector(args.model, args.device, len(next(iter(attributes.values()), ())))
+    classes = {
+        language: read_names(path) if path else detector.label_list for language, path in named_files(args.classes)
+    }
+    phrases = Phrases(classes, attributes, args.threshold, args.attribute_threshold)
+    return DetectorTagger(detector, phrases), image_options(args)
+
+
+def named_files(values: list[str]) -> list[tuple[str, str]]:
+    """Language and file of each LANG=FILE."""
+    return [tuple(value.partition("=")[::2]) for value in values]
+
+
+def image_options(args: argparse.Namespace) -> dict:
+    from ernie_vil2.runtime import usable_cores
+
+    return {"batch_size": args.batch_size, "threads": args.threads or usable_cores()}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 
 def clean(tag: str) -> str:
@@ -20,3 +21,19 @@ def clean_tags(tags: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """Tags by language, cleaned; languages without any are dropped."""
     cleaned = {language: clean_list(found) for language, found in tags.items()}
     return {language: found for language, found in cleaned.items() if found}
+
+
+def read_names(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file, cleaned; empty lines between others count.
+
+    Raises:
+        ValueError: the file is not UTF-8, or there is no name in it.
+    """
+    try:
+        content = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error})") from error
+    names = [clean(line) for line in content.rstrip("\n").split("\n")]
+    if not any(names):
+        raise ValueError(f"{path}: no names in this file")
+    return names

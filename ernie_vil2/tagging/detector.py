@@ -1,0 +1,148 @@
+"""A detector exported for Paddle Inference, in the layout of PaddleDetection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+
+from ernie_vil2 import runtime
+from ernie_vil2.tagging.detector_input import DetectorInput, DetectorPreprocessing
+
+CONFIG = "infer_cfg.yml"
+PROGRAMS = ("model.json", "inference.json", "model.pdmodel", "inference.pdmodel")
+INPUTS = ("image", "im_shape", "scale_factor")
+
+
+class Detections(NamedTuple):
+    """What a detector found in an image, N objects in its own order.
+
+    classes: `[N]` int64, numbers of classes.
+    scores: `[N]` float32, 0 to 1.
+    boxes: `[N, 4]` float32, left, top, right and bottom, in pixels of the original image.
+    attributes: `[N, A]` float32, a score for each attribute; `[N, 0]` for a detector without.
+    """
+
+    classes: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    attributes: np.ndarray
+
+
+class Detector:
+    """A folder with `infer_cfg.yml`, and the program and its weights as `model` or `inference`.
+
+    The program is `.json` or `.pdmodel`, the weights are `.pdiparams`. The inputs are any of `image` `[B, 3, H, W]`,
+    `im_shape` `[B, 2]` and `scale_factor` `[B, 2]`. The first output has a row `class, score, left, top, right, bottom`
+    for each object, image after image, after suppression of overlaps; a class below 0 stands for no object. The second
+    output says how many rows each image has. PaddleDetection knows no attributes of objects; here a third output,
+    `[rows, A]`, is a score from 0 to 1 for each of A attributes, in the same rows.
+
+    Args:
+        folder: the exported model.
+        device: auto, cpu, gpu, gpu:0, ...
+        attributes: A; 0: a third output is not looked at.
+
+    Attributes:
+        label_list: names of the classes, as `infer_cfg.yml` has them; possibly none.
+        files: program, weights and configuration.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the detector has other inputs or outputs, or a preprocessing that is not known here.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "auto", attributes: int = 0):
+        self._folder = Path(folder)
+        program = next((path for name in PROGRAMS if (path := self._folder / name).is_file()), None)
+        if program is None:
+            raise FileNotFoundError(f"{folder}: no {', '.join(PROGRAMS)}; export the detector for Paddle Inference")
+        self.files = (program, program.with_suffix(".pdiparams"), self._folder / CONFIG)
+        for path in self.files:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing; a detector is exported with it")
+        config = yaml.safe_load(self.files[2].read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("Preprocess"), list):
+            raise ValueError(f"{self.files[2]}: no Preprocess list; is it PaddleDetection's?")
+        self.label_list: list[str] = [str(name) for name in config.get("label_list") or ()]
+        self.preprocess = DetectorPreprocessing(config["Preprocess"], str(self.files[2]))
+        self._attributes = attributes
+        self._predictor = _predictor(*self.files[:2], device)
+        if unknown := set(self._predictor.get_input_names()) - set(INPUTS):
+            raise ValueError(
+                f"{folder}: the detector asks for {', '.join(sorted(unknown))}; known: {', '.join(INPUTS)}"
+            )
+        if len(self._predictor.get_output_names()) < 2 + bool(attributes):
+            raise ValueError(
+                f"{folder}: the detector has {len(self._predictor.get_output_names())} outputs; rows of boxes, their "
+                "number" + (" and scores of attributes" if attributes else "") + " are needed (docs/tags.md)"
+            )
+
+    def __call__(self, images: Sequence[DetectorInput]) -> list[Detections]:
+        """The objects of images that `preprocess` made.
+
+        Images of one size go through the detector together, those of other sizes apart, so that what is found in one
+        does not depend on the padding that another one would need.
+
+        Raises:
+            ValueError: the outputs have other shapes than the class says.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, image in enumerate(images):
+            groups.setdefault(image.image.shape, []).append(row)
+        found: dict[int, Detections] = {}
+        for rows in groups.values():
+            found |= zip(rows, self._detect([images[row] for row in rows]), strict=True)
+        return [found[row] for row in range(len(images))]
+
+    def _detect(self, images: Sequence[DetectorInput]) -> list[Detections]:
+        for name, values in zip(INPUTS, zip(*images, strict=True), strict=True):
+            if name in self._predictor.get_input_names():
+                self._predictor.get_input_handle(name).copy_from_cpu(np.stack(values))
+        self._predictor.run()
+        names = self._predictor.get_output_names()[: 2 + bool(self._attributes)]
+        rows, counts, *attributes = (self._predictor.get_output_handle(name).copy_to_cpu() for name in names)
+        attributes = attributes[0] if attributes else np.zeros((len(rows), 0), np.float32)
+        counts = counts.reshape(-1)
+        self._check(rows, counts, attributes, len(images))
+        ends = np.cumsum(counts)[:-1]
+        found = []
+        for row, scores in zip(np.split(rows, ends), np.split(attributes, ends), strict=True):
+            real = row[:, 0] >= 0
+            row = row[real]
+            found.append(Detections(row[:, 0].astype(np.int64), row[:, 1], row[:, 2:], scores[real]))
+        return found
+
+    def _check(self, rows: np.ndarray, counts: np.ndarray, attributes: np.ndarray, images: int) -> None:
+        if rows.ndim != 2 or rows.shape[1] != 6:
+            raise ValueError(
+                f"{self._folder}: the first output has shape {list(rows.shape)}, not [N, 6]; export with suppression "
+                "of overlaps, and without masks or rotated boxes"
+            )
+        if len(counts) != images or counts.sum() != len(rows):
+            raise ValueError(f"{self._folder}: the second output counts {counts.tolist()}, for {images} images and "
+                             f"{len(rows)} rows")  # fmt: skip
+        if attributes.shape != (len(rows), self._attributes):
+            raise ValueError(
+                f"{self._folder}: the third output has shape {list(attributes.shape)}, not {len(rows)} rows of "
+                f"{self._attributes} attributes; is the list of attributes the detector's?"
+            )
+
+
+def _predictor(program: Path, weights: Path, device: str):
+    import paddle
+    from paddle import inference
+
+    runtime.set_device(device)
+    config = inference.Config(str(program), str(weights))
+    config.disable_glog_info()
+    kind, _, number = paddle.get_device().partition(":")
+    if kind == "gpu":
+        config.enable_use_gpu(256, int(number))
+    else:
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(runtime.usable_cores())
+    return inference.create_predictor(config)
