@@ -1,8 +1,9 @@
-"""Files that are seen whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that are seen whole or not at all: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,3 +28,54 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file."""
     with written_whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which gets that name when the block ends well and all is on the disk.
+
+    When the block ends in an exception, what was written is removed. A process that is killed leaves its folder behind;
+    `remove_partial` clears it away.
+
+    Raises:
+        OSError: there is a folder of that name already, or the disk is full.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        # Renaming alone may reach the disk before the files do, and a machine that fails then leaves empty ones.
+        for written in (*aside.iterdir(), aside):
+            _write_through(written)
+        os.rename(aside, path)
+        _write_through(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder so that at no time a part of it is seen under its name."""
+    aside = path.with_name(f".{path.name}.partial")
+    os.rename(path, aside)
+    shutil.rmtree(aside)
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what killed processes have left in a folder under temporary names; nobody may be writing there."""
+    for left in folder.glob(".*.partial"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def _write_through(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -18,6 +18,11 @@ import time
 from collections.abc import Sequence
 
 LAST_LINES = 20
+STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
+"""Exit code of a run that a signal has stopped and that can go on from its checkpoint.
+
+75 is EX_TEMPFAIL of <sysexits.h>, which asks for another try; a process that SIGTERM kills has another code, 143.
+"""
 
 
 def rank_environments(ranks: int) -> list[dict[str, str]]:
@@ -44,8 +49,9 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
 
     A rank that fails ends the others: they are asked with SIGTERM, and killed after `grace` seconds. Then its number,
     its exit code or signal, and the last lines of its standard error are repeated on standard error. SIGINT and
-    SIGTERM to this process reach the ranks, which decide themselves how to end; when this process is killed, they get
-    SIGTERM (on Linux).
+    SIGTERM to this process reach the ranks, which decide themselves how to end: a rank with a code of `STOPPED` has
+    agreed with the others, which get those seconds to end as well. When this process is killed, they get SIGTERM (on
+    Linux).
 
     Returns:
         The exit code of the first rank that failed, or 0.
@@ -73,9 +79,11 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
                 tell_all(signal.SIGKILL)
                 deadline = None
             if failed is None and members[rank].code:
-                failed, obituary = rank, not interrupted
+                failed = rank
                 deadline = time.monotonic() + grace
-                tell_all(signal.SIGTERM)
+                if members[rank].code not in STOPPED.values():
+                    obituary = not interrupted
+                    tell_all(signal.SIGTERM)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,6 +1,6 @@
 import pytest
 
-from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.files import folder_written_whole, remove_partial, write_text, written_whole
 
 
 def test_a_text_replaces_the_file_and_leaves_nothing_else(tmp_path):
@@ -17,3 +17,25 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_seen_when_it_is_whole(tmp_path):
+    with folder_written_whole(tmp_path / "runs" / "a") as aside:
+        (aside / "one").write_text("1")
+        assert not (tmp_path / "runs" / "a").exists()
+    assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
+    with pytest.raises(RuntimeError), folder_written_whole(tmp_path / "runs" / "b") as aside:
+        (aside / "one").write_text("1")
+        raise RuntimeError
+    with pytest.raises(OSError), folder_written_whole(tmp_path / "runs" / "a"):
+        pass
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
+    assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
+
+
+def test_only_temporary_names_are_cleared_away(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in (".a.partial", "b.partial", ".c", ".gone.partial"):
+        (tmp_path / name).symlink_to("folder" if name != ".gone.partial" else "nowhere")
+    remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".c", "b.partial", "folder"]

@@ -41,6 +41,7 @@ def main() -> int:
 
     from ernie_vil2.data.samples import TooManyBadSamples
     from ernie_vil2.data.workers import WorkerError
+    from ernie_vil2.launch import STOPPED
     from ernie_vil2.parallel.ranks import LostRank
     from ernie_vil2.training.engine import NonFiniteLoss, Trainer
 
@@ -60,9 +61,12 @@ def main() -> int:
     if trainer.rank == 0:
         if finished:
             print(f"finished: {trainer.step} steps, run folder {trainer.run}")
+            if trainer.best:
+                print("best: step {step}, mean recall {mean_recall:.1f}, ".format(**trainer.best)
+                      + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
         else:
             print(f"stopped after step {trainer.step}; go on with the same command and --resume")
-    return 0 if finished else 130
+    return 0 if finished else STOPPED[trainer.signals.granted]
 
 
 def dry_run(config, processes: int) -> int:

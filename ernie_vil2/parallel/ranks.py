@@ -47,12 +47,12 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     Raises:
         LostRank: the others did not come.
     """
+    # Paddle's own handler, set on import, would print a page about "fatal" for what only asks a process to end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if ranks == 1:
         return 0, 1
     end_with_parent()
-    # Paddle's own handler, set on import, would print a page about "fatal" for what a launcher sends to end a rank.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     set_log_level("ERROR")
     strategy = fleet.DistributedStrategy()
     if sharded_optimizer:

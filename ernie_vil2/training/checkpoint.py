@@ -3,28 +3,48 @@
 <run>/checkpoints/step_00000500/
     model.safetensors      parameters and buffers by their name in the model
     optimizer.safetensors  optimiser state as <parameter>/<kind>
-    state.json             step, seed (every random state follows from these two), counters, loss scaler
+    state.json             step and seed (the learning rate and every random state follow from these two), place in the
+                           data and what the data is, loss scaler, counters, best evaluation
     config.yaml            the resolved configuration
     vocab.txt              the tokens in the order of their ids, so that the folder stands alone
+    checksums.json         bytes and SHA-256 of the others
+<run>/checkpoints/best     link to the checkpoint with the best evaluation, if there has been one
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ernie_vil2.config import Config, dump_config
+from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, written_whole
 from ernie_vil2.models import load_weights, save_weights
 
 FOLDER = "checkpoints"
+BEST = "best"
+CHECKSUMS = "checksums.json"
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "vocab.txt")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint whose files are not those that were written; the message says which, and how."""
+
+
+class FullDisk(OSError):
+    """A checkpoint finds no room; the message says how much it needs and how much there is."""
 
 
 def save_checkpoint(
@@ -36,36 +56,116 @@ def save_checkpoint(
     tokens: Sequence[str],
     state: dict[str, Any],
     keep: int,
+    best: int | None = None,
 ) -> Path:
-    """Writes the checkpoint of `step` optimiser steps and removes all but the newest `keep`.
+    """Writes the checkpoint of `step` optimiser steps; removes all but the newest `keep` and that of step `best`.
 
-    The folder appears under its name only when it is whole.
+    The folder appears under its name only when it is whole and on the disk; then older ones are removed.
 
     Args:
         optimizer: as `sharding.optimizer_arrays` gives it.
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        FullDisk: there is no room; the checkpoints that there are stay as they are.
     """
-    final = run / FOLDER / f"step_{step:08d}"
-    aside = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_weights(model, aside / "model.safetensors")
-    save_file(dict(optimizer), aside / "optimizer.safetensors")
-    (aside / "state.json").write_text(json.dumps({"step": step, **state}, ensure_ascii=False, indent=1))
-    (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(aside, final)
+    final = _folder(run, step)
+    with _room_for(_size(model, optimizer), final.parent), folder_written_whole(final) as aside:
+        save_weights(model, aside / "model.safetensors")
+        save_file(dict(optimizer), aside / "optimizer.safetensors")
+        (aside / "state.json").write_text(
+            json.dumps({"step": step, **state}, ensure_ascii=False, indent=1), encoding="utf-8"
+        )
+        (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+        sums = {name: {"bytes": (aside / name).stat().st_size, "sha256": _sha256(aside / name)} for name in FILES}
+        (aside / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    mark_best(run, best)
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        if best is None or old != _folder(run, best):
+            remove_folder(old)
     return final
 
 
+def mark_best(run: Path, step: int | None) -> None:
+    """Lets `checkpoints/best` lead to the checkpoint of a step; None: to none."""
+    link = run / FOLDER / BEST
+    if step is None:
+        link.unlink(missing_ok=True)
+        return
+    with written_whole(link) as aside:
+        aside.symlink_to(_folder(run, step).name)
+
+
 def list_checkpoints(run: Path) -> list[Path]:
-    """The run's whole checkpoints, oldest first."""
-    return sorted(path for path in (run / FOLDER).glob("step_*") if (path / "state.json").is_file())
+    """The run's checkpoints, oldest first; whether they are whole, `check_checkpoint` says."""
+    return sorted((run / FOLDER).glob("step_*"))
+
+
+def find_checkpoint(run: Path, step: int) -> Path | None:
+    """The checkpoint of a step, None if it is not there."""
+    folder = _folder(run, step)
+    return folder if folder.is_dir() else None
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Compares every file with its checksum.
+
+    Raises:
+        DamagedCheckpoint: a file is missing or another than was written.
+    """
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        expected = {name: (sums[name]["bytes"], sums[name]["sha256"]) for name in FILES}
+    except FileNotFoundError:
+        raise DamagedCheckpoint(f"{CHECKSUMS} is missing") from None
+    except (ValueError, KeyError, TypeError):
+        raise DamagedCheckpoint(f"{CHECKSUMS} cannot be read") from None
+    for name, (size, checksum) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedCheckpoint(f"{name} is missing")
+        if path.stat().st_size != size:
+            raise DamagedCheckpoint(f"{name} has {path.stat().st_size:,} bytes instead of {size:,}")
+        if _sha256(path) != checksum:
+            raise DamagedCheckpoint(f"{name} differs from its SHA-256 checksum")
+
+
+def recover(run: Path) -> Path | None:
+    """The newest whole checkpoint, None if there is no checkpoint at all; clears away what a crash has left.
+
+    Partial folders of killed runs are removed. A damaged checkpoint newer than the one returned is reported on standard
+    error and renamed to `damaged_step_...`, so that it is neither counted nor taken for the newest again.
+
+    Raises:
+        DamagedCheckpoint: there are checkpoints, but none is whole; they stay as they are.
+    """
+    remove_partial(run / FOLDER)
+    damaged: dict[Path, str] = {}
+    for folder in reversed(list_checkpoints(run)):
+        try:
+            check_checkpoint(folder)
+        except DamagedCheckpoint as error:
+            damaged[folder] = str(error)
+            continue
+        for other, why in damaged.items():
+            aside = other.with_name(f"damaged_{other.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            other.rename(aside)
+            print(
+                f"warning: checkpoint {other} is damaged: {why}. It is now {aside.name}; going on from {folder.name}",
+                file=sys.stderr,
+            )
+        return folder
+    if damaged:
+        reasons = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items())
+        raise DamagedCheckpoint(
+            f"no checkpoint of {run / FOLDER} is whole ({reasons}). Put one back from a copy, or start anew with "
+            "another -o Training.output=..."
+        )
+    return None
 
 
 def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
@@ -84,4 +184,39 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
         name, _, kind = key.rpartition("/")
         state[f"{names[name]}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
-    return json.loads((folder / "state.json").read_text())
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
+def _folder(run: Path, step: int) -> Path:
+    return run / FOLDER / f"step_{step:08d}"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(model: paddle.nn.Layer, optimizer: Mapping[str, np.ndarray]) -> int:
+    """Bytes of the tensors that a checkpoint holds."""
+    weights = sum(value.size * value.element_size() for value in model.state_dict().values())
+    return weights + sum(array.nbytes for array in optimizer.values())
+
+
+@contextlib.contextmanager
+def _room_for(needed: int, folder: Path) -> Iterator[None]:
+    """Says of a disk that has no room for `needed` bytes, or turns out to be full within the block, what it lacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    full = FullDisk(
+        f"no room for a checkpoint in {folder}: it needs {needed:,} bytes, {free:,} are free. Make room on this disk, "
+        "or move the run folder and set Training.output, then go on with --resume"
+    )
+    if needed > free:
+        raise full
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors tells the system's error only in words.
+        if getattr(error, "errno", None) in _FULL or any(f"(os error {code})" in str(error) for code in _FULL):
+            raise full from error
+        raise

@@ -29,9 +29,9 @@ from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.contact_sheet import write_contact_sheet
-from ernie_vil2.training.engine import validation_sets
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.run_page import bad_samples_table, config_facts
+from ernie_vil2.training.validation import validation_sets
 
 FOLDER = "dry_run"
 MOST_ROWS = 512

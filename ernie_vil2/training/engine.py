@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,6 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.environment import environment
 from ernie_vil2.evaluation.benchmark import Benchmark
-from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.evaluator import score
-from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.evaluation.readers import open_benchmark
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
@@ -38,29 +33,22 @@ from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
 from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
-from ernie_vil2.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from ernie_vil2.training.checkpoint import (
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    mark_best,
+    recover,
+    save_checkpoint,
+)
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
+from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import write_run_page
 from ernie_vil2.training.sharding import distribute, optimizer_arrays
 from ernie_vil2.training.step import build_step
-
-# What a resumed run may change: nothing that the weights depend on.
-FREE_ON_RESUME = {
-    "Loss.tile",
-    "Data.val",
-    "Data.workers",
-    "Data.max_bad_share",
-    "Evaluation",
-    "Training.output",
-    "Training.device",
-    "Training.micro_batch",
-    "Training.recompute",
-    "Training.sharding",
-    "Training.log_every",
-    "Training.checkpoint_every",
-    "Training.keep_checkpoints",
-}
+from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.validation import validate, validation_sets
 
 
 class NonFiniteLoss(RuntimeError):
@@ -72,11 +60,17 @@ class Trainer:
 
     Args:
         config: the whole configuration.
-        resume: go on from the run folder's newest checkpoint, or start if there is none.
+        resume: go on from the run folder's newest whole checkpoint, or start if there is none.
+
+    Attributes:
+        step: optimiser steps done.
+        best: step and mean recall of the best evaluation whose checkpoint is kept, None before the first.
+        signals: what has stopped the run, if a signal has.
 
     Raises:
         ConfigError: ranks that do not divide the batch, a run folder in use without `resume`, or a
             configuration that differs from the run's own.
+        DamagedCheckpoint: there are checkpoints and none is whole.
     """
 
     def __init__(self, config: Config, resume: bool = False):
@@ -88,20 +82,20 @@ class Trainer:
                 f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
             )
         self.run = Path(config.Training.output)
-        checkpoints = list_checkpoints(self.run)
-        if checkpoints and not resume:
+        if list_checkpoints(self.run) and not resume:
             raise ConfigError(
                 f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
             )
+        checkpoint = self._recovered()
 
         self.stream = SampleStream(config)
         self.val = validation_sets(config)
-        check_agreement(_facts(config, self.stream, self.val, checkpoints))
+        check_agreement(_facts(config, self.stream, self.val, checkpoint))
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
         paddle.seed(config.Training.seed)
         self.model = build_dual_encoder(config.Model, self.tokenizer.vocab_size, config.Loss.temperature)
-        if not checkpoints:
+        if not checkpoint:
             for report in load_initial_weights(self.model, config.Model):
                 if self.rank == 0:
                     print(f"initial weights\n{report}")
@@ -117,11 +111,18 @@ class Trainer:
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
-        if checkpoints:
-            self._resume(checkpoints[-1])
+        self.evaluated = 0  # the step of the last evaluation
+        self.best: dict[str, Any] | None = None
+        if checkpoint:
+            self._resume(checkpoint)
         self._prepare_norms()
         self.objective = build_step(self.model, self.loss, config, self.parallel, self.scaler)
-        self._stop = False
+        self.signals = StopSignals()
+
+    def _recovered(self) -> Path | None:
+        """The checkpoint to go on from, None at the beginning of a run. A collective: rank 0 looks for all."""
+        checkpoint = recover(self.run) if self.rank == 0 else None
+        return collectives.all_gather_object(checkpoint)[0]
 
     def _prepare_norms(self) -> None:
         """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
@@ -135,7 +136,7 @@ class Trainer:
             print(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
 
     def _resume(self, checkpoint: Path) -> None:
-        changed = _differences(_settings(load_config(checkpoint / "config.yaml")), _settings(self.config))
+        changed = changed_settings(load_config(checkpoint / "config.yaml"), self.config)
         if changed:
             raise ConfigError(
                 f"{checkpoint} was trained with other values of {', '.join(changed)}; "
@@ -143,31 +144,38 @@ class Trainer:
             )
         state = load_checkpoint(checkpoint, self.model, self.optimizer)
         self.stream.check(state["data"])
-        self.step, self.place = state["step"], state["data"]["place"]
+        self.step, self.place, self.evaluated = state["step"], state["data"]["place"], state["evaluated"]
+        if state["best"] and find_checkpoint(self.run, state["best"]["step"]):
+            self.best = state["best"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
+        self._mark_best()
 
-    @watched_ranks()
-    @runtime.flushed_denormals()
     def fit(self) -> bool:
         """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
 
         Returns:
-            True when the run is finished, False when a signal stopped it; then its checkpoint is saved.
+            True when the run is finished, False when SIGINT or SIGTERM stopped it; then its checkpoint is saved, and
+            `signals.granted` says which.
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite.
             TooManyBadSamples: see `Data.max_bad_share`.
             LostRank: another rank has died or is stuck.
+            FullDisk: there is no room for a checkpoint.
         """
+        with self.signals, watched_ranks(), runtime.flushed_denormals():
+            return self._finish()
+
+    def _finish(self) -> bool:
         training = self.config.Training
-        if self.step >= training.steps:
+        if self.step >= training.steps and not self._evaluation_due():
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
-        log = RunLog(self.run, self.config, self.step) if self.rank == 0 else None
+        log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
         batches = training_batches(
             self.stream, self.config, self.tokenizer, self.loss.views, self.place, self.rank, self.ranks
         )
@@ -176,8 +184,12 @@ class Trainer:
             dynamic_ncols=True, mininterval=1.0,
         )  # fmt: skip
         waiting, counted, since = 0.0, self.step, time.monotonic()
-        with bar, self._stopping_on_signals():
-            while self.step < training.steps and not self._stop:
+        with bar:
+            if self._evaluation_due():  # the run was stopped where it would have been evaluated
+                self._evaluate(log, bar)
+                self._mark_best()
+                self._write_reports()
+            while self.step < training.steps and not self.signals.granted:
                 asked = time.monotonic()
                 batch = next(batches)
                 waiting += time.monotonic() - asked
@@ -205,20 +217,20 @@ class Trainer:
                         },
                     )
                     waiting, counted, since = 0.0, self.step, time.monotonic()
-                if last or self._stop or self.step % training.checkpoint_every == 0:
-                    self._save()
-                    self._write_reports()
-                every = self.config.Evaluation.every
-                if self.val and every and (last or self.step % every == 0):
+                improved = False
+                if self._evaluation_due() and not self.signals.granted:
                     paused = time.monotonic()
-                    self._evaluate(log, bar)
+                    improved = self._evaluate(log, bar)
                     self._write_reports()
                     since += time.monotonic() - paused
+                if last or improved or self.signals.granted or self.step % training.checkpoint_every == 0:
+                    self._save()
+                    self._write_reports()
         report = self._bad_samples_of_all_ranks()
         if log:
             log.close()
             print(report)
-        return self.step >= training.steps
+        return self.step >= training.steps and not self._evaluation_due()
 
     def _count(self, batch: Batch) -> None:
         try:
@@ -247,13 +259,13 @@ class Trainer:
         return losses
 
     def _over_ranks(self, losses: dict[str, paddle.Tensor]) -> dict[str, float]:
-        """Sums over ranks; the wish of any rank to stop travels along, so that all stop at the same step."""
-        values = paddle.stack([*losses.values(), paddle.to_tensor(float(self._stop))]).detach()
+        """Sums over ranks; the wishes of any rank to stop travel along, so that all stop at the same step."""
+        values = paddle.stack([*losses.values(), *map(paddle.to_tensor, self.signals.wishes())]).detach()
         if self.ranks > 1:
             collectives.all_reduce(values)
-        *sums, stops = values.tolist()
-        self._stop = stops > 0
-        return dict(zip(losses, sums, strict=True))
+        sums = values.tolist()
+        self.signals.grant(sums[len(losses) :])
+        return dict(zip(losses, sums, strict=False))
 
     def _bad_samples_of_all_ranks(self) -> BadSampleReport:
         """A collective: every rank must call it."""
@@ -283,6 +295,8 @@ class Trainer:
                 "scaler": _plain(self.scaler.state_dict()),
                 "bad_samples": bad_samples.as_dict(),
                 "data": self.stream.position(self.place),
+                "evaluated": self.evaluated,
+                "best": self.best,
             }
             save_checkpoint(
                 self.run,
@@ -293,6 +307,7 @@ class Trainer:
                 self.tokenizer.tokens,
                 state,
                 training.keep_checkpoints,
+                self.best and self.best["step"],
             )
 
     def _save_evidence(self, batch: Batch, own: dict[str, float]) -> None:
@@ -322,50 +337,38 @@ class Trainer:
             "Look at the sample names, then try a lower learning rate or float32"
         )
 
-    def _evaluate(self, log: RunLog | None, bar: tqdm) -> None:
-        """Scores the validation set by the command line's evaluator. A collective: the ranks share the encoding."""
-        evaluation = self.config.Evaluation
+    def _evaluation_due(self) -> bool:
+        every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
+        return bool(self.val and every) and self.evaluated < self.step and (last or self.step % every == 0)
+
+    def _evaluate(self, log: RunLog | None, bar: tqdm) -> bool:
+        """Scores the validation sets. A collective.
+
+        Returns:
+            Whether the mean recall, averaged over the languages, is the best so far.
+        """
         average_statistics(self.model)
-        model = ErnieViL2(self.model, self.tokenizer, self.config, evaluation.batch_size)
-        for language, benchmark in self.val.items():
-            encoded = encode_benchmark(model, benchmark, rank=self.rank, ranks=self.ranks)
-            if log:
-                result = score(encoded, protocol(evaluation.protocol), evaluation.block, paddle.get_device()).result
-                log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
-                recalls = {"image to text": result.image_to_text, "text to image": result.text_to_image}
-                shown = ", ".join(f"{way} R@1 {values['R@1']:.1f}" for way, values in recalls.items() if values)
-                bar.write(
-                    f"step {self.step}, val, {language}: {shown}, mean recall {result.mean_recall:.1f}", sys.stdout
-                )
+        model = ErnieViL2(self.model, self.tokenizer, self.config, self.config.Evaluation.batch_size)
+        results = validate(model, self.val, self.config, self.rank, self.ranks)
+        for language, result in results.items():
+            log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
+            ways = {"image to text": result.image_to_text, "text to image": result.text_to_image}
+            shown = ", ".join(f"{way} R@1 {values['R@1']:.1f}" for way, values in ways.items() if values)
+            bar.write(f"step {self.step}, val, {language}: {shown}, mean recall {result.mean_recall:.1f}", sys.stdout)
+        recall = fmean(collectives.all_gather_object([result.mean_recall for result in results.values()])[0])
+        self.evaluated = self.step
+        improved = self.best is None or recall > self.best["mean_recall"]
+        if improved:
+            self.best = {"step": self.step, "mean_recall": recall}
+        return improved
 
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the step in progress, with a checkpoint."""
-
-        def stop(*_):
-            self._stop = True
-
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-def validation_sets(config: Config) -> dict[str, Benchmark]:
-    """What `Evaluation.protocol` scores of `Data.val`, by language; a benchmark's folder is of every language."""
-    if not config.Data.val:
-        return {}
-    scoring = protocol(config.Evaluation.protocol)
-    return {
-        language: scoring.select(open_benchmark(config.Data.val, language=language, text_id=config.Data.text_id))
-        for language in config.Views.languages
-    }
+    def _mark_best(self) -> None:
+        if self.rank == 0:
+            mark_best(self.run, self.best and self.best["step"])
 
 
 def _facts(
-    config: Config, stream: SampleStream, val: Mapping[str, Benchmark], checkpoints: Sequence[Path]
+    config: Config, stream: SampleStream, val: Mapping[str, Benchmark], checkpoint: Path | None
 ) -> dict[str, Any]:
     """What the ranks of a run must have in common."""
     here = environment()
@@ -374,7 +377,7 @@ def _facts(
         "training data": dict(zip(stream.names, stream.position(0)["sources"], strict=True)),
         "digest of the first samples": digest(stream),
         "validation data": {language: [len(rows.images), len(rows.texts)] for language, rows in val.items()},
-        "newest checkpoint": checkpoints[-1].name if checkpoints else None,
+        "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
         "git revision": here["git"],
         "versions": here["versions"],
     }
@@ -385,23 +388,3 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value.tolist() if isinstance(value, np.ndarray | paddle.Tensor) else value for key, value in state.items()
     }
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The configuration as a tree, without where the training data lies: what it is must not change."""
-    tree = config.model_dump()
-    tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in config.Data.sources]
-    return tree
-
-
-def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
-    changed = []
-    for key, value in now.items():
-        name = prefix + key
-        if name in FREE_ON_RESUME or before.get(key) == value:
-            continue
-        if isinstance(value, dict) and isinstance(before.get(key), dict):
-            changed += _differences(before[key], value, f"{name}.")
-        else:
-            changed.append(name)
-    return changed

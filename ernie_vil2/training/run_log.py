@@ -19,16 +19,18 @@ class RunLog:
         run: the run folder.
         config: the resolved configuration, written to `config.yaml`.
         first_step: steps already done; records of later steps, left by an interrupted run, are dropped.
+        evaluated: the last step whose evaluation is done; records of later evaluations are dropped.
     """
 
-    def __init__(self, run: Path, config: Config, first_step: int = 0):
+    def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated: int = 0):
         from visualdl import LogWriter
 
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", dump_config(config))
         write_text(run / "environment.json", json.dumps(environment(), indent=1))
         path = run / "log.jsonl"
-        kept = [record for record in read_log(path) if record["step"] <= first_step]
+        done = {"train": first_step, "evaluation": evaluated}
+        kept = [record for record in read_log(path) if record["step"] <= done[record["kind"]]]
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")
         self._curves = LogWriter(logdir=str(run / "visualdl"))

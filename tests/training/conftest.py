@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ernie_vil2.config import load_config
 
 ROOT = Path(__file__).parents[2]
+MINUTE = 60
 
 
 @pytest.fixture
@@ -71,3 +73,21 @@ def run(*arguments, launch=None, timeout=240):
 
 def as_arguments(overrides):
     return [argument for override in overrides for argument in ("-o", override)]
+
+
+def rank_process(launcher, rank):
+    """The process of a rank by its launcher's, once it is there."""
+    deadline = time.monotonic() + MINUTE
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+            if f"PADDLE_TRAINER_ID={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return int(child)
+        time.sleep(0.1)
+    raise AssertionError(f"no rank {rank} under process {launcher}")
+
+
+def wait_for_steps(process, folder, steps):
+    deadline = time.monotonic() + 2 * MINUTE
+    while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < steps:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)

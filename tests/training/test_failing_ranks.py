@@ -11,28 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2.launch import run_ranks
-from tests.training.conftest import ROOT, as_arguments, start
+from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, start, wait_for_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
-MINUTE = 60
-
-
-def rank_process(launcher, rank):
-    """The process of a rank by its launcher's, once it is there."""
-    deadline = time.monotonic() + MINUTE
-    while time.monotonic() < deadline:
-        for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-            if f"PADDLE_TRAINER_ID={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-                return int(child)
-        time.sleep(0.1)
-    raise AssertionError(f"no rank {rank} under process {launcher}")
-
-
-def wait_for_steps(process, folder, steps):
-    deadline = time.monotonic() + 2 * MINUTE
-    while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < steps:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
 
 
 def ends(process):

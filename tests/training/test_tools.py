@@ -1,14 +1,12 @@
 """The command lines as a user runs them, on a tiny model; two processes against one."""
 
 import json
-import signal
-import time
 
 import numpy as np
 
 from ernie_vil2.runtime import SWITCHES
 from ernie_vil2.training.run_log import read_log
-from tests.training.conftest import as_arguments, run, start
+from tests.training.conftest import as_arguments, run
 
 
 def train_losses(folder):
@@ -72,21 +70,6 @@ def test_two_processes_train_as_one(overrides, tmp_path):
         assert "all 128 samples read could be used" in two.stdout, two.stdout
         one, other = train_losses(tmp_path / "run"), train_losses(tmp_path / name)
         assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
-
-
-def test_ctrl_c_saves_and_the_run_goes_on(overrides, tmp_path):
-    folder = tmp_path / "run"
-    with start("tools/train.py", *as_arguments([*overrides, "Training.steps=2000", "Data.workers=1"])) as process:
-        deadline = time.monotonic() + 120
-        while not train_losses(folder)[3:]:
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "--resume" in output
-    step = json.loads((sorted((folder / "checkpoints").glob("step_*"))[-1] / "state.json").read_text())["step"]
-    assert step == len(train_losses(folder))
 
 
 def test_a_misspelt_key_is_explained():

@@ -1,0 +1,38 @@
+"""Retrieval on `Data.val` in the course of a run, by the command line's evaluator."""
+
+from __future__ import annotations
+
+import paddle
+
+from ernie_vil2.config import Config
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.evaluation.benchmark import Benchmark
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.readers import open_benchmark
+from ernie_vil2.evaluation.retrieval import RetrievalResult
+
+
+def validation_sets(config: Config) -> dict[str, Benchmark]:
+    """What `Evaluation.protocol` scores of `Data.val`, by language; a benchmark's folder is of every language."""
+    if not config.Data.val:
+        return {}
+    scoring = protocol(config.Evaluation.protocol)
+    return {
+        language: scoring.select(open_benchmark(config.Data.val, language=language, text_id=config.Data.text_id))
+        for language in config.Views.languages
+    }
+
+
+def validate(
+    model: ErnieViL2, sets: dict[str, Benchmark], config: Config, rank: int, ranks: int
+) -> dict[str, RetrievalResult]:
+    """Scores every set. A collective: the ranks share the encoding; rank 0 alone scores and has the results."""
+    results = {}
+    for language, benchmark in sets.items():
+        encoded = encode_benchmark(model, benchmark, rank=rank, ranks=ranks)
+        if rank == 0:
+            scoring = protocol(config.Evaluation.protocol)
+            results[language] = score(encoded, scoring, config.Evaluation.block, paddle.get_device()).result
+    return results

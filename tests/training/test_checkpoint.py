@@ -1,0 +1,208 @@
+"""Checkpoints against damage, crashes and full disks."""
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.training import checkpoint as module
+from ernie_vil2.training.checkpoint import (
+    FILES,
+    DamagedCheckpoint,
+    FullDisk,
+    check_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    recover,
+    save_checkpoint,
+)
+from ernie_vil2.training.optimizer import build_optimizer
+from ernie_vil2.training.sharding import optimizer_arrays
+
+TOKENS = [f"token{number}" for number in range(20)]
+
+
+class Run:
+    """A small model in training, whose checkpoints lie in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.config = load_config(
+            None,
+            [
+                "Model.image={name: ViT, image_size: 16, patch_size: 8, width: 16, depth: 1, heads: 2}",
+                "Model.text={name: bert, width: 16, depth: 1, heads: 2, max_positions: 16}",
+                "Data.max_length=9",
+            ],
+        )
+        self.model = build_dual_encoder(self.config.Model, len(TOKENS))
+        self.optimizer = build_optimizer(self.model, self.config.Optimizer)
+
+    def train(self):
+        for parameter in self.model.parameters():
+            parameter.grad = paddle.randn(parameter.shape)
+        self.optimizer.step()
+
+    def save(self, step, keep=2, best=None):
+        optimizer, state = optimizer_arrays(self.optimizer, self.model), {"seed": 0}
+        return save_checkpoint(self.folder, step, self.model, optimizer, self.config, TOKENS, state, keep, best)
+
+    def arrays(self):
+        state = {**self.model.state_dict(), **self.optimizer.state_dict()}
+        return [value.numpy() for value in state.values() if isinstance(value, paddle.Tensor)]
+
+    def names(self):
+        return sorted(path.name for path in (self.folder / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run")
+
+
+def test_a_checkpoint_brings_weights_and_optimiser_back(run):
+    run.train()
+    folder = run.save(3)
+    saved = run.arrays()
+    run.train()
+    assert not all(map(np.array_equal, run.arrays(), saved))
+    assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 3, "seed": 0}
+    assert all(map(np.array_equal, run.arrays(), saved))
+
+
+def test_checksums_are_those_of_the_files(run):
+    folder = run.save(1)
+    sums = json.loads((folder / "checksums.json").read_text())
+    assert sorted([*sums, "checksums.json"]) == sorted(path.name for path in folder.iterdir())
+    for name, entry in sums.items():
+        content = (folder / name).read_bytes()
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def change(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage, reason", [(cut, "bytes instead of"), (change, "SHA-256"), (remove, "is missing")])
+@pytest.mark.parametrize("name", [*FILES, "checksums.json"])
+def test_damage_is_reported_and_the_checkpoint_before_is_used(run, capsys, name, damage, reason):
+    whole, newest = run.save(1), run.save(2)
+    damage(newest / name)
+    if name == "checksums.json":  # has no checksum of its own: unreadable, or in disagreement with a file
+        reason = {cut: "cannot be read", change: "", remove: "is missing"}[damage]
+    assert recover(run.folder) == whole
+    error = capsys.readouterr().err
+    assert f"checkpoint {newest} is damaged: " in error and reason in error
+    assert "now damaged_step_00000002; going on from step_00000001" in error
+    assert name in error or damage is change
+    assert run.names() == ["damaged_step_00000002", "step_00000001"]
+    assert recover(run.folder) == whole and capsys.readouterr().err == ""  # said once
+
+
+def test_without_a_whole_checkpoint_all_stay_and_the_error_says_why(run):
+    for step, name in ((1, "state.json"), (2, "vocab.txt")):
+        remove(run.save(step) / name)
+    with pytest.raises(DamagedCheckpoint, match="is whole .step_00000002: vocab.txt is missing; step_00000001: state"):
+        recover(run.folder)
+    assert run.names() == ["step_00000001", "step_00000002"]
+
+
+def test_a_run_without_checkpoints_has_none_to_recover(run):
+    assert recover(run.folder) is None
+
+
+def test_what_killed_processes_left_is_removed(run):
+    whole = run.save(1)
+    for name in (".step_00000002.partial", ".step_00000000.partial"):
+        (whole.parent / name).mkdir()
+        (whole.parent / name / "model.safetensors").write_bytes(b"half")
+    (whole.parent / ".best.123.partial").symlink_to(whole.name)
+    assert recover(run.folder) == whole and run.names() == ["step_00000001"]
+
+
+def test_the_newest_and_the_best_are_kept(run):
+    for step, best in ((1, None), (2, 2), (3, 2), (4, 2), (5, 2)):
+        run.save(step, best=best)
+    assert run.names() == ["best", "step_00000002", "step_00000004", "step_00000005"]
+    link = run.folder / "checkpoints" / "best"
+    assert link.resolve().name == "step_00000002"
+    check_checkpoint(link)
+    run.save(6, best=6)
+    assert run.names() == ["best", "step_00000005", "step_00000006"] and link.resolve().name == "step_00000006"
+
+
+def test_a_disk_that_is_too_small_is_found_before_anything_is_written(run, monkeypatch):
+    before = run.save(1)
+    size = sum((before / name).stat().st_size for name in FILES)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: _Usage(1000))
+    with pytest.raises(FullDisk) as caught:
+        run.save(2)
+    message = str(caught.value)
+    assert str(before.parent) in message and "1,000 are free" in message
+    needed = int(message.split("it needs ")[1].split(" bytes")[0].replace(",", ""))
+    assert needed == pytest.approx(size, rel=0.2)
+    assert run.names() == ["step_00000001"]
+
+
+class _Usage:
+    def __init__(self, free):
+        self.free = free
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_on_the_way_leaves_the_checkpoint_before(run, monkeypatch, code):
+    before = run.save(1)
+
+    def full(arrays, path):
+        path.write_bytes(b"half")
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(FullDisk, match="no room for a checkpoint in .*it needs .* bytes, .* are free"):
+        run.save(2)
+    check_checkpoint(before)
+    assert run.names() == ["step_00000001"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 256 KiB, which a checkpoint of `Run` fits into twice but not three times."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_small_disk_is_full_and_keeps_what_it_has(small_disk, monkeypatch):
+    run = Run(small_disk)
+    steps = 0
+    with pytest.raises(FullDisk, match=f"checkpoint in {small_disk}/checkpoints"):
+        for steps in range(20):
+            run.save(steps, keep=20)
+    # The same where the lack shows only in writing, as under a quota.
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: _Usage(1 << 40))
+    with pytest.raises(FullDisk, match=f"checkpoint in {small_disk}/checkpoints"):
+        run.save(steps, keep=20)
+    assert steps and run.names() == [f"step_{step:08d}" for step in range(steps)]
+    for folder in list_checkpoints(small_disk):
+        check_checkpoint(folder)
