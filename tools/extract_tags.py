@@ -30,6 +30,17 @@ def main() -> int:
                           help="least score of its attribute; default 0.5")  # fmt: skip
     detector.add_argument("--batch-size", type=int, default=8, help="images at once; default 8")
     add_work(detector)
+    lexicon = add_way(ways, "lexicon", "the words of a list that a model finds nearest to the image")
+    lexicon.add_argument("--checkpoint", required=True, metavar="MODEL",
+                         help="run or checkpoint folder, .pdparams, PaddleNLP folder, or a known name")  # fmt: skip
+    lexicon.add_argument("--vocab", metavar="FILE", help="vocabulary, where the model does not bring its own")
+    lexicon.add_argument("--words", nargs="+", required=True, metavar="LANG=FILE", help="the words, one a line")
+    lexicon.add_argument("--templates", nargs="+", default=[], metavar="LANG=FILE",
+                         help="texts with {} for the word, one a line; default: the word alone")  # fmt: skip
+    lexicon.add_argument("--top", type=int, default=5, metavar="K", help="words of an image at most; default 5")
+    lexicon.add_argument("--threshold", type=float, default=-1.0, help="least cosine of image and word; default: none")
+    lexicon.add_argument("--batch-size", type=int, default=64, help="images at once; default 64")
+    add_work(lexicon)
     args = parser.parse_args()
 
     from ernie_vil2.data.sources import open_sources
@@ -38,7 +49,7 @@ def main() -> int:
 
     try:
         source = open_sources(args.input)
-        tagger, options = {"file": file_tagger, "detector": detector_tagger}[args.way](args)
+        tagger, options = TAGGERS[args.way](args)
         report = extract_tags(source, tagger, args.output, **options)
     except (OSError, ValueError, ImportError, JournalError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,6 +95,21 @@ def detector_tagger(args: argparse.Namespace):
     return DetectorTagger(detector, phrases), image_options(args)
 
 
+def lexicon_tagger(args: argparse.Namespace):
+    import paddle
+
+    from ernie_vil2 import load_model
+    from ernie_vil2.tagging.from_lexicon import LexiconTagger
+    from ernie_vil2.tagging.text import read_names
+
+    words, templates = (
+        {language: read_names(path) for language, path in named_files(values)}
+        for values in (args.words, args.templates)
+    )
+    model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size)
+    return LexiconTagger(model, words, templates, args.top, args.threshold, paddle.get_device()), image_options(args)
+
+
 def named_files(values: list[str]) -> list[tuple[str, str]]:
     """Language and file of each LANG=FILE."""
     return [tuple(value.partition("=")[::2]) for value in values]
@@ -94,6 +120,8 @@ def image_options(args: argparse.Namespace) -> dict:
 
     return {"batch_size": args.batch_size, "threads": args.threads or usable_cores()}
 
+
+TAGGERS = {"file": file_tagger, "detector": detector_tagger, "lexicon": lexicon_tagger}
 
 if __name__ == "__main__":
     sys.exit(main())
