@@ -321,6 +321,11 @@ class TrainingConfig(Section):
     recompute: bool = Field(
         False, description="the blocks of both towers keep only their inputs for backward and run a second time there"
     )
+    fused_attention: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="attention of a ViT image tower as one kernel without its matrix of weights, equal to rounding; "
+        "auto: on GPUs",
+    )
     sharding: Literal["none", "stage1", "stage2"] = Field(
         "none",
         description="what the ranks divide among them: nothing, the optimiser state (stage1), or that and the "

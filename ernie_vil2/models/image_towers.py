@@ -105,6 +105,14 @@ class VisionTransformer(nn.Layer):
                 # would hardly pass a signal on to the class token.
                 rescale(layer.weight, (768 / width) ** 0.5)
 
+    def fuse_attention(self) -> None:
+        """Leaves attention to Paddle's kernel of the device, which on GPUs never holds the `P x P` weights.
+
+        The features are the same to rounding. The layers have no dropout, which such a kernel would draw by itself.
+        """
+        for block in self.blocks:
+            block.attn.use_fused_attn = True
+
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         height, width = images.shape[2:]
         if (height, width) != (self.image_size, self.image_size):

@@ -41,6 +41,7 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
+from ernie_vil2.training.fused_attention import fuse_attention
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
@@ -99,6 +100,9 @@ class Trainer:
             for report in load_initial_weights(self.model, config.Model):
                 if self.rank == 0:
                     print(f"initial weights\n{report}")
+        fused = fuse_attention(self.model, config.Training.fused_attention)
+        if self.rank == 0 and fused:
+            print(fused)
         self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile)
         self.model.freeze_all_but(self.loss.views)
         meet()  # initial weights may take one rank longer than another

@@ -17,6 +17,7 @@ FREE_ON_RESUME = {
     "Training.device",
     "Training.micro_batch",
     "Training.recompute",
+    "Training.fused_attention",
     "Training.sharding",
     "Training.log_every",
     "Training.checkpoint_every",
