@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -80,7 +81,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     rows = min(training.global_batch // ranks, MOST_ROWS)
     read = [
         preview(stream, config, tokenizer, views, source, rows)
-        for source in tqdm(range(len(stream.names)), "reading a batch", unit="source", delay=1)
+        for source in tqdm(range(len(stream.names)), "reading", unit="source", delay=2, file=sys.stdout)
     ]
     bad_samples = BadSampleReport()
     for each in read:

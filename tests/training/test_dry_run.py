@@ -85,6 +85,14 @@ def test_bad_samples_are_found_before_they_end_a_run(mixture):
     assert again.would_stop and "Data.max_bad_share = 0.2" in again.text
 
 
+def test_a_source_of_which_nothing_can_be_used_is_shown_as_such(config, tmp_path):
+    broken = write_tsv(tmp_path / "broken.tsv", [(f"text {number}", str(number), b"GIF89a") for number in range(20)])
+    found = dry_run(config(f"Data.train=[{broken}]", "Data.text_id=null"))
+    assert found.would_stop and (found.folder / "views.png").exists()
+    page = (found.folder / "dry_run.html").read_text(encoding="utf-8")
+    assert "None of the samples read could be used" in page and "16 of 16 samples read" in page
+
+
 def test_the_picture_holds_the_views_pixel_by_pixel(config):
     settings = config()
     found = dry_run(settings)
