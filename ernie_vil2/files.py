@@ -1,4 +1,8 @@
-"""Files and folders that are seen whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that are seen whole or not at all: written under a temporary name, then renamed.
+
+Renaming alone may reach the disk before the content does, and a machine that fails then leaves empty files. Here the
+content is on the disk before it gets its name.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield aside
+        _write_through(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -46,7 +51,6 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     aside.mkdir(parents=True)
     try:
         yield aside
-        # Renaming alone may reach the disk before the files do, and a machine that fails then leaves empty ones.
         for written in (*aside.iterdir(), aside):
             _write_through(written)
         os.rename(aside, path)

@@ -1,3 +1,6 @@
+import os
+import sys
+
 import pytest
 
 from ernie_vil2.files import folder_written_whole, remove_partial, write_text, written_whole
@@ -39,3 +42,30 @@ def test_only_temporary_names_are_cleared_away(tmp_path):
         (tmp_path / name).symlink_to("folder" if name != ".gone.partial" else "nowhere")
     remove_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".c", "b.partial", "folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for names in /proc")
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+
+    def note(function, name_of):
+        original = getattr(os, function)
+
+        def noted(*arguments):
+            calls.append((function, name_of(arguments[0])))
+            return original(*arguments)
+
+        monkeypatch.setattr(os, function, noted)
+
+    note("fsync", lambda descriptor: os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+    note("replace", os.path.basename)
+    note("rename", os.path.basename)
+    write_text(tmp_path / "a", "1")
+    name = f".a.{os.getpid()}.partial"
+    assert calls == [("fsync", name), ("replace", name)]
+    calls.clear()
+    with folder_written_whole(tmp_path / "b") as aside:
+        for part in ("one", "two"):
+            (aside / part).write_text(part)
+    assert set(calls[:2]) == {("fsync", "one"), ("fsync", "two")}
+    assert calls[2:] == [("fsync", ".b.partial"), ("rename", ".b.partial"), ("fsync", tmp_path.name)]

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, written_whole
+from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial
 from ernie_vil2.models import load_weights, save_weights
 
 FOLDER = "checkpoints"
@@ -95,8 +96,9 @@ def mark_best(run: Path, step: int | None) -> None:
     if step is None:
         link.unlink(missing_ok=True)
         return
-    with written_whole(link) as aside:
-        aside.symlink_to(_folder(run, step).name)
+    aside = link.with_name(f".{BEST}.partial")
+    aside.symlink_to(_folder(run, step).name)
+    os.replace(aside, link)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
