@@ -1,0 +1,158 @@
+"""Runs that are killed and go on: every loss is the one of the uninterrupted run, bit for bit."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
+from tests.training.conftest import MINUTE, as_arguments, rank_process, run, start
+from tests.training.kill_worker import train
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+TIMES = {"seconds", "samples_per_second", "loader_wait"}
+
+
+def records(folder):
+    """What a run has logged, without what says how long it took."""
+    return [
+        {key: value for key, value in record.items() if key not in TIMES} for record in read_log(folder / "log.jsonl")
+    ]
+
+
+def check_part(folder, whole):
+    """Whatever steps a killed run has come to, it did them as the uninterrupted one did, each once."""
+    logged = records(folder)
+    assert logged == whole[: len(logged)]
+    return last_step(folder)
+
+
+def check_end(folder, other):
+    assert records(folder) == records(other)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = (load_file(list_checkpoints(run)[-1] / name) for run in (folder, other))
+        assert ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    assert len({(run / "checkpoints" / "best").resolve().name for run in (folder, other)}) == 1
+    assert not list((folder / "checkpoints").glob(".*"))
+
+
+def last_step(folder):
+    """The last step in a log, which may be about to be written."""
+    logged = records(folder)
+    return logged[-1]["step"] if logged else 0
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 2 * MINUTE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_killed_run_ends_where_the_whole_one_ends(config, overrides, tmp_path):
+    settings = ["Training.steps=40", "Training.checkpoint_every=3", "Evaluation.every=10", "Data.workers=1",
+                "Model.text.dropout=0.1"]  # fmt: skip
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.kill_worker"])
+
+    def starts(killed_in=None):
+        process = context.Process(target=train, args=([*overrides, *settings], killed_in))
+        process.start()
+        return process
+
+    folder = tmp_path / "run"
+    process = starts(killed_in="save_file")
+    whole = Trainer(config(*settings, f"Training.output={tmp_path / 'whole'}"))
+    assert whole.fit()
+    expected = records(whole.run)
+
+    process.join(MINUTE)
+    assert process.exitcode == -signal.SIGKILL and check_part(folder, expected) == 3
+    assert os.listdir(folder / "checkpoints") == [".step_00000003.partial"]
+
+    process = starts()
+    wait_until(lambda: len(records(folder)) > 8)
+    time.sleep(random.uniform(0, 0.1))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and 8 < check_part(folder, expected) < 40
+
+    process = starts(killed_in="remove_folder")  # the new checkpoint is there, the one that it replaces as well
+    process.join(MINUTE)
+    assert process.exitcode == -signal.SIGKILL
+    assert check_part(folder, expected) < 40 and len(list_checkpoints(folder)) == 3
+
+    process = starts()
+    process.join(MINUTE)
+    assert process.exitcode == 0
+    check_end(folder, whole.run)
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
+    """At random moments, while it starts, trains or saves: rank 0, rank 1, or the process that started them."""
+    rng = random.Random(seed := random.randrange(1 << 32))
+    print(f"seed {seed}")
+    settings = [*overrides, "Training.steps=300", "Training.checkpoint_every=3", "Evaluation.every=20",
+                "Data.workers=1", "Model.text.dropout=0.1"]  # fmt: skip
+    command = "tools/train.py", "--processes", 2, "--resume"
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    done = run(*command, *as_arguments([*settings, f"Training.output={whole}"]), timeout=10 * MINUTE)
+    assert done.returncode == 0, done.stderr
+    expected = records(whole)
+
+    for kill in range(20):
+        moment, victim = rng.choice(("starting", "training", "training", "saving")), rng.choice((None, 0, 1))
+        before = check_part(folder, expected) if folder.exists() else 0
+        target = before + rng.randint(1, (300 - before) // (21 - kill))
+        with start(*command, *as_arguments(settings)) as process:
+            ranks = [rank_process(process.pid, rank) for rank in range(2)]
+            if moment == "starting":
+                time.sleep(rng.uniform(0, 8))
+            else:
+                wait_until(lambda at=target: last_step(folder) >= at)
+            if moment == "training":
+                time.sleep(rng.uniform(0, 0.2))
+            if moment == "saving":
+                wait_until(lambda: any((folder / "checkpoints").glob(".step_*.partial")))
+            assert process.poll() is None
+            os.kill(process.pid if victim is None else ranks[victim], signal.SIGKILL)
+            process.communicate(timeout=2 * MINUTE)
+        wait_until(lambda pids=ranks: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+        at = check_part(folder, expected) if folder.exists() else 0
+        left = [path.name for path in (folder / "checkpoints").glob(".*")]
+        killed = "the launcher" if victim is None else f"rank {victim}"
+        print(f"kill {kill + 1}: {killed}, {moment}, begun after step {before}, logged up to {at}, left {left}")
+
+    done = run(*command, *as_arguments(settings), timeout=10 * MINUTE)
+    assert done.returncode == 0, done.stderr
+    check_end(folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first, second", [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_ranks(overrides, tmp_path, first, second):
+    """From the checkpoint before a damaged one, with the samples and so the losses of the steps done before."""
+    folder = tmp_path / "run"
+    command = ["tools/train.py", *as_arguments([*overrides, "Training.checkpoint_every=5"])]
+    before = run(*command, "--processes", first)
+    assert before.returncode == 0, before.stderr
+    expected = records(folder)
+    os.truncate(list_checkpoints(folder)[-1] / "optimizer.safetensors", 1000)
+    after = run(*command, "--resume", "--processes", second)
+    assert after.returncode == 0, after.stderr
+    assert after.stderr.count("step_00000008 is damaged: optimizer.safetensors has 1,000 bytes instead of ") == 1
+    assert "all 128 samples read could be used" in after.stdout
+    logged = records(folder)
+    assert logged[:5] == expected[:5] and len(logged) == len(expected) == 8
+    for name in ("loss", "image_image", "text_text", "image_text", "text_image"):
+        losses = [[record[name] for record in part[5:]] for part in (logged, expected)]
+        assert np.allclose(*losses, rtol=1e-4), name
