@@ -85,7 +85,7 @@ class BadSample(Exception):
     def __init__(self, reason: Reason, name: str):
         shown = name if len(name) <= self.LONGEST_NAME else f"{name[: self.LONGEST_NAME]}..."
         self.reason = Reason(reason)
-        self.name = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)
+        self.name = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown) or "(without a name)"
         super().__init__(f"{self.name}: {self.reason}")
 
 

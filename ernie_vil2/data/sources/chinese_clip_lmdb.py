@@ -8,11 +8,15 @@ import os
 import pickle
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ernie_vil2.data.rows import is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.chinese_clip import pair_sample
 from ernie_vil2.data.sources.lines import decode_base64
+
+# By path: LMDB opens a database only once in a process, and several sources may read it.
+_OPEN: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
 class ChineseClipLmdb:
@@ -50,21 +54,14 @@ class ChineseClipLmdb:
         lmdb = _lmdb(self.name)
         try:
             if part not in self._open:
-                path = os.path.join(self.name, part)
-                database = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
-                if os.path.getsize(f"{path}/data.mdb") < database.info()["last_pgno"] * database.stat()["psize"]:
-                    # LMDB would read beyond the end, and the process would be killed.
-                    raise OSError(f"{path}: this LMDB is cut off; copy or build it again")
-                self._open[part] = database
+                self._open[part] = _opened(lmdb, os.path.join(self.name, part))
             with self._open[part].begin() as reading:
                 return reading.get(key)
         except lmdb.Error as error:
             raise OSError(f"{self.name}/{part}: not an LMDB that can be read ({error})") from error
 
     def release(self) -> None:
-        """Closes the database; the next sample opens it again."""
-        for database in self._open.values():
-            database.close()
+        """Closes the database, unless another source reads it; the next sample opens it again."""
         self._open = {}
 
     def __len__(self) -> int:
@@ -89,6 +86,28 @@ class ChineseClipLmdb:
 
     def __reduce__(self):
         return ChineseClipLmdb, (self.name, self._text_id)
+
+
+def _opened(lmdb, path: str):
+    """An environment of LMDB; OSError if it is cut off."""
+    key = os.path.realpath(path)
+    database = _OPEN.get(key)
+    if database is None:
+        database = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
+        if os.path.getsize(f"{path}/data.mdb") < database.info()["last_pgno"] * database.stat()["psize"]:
+            # LMDB would read beyond the end, and the process would be killed.
+            raise OSError(f"{path}: this LMDB is cut off; copy or build it again")
+        _OPEN[key] = database
+    return database
+
+
+def _close_inherited() -> None:
+    for database in list(_OPEN.values()):
+        database.close()
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class _NothingRuns(pickle.Unpickler):

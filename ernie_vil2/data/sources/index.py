@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
     except FileNotFoundError:
         pass
     except Exception:  # whatever a damaged file makes NumPy raise: as if it were not there
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
     start = time.monotonic()
     index = scan()
     if time.monotonic() - start > WORTH_KEEPING:

@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -43,13 +45,24 @@ class LocalFile:
         self.name = str(path)
 
     def identity(self) -> str:
-        found = os.stat(self.name)
+        with self._explained():
+            found = os.stat(self.name)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
         return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"
 
     def open(self) -> BinaryIO:
-        return open(self.name, "rb")
+        with self._explained():
+            return open(self.name, "rb")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise type(error)(
+                f"{self.name}: {error.strerror}; check that it is there and may be read by this user"
+            ) from error
 
 
 class RemoteFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text, check_text, is_id
+from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, check_text, is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
@@ -37,9 +37,11 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes],
     captions, tags = texts_of(fields, name)
     if "txt" in suffixes:
         try:
-            captions.setdefault("", as_text(read("txt").removeprefix(BYTE_ORDER_MARK), name))
-        except BadSample:
-            raise BadSample(Reason.CAPTION_NOT_UTF8, name) from None
+            text = read("txt").removeprefix(BYTE_ORDER_MARK).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
+        check_text(text, name)
+        captions.setdefault("", text)
     image_name = fields.get(IMAGE_ID, name)
     if not is_id(image_name):
         raise BadSample(Reason.MALFORMED_IMAGE_ID, name)

@@ -51,7 +51,7 @@ class TableSource:
                 raise BadSample(Reason.MALFORMED_CAPTION, place)
             check_text(row["text"], place)
             captions.setdefault("", row["text"])
-        key = next((key for key in IMAGE_KEYS if row.get(key) is not None), None)
+        key = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
         if key is None:
             raise BadSample(Reason.NO_IMAGE, place)
         fields = {column: value for column, value in row.items() if column != key}

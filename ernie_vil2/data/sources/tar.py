@@ -125,8 +125,9 @@ class _Scan:
         with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
             try:
                 while (member := archive.next()) is not None:
-                    # A size below zero would lead back, and round in a circle.
-                    if member.size < 0 or (member.isfile() and member.offset_data + member.size > size):
+                    # A size below zero leads back, and round in a circle.
+                    leads_back = member.size < 0 or archive.offset <= member.offset
+                    if leads_back or (member.isfile() and member.offset_data + member.size > size):
                         return member.offset
                     self._take(member)
                     archive.members.clear()  # tarfile would keep every one

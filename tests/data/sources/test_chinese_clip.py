@@ -133,11 +133,20 @@ def test_an_lmdb_that_is_not_whole_is_told(tmp_path):
         ChineseClipLmdb(tmp_path)
 
 
+def test_several_sources_read_one_lmdb(tmp_path):
+    write_lmdb(tmp_path, pickled(TEXTS))
+    first, second = ChineseClipLmdb(tmp_path), ChineseClipLmdb(tmp_path)
+    assert first[1].image == second[1].image == b"eight"
+    first.release()
+    assert first[1].image == second[1].image == b"eight"
+
+
 def test_an_lmdb_that_is_open_can_be_read_after_a_fork(tmp_path):
     source = ChineseClipLmdb(write_lmdb(tmp_path, pickled(TEXTS)))
-    assert source[1].image == b"eight"
+    other = ChineseClipLmdb(tmp_path)
+    assert source[1].image == other[1].image == b"eight"
     child = os.fork()
     if child == 0:
-        os._exit(0 if source[1].image == b"eight" else 1)
+        os._exit(0 if source[1].image == other[1].image == b"eight" else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert source[0].image == IMAGES["7"]

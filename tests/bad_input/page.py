@@ -1,0 +1,34 @@
+"""The tables of docs/bad_input.md, made of the cases: `python -m tests.bad_input.page` writes them anew."""
+
+import re
+from pathlib import Path
+
+from ernie_vil2.files import write_text
+from tests.bad_input import images, rows, shards, texts
+
+PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
+SECTIONS = {"Images": images.CASES, "Texts": texts.CASES, "Shards": shards.CASES, "Rows and folders": rows.CASES}
+TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
+
+
+def table(cases):
+    """The cases as a table of Markdown."""
+    lines = ["| input | result | as |", "|---|---|---|"]
+    for case in cases:
+        said = [f"`{reason}`" for reason in case.skipped]
+        said += [f"error: {case.stopped}"] * bool(case.stopped) + [case.note] * bool(case.note)
+        lines.append(f"| {cell(case.input)} | {case.result} | {cell('; '.join(said))} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(text):
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def with_tables(text):
+    """The page with the tables of its sections as they are now."""
+    return TABLE.sub(lambda found: f"## {found[1]}\n\n{table(SECTIONS[found[1]])}", text)
+
+
+if __name__ == "__main__":
+    write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))

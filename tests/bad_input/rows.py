@@ -1,0 +1,266 @@
+"""Rows of TSV, tables, Chinese-CLIP's files and folders that are damaged, unusual, or none."""
+
+import base64
+import csv
+import io
+import os
+import pickle
+import shutil
+from functools import partial
+
+import lmdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ernie_vil2.data.samples import MAX_BYTES, Reason
+from tests.bad_input.case import CAPTION, GOOD, Case, as_bytes, as_json, encoded, file, picture, without_privileges
+
+OTHER = encoded(picture()[::-1])
+IN_BASE64 = base64.b64encode(GOOD).decode()
+ROW = f"{CAPTION}\t7\t{IN_BASE64}"
+
+
+def tsv(input, *lines, used=0, **result):
+    """An official TSV of lines, each with its end."""
+    return Case(input, file("a.tsv", b"".join(map(as_bytes, lines))), used=used, **result)
+
+
+def jsonl(input, *lines, used=0, spoil=lambda folder: None, files=lambda folder: None, **result):
+    """JSON lines beside 0.png, and whatever `files` puts there."""
+
+    def make(folder):
+        (folder / "0.png").write_bytes(GOOD)
+        files(folder)
+        return file("a.jsonl", b"".join(map(as_bytes, lines)))(folder)
+
+    return Case(input, make, used=used, spoil=spoil, **result)
+
+
+def table(input, content, used=0, **result):
+    """A CSV beside 0.png."""
+
+    def make(folder):
+        (folder / "0.png").write_bytes(GOOD)
+        return file("a.csv", content)(folder)
+
+    return Case(input, make, used=used, **result)
+
+
+def parquet(input, rows, spoil_file=lambda path: None, used=0, **result):
+    """A Parquet file, two rows a group."""
+
+    def make(folder):
+        path = folder / "a.parquet"
+        pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows), path, row_group_size=2,
+                       compression="none", use_dictionary=False, write_statistics=False)  # fmt: skip
+        spoil_file(path)
+        return path
+
+    return Case(input, make, used=used, **result)
+
+
+def clip(input, images, texts, used=0, **result):
+    """Chinese-CLIP's files: (id, image) and JSON rows."""
+
+    def make(folder):
+        lines = [f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in images]
+        (folder / "train_imgs.tsv").write_text("".join(lines))
+        if texts is not None:
+            (folder / "train_texts.jsonl").write_bytes(b"".join(row + b"\n" for row in texts))
+        return folder / "train_imgs.tsv"
+
+    return Case(input, make, used=used, **result)
+
+
+def database(input, pairs, images, used=0, cut=None, **result):
+    """Chinese-CLIP's LMDB of raw keys and values; `cut` names a part of which only the first half is there."""
+
+    def make(folder):
+        for part, entries in (("pairs", pairs), ("imgs", images)):
+            (folder / "train" / part).mkdir(parents=True)
+            with lmdb.open(str(folder / "train" / part), map_size=2**24) as opened, opened.begin(write=True) as write:
+                for key, value in entries.items():
+                    write.put(key, value)
+            if part == cut:
+                path = folder / "train" / part / "data.mdb"
+                os.truncate(path, path.stat().st_size // 2)
+        return folder / "train"
+
+    return Case(input, make, used=used, **result)
+
+
+def damage_first_group(path):
+    """Overwrites the header of the first column's first page."""
+    with open(path, "r+b") as opened:
+        opened.seek(4)
+        opened.write(b"\xff" * 12)
+
+
+def keep_half(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def damage_footer(path):
+    with open(path, "r+b") as opened:
+        opened.seek(-40, os.SEEK_END)
+        opened.write(b"\xff" * 32)
+
+
+def large_row(folder):
+    """A TSV whose second row is a hole of more than 256 MiB, which takes no room on the disk."""
+    with open(folder / "a.tsv", "wb") as out:
+        out.write(f"{ROW}\n".encode())
+        out.seek(MAX_BYTES + 1, os.SEEK_CUR)
+        out.write(b"\n")
+    return folder / "a.tsv"
+
+
+def files(**content):
+    """`make` of a folder of files; `_` in a name stands for the dot."""
+
+    def make(folder):
+        for name, data in content.items():
+            (folder / name.replace("_", ".")).write_bytes(as_bytes(data))
+        return folder
+
+    return make
+
+
+def unreadable(folder):
+    (folder / "1.png").write_bytes(GOOD)
+    (folder / "1.png").chmod(0)
+
+
+def first_image_stands(samples):
+    assert [sample.image for sample in samples] == [GOOD]
+
+
+def both_images(samples):
+    assert [(sample.image_name, sample.image) for sample in samples] == [("7", GOOD), ("7", OTHER)]
+
+
+def captions_are(expected, samples):
+    assert [sample.caption("en") for sample in samples] == expected
+
+
+def line(image="0.png", text=CAPTION, **more):
+    return as_json(image=image, text=text, **more) + b"\n"
+
+
+def as_csv(*rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+class Runs:
+    """Would run a command if it were unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+PAIR = pickle.dumps(("7", "1", CAPTION))
+IMAGES = {b"7": base64.b64encode(GOOD)}
+GOOD_ROW = {"jpg": GOOD, "caption": CAPTION, "key": "0"}
+TEXT = as_json(text_id=1, text=CAPTION, image_ids=[7])
+NOT_UTF8 = pa.table({"jpg": [GOOD], "caption": pa.array([b"\xff"]).view(pa.utf8())})
+PLAIN = partial(captions_are, [CAPTION, CAPTION])
+
+CASES = [
+    tsv("TSV row with two columns", f"{ROW}\n", f"{CAPTION}\t7\n", used=1, skipped={Reason.MALFORMED_ROW: 1}),
+    tsv("TSV row with four columns", f"{ROW}\n", f"{ROW}\tx\n", used=1, skipped={Reason.MALFORMED_ROW: 1}),
+    tsv("blank TSV row", f"{ROW}\n", "\n", used=1, skipped={Reason.MALFORMED_ROW: 1}),
+    tsv("TSV row with bad base64", f"{ROW}\n", f"{CAPTION}\t7\t{IN_BASE64[:50]}*{IN_BASE64[51:]}\n", used=1,
+        skipped={Reason.MALFORMED_BASE64: 1}),
+    tsv("last TSV row, cut off", f"{ROW}\n", ROW[:-3], used=1, skipped={Reason.MALFORMED_BASE64: 1}),
+    tsv("TSV row without image id", f"{ROW}\n", f"{CAPTION}\t\t{IN_BASE64}\n", used=1,
+        skipped={Reason.MALFORMED_IMAGE_ID: 1}),
+    tsv("TSV row that is not UTF-8", f"{ROW}\n", b"\xff" + ROW.encode(), used=1, skipped={Reason.NOT_UTF8: 1}),
+    tsv("TSV in UTF-16", f"{ROW}\n".encode("utf-16"), skipped={Reason.NOT_UTF8: 1, Reason.MALFORMED_ROW: 1}),
+    tsv("TSV rows that end in CRLF", f"{ROW}\r\n{ROW}\r\n", used=2, check=PLAIN),
+    tsv("byte order mark before a TSV", f"\ufeff{ROW}\n{ROW}\n", used=2, check=PLAIN, note="dropped"),
+    tsv("TSV without line end at its end", f"{ROW}\n{ROW}", used=2, check=PLAIN),
+    tsv("TSV rows with one id and other images", f"{ROW}\n", f"x\t7\t{base64.b64encode(OTHER).decode()}\n", used=2,
+        note="both; for the loss they are one image", check=both_images),
+    tsv("TSV of zero bytes", stopped="no rows in this file; is it whole?"),
+    Case("TSV row of more than 256 MiB", large_row, used=1, skipped={Reason.TOO_LARGE: 1}),
+    jsonl("last JSON line, cut off", line(), line()[:-5], used=1, skipped={Reason.MALFORMED_JSON: 1}),
+    jsonl("JSON line that is an array", line(), b"[1]\n", used=1, skipped={Reason.MALFORMED_JSON: 1}),
+    jsonl("JSON lines with CRLF, blank lines and byte order mark", b"\xef\xbb\xbf", line()[:-1], b"\r\n\r\n \n", line(),
+          used=2, check=PLAIN),
+    jsonl("row without image column", line(), as_json(text=CAPTION), used=1, skipped={Reason.NO_IMAGE: 1}),
+    jsonl("image that is a number", line(), line(7), used=1, skipped={Reason.MALFORMED_ROW: 1}),
+    jsonl("image that is not there", line(), line("1.png"), used=1, skipped={Reason.MISSING_IMAGE: 1}),
+    jsonl("image outside the folder", line(), line("../0.png"), line("/etc/passwd"), line("a\0.png"),
+          used=1, skipped={Reason.OUTSIDE_FOLDER: 3}),
+    jsonl("image without a name", line(), line(""), used=1, skipped={Reason.NO_IMAGE: 1}),
+    jsonl("image name of 5,000 characters", line(), line("x" * 5000), used=1, skipped={Reason.UNREADABLE_FILE: 1}),
+    jsonl("image that is a folder", line(), line("d"), used=1, skipped={Reason.UNREADABLE_FILE: 1},
+          files=lambda folder: (folder / "d").mkdir()),
+    jsonl("image that is a pipe", line(), line("p"), used=1, skipped={Reason.UNREADABLE_FILE: 1},
+          files=lambda folder: os.mkfifo(folder / "p")),
+    jsonl("image that links to itself", line(), line("s"), used=1, skipped={Reason.UNREADABLE_FILE: 1},
+          files=lambda folder: (folder / "s").symlink_to("s")),
+    jsonl("image that may not be read", line(), line("1.png"), used=1, skipped={Reason.UNREADABLE_FILE: 1},
+          files=unreadable, within=without_privileges, note="the rest of the table"),
+    jsonl("image removed while a run goes on", line(), line("1.png"), used=1, skipped={Reason.MISSING_IMAGE: 1},
+          files=lambda folder: (folder / "1.png").write_bytes(GOOD), spoil=lambda folder: (folder / "1.png").unlink()),
+    jsonl("image emptied while a run goes on", line(), line("1.png"), used=1, skipped={Reason.BROKEN_IMAGE: 1},
+          files=lambda folder: (folder / "1.png").write_bytes(GOOD),
+          spoil=lambda folder: os.truncate(folder / "1.png", 0)),
+    jsonl("table appended to while a run goes on", line(), line(), skipped={Reason.UNREADABLE_FILE: 2},
+          spoil=lambda folder: (folder / "a.jsonl").write_bytes(3 * line())),
+    table("CSV without image column", as_csv(["text"], [CAPTION]), skipped={Reason.NO_IMAGE: 1}),
+    table("CSV row with too few columns", as_csv(["image", "text"], ["0.png", CAPTION], ["0.png"]), used=1,
+          skipped={Reason.MALFORMED_ROW: 1}),
+    table("CSV row that is not UTF-8", as_csv(["image", "text"], ["0.png", CAPTION]).encode() + b"0.png,\xff\n", used=1,
+          skipped={Reason.NOT_UTF8: 1}),
+    table("CSV with CRLF and byte order mark", b"\xef\xbb\xbfimage,text\r\n0.png,a red disc\r\n0.png,a red disc\r\n",
+          used=2, check=PLAIN),
+    table("CSV with an open quotation mark", 'image,text\n0.png,"a red disc\n', stopped="not a CSV file"),
+    table("CSV value of more than 131,072 characters", as_csv(["image", "text"], ["0.png", "x" * 200_000]),
+          stopped="not a CSV file (field larger than field limit"),
+    table("CSV of column names alone", "image,text\n", stopped="no rows below the column names; is it whole?"),
+    parquet("Parquet without image column", [{"caption": CAPTION}], skipped={Reason.NO_IMAGE: 1}),
+    parquet("Parquet row without image", [GOOD_ROW, GOOD_ROW | {"jpg": None}], used=1, skipped={Reason.NO_IMAGE: 1}),
+    parquet("Parquet text that is not UTF-8", NOT_UTF8, skipped={Reason.NOT_UTF8: 1}),
+    parquet("Parquet, a row group damaged", [GOOD_ROW] * 4, damage_first_group, used=2,
+            skipped={Reason.UNREADABLE_FILE: 2}, note="the other row groups"),
+    parquet("Parquet, cut off", [GOOD_ROW] * 4, keep_half, stopped="not a Parquet file"),
+    parquet("Parquet with a damaged footer", [GOOD_ROW] * 4, damage_footer, stopped="not a Parquet file"),
+    parquet("Parquet without rows", pa.table({"jpg": pa.array([], pa.binary())}), stopped="no rows in this file"),
+    Case("pipe named x.parquet", lambda folder: os.mkfifo(folder / "a.parquet") or folder / "a.parquet",
+         stopped="not an ordinary file"),
+    clip("Chinese-CLIP text of an unknown image", [("7", GOOD)], [TEXT, as_json(text_id=2, text="x", image_ids=[8])],
+         used=1, skipped={Reason.UNMATCHED_IMAGE: 1}),
+    clip("Chinese-CLIP text without image", [("7", GOOD)], [TEXT, as_json(text_id=2, text="x", image_ids=[])], used=1,
+         skipped={Reason.TEXT_WITHOUT_IMAGE: 1}),
+    clip("Chinese-CLIP text with ids of the wrong type", [("7", GOOD)],
+         [TEXT, as_json(text_id=2, text="x", image_ids="7")], used=1, skipped={Reason.MALFORMED_ROW: 1}),
+    clip("Chinese-CLIP texts, cut off", [("7", GOOD)], [TEXT, TEXT[:-5]], used=1, skipped={Reason.MALFORMED_JSON: 1}),
+    clip("Chinese-CLIP image id that repeats", [("7", GOOD), ("7", OTHER)], [TEXT], used=1, note="the first image",
+         check=first_image_stands),
+    clip("Chinese-CLIP images without texts", [("7", GOOD)], None, stopped="the texts are missing; put"),
+    database("LMDB without a pair's key", {b"num_samples": b"2", b"0": PAIR, b"2": PAIR}, IMAGES, used=1,
+             skipped={Reason.MALFORMED_ROW: 1}),
+    database("LMDB without an image's key", {b"num_samples": b"1", b"0": PAIR}, {},
+             skipped={Reason.UNMATCHED_IMAGE: 1}),
+    database("LMDB pair whose pickle would run a command", {b"num_samples": b"1", b"0": pickle.dumps(Runs())}, IMAGES,
+             skipped={Reason.MALFORMED_ROW: 1}),
+    database("LMDB image with bad base64", {b"num_samples": b"1", b"0": PAIR}, {b"7": b"*"},
+             skipped={Reason.MALFORMED_BASE64: 1}),
+    database("LMDB without num_samples", {b"0": PAIR}, IMAGES, stopped="does not say its num_samples"),
+    database("LMDB of fewer pairs than it says", {b"num_samples": b"9" * 20, b"0": PAIR}, IMAGES,
+             stopped="was it built to the end?"),
+    database("LMDB, cut off", {b"num_samples": b"400", **{b"%d" % row: PAIR * 20 for row in range(400)}}, IMAGES,
+             cut="pairs", stopped="copy or build it again"),
+    Case("image in a folder without texts", files(**{"0_png": GOOD, "0_txt": CAPTION, "1_png": GOOD}), used=1,
+         skipped={Reason.NO_CAPTION: 1}),
+    Case("folder of samples that loses a file", files(**{"0_png": GOOD, "0_txt": CAPTION, "1_png": GOOD, "1_txt": "x"}),
+         skipped={Reason.UNREADABLE_FILE: 2},
+         spoil=lambda folder: [(folder / name).unlink() for name in ("1.png", "1.txt")]),
+    Case("folder that is removed while a run goes on", files(**{"0_png": GOOD, "0_txt": CAPTION}),
+         skipped={Reason.UNREADABLE_FILE: 1}, spoil=lambda folder: shutil.rmtree(folder) or folder.mkdir()),
+    Case("empty folder", lambda folder: folder, stopped="no source in this folder; known are"),
+]  # fmt: skip
