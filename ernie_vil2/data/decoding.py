@@ -6,6 +6,7 @@ simplejpeg decodes JPEG where it is installed, OpenCV otherwise: the pixels are 
 from __future__ import annotations
 
 import io
+import struct
 from functools import cache
 
 import cv2
@@ -29,6 +30,8 @@ MAX_ASPECT = 200
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive JPEG
+_TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
 _ORIENTATION = 0x0112  # the EXIF tag
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -60,18 +63,16 @@ class EncodedImage:
 
     def __init__(self, data: bytes, name: str):
         self._data, self._name = data, name
-        header = open_header(data, name)
         self._pixels: np.ndarray | None = None
-        self._orientation = 1
         if not data.startswith(_JPEG):
             # No decoder makes these smaller than they are.
-            self._pixels = _decode_other(header, data, name)
+            self._pixels = _decode_other(open_header(data, name), data, name)
             self.height, self.width = self._pixels.shape[:2]
             return
+        size, self._orientation = _jpeg_header(data, name)
         if _is_cut_off(data):
             raise BadSample(Reason.TRUNCATED_IMAGE, name)
-        self._orientation = _exif_orientation(header)
-        self.width, self.height = header.size if self._orientation < 5 else header.size[::-1]
+        self.width, self.height = size if self._orientation < 5 else size[::-1]
 
     def decode(self, shrink: float = 1.0) -> np.ndarray:
         """The pixels, or fewer of them where that saves time.
@@ -109,11 +110,42 @@ def open_header(data: bytes, name: str) -> Image.Image:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
-    if header.width * header.height > MAX_PIXELS:
-        raise BadSample(Reason.TOO_MANY_PIXELS, name)
-    if max(header.size) > MAX_ASPECT * min(header.size):
-        raise BadSample(Reason.TOO_NARROW, name)
+    _check_size(*header.size, name)
     return header
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadSample(Reason.TOO_MANY_PIXELS, name)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadSample(Reason.TOO_NARROW, name)
+
+
+def _jpeg_header(data: bytes, name: str) -> tuple[tuple[int, int], int]:
+    """Width and height as they are stored, and the orientation."""
+    size = _plain_jpeg_size(data)
+    if size is None:
+        header = open_header(data, name)
+        return header.size, _exif_orientation(header)
+    _check_size(*size, name)
+    return size, 1
+
+
+def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG of whose header there is no more to say; None: Pillow has to look, which takes longer.
+
+    That is so where a segment may hold EXIF data, and where anything is unusual.
+    """
+    place = len(_JPEG)
+    while place + 9 < len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in _FRAMES:
+            bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
+            return (width, height) if bits == 8 and colours in (1, 3) and width and height else None
+        if marker not in _TABLES:
+            return None
+        place += 2 + length
+    return None
 
 
 @cache
