@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -87,56 +87,98 @@ def training_views(
         BadSample: the image cannot be used, see `EncodedImage`.
     """
     image = EncodedImage(data, name)
+    draws = [_Draws(*numbers) for numbers in rng.random((count, len(_Draws._fields))).tolist()]
     windows = (
-        _windows(image, count, size, views.resize, rng)
+        _windows(image, draws, size, views.resize)
         if views.crop_area is None
-        else _crops(image, count, size, views.crop_area, rng)
+        else _crops(image, draws, size, views.crop_area)
     )
-    return [_augmented(window, views, rng) for window in windows]
+    return [_augmented(window, drawn, views) for window, drawn in zip(windows, draws, strict=True)]
 
 
-def _windows(image: EncodedImage, count: int, size: int, short_side: int, rng: np.random.Generator):
-    """Windows of the input size from the resized image, which all views share."""
+class _Draws(NamedTuple):
+    """Numbers from 0 to 1 that decide a view, all drawn at once whatever is switched on."""
+
+    top: float
+    left: float
+    area: float
+    aspect: float
+    flip: float
+    jitter: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    blur: float
+    sigma: float
+    grayscale: float
+
+
+def _between(low: float, high: float, drawn: float) -> float:
+    return low + (high - low) * drawn
+
+
+def _corner(drawn: _Draws, height: int, width: int) -> tuple[int, int]:
+    """Top and left of a window, as far down and to the right as it may go."""
+    return int(drawn.top * (height + 1)), int(drawn.left * (width + 1))
+
+
+def _windows(image: EncodedImage, draws: Sequence[_Draws], size: int, short_side: int) -> Iterator[np.ndarray]:
+    """Windows of the input size from the resized image, of which only what they cover together is made."""
     height, width = _with_short_side(image.height, image.width, short_side)
-    pixels = _resize(image.decode(min(image.height / height, image.width / width)), width, height)
-    for _ in range(count):
-        top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    corners = np.array([_corner(drawn, height - size, width - size) for drawn in draws])
+    first = corners.min(axis=0)
+    extent = corners.max(axis=0) + size - first
+    pixels = image.decode(min(image.height / height, image.width / width))
+    pixels = _resize(_part(pixels, first, extent, (height, width)), *extent[::-1].tolist())
+    for top, left in (corners - first).tolist():
         yield pixels[top : top + size, left : left + size]
 
 
-def _crops(image: EncodedImage, count: int, size: int, area: Sequence[float], rng: np.random.Generator):
+def _crops(image: EncodedImage, draws: Sequence[_Draws], size: int, area: Sequence[float]) -> Iterator[np.ndarray]:
     """Crops of random area and aspect, each resized to the input size."""
-    boxes = np.array([_box(image.height, image.width, area, rng) for _ in range(count)])
-    pixels = image.decode(boxes[:, 2:].min() / size)
-    scale = pixels.shape[0] / image.height, pixels.shape[1] / image.width
-    for top, left, height, width in np.rint(boxes * (scale * 2)).astype(int):
-        yield _resize(pixels[top : top + height, left : left + width], size, size)
+    boxes = [_box(image.height, image.width, area, drawn) for drawn in draws]
+    pixels = image.decode(min(min(extent) for _, extent in boxes) / size)
+    for corner, extent in boxes:
+        yield _resize(_part(pixels, corner, extent, (image.height, image.width)), size, size)
 
 
-def _box(height: int, width: int, area: Sequence[float], rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop."""
-    share = rng.uniform(*area)
-    aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+def _box(height: int, width: int, area: Sequence[float], drawn: _Draws) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A crop's corner, top and left, and its height and width."""
+    share = _between(*area, drawn.area)
+    aspect = math.exp(_between(math.log(3 / 4), math.log(4 / 3), drawn.aspect))
     crop_height = min(height, max(1, round(math.sqrt(height * width * share / aspect))))
     crop_width = min(width, max(1, round(math.sqrt(height * width * share * aspect))))
-    top, left = rng.integers(height - crop_height + 1), rng.integers(width - crop_width + 1)
-    return top, left, crop_height, crop_width
+    return _corner(drawn, height - crop_height, width - crop_width), (crop_height, crop_width)
 
 
-def _augmented(image: np.ndarray, views: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
-    flip, jitter, blur, grayscale = rng.random(4) < (views.flip, views.jitter, views.blur, views.grayscale)
-    image = cv2.flip(image, 1) if flip else np.ascontiguousarray(image)
+def _part(pixels: np.ndarray, corner: Sequence[int], extent: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """What a box in an image of this height and width covers of the same image in other pixels, to the nearest one."""
+    rows, columns = (
+        slice(round(start * scale), round(start * scale) + max(1, round(length * scale)))
+        for start, length, scale in zip(corner, extent, np.divide(pixels.shape[:2], shape).tolist(), strict=True)
+    )
+    return pixels[rows, columns]
+
+
+def _augmented(image: np.ndarray, drawn: _Draws, views: ViewsConfig) -> np.ndarray:
+    image = cv2.flip(image, 1) if drawn.flip < views.flip else np.ascontiguousarray(image)
+    grayscale = drawn.grayscale < views.grayscale
     if grayscale:
         # Neither jitter nor blur brings colour into the luma: dropped first, it leaves one channel to do.
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    if jitter:
+    if drawn.jitter < views.jitter:
         brightness, contrast, saturation = (
-            rng.uniform(max(0.0, 1 - strength), 1 + strength)
-            for strength in (views.brightness, views.contrast, views.saturation)
+            _between(max(0.0, 1 - strength), 1 + strength, share)
+            for strength, share in (
+                (views.brightness, drawn.brightness),
+                (views.contrast, drawn.contrast),
+                (views.saturation, drawn.saturation),
+            )
         )
-        image = jitter_colours(image, brightness, contrast, saturation, rng.uniform(-views.hue, views.hue))
-    if blur:
-        image = gaussian_blur(image, rng.uniform(*views.blur_sigma))
+        image = jitter_colours(image, brightness, contrast, saturation, _between(-views.hue, views.hue, drawn.hue))
+    if drawn.blur < views.blur:
+        image = gaussian_blur(image, _between(*views.blur_sigma, drawn.sigma))
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if grayscale else image
 
 
@@ -158,11 +200,13 @@ def jitter_colours(image: np.ndarray, brightness: float, contrast: float, satura
     gain = brightness * contrast
     shift = (1 - contrast) * brightness * cv2.mean(grey)[0]
     if image is grey:
-        values = gain * np.arange(256) + shift
-        return cv2.LUT(image, np.rint(values).clip(0, 255).astype(np.uint8))
+        return cv2.transform(image, np.array([[gain, shift]]))
     angle = 2 * math.pi * turn
-    chroma = saturation * (math.cos(angle) * _CHROMA + math.sin(angle) * _CHROMA_TURNED)
-    return cv2.transform(image, np.column_stack([gain * (_GREY + chroma), np.full(3, shift)]))
+    matrix = np.full((3, 4), shift)
+    matrix[:, :3] = gain * (
+        _GREY + saturation * math.cos(angle) * _CHROMA + saturation * math.sin(angle) * _CHROMA_TURNED
+    )
+    return cv2.transform(image, matrix)
 
 
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
