@@ -9,7 +9,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.environment import environment
-from ernie_vil2.files import write_text
+from ernie_vil2.files import remove_partial, write_text
 
 
 class RunLog:
@@ -26,6 +26,7 @@ class RunLog:
         from visualdl import LogWriter
 
         run.mkdir(parents=True, exist_ok=True)
+        remove_partial(run)
         write_text(run / "config.yaml", dump_config(config))
         write_text(run / "environment.json", json.dumps(environment(), indent=1))
         path = run / "log.jsonl"

@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
@@ -122,6 +124,22 @@ def test_a_run_is_the_same_with_a_dry_run_before_and_after(config, tmp_path):
     assert contents(tmp_path / "run") == before
     page = (found.folder / "dry_run.html").read_text(encoding="utf-8")
     assert "holds step_00000003: go on with --resume, or choose another Training.output" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "ViT and ernie, 2 x a100-80g, float32"),
+        ("NVIDIA L4", "no plan: NVIDIA L4 with 79 GiB"),
+    ],
+)
+def test_the_plan_is_for_the_device_at_hand(config, monkeypatch, name, plan):
+    device = SimpleNamespace(name=name, total_memory=79 * 2**30)
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda asked: device)
+    found = dry_run(config(), ranks=2)
+    assert plan in found.text
+    assert plan in (found.folder / "dry_run.html").read_text(encoding="utf-8")
 
 
 def test_ranks_that_do_not_divide_the_batch(config):

@@ -31,9 +31,11 @@ def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path
     first = Trainer(config(*every))
     crash_after(first, 6)
     assert len(lines_of(page_of(first), "Loss of each view pair")[0]) == 4, "the page was not there before the end"
+    (first.run / f".{PAGE}.1.partial").write_text("<!DOCTYPE")  # as kill -9 leaves it
     second = Trainer(config(*every), resume=True)
     second.fit()
 
+    assert not list(second.run.glob(".*"))
     html = page_of(second)
     for chart, lines in CHARTS.items():
         assert len(lines_of(html, chart)) == lines, chart
