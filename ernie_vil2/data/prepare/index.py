@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ernie_vil2.data.prepare.shards import Settings
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.files import write_text
 
-INDEX = "index.json"
 REPORT = "report.txt"
 
 

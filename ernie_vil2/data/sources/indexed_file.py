@@ -9,6 +9,7 @@ from typing import ClassVar
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.locations import ByteRanges, Location, as_location
+from ernie_vil2.data.sources.prepared import INDEX
 
 
 class IndexedFile(ABC):
@@ -18,6 +19,7 @@ class IndexedFile(ABC):
 
     Args:
         place: the file.
+        rows: how many it has, if that is known; it is then not read before its first row is.
 
     Raises:
         ValueError: the file is of another kind.
@@ -26,12 +28,14 @@ class IndexedFile(ABC):
     kind: ClassVar[str]
     """Of index; tells the indexes of two readers of one file apart."""
 
-    def __init__(self, place: str | Path | Location):
+    def __init__(self, place: str | Path | Location, rows: int | None = None):
         self.location = as_location(place)
         self._file = ByteRanges(self.location)
         self._identity = self.location.identity()
         self._index: Index | None = None
-        self._size = self._rows(self.index)
+        self._size = rows
+        if rows is None:
+            self._size = self._rows(self.index)
         self.release()
 
     @property
@@ -45,8 +49,22 @@ class IndexedFile(ABC):
         if self._index is None:
             if self.location.identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
-            self._index = cached_index(self.kind, self._identity, self._scan)
+            self._index = self._indexed()
         return self._index
+
+    def _indexed(self) -> Index:
+        try:
+            index = cached_index(self.kind, self._identity, self._scan)
+        except ValueError as error:
+            if self._size is None:
+                raise
+            raise OSError(str(error)) from error  # it was to be read, and cannot be
+        if self._size not in (None, self._rows(index)):
+            raise OSError(
+                f"{self.name} holds {self._rows(index)} samples, not {self._size} as {INDEX} says; copy it again, or "
+                f"delete {INDEX}"
+            )
+        return index
 
     def release(self) -> None:
         """Gives index and open file back; the next row loads them again."""

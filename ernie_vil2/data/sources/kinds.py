@@ -21,8 +21,11 @@ KINDS = (
 LMDB = ("pairs", "imgs")
 
 
-def open_shard(place: Location, text_id: str | None) -> Shard:
+def open_shard(place: Location, text_id: str | None, samples: int | None = None) -> Shard:
     """The source at a place, told by its name.
+
+    Args:
+        place, text_id, samples: as in `TarSource`; `samples` is of tar shards.
 
     Raises:
         ValueError: it is of no kind that is known, or not what its name says.
@@ -30,7 +33,7 @@ def open_shard(place: Location, text_id: str | None) -> Shard:
     """
     name, local = place.name, isinstance(place, LocalFile)
     if isinstance(place, PipeOutput) or name.endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        return TarSource(place, text_id)
+        return TarSource(place, text_id, samples)
     if name.endswith(tuple(TEXTS)):
         raise ValueError(f"{name}: name the images, {{split}}{IMAGES}; the texts beside it are read with it")
     if local and name.endswith(IMAGES):

@@ -44,6 +44,7 @@ class TarSource(IndexedFile):
     Args:
         place: the shard.
         text_id: JSON field that names the text (`Data.text_id`); None: the captions name it.
+        samples: how many it holds, if that is known; it is then not read before its first sample is.
 
     Raises:
         ValueError: the file is not a tar file, or it is compressed.
@@ -51,9 +52,9 @@ class TarSource(IndexedFile):
 
     kind = "tar"
 
-    def __init__(self, place: str | Path | Location, text_id: str | None = None):
+    def __init__(self, place: str | Path | Location, text_id: str | None = None, samples: int | None = None):
         self._text_id = text_id
-        super().__init__(place)
+        super().__init__(place, samples)
 
     def _scan(self) -> Index:
         scan = _Scan()

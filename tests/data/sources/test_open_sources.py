@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from ernie_vil2.data.prepare.run import prepare
+from ernie_vil2.data.prepare.shards import Settings
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import TarSource, open_sources
+from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.sources.source import HELD_SHARDS, Sources
 from tests.conftest import draw, png, write_tar, write_tsv
 
@@ -71,6 +74,53 @@ def test_a_file_that_is_lost_while_in_use_makes_bad_samples(tmp_path):
         with pytest.raises(BadSample, match="lost.tar.*unreadable file"):
             source[0]
     assert source[1].caption("") == "y"
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Two shards of four samples as `tools/prepare_data.py` leaves them."""
+    path = write_tsv(tmp_path / "a.tsv", [(f"text {number}", str(number), IMAGE) for number in range(8)])
+    prepare(open_sources([str(path)]), tmp_path / "prepared", Settings(samples_per_shard=4))
+    return tmp_path / "prepared"
+
+
+def opened(monkeypatch):
+    """The names of the files that are opened from now on."""
+    names, original = [], LocalFile.open
+    monkeypatch.setattr(LocalFile, "open", lambda self: names.append(self.name.rpartition("/")[2]) or original(self))
+    return names
+
+
+def test_prepared_shards_are_not_read_before_their_samples_are(prepared, monkeypatch):
+    names = opened(monkeypatch)
+    source = open_sources([str(prepared)])
+    assert source.shard_sizes.tolist() == [4, 4] and names == []
+    assert source[5].caption("") == "text 5" and set(names) == {"00001.tar"}
+
+
+def test_a_shard_of_another_size_than_its_index_says_is_scanned(prepared, monkeypatch):
+    write_tar(prepared / "00001.tar", [("1.png", IMAGE), ("1.txt", b"x" * 99_999)])
+    names = opened(monkeypatch)
+    assert open_sources([str(prepared)]).shard_sizes.tolist() == [4, 1] and names == ["00001.tar"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"shards": 3}', '{"shards": [{"name": "00000.tar"}]}'])
+def test_without_an_index_that_can_be_read_shards_are_scanned(prepared, monkeypatch, content):
+    (prepared / "index.json").write_text(content)
+    names = opened(monkeypatch)
+    assert open_sources([str(prepared)]).shard_sizes.tolist() == [4, 4] and sorted(names) == ["00000.tar", "00001.tar"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda tar: tar[:512].replace(b"ustar", b"USTAR") + tar[512:], lambda tar: b"-" * len(tar)]
+)
+def test_a_shard_that_is_not_what_its_index_says_makes_bad_samples(prepared, damage):
+    shard = prepared / "00000.tar"
+    shard.write_bytes(damage(shard.read_bytes()))
+    source = open_sources([str(prepared)])
+    with pytest.raises(BadSample, match="00000.tar.*unreadable file"):
+        source[0]
+    assert source[4].caption("") == "text 4"
 
 
 def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
