@@ -92,11 +92,12 @@ class SampleStream:
             position: as `position` gave it.
 
         Raises:
-            ValueError: a source has other shards, or shards of other sizes.
+            ValueError: a source has other shards, shards of other sizes, or other content in them.
         """
         for then, source in zip(position["sources"], self._sources, strict=True):
             now = _content(source)
-            if any(then[key] != value for key, value in now.items()):
+            # Earlier checkpoints know nothing of the content.
+            if any(then.get(key, value) != value for key, value in now.items()):
                 raise ValueError(
                     f"the data {then['name']} has changed since the checkpoint: {_say(then)} then, {_say(now)} now. "
                     "Put the files back as they were, or start a new run with another -o Training.output=..."
@@ -109,11 +110,14 @@ def _held_samples(sources: Sources) -> int:
 
 
 def _content(sources: Sources) -> dict[str, Any]:
-    """Number of samples and shards, and a digest of the shards' names and sizes in their order."""
+    """Number of samples and shards, and digests of the shards' names and sizes in their order, and of their content."""
     lines = (f"{basename(shard.name)}\t{len(shard)}\n" for shard in sources.shards)
     digest = blake2b("".join(lines).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return {"samples": len(sources), "shards": len(sources.shards), "digest": digest}
+    return {"samples": len(sources), "shards": len(sources.shards), "digest": digest, "content": sources.fingerprint}
 
 
 def _say(content: dict[str, Any]) -> str:
-    return f"{content['samples']} samples in {content['shards']} shards (names and sizes: {content['digest']})"
+    return (
+        f"{content['samples']} samples in {content['shards']} shards (names and sizes: {content['digest']}, "
+        f"content: {content.get('content', 'unknown')})"
+    )

@@ -1,4 +1,5 @@
 import itertools
+import os
 from collections import Counter
 
 import numpy as np
@@ -129,6 +130,31 @@ def test_changed_data_is_named(two, tmp_path, change):
         ValueError, match=r"the data .*a\*\.tsv has changed since the checkpoint: 30 samples in 3 shards"
     ):
         stream(two).check(position)
+
+
+@pytest.mark.parametrize("number", [0, 9])
+def test_other_content_of_the_same_length_under_the_same_name_is_named(two, tmp_path, number):
+    position = stream(two).position(400)
+    path = tmp_path / "b.tsv"
+    text = path.read_text()
+    path.write_text(text.replace(f"b{number}\tb{number}", f"c{number}\tb{number}"))
+    assert path.stat().st_size == len(text) and path.read_text() != text
+    with pytest.raises(ValueError, match=r"the data .*b\.tsv has changed since the checkpoint: 10 samples in 1 shards"):
+        stream(two).check(position)
+
+
+def test_a_copy_of_the_data_with_other_times_is_the_same_data(two, tmp_path):
+    position = stream(two).position(400)
+    for path in tmp_path.glob("*.tsv"):
+        os.utime(path, (1, 1))
+    stream(two).check(position)
+
+
+def test_a_checkpoint_that_knows_nothing_of_the_content_can_be_resumed(two):
+    position = stream(two).position(400)
+    for source in position["sources"]:
+        del source["content"]
+    stream(two).check(position)
 
 
 def test_no_data_is_an_error():

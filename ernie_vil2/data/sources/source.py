@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
 
 from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.sources.fingerprint import fingerprint
 
+THREADS = 8  # that look at the shards; it is waiting for the disk, mostly
 HELD_SHARDS = 128
 """Shards whose index and file a process holds at once; more are opened in turn."""
 
@@ -47,6 +52,17 @@ class Sources:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells the content of the shards from another's; it takes a few reads a shard.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        with ThreadPoolExecutor(THREADS) as threads:
+            parts = threads.map(fingerprint, [shard.name for shard in self.shards])
+            return blake2b(b"".join(parts), digest_size=8).hexdigest()
 
     def locate(self, index: int) -> tuple[int, int]:
         """The shard that holds a sample, and its row there; IndexError if there is no such sample."""
