@@ -17,13 +17,15 @@ from pathlib import Path
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; when the block ends well, the file there takes the name `path`.
 
-    When it ends in an exception, whatever was written is removed and `path` is as before.
+    When it ends in an exception, whatever was written is removed and `path` is as before; an error of the system names
+    `path`.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield aside
-        _write_through(aside)
+        with system_errors_named(path):
+            yield aside
+            _write_through(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -33,6 +35,17 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file."""
     with written_whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def system_errors_named(path: str | Path) -> Iterator[None]:
+    """Names the file in errors of the system that name none, as those of writing to an open file: the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import errno
 import os
 import sys
 
@@ -20,6 +21,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, written_whole(tmp_path / "a.txt") as aside, open("/dev/full", "w") as full:
+        aside.write_text("half")
+        full.write("more than there is room for")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a.txt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_seen_when_it_is_whole(tmp_path):

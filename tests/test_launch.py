@@ -108,6 +108,18 @@ def test_a_rank_that_does_not_listen_is_killed():
     )
 
 
+def test_ranks_that_have_agreed_to_stop_are_not_hurried(capfd):
+    body = """
+        if rank == '0':
+            time.sleep(1)
+            print('rank 0 was left in peace', flush=True)
+        sys.exit(75)
+    """
+    assert run_ranks(script(body), 2) == 75
+    output, error = capfd.readouterr()
+    assert "rank 0 was left in peace" in output and "ended with code" not in error
+
+
 def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
     body = """
         import signal

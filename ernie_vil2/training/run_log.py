@@ -9,7 +9,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.environment import environment
-from ernie_vil2.files import remove_partial, write_text
+from ernie_vil2.files import remove_partial, system_errors_named, write_text
 
 
 class RunLog:
@@ -40,10 +40,10 @@ class RunLog:
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Appends one record; numbers, nested ones too, become VisualDL curves."""
         seconds = round(time.monotonic() - self._start, 2)
-        self._file.write(
-            json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False) + "\n"
-        )
-        self._file.flush()
+        record = json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False)
+        with system_errors_named(self._file.name):
+            self._file.write(record + "\n")
+            self._file.flush()
         for name, value in _numbers(values, f"{kind}/{values['language']}" if "language" in values else kind):
             self._curves.add_scalar(tag=name, step=step, value=value)
 

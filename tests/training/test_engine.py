@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import NonFiniteLoss, Trainer, _plain
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import draw, png, write_tsv
@@ -144,6 +144,33 @@ def test_only_the_newest_checkpoints_are_kept(config):
     trainer.fit()
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000006", "step_00000008"]
     assert not list(trainer.run.rglob("*.partial"))
+
+
+def test_the_best_evaluation_has_its_checkpoint(config):
+    trainer = Trainer(config("Evaluation.every=1", "Training.checkpoint_every=100", "Training.keep_checkpoints=1"))
+    trainer.fit()
+    recalls = {}
+    for record in read_log(trainer.run / "log.jsonl"):
+        if record["kind"] == "evaluation":
+            recalls.setdefault(record["step"], []).append(record["mR"])
+    assert len(recalls) == 8 and all(len(of_languages) == 2 for of_languages in recalls.values())
+    best = max(recalls, key=lambda step: sum(recalls[step]))
+    assert trainer.best == {"step": best, "mean_recall": pytest.approx(sum(recalls[best]) / 2)}
+    state = json.loads((trainer.run / "checkpoints" / "best" / "state.json").read_text())
+    assert state["step"] == state["evaluated"] == best and state["best"] == trainer.best
+    assert {path.name for path in list_checkpoints(trainer.run)} == {f"step_{best:08d}", "step_00000008"}
+
+
+def test_a_damaged_checkpoint_costs_no_more_than_its_steps(config, tmp_path, capsys):
+    whole = Trainer(config(f"Training.output={tmp_path / 'whole'}"))
+    assert whole.fit()
+    crash_after(Trainer(config("Training.checkpoint_every=2")), 7)
+    newest = tmp_path / "run" / "checkpoints" / "step_00000006"
+    (newest / "optimizer.safetensors").write_bytes(b"")
+    second = Trainer(config("Training.checkpoint_every=2"), resume=True)
+    assert "damaged: optimizer.safetensors has 0 bytes instead of" in capsys.readouterr().err
+    assert second.step == 4 and second.fit() and losses(second) == losses(whole)
+    check_checkpoint(newest)  # written anew
 
 
 def test_a_run_goes_on_with_its_data_in_another_folder(config, shapes, tmp_path):
