@@ -144,5 +144,6 @@ def _predictor(program: Path, weights: Path, device: str):
         config.enable_use_gpu(256, int(number))
     else:
         config.disable_gpu()
+        config.disable_onednn()  # its kernels lack what some exported programs ask for (Paddle 3.3)
         config.set_cpu_math_library_num_threads(runtime.usable_cores())
     return inference.create_predictor(config)
