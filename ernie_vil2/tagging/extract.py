@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, pairwise
@@ -170,10 +171,10 @@ class _Reading:
 
 
 def _summary(journal: Journal, tagger: Tagger) -> TaggingReport:
-    report, ids, start = TaggingReport(), [], 0
+    report, ids, start = TaggingReport(), array("q"), 0
     for batch in journal:
         report.add(batch, batch.end - start)
-        ids += [content_id(name) for name, tags in batch.found if tags is not None]
+        ids.extend(content_id(name) for name, tags in batch.found if tags is not None)
         start = batch.end
     report.remarks = tagger.remarks(np.sort(np.array(ids, np.int64)))
     return report

@@ -1,4 +1,7 @@
-"""A detector of coloured rectangles, with weights that can be checked by hand, exported in PaddleDetection's layout."""
+"""A detector of coloured rectangles, with weights that can be checked by hand, exported in PaddleDetection's layout.
+
+python -m tests.tagging.rectangles FOLDER NAME
+"""
 
 import sys
 import warnings
@@ -55,7 +58,8 @@ class RectangleDetector(paddle.nn.Layer):
 
 
 def export(folder, steps=STEPS, name="model"):
-    """Writes the detector to a folder."""
+    """Writes the detector to a folder, which is made."""
+    folder.mkdir(exist_ok=True)
     net = RectangleDetector()
     net.eval()
     inputs = [

@@ -144,3 +144,10 @@ def test_a_killed_run_goes_on(tmp_path):
     extract_tags(source, LengthTagger(), output)
     extract_tags(source, LengthTagger(), tmp_path / "whole.jsonl")
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_source_without_a_usable_sample_gives_an_empty_file(tmp_path):
+    source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("text", "id", b"")]))])
+    report = extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+    assert (tmp_path / "tags.jsonl").read_bytes() == b""
+    assert str(report).splitlines()[:2] == ["0 of 0 ids have tags", "0 ids"]
