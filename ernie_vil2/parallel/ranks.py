@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import io
 import os
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import paddle.distributed as dist
 from paddle.base import core
@@ -25,8 +26,8 @@ PATIENCE = 1800.0
 """Seconds that ranks wait for the slowest one before a collective, as long as it is alive."""
 BEAT = 4.0
 """Seconds between two signs of life of a rank."""
-MISSED = 9
-"""Signs of life in a row whose lack makes a rank a lost one."""
+MISSED = 5
+"""Signs of life in a row whose lack makes a rank a lost one: it is named before gloo gives up, after 30 seconds."""
 _SIGNALS = signal.valid_signals()
 _DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
 
@@ -127,17 +128,39 @@ def watched_ranks() -> Iterator[None]:
     watch = _Watch(dist.get_rank(), dist.get_world_size())
     watch.start()
     try:
-        yield
+        with _before_abort(watch.find):
+            yield
         watch.done()
     except RuntimeError as error:
         # What gloo calls a time-out can also be a connection that the other side has closed.
         if "gloo/transport" not in str(error):
             raise
+        time.sleep(BEAT)  # so that a launcher finds the rank that has died before this one, and names it
         raise LostRank(
             f"{_peer(str(error))} has died, or did not answer rank {dist.get_rank()} for 30 seconds; look into its log"
         ) from error
     finally:
         watch.stop()
+
+
+@contextlib.contextmanager
+def _before_abort(action: Callable[[], None]) -> Iterator[None]:
+    """Within the block, `action` runs before C++ ends the process for an exception that nobody catches.
+
+    So Paddle ends where gloo fails while data parallel averages gradients. Where there is no GNU C++ library, nothing.
+    """
+    try:
+        set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
+    except (OSError, AttributeError):
+        yield
+        return
+    handler = ctypes.CFUNCTYPE(None)(action)
+    set_terminate.restype = ctypes.c_void_p
+    before = set_terminate(handler)
+    try:
+        yield
+    finally:
+        set_terminate(ctypes.c_void_p(before))
 
 
 def _peer(message: str) -> str:
@@ -192,8 +215,19 @@ class _Watch(threading.Thread):
             else:
                 if lost:
                     self._end(
-                        f"rank {lost} has given no sign of life for {BEAT * MISSED:.0f} seconds; look into its log"
+                        f"rank {lost} has given no sign of life for {BEAT * MISSED:.0f} seconds; look into its log",
+                        # The others read from this process which rank it is.
+                        delay=2 * BEAT if self._rank == 0 else 0.0,
                     )
+
+    def find(self) -> None:
+        """For a process that cannot go on and does not know why: waits until it is known which rank is lost, and ends.
+
+        Meanwhile a launcher finds the rank that has died, and names it.
+        """
+        print(f"error: rank {self._rank} has lost another rank; looking for which", file=sys.stderr, flush=True)
+        self._stopped.wait(BEAT * (MISSED + 3))
+        self._end("another rank has died, or did not answer for 30 seconds; look into the logs")
 
     def done(self) -> None:
         """Tells the others that this rank may end now. Rank 0, who has the store, waits for them a while."""
@@ -217,16 +251,16 @@ class _Watch(threading.Thread):
             self._pulses[rank] = count, missed + 1 if count == before < _DONE else 0
             if self._pulses[rank][1] == MISSED:
                 self._store.add("lost", rank)
-                self._stopped.wait(2 * BEAT)  # until the others have read it from this process
                 return rank
         return 0
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, delay: float = 0.0) -> None:
         if self._stopped.is_set():
             return
         print(f"error: {why}, then go on with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
+        self._stopped.wait(delay)
         os._exit(1)  # the main thread may stand in a collective that never ends
 
 

@@ -76,7 +76,8 @@ def test_a_rank_killed_under_paddles_launcher_is_in_its_log(overrides, tmp_path)
         output, error = ends(process)
     assert process.returncode != 0
     log = (tmp_path / "log" / "workerlog.0").read_text()
-    assert "rank 1 has died, or did not answer rank 0" in log, log
+    # Noticed in a collective of ours, or in data parallel's, of which no exception comes.
+    assert "rank 1 has died, or did not answer rank 0" in log or "rank 0 has lost another rank" in log, log
     assert "Container rank 1 status failed" in output + error
 
 
@@ -101,7 +102,7 @@ def test_a_rank_that_stands_still_ends_all(overrides, tmp_path):
         os.kill(rank_process(process.pid, 1), signal.SIGSTOP)
         _, error = ends(process)
     assert process.returncode != 0
-    assert "rank 1 has died, or did not answer rank 0" in error or "rank 1 has given no sign of life" in error
+    assert "rank 1 has given no sign of life for 20 seconds" in error
 
 
 @pytest.mark.slow
