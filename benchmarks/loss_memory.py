@@ -31,7 +31,7 @@ NAMES = {
     "tiled-four": "tiled, four pairs",
     "plain-four": "plain, four pairs",
 }
-LIMITS = {"plain": 8192, "plain-four": 4096, "openclip": 16384}  # rows; beyond it they need more than 6 GiB
+LIMITS = {"plain": 16384, "plain-four": 4096, "openclip": 16384}  # rows; beyond it they need more than 6 GiB
 
 
 def main() -> int:

@@ -217,7 +217,9 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:
-    """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` float32, less the mean, over the deviation.
+    """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` floats, less the mean, over the deviation.
+
+    Floats are Paddle's default type, that of the towers' weights.
 
     Args:
         mean: [red, green, blue], of pixels from 0 to 1.
@@ -225,8 +227,6 @@ def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence
     """
     import paddle
 
-    scale = paddle.to_tensor([1 / (255 * deviation) for deviation in std], dtype="float32")
-    shift = paddle.to_tensor(
-        [average / deviation for average, deviation in zip(mean, std, strict=True)], dtype="float32"
-    )
-    return (images.astype("float32") * scale - shift).transpose([0, 3, 1, 2])
+    scale = paddle.to_tensor([1 / (255 * deviation) for deviation in std])
+    shift = paddle.to_tensor([average / deviation for average, deviation in zip(mean, std, strict=True)])
+    return (images.astype(scale.dtype) * scale - shift).transpose([0, 3, 1, 2])
