@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ernie_vil2.launch import STOPPED
 from ernie_vil2.parallel.collectives import sent_bytes
 
 BUCKET = 25 * 2**20
@@ -48,7 +49,8 @@ def transfers(ranks: int, rows: int, views: int, width: int, pairs: int) -> list
         _transfer("ids of the rows", "all_gather", rows * 2 * 8, ranks),
         _transfer("embeddings", "all_gather", embeddings, ranks),
         _transfer("gradients of the embeddings", "reduce_scatter", ranks * embeddings, ranks),
-        _transfer("losses", "all_reduce", (pairs + 2) * 4, ranks),
+        # The sum, that of each pair, and whether a signal asks for the end.
+        _transfer("losses", "all_reduce", (1 + pairs + len(STOPPED)) * 4, ranks),
     ]
 
 
