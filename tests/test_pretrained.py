@@ -15,6 +15,7 @@ from ernie_vil2.models.released import from_ours
 from ernie_vil2.models.weight_files import read_weights, write_weights
 from ernie_vil2.training.checkpoint import save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer
+from ernie_vil2.training.sharding import optimizer_arrays
 from ernie_vil2.views import normalize_images
 from tests.conftest import draw, png
 
@@ -91,9 +92,8 @@ def checkpoint(tmp_path):
     paddle.seed(1)
     model = build_dual_encoder(config.Model, len(TOKENS))
     state = {"scaler": {}, "bad_samples": {}}
-    return save_checkpoint(
-        tmp_path / "run", 5, model, build_optimizer(model, config.Optimizer), config, TOKENS, state, keep=1
-    )
+    optimizer = optimizer_arrays(build_optimizer(model, config.Optimizer), model)
+    return save_checkpoint(tmp_path / "run", 5, model, optimizer, config, TOKENS, state, keep=1)
 
 
 def unit(features):

@@ -237,7 +237,7 @@ def test_the_page_of_folds_and_of_one_direction(tmp_path, encoded):
 
 
 @pytest.mark.parametrize(
-    "size, expected", [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 1), (SIDE, 1))]
+    "size, expected", [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (SIDE, 1))]
 )
 def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
     small = thumbnail(BenchmarkImage("x", lambda: picture((10, 120, 250), size)))
