@@ -21,22 +21,21 @@ _BYTES = {
     **dict.fromkeys(("int64", "float64"), 8),
 }
 _NO_OPERATION = ("builtin.parameter", "builtin.combine")
+
+
+def _forms(*names: str) -> set[str]:
+    return {f"pd_op.{name}{suffix}" for name in names for suffix in ("", "_")}
+
+
 # Operations whose result lies in the memory of their first input.
-_VIEWS = {
-    f"pd_op.{name}{suffix}"
-    for name in (
-        "reshape",
-        "flatten",
-        "unsqueeze",
-        "squeeze",
-        "transpose",
-        "slice",
-        "split",
-        "split_with_num",
-        "unbind",
-    )
-    for suffix in ("", "_")
-} | {"builtin.split", "builtin.slice", "pd_op.relu_", "pd_op.share_data_"}
+_VIEWS = _forms("reshape", "flatten", "unsqueeze", "squeeze") | {
+    "builtin.split",
+    "builtin.slice",
+    "pd_op.relu_",
+    "pd_op.share_data_",
+}
+# Likewise, unless Paddle's kernels for strided tensors are switched off.
+_STRIDED_VIEWS = _forms("transpose", "slice", "split", "split_with_num", "unbind")
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ def trace(
     shape: Sequence[int],
     dtype: str,
     blocks: Sequence[nn.Layer] = (),
+    strided_views: bool = True,
 ) -> Graph:
     """The operations of `encode` on `ROWS` rows and of its backward.
 
@@ -100,6 +100,8 @@ def trace(
         shape: of one row of the input.
         dtype: of the input.
         blocks: layers within `model` whose place in the graph is asked for.
+        strided_views: whether transposed tensors and parts of tensors lie in the memory of the whole, as Paddle has it;
+            on CPU this package has them copied (`runtime.set_device`).
     """
     places: list[list[int]] = []
     hooks = []
@@ -125,8 +127,9 @@ def trace(
             paddle.disable_static()
     graph = Graph(ROWS, [], blocks=[tuple(place) for place in places])
     lists: dict[int, list[int]] = {}
+    views = _VIEWS | _STRIDED_VIEWS if strided_views else _VIEWS
     for number, op in enumerate(block.ops):
-        _add(graph, op, lists, is_backward=number >= count)
+        _add(graph, op, lists, views, is_backward=number >= count)
     graph.results = {value.id for value in gradients if value is not None}
     return graph
 
@@ -149,8 +152,13 @@ def _position() -> int:
     return sum(op.name() not in _NO_OPERATION for op in ops)
 
 
-def _add(graph: Graph, op: Any, lists: dict[int, list[int]], is_backward: bool) -> None:
-    """Appends an operation; `lists` holds the values of every list of values that one has made for another."""
+def _add(graph: Graph, op: Any, lists: dict[int, list[int]], views: set[str], is_backward: bool) -> None:
+    """Appends an operation.
+
+    Args:
+        lists: the values of every list of values that one operation has made for another.
+        views: names of the operations whose result lies in the memory of their first input.
+    """
     operands = [value for value in op.operands_source() if value.initialized()]
     results = [value for value in op.results() if value.initialized()]
     if op.name() == "builtin.combine":
@@ -167,7 +175,7 @@ def _add(graph: Graph, op: Any, lists: dict[int, list[int]], is_backward: bool) 
     inputs = [number for value in operands for number in lists.get(value.id, [value.id])]
     if not is_backward and op.name() != "pd_op.data" and graph.fixed.issuperset(inputs):
         graph.fixed.update(value.id for value in results)
-    if op.name() in _VIEWS:
+    if op.name() in views:
         graph.views.update((value.id, inputs[0]) for value in results)
     # The gradient of the result, with which backward begins, takes no more than its shape.
     shape_only = is_backward and op.name() == "pd_op.full_like"

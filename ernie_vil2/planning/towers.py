@@ -46,7 +46,7 @@ class Towers:
 
     Args:
         config: `Model` and `Data.max_length` are read.
-        on_cpu: count what a CPU computes, where some layers have another form.
+        on_cpu: count what a CPU computes, where some layers have another form and transposed tensors are copied.
 
     Raises:
         ValueError: as `build_dual_encoder`.
@@ -58,6 +58,7 @@ class Towers:
         self.model = _without_weights(config, vocab_size)
         self.embed_dim = self.model.embed_dim
         self._side, self._length = config.Model.image.image_size, config.Data.max_length
+        self._on_cpu = on_cpu
         self._graphs: dict[str, Graph] = {}
         self._censuses: dict[tuple[str, str], Census] = {}
         if not on_cpu:
@@ -99,11 +100,15 @@ class Towers:
         if kind not in self._graphs:
             model = self.model
             if kind == "image":
-                self._graphs[kind] = trace(
-                    model, model.encode_image, [3, self._side, self._side], "float32", model.image.blocks
+                encode, shape, dtype, blocks = (
+                    model.encode_image,
+                    [3, self._side, self._side],
+                    "float32",
+                    model.image.blocks,
                 )
             else:
-                self._graphs[kind] = trace(model, model.encode_text, [self._length], "int64", model.text.blocks)
+                encode, shape, dtype, blocks = model.encode_text, [self._length], "int64", model.text.blocks
+            self._graphs[kind] = trace(model, encode, shape, dtype, blocks, strided_views=not self._on_cpu)
         return self._graphs[kind]
 
 
