@@ -33,6 +33,7 @@ from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
 from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
+from ernie_vil2.training.batch_gate import BatchGate
 from ernie_vil2.training.checkpoint import (
     find_checkpoint,
     list_checkpoints,
@@ -113,6 +114,7 @@ class Trainer:
             config.Training.sharding,
         )
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
+        self.gate = BatchGate(self.ranks)
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
         self.evaluated = 0  # the step of the last evaluation
@@ -166,7 +168,7 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite.
-            TooManyBadSamples: see `Data.max_bad_share`.
+            TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
@@ -197,7 +199,9 @@ class Trainer:
                 asked = time.monotonic()
                 batch = next(batches)
                 waiting += time.monotonic() - asked
-                self._count(batch)
+                if not self._usable(batch):
+                    self.place += training.global_batch
+                    continue
                 rate = learning_rate(self.step, self.config)
                 losses = self._train_step(batch, rate)
                 self.place += training.global_batch
@@ -236,17 +240,17 @@ class Trainer:
             print(report)
         return self.step >= training.steps and not self._evaluation_due()
 
-    def _count(self, batch: Batch) -> None:
+    def _usable(self, batch: Batch) -> bool:
+        """Counts the bad samples of a batch; whether the others make a step on every rank. A collective."""
         try:
             self.bad_samples.add(batch["rows"], batch["bad"])
+            return self.gate.lets_through(len(batch["names"]), self.objective.parts)
         except TooManyBadSamples:
             self.bad_samples.write(self.run)  # of this rank: the others do not know that it ends
             raise
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
         """One optimiser step; returns the losses over the global batch."""
-        if not batch["names"]:
-            raise RuntimeError(f"no sample of step {self.step} could be used; the first: {batch['bad'][0]}")
         self.parallel.train()
         views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
         total, pairs = self.objective.forward(views, batch["ids"], batch["places"].numpy(), self.step)

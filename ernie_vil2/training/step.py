@@ -59,6 +59,9 @@ class DirectStep:
         scaler: of float16's gradients.
     """
 
+    parts = 1
+    """Micro batches of a step; a rank needs a row for each."""
+
     def __init__(
         self,
         model: DualEncoder,

@@ -1,0 +1,48 @@
+"""What happens to a batch that lacks the samples for a step."""
+
+from __future__ import annotations
+
+import paddle
+
+from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.parallel import collectives
+
+MOST_IN_A_ROW = 100
+
+
+class BatchGate:
+    """Lets a batch through to the step if every rank has samples enough in it; otherwise all ranks pass it over.
+
+    Bad samples may stand together, as those of a shard that has been lost, and so fill the whole share of a rank.
+
+    Args:
+        ranks: that share the batch.
+    """
+
+    def __init__(self, ranks: int):
+        self._ranks = ranks
+        self._in_a_row = 0
+
+    def lets_through(self, samples: int, least: int) -> bool:
+        """Whether all ranks have samples enough. A collective.
+
+        Args:
+            samples: that this rank has.
+            least: that each rank needs.
+
+        Raises:
+            TooManyBadSamples: it is the hundredth batch in a row that is passed over.
+        """
+        enough = paddle.to_tensor(float(samples >= least))
+        if self._ranks > 1:
+            collectives.all_reduce(enough)
+        if float(enough) == self._ranks:
+            self._in_a_row = 0
+            return True
+        self._in_a_row += 1
+        if self._in_a_row == MOST_IN_A_ROW:
+            raise TooManyBadSamples(
+                f"{MOST_IN_A_ROW} batches in a row lacked samples that can be used; is the data still there? "
+                "The run folder has the reasons in bad_samples.txt; --resume goes on from the last checkpoint"
+            )
+        return False
