@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from ernie_vil2.files import written_whole
 from ernie_vil2.hub import cache_folder
 
 Index = dict[str, np.ndarray]
+CHECKSUM = 16  # bytes that stand before the arrays; the archive's own leaves its table of contents out
 VERSION = 2  # of what the scans write; another one is scanned anew
 WORTH_KEEPING = 0.5  # seconds; a scan that is quicker is repeated instead
 
@@ -26,15 +28,13 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
         identity: of the file and its content (`Location.identity`).
     """
     key = blake2b(f"{VERSION} {kind} {identity}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    path = cache_folder() / "indexes" / f"{key}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except FileNotFoundError:
-        pass
-    except Exception:  # whatever a damaged file makes NumPy raise: as if it were not there
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+    path = cache_folder() / "indexes" / key
+    with suppress(OSError):  # a cache that cannot be read only costs time
+        kept = path.read_bytes()
+        content = kept[CHECKSUM:]
+        if kept[:CHECKSUM] == _checksum(content):  # otherwise it is damaged: as if it were not there
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                return dict(stored)
     start = time.monotonic()
     index = scan()
     if time.monotonic() - start > WORTH_KEEPING:
@@ -45,10 +45,17 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
 def _keep(path: Path, index: Index) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, **index)
         with written_whole(path) as aside, open(aside, "wb") as file:
-            np.savez(file, **index)
-    except OSError:  # a cache that cannot be written only costs time
+            file.write(_checksum(content.getbuffer()))
+            file.write(content.getbuffer())
+    except OSError:  # as above
         pass
+
+
+def _checksum(content: bytes | memoryview) -> bytes:
+    return blake2b(content, digest_size=CHECKSUM).digest()
 
 
 def pack_names(names: list[str]) -> Index:

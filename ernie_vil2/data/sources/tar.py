@@ -72,6 +72,7 @@ class TarSource(IndexedFile):
                 end = scan.members(file, size)
             except (tarfile.TarError, ValueError, RecursionError) as error:
                 raise ValueError(f"{self.name}: not a tar shard ({error}); is it whole?") from error
+            end = min(end, size)  # a damaged header may point anywhere
             file.seek(end)
             place = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
