@@ -155,6 +155,7 @@ class ParquetTable:
     def __init__(self, path: str | Path):
         self.name = str(path)
         self._file, self._owner = None, os.getpid()
+        self._identity = LocalFile(path).identity()
         self._groups: dict[int, Any] = {}
         metadata = self._opened().metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -169,7 +170,8 @@ class ParquetTable:
         from pyarrow.parquet import ParquetFile
 
         if self._file is None or self._owner != os.getpid():
-            LocalFile(self.name).identity()  # opening a pipe would wait
+            if LocalFile(self.name).identity() != self._identity:
+                raise OSError(f"{self.name} has changed while in use")
             try:
                 self._file, self._owner = ParquetFile(self.name), os.getpid()
             except (ArrowException, OSError) as error:
