@@ -154,11 +154,13 @@ def _box(height: int, width: int, area: Sequence[float], drawn: _Draws) -> tuple
 
 def _part(pixels: np.ndarray, corner: Sequence[int], extent: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """What a box in an image of this height and width covers of the same image in other pixels, to the nearest one."""
-    rows, columns = (
-        slice(round(start * scale), round(start * scale) + max(1, round(length * scale)))
-        for start, length, scale in zip(corner, extent, np.divide(pixels.shape[:2], shape).tolist(), strict=True)
+    (top, left), (height, width) = (
+        [round(value * (have / size)) for value, have, size in zip(values, pixels.shape, shape, strict=False)]
+        for values in (corner, extent)
     )
-    return pixels[rows, columns]
+    # A box may be less than a pixel, and beyond the last one's centre.
+    top, left = min(top, pixels.shape[0] - 1), min(left, pixels.shape[1] - 1)
+    return pixels[top : top + max(1, height), left : left + max(1, width)]
 
 
 def _augmented(image: np.ndarray, drawn: _Draws, views: ViewsConfig) -> np.ndarray:
