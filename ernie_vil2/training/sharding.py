@@ -44,34 +44,38 @@ def distribute(
 
 
 def optimizer_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:
-    """Optimiser state as `<parameter's name in the model>/<kind>`, on rank 0 that of all ranks. A collective.
+    """State of all ranks as `<parameter's name in the model>/<kind>` on rank 0, elsewhere nothing. A collective.
 
     Raises:
         RuntimeError: a state that belongs to no parameter of the model.
     """
-    arrays = _own_arrays(optimizer, model)
+    rank, own = dist.get_rank(), _own_state(optimizer, model)
     owners: dict[str, tuple[int, list[int], str]] = {}
-    own = {key: (array.shape, array.dtype.name) for key, array in arrays.items()}
-    for rank, held in enumerate(collectives.all_gather_object(own)):
-        for key, (shape, dtype) in held.items():
-            owners.setdefault(key, (rank, shape, dtype))
+    held = {key: (value.shape, str(value.dtype).removeprefix("paddle.")) for key, value in own.items()}
+    for owner, keys in enumerate(collectives.all_gather_object(held)):
+        for key, (shape, dtype) in keys.items():
+            owners.setdefault(key, (owner, shape, dtype))
+    arrays = {}
     for key, (owner, shape, dtype) in owners.items():
-        if owner:  # rank 0 has the others
-            value = paddle.to_tensor(arrays[key]) if owner == dist.get_rank() else paddle.empty(shape, dtype)
+        if owner:
+            # By way of the host: Paddle keeps some of Adam's scalars there, where NCCL would not find them.
+            value = paddle.to_tensor(own[key].numpy()) if owner == rank else paddle.empty(shape, dtype)
             dist.broadcast(value, owner)
-            if dist.get_rank() == 0:
-                arrays[key] = value.numpy()
+        elif rank == 0:
+            value = own[key]
+        if rank == 0:
+            arrays[key] = value.numpy()
     return arrays
 
 
-def _own_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+def _own_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
     """What this rank holds. Paddle's own names of parameters depend on what was built before."""
     state = {key: value for key, value in optimizer.state_dict().items() if isinstance(value, paddle.Tensor)}
-    arrays = {}
+    own = {}
     for name, parameter in model.named_parameters():
         prefix = parameter.name + "_"
         for key in [key for key in state if key.startswith(prefix)]:
-            arrays[f"{name}/{key.removeprefix(prefix)}"] = state.pop(key).numpy()
+            own[f"{name}/{key.removeprefix(prefix)}"] = state.pop(key)
     if state:
         raise RuntimeError(f"optimiser state that belongs to no parameter: {', '.join(state)}")
-    return arrays
+    return own
