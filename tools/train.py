@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="overrides one value; may be repeated")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
-                        help="go on from the run folder's newest checkpoint; start if there is none")  # fmt: skip
+                        help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
                         help="train nothing: read one batch of every source, and leave its views as a picture, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip

@@ -342,7 +342,7 @@ class TrainingConfig(Section):
     device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
-    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, besides the best evaluated one")
 
     @model_validator(mode="after")
     def _check(self):
