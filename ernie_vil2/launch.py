@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 LAST_LINES = 20
 STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
@@ -95,11 +96,17 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     return 128 - code if code < 0 else code
 
 
-def end_with_parent() -> None:
-    """Lets the kernel send SIGTERM to this process when its parent is killed; elsewhere than on Linux, nothing."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Lets the kernel send SIGTERM to this process when its parent is killed; elsewhere than on Linux, nothing.
+
+    Args:
+        parent: the parent's process id, where it is known: it may have been killed before this was called.
+    """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Rank:
@@ -107,7 +114,10 @@ class _Rank:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]):
         self._process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stderr=subprocess.PIPE, preexec_fn=end_with_parent
+            command,
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            preexec_fn=partial(end_with_parent, os.getpid()),
         )
         self._tail = b""
         self._reader = threading.Thread(target=self._pass_on, daemon=True)

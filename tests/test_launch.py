@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from ernie_vil2.launch import rank_environments, run_ranks
+from ernie_vil2.launch import end_with_parent, rank_environments, run_ranks
 
 
 def test_every_rank_knows_itself_and_all():
@@ -133,3 +134,22 @@ def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
             assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal is Linux's")
+def test_a_process_whose_parent_is_gone_already_ends():
+    reading, writing = os.pipe()
+    middle = os.fork()
+    if not middle:
+        parent = os.getpid()
+        if os.fork():
+            os._exit(0)
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        end_with_parent(parent)
+        os.write(writing, b"lives on")
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(middle, 0)
+    assert os.read(reading, 100) == b""
+    os.close(reading)

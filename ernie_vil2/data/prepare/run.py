@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -186,7 +187,10 @@ def _each_shard(work: Work, processes: int, what: str, task: Callable[[Work, int
             done.value += samples
 
     pool = ProcessPoolExecutor(
-        min(processes, work.shards), context, initializer=_begin, initargs=(replace(work, count=count), task)
+        min(processes, work.shards),
+        context,
+        initializer=_begin,
+        initargs=(os.getpid(), replace(work, count=count), task),
     )
     bar = tqdm(desc=what, total=len(work.source), unit="sample", dynamic_ncols=True, file=sys.stdout)
     results, shards, running = {}, iter(range(work.shards)), {}
@@ -209,8 +213,8 @@ def _each_shard(work: Work, processes: int, what: str, task: Callable[[Work, int
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(work: Work, task: Callable[[Work, int], Any]) -> None:
-    end_with_parent()
+def _begin(parent: int, work: Work, task: Callable[[Work, int], Any]) -> None:
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
     cv2.setNumThreads(0)  # processes are the parallelism here
     _Process.work, _Process.task = work, staticmethod(task)
