@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ernie_vil2.data.rows import as_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, content_id
+from ernie_vil2.data.sources.fetching import shows_progress
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.lines import Lines
 from ernie_vil2.data.sources.members import texts_of
@@ -51,7 +54,8 @@ class TagsFile:
 
     def _scan(self, bad: BadSampleReport | None = None) -> Index:
         ids, usable = np.zeros(len(self._rows), np.int64), np.ones(len(self._rows), bool)
-        for row in range(len(self._rows)):
+        quiet = not shows_progress()
+        for row in tqdm(range(len(ids)), "ids", unit="row", delay=2, leave=False, file=sys.stdout, disable=quiet):
             try:
                 ids[row] = content_id(self._row(row)[0])
             except BadSample as error:

@@ -88,9 +88,12 @@ class Journal:
 
     def _parse(self, line: bytes) -> dict:
         try:
-            return json.loads(line)
-        except ValueError as error:
-            raise JournalError(f"{self.path} is damaged; delete it to begin anew") from error
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise JournalError(f"{self.path} is damaged; delete it to begin anew")
+        return content
 
     def _write(self, content: dict) -> None:
         self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
