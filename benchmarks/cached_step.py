@@ -5,7 +5,7 @@
 
 A ViT of 48 pixels and an ERNIE of 24 tokens, four view pairs, dropout on, float32, one thread, one process. Every
 measurement is one step in a process of its own, after a small one that loads the kernels; the kinds of step take turns,
-and each says how it was when it is done. At batch 1,024 the four take about two minutes, the direct step 4.3 GiB.
+and each says how it was when it is done. At batch 1,024 the four take a minute and a half, the direct step 4.4 GiB.
 Memory is what the process holds at the peak of one step less what it held before with model and batch in place, as
 Linux counts it; it contains the gradients of the parameters. All kinds must give the same loss and the same gradient
 norm, or the benchmark fails.
