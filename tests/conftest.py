@@ -88,3 +88,22 @@ def shapes(tmp_path_factory):
         "train": write_tar(folder / "train.tar", shape_members(8, seed=1)),
         "val": write_tar(folder / "val.tar", shape_members(1, seed=2)),
     }
+
+
+def untrained_checkpoint(folder, tokens):
+    """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
+    import paddle
+
+    from ernie_vil2.config import dump_config, load_config
+    from ernie_vil2.models import build_dual_encoder, save_weights
+
+    config = load_config(None, [
+        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+        "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
+        "Data.max_length=16",
+    ])  # fmt: skip
+    paddle.seed(0)
+    save_weights(build_dual_encoder(config.Model, len(tokens)), folder / "model.safetensors")
+    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    return folder

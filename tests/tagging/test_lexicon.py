@@ -3,17 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 import sklearn
 
 import ernie_vil2
-from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.models import build_dual_encoder, save_weights
 from ernie_vil2.tagging.from_lexicon import LexiconTagger
-from tests.conftest import COLOURS, draw, png, write_tsv
+from tests.conftest import COLOURS, draw, png, untrained_checkpoint, write_tsv
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 WORDS = ["red", "green", "blue", "yellow", "disc", "square", "bar", "cross"]
@@ -86,18 +83,7 @@ def test_what_cannot_be_searched_is_an_error(words, templates, top, error):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """An untrained model of ViT 32/16 and ERNIE, one block each, as a checkpoint folder."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    config = load_config(None, [
-        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
-        "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
-        "Data.max_length=16",
-    ])  # fmt: skip
-    paddle.seed(0)
-    save_weights(build_dual_encoder(config.Model, len(TOKENS)), folder / "model.safetensors")
-    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
-    return folder
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
 
 
 def test_drawings_and_photographs_against_numpy(run_tool, checkpoint, tmp_path, capsys):
