@@ -61,6 +61,7 @@ def main() -> int:
         ours = next(iter(rates.values()))
         for name, rate in rates.items():
             print(f"{name:<36}{rate:>16.0f}{ours / rate:>15.1f}x{need / rate:>15.1f}", flush=True)
+        print("where our time goes: " + ", ".join(f"{part} {share:.0%}" for part, share in shares(files, args.rounds)))
     return 0
 
 
@@ -149,6 +150,35 @@ def pipelines(config) -> dict:
         "the same, the file decoded for each": pillow_decoding_twice,
         "paddle.vision, normalised float32": partial(paddle_views, paddle_transform(views, image)),
     }
+
+
+def shares(files: list[bytes], rounds: int) -> list[tuple[str, float]]:
+    """Parts of the time of our views: decoding alone, and what is saved when a part is switched off."""
+    from ernie_vil2.config import ViewsConfig
+    from ernie_vil2.data.decoding import EncodedImage
+    from ernie_vil2.views import training_views
+
+    def views(**changes):
+        config = ViewsConfig(**changes)
+        return lambda data, rng: training_views(data, "benchmark", COUNT, SIZE, config, rng)
+
+    off = {"flip": 0.0, "jitter": 0.0, "blur": 0.0, "grayscale": 0.0}
+    forms = {
+        "all": views(),
+        "without blur": views(blur=0.0),
+        "without colours": views(jitter=0.0),
+        "windows": views(**off),
+        "decoder": lambda data, rng: EncodedImage(data, "benchmark").decode(fast=True),
+    }
+    seconds = {name: 1 / rate for name, rate in measured(forms, files, rounds).items()}
+    parts = {
+        "decoder": seconds["decoder"],
+        "resize and windows": seconds["windows"] - seconds["decoder"],
+        "blur": seconds["all"] - seconds["without blur"],
+        "brightness, contrast, saturation and hue": seconds["all"] - seconds["without colours"],
+    }
+    parts["the rest"] = seconds["all"] - sum(parts.values())
+    return [(part, taken / seconds["all"]) for part, taken in parts.items()]
 
 
 def paddle_transform(views, image):
