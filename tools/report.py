@@ -28,9 +28,9 @@ def report(args: argparse.Namespace) -> None:
     import json
 
     from ernie_vil2.config import load_config
+    from ernie_vil2.data.sources.benchmarks import open_benchmark
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.examples import example_queries
-    from ernie_vil2.evaluation.readers import open_benchmark
     from ernie_vil2.evaluation.report import write_report
     from ernie_vil2.models.model_files import model_folder
     from ernie_vil2.pretrained import load_model

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage
 
 CHUNK = 256  # images that are handed to the threads at once
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import ErnieViL2
-    from ernie_vil2.evaluation.benchmark import Benchmark
     from ernie_vil2.evaluation.encoded import EncodedBenchmark
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
@@ -69,7 +69,7 @@ def load(args: argparse.Namespace) -> ErnieViL2:
 
 def open_data(args: argparse.Namespace, language: str) -> Benchmark:
     """The benchmark that the options name."""
-    from ernie_vil2.evaluation.readers import open_benchmark
+    from ernie_vil2.data.sources.benchmarks import open_benchmark
 
     return open_benchmark(args.data, args.layout, args.split, args.images, language, args.text_id)
 

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.rows import as_object, is_id, numbered_lines
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
 from ernie_vil2.data.sources import TsvSource
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.files import written_whole
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ernie_vil2 import runtime
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.files import written_whole
 
 

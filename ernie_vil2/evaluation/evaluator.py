@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ernie_vil2.evaluation.benchmark import Benchmark
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.protocols import Protocol, Scored
 from ernie_vil2.evaluation.retrieval import RetrievalResult

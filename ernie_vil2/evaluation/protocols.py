@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_vil2.evaluation.benchmark import Benchmark
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.ranking import Ranking, rank_queries
 from ernie_vil2.evaluation.retrieval import DIRECTIONS, RetrievalResult, mean_reciprocal_rank, summarize
 

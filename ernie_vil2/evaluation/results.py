@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.paper_results import PaperResult
 from ernie_vil2.evaluation.protocols import Asked

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.evaluation.benchmark import BenchmarkImage
 from ernie_vil2.evaluation.curves import ARROWS
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.protocols import Asked, Scored

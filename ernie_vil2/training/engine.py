@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import TEXT_VIEWS, Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluation.benchmark import Benchmark
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder

@@ -5,12 +5,12 @@ from __future__ import annotations
 import paddle
 
 from ernie_vil2.config import Config
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.sources.benchmarks import open_benchmark
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.evaluation.benchmark import Benchmark
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import score
 from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.evaluation.readers import open_benchmark
 from ernie_vil2.evaluation.retrieval import RetrievalResult
 
 

@@ -5,9 +5,9 @@ from collections import Counter
 import cv2
 import numpy as np
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from tests.conftest import png
 
 SIDE, WIDTH = 8, 16

@@ -4,8 +4,8 @@ import threading
 import numpy as np
 import pytest
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.check import CHUNK, check_benchmark
 from tests.conftest import draw, png
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.evaluation.embedding_files import (
     official_rows,
     read_chinese_clip,

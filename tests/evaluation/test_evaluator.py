@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.sources.benchmarks import open_benchmark
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import evaluate
 from ernie_vil2.evaluation.examples import example_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.evaluation.readers import open_benchmark
 from ernie_vil2.views import Preprocessing
 from tests.conftest import draw, png, write_tar, write_tsv
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.rows import numbered_lines
-from ernie_vil2.evaluation.benchmark import Benchmark
-from ernie_vil2.evaluation.readers.caption_lines import read_caption_lines
-from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.layout import Layout, find_file
+from ernie_vil2.data.sources.published.caption_lines import read_caption_lines
+from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
 
 CAPTIONS = "imageid.human-written-caption.txt"
 

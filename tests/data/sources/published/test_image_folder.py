@@ -3,8 +3,8 @@ import json
 import pytest
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.evaluation.readers import open_benchmark
-from tests.evaluation.readers.conftest import image, pairs, problems, write
+from ernie_vil2.data.sources.benchmarks import open_benchmark
+from tests.data.sources.published.conftest import image, pairs, problems, write
 
 IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}
 

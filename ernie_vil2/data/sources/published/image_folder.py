@@ -9,12 +9,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.rows import as_object, is_id, numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import Collector
-from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.layout import Layout, in_order
+from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, in_order
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say.
 IMAGE_KEYS = ("image", "image_path", "file_name")

@@ -7,9 +7,8 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.sources import Source, open_sources
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import Collector
 
 
 def read_sources(files: Iterable[Path], language: str = "", text_id: str | None = None) -> Benchmark:

@@ -1,7 +1,7 @@
 import pytest
 
-from ernie_vil2.evaluation.readers import open_benchmark
-from tests.evaluation.readers.conftest import image, pairs, problems, write
+from ernie_vil2.data.sources.benchmarks import open_benchmark
+from tests.data.sources.published.conftest import image, pairs, problems, write
 
 FOLDER = "ai_challenger_caption_validation_20170910"
 ANNOTATIONS = f"{FOLDER}/caption_validation_annotations_20170910.json"

@@ -6,16 +6,15 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from ernie_vil2.evaluation.benchmark import Benchmark
-from ernie_vil2.evaluation.readers.aic_icc import AIC_ICC
-from ernie_vil2.evaluation.readers.chinese_clip import CHINESE_CLIP
-from ernie_vil2.evaluation.readers.coco_cn import COCO_CN
-from ernie_vil2.evaluation.readers.flickr30k_cn import FLICKR30K_CN
-from ernie_vil2.evaluation.readers.image_folder import IMAGE_FOLDER
-from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.karpathy import FLICKR30K, MSCOCO
-from ernie_vil2.evaluation.readers.layout import SPLITS, Layout
-from ernie_vil2.evaluation.readers.sources import read_sources
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.sources.published.aic_icc import AIC_ICC
+from ernie_vil2.data.sources.published.chinese_clip import CHINESE_CLIP
+from ernie_vil2.data.sources.published.coco_cn import COCO_CN
+from ernie_vil2.data.sources.published.flickr30k_cn import FLICKR30K_CN
+from ernie_vil2.data.sources.published.image_folder import IMAGE_FOLDER
+from ernie_vil2.data.sources.published.karpathy import FLICKR30K, MSCOCO
+from ernie_vil2.data.sources.published.layout import SPLITS, ImageFolders, Layout
+from ernie_vil2.data.sources.published.sources import read_sources
 
 __all__ = ["LAYOUTS", "open_benchmark"]
 

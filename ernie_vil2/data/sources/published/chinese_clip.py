@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.rows import as_object, numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.sources.chinese_clip import (
@@ -20,12 +21,7 @@ from ernie_vil2.data.sources.chinese_clip import (
     texts_beside,
 )
 from ernie_vil2.data.sources.lines import Lines
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import (
-    Collector,
-)
-from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.layout import Layout, in_order
+from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, in_order
 
 
 def _find(folder: Path) -> dict[str, Path]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.rows import as_text, numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import Collector
-from ernie_vil2.evaluation.readers.images import ImageFolders
+from ernie_vil2.data.sources.published.layout import ImageFolders
 
 
 def read_caption_lines(

@@ -1,8 +1,8 @@
 import pytest
 
-from ernie_vil2.evaluation.readers import open_benchmark
-from ernie_vil2.evaluation.readers.flickr30k_cn import join_words
-from tests.evaluation.readers.conftest import image, pairs, problems, write
+from ernie_vil2.data.sources.benchmarks import open_benchmark
+from ernie_vil2.data.sources.published.flickr30k_cn import join_words
+from tests.data.sources.published.conftest import image, pairs, problems, write
 
 TEST, TRAIN = "flickr30kzhmbosontest", "flickr30kzhbbosontrain"
 FILES = {

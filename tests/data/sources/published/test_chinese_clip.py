@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.evaluation.readers import open_benchmark
-from tests.evaluation.readers.conftest import image, pairs, problems, write
+from ernie_vil2.data.sources.benchmarks import open_benchmark
+from tests.data.sources.published.conftest import image, pairs, problems, write
 
 
 def tsv(*rows, encode=base64.b64encode):

@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.rows import is_id, read_json
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import Collector
-from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.layout import Layout, find_file
+from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
 
 SPLITS = ("test", "val", "train")
 FIELDS = ("imgid", "cocoid", "filepath", "split")

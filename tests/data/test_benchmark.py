@@ -1,7 +1,7 @@
 import numpy as np
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 
 
 def benchmark():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.evaluation.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.evaluation.readers.collector import Collector
-from ernie_vil2.evaluation.readers.images import ImageFolders
-from ernie_vil2.evaluation.readers.layout import Layout, find_file
+from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
 
 ANNOTATIONS = {
     "val": "caption_validation_annotations_20170910.json",

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.evaluation.readers import LAYOUTS, open_benchmark
+from ernie_vil2.data.sources.benchmarks import LAYOUTS, open_benchmark
 from tests.conftest import write_tsv
-from tests.evaluation.readers.conftest import image, write
+from tests.data.sources.published.conftest import image, write
 
 
 def test_an_unknown_folder_is_told_with_the_layouts_that_are_known(tmp_path):

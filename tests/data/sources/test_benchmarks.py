@@ -3,9 +3,9 @@ import json
 import pytest
 
 from ernie_vil2.data.sources import TarSource, open_sources
-from ernie_vil2.evaluation.readers import open_benchmark
+from ernie_vil2.data.sources.benchmarks import open_benchmark
 from tests.conftest import write_tar, write_tsv
-from tests.evaluation.readers.conftest import image, pairs, problems
+from tests.data.sources.published.conftest import image, pairs, problems
 
 
 def expected(source, language):
