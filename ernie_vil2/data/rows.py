@@ -11,6 +11,8 @@ from ernie_vil2.data.samples import BadSample, Reason
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHARACTERS = 100_000
 """Of a caption, or of all tags of a sample in a language; a longer one is a whole document, or damage."""
+MAX_ID_BITS = 4096
+"""Of a whole number that is an id."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -69,8 +71,9 @@ def check_text(text: str, name: str | None = None) -> None:
 
 
 def is_id(value: object) -> bool:
-    """Whether a JSON value can be an id: a text that is not blank, or a whole number. BadSample as `check_text`."""
+    """Whether a value can be an id: a text that is not blank, or a whole number. BadSample as `check_text`."""
     if isinstance(value, str):
         check_text(value)
         return bool(value.strip())
-    return isinstance(value, int) and not isinstance(value, bool)
+    # A pickle can hold a number that is longer than Python is willing to write in digits (4,300).
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MAX_ID_BITS

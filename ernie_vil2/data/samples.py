@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ernie_vil2.files import write_text
+from ernie_vil2.terminal import printable
 
 MAX_BYTES = 2**28
 """Of an image file, of a row, of a member of a shard; what is longer is not read."""
@@ -85,7 +86,7 @@ class BadSample(Exception):
     def __init__(self, reason: Reason, name: str):
         shown = name if len(name) <= self.LONGEST_NAME else f"{name[: self.LONGEST_NAME]}..."
         self.reason = Reason(reason)
-        self.name = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown) or "(without a name)"
+        self.name = printable(shown) or "(without a name)"
         super().__init__(f"{self.name}: {self.reason}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ CSV_COLUMNS = (
     "top_id",
     "top_score",
 )
+_FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
 
 
 def table_rows(
@@ -158,7 +160,7 @@ def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None
     """Writes a CSV file with a line a query, `CSV_COLUMNS`: its rank, its best right answer and what stands first.
 
     `result` is the evaluation's label and `query` the text or, for an image, its id. Of equal scores the answer of
-    the lower row is named.
+    the lower row is named. What a spreadsheet would take for a formula has an apostrophe in front, see `cell_text`.
     """
     with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -167,7 +169,21 @@ def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None
             for fold in evaluation.scored.folds:
                 for direction in evaluation.scored.protocol.directions:
                     rows = _rank_rows(evaluation.encoded.benchmark, direction, fold.asked(direction))
-                    writer.writerows([label, direction, *row] for row in rows)
+                    writer.writerows([cell_text(label), direction, *row] for row in rows)
+
+
+def cell_text(text: str) -> str:
+    """A text for a cell of CSV. With an apostrophe in front a spreadsheet shows it and computes nothing.
+
+    That is so for texts that begin with `=`, `+`, `-`, `@`, their wide forms, a tab or a line end, and for those that
+    begin so behind apostrophes of their own, so that `original_text` brings every text back.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def original_text(cell: str) -> str:
+    """The text of which `cell_text` made a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _rank_rows(benchmark: Benchmark, direction: str, asked: Asked) -> Iterator[list]:
@@ -177,11 +193,11 @@ def _rank_rows(benchmark: Benchmark, direction: str, asked: Asked) -> Iterator[l
     for place in np.flatnonzero(found.rank):
         query = queries[asked.queries[place]]
         yield [
-            query.id,
-            query.text if isinstance(query, BenchmarkText) else query.id,
+            cell_text(query.id),
+            cell_text(query.text if isinstance(query, BenchmarkText) else query.id),
             found.rank[place],
-            gallery[asked.gallery[found.positive[place]]].id,
+            cell_text(gallery[asked.gallery[found.positive[place]]].id),
             found.positive_score[place],
-            gallery[asked.gallery[found.top[place]]].id,
+            cell_text(gallery[asked.gallery[found.top[place]]].id),
             found.top_score[place],
         ]

@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.terminal import printable
 
 
 class WeightMismatch(ValueError):
@@ -46,7 +47,7 @@ class WeightReport:
             lines.append(f"{len(names)} {title}" + (": " if names else "") + ", ".join(names))
         lines.append(f"{len(self.differing)} of another shape" + (": " if self.differing else "")
                      + "; ".join(f"{name}: {what}" for name, what in self.differing.items()))  # fmt: skip
-        return "\n".join(f"  {line}" for line in lines)
+        return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 def compare_weights(
@@ -115,7 +116,7 @@ def _explained(report: WeightReport, bad: Sequence[str]) -> str:
     chosen = [f"{name}: {what}" for name, what in report.differing.items() if name in bad]
     if chosen:
         parts.append(f"{len(chosen)} of another shape ({_first(chosen, '; ')})")
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 def _first(items: Sequence[str], separator: str = ", ") -> str:

@@ -8,6 +8,8 @@ from html import escape
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
@@ -17,9 +19,11 @@ from ernie_vil2.evaluation.paper_results import paper_results
 from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions
 from ernie_vil2.evaluation.results import (
     CSV_COLUMNS,
+    cell_text,
     checksums,
     format_notes,
     official_summary,
+    original_text,
     table_rows,
     write_ranks,
     write_results,
@@ -79,8 +83,21 @@ def test_ranks_as_csv(tmp_path, evaluation):
         ["ours", "image_to_text", "blue", "blue", "2", "c", "0.5", "a", "1.0"],
         ["ours", "text_to_image", "a", '赤, "hot"\nred', "2", "red", "0.5", "blue", "1.0"],
         ["ours", "text_to_image", "b", "<b>rot</b>", "1", "red", "0.75", "red", "0.75"],
-        ["ours", "text_to_image", "c", "=blue", "1", "blue", "0.5", "blue", "0.5"],
+        ["ours", "text_to_image", "c", "'=blue", "1", "blue", "0.5", "blue", "0.5"],
     ]
+
+
+@given(st.text(st.sampled_from("'=+-@\t\r\n＝a,\"")))
+def test_a_cell_is_no_formula_and_its_text_comes_back(text):
+    cell = cell_text(text)
+    assert not re.match(r"[=+\-@\t\r]", cell) and original_text(cell) == text
+    assert cell == text or cell == f"'{text}"
+
+
+def test_numbers_below_zero_are_no_formulas(tmp_path, encoded):
+    write_ranks(tmp_path / "ranks.csv", {"-": score(replace(encoded, texts=-encoded.texts), PROTOCOLS["pairs"])})
+    label, *_, score_of_the_right_answer, _, _ = rows_of(tmp_path / "ranks.csv")[1]
+    assert label == "'-" and float(score_of_the_right_answer) == -0.5
 
 
 def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):

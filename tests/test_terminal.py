@@ -1,0 +1,20 @@
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.terminal import printable
+
+
+def test_commands_of_a_terminal_are_written_as_escapes():
+    assert printable("\x1b[2Jred\r\n\u202eevil\ud800") == r"\x1b[2Jred\r\n\u202eevil\ud800"
+    assert printable("一 全角　空格 ok", keep="") == "一 全角　空格 ok"
+    assert printable("two\nlines\t", keep="\n") == "two\nlines\\t"
+
+
+@given(st.text(st.characters()), st.sampled_from(["", "\n", "\r\n"]))
+def test_nothing_is_left_that_a_terminal_obeys(text, keep):
+    shown = printable(text, keep)
+    for sign in shown:
+        assert sign in keep or unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    assert printable(shown, keep) == shown
