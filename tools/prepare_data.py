@@ -21,6 +21,8 @@ def main() -> int:
     parser.add_argument("--short-side", type=int, metavar="PIXELS",
                         help="longer ones become JPEG of this; default: images keep their bytes")  # fmt: skip
     parser.add_argument("--quality", type=int, default=90, help="of that JPEG, 1 to 100; default 90")
+    parser.add_argument("--background", type=int, nargs=3, default=(255, 255, 255), metavar=("RED", "GREEN", "BLUE"),
+                        help="behind transparent pixels of what becomes JPEG; default 255 255 255")  # fmt: skip
     parser.add_argument("--tags", action="append", default=[], metavar="FILE",
                         help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
     parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
@@ -39,7 +41,13 @@ def main() -> int:
 
     try:
         settings = Settings(
-            args.short_side, args.quality, args.samples_per_shard, args.tags_id, args.drop_duplicates, args.text_id
+            args.short_side,
+            args.quality,
+            args.samples_per_shard,
+            args.tags_id,
+            args.drop_duplicates,
+            args.text_id,
+            tuple(args.background),
         )
         source = open_sources(args.input, args.text_id)
         tags = [TagsFile(path) for path in args.tags]

@@ -57,6 +57,13 @@ class ImageTowerConfig(Section):
     std: list[Annotated[float, Field(gt=0)]] = Field(
         default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
     )
+    background: list[Annotated[int, Field(ge=0, le=255)]] = Field(
+        default=[255, 255, 255],
+        min_length=3,
+        max_length=3,
+        description="[red, green, blue] behind transparent pixels, 0 to 255, in training and where preprocessing is "
+        "ernie_vil2 (the releases drop transparency, so that whatever colour a file has there shows)",
+    )
     patch_size: Count | None = Field(None, description="ViT only: side of a patch in pixels")
     width: Count | None = Field(
         None, description="ViT: width of the tokens; RepVGG: channels of its first stage, doubled in each of three more"

@@ -1,12 +1,15 @@
 """Encoded images to pixels: one definition for training, evaluation and the tools.
 
 simplejpeg decodes JPEG where it is installed, OpenCV otherwise: the pixels are equal bit for bit, the time is not.
+Pillow decodes PNG, and whatever is transparent: OpenCV's libpng writes what it thinks of a file to the terminal, and
+its alpha does not know every kind of transparency.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -23,6 +26,9 @@ except ImportError:
 MAX_PIXELS = 89_478_485
 """A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
 
+WHITE = (255, 255, 255)
+"""What stands behind transparent pixels: the paper that pictures are cut out on."""
+
 MAX_ASPECT = 200
 """A side that is longer than this times the other is a ruler or a spacer; resized by the short one, it fills memory."""
 
@@ -32,6 +38,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEB
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive JPEG
 _TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
+_PNG_BITS = 24  # where a PNG says how many bits a value has
 _ORIENTATION = 0x0112  # the EXIF tag
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -45,12 +52,14 @@ class EncodedImage:
     """An image file whose size is known before its pixels are made, so that they can be made smaller.
 
     What is unusual has a defined result. It is turned as its EXIF orientation says. Grey, palette and CMYK become
-    RGB, of 16 bits the upper 8 count, transparency is dropped, of an animation the first picture is taken. What
-    OpenCV cannot read, Pillow reads.
+    RGB, of 16 bits the upper 8 count, what is transparent shows the background, of an animation the first picture is
+    taken. What OpenCV cannot read, Pillow reads.
 
     Args:
         data: the file's bytes.
         name: the image's, for the error.
+        background: [red, green, blue] behind transparent pixels, 0 to 255; None: transparency is dropped, so that
+            whatever colour is stored there shows, as the two releases have it.
 
     Attributes:
         height, width: in pixels, as the image is to be shown.
@@ -61,12 +70,12 @@ class EncodedImage:
             "pixels of 32 bits" (numbers without a defined black and white).
     """
 
-    def __init__(self, data: bytes, name: str):
+    def __init__(self, data: bytes, name: str, background: Sequence[int] | None = WHITE):
         self._data, self._name = data, name
         self._pixels: np.ndarray | None = None
         if not data.startswith(_JPEG):
             # No decoder makes these smaller than they are.
-            self._pixels = _decode_other(open_header(data, name), data, name)
+            self._pixels = _decode_other(open_header(data, name), data, name, background)
             self.height, self.width = self._pixels.shape[:2]
             return
         size, self._orientation = _jpeg_header(data, name)
@@ -95,9 +104,21 @@ class EncodedImage:
         return _turned(_decode_jpeg(self._data, factor, self._name, fast), self._orientation)
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """All pixels of an encoded image, `[H, W, 3]` uint8 RGB; BadSample if it cannot be used, see `EncodedImage`."""
-    return EncodedImage(data, name).decode()
+def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHITE) -> np.ndarray:
+    """All pixels of an encoded image, `[H, W, 3]` uint8 RGB; arguments and errors as of `EncodedImage`."""
+    return EncodedImage(data, name, background).decode()
+
+
+def rgb_pixels(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
+    """The pixels of a Pillow image as it is stored, `[H, W, 3]` uint8 RGB; `background` as in `EncodedImage`."""
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    above = image.convert("RGBA")
+    if background is None:
+        return np.asarray(above.convert("RGB"))
+    canvas = Image.new("RGB", image.size, tuple(background))
+    canvas.paste(above, mask=above)
+    return np.asarray(canvas)
 
 
 def open_header(data: bytes, name: str) -> Image.Image:
@@ -185,19 +206,42 @@ def _decode_with_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _decode_other(header: Image.Image, data: bytes, name: str) -> np.ndarray:
+def _decode_other(header: Image.Image, data: bytes, name: str, background: Sequence[int] | None) -> np.ndarray:
+    if header.format != "PNG" and (background is None or not header.has_transparency_data):
+        try:
+            pixels = _decode_with_opencv(data, name, cv2.IMREAD_COLOR)
+            # OpenCV turns the others itself.
+            return _turned(pixels, _exif_orientation(header)) if header.format == "WEBP" else pixels
+        except BadSample:
+            pass
     try:
-        pixels = _decode_with_opencv(data, name, cv2.IMREAD_COLOR)
-        # OpenCV turns the others itself.
-        return _turned(pixels, _exif_orientation(header)) if header.format == "WEBP" else pixels
-    except BadSample:
-        pass
-    if header.mode in ("F", "I"):
-        raise BadSample(Reason.WIDE_PIXELS, name)
-    try:
-        return np.asarray(ImageOps.exif_transpose(header).convert("RGB"))
+        if header.format == "PNG":
+            return _turned(_png_pixels(header, data, background), _exif_orientation(header))
+        if header.mode not in ("F", "I"):
+            return rgb_pixels(ImageOps.exif_transpose(header), background)
     except Exception as error:  # as above
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
+    raise BadSample(Reason.WIDE_PIXELS, name)
+
+
+def _png_pixels(header: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
+    """As `rgb_pixels`, and right where Pillow is not: grey of 16 bits, and the one colour that means transparency.
+
+    That colour is given in the bits of the file, and grey of 16 bits as Pillow reads it has neither alpha nor a
+    lighter half.
+    """
+    bits, key = data[_PNG_BITS], header.info.get("transparency")
+    if header.mode in ("I", "I;16"):
+        grey = np.asarray(header)
+        pixels = cv2.cvtColor((grey >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+        if background is not None and key is not None:
+            pixels[grey == key] = background
+        return pixels
+    if header.mode == "L" and isinstance(key, int):
+        header.info["transparency"] = key * 255 // (2**bits - 1)
+    if header.mode == "RGB" and key and bits == 16:
+        header.info["transparency"] = tuple(value >> 8 for value in key)
+    return rgb_pixels(header, background)
 
 
 def _exif_orientation(header: Image.Image) -> int:

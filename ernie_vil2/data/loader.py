@@ -31,7 +31,7 @@ class _Rows:
         self._stream = stream
         self._seed = config.Training.seed
         self._views = config.Views
-        self._size = config.Model.image.image_size
+        self._image = config.Model.image
         self._tokenizer = tokenizer
         self.image_views = [view for view in IMAGE_VIEWS if view in views]
         self.has_text = any(view in views for view in TEXT_VIEWS)
@@ -40,7 +40,7 @@ class _Rows:
     def layout(self) -> Layout:
         """Shape and type of what a row holds."""
         layout: dict = {"ids": ((2,), np.int64)}
-        layout |= {view: ((self._size, self._size, 3), np.uint8) for view in self.image_views}
+        layout |= {view: ((self._image.image_size, self._image.image_size, 3), np.uint8) for view in self.image_views}
         if self.has_text:
             layout |= {"text": ((self._tokenizer.max_length,), np.int64), "text_length": ((), np.int64)}
         return layout
@@ -63,8 +63,15 @@ class _Rows:
             row["text_length"][0] = len(ids)
         if self.image_views:
             rng = generator(Draw.IMAGES, self._seed, place)
-            count = len(self.image_views)
-            images = training_views(sample.image, sample.image_name, count, self._size, self._views, rng)
+            images = training_views(
+                sample.image,
+                sample.image_name,
+                len(self.image_views),
+                self._image.image_size,
+                self._views,
+                rng,
+                self._image.background,
+            )
             for view, image in zip(self.image_views, images, strict=True):
                 row[view][0] = image
         return sample.image_name

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.config import ViewsConfig
-from ernie_vil2.data.decoding import EncodedImage
+from ernie_vil2.data.decoding import WHITE, EncodedImage
 
 if TYPE_CHECKING:
     import paddle
@@ -66,7 +66,13 @@ def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def training_views(
-    data: bytes, name: str, count: int, size: int, views: ViewsConfig, rng: np.random.Generator
+    data: bytes,
+    name: str,
+    count: int,
+    size: int,
+    views: ViewsConfig,
+    rng: np.random.Generator,
+    background: Sequence[int] = WHITE,
 ) -> list[np.ndarray]:
     """Random views for training, in the paper's order: resize and crop, flip, jitter, blur, grayscale.
 
@@ -80,6 +86,7 @@ def training_views(
         size: side of a view in pixels.
         views: strengths and probabilities.
         rng: decides everything that is random here.
+        background: [red, green, blue] behind transparent pixels, 0 to 255.
 
     Returns:
         `count` arrays `[size, size, 3]` uint8 RGB, contiguous.
@@ -87,7 +94,7 @@ def training_views(
     Raises:
         BadSample: the image cannot be used, see `EncodedImage`.
     """
-    image = EncodedImage(data, name)
+    image = EncodedImage(data, name, background)
     draws = [_Draws(*numbers) for numbers in rng.random((count, len(_Draws._fields))).tolist()]
     windows = (
         _windows(image, draws, size, views.resize)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ernie_vil2.config import ImageTowerConfig
-from ernie_vil2.data.decoding import decode_image, open_header
+from ernie_vil2.data.decoding import WHITE, decode_image, open_header, rgb_pixels
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.views.image_views import evaluation_view
 
@@ -30,25 +30,30 @@ class Preprocessing:
     - official: OpenCV, bilinear, as the code of the official release.
     - paddlenlp: Pillow, bicubic, as PaddleNLP's ErnieViLImageProcessor.
 
-    OpenCV turns an image as its EXIF orientation says, Pillow leaves it as it is stored. Transparency is dropped by
-    both, grey and palette become RGB, CMYK too.
+    OpenCV turns an image as its EXIF orientation says, Pillow leaves it as it is stored. Grey, palette and CMYK become
+    RGB. What is transparent shows the background here; the releases drop the transparency, so that whatever colour
+    the file has there shows, black as a rule.
 
     Args:
         kind: one of the three.
         size: side of the square input in pixels.
         mean: [red, green, blue], of pixels from 0 to 1.
         std: their standard deviation.
+        background: [red, green, blue] behind transparent pixels, 0 to 255; the releases' ways have none.
     """
 
     kind: Literal["ernie_vil2", "official", "paddlenlp"]
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    background: tuple[int, int, int] = WHITE
 
     @classmethod
     def of(cls, config: ImageTowerConfig) -> Preprocessing:
         """The one that the image tower's configuration names."""
-        return cls(config.preprocessing, config.image_size, tuple(config.mean), tuple(config.std))
+        return cls(
+            config.preprocessing, config.image_size, tuple(config.mean), tuple(config.std), tuple(config.background)
+        )
 
     def __call__(self, image: ImageInput, name: str) -> np.ndarray:
         """What the model sees of an image, before normalisation.
@@ -71,14 +76,15 @@ class Preprocessing:
 
     def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray:
         """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image that can be used."""
+        background = self.background if self.kind == "ernie_vil2" else None
         if isinstance(image, bytes):
             if self.kind != "paddlenlp":
-                return decode_image(image, name)
+                return decode_image(image, name, background)
             image = open_header(image, name)
         try:
             if self.kind != "paddlenlp":
                 image = ImageOps.exif_transpose(image)  # as OpenCV does with the file
-            return np.asarray(image.convert("RGB"))
+            return rgb_pixels(image, background)
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             raise BadSample(Reason.BROKEN_IMAGE, name) from error
 

@@ -124,6 +124,10 @@ def in_folder(folder):
 
 
 SIXTEEN = np.random.default_rng(0).integers(0, 2**16, [48, 64], dtype=np.uint16)
+INSIDE = np.hypot(*(np.mgrid[:48, :64] - np.array([24, 32]).reshape(2, 1, 1))) < 20
+CUT_OUT = Image.fromarray(np.dstack([PIXELS, np.where(INSIDE, 255, 0).astype(np.uint8)]))
+ON_WHITE = np.where(INSIDE[..., None], PIXELS, 255)
+KEYED = np.where(INSIDE[..., None], PIXELS, np.array([1, 2, 3], np.uint8))
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n0 0 moveto\n%%EOF\n"
@@ -161,7 +165,17 @@ CASES = [
     skipped("TIFF of 32-bit integers", encoded(SIXTEEN.astype(np.int32), "TIFF"), Reason.WIDE_PIXELS, "tif"),
     used("black and white PNG", encoded(COLOUR.convert("1")), np.asarray(COLOUR.convert("1").convert("RGB"))),
     used("palette PNG", encoded(COLOUR.quantize(16)), np.asarray(COLOUR.quantize(16).convert("RGB"))),
-    used("PNG with transparency", encoded(np.dstack([PIXELS, PIXELS[..., 0]])), note="transparency is dropped"),
+    *(
+        used(name, encoded(image, kind, **options), ON_WHITE, tolerance,
+             "on Model.image.background", suffix)
+        for name, image, tolerance, kind, suffix, options in (
+            ("PNG with transparency", CUT_OUT, 1, "PNG", "png", {}),
+            ("palette PNG with transparency", CUT_OUT.quantize(256), 40, "PNG", "png", {}),
+            ("PNG with one transparent colour", Image.fromarray(KEYED), 0, "PNG", "png", {"transparency": (1, 2, 3)}),
+            ("WebP with transparency", CUT_OUT, 1, "WEBP", "webp", {"lossless": True}),
+            ("GIF with transparency", CUT_OUT, 60, "GIF", "gif", {}),
+        )
+    ),
     *(
         used(f"animated {name}", data, np.broadcast_to((255, 0, 0), (48, 64, 3)), 4, "the first picture", suffix)
         for name, suffix, data in (

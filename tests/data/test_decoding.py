@@ -118,8 +118,6 @@ MODES = {
     "grey": COLOUR.convert("L"),
     "black and white": COLOUR.convert("1"),
     "palette": COLOUR.quantize(32),
-    "transparent": Image.fromarray(picture(channels=4)),
-    "grey, transparent": COLOUR.convert("LA"),
 }
 
 
@@ -127,6 +125,115 @@ MODES = {
 def test_every_kind_of_png_becomes_rgb(name):
     expected = np.asarray(MODES[name].convert("RGB"))
     np.testing.assert_array_equal(decode_image(encoded(MODES[name], "PNG"), "a"), expected)
+
+
+def png(colour, bits, values, *chunks):
+    """A PNG written by hand: `values` `[H, W * channels]`, in the type of colour and bits of the specification."""
+    width = values.shape[1] // {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    header = struct.pack(">IIBBBBB", width, len(values), bits, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + packed(row, bits) for row in values.tolist())
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
+def packed(values, bits):
+    text = "".join(f"{value:0{bits}b}" for value in values)
+    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")
+
+
+PNG_KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (4, 16),
+             (6, 8), (6, 16)]  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(kind=st.sampled_from(PNG_KINDS), keyed=st.booleans(), seed=st.integers(0, 99), background=st.sampled_from(
+    [(255, 255, 255), (0, 0, 0), (10, 200, 90)]))  # fmt: skip
+def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, seed, background):
+    """Against the colours and the alpha that the PNG specification gives them."""
+    (colour, bits), rng = kind, np.random.default_rng(seed)
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    values = rng.integers(0, 2**bits, [5, 6, channels])
+    values[0] = values[0, :1]  # more than one pixel of the transparent colour
+    alpha, chunks = np.ones([5, 6, 1]), []
+    if colour == 3:
+        palette = rng.integers(0, 256, [2**bits, 3], dtype=np.uint8)
+        chunks.append((b"PLTE", palette.tobytes()))
+        shown = palette[values[..., 0]]
+        if keyed:
+            opacity = rng.integers(0, 256, 2**bits, dtype=np.uint8)
+            chunks.append((b"tRNS", opacity.tobytes()))
+            alpha = opacity[values] / 255
+    else:
+        # Of 16 bits the upper 8, fewer are stretched.
+        levels = values >> 8 if bits == 16 else values * 255 // (2**bits - 1)
+        shown = levels[..., : 1 if colour in (0, 4) else 3]
+        if colour >= 4:
+            alpha = levels[..., -1:] / 255
+        elif keyed:
+            key = values[0, 0]
+            chunks.append((b"tRNS", struct.pack(f">{channels}H", *key)))
+            # The upper 8 bits are all that is looked at in colours of 16 bits.
+            same = levels == levels[0, 0] if (colour, bits) == (2, 16) else values == key
+            alpha = 1.0 - same.all(axis=-1, keepdims=True)
+    data = png(colour, bits, values.reshape(5, -1), *chunks)
+    expected = shown * alpha + np.array(background) * (1 - alpha)
+    assert np.abs(decode_image(data, "a", background) - expected).max() <= 1
+    # Without a background the colours are those that are stored, as OpenCV gives them.
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decode_image(data, "a", None), stored)
+
+
+TRANSPARENT = picture(channels=4)
+
+
+@pytest.mark.parametrize("kind, options", [
+    ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {}), ("JPEG2000", {"irreversible": False}),
+])  # fmt: skip
+def test_transparency_of_other_files_shows_the_background(kind, options):
+    data = encoded(Image.fromarray(TRANSPARENT), kind, **options)
+    alpha = TRANSPARENT[..., 3:] / 255
+    expected = TRANSPARENT[..., :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(decode_image(data, "a") - expected).max() <= 1
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decode_image(data, "a", None), stored)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_a_transparent_animation_the_first_picture_shows_the_background(kind):
+    first = Image.new("RGBA", (20, 10), (200, 30, 30, 255))
+    first.paste((0, 0, 0, 0), (0, 0, 10, 10))
+    first.putpixel((0, 0), (0, 255, 0, 128))
+    data = encoded(first, kind, save_all=True, append_images=[Image.new("RGBA", (20, 10), (30, 30, 200, 255))])
+    pixels = decode_image(data, "a", (0, 255, 0))
+    for half, colour in ((pixels[:, 1:9], (0, 255, 0)), (pixels[:, 11:], (200, 30, 30))):
+        assert np.abs(half.astype(int) - colour).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_transparent_png_is_turned_as_exif_says(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shown = encoded(Image.fromarray(TRANSPARENT[..., :3]), "PNG", exif=exif)
+    data = encoded(
+        Image.fromarray(np.dstack([TRANSPARENT[..., :3], np.full((75, 101), 255, np.uint8)])), "PNG", exif=exif
+    )
+    expected = cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decode_image(data, "a"), expected)
+    assert (EncodedImage(data, "a").height, EncodedImage(data, "a").width) == expected.shape[:2]
+
+
+def test_nothing_is_written_to_the_terminal(capfd):
+    """libpng has a word on each of these."""
+    odd = encoded(kind="PNG", icc_profile=b"no profile")
+    for data in (odd, odd[: len(odd) // 2]):
+        try:
+            decode_image(data, "a")
+        except BadSample:
+            pass
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_upper_8_of_16_bits_count():

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -138,6 +139,15 @@ def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     assert batch["image_1"].shape[0] == batch["text"].shape[0] == 2
     order = [sample_name(settings, place) for place in range(4)]
     assert [order[place] for place in batch["places"].tolist()] == batch["names"]
+
+
+def test_transparent_pixels_are_seen_on_the_background_of_the_configuration(tmp_path, tokenizer):
+    empty = cv2.imencode(".png", np.zeros((40, 60, 4), np.uint8))[1].tobytes()
+    path = write_tsv(tmp_path / "a.tsv", [("x", "a", empty), ("y", "b", empty)])
+    plain = [f"Views.{strength}=0" for strength in ("jitter", "blur", "grayscale")]
+    settings = config("Training.global_batch=2", f"Data.train=[{path}]", "Model.image.background=[1, 2, 3]", *plain)
+    batch = next(training_batches(SampleStream(settings), settings, tokenizer, VIEWS))
+    assert (batch["image_1"].numpy() == np.array([1, 2, 3])).all()
 
 
 def sample_name(settings, place):

@@ -57,6 +57,16 @@ def test_what_is_no_image_is_named():
         training_views(b"no image", "a", 2, 24, views(), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("crop_area", [None, [0.5, 1.0]])
+def test_transparent_pixels_are_seen_on_the_background(crop_area):
+    empty = np.zeros((40, 60, 4), np.uint8)  # as cut-outs are: black where nothing is
+    data = cv2.imencode(".png", empty)[1].tobytes()
+    config = views(crop_area=crop_area)
+    for options, colour in (({}, 255), ({"background": [1, 2, 3]}, np.array([1, 2, 3]))):
+        for made in training_views(data, "a", 2, 24, config, np.random.default_rng(0), **options):
+            np.testing.assert_array_equal(made, np.broadcast_to(colour, made.shape))
+
+
 def test_without_strengths_a_view_is_a_window_of_the_resized_image():
     picture = image(32, 48)  # the short side is 32 already: no resize
     windows = np.lib.stride_tricks.sliding_window_view(picture, (20, 20), (0, 1)).transpose(0, 1, 3, 4, 2)

@@ -94,6 +94,7 @@ MODES = {
     "palette": COLOUR.quantize(32),
     "transparent": Image.fromarray(picture(40, 60, 4)),
     "grey, transparent": COLOUR.convert("LA"),
+    "palette, transparent": Image.fromarray(picture(40, 60, 4)).quantize(32),
     "16 bits": Image.fromarray(picture(40, 60)[..., 0].astype(np.uint16) * 257),
 }
 
@@ -107,6 +108,25 @@ def test_every_kind_of_file_is_read_as_the_reference_reads_it(name, processor):
     np.testing.assert_array_equal(preprocessing("official").decode(data, "a"), opencv)
     if name != "16 bits":  # which Pillow cuts off at 255
         np.testing.assert_array_equal(preprocessing("paddlenlp").decode(data, "a"), opencv)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_own_kind_puts_transparent_pixels_on_the_background(mode):
+    """A file, and what Pillow reads of it, as Pillow composes both."""
+    whole = Image.fromarray(picture(40, 60, 4))
+    image = whole.quantize(32) if mode == "P" else whole.convert(mode)
+    for colour in ((255, 255, 255), (9, 200, 30)):
+        own = Preprocessing("ernie_vil2", 24, MEAN, STD, colour)
+        below = Image.new("RGBA", image.size, (*colour, 255))
+        expected = np.asarray(Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")).astype(int)
+        sources = [image] if mode == "PA" else [image, encoded(image), Image.open(io.BytesIO(encoded(image)))]
+        for source in sources:
+            assert np.abs(own.decode(source, "a") - expected).max() <= 1
+
+
+def test_the_background_is_that_of_the_configuration():
+    assert Preprocessing.of(ImageTowerConfig()).background == (255, 255, 255)
+    assert Preprocessing.of(ImageTowerConfig(background=[1, 2, 3])).background == (1, 2, 3)
 
 
 def test_cmyk_is_read(processor):

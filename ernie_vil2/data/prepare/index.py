@@ -69,4 +69,5 @@ def describe(settings: Settings, inputs: Sequence[str], tags: Sequence[str]) -> 
         inputs: for each shard of the input what tells it and its content.
         tags: the same of the files with tags.
     """
-    return {"settings": asdict(settings), "input": list(inputs), "tags": list(tags)}
+    made = asdict(settings) | {"background": list(settings.background)}  # as JSON gives it back
+    return {"settings": made, "input": list(inputs), "tags": list(tags)}

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ernie_vil2.data.decoding import EncodedImage
+from ernie_vil2.data.decoding import WHITE, EncodedImage
 from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, is_blank
 from ernie_vil2.data.sources import Source
@@ -38,6 +38,7 @@ class Settings:
         tags_id: field whose value the tags are joined by; None: the image's name.
         drop_duplicates: of samples with equal image and captions only the first is kept.
         text_id: JSON field that names a text, as in `Data.text_id`.
+        background: [red, green, blue] behind transparent pixels where an image becomes JPEG, 0 to 255.
 
     Raises:
         ValueError: a number is out of its range.
@@ -49,12 +50,15 @@ class Settings:
     tags_id: str | None = None
     drop_duplicates: bool = False
     text_id: str | None = None
+    background: tuple[int, int, int] = WHITE
 
     def __post_init__(self):
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"the short side must be at least 1 pixel, not {self.short_side}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"JPEG quality is 1 to 100, not {self.quality}")
+        if not all(0 <= value <= 255 for value in self.background):
+            raise ValueError(f"the background's red, green and blue are 0 to 255, not {self.background}")
         if self.samples_per_shard < 1:
             raise ValueError(f"a shard holds at least 1 sample, not {self.samples_per_shard}")
 
@@ -165,7 +169,7 @@ def _good_samples(
 
 def _image(sample: Sample, settings: Settings) -> tuple[str, bytes]:
     """Suffix and bytes of what is written; BadSample if the image cannot be decoded."""
-    image = EncodedImage(sample.image, sample.image_name)
+    image = EncodedImage(sample.image, sample.image_name, settings.background)
     short, suffix = min(image.height, image.width), _suffix(sample.image)
     if settings.short_side is not None and short > settings.short_side:
         shrink = short / settings.short_side

@@ -98,6 +98,25 @@ def test_an_image_is_made_smaller_never_larger(tmp_path):
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 200, 40)])
+def test_what_becomes_jpeg_is_put_on_the_background(tmp_path, background):
+    """Made smaller, or of a format that a shard does not hold; what keeps its bytes keeps its transparency."""
+    empty = np.zeros((40, 60, 4), np.uint8)
+    members = []
+    for number, suffix in enumerate(("png", "webp", "tiff")):
+        content = cv2.imencode(f".{suffix}", empty[:20, :20] if suffix == "webp" else empty)[1].tobytes()
+        members += [(f"{number}.{suffix}", content), (f"{number}.txt", b"x")]
+    source = open_sources([str(write_tar(tmp_path / "a.tar", members))])
+    settings = Settings(short_side=20, background=background)
+    prepare(source, tmp_path / "out", settings)
+    prepare(source, tmp_path / "out", settings)  # it goes on, or has nothing left to do
+    png_, webp, tiff = map(open_sources([str(tmp_path / "out")]).__getitem__, range(3))
+    for made in (png_, tiff):
+        assert made.image[:2] == b"\xff\xd8"
+        assert np.abs(decode_image(made.image, "").astype(int) - background).max() <= 3
+    assert webp.image == source[1].image
+
+
 def test_a_jpeg_that_is_read_at_a_smaller_scale_looks_as_the_whole_one(tmp_path):
     pixels = cv2.GaussianBlur(image(1, 400), (0, 0), 8)[:, :300]
     source = open_sources([str(write_tar(tmp_path / "a.tar", [("1.jpg", jpeg(pixels)), ("1.txt", b"x")]))])
