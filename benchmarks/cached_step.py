@@ -86,7 +86,7 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
     import paddle
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.losses import MultiViewLoss
+    from ernie_vil2.losses import build_loss
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.training.step import build_step
 
@@ -99,7 +99,7 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
         paddle.seed(0)
         model = build_dual_encoder(config.Model, 1000, config.Loss.temperature)
         model.train()
-        loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile)
+        loss = build_loss(config.Loss)
         return model, build_step(model, loss, config)
 
     def batch_of(rows: int):

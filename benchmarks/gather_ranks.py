@@ -25,7 +25,6 @@ import tempfile
 import time
 from pathlib import Path
 
-VIEWS = ("image_1", "image_2", "text_1", "text_2")
 WAYS = ("ours", "detached", "logits")
 
 
@@ -62,6 +61,7 @@ def rank(args) -> int:
     import paddle
     import paddle.distributed as dist
 
+    from ernie_vil2.config.view_names import PAIRS, VIEWS
     from ernie_vil2.parallel import collectives, gather_ids, gather_views
     from ernie_vil2.parallel.ranks import join_ranks
 
@@ -86,12 +86,7 @@ def rank(args) -> int:
 
     def logits():
         collectives.all_gather(ids) if ranks > 1 else None
-        for rows, columns in (
-            ("image_1", "image_2"),
-            ("text_1", "text_2"),
-            ("image_1", "text_1"),
-            ("text_1", "image_1"),
-        ):
+        for rows, columns in PAIRS.values():
             block = paddle.matmul(local[rows].detach(), upstream[columns], transpose_y=True)
             if ranks > 1:
                 collectives.all_gather(block)

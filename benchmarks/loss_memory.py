@@ -157,7 +157,7 @@ def prepared(form, tile):
         for view in views.values():
             view.stop_gradient = False
         scale = paddle.to_tensor(SCALE, stop_gradient=False)
-        loss, _ = loss_of(views, views, scale)
+        loss, _ = loss_of(views, views, {"logit_scale": scale})
         loss.backward()
         return float(loss), float(scale.grad)
 

@@ -175,8 +175,8 @@ def paddle_step(folder: Path, batch: int):
     names = paddle.to_tensor(np.stack([places, places], axis=1))  # of images and texts: no two are the same
 
     def score():
-        embeddings, logit_scale = model(views)
-        return loss(embeddings, embeddings, logit_scale, names, names)[0]
+        embeddings, scalars = model(views)
+        return loss(embeddings, embeddings, scalars, names, names)[0]
 
     def plain_step():
         score().backward()

@@ -297,6 +297,7 @@ def tiny_training(seconds=10, rows=64):
     import paddle
     from paddle import nn
 
+    from .config.view_names import PAIRS, VIEWS
     from .losses import MultiViewLoss
 
     paddle.seed(0)
@@ -306,18 +307,18 @@ def tiny_training(seconds=10, rows=64):
     }
     # How a concept looks, and how it reads: two fixed maps that the towers have to undo.
     senses = {kind: paddle.randn([width, width]) / width**0.5 for kind in towers}
-    loss = MultiViewLoss({"image_image": 1.0, "text_text": 1.0, "image_text": 1.0, "text_image": 1.0})
+    loss = MultiViewLoss(dict.fromkeys(PAIRS, 1.0))
     parameters = [parameter for tower in towers.values() for parameter in tower.parameters()]
     optimizer = paddle.optimizer.AdamW(2e-3, parameters=parameters)
     losses, start = [], time.perf_counter()
     while not losses or time.perf_counter() - start < seconds:
         concepts = paddle.randn([rows, width])
         views = {}
-        for view in ("image_1", "image_2", "text_1", "text_2"):
+        for view in VIEWS:
             kind = view.split("_")[0]
             seen = concepts @ senses[kind] + 0.1 * paddle.randn([rows, width])
             views[view] = nn.functional.normalize(towers[kind](seen))  # [rows, width]
-        total, _ = loss(views, views, logit_scale=paddle.to_tensor(10.0))
+        total, _ = loss(views, views, {"logit_scale": paddle.to_tensor(10.0)})
         total.backward()
         optimizer.step()
         optimizer.clear_grad()

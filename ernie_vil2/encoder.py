@@ -29,8 +29,9 @@ ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 class Ranking(NamedTuple):
     """How N images and M texts match.
 
-    scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings.
-    probabilities: `[N, M]` float32, softmax of an image's scores over the texts.
+    scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, and `logit_bias` where there is one.
+    probabilities: `[N, M]` float32, softmax of an image's scores over the texts; of a model trained by the sigmoid loss
+        the sigmoid of each score, so that an image may match several texts or none.
     """
 
     scores: np.ndarray
@@ -106,7 +107,11 @@ class ErnieViL2:
 
     def rank(self, images: Iterable[ImageLike], texts: Iterable[str]) -> Ranking:
         """Scores every image against every text; see `Ranking`."""
-        scores = self.encode_images(images) @ self.encode_texts(texts).T * float(self.model.logit_scale)
+        scalars = {name: float(value) for name, value in self.model.scalars.items()}
+        scores = self.encode_images(images) @ self.encode_texts(texts).T * scalars["logit_scale"]
+        if "logit_bias" in scalars:
+            scores += scalars["logit_bias"]
+            return Ranking(scores, 1 / (1 + np.exp(-scores)))
         weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
         return Ranking(scores, weights / weights.sum(axis=1, keepdims=True))
 

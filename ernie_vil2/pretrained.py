@@ -63,7 +63,7 @@ def load_model(
             raise ValueError(f"max_length is {max_length}; this model takes 3 to {config.Model.text.max_positions}")
         config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
     tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
-    model = build_dual_encoder(config.Model, stored.vocab_size)
+    model = build_dual_encoder(config.Model, stored.vocab_size, bias=config.Loss.initial_bias)
     try:
         set_weights(model, stored.arrays, allow)
     except ValueError as error:

@@ -259,6 +259,17 @@ def test_rank_by_hand(model, monkeypatch):
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(-scale))), pytest.approx(1 / (1 + np.exp(scale)))]]
 
 
+def test_rank_of_a_model_of_the_sigmoid_loss_by_hand(checkpoint, monkeypatch):
+    model = ernie_vil2.load_model(checkpoint)
+    model.model.logit_bias = paddle.to_tensor([-2.0])
+    monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
+    monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
+    scale = float(model.model.logit_scale)
+    scores, probabilities = model.rank(["a"], ["b", "c"])
+    assert scores.tolist() == [[pytest.approx(scale - 2, rel=1e-6), -2]]
+    assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(2 - scale))), pytest.approx(1 / (1 + np.exp(2)))]]
+
+
 def test_encoding_during_training_leaves_the_model_in_training(checkpoint, images):
     loaded = ernie_vil2.load_model(checkpoint)
     expected = loaded.encode_texts(TEXTS)

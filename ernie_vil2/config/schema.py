@@ -196,11 +196,17 @@ class PairWeights(Section):
 
 
 class LossConfig(Section):
+    kind: Literal["info_nce", "sigmoid"] = Field(
+        "info_nce",
+        description="loss of a view pair: equation 1 of the paper (info_nce), or a binary classification of every "
+        "image and text as in SigLIP (sigmoid), which starts from a temperature of 0.1",
+    )
     weights: PairWeights = Field(
         default_factory=PairWeights,
         description="lambda of equation 2 by view pair; a pair of weight 0 is off and its encodings are not computed",
     )
     temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="initial temperature tau of equation 1")
+    bias: float = Field(-10.0, description="sigmoid: initial bias of the logits, learned (SigLIP: -10)")
     max_logit_scale: Annotated[float, Field(ge=1)] = Field(
         100.0, description="1 / tau is kept between 1 and this after every step"
     )
@@ -214,6 +220,11 @@ class LossConfig(Section):
         description="rows and columns of the tiles in which the logits are computed, so that memory does not grow "
         "with their product (docs/loss.md); null: all at once",
     )
+
+    @property
+    def initial_bias(self) -> float | None:
+        """Of the logits of a new model; None where the loss has no bias."""
+        return self.bias if self.kind == "sigmoid" else None
 
 
 class SourceConfig(Section):

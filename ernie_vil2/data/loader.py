@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config
+from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
@@ -20,8 +21,6 @@ from ernie_vil2.data.workers import Arrays, Layout, filled_batches
 from ernie_vil2.views import draw_text, training_views
 
 Batch = dict[str, Any]
-IMAGE_VIEWS = ("image_1", "image_2")
-TEXT_VIEWS = ("text_1", "text_2")
 
 
 class _Rows:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ernie_vil2.config import Config, ViewsConfig
-from ernie_vil2.data.loader import IMAGE_VIEWS, read_batch
+from ernie_vil2.config.view_names import IMAGE_VIEWS
+from ernie_vil2.data.loader import read_batch
 from ernie_vil2.data.samples import BadSample, Sample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer

@@ -2,39 +2,8 @@
 
 import paddle
 
-DUPLICATES = ("ignored", "masked", "positives")
-
-
-def same_sample(row_ids, column_ids):
-    """Which rows and columns hold the same image or the same text.
-
-    Args:
-        row_ids: int64 `[B, 2]`, the image id and the text id of every row.
-        column_ids: int64 `[N, 2]`, likewise for the columns.
-
-    Returns:
-        bool `[B, N]`, true where the image ids are equal or the text ids are equal.
-    """
-    shape = [row_ids.shape[0], column_ids.shape[0]]
-    # Expanded by hand, one kind of id at a time: broadcasting the comparison costs Paddle on CPU five times as much.
-    images, texts = (
-        row_ids[:, kind].unsqueeze(1).expand(shape) == column_ids[:, kind].unsqueeze(0).expand(shape) for kind in (0, 1)
-    )
-    return images | texts
-
-
-def check_arguments(rows, columns, offset, has_ids, duplicates):
-    """Raise the ValueError of `info_nce` for an unknown mode, missing ids, or a row without its own column."""
-    if duplicates not in DUPLICATES:
-        raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
-    if duplicates != "ignored" and not has_ids:
-        raise ValueError(f"duplicates={duplicates!r} needs the ids of the rows and of the columns")
-    count, total = rows.shape[0], columns.shape[0]
-    if not 0 <= offset <= total - count:
-        raise ValueError(
-            f"{count} rows from offset {offset} do not fit into {total} columns; "
-            "pass the columns of all ranks and the offset that the gather returns"
-        )
+from .duplicates import check_arguments, same_sample
+from .tiled import tiled_both_ways, tiled_info_nce
 
 
 def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignored"):
@@ -75,3 +44,30 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
             logits = paddle.where(same & ~is_own, paddle.full_like(logits, -float("inf")), logits)
         # Not cross_entropy or log_softmax: on CPU they cut a loss off at 64; at scale 100 it can reach 200.
         return paddle.logsumexp(logits - answer, axis=1)
+
+
+class InfoNCE:
+    """Equation 1 for the view pairs of `MultiViewLoss`, in tiles or all at once.
+
+    Args:
+        duplicates: see `info_nce`.
+        tile: rows and columns of the tiles in which the logits are computed (see `losses.tiled`); None: all at once.
+    """
+
+    def __init__(self, duplicates, tile):
+        self.duplicates, self.tile = duplicates, tile
+
+    def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
+        """The loss of every row, `[B]`; arguments as for `info_nce`, `scalars` with `logit_scale`."""
+        scale = scalars["logit_scale"]
+        if self.tile is not None:
+            return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, self.tile)
+        has_ids = row_ids is not None and column_ids is not None
+        same = same_sample(row_ids, column_ids) if has_ids and self.duplicates != "ignored" else None
+        return info_nce(rows, columns, scale, offset, same, self.duplicates)
+
+    def both_ways(self, rows, columns, scalars, ids):
+        """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
+        if self.tile is not None:
+            return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, self.tile)
+        return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)

@@ -1,4 +1,4 @@
-"""Two towers, one joint space, one learned temperature."""
+"""Two towers, one joint space, and the scalars that the loss learns: temperature, and bias where it has one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config.schema import ModelConfig
+from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.models.cpu_layers import use_cpu_layers
 from ernie_vil2.models.image_towers import build_image_tower
 from ernie_vil2.models.text_towers import build_text_tower
 
 
-def build_dual_encoder(config: ModelConfig, vocab_size: int, temperature: float = 0.07) -> DualEncoder:
-    """The dual encoder of `config`, randomly initialised; `temperature` is tau of equation 1 at the start."""
+def build_dual_encoder(
+    config: ModelConfig, vocab_size: int, temperature: float = 0.07, bias: float | None = None
+) -> DualEncoder:
+    """The dual encoder of `config`, randomly initialised; `temperature` and `bias` as in `DualEncoder`."""
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
-    model = DualEncoder(image, text, config.embed_dim or text.width, temperature)
+    model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias)
     use_cpu_layers(model)
     return model
 
@@ -31,9 +34,12 @@ class DualEncoder(nn.Layer):
         text: `[B, L]` ids to `[B, text.width]`.
         embed_dim: D. A tower of another width is followed by a linear projection, a tower of this width by none.
         temperature: initial tau of equation 1. Its inverse `logit_scale` is learned as its log.
+        bias: initial bias of the logits, for the sigmoid loss; None: there is none.
     """
 
-    def __init__(self, image: nn.Layer, text: nn.Layer, embed_dim: int, temperature: float = 0.07):
+    def __init__(
+        self, image: nn.Layer, text: nn.Layer, embed_dim: int, temperature: float = 0.07, bias: float | None = None
+    ):
         super().__init__()
         self.image, self.text, self.embed_dim = image, text, embed_dim
         self.image_projection = _projection(image.width, embed_dim)
@@ -41,11 +47,22 @@ class DualEncoder(nn.Layer):
         self.log_logit_scale = self.create_parameter(
             [1], default_initializer=nn.initializer.Constant(-math.log(temperature))
         )
+        self.logit_bias = None
+        if bias is not None:
+            self.logit_bias = self.create_parameter([1], default_initializer=nn.initializer.Constant(bias))
 
     @property
     def logit_scale(self) -> paddle.Tensor:
         """1 / tau of equation 1, `[1]`."""
         return self.log_logit_scale.exp()
+
+    @property
+    def scalars(self) -> dict[str, paddle.Tensor]:
+        """What the loss learns beside the embeddings, `[1]` each: `logit_scale`, `logit_bias` where there is one."""
+        scalars = {"logit_scale": self.logit_scale}
+        if self.logit_bias is not None:
+            scalars["logit_bias"] = self.logit_bias.clone()  # the cached step takes its gradient, so not the parameter
+        return scalars
 
     def encode_image(self, images: paddle.Tensor) -> paddle.Tensor:
         """`[B, 3, H, W]` normalised pixels to `[B, D]`, L2-normalised float32."""
@@ -55,22 +72,22 @@ class DualEncoder(nn.Layer):
         """`[B, L]` int64 ids, padded with 0, to `[B, D]`, L2-normalised float32."""
         return _normalized(self.text_projection(self.text(ids)))
 
-    def forward(self, views: dict[str, paddle.Tensor]) -> tuple[dict[str, paddle.Tensor], paddle.Tensor]:
+    def forward(self, views: dict[str, paddle.Tensor]) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
         """Encodes any of the views `image_1`, `image_2` (images) and `text_1`, `text_2` (ids of equal length).
 
         The views of one kind go through their tower together; equal texts still get dropout masks of their own.
 
         Returns:
-            `[B, D]` embeddings by view, and `logit_scale`. Both come from one forward, so that data parallel
-            wraps the temperature as well.
+            `[B, D]` embeddings by view, and `scalars`. Both come from one forward, so that data parallel wraps the
+            scalars as well.
         """
         embeddings = {}
         for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
-            names = [name for name in (f"{kind}_1", f"{kind}_2") if name in views]
+            names = [name for name in VIEWS_OF[kind] if name in views]
             if names:
                 joined = encode(paddle.concat([views[name] for name in names]))
                 embeddings.update(zip(names, joined.chunk(len(names)), strict=True))
-        return embeddings, self.logit_scale
+        return embeddings, self.scalars
 
     def freeze_all_but(self, views: Collection[str]) -> None:
         """Takes a tower that encodes none of `views` out of training, for good.

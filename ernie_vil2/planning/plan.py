@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ernie_vil2.config import Config
-from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses import build_loss
 from ernie_vil2.planning.devices import Device, check
 from ernie_vil2.planning.memory import Need, held, phases
 from ernie_vil2.planning.towers import Sizes, Towers
@@ -116,7 +116,7 @@ def make_plan(
     training = config.Training
     check(config, ranks, device)
     rows = training.global_batch // ranks
-    loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile)
+    loss = build_loss(config.Loss)
     views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
     sizes, width = towers.sizes, towers.embed_dim
     censuses = {kind: towers.census(kind, training.precision) for kind in views if views[kind]}

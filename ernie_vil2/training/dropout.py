@@ -18,8 +18,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-VIEWS = ("image_1", "image_2", "text_1", "text_2")
-TOWERS = ("image", "text")
+from ernie_vil2.config.view_names import VIEWS, VIEWS_OF
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.
 _MULTIPLY_1, _MULTIPLY_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
@@ -60,7 +59,7 @@ class PlacedDropout:
         self.seed = seed
         self._tower_rows: dict[str, np.ndarray] = {}
         self._rows, self._draws = np.empty(0, np.uint64), 0
-        for tower in TOWERS:
+        for tower in VIEWS_OF:
             getattr(model, tower).register_forward_pre_hook(lambda layer, inputs, tower=tower: self._enter(tower))
 
     @contextmanager
@@ -72,9 +71,8 @@ class PlacedDropout:
             views: names of the views that are encoded.
             places: int64 `[b]`, the place of each row in the global batch.
         """
-        for tower in TOWERS:
-            numbers = [number for number, view in enumerate(VIEWS) if view in views and view.startswith(tower)]
-            keys = [_row_keys(self.seed, step, number, places) for number in numbers]
+        for tower, own in VIEWS_OF.items():
+            keys = [_row_keys(self.seed, step, VIEWS.index(view), places) for view in own if view in views]
             self._tower_rows[tower] = np.concatenate([np.empty(0, np.uint64), *keys])
         with self._drawing():
             yield

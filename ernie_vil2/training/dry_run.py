@@ -25,7 +25,7 @@ from ernie_vil2.evaluation.curves import figure
 from ernie_vil2.evaluation.report import write_page
 from ernie_vil2.evaluation.svg import Series
 from ernie_vil2.files import write_text
-from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses import build_loss
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.training.checkpoint import list_checkpoints
@@ -77,7 +77,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     val = validation_sets(config)
     text = config.Model.text
     tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
-    views = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile).views
+    views = build_loss(config.Loss).views
     rows = min(training.global_batch // ranks, MOST_ROWS)
     read = [
         preview(stream, config, tokenizer, views, source, rows)

@@ -18,15 +18,16 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
+from ernie_vil2.config.view_names import TEXT_VIEWS
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.loader import TEXT_VIEWS, Batch, training_batches
+from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.environment import environment
 from ernie_vil2.files import write_text
-from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.parallel import average_statistics, collectives
@@ -96,7 +97,9 @@ class Trainer:
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
         paddle.seed(config.Training.seed)
-        self.model = build_dual_encoder(config.Model, self.tokenizer.vocab_size, config.Loss.temperature)
+        self.model = build_dual_encoder(
+            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
+        )
         if not checkpoint:
             for report in load_initial_weights(self.model, config.Model):
                 if self.rank == 0:
@@ -104,7 +107,7 @@ class Trainer:
         fused = fuse_attention(self.model, config.Training.fused_attention)
         if self.rank == 0 and fused:
             print(fused)
-        self.loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates, config.Loss.tile)
+        self.loss = build_loss(config.Loss)
         self.model.freeze_all_but(self.loss.views)
         meet()  # initial weights may take one rank longer than another
         self.parallel, self.optimizer, self.scaler = distribute(
@@ -217,7 +220,7 @@ class Trainer:
                         losses
                         | {
                             "learning_rate": rate,
-                            "logit_scale": float(self.model.logit_scale),
+                            **{name: float(value) for name, value in self.model.scalars.items()},
                             "samples_per_second": round(done / seconds, 2),
                             "loader_wait": round(waiting / seconds, 4),
                             "bad_samples": self.bad_samples.counts.total(),

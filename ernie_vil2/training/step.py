@@ -98,8 +98,8 @@ class DirectStep:
         Returns:
             This rank's share of the weighted sum, a scalar, and of each pair's loss.
         """
-        local, logit_scale = self._encode(self.parallel, views, places, number)
-        self._total, pairs = self._score(local, logit_scale, ids)
+        local, scalars = self._encode(self.parallel, views, places, number)
+        self._total, pairs = self._score(local, scalars, ids)
         return self._total.detach(), pairs
 
     def backward(self) -> None:
@@ -110,8 +110,8 @@ class DirectStep:
 
     def _encode(
         self, model: paddle.nn.Layer, views: Views, places: np.ndarray, number: int
-    ) -> tuple[dict[str, paddle.Tensor], paddle.Tensor]:
-        """Embeddings of the views, `[b, D]` float32, and the logit scale."""
+    ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
+        """Embeddings of the views, `[b, D]` float32, and the scalars that the loss learns."""
         inputs = {
             name: normalize_images(view, self.image.mean, self.image.std) if view.dtype == paddle.uint8 else view
             for name, view in views.items()
@@ -124,11 +124,11 @@ class DirectStep:
             return model(inputs)
 
     def _score(
-        self, local: dict[str, paddle.Tensor], logit_scale: paddle.Tensor, ids: paddle.Tensor
+        self, local: dict[str, paddle.Tensor], scalars: dict[str, paddle.Tensor], ids: paddle.Tensor
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         gathered_ids, counts = gather_ids(ids, self.capacity)
         gathered, offset = gather_views(local, counts)
-        return self.loss(local, gathered, logit_scale, ids, gathered_ids, offset)
+        return self.loss(local, gathered, scalars, ids, gathered_ids, offset)
 
     def _scaled(self, total: paddle.Tensor) -> paddle.Tensor:
         # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
@@ -168,13 +168,13 @@ class CachedStep(DirectStep):
         encoded = []
         with paddle.no_grad():
             for part, part_places in self._micro_batches():
-                embeddings, logit_scale = self._encode(self.model, part, part_places, number)
+                embeddings, scalars = self._encode(self.model, part, part_places, number)
                 encoded.append(embeddings)
         self._embeddings = {name: paddle.concat([part[name] for part in encoded]) for name in encoded[0]}
-        self._logit_scale = logit_scale
-        for leaf in (*self._embeddings.values(), self._logit_scale):
+        self._scalars = scalars
+        for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        self._total, pairs = self._score(self._embeddings, self._logit_scale, ids)
+        self._total, pairs = self._score(self._embeddings, self._scalars, ids)
         return self._total.detach(), pairs
 
     def backward(self) -> None:
@@ -186,15 +186,15 @@ class CachedStep(DirectStep):
             for index, (part, places) in enumerate(self._micro_batches()):
                 # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
                 last = index == self.parts - 1
-                embeddings, logit_scale = self._encode(self.parallel if last else self.model, part, places, number)
+                embeddings, scalars = self._encode(self.parallel if last else self.model, part, places, number)
                 rows = slice(start, start + len(places))
                 start = rows.stop
                 # A scalar whose gradient in the parameters is that of the loss.
                 product = sum((embeddings[name] * leaf.grad[rows]).sum() for name, leaf in self._embeddings.items())
                 if last:
-                    product = product + (logit_scale * self._logit_scale.grad).sum()
+                    product = product + sum((scalars[name] * leaf.grad).sum() for name, leaf in self._scalars.items())
                 product.backward()
-        del self._total, self._embeddings, self._logit_scale, self._arguments
+        del self._total, self._embeddings, self._scalars, self._arguments
 
     def _micro_batches(self) -> Iterator[tuple[Views, np.ndarray]]:
         views, places, _ = self._arguments

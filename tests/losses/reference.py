@@ -1,4 +1,4 @@
-"""InfoNCE and its gradients in NumPy, written from the formula."""
+"""InfoNCE, the sigmoid loss and their gradients in NumPy, written from the formulas."""
 
 import numpy as np
 
@@ -31,6 +31,22 @@ def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
         slope[own] = -others / exps.sum(axis=1)
     slope *= weights[:, None]
     return losses, scale * slope @ columns, scale * slope.T @ rows, (slope * cosines).sum()
+
+
+def sigmoid_reference(rows, columns, scale, bias, offset, same, duplicates, weights):
+    """SigLIP's loss of every row, and the gradients of their sum times the weights in rows, columns, scale and bias.
+
+    With z = 1 for a positive and -1 for a negative, an entry costs -log sigmoid(z * (scale * cosine + bias)).
+    """
+    cosines = rows @ columns.T
+    own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
+    positive = own | same if duplicates == "positives" else own
+    counts = ~same | own if duplicates == "masked" else np.ones_like(own)
+    z = np.where(positive, 1.0, -1.0)
+    exponents = -z * (scale * cosines + bias)
+    losses = np.logaddexp(0, exponents) * counts
+    slope = -z / (1 + np.exp(-exponents)) * counts * weights[:, None]
+    return losses.sum(axis=1), scale * slope @ columns, scale * slope.T @ rows, (slope * cosines).sum(), slope.sum()
 
 
 def normalised(rng, count, width):

@@ -12,6 +12,7 @@ WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 IDS = np.array([[1, 10], [2, 20], [1, 30], [4, 20], [5, 50]])  # 0 and 2 share an image, 1 and 3 a text
 SCALE = 3.0
+SCALARS = {"logit_scale": paddle.to_tensor(SCALE)}
 TILES = [None, 2, 1024]  # all at once, ragged tiles, one tile
 
 
@@ -66,7 +67,7 @@ def tensors(arrays, rows=slice(None)):
 def test_values_and_gradients_equal_the_reference(views, duplicates, tile):
     leaves, ids = tensors(views), paddle.to_tensor(IDS)
     scale = paddle.to_tensor(SCALE, dtype="float64", stop_gradient=False)
-    total, pairs = MultiViewLoss(WEIGHTS, duplicates, tile)(leaves, leaves, scale, ids, ids)
+    total, pairs = MultiViewLoss(WEIGHTS, duplicates, tile)(leaves, leaves, {"logit_scale": scale}, ids, ids)
     total.backward()
 
     expected_total, expected_pairs = reference(views, SCALE, duplicates)
@@ -84,10 +85,10 @@ def test_values_and_gradients_equal_the_reference(views, duplicates, tile):
 @pytest.mark.parametrize("duplicates", DUPLICATES)
 def test_parts_of_a_batch_add_up_to_the_whole(views, duplicates, tile):
     """Two and three rows, each part against all columns: what two ranks compute."""
-    loss, scale, ids = MultiViewLoss(WEIGHTS, duplicates, tile), paddle.to_tensor(SCALE), paddle.to_tensor(IDS)
+    loss, ids = MultiViewLoss(WEIGHTS, duplicates, tile), paddle.to_tensor(IDS)
     gathered = tensors(views)
     parts = [
-        loss(tensors(views, slice(start, stop)), gathered, scale, ids[start:stop], ids, offset=start)
+        loss(tensors(views, slice(start, stop)), gathered, SCALARS, ids[start:stop], ids, offset=start)
         for start, stop in ((0, 2), (2, 5))
     ]
     expected_total, expected_pairs = reference(views, SCALE, duplicates)
@@ -110,7 +111,7 @@ def test_pairs_that_are_off_need_no_views(views, weights, needed):
     loss = MultiViewLoss(weights)
     assert loss.views == needed
     given = tensors({name: views[name] for name in needed})
-    total, pairs = loss(given, given, paddle.to_tensor(SCALE))
+    total, pairs = loss(given, given, SCALARS)
     _, expected = reference(views, SCALE, "ignored")
     expected = {pair: expected[pair] for pair, weight in weights.items() if weight}
     assert {pair: float(value) for pair, value in pairs.items()} == pytest.approx(expected, abs=1e-12)
@@ -137,7 +138,7 @@ def test_a_wrong_set_up_is_named(weights, duplicates, message):
 def test_missing_ids_are_named(views, tile):
     leaves = tensors(views)
     with pytest.raises(ValueError, match="'masked' needs the ids"):
-        MultiViewLoss(WEIGHTS, "masked", tile)(leaves, leaves, paddle.to_tensor(SCALE))
+        MultiViewLoss(WEIGHTS, "masked", tile)(leaves, leaves, SCALARS)
 
 
 def test_an_empty_tile_is_refused():

@@ -56,12 +56,12 @@ def test_views_are_encoded_as_they_would_be_alone(names):
     model = build(16)
     model.eval()
     views = all_views(np.random.default_rng(0))
-    embeddings, logit_scale = model({name: views[name] for name in names})
+    embeddings, scalars = model({name: views[name] for name in names})
     assert set(embeddings) == set(names)
     for name in names:
         encode = model.encode_image if name.startswith("image") else model.encode_text
         np.testing.assert_allclose(embeddings[name].numpy(), encode(views[name]).numpy(), atol=1e-6)
-    np.testing.assert_allclose(logit_scale.numpy(), [20], rtol=1e-6)  # 1 / 0.05
+    np.testing.assert_allclose(scalars["logit_scale"].numpy(), [20], rtol=1e-6)  # 1 / 0.05
 
 
 def test_one_pass_a_kind():
@@ -87,9 +87,9 @@ def test_dropout_makes_the_text_views_differ():
 def test_every_parameter_gets_a_gradient(text):
     rng = np.random.default_rng(0)
     model = build(16, 10, text=text)
-    embeddings, logit_scale = model(all_views(rng))
+    embeddings, scalars = model(all_views(rng))
     total = paddle.add_n([(value * paddle.randn(value.shape)).sum() for value in embeddings.values()])
-    (logit_scale * total).sum().backward()
+    (scalars["logit_scale"] * total).sum().backward()
     lacking = [n for n, p in model.named_parameters() if p.grad is None or not np.abs(p.grad.numpy()).max() > 0]
     # A key's bias shifts all scores of a query alike, so softmax does not see it.
     assert [name for name in lacking if "k_proj.bias" not in name] == []

@@ -41,7 +41,7 @@ def step(batch, own, dtype, tile=2):
         gathered, offset = gather_views(local, counts)
     weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
     loss = MultiViewLoss(weights, "positives", tile)
-    total, _ = loss(local, gathered, scale, local_ids, gathered_ids, offset)
+    total, _ = loss(local, gathered, {"logit_scale": scale}, local_ids, gathered_ids, offset)
     with counted_traffic() as back:
         total.backward()
     gradients = {name: view.grad.numpy() for name, view in local.items()}

@@ -13,7 +13,8 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from ernie_vil2.config import load_config
-from ernie_vil2.losses import PAIRS, MultiViewLoss
+from ernie_vil2.config.view_names import PAIRS
+from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel import collectives, gather, gather_ids, gather_views
 from ernie_vil2.parallel.ranks import join_ranks
@@ -75,14 +76,14 @@ class Wrong(DirectStep):
         super().__init__(*arguments)
         self.convention = convention
 
-    def _score(self, local, logit_scale, ids):
+    def _score(self, local, scalars, ids):
         gathered_ids, counts = gather_ids(ids, self.capacity)
         gathered, offset = gather_views(local, counts)
         if self.convention == "no gradient through columns":
             gathered = {name: view.detach() for name, view in gathered.items()}
         if self.convention in ("no gradient through columns", "own slice"):
-            return self.loss(local, gathered, logit_scale, ids, gathered_ids, offset)
-        total, pairs = self.loss(gathered, gathered, logit_scale, gathered_ids, gathered_ids)
+            return self.loss(local, gathered, scalars, ids, gathered_ids, offset)
+        total, pairs = self.loss(gathered, gathered, scalars, gathered_ids, gathered_ids)
         # The whole loss on every rank, where the step expects a share of it.
         return total if self.convention == "that times N" else total / dist.get_world_size(), pairs
 

@@ -32,7 +32,7 @@ def expected(batch):
     views = {name: paddle.to_tensor(batch[name], stop_gradient=False) for name in VIEWS}
     scale = paddle.to_tensor(batch["scale"], stop_gradient=False)
     ids = paddle.to_tensor(batch["ids"])
-    total, _ = MultiViewLoss(WEIGHTS, "positives", tile=None)(views, views, scale, ids, ids)
+    total, _ = MultiViewLoss(WEIGHTS, "positives", tile=None)(views, views, {"logit_scale": scale}, ids, ids)
     total.backward()
     gradients = {name: view.grad.numpy() for name, view in views.items()}
     return {"total": total.numpy(), "scale": scale.grad.numpy(), **gradients}

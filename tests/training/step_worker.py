@@ -8,7 +8,7 @@ from paddle.distributed import fleet
 
 from ernie_vil2.parallel.norms import synchronise_norms
 from ernie_vil2.training.step import CachedStep, DirectStep
-from tests.training.test_step import OWN, REPVGG, VIT, batch, compute, default_dtype, model_and_loss, setting
+from tests.training.test_step import OWN, REPVGG, SIGMOID, VIT, batch, compute, default_dtype, model_and_loss, setting
 
 
 def main():
@@ -20,9 +20,11 @@ def main():
             ("DirectStep", VIT, DirectStep),
             ("CachedStep", VIT, CachedStep),
             ("SyncedNorms", REPVGG, DirectStep),
+            ("Sigmoid", VIT, DirectStep),
+            ("CachedSigmoid", VIT, CachedStep),
         ):
             with default_dtype(dtype):
-                config = setting(image, "Training.micro_batch=2")
+                config = setting(image, "Training.micro_batch=2", *SIGMOID * run.endswith("Sigmoid"))
                 model, loss = model_and_loss(config)
                 assert synchronise_norms(model) == []
                 step = kind(model, loss, config, fleet.distributed_model(model))

@@ -10,6 +10,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
+import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
@@ -52,6 +53,20 @@ def test_losses_are_the_golden_ones(config):
     # Processors sum in different orders, and eight steps let that grow.
     assert np.allclose(now, golden, rtol=2e-3), f"if the change is meant, {GOLDEN.name} becomes\n{now.tolist()}"
     assert np.allclose(now[:, 0], now[:, 1:].sum(axis=1), rtol=1e-5)
+
+
+def test_the_sigmoid_loss_learns_its_bias_and_resumes(config):
+    changes = ["Loss.kind=sigmoid", "Loss.temperature=0.1", "Training.checkpoint_every=4"]
+    trainer = Trainer(config(*changes))
+    crash_after(trainer, 6)
+    resumed = Trainer(config(*changes), resume=True)
+    assert resumed.step == 4 and float(resumed.model.logit_bias) != -10
+    resumed.fit()
+    records = [record for record in read_log(resumed.run / "log.jsonl") if record["kind"] == "train"]
+    assert {"logit_scale", "logit_bias"} <= records[-1].keys()
+    assert records[-1]["loss"] < records[0]["loss"]
+    model = ernie_vil2.load_model(resumed.run)
+    np.testing.assert_array_equal(model.model.logit_bias.numpy(), weights(resumed)["logit_bias"])
 
 
 def test_first_losses_are_those_of_an_untrained_model(config):

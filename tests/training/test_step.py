@@ -11,7 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import load_config
 from ernie_vil2.launch import run_ranks
-from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.training.step import CachedStep, DirectStep, build_step
@@ -20,6 +20,7 @@ ROWS = 10
 OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
 """Rows of two ranks; the first has lost one to a bad sample."""
 VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
+SIGMOID = ["Loss.kind=sigmoid", "Loss.bias=-2", "Loss.tile=3"]
 REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
 
 
@@ -44,9 +45,9 @@ def setting(*changes):
 
 def model_and_loss(config):
     paddle.seed(0)
-    model = build_dual_encoder(config.Model, 50)
+    model = build_dual_encoder(config.Model, 50, config.Loss.temperature, config.Loss.initial_bias)
     model.train()
-    return model, MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
+    return model, build_loss(config.Loss)
 
 
 def batch(dtype="float32", rows=range(ROWS)):
@@ -99,12 +100,13 @@ TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 @pytest.mark.parametrize("micro_batch", [1, 3, 5, 10, 64])
-def test_cached_gradients_are_those_of_the_direct_step(dtype, tolerance, micro_batch):
+@pytest.mark.parametrize("loss", [[], SIGMOID], ids=["info_nce", "sigmoid"])
+def test_cached_gradients_are_those_of_the_direct_step(dtype, tolerance, micro_batch, loss):
     with default_dtype(dtype):
-        config = setting(VIT, f"Training.micro_batch={micro_batch}")
+        config = setting(VIT, f"Training.micro_batch={micro_batch}", *loss)
         model, loss = model_and_loss(config)
         expected = compute(DirectStep(model, loss, config), batch(dtype))
-        assert "log_logit_scale" in expected[1]
+        assert "log_logit_scale" in expected[1] and ("logit_bias" in expected[1]) == ("logit_bias" in model.scalars)
         found = compute(CachedStep(model, loss, config), batch(dtype))
     assert max(errors(found, expected)) < tolerance
 
@@ -134,7 +136,7 @@ def test_batch_norms_see_micro_batches_and_count_each_once():
                 parts.append(model({name: view[rows] for name, view in views.items()})[0])
         statistics = [norm._mean.numpy() for norm in norms]
         joined = {name: paddle.concat([part[name] for part in parts]) for name in views}
-        total, pairs = loss(joined, joined, model.logit_scale, ids, ids)
+        total, pairs = loss(joined, joined, model.scalars, ids, ids)
         total.backward()
         expected = as_numbers(total, pairs), taken_gradients(model)
         for norm, mean in zip(norms, initial, strict=True):
@@ -193,13 +195,13 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-@pytest.mark.parametrize("kind", ["DirectStep", "CachedStep", "SyncedNorms"])
+@pytest.mark.parametrize("kind", ["DirectStep", "CachedStep", "SyncedNorms", "Sigmoid", "CachedSigmoid"])
 def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
     """In float32 and float64, under `fleet.distributed_model`; losses add up over the ranks."""
     if kind == "SyncedNorms" and dtype == "float32":
         tolerance = 4e-6  # one process in float32 is 3.5e-6 from float64 here: batch norms magnify rounding
     with default_dtype(dtype):
-        config = setting(REPVGG if kind == "SyncedNorms" else VIT)
+        config = setting(REPVGG if kind == "SyncedNorms" else VIT, *SIGMOID * kind.endswith("Sigmoid"))
         model, loss = model_and_loss(config)
         rows = np.concatenate(OWN)
         expected = compute(DirectStep(model, loss, config), batch(dtype, rows))

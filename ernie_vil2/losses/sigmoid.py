@@ -1,0 +1,121 @@
+"""The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343, equation 1), in tiles.
+
+Every image-text logit `scale * cosine + bias` is a binary classification of its own: no softmax, so nothing has to
+be known of a row's other columns. As for InfoNCE, the backward pass computes each tile again, and the gradient of the
+scale is the sum of `rows * (G @ columns)` with `G` that of the logits; the gradient of the bias is the sum of `G`.
+"""
+
+import paddle
+from paddle.autograd import PyLayer
+from paddle.nn import functional as F
+
+from .duplicates import check_arguments
+from .tiles import Tiles, spread, sums_over
+
+
+class SigmoidLoss:
+    """The sigmoid loss for the view pairs of `MultiViewLoss`.
+
+    Args:
+        duplicates: what a column is to a row that holds the same image or text: "ignored", a negative like any other
+            (as published); "masked", left out; "positives", as positive as the row's own column.
+        tile: rows and columns of the tiles in which the logits are computed; None: all at once.
+    """
+
+    def __init__(self, duplicates, tile):
+        self.duplicates, self.tile = duplicates, tile
+
+    def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
+        """The loss of every row: the sum over its columns of `-log sigmoid(z * logit)`, z = 1 for positives, else -1.
+
+        Args:
+            rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
+            columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
+            scalars: `logit_scale` and `logit_bias`.
+            offset: the column that belongs to row 0.
+            row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; "ignored" does without.
+
+        Returns:
+            `[B]`, in nats; float64 for float64 rows, otherwise float32, under autocast too.
+
+        Raises:
+            ValueError: unknown `duplicates`, missing ids, or a row without its own column.
+        """
+        return self._losses(rows, columns, scalars, offset, row_ids, column_ids, both_ways=False)[0]
+
+    def both_ways(self, rows, columns, scalars, ids):
+        """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
+        return self._losses(rows, columns, scalars, 0, ids, ids, both_ways=True)
+
+    def _losses(self, rows, columns, scalars, offset, row_ids, column_ids, both_ways):
+        check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, self.duplicates)
+        with paddle.amp.auto_cast(enable=False):
+            dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
+            tiles = _Signs(offset, row_ids, column_ids, self.duplicates, self.tile, both_ways)
+            leaves = (rows, columns, scalars["logit_scale"], scalars["logit_bias"])
+            return _TiledSigmoid.apply(*(leaf.astype(dtype) for leaf in leaves), tiles)
+
+
+class _Signs(Tiles):
+    def signs(self, block, column_block, dtype):
+        """`[r, c]`: 1 where a column is a positive of the row, -1 where it is a negative, 0 where it is left out."""
+        shape = [block.stop - block.start, column_block.stop - column_block.start]
+        signs = paddle.full(shape, -1.0, dtype)
+        if self.duplicates != "ignored":
+            signs.masked_fill_(self.same(block, column_block), 0.0 if self.duplicates == "masked" else 1.0)
+        if self.has_positives(block, column_block):
+            signs.fill_diagonal_(1.0)
+        return signs
+
+
+class _TiledSigmoid(PyLayer):
+    @staticmethod
+    def forward(ctx, rows, columns, logit_scale, logit_bias, tiles):
+        column_blocks = tiles.column_blocks(len(columns))
+        sums_of_rows, sums_of_columns = [], [0.0] * len(column_blocks)
+        for block in tiles.row_blocks(len(rows)):
+            scaled, row_sums = rows[block] * logit_scale, 0.0
+            for number, column_block in enumerate(column_blocks):
+                signs = tiles.signs(block, column_block, rows.dtype)
+                logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
+                losses = [signs.abs() * _softplus(-signs * logits)]
+                row_sums = row_sums + sums_over(losses, axis=1)[0]
+                if tiles.both_ways:
+                    sums_of_columns[number] = sums_of_columns[number] + sums_over(losses, axis=0)[0]
+            sums_of_rows.append(row_sums)
+        ctx.save_for_backward(rows, columns, logit_scale, logit_bias)
+        # Paddle wants None for the gradients of these.
+        ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale, logit_bias)]
+        ctx.tiles = tiles
+        directions = [sums_of_rows, sums_of_columns][: 1 + tiles.both_ways]
+        return tuple(paddle.concat(found).astype(rows.dtype) for found in directions)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        rows, columns, logit_scale, logit_bias = ctx.saved_tensor()
+        tiles = ctx.tiles
+        rows_gradient, columns_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
+        scale_gradient, bias_gradient = paddle.zeros([], "float64"), paddle.zeros([], "float64")
+        for block in tiles.row_blocks(len(rows)):
+            scaled, grad_rows = rows[block] * logit_scale, 0.0  # grad_rows: G @ columns
+            for column_block in tiles.column_blocks(len(columns)):
+                signs = tiles.signs(block, column_block, rows.dtype)
+                logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
+                grad_logits = -signs * F.sigmoid(-signs * logits) * spread(gradients, block, column_block)
+                grad_rows = grad_rows + paddle.matmul(grad_logits, columns[column_block])
+                columns_gradient[column_block] += paddle.matmul(grad_logits, scaled, transpose_x=True)
+                bias_gradient += sums_over([grad_logits], axis=1).sum()
+            rows_gradient[block] = grad_rows * logit_scale
+            scale_gradient += (rows[block] * grad_rows).astype("float64").sum()
+        found = (
+            rows_gradient,
+            columns_gradient,
+            scale_gradient.astype(rows.dtype).reshape(logit_scale.shape),
+            bias_gradient.astype(rows.dtype).reshape(logit_bias.shape),
+        )
+        return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
+
+
+def _softplus(x):
+    # Paddle's own adds 1 before the logarithm: at the initial bias of -10 that rounds a thousandth of the loss away.
+    return F.relu(x) + paddle.log1p(paddle.exp(-x.abs()))

@@ -1,0 +1,70 @@
+"""How B x N logits are cut into tiles, and sums over a tile that are quick and exact."""
+
+from dataclasses import dataclass
+
+import paddle
+
+from .duplicates import same_sample
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of B x N logits whose row i belongs to column `offset + i`.
+
+    Attributes:
+        offset: the column that belongs to row 0.
+        row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; None where duplicates are ignored.
+        duplicates: one of `DUPLICATES`.
+        size: rows and columns of a tile; None: one tile holds all.
+        both_ways: the columns are scored against the rows as well.
+    """
+
+    offset: int
+    row_ids: paddle.Tensor | None
+    column_ids: paddle.Tensor | None
+    duplicates: str
+    size: int | None
+    both_ways: bool
+
+    def row_blocks(self, count):
+        size = self.size or count
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def column_blocks(self, total):
+        """Blocks that begin wherever the positive columns of a block of rows begin: positives are a tile's diagonal."""
+        starts = list(range(self.offset % self.size, total, self.size)) if self.size else [self.offset]
+        if starts[0] > 0:
+            starts.insert(0, 0)
+        return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
+
+    def positive_columns(self, block):
+        """The columns that belong to the rows of a block."""
+        return slice(block.start + self.offset, block.stop + self.offset)
+
+    def has_positives(self, block, column_block):
+        """Whether the columns that belong to these rows are the diagonal of this tile."""
+        return column_block.start == self.positive_columns(block).start
+
+    def same(self, block, column_block):
+        """bool `[r, c]`, the duplicates in a tile, among them each row and its own column."""
+        return same_sample(self.row_ids[block], self.column_ids[column_block])
+
+
+def sums_over(terms, axis):
+    """Sums of `[r, c]` matrices over an axis, one row each, float64.
+
+    As products with ones: on CPU they are many times faster than Paddle's sum over axis 0.
+    """
+    ones = paddle.ones([terms[0].shape[axis]], dtype=terms[0].dtype)
+    found = [paddle.matmul(term.astype(ones.dtype), ones, transpose_x=axis == 0) for term in terms]
+    return paddle.stack(found).astype("float64")
+
+
+def spread(weights, block, column_block):
+    """`[r, 1]`, the weights of the rows; with those of the columns `[r, c]`, the sum of both."""
+    of_rows = weights[0][block].unsqueeze(1)
+    if len(weights) == 1:
+        return of_rows
+    of_columns = weights[1][column_block]
+    # Expanded by hand: adding [r, 1] and [c] costs Paddle on CPU five times as much.
+    return of_columns.expand([of_rows.shape[0], of_columns.shape[0]]) + of_rows
