@@ -1,48 +1,8 @@
-"""Convert a model between the official file, the PaddleNLP folder and this package's folder.
+"""`ernie-vil2 convert` in a checkout."""
 
-    python tools/convert_checkpoint.py official/model.pdparams converted --to paddlenlp
-    python tools/convert_checkpoint.py runs/emoji converted --to ernie_vil2
-
-SOURCE is a weight file or folder in any of the three formats; its own files tell which. TARGET is a new folder. The
-arrays go through unchanged. A report lists the weights that match the model; any other is an error unless allowed.
-"""
-
-import argparse
 import sys
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE", help="model file or folder")
-    parser.add_argument("target", metavar="TARGET", help="folder to be made")
-    parser.add_argument("--to", required=True, choices=["official", "paddlenlp", "ernie_vil2"], help="format of TARGET")
-    parser.add_argument("--vocabulary", help="vocabulary file; default: vocab.txt beside the weights")
-    parser.add_argument("--heads", nargs=2, type=int, metavar=("IMAGE", "TEXT"),
-                        help="attention heads where SOURCE does not tell them; default: width / 64")  # fmt: skip
-    parser.add_argument("--allow", action="append", default=[], metavar="NAME",
-                        help="a weight, or a glob pattern of weights, that may be missing, unexpected or of another "
-                        "shape; it is left out; may be repeated")  # fmt: skip
-    args = parser.parse_args()
-
-    from dataclasses import replace
-
-    from ernie_vil2.models import build_dual_encoder, set_weights
-    from ernie_vil2.models.model_files import changed_ways, read_model, write_model
-
-    try:
-        stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
-        config = stored.config.Model
-        report = set_weights(build_dual_encoder(config, stored.vocab_size), stored.arrays, args.allow)
-        kept = {name: stored.arrays[name] for name in report.matched}
-        write_model(replace(stored, arrays=kept), args.target, args.to)
-    except (OSError, ValueError) as error:
-        print(f"error: {args.source}: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.source} ({stored.layout}) is now {args.target} ({args.to})\n{report}")
-    for change in changed_ways(config, args.to):
-        print(f"  note: {change}")
-    return 0
-
+from ernie_vil2.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("convert"))

@@ -1,74 +1,8 @@
-"""Write a model's embeddings of a benchmark to disk, to be taken elsewhere, or scored again without the model.
+"""`ernie-vil2 embed` in a checkout."""
 
-    python tools/extract_embeddings.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
-    python tools/extract_embeddings.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
-    python tools/extract_embeddings.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \\
-        --cache ~/.cache/embeddings --processes 2 --output features
-
-An interrupted command goes on where it stopped when it is given a --cache.
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-from ernie_vil2.evaluation import command_line
-
-FORMATS = ("numpy", "official", "chinese-clip")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command_line.add_model_options(parser)
-    command_line.add_data_options(parser)
-    parser.add_argument("--language", default="", help="language of the captions, where the data has several")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the files to write")
-    parser.add_argument("--format", choices=FORMATS, default="numpy",
-                        help="numpy (.npy with ids and pairs as JSON lines), the official release's text file, with a "
-                        "row a TSV row, or Chinese-CLIP's feature files; default: numpy")  # fmt: skip
-    parser.add_argument("--cache", default=None, metavar="FOLDER", help="keeps finished embeddings, to go on with them")
-    args = parser.parse_args()
-    if not args.checkpoint or not args.data:
-        parser.error("give --checkpoint and --data")
-    if (code := command_line.start_ranks(args)) is not None:
-        return code
-    try:
-        extract(args)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "stopped; " + ("go on with the same command" if args.cache else "nothing was kept, for want of a --cache")
-        )
-        return 130
-    return 0
-
-
-def extract(args: argparse.Namespace) -> None:
-    from ernie_vil2.evaluation import embedding_files
-
-    model = command_line.load(args)
-    benchmark = command_line.open_data(args, args.language)
-    encoded = command_line.encode_data(model, benchmark, args.cache)
-    if command_line.RANK != 0:
-        return
-
-    output = Path(args.output)
-    if args.format == "numpy":
-        embedding_files.write_numpy(output, encoded)
-    elif args.format == "chinese-clip":
-        embedding_files.write_chinese_clip(output, encoded, args.split or "test")
-    else:
-        from_tsv = all(file.suffix == ".tsv" for file in benchmark.files)
-        lines = embedding_files.official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
-        output.mkdir(parents=True, exist_ok=True)
-        embedding_files.write_official(output / embedding_files.OFFICIAL_FILE, encoded, lines)
-    print(f"data: {encoded.benchmark.rows}\nimages: {encoded.problems}")
-    print(
-        f"{len(encoded.images)} images and {len(encoded.texts)} texts, {encoded.images.shape[1]} numbers each: {output}"
-    )
-
+from ernie_vil2.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("embed"))

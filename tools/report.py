@@ -1,73 +1,8 @@
-"""Write report.html for a run: its curves, its evaluations, and a dozen queries with their best answers.
+"""`ernie-vil2 report` in a checkout."""
 
-python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="where queries and answers come from")
-    parser.add_argument("--queries", type=int, default=12, help="captions shown, each in every language of the run")
-    parser.add_argument("--seed", type=int, default=0, help="which captions are drawn")
-    parser.add_argument("--output", default=None, help="file; default: <run>/report.html")
-    args = parser.parse_args()
-    try:
-        report(args)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def report(args: argparse.Namespace) -> None:
-    import json
-
-    from ernie_vil2.config import load_config
-    from ernie_vil2.data.sources.benchmarks import open_benchmark
-    from ernie_vil2.evaluation.encoded import encode_benchmark
-    from ernie_vil2.evaluation.examples import example_queries
-    from ernie_vil2.evaluation.report import write_report
-    from ernie_vil2.models.model_files import model_folder
-    from ernie_vil2.pretrained import load_model
-    from ernie_vil2.training.run_log import read_log
-    from ernie_vil2.training.run_page import config_facts, progress_facts
-
-    run = Path(args.run)
-    checkpoint = model_folder(run)
-    config = load_config(checkpoint / "config.yaml")
-    records = read_log(run / "log.jsonl")
-    evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((run / "evaluation").glob("*.json"))]
-    facts = config_facts(config) | progress_facts(config, records)
-    if evaluations:
-        facts["Protocol"] = next(iter(evaluations[0]["results"].values()))["definition"]
-
-    model = load_model(checkpoint, device="auto")
-    queries, licences = [], set()
-    for language in config.Views.languages:
-        benchmark = open_benchmark(args.data, language=language, text_id=config.Data.text_id)
-        licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
-        queries += example_queries(encode_benchmark(model, benchmark), language, args.queries, args.seed)
-    if licences:
-        facts["Licence of the images"] = ", ".join(sorted(licences))
-    # Captions are drawn alike in every language: show them side by side.
-    queries = [queries[start + row] for row in range(args.queries) for start in range(0, len(queries), args.queries)]
-
-    output = Path(args.output) if args.output else run / "report.html"
-    write_report(
-        output,
-        title=f"ERNIE-ViL 2.0: {run.name}",
-        facts=facts,
-        curves=records,
-        table_rows=[tuple(row) for evaluation in evaluations for row in evaluation["table"]],
-        queries=queries,
-    )
-    print(f"report: {output.resolve()}")
-
+from ernie_vil2.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("report"))

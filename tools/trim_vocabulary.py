@@ -1,38 +1,8 @@
-"""Write the part of the ERNIE 3.0 vocabulary that the texts of a data set use: a small model for a small language.
+"""`ernie-vil2 trim-vocabulary` in a checkout."""
 
-    python tools/trim_vocabulary.py --data demo_data/emoji-train.tar --output demo_data/vocabulary.txt
-
-The texts are tokenised as before; other words become [UNK]. Name the file in Model.text.vocabulary.
-"""
-
-import argparse
 import sys
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="tar shards or official TSV files")
-    parser.add_argument("--output", required=True, help="vocabulary file, a token a line")
-    args = parser.parse_args()
-
-    from ernie_vil2.config import ViewsConfig
-    from ernie_vil2.data.sources import open_sources
-    from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
-    from ernie_vil2.files import write_text
-
-    source, tokenizer, views = open_sources(args.data), Tokenizer(max_length=2**20), ViewsConfig()
-    texts = {*views.prompts.values(), *views.separators.values()}
-    for row in range(len(source)):
-        sample = source[row]
-        texts.update(sample.captions.values(), *sample.tags.values())
-    used = {number for text in texts for number in tokenizer.encode(text)}
-    tokens = read_vocabulary(ERNIE_VOCABULARY)
-    special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
-    kept = special + [tokens[number] for number in sorted(used) if tokens[number] not in special]
-    write_text(args.output, "\n".join(kept) + "\n")
-    print(f"{len(kept)} of {len(tokens)} tokens written to {args.output}")
-    return 0
-
+from ernie_vil2.commands import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("trim_vocabulary"))

@@ -11,6 +11,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 
+from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
 from ernie_vil2.terminal import printable
 
@@ -128,7 +129,7 @@ def content_id(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
 
-class TooManyBadSamples(RuntimeError):
+class TooManyBadSamples(RunError):
     """More samples could not be used than `Data.max_bad_share` allows."""
 
 

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.errors import RunError
+
 Arrays = dict[str, np.ndarray]
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 Fill = Callable[[int, Arrays, int], Any]
@@ -31,7 +33,7 @@ AHEAD = 2
 """Batches that the workers may be ahead."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(RunError):
     """A loader process failed or was killed; the message says at which place of the stream."""
 
 

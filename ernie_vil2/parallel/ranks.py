@@ -20,6 +20,7 @@ from paddle.base import core
 from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
+from ernie_vil2.errors import RunError
 from ernie_vil2.launch import end_with_parent
 
 PATIENCE = 1800.0
@@ -32,7 +33,7 @@ _SIGNALS = signal.valid_signals()
 _DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
 
 
-class LostRank(RuntimeError):
+class LostRank(RunError):
     """A rank has died, or is stuck; the message says which."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
+from ernie_vil2.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Batch:
     bad: list[tuple[str, str]]
 
 
-class JournalError(RuntimeError):
+class JournalError(RunError):
     """The journal is another run's, or damaged; the message says what to do."""
 
 

@@ -26,6 +26,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.environment import environment
+from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
@@ -54,7 +55,7 @@ from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.validation import validate, validation_sets
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(RunError):
     """The loss is NaN or infinite; what led to it has been saved."""
 
 

@@ -1,17 +1,13 @@
-import runpy
-import sys
-
 import pytest
 
-from tests.test_imports import ROOT
+from ernie_vil2 import commands
 
 
 @pytest.fixture
-def run_tool(monkeypatch):
+def run_tool():
     """Calls a command line in this process; returns its exit status."""
 
-    def run(*arguments, tool="extract_tags"):
-        monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
-        return runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))["main"]()
+    def run(*arguments, command="tag"):
+        return commands.run(command, list(map(str, arguments)))
 
     return run

@@ -66,7 +66,7 @@ def test_tags_by_a_field_reach_the_shards(run_tool, shard, tmp_path):
     path = write_rows(tmp_path / "names.csv", [("red-disc", ["红圆"], []), ("blue-cross", ["蓝叉"], ["blue cross"])])
     tags, shards = tmp_path / "tags.jsonl", tmp_path / "shards"
     assert run_tool("file", shard, "--tags", path, "--tags-id", "id", "--output", tags) == 0
-    assert run_tool(shard, "--tags", tags, "--tags-id", "id", "--output", shards, tool="prepare_data") == 0
+    assert run_tool(shard, "--tags", tags, "--tags-id", "id", "--output", shards, command="prepare") == 0
     samples = open_sources([str(shards)])
     found = {sample.fields["id"]: sample.tags for sample in map(samples.__getitem__, range(16))}
     assert found["red-disc"] == {"zh": ("红圆",), "en": ("red", "disc")}, "English tags are the sample's own"

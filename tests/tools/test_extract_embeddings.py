@@ -1,18 +1,14 @@
 """The command line against the model called by hand, in each format, and by two processes against one."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import ernie_vil2
+from ernie_vil2 import commands
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
 from tests.training.conftest import run
 
-ROOT = Path(__file__).parents[2]
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 
 
@@ -32,12 +28,8 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture
-def extract(monkeypatch):
-    def extract(*arguments):
-        monkeypatch.setattr(sys, "argv", ["extract_embeddings.py", "--device", "cpu", *map(str, arguments)])
-        return runpy.run_path(str(ROOT / "tools" / "extract_embeddings.py"))["main"]()
-
-    return extract
+def extract():
+    return lambda *arguments: commands.run("embed", ["--device", "cpu", *map(str, arguments)])
 
 
 def test_official_format_has_a_row_a_tsv_row(checkpoint, rows, extract, tmp_path, capsys):

@@ -2,19 +2,18 @@
 
 import json
 import os
-import runpy
-import sys
 
 import numpy as np
 import pytest
 
+from ernie_vil2 import commands
 from ernie_vil2.data.samples import BadSample, Reason, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.batch_gate import MOST_IN_A_ROW, BatchGate
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import draw, png, write_tsv
-from tests.training.conftest import ROOT, as_arguments, run
+from tests.training.conftest import as_arguments, run
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 GOOD = [(f"text {number}", f"good {number}", IMAGE) for number in range(48)]
@@ -100,10 +99,8 @@ def test_a_rank_without_samples_does_not_stop_the_others(overrides, lost_shard, 
     assert report["read"] > 6 * 16 and report["read"] % 16 == 0
 
 
-def test_a_file_that_cannot_be_read_is_an_error_of_one_line(overrides, tmp_path, monkeypatch, capsys):
+def test_a_file_that_cannot_be_read_is_an_error_of_one_line(overrides, tmp_path, capsys):
     os.mkfifo(tmp_path / "a.tar")
-    train = runpy.run_path(str(ROOT / "tools" / "train.py"))["main"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *as_arguments([*overrides, f"Data.train=[{tmp_path}/a.tar]"])])
-    assert train() == 2
+    assert commands.run("train", as_arguments([*overrides, f"Data.train=[{tmp_path}/a.tar]"])) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path}/a.tar: not an ordinary file") and said.count("\n") == 1

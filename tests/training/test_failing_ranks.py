@@ -62,7 +62,7 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
     monkeypatch.chdir(ROOT)
     assert run_ranks([sys.executable, "-c", tool, *as_arguments(overrides)], 2) == 2
     error = capfd.readouterr().err
-    line = "  Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
+    line = "; Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
     assert error.count(line) >= 2  # each rank said so
     assert not (tmp_path / "run").exists()
 

@@ -25,6 +25,7 @@ from ernie_vil2.data.prepare.index import PreparedIndex, describe
 from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, make_shard, sha256
 from ernie_vil2.data.sources import Sources
 from ernie_vil2.data.tags import TagsFile
+from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text, written_whole
 from ernie_vil2.launch import end_with_parent
 
@@ -37,7 +38,7 @@ DIGESTS = ".digests.npy"  # of a shard's samples; only until that is known
 REFRESH = 0.5  # seconds between two looks at the progress
 
 
-class PrepareError(RuntimeError):
+class PrepareError(RunError):
     """The output folder is another run's, or a process was killed; the message says what to do."""
 
 

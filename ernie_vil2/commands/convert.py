@@ -1,0 +1,42 @@
+"""Convert a model between the official file, the PaddleNLP folder and this package's folder.
+
+    python tools/convert_checkpoint.py official/model.pdparams converted --to paddlenlp
+    python tools/convert_checkpoint.py runs/emoji converted --to ernie_vil2
+
+SOURCE is a weight file or folder in any of the three formats; its own files tell which. TARGET is a new folder. The
+arrays go through unchanged. A report lists the weights that match the model; any other is an error unless allowed.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="model file or folder")
+    parser.add_argument("target", metavar="TARGET", help="folder to be made")
+    parser.add_argument("--to", required=True, choices=["official", "paddlenlp", "ernie_vil2"], help="format of TARGET")
+    parser.add_argument("--vocabulary", help="vocabulary file; default: vocab.txt beside the weights")
+    parser.add_argument("--heads", nargs=2, type=int, metavar=("IMAGE", "TEXT"),
+                        help="attention heads where SOURCE does not tell them; default: width / 64")  # fmt: skip
+    parser.add_argument("--allow", action="append", default=[], metavar="NAME",
+                        help="a weight, or a glob pattern of weights, that may be missing, unexpected or of another "
+                        "shape; it is left out; may be repeated")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from ernie_vil2.models import build_dual_encoder, set_weights
+    from ernie_vil2.models.model_files import changed_ways, read_model, write_model
+
+    stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
+    config = stored.config.Model
+    try:
+        report = set_weights(build_dual_encoder(config, stored.vocab_size), stored.arrays, args.allow)
+    except ValueError as error:
+        raise ValueError(f"{args.source}: {error}") from error
+    kept = {name: stored.arrays[name] for name in report.matched}
+    write_model(replace(stored, arrays=kept), args.target, args.to)
+    print(f"{args.source} ({stored.layout}) is now {args.target} ({args.to})\n{report}")
+    for change in changed_ways(config, args.to):
+        print(f"  note: {change}")
+    return 0

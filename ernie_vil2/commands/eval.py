@@ -1,0 +1,152 @@
+"""Score a model on image-text retrieval by a named protocol: R@1, R@5, R@10 and mean recall in both directions.
+
+    python tools/eval_retrieval.py --checkpoint runs/emoji --data demo_data/emoji-test.tar --language zh en
+    python tools/eval_retrieval.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --protocol coco-cn-test
+    python tools/eval_retrieval.py --checkpoint runs/mine --data flickr30k --protocol flickr30k-test all-conventions
+    python tools/eval_retrieval.py --data coco-cn-version1805v1.1 --protocol coco-cn-test --check
+    python tools/eval_retrieval.py --embeddings cross_modal_embeddings.out --protocol official-rows
+
+Prints a table and what it means, and writes it as JSON, the rank of every query as CSV, and a page with the worst
+and the best queries. Finished embeddings are kept in the output folder: an interrupted command goes on with them.
+docs/benchmarks.md shows the folders that --data takes, docs/protocols.md defines the protocols.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ernie_vil2.evaluation import command_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    command_line.add_model_options(parser)
+    command_line.add_data_options(parser)
+    parser.add_argument("--language", nargs="+", help="languages of the captions in tar shards; default: the run's")
+    parser.add_argument("--embeddings", metavar="PATH", help="score these, computed before, instead of a model on data")
+    parser.add_argument("--annotations", metavar="FILE", help="what names the rows of --embeddings")
+    parser.add_argument("--protocol", nargs="+", default=["pairs"], metavar="NAME",
+                        help="default: pairs; all-conventions: any-of, first-text, row-label side by side")  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="only read the data, and report what is wrong with them")
+    parser.add_argument("--only", action="append", default=[], metavar="FIELD=VALUE",
+                        help="more rows for the queries whose sample says so; galleries stay whole")  # fmt: skip
+    parser.add_argument("--pixel-baseline", nargs="+", default=[], metavar="TRAIN_FILE",
+                        help="one more row: the text of the nearest training image by pixels")  # fmt: skip
+    parser.add_argument("--label", default="model", help="what the model is called in the table")
+    parser.add_argument("--name", help="of the files written; default: the data's and the protocols'")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")
+    parser.add_argument("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
+    parser.add_argument("--block", type=int, default=1024, help="rows of either side that are scored at once")
+
+
+def run(args: argparse.Namespace) -> int:
+    args.only = [tuple(text.split("=", 1)) for text in args.only]
+    if any(len(pair) != 2 for pair in args.only):
+        raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
+    if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
+        raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
+    if (code := command_line.start_ranks(args)) is not None:
+        return code
+    return check(args) if args.check else evaluate(args)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Prints what is in the data; 0 if all of it can be used and is what the protocol expects."""
+    from tqdm import tqdm
+
+    from ernie_vil2.evaluation.check import check_benchmark
+    from ernie_vil2.evaluation.protocols import protocol
+
+    scoring = protocol(args.protocol[0])
+    good = True
+    for language in args.language or [""]:
+        benchmark = scoring.select(command_line.open_data(args, language))
+        with tqdm(total=len(benchmark.images), unit="image", desc="reading", file=sys.stdout) as bar:
+            report = check_benchmark(benchmark, scoring.expected, bar.update)
+        print(report)
+        good &= report.good
+    return 0 if good else 1
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from ernie_vil2.evaluation.embedding_files import read_embeddings
+    from ernie_vil2.evaluation.evaluator import score
+    from ernie_vil2.evaluation.protocols import choose
+
+    protocols = choose(args.protocol)
+    files, device = [], "cpu"
+    if args.embeddings:
+        inputs = {args.label: read_embeddings(args.embeddings, args.annotations, args.split)}
+    else:
+        inputs, files, device = encode(args, list(protocols.values()))
+    if command_line.RANK == 0:
+        evaluations = {
+            ", ".join(filter(None, [label, convention])): score(encoded, scoring, args.block, device)
+            for label, encoded in inputs.items()
+            for convention, scoring in protocols.items()
+        }
+        show(args, evaluations, files)
+    return 0
+
+
+def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path], str]:
+    """Embeddings by label, the files they come from, and the device they were computed on."""
+    import paddle
+
+    from ernie_vil2 import hub
+    from ernie_vil2.evaluation.protocols import select
+    from ernie_vil2.models.model_files import weights_path
+
+    model = command_line.load(args)
+    run = Path(args.checkpoint) if Path(args.checkpoint).exists() else hub.fetch(args.checkpoint)
+    args.output = args.output or (run / "evaluation" if (run / "checkpoints").is_dir() else None)
+    cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
+    shards = all(str(path).endswith(".tar") for path in args.data)
+    inputs, files = {}, [weights_path(run)]
+    for language in args.language or (model.config.Views.languages if shards else [""]):
+        benchmark = select(command_line.open_data(args, language), protocols)
+        files += [path for path in benchmark.files if path not in files]
+        label = ", ".join(filter(None, [args.label, language]))
+        inputs[label] = command_line.encode_data(model, benchmark, cache, language)
+    return inputs, files, paddle.get_device()
+
+
+def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None:
+    """Prints the table, and writes all that an evaluation leaves."""
+    from ernie_vil2.evaluation.paper_results import paper_results
+    from ernie_vil2.evaluation.results import checksums, format_notes, table_rows, write_results
+    from ernie_vil2.evaluation.retrieval import format_table
+    from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
+
+    published = [row for name in args.protocol for row in paper_results(name)]
+    baseline = pixel_baseline(args) if args.pixel_baseline else None
+    table = []
+    for only in (None, *args.only):
+        results = {label: one.of_queries(*only) if only else one.result for label, one in evaluations.items()}
+        baselines = {"nearest train image by pixels": baseline.of_queries(*(only or ()))} if baseline else {}
+        first = next(iter(results.values()))
+        title = f"{only[0]} = {only[1]}" if only else "all queries"
+        title += f" (of {first.images:,} images, {first.texts:,} texts)"
+        table += table_rows(title, results, baselines, [] if only else published)
+
+    model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
+    print(f"\nmodel {model}, data {' '.join(data)}\n{format_notes(evaluations, published)}\n\n{format_table(table)}")
+
+    output = args.output or Path("evaluation")
+    others = [protocol for protocol in args.protocol if protocol != "pairs"]
+    name = args.name or "-".join([Path(data[0]).resolve().stem, *others])
+    extra = {"model": model, "data": data, "checksums": checksums(files)}
+    written = write_results(output, name, evaluations, table, published, extra)
+    for label, evaluation in evaluations.items():
+        stem = name if len(evaluations) == 1 else f"{name}-{label.replace(', ', '-')}"
+        written.append(output / f"{stem}.html")
+        facts = {"Model": model, "Data": " ".join(data)}
+        write_retrieval_page(written[-1], title=f"{name}: {label}", facts=facts, rows=table, evaluation=evaluation)
+    print("\nwritten:", *written, sep="\n  ")
+
+
+def pixel_baseline(args: argparse.Namespace):
+    """What the nearest training image by pixels reaches on the data."""
+    from ernie_vil2.data.sources import open_sources
+    from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
+
+    return pixel_baseline(*(open_sources(files, args.text_id) for files in (args.pixel_baseline, args.data)))

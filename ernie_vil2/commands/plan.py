@@ -1,0 +1,55 @@
+"""What a run needs before it is run: memory, traffic, loader rates, days, and what to change when it does not fit.
+
+python tools/plan.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml --ranks 112 --device a100-80g
+python tools/plan.py -c configs/demo/emoji.yaml --ranks 2 --device cpu --json plan.json
+"""
+
+import argparse
+import json
+import os
+
+DEVICES = "a100-40g, a100-80g, h100-80g, h200-141g, v100-32g, rtx-4090, cpu"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", help="YAML overlay over the defaults of configs/default.yaml")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
+                        help="overrides one value; may be repeated")  # fmt: skip
+    parser.add_argument("--ranks", type=int, required=True, help="devices, one rank on each")
+    parser.add_argument("--device", required=True, help=f"one of {DEVICES}")
+    parser.add_argument("--utilisation", type=float, default=0.35,
+                        help="share of the device's peak speed that training reaches (default 0.35)")  # fmt: skip
+    parser.add_argument(
+        "--bandwidth", type=float, help="GB/s that leave a rank (default: the device's link, its network above 8 ranks)"
+    )
+    parser.add_argument("--sample-kb", type=float, default=50, help="stored kilobytes of a sample (default 50)")
+    parser.add_argument("--json", help="also write all figures to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.ranks < 1 or not 0 < args.utilisation <= 1:
+        raise ValueError("--ranks is 1 or more, --utilisation above 0 and at most 1")
+
+    from ernie_vil2.config import load_config
+    from ernie_vil2.planning.devices import check, find_device
+
+    device = find_device(args.device)
+    check(load_config(args.config, args.override), args.ranks, device)
+
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
+    from ernie_vil2.files import write_text
+    from ernie_vil2.planning.summary import plan_run
+
+    text, made, advice = plan_run(
+        lambda overrides: load_config(args.config, [*args.override, *overrides]),
+        args.ranks,
+        device,
+        args.utilisation,
+        round(args.sample_kb * 1000),
+        args.bandwidth and args.bandwidth * 1e9,
+    )
+    print(text)
+    if args.json:
+        figures = made.as_dict() | {"advice": advice and {"overrides": advice.overrides, **advice.plan.as_dict()}}
+        write_text(args.json, json.dumps(figures, indent=1))
+    return 0

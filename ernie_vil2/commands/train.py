@@ -1,0 +1,65 @@
+"""Pretrain a dual encoder by multi-view contrastive learning.
+
+python tools/train.py -c configs/demo/emoji.yaml -o Training.steps=100
+python tools/train.py -c configs/demo/emoji.yaml --resume
+python tools/train.py -c configs/demo/emoji.yaml --dry-run
+fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
+"""
+
+import argparse
+import os
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", help="YAML overlay over the defaults of configs/default.yaml")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
+                        help="overrides one value; may be repeated")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true",
+                        help="train nothing: read one batch of every source, and leave its views as a picture, the "
+                        "plan and the schedule in <run folder>/dry_run")  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ernie_vil2.config import load_config
+
+    config = load_config(args.config, args.override)
+    if args.dry_run:
+        return dry_run(config, args.processes)
+    if args.processes > 1 and "PADDLE_TRAINER_ID" not in os.environ:
+        from ernie_vil2.launch import run_ranks
+
+        return run_ranks([sys.executable, *sys.argv], args.processes)
+
+    from ernie_vil2.launch import STOPPED
+    from ernie_vil2.training.engine import Trainer
+
+    trainer = Trainer(config, resume=args.resume)
+    finished = trainer.fit()
+    if trainer.rank == 0:
+        if finished:
+            print(f"finished: {trainer.step} steps, run folder {trainer.run}")
+            if trainer.best:
+                print("best: step {step}, mean recall {mean_recall:.1f}, ".format(**trainer.best)
+                      + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
+        else:
+            print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+    return 0 if finished else STOPPED[trainer.signals.granted]
+
+
+def dry_run(config, processes: int) -> int:
+    if int(os.environ.get("PADDLE_TRAINER_ID", 0)):
+        return 0  # the first rank does it for all
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
+
+    from ernie_vil2.training.dry_run import dry_run
+
+    found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)))
+    print(found.text)
+    print(f"nothing was trained; look at {found.folder / 'dry_run.html'} or {found.folder / 'views.png'}")
+    return 1 if found.would_stop else 0

@@ -1,0 +1,92 @@
+"""What all command lines share: help, one line an error, and exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2 import commands
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_module_is_a_command_and_every_command_has_a_tool():
+    folder = Path(commands.__path__[0])
+    assert {path.stem for path in folder.glob("*.py")} == {*commands.COMMANDS, "__init__"}
+    started = {name for path in ROOT.glob("tools/*.py") for name in commands.COMMANDS if f'run("{name}")' in
+               path.read_text()}  # fmt: skip
+    assert started == set(commands.COMMANDS) and len(started) == len(list(ROOT.glob("tools/*.py")))
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    ([], "error: name one of the commands train, eval, "),
+    (["trian"], "error: name one of the commands train, eval, "),
+    (["plan"], "error: the following arguments are required: --ranks, --device (--help lists the options)"),
+    (["plan", "--ranks", "a", "--device", "cpu"], "error: argument --ranks: invalid int value: 'a'"),
+    (["tag", "file"], "error: the following arguments are required: INPUT"),
+])  # fmt: skip
+def test_misuse_is_one_line(arguments, expected, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ernie-vil2", *arguments])
+    assert commands.main() == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(expected) and said.err.count("\n") == 1
+
+
+def test_the_help_names_every_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ernie-vil2", "--help"])
+    assert commands.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0].replace("-", "_") for line in lines if line.startswith("  ")] == list(commands.COMMANDS)
+    monkeypatch.setattr(sys, "argv", ["ernie-vil2", "trim-vocabulary", "--help"])
+    with pytest.raises(SystemExit):
+        commands.main()
+    assert "usage: ernie-vil2 trim-vocabulary " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error, line", [
+    (ValueError("first\n  second\n"), "first; second"),
+    (ValueError("\x1b[2J\u202eabc 图"), "\\x1b[2J\\u202eabc 图"),
+    (FileNotFoundError(2, "No such file or directory", "a.yaml"), "a.yaml: No such file or directory"),
+    (FileNotFoundError(2, "No such file or directory", b"\xff.yaml"), "\\udcff.yaml: No such file or directory"),
+    (OSError("what"), "what"),
+    (MemoryError(), "MemoryError"),
+])  # fmt: skip
+def test_an_error_is_one_printable_line(error, line):
+    assert commands.explained(error) == line
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("ernie_vil2.commands.doctor.run", lambda args: {}["missing"])
+    with pytest.raises(KeyError):
+        commands.run("doctor", [])
+
+
+def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ernie_vil2.commands.doctor.run", stop)
+    assert commands.run("doctor", []) == 130
+    assert capsys.readouterr().err.startswith("\nstopped; ")
+
+
+SCRIPT = """
+import sys
+from ernie_vil2 import commands, doctor
+doctor.all_checks = lambda seconds: print("\\udcff 图") or []
+sys.exit(commands.run("doctor", []))
+"""
+
+
+@pytest.mark.parametrize("stdout, code, said", [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")])
+def test_a_standard_output_that_is_full_is_one_line(stdout, code, said):
+    with open(stdout, "w") as file:
+        child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
+    assert child.returncode == code and said in child.stderr and child.stderr.count("\n") == bool(said)
+
+
+def test_a_name_that_is_no_text_can_be_printed():
+    child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True,
+                           env={"PYTHONIOENCODING": "ascii"})  # fmt: skip
+    assert child.returncode == 0 and child.stdout == "\\udcff \\u56fe\n", child.stderr
