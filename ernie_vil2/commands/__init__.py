@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from ernie_vil2.errors import RunError
+from ernie_vil2.terminal import printable
 
 COMMANDS = ("train", "eval", "embed", "report", "plan", "prepare", "tag", "convert", "trim_vocabulary", "doctor")
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
@@ -70,7 +71,7 @@ def explained(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = re.sub(r"\s*\n\s*", "; ", text.strip())
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return printable(text)
 
 
 def main() -> int:
