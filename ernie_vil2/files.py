@@ -6,8 +6,11 @@ content is on the disk before it gets its name.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +18,44 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; when the block ends well, the file there takes the name `path`.
+    """Yields a temporary path; when the block ends well, the file there takes the name `path`.
 
-    When it ends in an exception, whatever was written is removed and `path` is as before; an error of the system names
-    `path`.
+    When it ends in an exception, whatever was written is removed and `path` is as before. A symbolic link stays, and
+    its target is replaced. What is neither a file nor a folder, such as /dev/null or a pipe, stays too and gets the
+    content at the end.
+
+    Raises:
+        IsADirectoryError: `path` is a folder.
+        OSError: it cannot be written; the error names `path`.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    kind = _kind(path)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
+    if kind not in (None, stat.S_IFREG):
+        with tempfile.TemporaryDirectory() as folder, system_errors_named(path):
+            aside = Path(folder, path.name)
+            yield aside
+            with open(aside, "rb") as content, open(path, "wb") as opened:
+                shutil.copyfileobj(content, opened)
+        return
+    target = Path(os.path.realpath(path))
+    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with system_errors_named(path):
+        with system_errors_named(path, aside):
             yield aside
             _write_through(aside)
-        os.replace(aside, path)
+            os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _kind(path: Path) -> int | None:
+    """The kind of file at the end of all links, as in `stat`; None if there is none."""
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -38,12 +65,15 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextmanager
-def system_errors_named(path: str | Path) -> Iterator[None]:
-    """Names the file in errors of the system that name none, as those of writing to an open file: the disk is full."""
+def system_errors_named(path: str | Path, aside: Path | None = None) -> Iterator[None]:
+    """Names the file in errors of the system that name none, as those of writing to an open file: the disk is full.
+
+    Those that name the temporary `aside` name the file instead.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None or error.filename not in (None, str(aside)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

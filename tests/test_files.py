@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 import sys
 
 import pytest
@@ -29,6 +30,62 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
         full.write("more than there is room for")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "real").write_text("old")
+    (tmp_path / "data" / "link").symlink_to("real")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "link")
+    (tmp_path / "dangling").symlink_to("data/new")
+    before = (tmp_path / "data" / "real").open()
+    write_text(tmp_path / "link", "text")
+    write_text(tmp_path / "dangling", "text")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "data" / "link").is_symlink()
+    assert (tmp_path / "data" / "real").read_text() == (tmp_path / "data" / "new").read_text() == "text"
+    assert before.read() == "old", "whoever has the old file open reads it to its end"
+    assert {path.name for path in tmp_path.rglob("*")} == {"data", "real", "link", "dangling", "new"}
+
+
+def test_a_pipe_stays_and_gets_the_content_once_it_is_whole(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "pipe") as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    write_text(tmp_path / "link", "whole")
+    assert os.read(reader, 100) == b"whole"
+    os.close(reader)
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link"} and (tmp_path / "pipe").is_fifo()
+
+
+def test_a_device_stays(tmp_path):
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        write_text(null, "gone")
+    except PermissionError:
+        pytest.skip("only root may make a device node, and open it where the file system allows that")
+    assert null.is_char_device() and null.read_bytes() == b""
+    os.unlink(null)
+    os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 7))  # /dev/full
+    with pytest.raises(OSError) as caught:
+        write_text(null, "text")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(null) and null.is_char_device()
+
+
+@pytest.mark.parametrize("name", ["folder", "link", "missing/file", "file/below", "loop"])
+def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / name, "text")
+    assert caught.value.filename == str(tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "loop").is_symlink()
 
 
 def test_a_folder_is_seen_when_it_is_whole(tmp_path):
