@@ -7,9 +7,13 @@ its alpha does not know every kind of transparency.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 import struct
-from collections.abc import Sequence
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import cv2
@@ -35,6 +39,8 @@ MAX_ASPECT = 200
 # Of what Pillow can open: no vector graphics, which it has other programs draw, and no raster of measurements.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
+_WRONG_PROFILES = (0x182EA552, 0xF29E526D)  # CRCs of two sRGB profiles of 1998 with a wrong white, in many PNG files
+
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive JPEG
 _TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
@@ -46,6 +52,29 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+
+
+class ImageRemark(UserWarning):
+    """What is odd about an image that is used, in a fixed phrase; seen within `remarks` alone."""
+
+
+warnings.simplefilter("ignore", ImageRemark)
+
+
+@contextlib.contextmanager
+def remarks() -> Iterator[list[str]]:
+    """Collects what is odd about the images that are decoded within: our own remarks, and warnings of the libraries.
+
+    For one thread, as `warnings.catch_warnings`. Numbers become n, so that equal remarks are counted together.
+
+    Yields:
+        A list that is filled at the end.
+    """
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield found
+    found += dict.fromkeys(re.sub(r"\d+", "n", str(warning.message)).strip() for warning in said)
 
 
 class EncodedImage:
@@ -216,6 +245,7 @@ def _decode_other(header: Image.Image, data: bytes, name: str, background: Seque
             pass
     try:
         if header.format == "PNG":
+            _remark_on_profile(header)
             return _turned(_png_pixels(header, data, background), _exif_orientation(header))
         if header.mode not in ("F", "I"):
             return rgb_pixels(ImageOps.exif_transpose(header), background)
@@ -242,6 +272,20 @@ def _png_pixels(header: Image.Image, data: bytes, background: Sequence[int] | No
     if header.mode == "RGB" and key and bits == 16:
         header.info["transparency"] = tuple(value >> 8 for value in key)
     return rgb_pixels(header, background)
+
+
+def _remark_on_profile(header: Image.Image) -> None:
+    """What libpng would write to the terminal about a colour profile, which nobody here applies."""
+    profile = header.info.get("icc_profile")
+    if not profile:
+        return
+    colours = b"GRAY" if header.mode in ("1", "L", "LA", "I", "I;16") else b"RGB "
+    if len(profile) < 128 or int.from_bytes(profile[:4], "big") != len(profile) or profile[36:40] != b"acsp":
+        warnings.warn("damaged colour profile", ImageRemark, stacklevel=2)
+    elif profile[16:20] != colours:
+        warnings.warn("colour profile of other colours than the image's", ImageRemark, stacklevel=2)
+    elif zlib.crc32(profile) in _WRONG_PROFILES:
+        warnings.warn("known incorrect sRGB profile", ImageRemark, stacklevel=2)
 
 
 def _exif_orientation(header: Image.Image) -> int:

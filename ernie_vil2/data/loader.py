@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ import paddle
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
+from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
@@ -21,6 +22,14 @@ from ernie_vil2.data.workers import Arrays, Layout, filled_batches
 from ernie_vil2.views import draw_text, training_views
 
 Batch = dict[str, Any]
+
+
+class RowReport(NamedTuple):
+    """The name of a row's sample, the reason if it cannot be used, and what is odd about it."""
+
+    name: str
+    reason: str | None = None
+    remarks: Sequence[str] = ()
 
 
 class _Rows:
@@ -44,12 +53,14 @@ class _Rows:
             layout |= {"text": ((self._tokenizer.max_length,), np.int64), "text_length": ((), np.int64)}
         return layout
 
-    def __call__(self, place: int, arrays: Arrays, row: int) -> str | tuple[str, str]:
-        """Makes one row; returns its sample's name, or why it has none: reason and name."""
-        try:
-            return self._fill(place, {name: array[row : row + 1] for name, array in arrays.items()})
-        except BadSample as bad:
-            return bad.reason, bad.name
+    def __call__(self, place: int, arrays: Arrays, row: int) -> RowReport:
+        """Makes one row; says which sample it holds, or why it holds none."""
+        with remarks() as found:
+            try:
+                name = self._fill(place, {name: array[row : row + 1] for name, array in arrays.items()})
+            except BadSample as bad:
+                return RowReport(bad.name, bad.reason)
+        return RowReport(name, remarks=found)
 
     def _fill(self, place: int, row: Arrays) -> str:
         source, sample = self._stream[place]
@@ -98,7 +109,7 @@ def training_batches(
     Yields:
         `image_1`, `image_2` `[b, H, W, 3]` uint8; `text` `[b, L]` int64 ids, one encoding for both text views;
         `ids` `[b, 2]` int64 (image, text); `places` `[b]` int64, of the rows in the global batch; `names`;
-        `rows` read; `bad` as [reason, name] pairs.
+        `rows` read; `bad` as [reason, name] pairs, and `remarks` on the others alike.
 
     Raises:
         WorkerError: a loader process failed or was killed.
@@ -129,12 +140,13 @@ def read_batch(
         return _batch(*next(batches), first=0)
 
 
-def _batch(arrays: Arrays, reports: list[str | tuple[str, str]], first: int) -> Batch:
-    good = [row for row, report in enumerate(reports) if isinstance(report, str)]
+def _batch(arrays: Arrays, reports: list[RowReport], first: int) -> Batch:
+    good = [row for row, report in enumerate(reports) if report.reason is None]
     batch: Batch = {
         "rows": len(reports),
-        "bad": [list(report) for report in reports if not isinstance(report, str)],
-        "names": [reports[row] for row in good],
+        "bad": [[report.reason, report.name] for report in reports if report.reason is not None],
+        "remarks": [[remark, report.name] for report in reports for remark in report.remarks],
+        "names": [reports[row].name for row in good],
     }
     if good:
         whole = len(good) == len(reports)

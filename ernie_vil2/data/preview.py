@@ -48,6 +48,7 @@ class Preview:
     Attributes:
         read: rows.
         bad: (reason, name) of those that could not be used.
+        remarks: (remark, name) on others.
         seconds: that reading took, with the start of the loader's processes.
         lengths: tokens of each text that was drawn.
         cut: texts that fill the longest length, so that they were most likely cut.
@@ -57,6 +58,7 @@ class Preview:
 
     read: int
     bad: list[tuple[str, str]]
+    remarks: list[tuple[str, str]]
     seconds: float
     lengths: list[int]
     cut: int
@@ -94,6 +96,7 @@ def preview(
     return Preview(
         read=rows,
         bad=[tuple(each) for each in batch["bad"]],
+        remarks=[tuple(each) for each in batch["remarks"]],
         seconds=seconds,
         lengths=[len(row) for row in texts],
         cut=sum(len(row) == tokenizer.max_length for row in texts),

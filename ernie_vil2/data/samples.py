@@ -134,7 +134,7 @@ class TooManyBadSamples(RunError):
 
 
 class BadSampleReport:
-    """Counts the samples that could not be used, by reason, with the first names of each.
+    """Counts the samples that could not be used, by reason, and what is odd about others; with the first names of each.
 
     Args:
         max_share: largest share of bad samples that is put up with.
@@ -148,19 +148,23 @@ class BadSampleReport:
         self.patience = patience
         self.read = 0
         self.counts: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()  # on samples that are used
         self.names: defaultdict[str, list[str]] = defaultdict(list)
 
-    def add(self, read: int, bad: Iterable[tuple[str, str]]) -> None:
+    def add(self, read: int, bad: Iterable[tuple[str, str]], remarks: Iterable[tuple[str, str]] = ()) -> None:
         """Takes `read` more samples of which `bad`, as (reason, name), could not be used.
+
+        `remarks`, as (remark, name), are on samples that are used, see `decoding.remarks`.
 
         Raises:
             TooManyBadSamples: their share over the whole run passes `max_share`.
         """
         self.read += read
-        for reason, name in bad:
-            self.counts[reason] += 1
-            if len(self.names[reason]) < self.NAMES and name not in self.names[reason]:
-                self.names[reason].append(name)
+        for counts, found in ((self.counts, bad), (self.remarks, remarks)):
+            for reason, name in found:
+                counts[reason] += 1
+                if len(self.names[reason]) < self.NAMES and name not in self.names[reason]:
+                    self.names[reason].append(name)
         if self.read >= self.patience and self.counts.total() > self.max_share * self.read:
             raise TooManyBadSamples(
                 f"{self.counts.total()} of {self.read} samples could not be used, more than "
@@ -170,14 +174,20 @@ class BadSampleReport:
     def merge(self, saved: dict) -> None:
         """Adds what another report's `as_dict` gave: that of an earlier run, or of another rank."""
         self.read += saved["read"]
-        for reason, entry in saved["reasons"].items():
-            self.counts[reason] += entry["count"]
-            self.names[reason] = list(dict.fromkeys(self.names[reason] + entry["names"]))[: self.NAMES]
+        for counts, entries in ((self.counts, saved["reasons"]), (self.remarks, saved.get("remarks", {}))):
+            for reason, entry in entries.items():
+                counts[reason] += entry["count"]
+                self.names[reason] = list(dict.fromkeys(self.names[reason] + entry["names"]))[: self.NAMES]
 
     def as_dict(self) -> dict:
-        """For JSON: samples read, samples bad, and by reason the count and the first names."""
-        reasons = {reason: {"count": count, "names": self.names[reason]} for reason, count in self.counts.most_common()}
-        return {"read": self.read, "bad": self.counts.total(), "reasons": reasons}
+        """For JSON: samples read, samples bad, and by reason the count and the first names; remarks, if any, alike."""
+        reasons, remarks = (
+            {reason: {"count": count, "names": self.names[reason]} for reason, count in counts.most_common()}
+            for counts in (self.counts, self.remarks)
+        )
+        return {"read": self.read, "bad": self.counts.total(), "reasons": reasons} | (
+            {"remarks": remarks} if remarks else {}
+        )
 
     def write(self, folder: Path) -> None:
         """Writes `bad_samples.json`, and `bad_samples.txt` for a person."""
@@ -185,9 +195,19 @@ class BadSampleReport:
         write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:
-        if not self.counts:
-            return f"all {self.read} samples read could be used"
-        lines = [f"{self.counts.total()} of {self.read} samples read could not be used and were skipped:"]
-        for reason, count in self.counts.most_common():
-            lines.append(f"  {reason}: {count} ({', '.join(self.names[reason])}{', ...' * (count > self.NAMES)})")
+        bad = self.counts.total()
+        lines = [
+            f"{bad} of {self.read} samples read could not be used and were skipped:"
+            if bad
+            else f"all {self.read} samples read could be used"
+        ]
+        lines += self._lines(self.counts)
+        if self.remarks:
+            lines += ["odd, but used:", *self._lines(self.remarks)]
         return "\n".join(lines)
+
+    def _lines(self, counts: Counter[str]) -> list[str]:
+        return [
+            f"  {reason}: {count} ({', '.join(self.names[reason])}{', ...' * (count > self.NAMES)})"
+            for reason, count in counts.most_common()
+        ]

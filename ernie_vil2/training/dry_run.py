@@ -85,7 +85,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     ]
     bad_samples = BadSampleReport()
     for each in read:
-        bad_samples.add(each.read, each.bad)
+        bad_samples.add(each.read, each.bad, each.remarks)
 
     run = Path(training.output)
     folder = run / FOLDER

@@ -247,7 +247,7 @@ class Trainer:
     def _usable(self, batch: Batch) -> bool:
         """Counts the bad samples of a batch; whether the others make a step on every rank. A collective."""
         try:
-            self.bad_samples.add(batch["rows"], batch["bad"])
+            self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
             return self.gate.lets_through(len(batch["names"]), self.objective.parts)
         except TooManyBadSamples:
             self.bad_samples.write(self.run)  # of this rank: the others do not know that it ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -69,16 +70,20 @@ def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]
 
 def bad_samples_table(report: BadSampleReport) -> str:
     """HTML of reasons, counts and the first names of each."""
-    if not report.counts:
-        return f"<p>All {report.read:,} samples read could be used.</p>"
+    bad = report.counts.total()
+    said = f"{bad:,} of {report.read:,} samples read." if bad else f"All {report.read:,} samples read could be used."
+    odd = f"<p>Odd, but used:</p>{_reasons(report, report.remarks, 'remark')}" if report.remarks else ""
+    return f"<p>{said}</p>{_reasons(report, report.counts, 'reason') if bad else ''}{odd}"
+
+
+def _reasons(report: BadSampleReport, counts: Counter[str], what: str) -> str:
     names = f'<th scope="col" class="names">the first {report.NAMES} names</th>'
     rows = "".join(
         f'<tr><th scope="row">{escape(reason)}</th><td>{count:,}</td>'
         f'<td class="names">{escape(", ".join(report.names[reason]))}</td></tr>'
-        for reason, count in report.counts.most_common()
+        for reason, count in counts.most_common()
     )
     return (
-        f"<p>{report.counts.total():,} of {report.read:,} samples read.</p>"
-        '<div class="scroll"><table><thead><tr><th scope="col">reason</th><th scope="col">samples</th>'
+        f'<div class="scroll"><table><thead><tr><th scope="col">{what}</th><th scope="col">samples</th>'
         f"{names}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

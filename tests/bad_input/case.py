@@ -30,6 +30,7 @@ class Case:
         skipped: how many are not, by reason.
         stopped: what the error says that ends the run before it begins; then nothing is used or skipped.
         note: what is made of it, for the page.
+        remark: what is counted about it although it is used.
         check: looks at the samples that are used.
         spoil: what happens to the folder between the scan and the first read.
         within: in which the input is read.
@@ -41,6 +42,7 @@ class Case:
     skipped: Mapping[Reason, int] = field(default_factory=dict)
     stopped: str = ""
     note: str = ""
+    remark: str = ""
     check: Callable[[Sequence[Sample]], None] = lambda samples: None
     spoil: Callable[[Path], None] = lambda folder: None
     within: Callable[[], AbstractContextManager] = nullcontext

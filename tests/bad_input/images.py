@@ -3,10 +3,11 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import MAX_BYTES, Reason
@@ -128,6 +129,8 @@ INSIDE = np.hypot(*(np.mgrid[:48, :64] - np.array([24, 32]).reshape(2, 1, 1))) <
 CUT_OUT = Image.fromarray(np.dstack([PIXELS, np.where(INSIDE, 255, 0).astype(np.uint8)]))
 ON_WHITE = np.where(INSIDE[..., None], PIXELS, 255)
 KEYED = np.where(INSIDE[..., None], PIXELS, np.array([1, 2, 3], np.uint8))
+GREY = COLOUR.convert("L")
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n0 0 moveto\n%%EOF\n"
@@ -187,8 +190,19 @@ CASES = [
     turned("WebP", lossless=True),
     used("EXIF orientation 9", with_exif(b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0"),
          decode_image(JPEG, ""), note="as it is stored"),
-    used("malformed EXIF", with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), decode_image(JPEG, ""), note="as it is stored"),
-    used("damaged colour profile", encoded(COLOUR, icc_profile=b"no profile"), note="profiles are not applied"),
+    replace(
+        used("malformed EXIF", with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), decode_image(JPEG, ""),
+             note="as it is stored"),
+        remark="Corrupt EXIF data.  Expecting to read n bytes but only got n.",
+    ),
+    replace(
+        used("damaged colour profile", encoded(COLOUR, icc_profile=b"no profile"), note="profiles are not applied"),
+        remark="damaged colour profile",
+    ),
+    replace(
+        used("colour profile of RGB in a grey PNG", encoded(GREY, icc_profile=SRGB), np.asarray(GREY.convert("RGB"))),
+        remark="colour profile of other colours than the image's",
+    ),
     used("image of 1 x 1 pixel", encoded(np.full([1, 1, 3], 7, np.uint8)), np.full([1, 1, 3], 7, np.uint8)),
     used("image of 30,000 x 160 pixels", encoded(picture(160, 30_000)), picture(160, 30_000)),
     skipped("image of 30,000 x 20 pixels", encoded(picture(20, 30_000)), Reason.TOO_NARROW),

@@ -17,6 +17,7 @@ def table(cases):
     for case in cases:
         said = [f"`{reason}`" for reason in case.skipped]
         said += [f"error: {case.stopped}"] * bool(case.stopped) + [case.note] * bool(case.note)
+        said += [f"counted as `{case.remark}`"] * bool(case.remark)
         lines.append(f"| {cell(case.input)} | {case.result} | {cell('; '.join(said))} |")
     return "\n".join(lines) + "\n"
 

@@ -65,10 +65,12 @@ def look_at(case, folder, place, tokenizer):
     assert len(batch["names"]) == 2 * case.used
     assert Counter(reason for reason, _ in batch["bad"]) == {reason: 2 * n for reason, n in case.skipped.items()}
     assert all(name for _, name in batch["bad"])
+    assert Counter(remark for remark, _ in batch["remarks"]) == ({case.remark: 2 * case.used} if case.remark else {})
 
     entry = make_shard(Work(source, Settings()), 0, None)
     assert entry["samples"] == case.used
     assert {reason: found["count"] for reason, found in entry["bad_samples"]["reasons"].items()} == case.skipped
+    assert entry["bad_samples"].get("remarks", {}).keys() == {case.remark} - {""}
     case.check(list(used_samples(source)))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import cv2
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ernie_vil2.data import decoding
-from ernie_vil2.data.decoding import EncodedImage, decode_image
+from ernie_vil2.data.decoding import EncodedImage, decode_image, remarks
 from ernie_vil2.data.samples import BadSample
 
 
@@ -225,15 +226,39 @@ def test_transparent_png_is_turned_as_exif_says(orientation):
     assert (EncodedImage(data, "a").height, EncodedImage(data, "a").width) == expected.shape[:2]
 
 
-def test_nothing_is_written_to_the_terminal(capfd):
-    """libpng has a word on each of these."""
-    odd = encoded(kind="PNG", icc_profile=b"no profile")
-    for data in (odd, odd[: len(odd) // 2]):
-        try:
-            decode_image(data, "a")
-        except BadSample:
-            pass
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def test_what_is_odd_about_an_image_is_a_remark_and_not_a_line_on_the_terminal(capfd, monkeypatch):
+    """libpng has a word on each of these files but the one with the good profile."""
+    grey = COLOUR.convert("L")
+    odd = {
+        "damaged colour profile": encoded(kind="PNG", icc_profile=b"no profile"),
+        "colour profile of other colours than the image's": encoded(grey, "PNG", icc_profile=SRGB),
+    }
+    for remark, data in odd.items():
+        with remarks() as found:
+            assert decode_image(data, "a").shape == (75, 101, 3)
+        assert found == [remark]
+    good = encoded(kind="PNG", icc_profile=SRGB)
+    with remarks() as found:
+        decode_image(good, "a")
+    assert found == []
+    monkeypatch.setattr(decoding, "_WRONG_PROFILES", (zlib.crc32(SRGB),))
+    with remarks() as found:
+        decode_image(good, "a")
+    assert found == ["known incorrect sRGB profile"]
+    with pytest.raises(BadSample):
+        decode_image(good[: len(good) // 2], "a")
+    decode_image(good, "a")  # and nobody asks
     assert capfd.readouterr() == ("", "")
+
+
+def test_equal_warnings_of_a_library_are_one_remark():
+    with remarks() as found:
+        for number in (3, 14):
+            warnings.warn(f"tag {number} is odd", UserWarning, stacklevel=1)
+    assert found == ["tag n is odd"]
 
 
 def test_the_upper_8_of_16_bits_count():

@@ -1,10 +1,12 @@
 """Runs over data of which some cannot be used."""
 
+import io
 import json
 import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ernie_vil2 import commands
 from ernie_vil2.data.samples import BadSample, Reason, TooManyBadSamples
@@ -49,6 +51,25 @@ def test_a_run_reports_reasons_counts_and_the_first_ten_names_of_each(config, tm
     }
     text = (trainer.run / "bad_samples.txt").read_text()
     assert "16 of 64 samples" in text and "empty caption: 12 (" in text and "malformed row: 1 (a.tsv:64)" in text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_odd_about_samples_that_are_used_is_counted_and_not_on_the_terminal(config, tmp_path, workers, capfd):
+    odd = io.BytesIO()
+    Image.open(io.BytesIO(IMAGE)).save(odd, "PNG", icc_profile=b"no profile")  # libpng writes a line for each
+    rows = [(f"text {number}", f"odd {number}", odd.getvalue()) for number in range(16)]
+    path = write_tsv(tmp_path / "a.tsv", [*GOOD, *rows])
+    settings = config(*ONE_EPOCH, f"Data.train=[{path}]", "Training.steps=4", f"Data.workers={workers}")
+    trainer = Trainer(settings)
+    assert trainer.fit()
+    said = capfd.readouterr()
+    assert "libpng" not in said.err and "Warning" not in said.err
+    report = json.loads((trainer.run / "bad_samples.json").read_text())
+    assert (report["read"], report["bad"], report["remarks"]["damaged colour profile"]["count"]) == (64, 0, 16)
+    assert "damaged colour profile: 16 (odd" in (trainer.run / "bad_samples.txt").read_text()
+    assert "damaged colour profile" in (trainer.run / "curves.html").read_text()
+    resumed = Trainer(settings, resume=True)
+    assert resumed.bad_samples.remarks == {"damaged colour profile": 16}
 
 
 @pytest.fixture

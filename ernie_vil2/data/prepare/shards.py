@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ernie_vil2.data.decoding import WHITE, EncodedImage
+from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
 from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, is_blank
 from ernie_vil2.data.sources import Source
@@ -155,13 +155,14 @@ def _good_samples(
             counts["duplicates"] += 1
             continue
         try:
-            sample = work.source[row]
-            suffix, image = _image(sample, work.settings)
+            with remarks() as odd:
+                sample = work.source[row]
+                suffix, image = _image(sample, work.settings)
             fields = _fields(sample, work)
         except BadSample as bad:
             report.add(1, [(bad.reason, bad.name)])
             continue
-        report.add(1, [])
+        report.add(1, [], [(remark, sample.image_name) for remark in odd])
         counts["samples"] += 1
         counts["tagged"] += any(name.partition("_")[0] == "tags" for name in fields)
         yield row, suffix, image, fields
