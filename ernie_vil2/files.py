@@ -15,6 +15,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MAX_CHARACTERS = 2**24
+"""Of a text file that is read whole, such as a vocabulary or a list of files."""
+
+
+def check_ordinary(path: str | Path) -> os.stat_result:
+    """The status of an ordinary file; OSError if it is none: a device has no end, and a pipe would be waited for."""
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not an ordinary file; write what the pipe or device gives to a disk", str(path))
+    return found
+
+
+def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
+    """The text of a whole UTF-8 file, without byte order mark; line ends are `\n`.
+
+    Raises:
+        OSError: it cannot be read, or it is no ordinary file.
+        ValueError: it is not UTF-8, or it has more than `most` characters.
+    """
+    check_ordinary(path)
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(most + 1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 text file ({error})") from None
+    if len(text) > most:
+        raise ValueError(f"{path}: more than {most:,} characters; is this the right file?")
+    return text
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:

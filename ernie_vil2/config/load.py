@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ernie_vil2.config.schema import Config
+from ernie_vil2.files import read_text
+
+MAX_CHARACTERS = 2**20
+MAX_VALUES = 100_000
+"""Of a YAML file; an alias counts as all that it stands for."""
+MAX_DEPTH = 50
+MAX_DIGITS = 100
+MAX_PROBLEMS, MAX_SHOWN = 10, 500  # that one message names, and characters of each
+_SHOWN = reprlib.Repr()  # of values: what a file holds may be longer than a message
+_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
 
 
 class ConfigError(ValueError):
@@ -20,6 +31,28 @@ class ConfigError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `1e-4` as a string; people mean a number."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._depth = self._values = 0
+        self._sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Counts while the tree is made: ten lines of aliases of aliases can stand for more than memory holds."""
+        before, alias = self._values, self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} values within each other")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        # A node whose size is not known yet holds its own alias.
+        self._values += self._sizes.get(node, MAX_VALUES) if alias else 1
+        if self._values > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, each alias counted as all that it stands for")
+        self._sizes[node] = self._values - before
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -41,10 +74,22 @@ for _kind in (_Loader, _Dumper):
 
 
 def _parse(text: str, origin: str) -> Any:
+    """What a YAML text says; ConfigError, with `origin` before the reason, if it is none or too much."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from error
+    except Exception as error:  # YAML's own, or that of a value that a tag before it does not fit: `!!bool x`
+        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file says; ConfigError if it cannot be read, or as of `_parse`."""
+    try:
+        text = read_text(path, MAX_CHARACTERS)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); look into configs/ for examples") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return _parse(text, str(path))
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -95,16 +140,19 @@ def _override(tree: dict, text: str) -> None:
 
 
 def _explain(error: ValidationError, origin: str) -> ConfigError:
+    problems = error.errors()
     lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+    for problem in problems[:MAX_PROBLEMS]:
+        key = ".".join(str(part) for part in problem["loc"])[:MAX_SHOWN]
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key {key}{_nearest(key)}")
         elif problem["type"] == "value_error":
             lines.append(f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"]))
         else:
-            lines.append(f"{key}: {problem['msg']}, got {problem['input']!r}")
-    return ConfigError(f"{origin}: " + "; ".join(dict.fromkeys(lines)))
+            lines.append(f"{key}: {problem['msg']}, got {_SHOWN.repr(problem['input'])}")
+    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    shown = dict.fromkeys(line[:MAX_SHOWN] for line in lines)
+    return ConfigError(f"{origin}: " + "; ".join([*shown, *more]))
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -115,15 +163,12 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
         overrides: `Section.key=value` texts, the value written as in YAML; the last one wins.
 
     Raises:
-        ConfigError: unknown key (with the nearest right one), wrong type, value out of range,
-            invalid YAML or missing file.
+        ConfigError: unknown key (with the nearest right one), wrong type, value out of range, invalid YAML or too much
+            of it, or a file that is missing or no text.
     """
     tree: Any = {}
     if path is not None:
-        try:
-            tree = _parse(Path(path).read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}); look into configs/ for examples") from error
+        tree = read_yaml(path)
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):

@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from ernie_vil2.files import read_text
+
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
 LONGEST_WORD = 100
@@ -31,16 +33,19 @@ def read_vocabulary(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not UTF-8, ids that are not the numbers 0 to n - 1, or a missing special token.
+        OSError: it cannot be read, or it is no ordinary file.
+        ValueError: not UTF-8, too long, ids that are not the numbers 0 to n - 1, or a missing special token.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"vocabulary {path}: no such file; name the one that the model was trained with"
         ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"vocabulary {path}: not a UTF-8 text file ({error})") from None
+    except OSError as error:
+        raise OSError(f"vocabulary {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"vocabulary {error}") from None
     lines = text.removesuffix("\n").split("\n")
     if all("\t" in line for line in lines):
         pairs = [line.rsplit("\t", 1) for line in lines]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 
 from ernie_vil2 import runtime
+from ernie_vil2.config import read_yaml
 from ernie_vil2.tagging.detector_input import DetectorInput, DetectorPreprocessing
 
 CONFIG = "infer_cfg.yml"
@@ -64,7 +64,7 @@ class Detector:
         for path in self.files:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing; a detector is exported with it")
-        config = yaml.safe_load(self.files[2].read_text(encoding="utf-8"))
+        config = read_yaml(self.files[2])
         if not isinstance(config, dict) or not isinstance(config.get("Preprocess"), list):
             raise ValueError(f"{self.files[2]}: no Preprocess list; is it PaddleDetection's?")
         self.label_list: list[str] = [str(name) for name in config.get("label_list") or ()]

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ernie_vil2.files import read_text
+
 
 def clean(tag: str) -> str:
     """A tag in Unicode's composed form, with one space where there was white space, and none at its ends."""
@@ -27,13 +29,10 @@ def read_names(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file, cleaned; empty lines between others count.
 
     Raises:
-        ValueError: the file is not UTF-8, or there is no name in it.
+        OSError: the file cannot be read, or it is no ordinary file.
+        ValueError: it is not UTF-8, or too long, or there is no name in it.
     """
-    try:
-        content = Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error})") from error
-    names = [clean(line) for line in content.rstrip("\n").split("\n")]
+    names = [clean(line) for line in read_text(path).rstrip("\n").split("\n")]
     if not any(names):
         raise ValueError(f"{path}: no names in this file")
     return names

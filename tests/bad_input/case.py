@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2.data.samples import Reason, Sample
+from ernie_vil2.data.sources import open_sources
 from tests.conftest import write_tar
 
 CAPTION = "a red disc"
@@ -34,6 +35,7 @@ class Case:
         check: looks at the samples that are used.
         spoil: what happens to the folder between the scan and the first read.
         within: in which the input is read.
+        opened: opens what `make` returned, if that is not for `Data.train`.
     """
 
     input: str
@@ -46,6 +48,7 @@ class Case:
     check: Callable[[Sequence[Sample]], None] = lambda samples: None
     spoil: Callable[[Path], None] = lambda folder: None
     within: Callable[[], AbstractContextManager] = nullcontext
+    opened: Callable[[str], object] = lambda place: open_sources([place])
 
     @property
     def result(self) -> str:

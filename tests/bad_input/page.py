@@ -4,10 +4,16 @@ import re
 from pathlib import Path
 
 from ernie_vil2.files import write_text
-from tests.bad_input import images, rows, shards, texts
+from tests.bad_input import images, rows, settings, shards, texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
-SECTIONS = {"Images": images.CASES, "Texts": texts.CASES, "Shards": shards.CASES, "Rows and folders": rows.CASES}
+SECTIONS = {
+    "Images": images.CASES,
+    "Texts": texts.CASES,
+    "Shards": shards.CASES,
+    "Rows and folders": rows.CASES,
+    "Configurations, vocabularies, lists": settings.CASES,
+}
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
 

@@ -7,10 +7,8 @@ import base64
 import json
 import math
 import pickle
-import re
 import signal
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +31,6 @@ from tests.bad_input.shards import of_type, with_size
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow, about what it finds
 EXAMPLES = [40, pytest.param(2000, marks=pytest.mark.slow)]
 SECONDS = 5  # for one input
-MEBIBYTES = 1024  # more than before; pixels of the largest image that is decoded, twice
 VIEWS = load_config(None, ["Views.languages={en: 1.0}"]).Views
 SMALL = encoded(picture(4, 6))
 IN_BASE64 = base64.b64encode(SMALL).decode()
@@ -56,19 +53,6 @@ def bounded_time():
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(autouse=True)
-def bounded_memory():
-    """The most memory that a test took, beyond what the process had before it."""
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
-    yield
-    assert memory("VmHWM") - before < MEBIBYTES
-
-
-def memory(what):
-    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 @pytest.fixture(scope="module")

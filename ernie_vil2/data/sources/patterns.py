@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from ernie_vil2.data.sources.locations import LocalFile, Location, PipeOutput, RemoteFile, file_system
+from ernie_vil2.files import read_text
 
 PIPE = "pipe:"
 LIST = ".txt"
@@ -108,10 +109,10 @@ def _matches(address: str) -> list[Location]:
 
 def _listed(path: Path) -> list[Location]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text file ({error}); a list holds a path or address a line") from error
-    lines = [line.strip() for line in text.splitlines()]
+        text = read_text(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; a list holds a path or address a line") from error
+    lines = [line.strip() for line in text.split("\n")]
     patterns = [line for line in lines if line and not line.startswith("#")]
     if not patterns:
         raise FileNotFoundError(f"{path}: names no file; a list holds a path or address a line")

@@ -1,0 +1,72 @@
+"""Configurations, vocabularies and lists that are damaged, hostile, or none."""
+
+import os
+from pathlib import Path
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.tokenizer import read_vocabulary
+from ernie_vil2.tagging.text import read_names
+from tests.bad_input.case import Case, file
+
+
+def config(input, text, stopped):
+    return Case(input, file("a.yaml", text), stopped=stopped, opened=load_config)
+
+
+def vocabulary(input, make, stopped):
+    return Case(input, make, stopped=stopped, opened=read_vocabulary)
+
+
+def pipe(name):
+    """`make` of a pipe that nobody writes to."""
+    return lambda folder: os.mkfifo(folder / name) or folder / name
+
+
+def hole(name):
+    """`make` of a file of 64 GB, which takes no room on the disk."""
+
+    def make(folder):
+        (folder / name).touch()
+        os.truncate(folder / name, 2**36)
+        return folder / name
+
+    return make
+
+
+LAUGHS = "Training:\n steps:\n  - &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
+    f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+VALUES = "more than 100,000 values, each alias counted as all that it stands for"
+DEPTH = "more than 50 values within each other"
+DEVICE = "not an ordinary file; write what the pipe or device gives to a disk"
+
+CASES = [
+    config("YAML of 600 bytes whose aliases stand for 10^9 values", LAUGHS, VALUES),
+    config("YAML whose merges stand for 10^12 keys", MERGES, VALUES),
+    config("YAML alias within what it stands for", "a: &a [*a]\n", VALUES),
+    config("YAML of 900 brackets within each other", "a: " + "[" * 900 + "]" * 900, DEPTH),
+    config("YAML of 100,000 brackets", "[" * 100_000, DEPTH),
+    config("YAML of more than 100,000 values", f"a: [{'1, ' * 100_000}]", VALUES),
+    config("YAML number of 5,000 digits", f"Training: {{steps: {'7' * 5000}}}", "a number of more than 100 digits"),
+    config("YAML tag that its value does not fit", "a: !!bool x", "not valid YAML"),
+    config("40,000 unknown keys", "".join(f"k{n}: 1\n" for n in range(40_000)), "unknown key k0"),
+    config("YAML key of 100,000 characters", f"? {'k' * 100_000}\n: 1\n", "unknown key kkk"),
+    config("YAML text where a number belongs, of 500,000 characters", f"Training: {{steps: '{'x' * 500_000}'}}",
+           "Input should be a valid integer"),
+    config("configuration of more than 1,048,576 characters", "# " + "x" * 2**20, "more than 1,048,576 characters"),
+    config("configuration that is not UTF-8", b"\x7fELF\xff", "not a UTF-8 text file"),
+    Case("configuration without an end (/dev/zero)", lambda folder: Path("/dev/zero"), stopped=DEVICE,
+         opened=load_config),
+    Case("pipe as configuration", pipe("a.yaml"), stopped=DEVICE, opened=load_config),
+    vocabulary("vocabulary without an end (/dev/zero)", lambda folder: Path("/dev/zero"), DEVICE),
+    vocabulary("pipe as vocabulary", pipe("a.txt"), DEVICE),
+    vocabulary("folder as vocabulary", lambda folder: folder, "Is a directory"),
+    vocabulary("vocabulary of more than 16,777,216 characters", hole("a.txt"), "more than 16,777,216 characters"),
+    vocabulary("vocabulary with an id of 5,000 digits", file("a.txt", "[PAD]\t0\n[UNK]\t" + "7" * 5000),
+               "an id is not a number"),
+    vocabulary("vocabulary without [UNK]", file("a.txt", "[PAD]\n[CLS]\n[SEP]\n"), "[UNK] missing"),
+    Case("list of more than 16,777,216 characters", hole("a.txt"), stopped="more than 16,777,216 characters"),
+    Case("pipe named x.txt as list", pipe("a.txt"), stopped=DEVICE),
+    Case("names of tags without an end", lambda folder: Path("/dev/zero"), stopped=DEVICE, opened=read_names),
+]  # fmt: skip
