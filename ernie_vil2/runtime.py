@@ -72,9 +72,8 @@ def applied():
 
 
 def summary():
-    """`applied` on one line, with the way to switch one off."""
-    done = "; ".join(f"{name}: {text}" for name, text in applied().items())
-    return f"CPU switches: {done} ({SWITCH}=-NAME switches one off)"
+    """The names of `applied` on one line; what each has set is in the `environment.json` of a run."""
+    return f"CPU switches: {', '.join(applied())} (see environment.json)"
 
 
 def _switched_off(environ):

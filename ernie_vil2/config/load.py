@@ -108,23 +108,31 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _nearest(key: str) -> str:
-    """The existing key that `key` was most likely meant to be.
+    """The existing key that `key` was most likely meant to be, or else what its section knows.
 
-    The same section counts first, then the last part of the name anywhere, so that both a
-    misspelt name and a name in the wrong section find their way."""
+    A name that is nearly the same or shares a word counts in its own section, one that is nearly the same anywhere.
+    Sections are left out of the comparison, as `Training.ema` and `Training.seed` have little in common."""
     known = list(_keys(Config))
     parent, _, leaf = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    by_leaf = {}
-    for name in known:
-        by_leaf.setdefault(name.rpartition(".")[2].lower(), name)
-    near_sibling = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
-    near_leaf = difflib.get_close_matches(leaf.lower(), by_leaf, n=1, cutoff=0.6)
-    if near_sibling:
-        return f"; did you mean {near_sibling[0]}?"
-    if near_leaf:
-        return f"; did you mean {by_leaf[near_leaf[0]]}?"
+    words = set(leaf.lower().split("_"))
+    meant = (
+        _near(leaf, siblings, 0.75)
+        or [name for name in siblings if words & set(_leaf(name).split("_"))]
+        or _near(leaf, known, 0.8)
+    )
+    if meant:
+        return f"; did you mean {' or '.join(meant[:3])}?"
     return f"; known here: {', '.join(siblings or Config.model_fields)}"
+
+
+def _near(leaf: str, names: list[str], cutoff: float) -> list[str]:
+    found = difflib.get_close_matches(leaf.lower(), {_leaf(name).lower() for name in names}, n=1, cutoff=cutoff)
+    return [name for name in names if found and _leaf(name).lower() == found[0]]
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _override(tree: dict, text: str) -> None:

@@ -360,8 +360,9 @@ def protocol(name: str) -> Protocol:
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     known = [*PROTOCOLS, ALL_CONVENTIONS]
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
-    raise ValueError(f"unknown protocol {name!r}; did you mean {' or '.join(near)}? All: {', '.join(known)}")
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    meant = f"did you mean {' or '.join(near)}? All" if near else "known"
+    raise ValueError(f"unknown protocol {name!r}; {meant}: {', '.join(known)}")
 
 
 def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:

@@ -194,4 +194,3 @@ class _TiledInfoNCE(PyLayer):
         scale_gradient = scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
         found = rows_gradient, columns_gradient, scale_gradient
         return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
-

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
         ("Optimizer.temperature=1", "unknown key Optimizer.temperature; did you mean Loss.temperature?"),
         ("Loss.weights.image_txt=2", "did you mean Loss.weights.image_text?"),
         ("Los.temperature=2", "unknown key Los; did you mean Loss?"),
+        ("Training.batch_size=8", "did you mean Training.global_batch or Training.micro_batch?"),
+        ("Training.learning_rate=1", "did you mean Optimizer.learning_rate?"),
+        ("Optimizer.weights=a", "did you mean Model.image.weights or Model.text.weights or Model.weights?"),
         ("Loss.temperature=-1", "Loss.temperature: Input should be greater than 0, got -1"),
         ("Training.steps=many", "Training.steps: Input should be a valid integer, got 'many'"),
         ("Training.global_batch=1.5", "Training.global_batch: Input should be a valid integer"),
@@ -46,6 +49,21 @@ ROOT = Path(__file__).parents[2]
 def test_an_error_names_the_key_and_the_way_out(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "known"),
+    [
+        ("Training.ema=0.99", "Training.output, "),
+        ("Model.text.lora=8", "Model.text.name, "),
+        ("Data.mixup=0.2", "Data.train, "),
+        ("Optimizer.lr=1", "Optimizer.learning_rate, "),
+    ],
+)
+def test_a_key_that_resembles_none_is_not_taken_for_another(override, known):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    assert f"unknown key {override.partition('=')[0]}; known here: {known}" in str(caught.value)
 
 
 def test_default_yaml_shows_every_field_with_its_default():

@@ -55,9 +55,7 @@ def test_equals_the_reference(duplicates, count, before, after, tile, scale, bia
 
 
 @settings(max_examples=40)
-@given(
-    duplicates=st.sampled_from(DUPLICATES), count=st.integers(1, 14), tile=TILES, seed=st.integers(0, 2**32 - 1)
-)
+@given(duplicates=st.sampled_from(DUPLICATES), count=st.integers(1, 14), tile=TILES, seed=st.integers(0, 2**32 - 1))
 def test_both_ways_equal_the_reference_of_each(duplicates, count, tile, seed):
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 9, size=(count, 2))
