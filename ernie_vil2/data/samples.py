@@ -85,9 +85,8 @@ class BadSample(Exception):
     LONGEST_NAME = 200
 
     def __init__(self, reason: Reason, name: str):
-        shown = name if len(name) <= self.LONGEST_NAME else f"{name[: self.LONGEST_NAME]}..."
         self.reason = Reason(reason)
-        self.name = printable(shown) or "(without a name)"
+        self.name = printable(name, longest=self.LONGEST_NAME) or "(without a name)"
         super().__init__(f"{self.name}: {self.reason}")
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import pickle
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2 import restricted_pickle
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.sources import Sources, index
@@ -235,14 +236,9 @@ def test_a_caption_is_blank_where_the_tokeniser_finds_nothing(examples, tokenize
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_pickles_in_an_lmdb(examples):
-    from ernie_vil2.data.sources.chinese_clip_lmdb import _plain_pickle
-
     def read(content):
-        with bounded_time():
-            try:
-                _plain_pickle(content, "a")
-            except BadSample as bad:
-                assert bad.reason == "malformed row"
+        with bounded_time(), suppress(restricted_pickle.Refused):
+            restricted_pickle.load(content)
 
     survive(examples, damaged(pickle.dumps(("7", 1, CAPTION))), read)
 

@@ -8,6 +8,8 @@ import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -167,6 +169,11 @@ RUN = f"touch {CANARY}"
 PYTHON = f"open({CANARY!r}, 'w').close()"
 DTYPE_F4 = function("numpy", "dtype") + text("f4") + b"\x89\x88\x87R"
 
+# Two references to a pair of two references to ..., 2 to the power of 100 texts when it is written out; and a list in a
+# list in a list ..., at which Python's own repr ends in a RecursionError.
+BOMB = b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(100))
+WELL = b"]" * 100_000 + b"a" * 99_999
+
 HOSTILE = {
     # Running something.
     "os.system": (calls(os.system, RUN), "asks for posix.system"),
@@ -187,15 +194,15 @@ HOSTILE = {
     "NEWOBJ": (entry(function("numpy", "dtype") + b")\x81"), "operation NEWOBJ"),
     "NEWOBJ_EX": (entry(function("numpy", "dtype") + b")}\x92"), "operation NEWOBJ_EX"),
     "INST": (b"\x80\x02(" + text(RUN) + b"ios\nsystem\n.", "operation INST"),
-    "OBJ": (b"\x80\x02(" + function("os", "system") + text(RUN) + b"o.", "asks for os.system"),
+    "OBJ": (b"\x80\x02(" + function("os", "system") + text(RUN) + b"o.", "operation OBJ"),
     "a persistent id": (entry(b"Pwhatever\n"), "operation PERSID"),
     "an extension code": (entry(b"\x82\x01"), "operation EXT1"),
     "an out-of-band buffer": (entry(b"\x97"), "operation NEXT_BUFFER"),
     # A known name, abused.
     "an array of a class of its own": (entry(array(kind=text("ndarray"))), "class of its own"),
     "a call of ndarray": (entry(function("numpy", "ndarray") + b")R"), "call of numpy.ndarray"),
-    "a call of a text": (entry(text("os.system") + text(RUN) + b"\x85R"), "no function known"),
-    "a call with odd arguments": (entry(function("numpy.core.multiarray", "scalar") + b")R"), "arguments"),
+    "a call of a text": (entry(text("os.system") + text(RUN) + b"\x85R"), "damaged .TypeError"),
+    "a call with odd arguments": (entry(function("numpy.core.multiarray", "scalar") + b")R"), "damaged .TypeError"),
     "a state on a dict": (entry(b"}" + text("__class__") + b"b"), "a state for something that is no array"),
     "a state on a function": (entry(function("numpy", "ndarray") + b"}b"), "a state for something that is no array"),
     "objects as elements": (
@@ -217,22 +224,38 @@ HOSTILE = {
     "bytes of 2^64": (b"\x80\x04}" + text("w") + b"\x8e" + b"\xff" * 8 + b"..", "bytes"),
     "a text of 2^62": (b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"..", "bytes"),
     "a number of 2 GiB": (b"\x80\x04\x8b\xff\xff\xff\x7f.", "not enough data"),
-    "a memo of 4 billion": (entry(array() + b"r\xff\xff\xff\xff" + b"j\xfe\xff\xff\xff"), "does not hold"),
+    "a memo of 4 billion": (entry(array() + b"r\xff\xff\xff\xff" + b"j\xfe\xff\xff\xff"), "Memo value not found"),
     "texts encoded again and again": (
         entry(text("x" * 1000) + b"q\0" + (function("_codecs", "encode") + b"h\0" + text("latin1") + b"\x86R") * 50),
         "again and again"),
     "pieces used twice": (
         b"\x80\x02}(" + text("p") + array() + text("UnpackBigParamInfor@@") + b"}" + text("w") + b"}("
         + text("OriginShape") + b"K\x04\x85" + text("slices") + b"](" + text("p") * 2 + b"eusu.", "pieces"),
+    **{f"a {where} that is a {what}": (entry(array(**{where: value})), reason)
+       for what, value in {"bomb": BOMB, "well": WELL}.items()
+       for where, reason in {"shape": "shape is not", "content": "not bytes", "kind": "class of its own"}.items()},
+    **{f"a type that is a {what}": (entry(function("numpy", "dtype") + value + b"\x89\x88\x87R"), "arrays of type a ")
+       for what, value in {"bomb": BOMB, "well": WELL}.items()},
+    "a byte order that is a bomb": (entry(DTYPE_F4 + b"(K\x03" + BOMB + b"NNNK\0K\0K\0tb"), "unknown byte order"),
+    "an encoding that is a well": (entry(function("_codecs", "encode") + text("x") + WELL + b"\x86R"), "not latin1"),
+    "a bomb at the top": (b"\x80\x04" + BOMB + b".", "no dict of arrays but a tuple"),
+    "a bomb and no array": (entry(BOMB), "no arrays at its top level, only 'w'"),
+    "a text as a tuple": (entry(function("builtins", "tuple") + text("x" * 1000) + b"\x85R"), "no tuple"),
+    "a name of a megabyte": (entry(b"N", name="n" * 1_000_000), "only 'n{100}[.]{3}'"),
+    "a name that clears the screen": (entry(b"N", name="\x1b[2J"), r"only '\\\\x1b\[2J'"),
+    "a function whose name clears the screen": (entry(function("os\x1b[2J", "x")), r"asks for os\\x1b\[2J[.]x"),
+    "a thousand arrays over the same bytes": (
+        b"\x80\x04}(" + text("0") + array(raw(bytes(4000)), b"M\xe8\x03\x85") + b"q\0"
+        + b"".join(text(str(n)) + b"h\0" for n in range(1, 1000)) + b"u.", "share their content"),
     "tuples as keys": (b"\x80\x04}" + b")" + b"\x85" * 5000 + b"Ns.", "keys are not strings"),
     "numbers as keys": (b"\x80\x04}K\x01Ns.", "keys are not strings"),
     # Malformed.
-    "too few operands": (b"\x80\x04\x87.", "lacks its operand"),
-    "no mark": (b"\x80\x04t.", "lacks its operands"),
-    "below the mark": (b"\x80\x04}(s.", "lacks its operand"),
-    "half an entry": (b"\x80\x04}(" + text("w") + b"u.", "keys are not strings"),
-    "an append to a dict": (b"\x80\x04}Na.", "no list"),
-    "nothing at the end": (b"\x80\x04.", "one object"),
+    "too few operands": (b"\x80\x04\x87.", "damaged .IndexError"),
+    "no mark": (b"\x80\x04t.", "damaged .IndexError"),
+    "below the mark": (b"\x80\x04}(s.", "damaged .IndexError"),
+    "half an entry": (b"\x80\x04}(" + text("w") + b"u.", "damaged .ValueError"),
+    "an append to a dict": (b"\x80\x04}Na.", "damaged .AttributeError"),
+    "nothing at the end": (b"\x80\x04.", "damaged .IndexError"),
     "two objects at the end": (b"\x80\x04}}.", "one object"),
     "bytes after the end": (entry(array()) + b"more", "4 bytes follow its end"),
     "an unknown operation": (b"\x80\x04\xff.", "opcode"),
@@ -269,6 +292,36 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, nam
     assert peak < 20e6
 
 
+def test_no_hostile_file_takes_the_memory_or_the_screen(tmp_path):
+    """In a process that has 100 MB beside what it needs to start; a message is a line of a few hundred characters."""
+    names = [*HOSTILE, "operations", "lists"]
+    contents = [content for content, _ in HOSTILE.values()]
+    contents += [b"\x80\x04" + b"N" * 5_000_000 + b".", b"\x80\x04" + b"]" * 900_000 + b"."]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.pdparams").write_bytes(content)
+    (tmp_path / "read.py").write_text(WITHIN_BOUNDS)
+    command = [sys.executable, "read.py", str(len(contents))]
+    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-2000:]
+    said = [line for line in child.stdout.split("\n") if line.startswith("refused ")]
+    assert len(said) == len(names), child.stdout[-2000:]
+    assert max(map(len, said)) < 400 and all(line.isprintable() for line in said)
+    assert not (tmp_path / CANARY).exists()
+
+
+WITHIN_BOUNDS = """
+import resource, sys
+from ernie_vil2.models.weight_files import WeightFileError, read_weights
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 100_000_000,) * 2)
+for number in range(int(sys.argv[1])):
+    try:
+        read_weights(f"{number}.pdparams")
+    except WeightFileError as error:
+        print("refused", error)
+"""
+
+
 def test_the_attacks_are_real(tmp_path, monkeypatch):
     """Python's own unpickler runs them: the canary would be seen."""
     monkeypatch.chdir(tmp_path)
@@ -286,7 +339,7 @@ def test_deep_nesting_and_cycles_do_no_harm(tmp_path):
 
 
 def test_endless_operations_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_vil2.models.weight_files._MAX_OPERATIONS", 1000)
+    monkeypatch.setattr("ernie_vil2.restricted_pickle.MAX_OPERATIONS", 1000)
     path = tmp_path / "w.pdparams"
     path.write_bytes(b"\x80\x04" + b"N" * 2000 + b".")
     with pytest.raises(WeightFileError, match="more than 1,000 operations"):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import binascii
-import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from ernie_vil2 import restricted_pickle
 from ernie_vil2.data.rows import is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.chinese_clip import pair_sample
@@ -22,8 +21,7 @@ _OPEN: WeakValueDictionary[str, Any] = WeakValueDictionary()
 class ChineseClipLmdb:
     """The LMDB that Chinese-CLIP's `build_lmdb_dataset.py` makes of the same files: a folder with `pairs` and `imgs`.
 
-    Its pairs are pickles. They are read by an unpickler that knows texts, numbers and tuples and no name at all, so
-    that nothing in them can run.
+    Its pairs are pickles, which `restricted_pickle` reads: nothing in them can run.
 
     Args:
         folder: of one split, `lmdb/train` for example.
@@ -69,7 +67,11 @@ class ChineseClipLmdb:
 
     def __getitem__(self, index: int) -> Sample:
         place = f"{self.name}, pair {index}"
-        pair = _plain_pickle(self._get("pairs", str(index).encode()), place)
+        content = self._get("pairs", str(index).encode())
+        try:
+            pair = restricted_pickle.load(content or b"")
+        except restricted_pickle.Refused as error:
+            raise BadSample(Reason.MALFORMED_ROW, place) from error
         if not isinstance(pair, tuple) or len(pair) != 3:
             raise BadSample(Reason.MALFORMED_ROW, place)
         image_id, text_id, text = pair
@@ -108,20 +110,6 @@ def _close_inherited() -> None:
 
 
 os.register_at_fork(after_in_child=_close_inherited)
-
-
-class _NothingRuns(pickle.Unpickler):
-    """Reads texts, numbers and containers; whatever has to be looked up by name is refused."""
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
-
-
-def _plain_pickle(data: bytes | None, name: str) -> Any:
-    try:
-        return None if data is None else _NothingRuns(io.BytesIO(data)).load()
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise BadSample(Reason.MALFORMED_ROW, name) from error
 
 
 def _lmdb(folder: str):

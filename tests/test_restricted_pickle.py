@@ -1,0 +1,60 @@
+"""Plain data is read as Python's own unpickler reads it; any other program is refused, whatever its operations."""
+
+import pickle
+import pickletools
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2 import restricted_pickle
+
+PLAIN = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(max_size=20)),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)  # fmt: skip
+
+
+@given(value=PLAIN, protocol=st.integers(2, pickle.HIGHEST_PROTOCOL))
+def test_plain_data_is_read(value, protocol):
+    assert restricted_pickle.load(pickle.dumps(value, protocol)) == value
+
+
+def operation(code):
+    """One operation with an argument of its kind, small enough that some programs hold together."""
+    name, number = code.name, st.integers(0, 3)
+    start = code.code.encode("latin1")
+    if name in ("SHORT_BINUNICODE", "SHORT_BINBYTES", "LONG1"):
+        return st.binary(max_size=3).map(lambda content: start + bytes([len(content)]) + content)
+    if name in ("BINUNICODE", "BINBYTES"):
+        return st.binary(max_size=3).map(lambda content: start + struct.pack("<I", len(content)) + content)
+    if name in ("BINUNICODE8", "BINBYTES8"):
+        return st.binary(max_size=3).map(lambda content: start + struct.pack("<Q", len(content)) + content)
+    if name == "GLOBAL":
+        names = sorted(restricted_pickle._functions(0)) + [("os", "system"), ("builtins", "eval")]
+        return st.sampled_from(names).map(lambda name: f"c{name[0]}\n{name[1]}\n".encode())
+    size = {None: 0, "uint1": 1, "uint2": 2, "uint4": 4, "int4": 4, "uint8": 8, "float8": 8}
+    width = size[code.arg and code.arg.name]
+    return number.map(lambda value: start + value.to_bytes(width, "little") if width else start)
+
+
+OPERATIONS = [operation(code) for code in pickletools.opcodes if code.name in restricted_pickle._OPERATIONS - {"FRAME"}]
+
+
+@given(program=st.lists(st.one_of(OPERATIONS), max_size=40).map(b"".join))
+def test_any_program_is_read_or_refused(program):
+    try:
+        restricted_pickle.load(b"\x80\x04" + program + b".")
+    except restricted_pickle.Refused as refusal:
+        assert len(str(refusal)) < 400 and str(refusal).isprintable()
+
+
+@pytest.mark.parametrize("name", ["__class__", "__setstate__", "value", "update"])
+def test_a_pickle_changes_nothing_of_what_reads_it(name):
+    """States for functions and for classes would outlive the pickle."""
+    for module, function in restricted_pickle._functions(0):
+        for state in (b"}" + b"X" + struct.pack("<I", len(name)) + name.encode() + b"Ns", b"N}\x86"):
+            with pytest.raises(restricted_pickle.Refused, match="a state for something that is no array"):
+                restricted_pickle.load(f"\x80\x02c{module}\n{function}\n".encode("latin1") + state + b"b.")
