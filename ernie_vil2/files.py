@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -135,15 +136,25 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder so that at no time a part of it is seen under its name."""
+    """Removes a folder, or a link to one, so that at no time a part of it is seen under its name."""
+    if path.is_symlink():
+        path.unlink()
+        return
     aside = path.with_name(f".{path.name}.partial")
     os.rename(path, aside)
     shutil.rmtree(aside)
 
 
-def remove_partial(folder: Path) -> None:
-    """Removes what killed processes have left in a folder under temporary names; nobody may be writing there."""
+def remove_partial(folder: Path, names: str) -> None:
+    """Removes what killed processes have left in a folder of what was to get a name; nobody may be writing that.
+
+    Args:
+        names: regular expression of the names; what strangers call `.partial` stays.
+    """
+    temporary = re.compile(rf"\.(?:{names})(?:\.\d+)?\.partial")
     for left in folder.glob(".*.partial"):
+        if temporary.fullmatch(left.name) is None:
+            continue
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
         else:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ernie_vil2.files import folder_written_whole, remove_partial, write_text, written_whole
+from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, write_text, written_whole
 
 
 def test_a_text_replaces_the_file_and_leaves_nothing_else(tmp_path):
@@ -102,12 +102,23 @@ def test_a_folder_is_seen_when_it_is_whole(tmp_path):
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
 
 
-def test_only_temporary_names_are_cleared_away(tmp_path):
+def test_only_temporary_names_of_ours_are_cleared_away(tmp_path):
     (tmp_path / "folder").mkdir()
-    for name in (".a.partial", "b.partial", ".c", ".gone.partial"):
-        (tmp_path / name).symlink_to("folder" if name != ".gone.partial" else "nowhere")
-    remove_partial(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".c", "b.partial", "folder"]
+    ours = [".a.partial", ".a.123.partial", ".step_12.partial"]
+    theirs = ["b.partial", ".c", ".b.partial", ".a.old.partial", ".step_keep.partial", ".a.partial.partial"]
+    for name in ours + theirs:
+        (tmp_path / name).symlink_to("folder" if name != ".a.123.partial" else "nowhere")
+    remove_partial(tmp_path, r"a|step_\d+")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*theirs, "folder"])
+
+
+def test_of_a_link_the_link_is_removed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    remove_folder(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    remove_folder(tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for names in /proc")

@@ -32,9 +32,8 @@ from safetensors.numpy import load_file, save_file
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial
 from ernie_vil2.models import load_weights, save_weights
+from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 
-FOLDER = "checkpoints"
-BEST = "best"
 CHECKSUMS = "checksums.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "vocab.txt")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -72,7 +71,7 @@ def save_checkpoint(
     Raises:
         FullDisk: there is no room; the checkpoints that there are stay as they are.
     """
-    final = _folder(run, step)
+    final = checkpoint_folder(run, step)
     with _room_for(_size(model, optimizer), final.parent), folder_written_whole(final) as aside:
         save_weights(model, aside / "model.safetensors")
         save_file(dict(optimizer), aside / "optimizer.safetensors")
@@ -85,30 +84,27 @@ def save_checkpoint(
         (aside / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
     mark_best(run, best)
     for old in list_checkpoints(run)[:-keep]:
-        if best is None or old != _folder(run, best):
+        if best is None or old != checkpoint_folder(run, best):
             remove_folder(old)
     return final
 
 
 def mark_best(run: Path, step: int | None) -> None:
     """Lets `checkpoints/best` lead to the checkpoint of a step; None: to none."""
-    link = run / FOLDER / BEST
+    link = run / CHECKPOINTS / BEST
+    if link.is_dir() and not link.is_symlink():  # as copying with the links followed makes of it
+        _set_aside(link, "it is a folder and no link")
     if step is None:
         link.unlink(missing_ok=True)
         return
     aside = link.with_name(f".{BEST}.partial")
-    aside.symlink_to(_folder(run, step).name)
+    aside.symlink_to(checkpoint_folder(run, step).name)
     os.replace(aside, link)
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first; whether they are whole, `check_checkpoint` says."""
-    return sorted((run / FOLDER).glob("step_*"))
 
 
 def find_checkpoint(run: Path, step: int) -> Path | None:
     """The checkpoint of a step, None if it is not there."""
-    folder = _folder(run, step)
+    folder = checkpoint_folder(run, step)
     return folder if folder.is_dir() else None
 
 
@@ -138,13 +134,14 @@ def check_checkpoint(folder: Path) -> None:
 def recover(run: Path) -> Path | None:
     """The newest whole checkpoint, None if there is no checkpoint at all; clears away what a crash has left.
 
-    Partial folders of killed runs are removed. A damaged checkpoint newer than the one returned is reported on standard
-    error and renamed to `damaged_step_...`, so that it is neither counted nor taken for the newest again.
+    The caller owns the run folder. Partial folders of killed runs are removed. A damaged checkpoint newer than the one
+    returned is reported on standard error and renamed to `damaged_step_...`, so that it is neither counted nor taken
+    for the newest again.
 
     Raises:
         DamagedCheckpoint: there are checkpoints, but none is whole; they stay as they are.
     """
-    remove_partial(run / FOLDER)
+    remove_partial(run / CHECKPOINTS, f"{STEP.pattern}|{BEST}")
     damaged: dict[Path, str] = {}
     for folder in reversed(list_checkpoints(run)):
         try:
@@ -153,18 +150,12 @@ def recover(run: Path) -> Path | None:
             damaged[folder] = str(error)
             continue
         for other, why in damaged.items():
-            aside = other.with_name(f"damaged_{other.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            other.rename(aside)
-            print(
-                f"warning: checkpoint {other} is damaged: {why}. It is now {aside.name}; going on from {folder.name}",
-                file=sys.stderr,
-            )
+            _set_aside(other, why, f"; going on from {folder.name}")
         return folder
     if damaged:
         reasons = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items())
         raise DamagedCheckpoint(
-            f"no checkpoint of {run / FOLDER} is whole ({reasons}). Put one back from a copy, or start anew with "
+            f"no checkpoint of {run / CHECKPOINTS} is whole ({reasons}). Put one back from a copy, or start anew with "
             "another -o Training.output=..."
         )
     return None
@@ -189,8 +180,11 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
-def _folder(run: Path, step: int) -> Path:
-    return run / FOLDER / f"step_{step:08d}"
+def _set_aside(folder: Path, why: str, then: str = "") -> None:
+    aside = folder.with_name(f"damaged_{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    print(f"warning: checkpoint {folder} is damaged: {why}. It is now {aside.name}{then}", file=sys.stderr)
 
 
 def _sha256(path: Path) -> str:

@@ -28,13 +28,12 @@ from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.summary import plan_run
-from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.training.contact_sheet import write_contact_sheet
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.run_page import bad_samples_table, config_facts
 from ernie_vil2.training.validation import validation_sets
 
-FOLDER = "dry_run"
 MOST_ROWS = 512
 """Samples of a source that are read, where the batch of a rank is larger."""
 SCHEDULE_POINTS = 200
@@ -65,11 +64,13 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         ranks: that the run is going to have.
 
     Raises:
-        ConfigError: the ranks do not divide the batch.
+        ConfigError: the ranks do not divide the batch, or the run folder holds something else.
         FileNotFoundError, ValueError: data or vocabulary cannot be used.
         WorkerError: a loader process failed or was killed.
     """
     training = config.Training
+    run = Path(training.output)
+    check_run_folder(run)
     if training.global_batch % ranks:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
     runtime.set_device(training.device)
@@ -87,8 +88,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     for each in read:
         bad_samples.add(each.read, each.bad, each.remarks)
 
-    run = Path(training.output)
-    folder = run / FOLDER
+    folder = run / DRY_RUN
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", dump_config(config))
     bad_samples.write(folder)

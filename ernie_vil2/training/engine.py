@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,10 +36,10 @@ from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
 from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
+from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.training.batch_gate import BatchGate
 from ernie_vil2.training.checkpoint import (
     find_checkpoint,
-    list_checkpoints,
     load_checkpoint,
     mark_best,
     recover,
@@ -72,8 +73,8 @@ class Trainer:
         signals: what has stopped the run, if a signal has.
 
     Raises:
-        ConfigError: ranks that do not divide the batch, a run folder in use without `resume`, or a
-            configuration that differs from the run's own.
+        ConfigError: ranks that do not divide the batch, a folder that another process trains into, that holds a run
+            and `resume` is not set, or that holds something else, or a configuration that differs from the run's own.
         DamagedCheckpoint: there are checkpoints and none is whole.
     """
 
@@ -86,12 +87,31 @@ class Trainer:
                 f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
             )
         self.run = Path(config.Training.output)
-        if list_checkpoints(self.run) and not resume:
-            raise ConfigError(
-                f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
-            )
-        checkpoint = self._recovered()
+        self._owned = ExitStack()
+        try:
+            self._prepare(self._claimed(resume))
+        except BaseException:
+            self._owned.close()
+            raise
 
+    def _claimed(self, resume: bool) -> Path | None:
+        """Makes rank 0 the owner of the run folder, until `fit` ends. A collective.
+
+        Returns:
+            The checkpoint to go on from, None at the beginning of a run.
+        """
+        checkpoint = None
+        if self.rank == 0:
+            self._owned.enter_context(owned(self.run))
+            if list_checkpoints(self.run) and not resume:
+                raise ConfigError(
+                    f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
+                )
+            checkpoint = recover(self.run)
+        return collectives.all_gather_object(checkpoint)[0]
+
+    def _prepare(self, checkpoint: Path | None) -> None:
+        config = self.config
         self.stream = SampleStream(config)
         self.val = validation_sets(config)
         check_agreement(_facts(config, self.stream, self.val, checkpoint))
@@ -128,11 +148,6 @@ class Trainer:
         self._prepare_norms()
         self.objective = build_step(self.model, self.loss, config, self.parallel, self.scaler)
         self.signals = StopSignals()
-
-    def _recovered(self) -> Path | None:
-        """The checkpoint to go on from, None at the beginning of a run. A collective: rank 0 looks for all."""
-        checkpoint = recover(self.run) if self.rank == 0 else None
-        return collectives.all_gather_object(checkpoint)[0]
 
     def _prepare_norms(self) -> None:
         """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
@@ -176,7 +191,7 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self.signals, watched_ranks(), runtime.flushed_denormals():
+        with self._owned, self.signals, watched_ranks(), runtime.flushed_denormals():
             return self._finish()
 
     def _finish(self) -> bool:

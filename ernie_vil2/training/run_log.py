@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,11 @@ from typing import Any
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.environment import environment
 from ernie_vil2.files import remove_partial, system_errors_named, write_text
+
+LOG = "log.jsonl"
+DAMAGED = "damaged_log.jsonl"
+KINDS = ("train", "evaluation")
+_WRITTEN = ("config.yaml", "environment.json", LOG, "bad_samples.json", "bad_samples.txt", "curves.html")
 
 
 class RunLog:
@@ -20,18 +28,25 @@ class RunLog:
         config: the resolved configuration, written to `config.yaml`.
         first_step: steps already done; records of later steps, left by an interrupted run, are dropped.
         evaluated: the last step whose evaluation is done; records of later evaluations are dropped.
+
+    Lines of the log that are no records go into `damaged_log.jsonl`, with a warning.
     """
 
     def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated: int = 0):
         from visualdl import LogWriter
 
         run.mkdir(parents=True, exist_ok=True)
-        remove_partial(run)
+        remove_partial(run, "|".join(map(re.escape, _WRITTEN)))
         write_text(run / "config.yaml", dump_config(config))
         write_text(run / "environment.json", json.dumps(environment(), indent=1))
-        path = run / "log.jsonl"
+        path = run / LOG
         done = {"train": first_step, "evaluation": evaluated}
-        kept = [record for record in read_log(path) if record["step"] <= done[record["kind"]]]
+        records, damaged = _read(path)
+        if damaged:
+            with open(run / DAMAGED, "ab") as aside:
+                aside.writelines(damaged.values())
+            _warn(path, damaged, f"now in {DAMAGED}")
+        kept = [record for record in records if record["step"] <= done[record["kind"]]]
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")
         self._curves = LogWriter(logdir=str(run / "visualdl"))
@@ -61,11 +76,41 @@ def _numbers(values: dict[str, Any], prefix: str):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a `log.jsonl`, oldest first; a last line cut short by a crash is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            records.append(json.loads(line))
+    """Records of a `log.jsonl`, oldest first; lines that are none are left out with a warning.
+
+    A last line cut short by a crash is left out without one.
+    """
+    records, damaged = _read(path)
+    if damaged:
+        _warn(path, damaged, "left out")
     return records
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+    """The records, and by their number the lines that are none."""
+    records, damaged = [], {}
+    with open(path, "rb") if path.exists() else io.BytesIO() as lines:
+        for number, line in enumerate(lines, 1):
+            record = _record(line)
+            if record is not None:
+                records.append(record)
+            elif line.endswith(b"\n"):
+                damaged[number] = line
+    return records, damaged
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    fields = {"kind": str, "step": int, "seconds": int | float}
+    if isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in fields.items()):
+        return record if record["kind"] in KINDS else None
+    return None
+
+
+def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:
+    first = next(iter(damaged))
+    others = f" and {len(damaged) - 1} others" * (len(damaged) > 1)
+    print(f"warning: {path}: line {first}{others} no record of a run, {what}", file=sys.stderr)

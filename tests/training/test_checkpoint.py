@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -146,6 +147,32 @@ def test_the_newest_and_the_best_are_kept(run):
     check_checkpoint(link)
     run.save(6, best=6)
     assert run.names() == ["best", "step_00000005", "step_00000006"] and link.resolve().name == "step_00000006"
+
+
+def test_what_is_not_ours_stays_as_it_is(run):
+    """A copy that somebody keeps, notes, and what another tool is writing."""
+    newest = run.save(2)
+    (newest.parent / "step_00000001").symlink_to(shutil.copytree(newest, run.folder / "elsewhere"))
+    theirs = ["step_keep", "step_00000009_copy", ".backup.partial"]
+    for name in theirs:
+        shutil.copytree(newest, newest.parent / name)
+    (newest.parent / "step_notes.txt").write_text("")
+    theirs.append("step_notes.txt")
+    assert recover(run.folder) == newest
+    run.save(3, keep=1, best=3)
+    assert run.names() == sorted([*theirs, "best", "step_00000003"])
+    check_checkpoint(run.folder / "elsewhere")
+
+
+def test_a_best_that_copying_has_made_a_folder_is_set_aside(run, capsys):
+    run.save(1, best=1)
+    link = run.folder / "checkpoints" / "best"
+    link.unlink()
+    shutil.copytree(link.with_name("step_00000001"), link)
+    run.save(2, best=2)
+    assert link.is_symlink() and link.resolve().name == "step_00000002"
+    assert run.names() == ["best", "damaged_best", "step_00000001", "step_00000002"]
+    assert "best is damaged: it is a folder and no link. It is now damaged_best" in capsys.readouterr().err
 
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_written(run, monkeypatch):

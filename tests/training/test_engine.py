@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -215,7 +216,10 @@ def test_a_run_folder_is_not_used_twice_by_accident(config):
     with pytest.raises(ConfigError, match="other values of Loss.weights.text_text, Optimizer.learning_rate"):
         Trainer(config("Training.steps=3", "Optimizer.learning_rate=1.0", "Loss.weights.text_text=2.0"), resume=True)
     finished = Trainer(config("Training.steps=3", "Data.workers=1"), resume=True)
+    with pytest.raises(ConfigError, match=f"run is in use: process {os.getpid()} on "):
+        Trainer(config("Training.steps=3"), resume=True)
     assert finished.fit() and finished.step == 3
+    assert Trainer(config("Training.steps=3"), resume=True).fit()
 
 
 def test_bad_samples_are_skipped_reported_and_stop_a_run_when_they_are_many(config, tmp_path, shapes):

@@ -1,0 +1,63 @@
+"""The log of a run: what is damaged in it is named and set aside, the rest counts."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.config import Config
+from ernie_vil2.training.run_log import RunLog, read_log
+
+
+def record(step, kind="train", **values):
+    return {"kind": kind, "step": step, "seconds": 0.5, **values}
+
+
+def line(*arguments, **values):
+    return json.dumps(record(*arguments, **values), ensure_ascii=False).encode() + b"\n"
+
+
+BAD = [
+    b"\n",
+    b"no JSON\n",
+    b"\xff\xfe\n",
+    b"[" * 100_000 + b"\n",
+    b"[]\n",
+    b"1\n",
+    b'{"kind": "train", "step": 1}\n',
+    b'{"kind": "train", "step": "1", "seconds": 1}\n',
+    b'{"kind": "note", "step": 1, "seconds": 1}\n',
+    b'{"kind": "train", "step": ' + b"1" * 5000 + b', "seconds": 1}\n',
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+def test_a_bad_line_is_named_and_set_aside(tmp_path, capsys, bad):
+    (tmp_path / "log.jsonl").write_bytes(line(1) + bad + line(2) + bad + line(3))
+    assert read_log(tmp_path / "log.jsonl") == [record(step) for step in (1, 2, 3)]
+    assert "log.jsonl: line 2 and 1 others no record of a run, left out" in capsys.readouterr().err
+
+    log = RunLog(tmp_path, Config(), first_step=2)
+    assert "log.jsonl: line 2 and 1 others no record of a run, now in damaged_log.jsonl" in capsys.readouterr().err
+    log.write("train", 3, {"loss": 1.0})
+    log.close()
+    assert (tmp_path / "damaged_log.jsonl").read_bytes() == bad + bad
+    assert [entry["step"] for entry in read_log(tmp_path / "log.jsonl")] == [1, 2, 3]
+    RunLog(tmp_path, Config(), first_step=3).close()
+    assert capsys.readouterr().err == ""  # said once
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+@example(text="\u2028 ends a line for Python and not for JSON, as do \x85 and \x1c")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_comes_back(tmp_path, text):
+    (tmp_path / "log.jsonl").write_bytes(line(1, name=text) + line(2) + line(3)[:-5])
+    assert read_log(tmp_path / "log.jsonl") == [record(1, name=text), record(2)]
+
+
+def test_what_strangers_write_into_a_run_stays(tmp_path):
+    for name in (".config.yaml.123.partial", ".report.html.77.partial", ".mine.partial"):
+        (tmp_path / name).write_text("")
+    RunLog(tmp_path, Config()).close()
+    assert {path.name for path in tmp_path.glob(".*")} == {".report.html.77.partial", ".mine.partial"}
