@@ -66,8 +66,8 @@ def describe(settings: Settings, inputs: Sequence[str], tags: Sequence[str]) -> 
     """What decides the content of the output, for JSON; a run that goes on must have the same.
 
     Args:
-        inputs: for each shard of the input what tells it and its content.
-        tags: the same of the files with tags.
+        inputs: for each shard of the input its name and its number of samples; their content is noted shard by shard.
+        tags: names of the files with tags.
     """
     made = asdict(settings) | {"background": list(settings.background)}  # as JSON gives it back
     return {"settings": made, "input": list(inputs), "tags": list(tags)}

@@ -22,19 +22,18 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.prepare.index import PreparedIndex, describe
-from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, make_shard, sha256
+from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard, sha256
 from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.errors import RunError
-from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.files import write_text
 from ernie_vil2.launch import end_with_parent
 
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
 
 JOB = "job.json"
-KEPT = "kept.npy"  # which samples are no duplicates
-DIGESTS = ".digests.npy"  # of a shard's samples; only until that is known
 REFRESH = 0.5  # seconds between two looks at the progress
 
 
@@ -48,7 +47,7 @@ def check(source: Sources, settings: Settings, tags: Sequence[TagsFile] = (), pr
     Args, Raises: as `prepare`.
     """
     job = _describe(source, settings, tags)
-    work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes, None))
+    work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes))
     return PreparedIndex(
         job, _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
     )
@@ -59,9 +58,9 @@ def prepare(
 ) -> PreparedIndex:
     """Turns a source into tar shards, with `index.json` and `report.txt` beside them.
 
-    The bytes of the output follow from input, tags and settings, whatever the number of processes. A shard appears when
-    it is whole. A folder that holds a part of the same output is completed: its shards are verified by their
-    checksums and kept.
+    The bytes of the output follow from input, tags and settings, whatever the number of processes and whatever the
+    folder holds of an earlier run. A shard appears when it is whole. One that is there already is kept if its checksum
+    and that of its input, which is read for this, are as they were; so what was edited since is made again.
 
     Args:
         source: the samples, in the order of the output.
@@ -78,7 +77,7 @@ def prepare(
     job = _describe(source, settings, tags)
     with _claimed(output, job) as state:
         work = Work(source, settings, tags)
-        work = replace(work, kept=_kept(work, processes, state))
+        work = replace(work, kept=_kept(work, processes))
         entries = _each_shard(work, processes, "writing", lambda work, shard: _resumed(work, shard, output, state))
         index = PreparedIndex(job, entries)
         if not index.total("samples"):
@@ -89,7 +88,7 @@ def prepare(
 
 def _describe(source: Sources, settings: Settings, tags: Sequence[TagsFile]) -> dict:
     inputs = [f"{shard.name} {size}" for shard, size in zip(source.shards, source.shard_sizes, strict=True)]
-    return describe(settings, inputs, [f"{file.name} {len(file)}" for file in tags])
+    return describe(settings, inputs, [file.name for file in tags])
 
 
 @contextmanager
@@ -120,52 +119,30 @@ def _claimed(output: Path, job: dict) -> Iterator[Path]:
 
 
 def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:
-    """What a finished shard's run noted, if the shard is as it was then; otherwise the shard is made."""
+    """What a finished shard's run noted, if shard and input are as they were then; otherwise the shard is made."""
     note = state / f"{shard:05d}.json"
     if note.exists():
         entry = json.loads(note.read_text(encoding="utf-8"))
         path = output / entry["name"]
         if entry["sha256"] is None or (path.exists() and sha256(path) == entry["sha256"]):
-            work.count(len(work.rows(shard)))
-            return entry
+            if entry.get("input") == input_digest(work, shard):  # notes of earlier versions have none
+                return entry
+            work.count(-len(work.rows(shard)))
+    (output / INDEX).unlink(missing_ok=True)  # until all shards are of one input again
     entry = make_shard(work, shard, output)
     write_text(note, json.dumps(entry, ensure_ascii=False))
     return entry
 
 
-def _kept(work: Work, processes: int, state: Path | None) -> np.ndarray | None:
+def _kept(work: Work, processes: int) -> np.ndarray | None:
     """Which samples are not the same as an earlier one, `[N]` bool; None if duplicates are not looked for."""
     if not work.settings.drop_duplicates:
         return None
-    if state is not None and (state / KEPT).exists():
-        return np.load(state / KEPT)
-    found = np.concatenate(
-        _each_shard(work, processes, "looking for duplicates", lambda work, shard: _noted_digests(work, shard, state))
-    )
+    found = np.concatenate(_each_shard(work, processes, "looking for duplicates", digests))
     kept = ~found.any(1)  # what could not be read is told of later
     _, first = np.unique(np.ascontiguousarray(found).view(f"V{DIGEST_BYTES}"), return_index=True)
     kept[first] = True
-    if state is not None:
-        _save(state / KEPT, kept)
-        for note in state.glob(f"*{DIGESTS}"):
-            note.unlink()
     return kept
-
-
-def _noted_digests(work: Work, shard: int, state: Path | None) -> np.ndarray:
-    note = state and state / f"{shard:05d}{DIGESTS}"
-    if note and note.exists():
-        work.count(len(work.rows(shard)))
-        return np.load(note)
-    found = digests(work, shard)
-    if note:
-        _save(note, found)
-    return found
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with written_whole(path) as aside, open(aside, "wb") as file:
-        np.save(file, array)
 
 
 class _Process:

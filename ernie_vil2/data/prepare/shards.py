@@ -116,12 +116,13 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
     """Makes a shard in a folder; None: only checks its samples. A shard without any sample is not written.
 
     Returns:
-        For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `read`, `duplicates`, `tagged` (samples
-        with tags) and `bad_samples` as in a run's report.
+        For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `input` (see `input_digest`), `read`,
+        `duplicates`, `tagged` (samples with tags) and `bad_samples` as in a run's report.
     """
     report, counts = BadSampleReport(), {"samples": 0, "duplicates": 0, "tagged": 0}
     entry = {"name": shard_name(shard), "bytes": 0, "sha256": None}
-    samples = _good_samples(work, shard, report, counts)
+    content = blake2b(digest_size=DIGEST_BYTES)
+    samples = _good_samples(work, shard, content, report, counts)
     if folder is None:
         for _ in samples:
             pass
@@ -136,7 +137,23 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
                     _write(archive, *members)
                     archive.members.clear()  # tarfile would keep every one
             entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    return entry | counts | {"read": report.read, "bad_samples": report.as_dict()}
+    return (
+        entry
+        | counts
+        | {
+            "input": content.hexdigest(),
+            "read": report.read,
+            "bad_samples": report.as_dict(),
+        }
+    )
+
+
+def input_digest(work: Work, shard: int) -> str:
+    """A digest of all that decides a shard: images, texts and tags as they are now; no image is decoded."""
+    content = blake2b(digest_size=DIGEST_BYTES)
+    for _ in _read(work, shard, content):
+        pass
+    return content.hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -145,20 +162,37 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _good_samples(
-    work: Work, shard: int, report: BadSampleReport, counts: dict[str, int]
-) -> Iterator[tuple[int, str, bytes, dict]]:
+def _read(work: Work, shard: int, content: blake2b) -> Iterator[tuple[int, Sample, dict] | BadSample | None]:
+    """The rows of a shard with the JSON of each, None for a duplicate; what was read goes into the digest."""
     for row in work.rows(shard):
         work.count(1)
-        if work.kept is not None and not work.kept[row]:
+        read, parts = None, [b"duplicate"]
+        if work.kept is None or work.kept[row]:
+            try:
+                sample = work.source[row]
+                fields = _fields(sample, work)
+                read, parts = (row, sample, fields), [sample.image, _as_json(fields)]
+            except BadSample as bad:
+                read, parts = bad, [str(bad).encode()]
+        for part in parts:
+            content.update(blake2b(part).digest())
+        yield read
+
+
+def _good_samples(
+    work: Work, shard: int, content: blake2b, report: BadSampleReport, counts: dict[str, int]
+) -> Iterator[tuple[int, str, bytes, dict]]:
+    for read in _read(work, shard, content):
+        if read is None:
             report.add(1, [])
             counts["duplicates"] += 1
             continue
         try:
+            if isinstance(read, BadSample):
+                raise read
+            row, sample, fields = read
             with remarks() as odd:
-                sample = work.source[row]
                 suffix, image = _image(sample, work.settings)
-            fields = _fields(sample, work)
         except BadSample as bad:
             report.add(1, [(bad.reason, bad.name)])
             continue
@@ -217,10 +251,13 @@ def _fields(sample: Sample, work: Work) -> dict:
     return fields
 
 
-def _write(archive: tarfile.TarFile, row: int, suffix: str, image: bytes, fields: dict) -> None:
+def _as_json(fields: dict) -> bytes:
     # str: what a table may hold and JSON may not, such as dates.
-    text = json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
-    for name, content in ((f"{row:09d}.{suffix}", image), (f"{row:09d}.json", text)):
+    return json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+
+
+def _write(archive: tarfile.TarFile, row: int, suffix: str, image: bytes, fields: dict) -> None:
+    for name, content in ((f"{row:09d}.{suffix}", image), (f"{row:09d}.json", _as_json(fields))):
         member = tarfile.TarInfo(name)  # owner, mode and time are the same for all
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))

@@ -10,10 +10,12 @@ import time
 import cv2
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.prepare import PrepareError, Settings, check, prepare
-from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.sources import Sources, open_sources
 from ernie_vil2.data.tags import TagsFile
 from tests.conftest import draw, png, write_tar, write_tsv
 from tests.test_imports import ROOT
@@ -169,6 +171,74 @@ def test_a_finished_output_is_verified_and_what_was_damaged_is_made_again(rows, 
     assert files(out) == whole and not list(out.glob(".*.partial"))
     rewritten = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert rewritten == {"00001.tar", "00002.tar"}
+
+
+class Edited:
+    """A TSV of twelve pairs and a file of tags, whose rows change and whose numbers and names do not."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.rows = [(f"text {number:02d}", f"id{number}", png(image(number))) for number in range(12)]
+        self.tags = [f"tag{number:02d}" for number in range(12)]
+
+    def edit(self, what, row):
+        text, name, _ = self.rows[row]
+        if what == "tags":
+            self.tags[row] = self.tags[row].upper()
+        elif what == "caption":
+            self.rows[row] = (text.upper(), *self.rows[row][1:])
+        else:
+            self.rows[row] = (text, name, png(image(row + 12)))
+
+    def prepared(self, output, fails_at=None, **options):
+        """The files that a run leaves; it fails at a row, if one is given."""
+        write_tsv(self.folder / "a.tsv", self.rows)
+        lines = [f"id{row}\t{tag}\n" for row, tag in enumerate(self.tags)]
+        (self.folder / "tags.tsv").write_text("id\ttags\n" + "".join(lines))
+        source = FailingSources(open_sources([str(self.folder / "a.tsv")]).shards)
+        source.fails_at = fails_at
+        how = Settings(samples_per_shard=3, **options)
+        try:
+            prepare(source, self.folder / output, how, [TagsFile(self.folder / "tags.tsv")])
+        except RuntimeError:
+            assert fails_at is not None
+        return files(self.folder / output)
+
+
+class FailingSources(Sources):
+    def __getitem__(self, index):
+        if index == self.fails_at:
+            raise RuntimeError("the run ends here")
+        return super().__getitem__(index)
+
+
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(st.none() | st.integers(0, 11), st.sampled_from(["tags", "caption", "image"]), st.integers(0, 11)),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_what_was_edited_is_made_again_also_after_a_stop(tmp_path_factory, drop_duplicates, edits):
+    input = Edited(tmp_path_factory.mktemp("edited"))
+    for fails_at, what, row in edits:
+        left = input.prepared("out", fails_at, drop_duplicates=drop_duplicates)
+        if "index.json" in left:  # then the shards are those that it names
+            for shard in json.loads(left["index.json"])["shards"]:
+                assert hashlib.sha256(left[shard["name"]]).hexdigest() == shard["sha256"]
+        input.edit(what, row)
+    out, anew = (input.prepared(name, drop_duplicates=drop_duplicates) for name in ("out", "anew"))
+    assert out == anew
+
+
+def test_only_shards_whose_input_was_edited_are_made_again(tmp_path):
+    input = Edited(tmp_path)
+    before = input.prepared("out")
+    input.edit("caption", 4)
+    after = input.prepared("out")
+    assert [name for name in sorted(before) if before[name] != after[name]] == ["00001.tar", "index.json"]
 
 
 def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
