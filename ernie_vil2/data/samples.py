@@ -123,9 +123,17 @@ def is_blank(text: str) -> bool:
     return all(sign == "\ufffd" or unicodedata.category(sign).startswith(("C", "Z", "Mn")) for sign in text)
 
 
-def content_id(name: str) -> int:
-    """A name as a 63-bit number that travels with the batch."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+def content_id(name: str, image: bytes | None = None) -> int:
+    """A name as a 63-bit number that travels with the batch; for an image with its bytes.
+
+    An image's name alone does not tell it from others: keys begin anew in each shard, and a table with images in it may
+    keep but the last part of their paths. Samples of one name and other bytes are different images.
+    """
+    digest = blake2b(name.encode(), digest_size=8)
+    if image is not None:
+        digest.update(b"\0")
+        digest.update(image)
+    return int.from_bytes(digest.digest(), "little") >> 1
 
 
 class TooManyBadSamples(RunError):

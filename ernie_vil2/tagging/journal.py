@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
@@ -20,11 +20,15 @@ class Batch:
         end: the row behind the last one.
         found: ids that no earlier row had, with their tags; null for a sample that cannot be used.
         bad: reason and name of the samples that cannot be used.
+        shared: ids that an earlier row has with another image.
+        content: digest of the ids and images of all rows before the end; "" of a journal of an earlier version.
     """
 
     end: int
     found: list[tuple[str, Tags | None]]
     bad: list[tuple[str, str]]
+    shared: list[str] = field(default_factory=list)
+    content: str = ""
 
 
 class JournalError(RunError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from ernie_vil2.data.samples import BadSampleReport
@@ -24,6 +24,8 @@ class TaggingReport:
         ids: distinct ids of samples that could be used.
         untagged: how many of them got no tag.
         untagged_names: the first of those.
+        shared: how many further ids are names of several different images, which have no tags for that.
+        shared_names: the first of those.
         tagged: by language, the ids with tags.
         tags: by language, the tags of all ids.
         remarks: what the tagger has to say beyond that.
@@ -33,15 +35,19 @@ class TaggingReport:
     ids: int = 0
     untagged: int = 0
     untagged_names: list[str] = field(default_factory=list)
+    shared: int = 0
+    shared_names: list[str] = field(default_factory=list)
     tagged: Counter[str] = field(default_factory=Counter)
     tags: Counter[str] = field(default_factory=Counter)
     remarks: Sequence[str] = ()
 
-    def add(self, batch: Batch, rows: int) -> None:
-        """Takes one more batch, of so many rows."""
+    def add(self, batch: Batch, rows: int, shared: Container[str] = ()) -> None:
+        """Takes one more batch, of so many rows, without the ids that are `shared`."""
         self.samples.add(rows, batch.bad)
+        self.shared += len(batch.shared)
+        self.shared_names += batch.shared[: BadSampleReport.NAMES - len(self.shared_names)]
         for name, tags in batch.found:
-            if tags is None:
+            if tags is None or name in shared:
                 continue
             self.ids += 1
             if not tags:
@@ -57,6 +63,7 @@ class TaggingReport:
         return {
             "ids": self.ids,
             "untagged": {"count": self.untagged, "names": self.untagged_names},
+            "shared": {"count": self.shared, "names": self.shared_names},
             "languages": {language: {"ids": ids, "tags": self.tags[language]} for language, ids in self.tagged.items()},
             "remarks": list(self.remarks),
             "samples": self.samples.as_dict(),
@@ -73,6 +80,8 @@ class TaggingReport:
             saved["ids"],
             saved["untagged"]["count"],
             saved["untagged"]["names"],
+            saved["shared"]["count"],
+            saved["shared"]["names"],
             Counter({language: counts["ids"] for language, counts in languages.items()}),
             Counter({language: counts["tags"] for language, counts in languages.items()}),
             saved["remarks"],
@@ -85,4 +94,7 @@ class TaggingReport:
             lines.append(f"  {of}: {ids:,} ids, {self.tags[language] / ids:.1f} tags each")
         if self.untagged:
             lines.append(f"ids without tags: {first_names(self.untagged, self.untagged_names)}")
+        if self.shared:
+            found = first_names(self.shared, self.shared_names)
+            lines.append(f"names of several different images, left without tags: {found}; give each an image_id")
         return "\n".join([*lines, *self.remarks, str(self.samples)])

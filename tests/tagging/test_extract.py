@@ -1,5 +1,6 @@
 """The run around a tagger: ids, bad samples, what a stopped run leaves, and the report."""
 
+import base64
 import json
 import multiprocessing
 import signal
@@ -13,7 +14,7 @@ from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.extract import extract_tags
 from ernie_vil2.tagging.journal import JournalError
-from tests.conftest import write_tsv
+from tests.conftest import write_tar, write_tsv
 
 
 class LengthTagger:
@@ -98,7 +99,7 @@ def test_a_finished_output_is_left_as_it_is(source, tmp_path):
     again = LengthTagger()
     assert str(extract_tags(source, again, tmp_path / "tags.jsonl")) == str(first)
     assert again.seen == []
-    with pytest.raises(JournalError, match="from another job; delete it"):
+    with pytest.raises(JournalError, match="from another job or other images; delete it"):
         extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
 
 
@@ -112,6 +113,53 @@ def test_what_another_job_began_is_not_gone_on_with(source, tmp_path):
     partial.write_bytes(lines[0] + b"damage\n" + lines[2])
     with pytest.raises(JournalError, match="is damaged; delete it"):
         extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+
+
+def rewrite(tmp_path, row, image):
+    """The source with another image in a row, whose file's name and number of rows stay."""
+    path = tmp_path / "a.tsv"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[row] = f"text {row}\tid{row % 13}\t{base64.b64encode(image).decode()}\n"
+    path.write_text("".join(lines))
+    return open_sources([str(path)])
+
+
+def test_an_image_that_was_edited_is_noticed_when_the_output_is_there(source, tmp_path):
+    extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+    with pytest.raises(JournalError, match="tags.jsonl is there already, from another job or other images; delete it"):
+        extract_tags(rewrite(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
+
+
+@pytest.mark.parametrize("row, noticed", [(0, True), (5, True), (6, False)])
+def test_an_image_that_was_edited_is_noticed_where_a_run_was_stopped(source, tmp_path, row, noticed):
+    """Rows 0 to 5 were tagged; what comes behind may change."""
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), tmp_path / "tags.jsonl", batch_size=3)
+    edited = rewrite(tmp_path, row, b"edited")
+    if noticed:
+        with pytest.raises(JournalError, match="partial was begun with other images; delete it, or choose another"):
+            extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")
+    else:
+        extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")
+        extract_tags(edited, LengthTagger(), tmp_path / "whole.jsonl")
+        assert (tmp_path / "tags.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_a_name_that_different_images_have_gets_no_tags(tmp_path, batch_size):
+    """Keys begin anew in each shard: 000 is two images, 001 twice the same one."""
+    for shard, images in enumerate([(b"12", b"123"), (b"21", b"123", b"1234")]):
+        members = [(f"{key:03d}.{end}", content) for key, image in enumerate(images)
+                   for end, content in (("jpg", image), ("txt", b"x"))]  # fmt: skip
+        write_tar(tmp_path / f"{shard}.tar", members)
+    source = open_sources([str(tmp_path / "*.tar")])
+    output = tmp_path / "tags.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="002"), output, batch_size=batch_size)
+    report = extract_tags(source, LengthTagger(), output, batch_size=batch_size)
+    assert tags_in(output).keys() == {"001", "002"}
+    assert "names of several different images, left without tags: 1 (000); give each an image_id" in str(report)
+    assert report.ids == 2 and str(extract_tags(source, LengthTagger(), output)) == str(report)
 
 
 def test_the_output_is_json_lines(source, tmp_path):
