@@ -12,8 +12,22 @@ from ernie_vil2 import hub, runtime
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.model_files import read_model
+from ernie_vil2.models.model_files import read_model, weights_path
 from ernie_vil2.models.weights import set_weights
+from ernie_vil2.run_folder import named_checkpoint
+
+
+def locate_model(source: str | os.PathLike) -> Path:
+    """The weight file that `load_model` reads for a source.
+
+    Raises:
+        FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
+    """
+    if Path(source).exists() or named_checkpoint(source):
+        return weights_path(source)
+    if str(source) not in hub.MODELS:
+        raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
+    return weights_path(hub.fetch(str(source)))
 
 
 def load_model(
@@ -32,7 +46,8 @@ def load_model(
 
             - an official weight file, `.pdparams`; the sizes of the towers follow from its shapes,
             - a folder that PaddleNLP's `save_pretrained` wrote, with model, tokenizer and image processor,
-            - a run folder of this package (then its newest checkpoint), a checkpoint, or a converted folder,
+            - a run folder of this package, which is its newest checkpoint, as `RUN@newest` is; `RUN@best` is the one
+              of the best evaluation; or a checkpoint, or a converted folder,
             - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
         vocab: vocabulary file. None: `vocab.txt` in the folder or beside the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
@@ -49,11 +64,7 @@ def load_model(
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here.
     """
     runtime.set_device(device or paddle.get_device())
-    path = Path(source)
-    if not path.exists():
-        if str(source) not in hub.MODELS:
-            raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
-        path = hub.fetch(str(source))
+    path = locate_model(source)
     stored = read_model(path, vocab, heads)
     if stored.tokens is None:
         raise ValueError(f"{path}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")

@@ -48,24 +48,27 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def named_checkpoint(name: str | Path) -> Path | None:
-    """The checkpoint that `RUN@best` or `RUN@newest` means; `RUN` alone is its newest.
+    """The checkpoint that `RUN@best`, `RUN@newest` or the link `RUN/checkpoints/best` means; `RUN` is its newest.
 
     Returns:
-        Its folder under its own name, by which its step is known; None if `name` is no run folder's.
+        Its folder, under the name that tells its step; None if `name` is none of these.
 
     Raises:
         FileNotFoundError: the run has no such checkpoint.
     """
-    run, mark, which = str(name).rpartition("@")
-    if os.path.exists(name) or not mark or which not in (BEST, "newest"):
+    path = Path(name)
+    if run_of(path) and path.name == BEST and path.is_symlink():
+        return path.parent / os.readlink(path)
+    run, _, which = str(name).rpartition("@")
+    if path.exists() or which not in (BEST, "newest"):
         run, which = str(name), "newest"
-    if not (Path(run) / CHECKPOINTS).is_dir():
+    if not Path(run, CHECKPOINTS).is_dir():
         return None
     if which == BEST:
         best = Path(run, CHECKPOINTS, BEST)
         if not best.is_dir():
             raise FileNotFoundError(f"{name}: no evaluation has marked a best checkpoint; name {run}@newest")
-        return best.with_name(os.readlink(best)) if best.is_symlink() else best
+        return named_checkpoint(best) or best
     checkpoints = list_checkpoints(Path(run))
     if not checkpoints:
         raise FileNotFoundError(f"{name}: this run has no checkpoint yet")
@@ -73,8 +76,11 @@ def named_checkpoint(name: str | Path) -> Path | None:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a path within `checkpoints/` belongs to, None if it is none."""
-    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
+    """The run folder whose checkpoint this is, None if it is none's."""
+    for folder in (checkpoint, checkpoint.resolve()):
+        if folder.parent.name == CHECKPOINTS and (STEP.fullmatch(folder.name) or folder.name == BEST):
+            return folder.parent.parent
+    return None
 
 
 def check_run_folder(run: Path) -> None:

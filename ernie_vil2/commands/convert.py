@@ -3,8 +3,9 @@
     python tools/convert_checkpoint.py official/model.pdparams converted --to paddlenlp
     python tools/convert_checkpoint.py runs/emoji converted --to ernie_vil2
 
-SOURCE is a weight file or folder in any of the three formats; its own files tell which. TARGET is a new folder. The
-arrays go through unchanged. A report lists the weights that match the model; any other is an error unless allowed.
+SOURCE is a weight file or folder in any of the three formats; its own files tell which. A run folder is its newest
+checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A report
+lists the weights that match the model; any other is an error unless allowed.
 """
 
 import argparse
@@ -27,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.models import build_dual_encoder, set_weights
     from ernie_vil2.models.model_files import changed_ways, read_model, write_model
+    from ernie_vil2.run_folder import named_checkpoint
 
+    args.source = named_checkpoint(args.source) or args.source
     stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
     config = stored.config.Model
     try:

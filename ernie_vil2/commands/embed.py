@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.evaluation import embedding_files
 
-    model = command_line.load(args)
+    model, _ = command_line.load(args)
     benchmark = command_line.open_data(args, args.language)
     encoded = command_line.encode_data(model, benchmark, args.cache)
     if command_line.RANK != 0:
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         lines = embedding_files.official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
         output.mkdir(parents=True, exist_ok=True)
         embedding_files.write_official(output / embedding_files.OFFICIAL_FILE, encoded, lines)
-    print(f"data: {encoded.benchmark.rows}\nimages: {encoded.problems}")
+    print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.rows}\nimages: {encoded.problems}")
     print(
         f"{len(encoded.images)} images and {len(encoded.texts)} texts, {encoded.images.shape[1]} numbers each: {output}"
     )

@@ -92,16 +92,15 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
     """Embeddings by label, the files they come from, and the device they were computed on."""
     import paddle
 
-    from ernie_vil2 import hub
     from ernie_vil2.evaluation.protocols import select
-    from ernie_vil2.models.model_files import weights_path
+    from ernie_vil2.run_folder import run_of
 
-    model = command_line.load(args)
-    run = Path(args.checkpoint) if Path(args.checkpoint).exists() else hub.fetch(args.checkpoint)
-    args.output = args.output or (run / "evaluation" if (run / "checkpoints").is_dir() else None)
+    model, weights = command_line.load(args)
+    run = run_of(weights.parent)
+    args.output = args.output or (run and run / "evaluation")
     cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
     shards = all(str(path).endswith(".tar") for path in args.data)
-    inputs, files = {}, [weights_path(run)]
+    inputs, files = {}, [weights]
     for language in args.language or (model.config.Views.languages if shards else [""]):
         benchmark = select(command_line.open_data(args, language), protocols)
         files += [path for path in benchmark.files if path not in files]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--run", required=True, help="run folder; RUN@best: with the answers of its best checkpoint")
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="where queries and answers come from")
     parser.add_argument("--queries", type=int, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=int, default=0, help="which captions are drawn")
@@ -16,24 +16,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-
     from ernie_vil2.config import load_config
     from ernie_vil2.data.sources.benchmarks import open_benchmark
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.examples import example_queries
     from ernie_vil2.evaluation.report import write_report
+    from ernie_vil2.evaluation.results import read_evaluations
     from ernie_vil2.models.model_files import model_folder
     from ernie_vil2.pretrained import load_model
+    from ernie_vil2.run_folder import run_of
     from ernie_vil2.training.run_log import read_log
     from ernie_vil2.training.run_page import config_facts, progress_facts
 
-    run = Path(args.run)
-    checkpoint = model_folder(run)
+    checkpoint = model_folder(args.run)
+    run = run_of(checkpoint) or Path(args.run)
     config = load_config(checkpoint / "config.yaml")
     records = read_log(run / "log.jsonl")
-    evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((run / "evaluation").glob("*.json"))]
-    facts = config_facts(config) | progress_facts(config, records)
+    evaluations = read_evaluations(run / "evaluation")
+    facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
     if evaluations:
         facts["Protocol"] = next(iter(evaluations[0]["results"].values()))["definition"]
 
@@ -57,5 +57,5 @@ def run(args: argparse.Namespace) -> int:
         table_rows=[tuple(row) for evaluation in evaluations for row in evaluation["table"]],
         queries=queries,
     )
-    print(f"report: {output.resolve()}")
+    print(f"report: {output.resolve()}, with answers of {checkpoint}")
     return 0

@@ -22,7 +22,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help="run or checkpoint folder, official .pdparams, PaddleNLP folder, or a known name",
+        help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, official "
+        ".pdparams, PaddleNLP folder, or a known name",
     )
     parser.add_argument("--vocab", help="vocabulary file, where the model does not bring its own")
     parser.add_argument("--batch-size", type=int, default=128, help="rows encoded at once, up to 128")
@@ -58,13 +59,21 @@ def start_ranks(args: argparse.Namespace) -> int | None:
     return run_ranks([sys.executable, *sys.argv], args.processes)
 
 
-def load(args: argparse.Namespace) -> ErnieViL2:
-    """The model that the options name; its text id becomes that of the data, unless they name one."""
-    from ernie_vil2 import load_model
+def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
+    """The model that the options name, and its weight file.
 
-    model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size)
+    `args.checkpoint` becomes the checkpoint that was taken where it names a run, and the model's text id that of the
+    data, unless the options name one.
+    """
+    from ernie_vil2.pretrained import load_model, locate_model
+    from ernie_vil2.run_folder import run_of
+
+    weights = locate_model(args.checkpoint)
+    model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size)
+    if run_of(weights.parent):
+        args.checkpoint = weights.parent
     args.text_id = args.text_id or model.config.Data.text_id
-    return model
+    return model, weights
 
 
 def open_data(args: argparse.Namespace, language: str) -> Benchmark:

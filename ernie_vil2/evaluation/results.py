@@ -6,9 +6,11 @@ import csv
 import hashlib
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.paper_results import PaperResult
 from ernie_vil2.evaluation.protocols import Asked
 from ernie_vil2.evaluation.ranking import TIE_RULES
-from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, RetrievalResult, Row
+from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, RetrievalResult, Row, format_table
 from ernie_vil2.files import write_text, written_whole
 
 CSV_COLUMNS = (
@@ -154,6 +156,20 @@ def _record(evaluation: Evaluation) -> dict:
         },
         "result": result.as_dict(),
     }
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The records that `write_results` left in a folder, by name; other JSON is left out with a warning."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            format_table(record["table"])
+            "".join(result["definition"] for result in record["results"].values())
+            found.append(record)
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+            print(f"warning: {path} is no record of an evaluation and left out ({error!r})", file=sys.stderr)
+    return found
 
 
 def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None:

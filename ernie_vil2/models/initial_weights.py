@@ -29,6 +29,7 @@ from ernie_vil2.models.model_files import vocabulary_beside, weights_path
 from ernie_vil2.models.released import detect_format, to_ours
 from ernie_vil2.models.weight_files import read_weights
 from ernie_vil2.models.weights import WeightMismatch, WeightReport, set_weights
+from ernie_vil2.run_folder import named_checkpoint
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
 _VIT_HEADS = ["head.*", "proj"]
@@ -114,7 +115,7 @@ def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
 
 
 def _text_source(source: str, family: str) -> _Source:
-    if Path(source).exists():
+    if Path(source).exists() or named_checkpoint(source):
         found = _read(weights_path(source), "text.")
     else:
         found = _read(*_from_paddlenlp(source, family))

@@ -21,6 +21,7 @@ from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.files import write_text
 from ernie_vil2.models.released import TEXT_EPSILON, WORDS, Layout, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.run_folder import named_checkpoint
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"
@@ -63,15 +64,17 @@ class StoredModel:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The folder with `model.safetensors` and `config.yaml` at `path`: itself, or its newest checkpoint.
+    """The folder with `model.safetensors` and `config.yaml` that `path` names.
+
+    Args:
+        path: the folder itself, or a name of `named_checkpoint`: a run folder is its newest checkpoint.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    path = Path(path)
-    for folder in (path, *sorted(path.glob("checkpoints/step_*"), reverse=True)):
-        if (folder / OWN_WEIGHTS).is_file() and (folder / "config.yaml").is_file():
-            return folder
+    folder = named_checkpoint(path) or Path(path)
+    if (folder / OWN_WEIGHTS).is_file() and (folder / "config.yaml").is_file():
+        return folder
     raise FileNotFoundError(f"{path}: no model here; give an official .pdparams file, a PaddleNLP folder with "
                             "config.json, or a run or checkpoint folder with config.yaml")  # fmt: skip
 
@@ -91,7 +94,10 @@ def changed_ways(config: ModelConfig, layout: Layout) -> list[str]:
 
 
 def weights_path(path: str | Path) -> Path:
-    """The weight file of the model at `path`, a file or a folder; FileNotFoundError if there is none."""
+    """The weight file of the model at `path`: a file, a folder or a checkpoint's name as `model_folder` takes it.
+
+    FileNotFoundError if there is none.
+    """
     path = Path(path)
     if path.is_file():
         return path
@@ -118,7 +124,7 @@ def read_model(
     """A model in any of the three formats.
 
     Args:
-        path: a weight file or a folder; of a run's folder its newest checkpoint.
+        path: as `weights_path` takes it.
         vocabulary: None: the `vocab.txt` beside the weights, else the one that a run's configuration names, else for
             40,000 rows of words the packaged one of ERNIE 3.0.
         heads: attention heads of the image and of the text tower; None: what a PaddleNLP folder or a configuration

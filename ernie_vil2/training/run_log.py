@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from ernie_vil2.files import remove_partial, system_errors_named, write_text
 
 LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
-KINDS = ("train", "evaluation")
+_FIELDS = {
+    "train": {"loss": Real, "samples_per_second": Real, "loader_wait": Real},
+    "evaluation": {"split": str, "language": str},
+}
+"""By its kind what every record has, and pages rely on."""
 _WRITTEN = ("config.yaml", "environment.json", LOG, "bad_samples.json", "bad_samples.txt", "curves.html")
 
 
@@ -104,10 +109,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    fields = {"kind": str, "step": int, "seconds": int | float}
-    if isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in fields.items()):
-        return record if record["kind"] in KINDS else None
-    return None
+    if not isinstance(record, dict) or record.get("kind") not in list(_FIELDS):
+        return None
+    fields = {"step": int, "seconds": Real, **_FIELDS[record["kind"]]}
+    return record if all(isinstance(record.get(name), kind) for name, kind in fields.items()) else None
 
 
 def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:

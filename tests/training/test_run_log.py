@@ -11,7 +11,15 @@ from ernie_vil2.training.run_log import RunLog, read_log
 
 
 def record(step, kind="train", **values):
-    return {"kind": kind, "step": step, "seconds": 0.5, **values}
+    return {
+        "kind": kind,
+        "step": step,
+        "seconds": 0.5,
+        "loss": 1.0,
+        "samples_per_second": 1.0,
+        "loader_wait": 0,
+        **values,
+    }
 
 
 def line(*arguments, **values):
@@ -26,6 +34,9 @@ BAD = [
     b"[]\n",
     b"1\n",
     b'{"kind": "train", "step": 1}\n',
+    b'{"kind": {}, "step": 1, "seconds": 1}\n',
+    line(1, loss=None),
+    line(1, "evaluation"),
     b'{"kind": "train", "step": "1", "seconds": 1}\n',
     b'{"kind": "note", "step": 1, "seconds": 1}\n',
     b'{"kind": "train", "step": ' + b"1" * 5000 + b', "seconds": 1}\n',
@@ -40,7 +51,7 @@ def test_a_bad_line_is_named_and_set_aside(tmp_path, capsys, bad):
 
     log = RunLog(tmp_path, Config(), first_step=2)
     assert "log.jsonl: line 2 and 1 others no record of a run, now in damaged_log.jsonl" in capsys.readouterr().err
-    log.write("train", 3, {"loss": 1.0})
+    log.write("train", 3, {"loss": 1.0, "samples_per_second": 9.5, "loader_wait": 0.5})
     log.close()
     assert (tmp_path / "damaged_log.jsonl").read_bytes() == bad + bad
     assert [entry["step"] for entry in read_log(tmp_path / "log.jsonl")] == [1, 2, 3]
