@@ -78,16 +78,21 @@ def _one(train: Sequence[Mapping], key: str) -> list[Series]:
 
 
 def _recall_series(records: Sequence[Mapping]) -> list[Series]:
-    """Colour tells language and direction, a dashed line R@10 from R@1."""
-    lines = [(language, way) for language in sorted({r["language"] for r in records}) for way in ARROWS]
+    """Colour tells language and direction, a dashed line R@10 from R@1; a direction that is not scored has none."""
+    scored = {
+        (language, way): [r for r in records if r["language"] == language and r.get(way)]
+        for language in sorted({r["language"] for r in records})
+        for way in ARROWS
+    }
     return [
         Series(
             f"{language} {ARROWS[way]} {name}",
-            [(r["step"], r[way][name]) for r in records if r["language"] == language and way in r],
+            [(r["step"], r[way][name]) for r in of_line],
             colour=index % 4 + 1,
             dashed=name == "R@10",
         )
-        for index, (language, way) in enumerate(lines)
+        for index, ((language, way), of_line) in enumerate(scored.items())
+        if of_line
         for name in ("R@1", "R@10")
     ]
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -87,7 +88,7 @@ def encode_benchmark(
         rank, ranks: this process's place among those that share the work.
 
     Raises:
-        ValueError: the benchmark has no text, or none of its images could be used.
+        ValueError: the benchmark has no text, or none of its images could be used; another rank met an error.
     """
     rows_of_text = {text: row for row, text in enumerate(dict.fromkeys(text.text for text in benchmark.texts))}
     image_chunks = _chunks(benchmark.images, chunk_rows)
@@ -103,9 +104,10 @@ def encode_benchmark(
     )
     sizes = [len(chunk) for chunk in chain(image_chunks, text_chunks)]
     encoded: dict[int, _Encoded] = {}
-    for number, chunk in zip(range(rank, len(sizes), ranks), encoding, strict=True):
-        encoded[number] = chunk
-        progress(sum(sizes[number - rank : number - rank + ranks]))
+    with _errors_of_all_ranks(ranks):
+        for number, chunk in zip(range(rank, len(sizes), ranks), encoding, strict=True):
+            encoded[number] = chunk
+            progress(sum(sizes[number - rank : number - rank + ranks]))
     if ranks > 1:
         encoded = _of_all_ranks(encoded)
 
@@ -257,6 +259,14 @@ def _digest(names: Sequence[str]) -> str:
 
 def _checksum(embeddings: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(embeddings), digest_size=16).hexdigest()
+
+
+def _errors_of_all_ranks(ranks: int) -> AbstractContextManager[None]:
+    if ranks == 1:
+        return nullcontext()
+    from ernie_vil2.parallel.agreement import agreed_errors
+
+    return agreed_errors()
 
 
 def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:

@@ -1,9 +1,10 @@
-"""What all ranks must have in common before they train."""
+"""What all ranks must have in common before they train, and how they end together when one of them cannot go on."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
@@ -14,6 +15,29 @@ from ernie_vil2.parallel import collectives
 
 class Disagreement(ValueError):
     """Ranks that were started with different configuration, data or code; the message says which rank has what."""
+
+
+class FailedRank(ValueError):
+    """Another rank has met an error; the message is that error's, with the rank's number."""
+
+
+@contextmanager
+def agreed_errors() -> Iterator[None]:
+    """An error that one rank meets within the block ends it on all ranks, which otherwise would wait for that one.
+
+    A collective: every rank must enter the block, and there must be no collective in it.
+
+    Raises:
+        FailedRank: another rank met one; a rank that met one itself raises its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        collectives.all_gather_object(str(error) or type(error).__name__)
+        raise
+    for rank, error in enumerate(collectives.all_gather_object(None)):
+        if error is not None:
+            raise FailedRank(f"rank {rank}: {error}")
 
 
 def check_agreement(facts: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@
     config.yaml            the resolved configuration
     vocab.txt              the tokens in the order of their ids, so that the folder stands alone
     checksums.json         bytes and SHA-256 of the others
+    evaluation.json        the best evaluation up to this step, where this step was evaluated after it was saved
 <run>/checkpoints/best     link to the checkpoint with the best evaluation, if there has been one
 """
 
@@ -30,11 +31,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial
+from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 
 CHECKSUMS = "checksums.json"
+EVALUATION = "evaluation.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "vocab.txt")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -82,11 +84,21 @@ def save_checkpoint(
         (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
         sums = {name: {"bytes": (aside / name).stat().st_size, "sha256": _sha256(aside / name)} for name in FILES}
         (aside / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    keep_only(run, keep, best)
+    return final
+
+
+def keep_only(run: Path, keep: int, best: int | None) -> None:
+    """Removes all checkpoints but the newest `keep` and that of step `best`, to which `checkpoints/best` leads then."""
     mark_best(run, best)
     for old in list_checkpoints(run)[:-keep]:
         if best is None or old != checkpoint_folder(run, best):
             remove_folder(old)
-    return final
+
+
+def note_evaluation(run: Path, step: int, best: dict[str, Any]) -> None:
+    """Notes with the checkpoint of a step that it has been evaluated, and the best evaluation so far."""
+    write_text(checkpoint_folder(run, step) / EVALUATION, json.dumps({"evaluated": step, "best": best}, indent=1))
 
 
 def mark_best(run: Path, step: int | None) -> None:
@@ -165,7 +177,7 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
     """Restores model and optimiser in place.
 
     Returns:
-        What `state.json` holds.
+        What `state.json` holds, with what is known of the step's evaluation.
 
     Raises:
         ValueError: the weights are not those of this model.
@@ -177,7 +189,9 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
         name, _, kind = key.rpartition("/")
         state[f"{names[name]}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    evaluation = folder / EVALUATION
+    return state | json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else state
 
 
 def _set_aside(folder: Path, why: str, then: str = "") -> None:

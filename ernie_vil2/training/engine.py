@@ -40,8 +40,10 @@ from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.training.batch_gate import BatchGate
 from ernie_vil2.training.checkpoint import (
     find_checkpoint,
+    keep_only,
     load_checkpoint,
     mark_best,
+    note_evaluation,
     recover,
     save_checkpoint,
 )
@@ -49,8 +51,9 @@ from ernie_vil2.training.fused_attention import fuse_attention
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
-from ernie_vil2.training.run_page import write_run_page
+from ernie_vil2.training.run_page import PAGE, write_run_page
 from ernie_vil2.training.sharding import distribute, optimizer_arrays
+from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.step import build_step
 from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.validation import validate, validation_sets
@@ -139,6 +142,7 @@ class Trainer:
         )
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.gate = BatchGate(self.ranks)
+        self.side_work = SideWork()
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
         self.evaluated = 0  # the step of the last evaluation
@@ -211,8 +215,7 @@ class Trainer:
         waiting, counted, since = 0.0, self.step, time.monotonic()
         with bar:
             if self._evaluation_due():  # the run was stopped where it would have been evaluated
-                self._evaluate(log, bar)
-                self._mark_best()
+                self._evaluate(log, bar, saved=True)
                 self._write_reports()
             while self.step < training.steps and not self.signals.granted:
                 asked = time.monotonic()
@@ -244,19 +247,22 @@ class Trainer:
                         },
                     )
                     waiting, counted, since = 0.0, self.step, time.monotonic()
-                improved = False
-                if self._evaluation_due() and not self.signals.granted:
-                    paused = time.monotonic()
-                    improved = self._evaluate(log, bar)
-                    self._write_reports()
-                    since += time.monotonic() - paused
-                if last or improved or self.signals.granted or self.step % training.checkpoint_every == 0:
+                due = last or bool(self.signals.granted) or self.step % training.checkpoint_every == 0
+                if due:
                     self._save()
+                evaluated = self._evaluation_due() and not self.signals.granted
+                if evaluated:
+                    paused = time.monotonic()
+                    self._evaluate(log, bar, saved=due)
+                    since += time.monotonic() - paused
+                if due or evaluated:
                     self._write_reports()
         report = self._bad_samples_of_all_ranks()
         if log:
             log.close()
             print(report)
+            if self.side_work.failures:
+                print(f"warning: {self.side_work}", file=sys.stderr)
         return self.step >= training.steps and not self._evaluation_due()
 
     def _usable(self, batch: Batch) -> bool:
@@ -307,8 +313,10 @@ class Trainer:
         """What a person reads while the run goes on: bad samples and curves. A collective, as the ranks join theirs."""
         report = self._bad_samples_of_all_ranks()
         if self.rank == 0:
-            report.write(self.run)
-            write_run_page(self.run, self.config, report)
+            with self.side_work.attempt("report of bad samples"):
+                report.write(self.run)
+            with self.side_work.attempt(PAGE):
+                write_run_page(self.run, self.config, report)
 
     def _save(self) -> None:
         bad_samples = self._bad_samples_of_all_ranks()
@@ -368,26 +376,37 @@ class Trainer:
         every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
         return bool(self.val and every) and self.evaluated < self.step and (last or self.step % every == 0)
 
-    def _evaluate(self, log: RunLog | None, bar: tqdm) -> bool:
-        """Scores the validation sets. A collective.
+    def _evaluate(self, log: RunLog | None, bar: tqdm, saved: bool) -> None:
+        """Scores the validation sets, and keeps the checkpoint of the best mean recall over languages. A collective.
 
-        Returns:
-            Whether the mean recall, averaged over the languages, is the best so far.
+        Args:
+            saved: whether this step has its checkpoint.
         """
         average_statistics(self.model)
         model = ErnieViL2(self.model, self.tokenizer, self.config, self.config.Evaluation.batch_size)
-        results = validate(model, self.val, self.config, self.rank, self.ranks)
+        results, failures = validate(model, self.val, self.config, self.rank, self.ranks)
+        self.evaluated = self.step
         for language, result in results.items():
             log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
             ways = {"image to text": result.image_to_text, "text to image": result.text_to_image}
             shown = ", ".join(f"{way} R@1 {values['R@1']:.1f}" for way, values in ways.items() if values)
             bar.write(f"step {self.step}, val, {language}: {shown}, mean recall {result.mean_recall:.1f}", sys.stdout)
-        recall = fmean(collectives.all_gather_object([result.mean_recall for result in results.values()])[0])
-        self.evaluated = self.step
+        if self.rank == 0:
+            for language, why in failures.items():
+                self.side_work.failed(f"evaluation on val, {language}", why)
+        recall = fmean(result.mean_recall for result in results.values()) if results and not failures else None
+        recall = collectives.all_gather_object(recall)[0]
+        if recall is None:
+            return
         improved = self.best is None or recall > self.best["mean_recall"]
         if improved:
             self.best = {"step": self.step, "mean_recall": recall}
-        return improved
+        if improved and not saved:
+            self._save()
+        elif saved and self.rank == 0:
+            with self.side_work.attempt("note of the evaluation"):
+                note_evaluation(self.run, self.step, self.best)
+                keep_only(self.run, self.config.Training.keep_checkpoints, self.best["step"])
 
     def _mark_best(self) -> None:
         if self.rank == 0:

@@ -12,6 +12,7 @@ from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.retrieval import RetrievalResult
+from ernie_vil2.parallel.ranks import LostRank
 
 
 def validation_sets(config: Config) -> dict[str, Benchmark]:
@@ -27,12 +28,21 @@ def validation_sets(config: Config) -> dict[str, Benchmark]:
 
 def validate(
     model: ErnieViL2, sets: dict[str, Benchmark], config: Config, rank: int, ranks: int
-) -> dict[str, RetrievalResult]:
-    """Scores every set. A collective: the ranks share the encoding; rank 0 alone scores and has the results."""
-    results = {}
+) -> tuple[dict[str, RetrievalResult], dict[str, str]]:
+    """Scores every set. A collective: the ranks share the encoding; rank 0 alone scores and has the results.
+
+    Returns:
+        By language the results, and why there is none: data that cannot be read, embeddings that are not finite.
+    """
+    results, failures = {}, {}
+    scoring = protocol(config.Evaluation.protocol)
     for language, benchmark in sets.items():
-        encoded = encode_benchmark(model, benchmark, rank=rank, ranks=ranks)
-        if rank == 0:
-            scoring = protocol(config.Evaluation.protocol)
-            results[language] = score(encoded, scoring, config.Evaluation.block, paddle.get_device()).result
-    return results
+        try:
+            encoded = encode_benchmark(model, benchmark, rank=rank, ranks=ranks)
+            if rank == 0:
+                results[language] = score(encoded, scoring, config.Evaluation.block, paddle.get_device()).result
+        except LostRank:
+            raise
+        except Exception as error:
+            failures[language] = str(error) or type(error).__name__
+    return results, failures

@@ -172,7 +172,10 @@ def test_the_best_evaluation_has_its_checkpoint(config):
     assert len(recalls) == 8 and all(len(of_languages) == 2 for of_languages in recalls.values())
     best = max(recalls, key=lambda step: sum(recalls[step]))
     assert trainer.best == {"step": best, "mean_recall": pytest.approx(sum(recalls[best]) / 2)}
-    state = json.loads((trainer.run / "checkpoints" / "best" / "state.json").read_text())
+    kept = trainer.run / "checkpoints" / "best"
+    state = json.loads((kept / "state.json").read_text())
+    if best == 8:  # saved before it was evaluated
+        state |= json.loads((kept / "evaluation.json").read_text())
     assert state["step"] == state["evaluated"] == best and state["best"] == trainer.best
     assert {path.name for path in list_checkpoints(trainer.run)} == {f"step_{best:08d}", "step_00000008"}
 

@@ -67,10 +67,10 @@ def signalled_in(trainer, owner, method, step):
     """Lets SIGTERM arrive within a method, once the run has done so many steps."""
     original = getattr(owner, method)
 
-    def with_signal(*arguments):
+    def with_signal(*arguments, **options):
         if trainer.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     setattr(owner, method, with_signal)
 

@@ -1,0 +1,104 @@
+"""Evaluation in the course of a run: by every protocol, and where it fails."""
+
+import json
+import os
+import shutil
+import signal
+from multiprocessing import get_context
+
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.training import engine
+from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
+from tests.pages import lines_of
+from tests.training.conftest import MINUTE
+from tests.training.test_engine import crash_after, losses
+
+
+def evaluations(trainer):
+    return [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, name):
+    settings = config(
+        f"Evaluation.protocol={name}", "Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=6"
+    )
+    crash_after(Trainer(settings), 3)
+    trainer = Trainer(settings, resume=True)
+    assert trainer.step == trainer.evaluated == 2 and trainer.fit() and not trainer.side_work.failures
+    assert [record["step"] for record in evaluations(trainer)] == [2, 2, 4, 4, 6, 6]
+    directions = PROTOCOLS[name].directions
+    assert all(bool(record[way]) == (way in directions) for record in evaluations(trainer)
+               for way in ("image_to_text", "text_to_image"))  # fmt: skip
+    page = (trainer.run / "curves.html").read_text(encoding="utf-8")
+    # R@1 and R@10 of two languages in each direction, at three steps.
+    assert [len(line) for line in lines_of(page, "Recall over time")] == [3] * 4 * len(directions)
+
+
+def test_validation_data_that_become_unreadable_end_no_run(config, shapes, tmp_path, capsys):
+    """From the second evaluation on; the run is then as if they had not been asked for."""
+    every = "Evaluation.every=2", "Training.steps=6"
+    whole = Trainer(config(*every, f"Training.output={tmp_path / 'whole'}"))
+    assert whole.fit()
+    shard = shutil.copy(shapes["val"], tmp_path / "val.tar")
+    trainer = Trainer(config(*every, f"Data.val=[{shard}]"))
+    original = trainer._train_step
+
+    def step(batch, rate):
+        if trainer.step == 3:
+            os.truncate(shard, 0)
+        return original(batch, rate)
+
+    trainer._train_step = step
+    assert trainer.fit() and losses(trainer) == losses(whole)
+    assert trainer.side_work.failures == {"evaluation on val, zh": 2, "evaluation on val, en": 2}
+    assert [record["step"] for record in evaluations(trainer)] == [2, 2] and trainer.best["step"] == 2
+    error = capsys.readouterr().err
+    assert "warning: evaluation on val, zh: val: nothing to score" in error and "the run goes on without" in error
+    assert error.rstrip().endswith(
+        "warning: left out after failures: 2 x evaluation on val, zh, 2 x evaluation on val, en"
+    )
+
+
+@pytest.mark.parametrize("part", ["write_run_page", "note_evaluation", "validate"])
+def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
+    def fails(*arguments):
+        raise RuntimeError("a fault in it")
+
+    if part != "validate":
+        monkeypatch.setattr(engine, part, fails)
+    else:
+        monkeypatch.setattr("ernie_vil2.training.validation.score", fails)
+    trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
+    assert trainer.fit()
+    assert sum(trainer.side_work.failures.values()) == {"write_run_page": 2, "note_evaluation": 2, "validate": 4}[part]
+    assert "a fault in it" in capsys.readouterr().err
+    assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000004", "step_00000008"]
+    monkeypatch.undo()
+    again = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"), resume=True)
+    assert again.fit() and not again.side_work.failures
+    assert [record["step"] for record in evaluations(again)][-2:] == [8, 8]  # what had failed is made up for
+
+
+def killed_in_evaluation(overrides):
+    engine.validate = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+    Trainer(load_config(None, overrides)).fit()
+
+
+def test_a_due_checkpoint_is_written_before_the_evaluation(overrides, config, tmp_path):
+    """Where the evaluation takes the process with it, as one that needs too much memory does."""
+    settings = [*overrides, "Evaluation.every=4", "Training.checkpoint_every=4"]
+    process = get_context("spawn").Process(target=killed_in_evaluation, args=(settings,))
+    process.start()
+    process.join(2 * MINUTE)
+    assert process.exitcode == -signal.SIGKILL
+    [checkpoint] = list_checkpoints(tmp_path / "run")
+    check_checkpoint(checkpoint)
+    assert json.loads((checkpoint / "state.json").read_text())["step"] == 4
+    second = Trainer(load_config(None, settings), resume=True)
+    assert second.fit() and [record["step"] for record in evaluations(second)] == [4, 4, 8, 8]
