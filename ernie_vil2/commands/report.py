@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
-    from ernie_vil2.data.sources.benchmarks import open_benchmark
+    from ernie_vil2.data.sources import open_benchmark
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.examples import example_queries
     from ernie_vil2.evaluation.report import write_report

@@ -227,14 +227,23 @@ class LossConfig(Section):
         return self.bias if self.kind == "sigmoid" else None
 
 
-class SourceConfig(Section):
-    """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
+class PlaceConfig(Section):
+    """Where data lies."""
 
     data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
+    split: str | None = Field(
+        None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
+    )
+    images: str | None = Field(None, description="folder of the image files; null: looked for with the data")
+    text_id: str | None = Field(None, description="null: Data.text_id")
+
+
+class SourceConfig(PlaceConfig):
+    """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
+
     weight: Annotated[float, Field(gt=0)] | None = Field(
         None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
     )
-    text_id: str | None = Field(None, description="null: Data.text_id")
     tag_probability: Probability | None = Field(None, description="null: as in Views")
     languages: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None, min_length=1, description="null: as in Views"
@@ -266,12 +275,18 @@ class DataConfig(Section):
         ]
     ] = Field(
         default=[],
-        description="tar shards, official TSV files or another source of docs/data.md, by paths, patterns, addresses "
-        "or commands. Plain entries together are one source; a mapping {data: [...], weight: ..., ...} is one of its "
-        "own (docs/streaming.md)",
+        description="tar shards, the folder of a benchmark or another source of docs/data.md, by paths, patterns, "
+        "addresses or commands. Plain entries together are one source; a mapping {data: [...], split: ..., weight: "
+        "..., ...} is one of its own (docs/streaming.md)",
     )
-    val: list[str] = Field(
-        default=[], description="scored during training: the same, or the folder of a benchmark (docs/benchmarks.md)"
+    val: list[
+        Annotated[
+            Annotated[str, Tag("pattern")] | Annotated[PlaceConfig, Tag("source")], Discriminator(_kind_of_source)
+        ]
+    ] = Field(
+        default=[],
+        description="scored during training: the same, by plain entries or one mapping {data: [...], split: ..., "
+        "images: ...}",
     )
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
@@ -296,8 +311,17 @@ class DataConfig(Section):
         own = [entry for entry in self.train if not isinstance(entry, str)]
         return [SourceConfig(data=plain), *own] if plain else own
 
+    @property
+    def validation(self) -> PlaceConfig | None:
+        """`val` as one place; None: there is none."""
+        if not self.val:
+            return None
+        return PlaceConfig(data=self.val) if isinstance(self.val[0], str) else self.val[0]
+
     @model_validator(mode="after")
     def _check(self):
+        if len(self.val) > 1 and not all(isinstance(entry, str) for entry in self.val):
+            raise ValueError("val: write plain entries, or one mapping {data: [...], split: ..., images: ...}")
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):
             left = self.sources[weighted.index(False)]

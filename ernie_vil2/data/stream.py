@@ -32,7 +32,7 @@ class SampleStream:
     def __init__(self, config: Config):
         data, seed = config.Data, config.Training.seed
         if not data.sources:
-            raise ValueError("no data given: set Data.train to .tar or .tsv files")
+            raise ValueError("no data given: set Data.train to tar shards or another source (docs/data.md)")
         self._data = [source.name for source in data.sources]
         self.names = [
             name if self._data.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(self._data, 1)
@@ -40,7 +40,8 @@ class SampleStream:
         self.views = [source.views(config.Views) for source in data.sources]
         self._text_ids = [source.text_id or data.text_id for source in data.sources]
         self._sources = [
-            open_sources(source.data, text_id) for source, text_id in zip(data.sources, self._text_ids, strict=True)
+            open_sources(source.data, text_id, source.split, source.images)
+            for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
         self._orders = [
             SampleOrder(source.shard_sizes, seed, number, min(data.shuffle_buffer, _held_samples(source)))

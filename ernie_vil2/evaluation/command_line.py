@@ -78,7 +78,7 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
 
 def open_data(args: argparse.Namespace, language: str) -> Benchmark:
     """The benchmark that the options name."""
-    from ernie_vil2.data.sources.benchmarks import open_benchmark
+    from ernie_vil2.data.sources import open_benchmark
 
     return open_benchmark(args.data, args.layout, args.split, args.images, language, args.text_id)
 

@@ -89,6 +89,7 @@ class Protocol:
     Attributes:
         name: by which it is called.
         definition: in words, all of it.
+        split: of the benchmark, where it is a fixed one.
         images, texts: how many the benchmark has after selection, where the benchmark is a fixed one.
         first_images: only so many images, the first in the order of the files.
         texts_per_image: only so many texts of each image, the first in the order of the files.
@@ -100,6 +101,7 @@ class Protocol:
 
     name: str
     definition: str
+    split: str | None = None
     images: int | None = None
     texts: int | None = None
     first_images: int | None = None
@@ -257,6 +259,7 @@ PROTOCOLS = {
                 "have two. Translated sentences and tags take no part. An answer is right when it is the image's own "
                 f"sentence. {_SCORED_AS_USUAL}"
             ),
+            split="test",
             images=1_000,
             texts=1_053,
         ),
@@ -266,6 +269,7 @@ PROTOCOLS = {
                 "The first 10,000 images of AIC-ICC's validation split in the order of its JSON file, with the five "
                 f"sentences of each: 10,000 images and 50,000 texts. {_SCORED_AS_USUAL}"
             ),
+            split="val",
             images=10_000,
             texts=50_000,
             first_images=10_000,
@@ -277,6 +281,7 @@ PROTOCOLS = {
                 "The test split of Flickr30K by Karpathy: 1,000 images with five sentences each, 5,000 texts. "
                 f"{_SCORED_AS_USUAL}"
             ),
+            split="test",
             images=1_000,
             texts=5_000,
             texts_per_image=5,
@@ -288,6 +293,7 @@ PROTOCOLS = {
                 "of the file, 25,000 texts; the few sentences beyond the fifth of an image take no part. "
                 f"{_SCORED_AS_USUAL}"
             ),
+            split="test",
             images=5_000,
             texts=25_000,
             texts_per_image=5,
@@ -299,6 +305,7 @@ PROTOCOLS = {
                 "their 5,000 texts. Each fold is scored on its own, against its own galleries alone, and every figure "
                 f"is the mean over the folds. {_SCORED_AS_USUAL}"
             ),
+            split="test",
             images=5_000,
             texts=25_000,
             texts_per_image=5,
@@ -310,6 +317,7 @@ PROTOCOLS = {
                 "The test split of Flickr30k-CN: 1,000 images with five Chinese sentences each, 5,000 texts. "
                 f"{_SCORED_AS_USUAL}"
             ),
+            split="test",
             images=1_000,
             texts=5_000,
             texts_per_image=5,
@@ -322,6 +330,7 @@ PROTOCOLS = {
                 f"text without images is no query. {_ANY_OF} {_AGAINST} R@K is the share of queries of rank at most K, "
                 "and mR the mean of R@1, R@5 and R@10. Images ask for nothing: there is no other direction."
             ),
+            split="val",
             directions=("text_to_image",),
         ),
         Protocol(

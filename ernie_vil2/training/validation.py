@@ -6,7 +6,7 @@ import paddle
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.sources.benchmarks import open_benchmark
+from ernie_vil2.data.sources import open_benchmark
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import score
@@ -17,11 +17,15 @@ from ernie_vil2.parallel.ranks import LostRank
 
 def validation_sets(config: Config) -> dict[str, Benchmark]:
     """What `Evaluation.protocol` scores of `Data.val`, by language; a benchmark's folder is of every language."""
-    if not config.Data.val:
+    place = config.Data.validation
+    if place is None:
         return {}
     scoring = protocol(config.Evaluation.protocol)
+    options = {"split": place.split, "images": place.images, "text_id": place.text_id or config.Data.text_id}
     return {
-        language: scoring.select(open_benchmark(config.Data.val, language=language, text_id=config.Data.text_id))
+        language: scoring.select(
+            open_benchmark(place.data, language=language, default=scoring.split or "val", **options)
+        )
         for language in config.Views.languages
     }
 

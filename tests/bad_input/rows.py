@@ -265,5 +265,5 @@ CASES = [
          spoil=lambda folder: [(folder / name).unlink() for name in ("1.png", "1.txt")]),
     Case("folder that is removed while a run goes on", files(**{"0_png": GOOD, "0_txt": CAPTION}),
          skipped={Reason.UNREADABLE_FILE: 1}, spoil=lambda folder: shutil.rmtree(folder) or folder.mkdir()),
-    Case("empty folder", lambda folder: folder, stopped="no source in this folder; known are"),
+    Case("empty folder", lambda folder: folder, stopped="no layout that is known; here are no files"),
 ]  # fmt: skip

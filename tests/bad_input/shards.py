@@ -138,7 +138,8 @@ CASES = [
          used=2, note="both; for the loss they are one image"),
     Case("folders and files with a dot in front", raw(header("d", type=tarfile.DIRTYPE) + member("d/.DS_Store", b"x")
          + member("._0.png", b"x") + WHOLE), used=2, note="passed over"),
-    Case("folder named x.tar without a source", pointed_at(Path.mkdir), stopped="no source in this folder"),
+    Case("folder named x.tar without a source", pointed_at(Path.mkdir),
+         stopped="no layout that is known; here are no files"),
     Case("pipe named x.tar", pointed_at(os.mkfifo), stopped=PIPE),
     Case("device named x.tar", pointed_at(lambda path: path.symlink_to("/dev/zero")), stopped=PIPE),
     Case("symbolic link to itself", pointed_at(lambda path: path.symlink_to(path)), stopped="check that it is there"),
@@ -147,7 +148,7 @@ CASES = [
     Case("shard that may not be read", without_permission, stopped="and may be read by this user",
          within=without_privileges),
     Case("shard that is not there", lambda folder: folder / "a.tar", stopped="no file matches"),
-    Case("file of an unknown kind", file("a.zip", b"PK"), stopped="no kind of source that is known; known are"),
+    Case("file of an unknown kind", file("a.zip", b"PK"), stopped="no layout that is known; known are"),
     Case("list that names itself", file("a.txt", "a.txt\n"), stopped="name the files themselves"),
     Case("list that names nothing", file("a.txt", "# later\n"), stopped="a list holds a path or address a line"),
     Case("list that is not UTF-8", file("a.txt", b"\xff\xfea.tar"), stopped="not a UTF-8 text file"),

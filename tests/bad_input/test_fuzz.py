@@ -21,7 +21,9 @@ from ernie_vil2 import restricted_pickle
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.sources import Sources, index
-from ernie_vil2.data.sources.kinds import open_shard, shards_at
+from ernie_vil2.data.sources.benchmarks import open_shard
+from ernie_vil2.data.sources.layout import Options
+from ernie_vil2.data.sources.layouts import content
 from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.views import draw_text, training_views
@@ -66,7 +68,9 @@ def use(place, tokenizer, rows=50):
     with bounded_time():
         try:
             # Not by `open_sources`: its threads cannot be interrupted.
-            source = Sources([open_shard(found, None) for found in shards_at(LocalFile(place))])
+            found = content(LocalFile(place))
+            options = Options(found.split, place)
+            source = Sources([open_shard(found.layout, shard, options) for shard in found.shards])
         except (ValueError, OSError) as error:
             assert place.name in str(error)
             return

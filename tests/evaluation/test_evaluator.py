@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.benchmarks import open_benchmark
+from ernie_vil2.data.sources import open_benchmark, open_sources
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import evaluate
 from ernie_vil2.evaluation.examples import example_queries

@@ -1,44 +1,126 @@
-"""Where samples lie, a kind of source a file; docs/data.md shows each on disk."""
+"""Where samples and benchmarks lie, a layout a file; docs/data.md and docs/benchmarks.md show each on disk."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tqdm import tqdm
 
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.sources.benchmarks import benchmark_of, open_shard, read_benchmark
 from ernie_vil2.data.sources.fetching import shows_progress
-from ernie_vil2.data.sources.kinds import open_shard, shards_at
+from ernie_vil2.data.sources.layout import Options
+from ernie_vil2.data.sources.layouts import LAYOUTS, Content, annotates, content
+from ernie_vil2.data.sources.locations import LocalFile, Location
 from ernie_vil2.data.sources.patterns import find
 from ernie_vil2.data.sources.prepared import PreparedCounts
 from ernie_vil2.data.sources.source import HELD_SHARDS, THREADS, Shard, Source, Sources
 from ernie_vil2.data.sources.tar import TarSource
 from ernie_vil2.data.sources.tsv import TsvSource
 
-__all__ = ["HELD_SHARDS", "Shard", "Source", "Sources", "TarSource", "TsvSource", "open_sources"]
+__all__ = [
+    "HELD_SHARDS",
+    "LAYOUTS",
+    "Shard",
+    "Source",
+    "Sources",
+    "TarSource",
+    "TsvSource",
+    "open_benchmark",
+    "open_sources",
+]
 
 
-def open_sources(patterns: Iterable[str], text_id: str | None = None) -> Sources:
+def open_sources(
+    patterns: Iterable[str], text_id: str | None = None, split: str | None = None, images: str | None = None
+) -> Sources:
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
     A shard of `tools/prepare_data.py` is as long as the `index.json` beside it says, if it has the size in bytes that
     this names. Every other shard is scanned, once: what the scan found is kept in the cache folder if it took long.
 
     Args:
-        patterns: as `patterns.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists.
+        patterns: as `patterns.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists; the
+            folder of a benchmark, or its annotation file.
         text_id: JSON field of a tar sample that names its text; None: the caption itself is its name.
+        split: of a benchmark or of tables; None: train.
+        images: folder of the image files; None: they are looked for with the data.
 
     Raises:
-        FileNotFoundError: a pattern names no file.
-        ValueError: a file is of no kind that is known, or it is unreadable or empty.
+        FileNotFoundError: a pattern names no file, or no image file is there.
+        ValueError: a file is of no layout that is known, or it is unreadable or empty; the split is not there.
         OSError: a file cannot be fetched.
     """
-    places = [place for pattern in patterns for found in find(pattern) for place in shards_at(found)]
+    found = [content(place, split, "train") for place in _places(patterns)]
+    return _opened(found, images, text_id)
+
+
+def open_benchmark(
+    path: str | Path | Sequence[str | Path],
+    layout: str | None = None,
+    split: str | None = None,
+    images: str | Path | None = None,
+    language: str = "",
+    text_id: str | None = None,
+    default: str | None = None,
+) -> Benchmark:
+    """The images and texts that are scored: a benchmark as its authors publish it, or whatever can be trained on.
+
+    Args:
+        path: the folder of a benchmark, one of its annotation files, or what `open_sources` takes.
+        layout: one of `LAYOUTS`; None: told from the files.
+        split: `test`, `val`, `train`, ...; None: test, or validation where test is not there or has no answers.
+        images: folder of the image files, or of their published sub-folders; None: looked for with the data.
+        language: of the captions of samples that have several; published benchmarks have one.
+        text_id: as in `open_sources`.
+        default: the split that comes before these where none is named.
+
+    Raises:
+        FileNotFoundError: there is no such path, or none of the images is found.
+        ValueError: the layout cannot be told, the split is not there, or no image or text could be used.
+    """
+    places = _places([path] if isinstance(path, str | Path) else path)
+    found = [content(place, split, default, layout) for place in places]
+    first = found[0]
+    if published := [one for one in found if one.layout.read]:
+        if len(found) > 1:
+            raise ValueError(f"layout {published[0].layout.name} is that of one folder; {len(found)} paths were given")
+        return read_benchmark(first.layout, Path(first.shards[0].name), _options(first, images, text_id))
+    path = Path(first.shards[0].name)
+    name = f"{path.parent.name}-{first.split}" if first.split else path.stem
+    return benchmark_of(_opened(found, images, text_id), name, language)
+
+
+def _places(paths: Iterable[str | Path]) -> list[Location]:
+    """A list of images that a benchmark has is no list of paths."""
+    places = [
+        place
+        for path in paths
+        for place in ([LocalFile(path)] if annotates(Path(path), LAYOUTS.values()) else find(str(path)))
+    ]
     if not places:
-        raise ValueError("no data given: set Data.train (and Data.val) to tar shards or another source (docs/data.md)")
+        raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
+    return places
+
+
+def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | None) -> Sources:
     samples = PreparedCounts()
+    shards = [
+        (one.layout, shard, _options(one, images, text_id)._replace(samples=samples(shard)))
+        for one in found
+        for shard in one.shards
+    ]
     with ThreadPoolExecutor(THREADS) as threads:
-        shards = threads.map(lambda place: open_shard(place, text_id, samples(place)), places)
-        quiet = not shows_progress()
-        return Sources(list(tqdm(shards, "shards", len(places), unit="shard", delay=2, file=sys.stdout, disable=quiet)))
+        opened, quiet = threads.map(open_shard, *zip(*shards, strict=True)), not shows_progress()
+        return Sources(list(tqdm(opened, "shards", len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)))
+
+
+def _options(found: Content, images: str | Path | None, text_id: str | None) -> Options:
+    if images and found.layout.image_folders is None:
+        raise ValueError(f"{found.place.name}: layout {found.layout.name} holds its images; leave out images")
+    if images and not Path(images).is_dir():
+        raise FileNotFoundError(f"{images}: no such folder of images")
+    return Options(found.split, Path(found.place.name), Path(images) if images else None, text_id)

@@ -76,7 +76,7 @@ class ChineseClipSource:
             raise FileNotFoundError(
                 f"{images}: the texts are missing; put {' or '.join(stem + end for end in TEXTS)} here"
             )
-        self.name = str(images)
+        self.name, self.files = str(images), [Path(images), texts]
         self._keys = text_keys(texts)
         self._text_id = text_id
         self._images, self._texts = Lines(images), Lines(texts)

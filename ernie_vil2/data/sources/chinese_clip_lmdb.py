@@ -12,8 +12,10 @@ from ernie_vil2 import restricted_pickle
 from ernie_vil2.data.rows import is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.chinese_clip import pair_sample
+from ernie_vil2.data.sources.layout import Layout, in_order
 from ernie_vil2.data.sources.lines import decode_base64
 
+PARTS = ("pairs", "imgs")
 # By path: LMDB opens a database only once in a process, and several sources may read it.
 _OPEN: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
@@ -34,7 +36,7 @@ class ChineseClipLmdb:
     """
 
     def __init__(self, folder: str | Path, text_id: str | None = None):
-        self.name = str(folder)
+        self.name, self.files = str(folder), [Path(folder)]
         self._text_id = text_id
         self._open: dict[str, Any] = {}
         self._owner = os.getpid()
@@ -118,3 +120,17 @@ def _lmdb(folder: str):
     except ImportError as error:
         raise ImportError(f"{folder}: an LMDB is read with the package lmdb; install ernie_vil2[lmdb]") from error
     return lmdb
+
+
+def _find(folder: Path) -> dict[str, list[Path]]:
+    """The folder of one split, that of all, or the one that holds `lmdb/`."""
+    folders = [folder, *(entry for home in (folder, folder / "lmdb") if home.is_dir() for entry in home.iterdir())]
+    return in_order({entry.name: entry for entry in folders if all((entry / part).is_dir() for part in PARTS)})
+
+
+LMDB = Layout(
+    name="lmdb",
+    files="lmdb/{split}/ with pairs/ and imgs/",
+    find=_find,
+    open=lambda place, options: ChineseClipLmdb(place.name, options.text_id),
+)

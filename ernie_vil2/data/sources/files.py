@@ -9,6 +9,7 @@ from pathlib import Path
 from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
+from ernie_vil2.data.sources.layout import Layout
 from ernie_vil2.data.sources.members import IMAGE_SUFFIXES, assemble, split_name
 
 
@@ -26,7 +27,7 @@ class FilesSource:
     """
 
     def __init__(self, folder: str | Path, text_id: str | None = None):
-        self.name = str(folder)
+        self.name, self.files = str(folder), [Path(folder)]
         self._text_id = text_id
         self._index: Index | None = None
         self._size = len(self.index["name_ends"])
@@ -69,10 +70,24 @@ def _read(paths: dict[str, Path], suffix: str) -> bytes:
         raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 
 
-def holds_samples(folder: str | Path, look_at: int = 1000) -> bool:
+def _holds_samples(folder: Path, look_at: int = 1000) -> bool:
     """Whether an image stands beside a text of its name, among the first files of a folder."""
     suffixes: dict[str, set[str]] = {}
     for entry, _ in zip(os.scandir(folder), range(look_at), strict=False):
         name, suffix = split_name(entry.name)
         suffixes.setdefault(name, set()).add(suffix)
     return any(found & IMAGE_SUFFIXES and found & {"txt", "json"} for found in suffixes.values())
+
+
+def _find(folder: Path) -> dict[str, list[Path]]:
+    folders = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")]
+    folders = [one for one in folders if _holds_samples(one)]
+    return {"": folders} if folders else {}
+
+
+FILES = Layout(
+    name="files",
+    files="images beside a .txt or .json of their name",
+    find=_find,
+    open=lambda place, options: FilesSource(place.name, options.text_id),
+)

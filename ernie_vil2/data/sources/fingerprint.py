@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
-
-from ernie_vil2.data.sources.chinese_clip import texts_beside
 
 PART = 16_384
 """Bytes that are read at the beginning, in the middle and at the end of a file."""
 
 
-def fingerprint(name: str) -> bytes:
-    """Of a local shard by its name, 16 bytes; empty for an address or a command, which would have to be fetched.
+def fingerprint(paths: Sequence[Path]) -> bytes:
+    """Of the files and folders of a shard, 16 bytes; empty for none, as of an address, which would have to be fetched.
 
     A file's digest is of its size and three parts. A folder's is of its files' names and sizes, and of three of them.
 
     Raises:
         OSError: a file cannot be read.
     """
-    path = Path(name)
-    if not path.exists():
+    if not paths:
         return b""
     content = blake2b(digest_size=16)
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_passed_over(file.name))
-        for file in files:
-            content.update(f"{file.relative_to(path)}\t{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
-        files = [files[0], files[len(files) // 2], files[-1]] if files else []
-    else:
-        files = [file for file in (path, texts_beside(path)) if file]
-    for file in files:
-        for part in _parts(file):
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_passed_over(file.name))
+            for file in files:
+                content.update(f"{file.relative_to(path)}\t{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+            files = [files[0], files[len(files) // 2], files[-1]] if files else []
+        for part in chain.from_iterable(map(_parts, files)):
             content.update(part)
     return content.digest()
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
 from ernie_vil2.data.sources.index import Index, cached_index
-from ernie_vil2.data.sources.locations import ByteRanges, Location, as_location
+from ernie_vil2.data.sources.locations import ByteRanges, LocalFile, Location, as_location
 from ernie_vil2.data.sources.prepared import INDEX
 
 
@@ -42,6 +42,11 @@ class IndexedFile(ABC):
     def name(self) -> str:
         """The address of the file."""
         return self.location.name
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, if it lies here."""
+        return [Path(self.name)] if isinstance(self.location, LocalFile) else []
 
     @property
     def index(self) -> Index:

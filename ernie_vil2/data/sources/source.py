@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,9 @@ class Shard(Source, Protocol):
 
     name: str
     """Its address."""
+
+    files: Sequence[Path]
+    """Local files, or a folder, that its rows are read from."""
 
     def release(self) -> None:
         """Gives back what is open; the next sample opens it again."""
@@ -61,7 +65,7 @@ class Sources:
             OSError: a file cannot be read.
         """
         with ThreadPoolExecutor(THREADS) as threads:
-            parts = threads.map(fingerprint, [shard.name for shard in self.shards])
+            parts = threads.map(fingerprint, [shard.files for shard in self.shards])
             return blake2b(b"".join(parts), digest_size=8).hexdigest()
 
     def locate(self, index: int) -> tuple[int, int]:

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.image_files import check_inside, read_image
-from ernie_vil2.data.rows import check_text, is_id
+from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, check_text, is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.sources.layout import SPLITS, Layout, family, in_order
+from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.sources.members import IMAGE_ID, IMAGE_SUFFIXES, text_name, texts_of
-from ernie_vil2.data.sources.tables import open_table
+from ernie_vil2.data.sources.tables import TABLES, open_table
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
 # puts the bytes of an image under its suffix.
 IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
 TEXT_KEYS = ("text", "caption")
+LOOKED_AT, FIRST_ROWS = 2**20, 10  # bytes and rows that tell whether a file is such a table
 
 
 class TableSource:
     """Rows of a `.jsonl`, `.csv` or `.parquet` table: an image, its texts, and other columns, which become fields.
 
-    The image is a file name relative to the table's folder or to `images/` there, or its bytes, as such or in a
-    column `bytes` of their own (Parquet). Texts are `text` or `caption`, captions and tags by language as in a tar
-    shard (`caption_zh`, `tags_en`, ...). `image_id` names the image, otherwise its file does.
+    The image is a file name relative to the table's folder or to `images/` there, or its bytes, as such or in a column
+    `bytes` of their own (Parquet). Texts are `text` or `caption`, captions and tags by language as in a tar shard
+    (`caption_zh`, `tags_en`, ...). `image_id` names the image, otherwise its file does.
 
     Args:
         path: the table.
         text_id: column that names the text; None: the captions name it.
+        images: folder that stands for the table's where image files are looked for.
 
     Raises:
         ValueError: the file is no such table, or it has no rows.
     """
 
-    def __init__(self, path: str | Path, text_id: str | None = None):
-        self.name = str(path)
-        self._text_id = text_id
+    def __init__(self, path: str | Path, text_id: str | None = None, images: Path | None = None):
+        self.name, self.files = str(path), [Path(path)]
+        self._text_id, self._images = text_id, images
         self._table = open_table(path)
-        self._folders = (Path(path).parent, Path(path).parent / "images")
+        home = images or Path(path).parent
+        self._folders = (home, home / "images")
         self.release = self._table.release
 
     def __len__(self) -> int:
@@ -65,7 +74,7 @@ class TableSource:
         return Sample(str(name), text_name(captions, fields, self._text_id, place), data, captions, tags, fields)
 
     def __reduce__(self):
-        return TableSource, (self.name, self._text_id)
+        return TableSource, (self.name, self._text_id, self._images)
 
 
 def _file_and_bytes(value: Any, place: str) -> tuple[str | None, bytes | None]:
@@ -77,3 +86,56 @@ def _file_and_bytes(value: Any, place: str) -> tuple[str | None, bytes | None]:
     if not (isinstance(data, bytes) or (data is None and isinstance(file, str))):
         raise BadSample(Reason.MALFORMED_ROW, place)
     return file if isinstance(file, str) else None, data
+
+
+def _find(folder: Path) -> dict[str, list[Path]]:
+    """Tables are splits by their names. Parquet files that say no split are joined: they are parts of one table."""
+    tables = [path for path in folder.iterdir() if path.suffix in TABLES and path.name[0] != "." and _holds_pairs(path)]
+    parts = defaultdict(list)
+    for path in sorted(tables):
+        if path.suffix == ".parquet":
+            split = path.stem.partition("-")[0]  # train-00000-of-00012
+            parts[split if family(split) in SPLITS else ""].append(path)
+    return parts or in_order({path.stem: path for path in tables})
+
+
+def _holds_pairs(path: Path) -> bool:
+    columns = _columns(path)
+    return not columns.isdisjoint(IMAGE_KEYS) and any(
+        column in TEXT_KEYS or column.startswith("caption_") for column in columns
+    )
+
+
+def _columns(path: Path) -> set[str]:
+    """The columns of a table as far as its beginning shows them; none of what cannot be read."""
+    if not path.is_file():
+        return set()
+    if path.suffix == ".parquet":
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_schema
+
+        try:
+            return set(read_schema(path).names)
+        except (ArrowException, OSError):
+            return set()
+    with open(path, "rb") as file:
+        start = file.read(LOOKED_AT).removeprefix(BYTE_ORDER_MARK)
+    columns: set[str] = set()
+    if path.suffix == ".csv":
+        with suppress(csv.Error):
+            columns.update(next(csv.reader(io.StringIO(start.decode("utf-8", "replace"))), []))
+        return columns
+    for line in start.splitlines()[:FIRST_ROWS]:
+        with suppress(BadSample):
+            columns |= as_object(line, path.name).keys()
+    return columns
+
+
+TABLE = Layout(
+    name="table",
+    files=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
+    find=_find,
+    fits=lambda place: isinstance(place, LocalFile) and place.name.endswith(tuple(TABLES)),
+    open=lambda place, options: TableSource(place.name, options.text_id, options.images),
+    image_folders=(),
+)

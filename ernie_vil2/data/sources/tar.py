@@ -11,7 +11,8 @@ import numpy as np
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.indexed_file import IndexedFile
-from ernie_vil2.data.sources.locations import Location
+from ernie_vil2.data.sources.layout import Layout
+from ernie_vil2.data.sources.locations import Location, PipeOutput
 from ernie_vil2.data.sources.members import assemble, split_name
 
 # Why a row of the index is no sample; the index holds the number.
@@ -188,3 +189,14 @@ def _is_unicode(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+TAR = Layout(
+    name="tar",
+    files=".tar shards",
+    find=lambda folder: {"": paths} if (paths := sorted(folder.glob("[!.]*.tar"))) else {},
+    fits=lambda place: isinstance(place, PipeOutput) or place.name.endswith(ARCHIVES),
+    open=lambda place, options: TarSource(place, options.text_id, options.samples),
+)

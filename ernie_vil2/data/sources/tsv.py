@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ernie_vil2.data.rows import as_text, check_text, is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.sources.chinese_clip import IMAGES
+from ernie_vil2.data.sources.layout import Layout
 from ernie_vil2.data.sources.lines import Lines, decode_base64
 from ernie_vil2.data.sources.locations import Location
 
@@ -22,7 +24,7 @@ class TsvSource:
 
     def __init__(self, place: str | Path | Location):
         self._lines = Lines(place)
-        self.name = self._lines.name
+        self.name, self.files = self._lines.name, self._lines.files
         self.release = self._lines.release
 
     def __len__(self) -> int:
@@ -42,3 +44,21 @@ class TsvSource:
         except binascii.Error as error:
             raise BadSample(Reason.MALFORMED_BASE64, name) from error
         return Sample(image_name, text, image, {"": text})
+
+
+def _is_tsv(name: str) -> bool:
+    return name.endswith(".tsv") and not name.endswith(IMAGES)
+
+
+def _find(folder: Path) -> dict[str, list[Path]]:
+    paths = sorted(path for path in folder.glob("[!.]*.tsv") if _is_tsv(path.name))
+    return {"": paths} if paths else {}
+
+
+TSV = Layout(
+    name="tsv",
+    files="official .tsv files",
+    find=_find,
+    fits=lambda place: _is_tsv(place.name),
+    open=lambda place, options: TsvSource(place),
+)

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from ernie_vil2.data.sources import TarSource, open_sources
-from ernie_vil2.data.sources.benchmarks import open_benchmark
+from ernie_vil2.data.sources import TarSource, open_benchmark, open_sources
 from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, pairs, problems
 

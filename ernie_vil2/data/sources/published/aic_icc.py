@@ -7,7 +7,7 @@ from pathlib import Path
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
+from ernie_vil2.data.sources.layout import ImageFolders, Layout, found_files
 
 ANNOTATIONS = {
     "val": "caption_validation_annotations_20170910.json",
@@ -15,9 +15,8 @@ ANNOTATIONS = {
 }
 
 
-def _find(folder: Path) -> dict[str, Path]:
-    lists = {split: find_file(folder, name) for split, name in ANNOTATIONS.items()}
-    return {split: path for split, path in lists.items() if path}
+def _find(folder: Path) -> dict[str, list[Path]]:
+    return found_files(folder, ANNOTATIONS)
 
 
 def _read(annotations: Path, split: str, folders: ImageFolders) -> Benchmark:

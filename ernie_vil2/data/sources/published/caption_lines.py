@@ -8,7 +8,7 @@ from pathlib import Path
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.rows import as_text, numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.data.sources.published.layout import ImageFolders
+from ernie_vil2.data.sources.layout import ImageFolders
 
 
 def read_caption_lines(

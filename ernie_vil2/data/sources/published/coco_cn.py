@@ -6,15 +6,14 @@ from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.rows import numbered_lines
+from ernie_vil2.data.sources.layout import SPLITS, ImageFolders, Layout, found_files
 from ernie_vil2.data.sources.published.caption_lines import read_caption_lines
-from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
 
 CAPTIONS = "imageid.human-written-caption.txt"
 
 
-def _find(folder: Path) -> dict[str, Path]:
-    lists = {split: find_file(folder, f"coco-cn_{split}.txt") for split in ("test", "val", "train")}
-    return {split: path for split, path in lists.items() if path}
+def _find(folder: Path) -> dict[str, list[Path]]:
+    return found_files(folder, {split: f"coco-cn_{split}.txt" for split in SPLITS})
 
 
 def _read(ids: Path, split: str, folders: ImageFolders) -> Benchmark:

@@ -9,21 +9,16 @@ import re
 from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.sources.layout import ImageFolders, Layout, found_files
 from ernie_vil2.data.sources.published.caption_lines import read_caption_lines
-from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
 
 COLLECTIONS = {"test": "flickr30kzhmbosontest", "val": "flickr30kzhbbosonval", "train": "flickr30kzhbbosontrain"}
 PART_OF_SPEECH = re.compile(r":[A-Za-z]+$")
 
 
-def _find(folder: Path) -> dict[str, Path]:
+def _find(folder: Path) -> dict[str, list[Path]]:
     # The folder of all splits, or that of one.
-    found = {}
-    for split, name in COLLECTIONS.items():
-        path = find_file(folder, f"ImageSets/{name}.txt")
-        if path:
-            found[split] = path
-    return found
+    return found_files(folder, {split: f"ImageSets/{name}.txt" for split, name in COLLECTIONS.items()})
 
 
 def _read(ids: Path, split: str, folders: ImageFolders) -> Benchmark:

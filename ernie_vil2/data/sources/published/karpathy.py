@@ -8,15 +8,13 @@ from pathlib import Path
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.rows import is_id, read_json
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.data.sources.published.layout import ImageFolders, Layout, find_file
+from ernie_vil2.data.sources.layout import SPLITS, ImageFolders, Layout, found_files
 
-SPLITS = ("test", "val", "train")
 FIELDS = ("imgid", "cocoid", "filepath", "split")
 
 
-def _find(annotations: str, folder: Path) -> dict[str, Path]:
-    path = find_file(folder, annotations)
-    return dict.fromkeys(SPLITS, path) if path else {}
+def _find(annotations: str, folder: Path) -> dict[str, list[Path]]:
+    return found_files(folder, dict.fromkeys(SPLITS, annotations))
 
 
 def _read(name: str, annotations: Path, split: str, folders: ImageFolders) -> Benchmark:
@@ -62,7 +60,9 @@ def _text(sentence: object, row: dict, place: str) -> BenchmarkText:
 
 
 def _layout(name: str, annotations: str, image_folders: tuple[str, ...]) -> Layout:
-    return Layout(name, annotations, partial(_find, annotations), partial(_read, name), image_folders)
+    return Layout(
+        name, annotations, partial(_find, annotations), read=partial(_read, name), image_folders=image_folders
+    )
 
 
 FLICKR30K = _layout(

@@ -1,6 +1,6 @@
 import pytest
 
-from ernie_vil2.data.sources.benchmarks import open_benchmark
+from ernie_vil2.data.sources import open_benchmark
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 
@@ -42,7 +42,7 @@ def test_train_includes_restval(tmp_path):
         ("COCO_train2014_000000000002.jpg", "11"),
     ]
     assert len(open_benchmark(tmp_path / "dataset_coco.json", split="val").images) == 1
-    with pytest.raises(ValueError, match="mscoco.* has no split restval; it has test, val, train"):
+    with pytest.raises(ValueError, match="mscoco.* has no split restval; choose a split of test, val, train"):
         open_benchmark(tmp_path, split="restval")
 
 

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources.benchmarks import open_benchmark
+from ernie_vil2.data.sources import open_benchmark
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}
@@ -28,7 +27,7 @@ def test_rows_of_csv_share_images_and_texts(tmp_path, image_key, text_key, mark)
         ("sub/b.png", "a pet"),
     ]
     assert [one.read() for one in benchmark.images] == [image(1), image(2)]
-    assert benchmark.images[0].fields == benchmark.texts[0].fields == {"kind": "pet"}
+    assert benchmark.images[0].fields == benchmark.texts[0].fields == {text_key: "cat", "kind": "pet"}
 
 
 def test_rows_of_json_lines_with_ids(tmp_path):
@@ -57,16 +56,20 @@ def test_bad_rows_are_named(tmp_path):
         [],
         {"image": "a.png", "text": "\ud800"},
         {"image": "\ud800", "text": "cat"},
+        {"image": "a.png", "text": "cat", "text_id": []},
     ).replace("\ud800", "\\ud800")
     benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
     assert problems(benchmark) == {
         "image id with different content": ["1"],
         "text id with different content": ["1"],
-        "empty text": ["test.jsonl:4"],
+        "empty caption": ["3"],
         "image outside its folder": ["../a.png"],
-        "malformed row": [f"test.jsonl:{number}" for number in (6, 7, 8, 9)],
+        "no caption": ["test.jsonl:6"],
+        "no image": ["test.jsonl:7"],
+        "malformed caption": ["test.jsonl:8"],
+        "malformed row": ["test.jsonl:9", "a.png, text_id"],
         "malformed JSON": ["test.jsonl:10"],
-        "not Unicode text": ["\\ud800"],
+        "not Unicode text": ["test.jsonl:11", "\\ud800"],
     }
     # Of a row that cannot be used nothing stays, neither its image nor its text.
     assert pairs(benchmark) == [("1", "1")] and len(benchmark.images) == len(benchmark.texts) == 1
@@ -80,7 +83,7 @@ def test_bad_rows_of_csv_are_named(tmp_path):
 
 
 def test_a_csv_that_breaks_off_is_named(tmp_path):
-    with pytest.raises(ValueError, match="test.csv, after line 2: not a CSV file"):
+    with pytest.raises(ValueError, match="test.csv, after line 3: not a CSV file"):
         open_benchmark(write(tmp_path, IMAGES | {"test.csv": 'image,text\na.png,cat\na.png,"cat'}))
 
 
@@ -102,6 +105,8 @@ def test_an_absolute_path_and_a_missing_file(tmp_path):
         {"image": "c.png", "text": "z"},
     )
     benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
-    assert list(problems(benchmark)) == ["image outside its folder"]
-    with pytest.raises(BadSample, match="c.png: missing image"):
-        benchmark.images[1].read()
+    assert problems(benchmark) == {
+        "image outside its folder": [str(tmp_path / "images/a.png")],
+        "missing image": ["c.png"],
+    }
+    assert pairs(benchmark) == [("a.png", "y")]

@@ -1,34 +1,68 @@
-"""What is known about one publisher's way to lay out a benchmark on disk."""
+"""What is known about one way to lay data out on disk."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.image_files import check_inside, read_image
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources.locations import Location
+from ernie_vil2.data.sources.source import Shard
 
-# In the order in which a benchmark's split is chosen when none is named.
-SPLITS = ("test", "valid", "val", "train")
+# In the order in which the split that is scored is chosen when none is named.
+SPLITS = ("test", "val", "train")
+_SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
+
+
+class Options(NamedTuple):
+    """What a shard is opened with, besides its place.
+
+    `split` is its name in the layout, `root` the folder or file that a person named. `images` is the folder of the
+    image files; None: they lie with the data. `text_id` is as in `Data.text_id`, `samples` how many a tar shard holds,
+    if that is known.
+    """
+
+    split: str
+    root: Path
+    images: Path | None = None
+    text_id: str | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout by name.
+    """A layout by name. One that is published as a benchmark has `read`, one of samples has `open`.
 
-    `files` says by which files it is told. `find` gives the annotation file of every split in a folder, the
-    preferred split first, or nothing if the folder has another layout. `read` makes one of them a benchmark.
-    `image_folders` are the published names of the folders with image files; None: the annotations hold the images.
+    Attributes:
+        name: by which a command line names it.
+        files: by which files it is told, for a person.
+        find: the files or folders of every split that a folder holds, the split that is scored first; under "" what
+            has no splits. Nothing if the folder has another layout.
+        fits: whether a single file, an address or a command is a shard of it.
+        open: opens a shard.
+        read: makes a benchmark of a split's annotation file.
+        image_folders: published names of the folders with image files; None: the files of the layout hold the images.
     """
 
     name: str
     files: str
-    find: Callable[[Path], Mapping[str, Path]]
-    read: Callable[[Path, str, ImageFolders], Benchmark]
-    image_folders: tuple[str, ...] | None = ()
+    find: Callable[[Path], Mapping[str, Sequence[Path]]]
+    fits: Callable[[Location], bool] = lambda place: False
+    open: Callable[[Location, Options], Shard] | None = None
+    read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
+    image_folders: tuple[str, ...] | None = None
+
+
+def family(split: str) -> str:
+    """`test`, `val` or `train` for all spellings of these (`valid`, `dev`, `train2014`); another split as it is."""
+    found = _SPELLING.fullmatch(split)
+    return split if not found else "val" if found[3] else found[1]
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -43,10 +77,17 @@ def find_file(folder: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def in_order(splits: Mapping[str, Path]) -> dict[str, Path]:
-    """The splits in the order of `SPLITS`, others behind them by name."""
+def found_files(folder: Path, names: Mapping[str, str]) -> dict[str, list[Path]]:
+    """Of the splits by the name of their file those whose file is there, as `find_file` finds it."""
+    found = {split: find_file(folder, name) for split, name in names.items()}
+    return {split: [path] for split, path in found.items() if path}
+
+
+def in_order(splits: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """The one file of every split, in the order of `SPLITS`, others behind them by name."""
     places = {split: place for place, split in enumerate(SPLITS)}
-    return dict(sorted(splits.items(), key=lambda item: (places.get(item[0], len(SPLITS)), item[0])))
+    order = sorted(splits, key=lambda split: (places.get(family(split), len(SPLITS)), split))
+    return {split: [splits[split]] for split in order}
 
 
 class ImageFolders:

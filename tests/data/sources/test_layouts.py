@@ -77,15 +77,15 @@ def test_a_folder_is_its_shards(tmp_path):
 
 
 def test_what_is_no_source_is_told_with_what_is(tmp_path):
-    with pytest.raises(ValueError, match="no source in this folder; known are .tar shards"):
+    with pytest.raises(ValueError, match="no layout that is known; here are no files; known are coco-cn, .*, table"):
         open_sources([str(tmp_path)])
     (tmp_path / "x_texts.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match="name the images, {split}_imgs.tsv"):
         open_sources([str(tmp_path / "x_texts.jsonl")])
-    with pytest.raises(ValueError, match="of these only .tar and .tsv at an address"):
+    with pytest.raises(ValueError, match="only .tar and .tsv are read at an address"):
         open_sources(["memory://a.csv"])
-    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "a.jsonl").write_text('{"image": "x", "text": "y"}\n')
     (tmp_path / "x_texts.jsonl").unlink()
-    (tmp_path / "b.csv").write_text("image\nx\n")
-    with pytest.raises(ValueError, match="several sources; name one: .*a.jsonl, .*b.csv"):
+    (tmp_path / "b.csv").write_text("image,text\nx,y\n")
+    with pytest.raises(ValueError, match=r"\(layout table\) has no split train; choose a split of a, b"):
         open_sources([str(tmp_path)])
