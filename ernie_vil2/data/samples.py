@@ -95,7 +95,7 @@ class Sample:
     """One image with its texts.
 
     `captions` and `tags` are by language; the language "" stands for a source that names none.
-    `image_name` and `text_name` say which samples share an image or a text: equal names, equal content.
+    Samples share an image if their `image_name` and their bytes are equal, and a text if their `text_name` is.
     `fields` holds what else the source says, for filters.
     """
 

@@ -56,10 +56,13 @@ class SampleStream:
         return source, self._sources[source][self._orders[source][own_place]]
 
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
-        """Image and text as numbers. What one data set calls an image says nothing of another's; captions do."""
+        """Image and text as numbers. What one data set calls an image says nothing of another's; captions do.
+
+        Samples are of one image if they are of one source, and its name and its bytes are the same.
+        """
         data = self._data[source]
         text = f"{data}\n{sample.text_name}" if self._text_ids[source] else sample.text_name
-        return content_id(f"{data}\n{sample.image_name}"), content_id(text)
+        return content_id(f"{data}\n{sample.image_name}", sample.image), content_id(text)
 
     def first_places(self, source: int, count: int) -> list[int]:
         """The first `count` places of the stream at which a source stands."""

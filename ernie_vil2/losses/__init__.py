@@ -4,7 +4,7 @@
 SigLIP's loss in place of equation 1.
 """
 
-from .duplicates import DUPLICATES, same_sample
+from .duplicates import DUPLICATES, NoNegatives, refuse_without_negatives, same_sample
 from .info_nce import InfoNCE, info_nce
 from .multi_view import PAIR_LOSSES, MultiViewLoss, build_loss
 from .sigmoid import SigmoidLoss
@@ -15,9 +15,11 @@ __all__ = [
     "PAIR_LOSSES",
     "InfoNCE",
     "MultiViewLoss",
+    "NoNegatives",
     "SigmoidLoss",
     "build_loss",
     "info_nce",
+    "refuse_without_negatives",
     "same_sample",
     "tiled_both_ways",
     "tiled_info_nce",

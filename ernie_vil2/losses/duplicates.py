@@ -1,5 +1,9 @@
 """Rows of a batch that hold the same image or the same text."""
 
+import numpy as np
+
+from ernie_vil2.errors import RunError
+
 DUPLICATES = ("ignored", "masked", "positives")
 """What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
 
@@ -20,6 +24,38 @@ def same_sample(row_ids, column_ids):
         row_ids[:, kind].unsqueeze(1).expand(shape) == column_ids[:, kind].unsqueeze(0).expand(shape) for kind in (0, 1)
     )
     return images | texts
+
+
+class NoNegatives(RunError):
+    """Most rows of a batch hold the same image or text: nothing can be learnt from them."""
+
+
+def refuse_without_negatives(ids):
+    """Raise NoNegatives where more than half of the rows of a batch have no negative left.
+
+    A row has none if every other row holds its image or its text; unless duplicates are "ignored", its loss is then
+    the same whatever the model does, and looks like a very good one.
+
+    Args:
+        ids: int64 `[N, 2]` array, the image id and the text id of every row of all ranks.
+    """
+    rows = len(ids)
+    image, images = _alike(ids[:, 0])
+    text, texts = _alike(ids[:, 1])
+    _, both = _alike(image * rows + text)
+    without = int((images + texts - both == rows).sum())
+    if rows > 1 and 2 * without > rows:
+        raise NoNegatives(
+            f"{without} of the {rows} rows of a batch have no negative left, so that nothing is learnt from them: one "
+            f"image is in {images.max()} rows, one text in {texts.max()}. Look at images, captions and Data.text_id, "
+            "raise Training.global_batch, or set Loss.duplicates=ignored"
+        )
+
+
+def _alike(keys):
+    """For each key its number among the distinct ones, and how many are equal to it."""
+    _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return numbers, counts[numbers]
 
 
 def check_arguments(rows, columns, offset, has_ids, duplicates):

@@ -24,7 +24,7 @@ import paddle
 import paddle.distributed as dist
 
 from ernie_vil2.config import Config
-from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import statistics_kept
@@ -79,6 +79,7 @@ class DirectStep:
         if config.Training.recompute:
             recompute_blocks(model, self.dropout)
         self.image = config.Model.image
+        self.duplicates = config.Loss.duplicates
         self.precision = config.Training.precision
         self.scaler = scaler
         self._total: paddle.Tensor | None = None
@@ -97,6 +98,9 @@ class DirectStep:
 
         Returns:
             This rank's share of the weighted sum, a scalar, and of each pair's loss.
+
+        Raises:
+            NoNegatives: on all ranks, where duplicates leave most rows nothing to be told from.
         """
         local, scalars = self._encode(self.parallel, views, places, number)
         self._total, pairs = self._score(local, scalars, ids)
@@ -127,6 +131,8 @@ class DirectStep:
         self, local: dict[str, paddle.Tensor], scalars: dict[str, paddle.Tensor], ids: paddle.Tensor
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         gathered_ids, counts = gather_ids(ids, self.capacity)
+        if self.duplicates != "ignored":
+            refuse_without_negatives(gathered_ids.numpy())
         gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, scalars, ids, gathered_ids, offset)
 

@@ -182,7 +182,7 @@ CASES = [
     tsv("byte order mark before a TSV", f"\ufeff{ROW}\n{ROW}\n", used=2, check=PLAIN, note="dropped"),
     tsv("TSV without line end at its end", f"{ROW}\n{ROW}", used=2, check=PLAIN),
     tsv("TSV rows with one id and other images", f"{ROW}\n", f"x\t7\t{base64.b64encode(OTHER).decode()}\n", used=2,
-        note="both; for the loss they are one image", check=both_images),
+        note="both; for the loss they are two images", check=both_images),
     tsv("TSV of zero bytes", stopped="no rows in this file; is it whole?"),
     Case("TSV row of more than 256 MiB", large_row, used=1, skipped={Reason.TOO_LARGE: 1}),
     jsonl("last JSON line, cut off", line(), line()[:-5], used=1, skipped={Reason.MALFORMED_JSON: 1}),

@@ -135,7 +135,7 @@ CASES = [
     Case("samples with one image id and other images",
          members(("0.png", GOOD), ("0.json", as_json(image_id="7", caption="x")),
                  ("1.png", GOOD + b" "), ("1.json", as_json(image_id="7", caption="y"))),
-         used=2, note="both; for the loss they are one image"),
+         used=2, note="both; for the loss they are two images"),
     Case("folders and files with a dot in front", raw(header("d", type=tarfile.DIRTYPE) + member("d/.DS_Store", b"x")
          + member("._0.png", b"x") + WHOLE), used=2, note="passed over"),
     Case("folder named x.tar without a source", pointed_at(Path.mkdir),

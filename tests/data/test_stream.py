@@ -42,6 +42,25 @@ def test_plain_entries_are_one_source_of_which_each_sample_comes_once_an_epoch(t
         assert sorted(names, key=int) == [str(number) for number in range(12)]
 
 
+def ids_of_all(data, *overrides):
+    """Image and text of every sample of the first epoch by its caption."""
+    every = stream(data, *overrides)
+    drawn = [every[place] for place in range(round(1 / every.epochs(1)[0]))]
+    return {sample.caption("zh"): every.ids(source, sample) for source, sample in drawn}
+
+
+def test_samples_are_of_one_image_if_its_name_and_its_bytes_are_equal(tmp_path):
+    """Keys begin anew in each shard; an image with two captions has one name."""
+    write_tsv(tmp_path / "a.tsv", [("a", "0", b"A"), ("a again", "0", b"A"), ("b", "1", b"B"), ("b too", "2", b"B")])
+    write_tsv(tmp_path / "b.tsv", [("c", "0", b"C"), ("a in b", "0", b"A")])
+    ids = ids_of_all(f"[{tmp_path}/a.tsv, {tmp_path}/b.tsv]")
+    groups = {}
+    for caption, (image, _) in ids.items():
+        groups.setdefault(image, set()).add(caption)
+    assert sorted(map(sorted, groups.values())) == [["a", "a again", "a in b"], ["b"], ["b too"], ["c"]]
+    assert len({text for _, text in ids.values()}) == 6
+
+
 def test_sources_mix_by_weight_and_go_through_their_own_epochs(two):
     mixed = stream(two)
     pairs = drawn(mixed, range(4000))

@@ -14,6 +14,8 @@ from safetensors.numpy import load_file
 import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.data.sources import open_sources
+from ernie_vil2.losses import NoNegatives
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import NonFiniteLoss, Trainer, _plain
 from ernie_vil2.training.run_log import read_log
@@ -210,6 +212,30 @@ def test_a_run_does_not_go_on_with_other_data(config, tmp_path):
     write_tsv(tmp_path / "train.tsv", rows[:-1])
     with pytest.raises(ValueError, match="train.tsv has changed since the checkpoint: 20 samples .* 19 samples"):
         Trainer(settings, resume=True)
+
+
+def test_different_images_of_one_name_are_negatives_of_each_other(config, tmp_path, shapes):
+    """Hugging Face's tables of embedded images keep the last part of a path: here it is the same one for all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = open_sources([str(shapes["train"])])
+    rows = [
+        {"image": {"path": "image.png", "bytes": source[row].image}, "caption_en": f"text {row}"} for row in range(64)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    settings = (f"Data.train=[{tmp_path}/train.parquet]", "Data.text_id=null", "Views.languages={en: 1.0}")
+    run = Trainer(config(*settings, "Loss.duplicates=masked", "Training.steps=3"))
+    assert run.fit() and all(pair > 1 for step in losses(run) for pair in step[3:])
+
+
+def test_a_batch_whose_rows_have_no_negatives_ends_the_run_and_says_why(config, tmp_path, shapes):
+    source = open_sources([str(shapes["train"])])
+    write_tsv(tmp_path / "train.tsv", [("the same text", str(row), source[row].image) for row in range(32)])
+    settings = (f"Data.train=[{tmp_path}/train.tsv]", "Data.text_id=null", "Views.languages={en: 1.0}")
+    with pytest.raises(NoNegatives, match="^16 of the 16 rows .* one image is in 1 rows, one text in 16"):
+        Trainer(config(*settings, "Loss.duplicates=masked")).fit()
+    assert Trainer(config(*settings, "Loss.duplicates=ignored", "Training.steps=3")).fit()
 
 
 def test_a_run_folder_is_not_used_twice_by_accident(config):
