@@ -12,9 +12,13 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 MAX_CHARACTERS = 2**24
 """Of a text file that is read whole, such as a vocabulary or a list of files."""
@@ -96,18 +100,57 @@ def write_text(path: str | Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a `.safetensors` file.
+
+    Raises:
+        OSError: it cannot be written; the library itself tells the system's error only in words.
+    """
+    try:
+        save_file(dict(arrays), path, metadata)
+    except SafetensorError as error:
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
 @contextmanager
 def system_errors_named(path: str | Path, aside: Path | None = None) -> Iterator[None]:
     """Names the file in errors of the system that name none, as those of writing to an open file: the disk is full.
 
-    Those that name the temporary `aside` name the file instead.
+    Errors that name the temporary `aside`, or a file in it, name what it was to become.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(aside)):
+        named = Path(path)
+        if aside is not None and error.filename is not None and Path(error.filename).is_relative_to(aside):
+            named /= Path(error.filename).relative_to(aside)
+        elif error.errno is None or error.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(named)) from error
+
+
+@contextmanager
+def files_written_whole(folder: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder; when the block ends well, the files in it get their names in `folder`.
+
+    When it ends in an exception, `folder` is as before; where it did not exist, it does not.
+
+    Raises:
+        OSError: a file cannot be written; the error names it.
+    """
+    folder = Path(folder)
+    aside = folder / f".{os.getpid()}.partial"
+    with _made(folder), system_errors_named(folder, aside):
+        try:
+            aside.mkdir()
+            yield aside
+            for written in sorted(aside.iterdir()):
+                with written_whole(folder / written.name) as named:
+                    shutil.move(written, named)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -118,20 +161,35 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     `remove_partial` clears it away.
 
     Raises:
-        OSError: there is a folder of that name already, or the disk is full.
+        OSError: there is a folder of that name already, with something in it, or the disk is full.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     aside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    with _made(path.parent), system_errors_named(path, aside):
+        try:
+            aside.mkdir()
+            yield aside
+            for written in (*aside.iterdir(), aside):
+                _write_through(written)
+            os.rename(aside, path)
+            _write_through(path.parent)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder and those above it; if the block ends in an exception, those that it made go again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        yield aside
-        for written in (*aside.iterdir(), aside):
-            _write_through(written)
-        os.rename(aside, path)
-        _write_through(path.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # something else has been put there
+            for path in missing:
+                path.rmdir()
         raise
 
 

@@ -10,13 +10,17 @@ lists the weights that match the model; any other is an error unless allowed.
 
 import argparse
 
+from ernie_vil2.commands.arguments import count, input_file, model, output_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="model file or folder")
-    parser.add_argument("target", metavar="TARGET", help="folder to be made")
+    parser.add_argument("source", type=model, metavar="SOURCE", help="model file or folder")
+    parser.add_argument("target", type=output_folder, metavar="TARGET", help="folder to be made")
     parser.add_argument("--to", required=True, choices=["official", "paddlenlp", "ernie_vil2"], help="format of TARGET")
-    parser.add_argument("--vocabulary", help="vocabulary file; default: vocab.txt beside the weights")
-    parser.add_argument("--heads", nargs=2, type=int, metavar=("IMAGE", "TEXT"),
+    parser.add_argument(
+        "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt beside the weights"
+    )
+    parser.add_argument("--heads", nargs=2, type=count, metavar=("IMAGE", "TEXT"),
                         help="attention heads where SOURCE does not tell them; default: width / 64")  # fmt: skip
     parser.add_argument("--allow", action="append", default=[], metavar="NAME",
                         help="a weight, or a glob pattern of weights, that may be missing, unexpected or of another "

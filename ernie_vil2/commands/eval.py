@@ -15,27 +15,32 @@ import argparse
 import sys
 from pathlib import Path
 
-from ernie_vil2.evaluation import command_line
+from ernie_vil2.commands import encoding
+from ernie_vil2.commands.arguments import count, file_name, input_file, input_path, output_folder, source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    command_line.add_model_options(parser)
-    command_line.add_data_options(parser)
+    encoding.add_model_options(parser)
+    encoding.add_data_options(parser)
     parser.add_argument("--language", nargs="+", help="languages of the captions in tar shards; default: the run's")
-    parser.add_argument("--embeddings", metavar="PATH", help="score these, computed before, instead of a model on data")
-    parser.add_argument("--annotations", metavar="FILE", help="what names the rows of --embeddings")
+    parser.add_argument(
+        "--embeddings", type=input_path, metavar="PATH", help="score these, computed before, instead of a model on data"
+    )
+    parser.add_argument("--annotations", type=input_file, metavar="FILE", help="what names the rows of --embeddings")
     parser.add_argument("--protocol", nargs="+", default=["pairs"], metavar="NAME",
                         help="default: pairs; all-conventions: any-of, first-text, row-label side by side")  # fmt: skip
     parser.add_argument("--check", action="store_true", help="only read the data, and report what is wrong with them")
     parser.add_argument("--only", action="append", default=[], metavar="FIELD=VALUE",
                         help="more rows for the queries whose sample says so; galleries stay whole")  # fmt: skip
-    parser.add_argument("--pixel-baseline", nargs="+", default=[], metavar="TRAIN_FILE",
+    parser.add_argument("--pixel-baseline", nargs="+", type=source, default=[], metavar="TRAIN_FILE",
                         help="one more row: the text of the nearest training image by pixels")  # fmt: skip
     parser.add_argument("--label", default="model", help="what the model is called in the table")
-    parser.add_argument("--name", help="of the files written; default: the data's and the protocols'")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")
+    parser.add_argument("--name", type=file_name, help="of the files written; default: the data's and the protocols'")
+    parser.add_argument(
+        "--output", type=output_folder, metavar="FOLDER", help="default: <run>/evaluation, else evaluation"
+    )
     parser.add_argument("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
-    parser.add_argument("--block", type=int, default=1024, help="rows of either side that are scored at once")
+    parser.add_argument("--block", type=count, default=1024, help="rows of either side that are scored at once")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
-    if (code := command_line.start_ranks(args)) is not None:
+    if (code := encoding.start_ranks(args)) is not None:
         return code
     return check(args) if args.check else evaluate(args)
 
@@ -59,7 +64,7 @@ def check(args: argparse.Namespace) -> int:
     scoring = protocol(args.protocol[0])
     good = True
     for language in args.language or [""]:
-        benchmark = scoring.select(command_line.open_data(args, language))
+        benchmark = scoring.select(encoding.open_data(args, language))
         with tqdm(total=len(benchmark.images), unit="image", desc="reading", file=sys.stdout) as bar:
             report = check_benchmark(benchmark, scoring.expected, bar.update)
         print(report)
@@ -78,7 +83,7 @@ def evaluate(args: argparse.Namespace) -> int:
         inputs = {args.label: read_embeddings(args.embeddings, args.annotations, args.split)}
     else:
         inputs, files, device = encode(args, list(protocols.values()))
-    if command_line.RANK == 0:
+    if encoding.RANK == 0:
         evaluations = {
             ", ".join(filter(None, [label, convention])): score(encoded, scoring, args.block, device)
             for label, encoded in inputs.items()
@@ -95,17 +100,17 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
     from ernie_vil2.evaluation.protocols import select
     from ernie_vil2.run_folder import run_of
 
-    model, weights = command_line.load(args)
+    model, weights = encoding.load(args)
     run = run_of(weights.parent)
     args.output = args.output or (run and run / "evaluation")
     cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
     shards = all(str(path).endswith(".tar") for path in args.data)
     inputs, files = {}, [weights]
     for language in args.language or (model.config.Views.languages if shards else [""]):
-        benchmark = select(command_line.open_data(args, language), protocols)
+        benchmark = select(encoding.open_data(args, language), protocols)
         files += [path for path in benchmark.files if path not in files]
         label = ", ".join(filter(None, [args.label, language]))
-        inputs[label] = command_line.encode_data(model, benchmark, cache, language)
+        inputs[label] = encoding.encode_data(model, benchmark, cache, language)
     return inputs, files, paddle.get_device()
 
 
@@ -115,6 +120,7 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
     from ernie_vil2.evaluation.results import checksums, format_notes, table_rows, write_results
     from ernie_vil2.evaluation.retrieval import format_table
     from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
+    from ernie_vil2.files import files_written_whole
 
     published = [row for name in args.protocol for row in paper_results(name)]
     baseline = pixel_baseline(args) if args.pixel_baseline else None
@@ -134,13 +140,14 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
     others = [protocol for protocol in args.protocol if protocol != "pairs"]
     name = args.name or "-".join([Path(data[0]).resolve().stem, *others])
     extra = {"model": model, "data": data, "checksums": checksums(files)}
-    written = write_results(output, name, evaluations, table, published, extra)
-    for label, evaluation in evaluations.items():
-        stem = name if len(evaluations) == 1 else f"{name}-{label.replace(', ', '-')}"
-        written.append(output / f"{stem}.html")
-        facts = {"Model": model, "Data": " ".join(data)}
-        write_retrieval_page(written[-1], title=f"{name}: {label}", facts=facts, rows=table, evaluation=evaluation)
-    print("\nwritten:", *written, sep="\n  ")
+    with files_written_whole(output) as folder:
+        written = write_results(folder, name, evaluations, table, published, extra)
+        for label, evaluation in evaluations.items():
+            stem = name if len(evaluations) == 1 else f"{name}-{label.replace(', ', '-').replace('/', '-')}"
+            written.append(folder / f"{stem}.html")
+            facts = {"Model": model, "Data": " ".join(data)}
+            write_retrieval_page(written[-1], title=f"{name}: {label}", facts=facts, rows=table, evaluation=evaluation)
+    print("\nwritten:", *(output / path.name for path in written), sep="\n  ")
 
 
 def pixel_baseline(args: argparse.Namespace):

@@ -8,27 +8,33 @@ import argparse
 import json
 import os
 
+from ernie_vil2.commands.arguments import amount, count, input_file, output_file
+
 DEVICES = "a100-40g, a100-80g, h100-80g, h200-141g, v100-32g, rtx-4090, cpu"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", help="YAML overlay over the defaults of configs/default.yaml")
+    parser.add_argument(
+        "-c", "--config", type=input_file, metavar="FILE", help="YAML overlay over the defaults of configs/default.yaml"
+    )
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="overrides one value; may be repeated")  # fmt: skip
-    parser.add_argument("--ranks", type=int, required=True, help="devices, one rank on each")
+    parser.add_argument("--ranks", type=count, required=True, help="devices, one rank on each")
     parser.add_argument("--device", required=True, help=f"one of {DEVICES}")
-    parser.add_argument("--utilisation", type=float, default=0.35,
+    parser.add_argument("--utilisation", type=amount, default=0.35,
                         help="share of the device's peak speed that training reaches (default 0.35)")  # fmt: skip
     parser.add_argument(
-        "--bandwidth", type=float, help="GB/s that leave a rank (default: the device's link, its network above 8 ranks)"
+        "--bandwidth",
+        type=amount,
+        help="GB/s that leave a rank (default: the device's link, its network above 8 ranks)",
     )
-    parser.add_argument("--sample-kb", type=float, default=50, help="stored kilobytes of a sample (default 50)")
-    parser.add_argument("--json", help="also write all figures to this file")
+    parser.add_argument("--sample-kb", type=amount, default=50, help="stored kilobytes of a sample (default 50)")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="also write all figures to this file")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.ranks < 1 or not 0 < args.utilisation <= 1:
-        raise ValueError("--ranks is 1 or more, --utilisation above 0 and at most 1")
+    if args.utilisation > 1:
+        raise ValueError("--utilisation is at most 1")
 
     from ernie_vil2.config import load_config
     from ernie_vil2.planning.devices import check, find_device

@@ -11,23 +11,27 @@ decodes everything and writes nothing; its exit status is 1 if a sample cannot b
 
 import argparse
 
+from ernie_vil2.commands.arguments import count, input_file, output_folder, source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", nargs="+", metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders")
-    parser.add_argument("--output", metavar="FOLDER", help="folder of the shards")
+    parser.add_argument(
+        "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
+    )
+    parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
     parser.add_argument("--check", action="store_true", help="only read everything, and report what is wrong")
-    parser.add_argument("--short-side", type=int, metavar="PIXELS",
+    parser.add_argument("--short-side", type=count, metavar="PIXELS",
                         help="longer ones become JPEG of this; default: images keep their bytes")  # fmt: skip
-    parser.add_argument("--quality", type=int, default=90, help="of that JPEG, 1 to 100; default 90")
+    parser.add_argument("--quality", type=count, default=90, help="of that JPEG, 1 to 100; default 90")
     parser.add_argument("--background", type=int, nargs=3, default=(255, 255, 255), metavar=("RED", "GREEN", "BLUE"),
                         help="behind transparent pixels of what becomes JPEG; default 255 255 255")  # fmt: skip
-    parser.add_argument("--tags", action="append", default=[], metavar="FILE",
+    parser.add_argument("--tags", action="append", default=[], type=input_file, metavar="FILE",
                         help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
     parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
     parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
-    parser.add_argument("--samples-per-shard", type=int, default=10_000, metavar="N", help="default 10000")
-    parser.add_argument("--processes", type=int, metavar="N", help="default: one for each core that may be used")
+    parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N", help="default 10000")
+    parser.add_argument("--processes", type=count, metavar="N", help="default: one for each core that may be used")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,13 +6,23 @@ python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
 import argparse
 from pathlib import Path
 
+from ernie_vil2.commands.arguments import count, model, output_file, source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", required=True, help="run folder; RUN@best: with the answers of its best checkpoint")
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="where queries and answers come from")
-    parser.add_argument("--queries", type=int, default=12, help="captions shown, each in every language of the run")
+    parser.add_argument(
+        "--run",
+        required=True,
+        type=model,
+        metavar="RUN",
+        help="run folder; RUN@best: with the answers of its best checkpoint",
+    )
+    parser.add_argument(
+        "--data", nargs="+", required=True, type=source, metavar="FILE", help="where queries and answers come from"
+    )
+    parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=int, default=0, help="which captions are drawn")
-    parser.add_argument("--output", default=None, help="file; default: <run>/report.html")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="file; default: <run>/report.html")
 
 
 def run(args: argparse.Namespace) -> int:

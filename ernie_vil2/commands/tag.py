@@ -10,34 +10,49 @@ INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by 
 
 import argparse
 
+from ernie_vil2.commands.arguments import (
+    count,
+    input_file,
+    input_folder,
+    model,
+    named_file,
+    optional_file,
+    output_file,
+    source,
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways = parser.add_subparsers(dest="way", required=True, metavar="WAY")
     from_file = add_way(ways, "file", "tags that a file has by id")
-    from_file.add_argument("--tags", required=True, metavar="FILE",
+    from_file.add_argument("--tags", required=True, type=input_file, metavar="FILE",
                            help=".jsonl, .tsv or .csv with an id and tags, tags_zh, ... a row")  # fmt: skip
     from_file.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
     detector = add_way(ways, "detector", "what a detector exported by PaddleDetection finds")
-    detector.add_argument("--model", required=True, metavar="FOLDER", help="the exported detector")
-    detector.add_argument("--classes", nargs="+", required=True, metavar="LANG[=FILE]",
+    detector.add_argument("--model", required=True, type=input_folder, metavar="FOLDER", help="the exported detector")
+    detector.add_argument("--classes", nargs="+", required=True, type=optional_file, metavar="LANG[=FILE]",
                           help="names of the classes, one a line; without FILE those in infer_cfg.yml")  # fmt: skip
-    detector.add_argument("--attributes", nargs="+", default=[], metavar="LANG=FILE",
+    detector.add_argument("--attributes", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                           help="names of the attributes, one a line")  # fmt: skip
     detector.add_argument("--threshold", type=float, default=0.5, help="least score of an object; default 0.5")
     detector.add_argument("--attribute-threshold", type=float, default=0.5,
                           help="least score of its attribute; default 0.5")  # fmt: skip
-    detector.add_argument("--batch-size", type=int, default=8, help="images at once; default 8")
+    detector.add_argument("--batch-size", type=count, default=8, help="images at once; default 8")
     add_work(detector)
     lexicon = add_way(ways, "lexicon", "the words of a list that a model finds nearest to the image")
-    lexicon.add_argument("--checkpoint", required=True, metavar="MODEL",
+    lexicon.add_argument("--checkpoint", required=True, type=model, metavar="MODEL",
                          help="run or checkpoint folder, .pdparams, PaddleNLP folder, or a known name")  # fmt: skip
-    lexicon.add_argument("--vocab", metavar="FILE", help="vocabulary, where the model does not bring its own")
-    lexicon.add_argument("--words", nargs="+", required=True, metavar="LANG=FILE", help="the words, one a line")
-    lexicon.add_argument("--templates", nargs="+", default=[], metavar="LANG=FILE",
+    lexicon.add_argument(
+        "--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model does not bring its own"
+    )
+    lexicon.add_argument(
+        "--words", nargs="+", required=True, type=named_file, metavar="LANG=FILE", help="the words, one a line"
+    )
+    lexicon.add_argument("--templates", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                          help="texts with {} for the word, one a line; default: the word alone")  # fmt: skip
-    lexicon.add_argument("--top", type=int, default=5, metavar="K", help="words of an image at most; default 5")
+    lexicon.add_argument("--top", type=count, default=5, metavar="K", help="words of an image at most; default 5")
     lexicon.add_argument("--threshold", type=float, default=-1.0, help="least cosine of image and word; default: none")
-    lexicon.add_argument("--batch-size", type=int, default=64, help="images at once; default 64")
+    lexicon.add_argument("--batch-size", type=count, default=64, help="images at once; default 64")
     add_work(lexicon)
 
 
@@ -54,15 +69,17 @@ def run(args: argparse.Namespace) -> int:
 def add_way(ways, name: str, what: str) -> argparse.ArgumentParser:
     """The options of one way, with those that all have."""
     way = ways.add_parser(name, help=what, description=f"Object tags: {what}; docs/tags.md.")
-    way.add_argument("input", nargs="+", metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders")
-    way.add_argument("--output", required=True, metavar="FILE", help="the .jsonl file to write")
+    way.add_argument(
+        "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
+    )
+    way.add_argument("--output", required=True, type=output_file, metavar="FILE", help="the .jsonl file to write")
     return way
 
 
 def add_work(way: argparse.ArgumentParser) -> None:
     """The options of the ways that look at images."""
     way.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...; default auto")
-    way.add_argument("--threads", type=int, metavar="N", help="that decode images; default: the usable cores")
+    way.add_argument("--threads", type=count, metavar="N", help="that decode images; default: the usable cores")
 
 
 def file_tagger(args: argparse.Namespace):
@@ -76,11 +93,9 @@ def detector_tagger(args: argparse.Namespace):
     from ernie_vil2.tagging.from_detector import DetectorTagger, Phrases
     from ernie_vil2.tagging.text import read_names
 
-    attributes = {language: read_names(path) for language, path in named_files(args.attributes)}
+    attributes = {language: read_names(path) for language, path in args.attributes}
     detector = Detector(args.model, args.device, len(next(iter(attributes.values()), ())))
-    classes = {
-        language: read_names(path) if path else detector.label_list for language, path in named_files(args.classes)
-    }
+    classes = {language: read_names(path) if path else detector.label_list for language, path in args.classes}
     phrases = Phrases(classes, attributes, args.threshold, args.attribute_threshold)
     return DetectorTagger(detector, phrases), image_options(args)
 
@@ -93,16 +108,10 @@ def lexicon_tagger(args: argparse.Namespace):
     from ernie_vil2.tagging.text import read_names
 
     words, templates = (
-        {language: read_names(path) for language, path in named_files(values)}
-        for values in (args.words, args.templates)
+        {language: read_names(path) for language, path in values} for values in (args.words, args.templates)
     )
     model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size)
     return LexiconTagger(model, words, templates, args.top, args.threshold, paddle.get_device()), image_options(args)
-
-
-def named_files(values: list[str]) -> list[tuple[str, str]]:
-    """Language and file of each LANG=FILE."""
-    return [tuple(value.partition("=")[::2]) for value in values]
 
 
 def image_options(args: argparse.Namespace) -> dict:

@@ -10,9 +10,13 @@ import argparse
 import os
 import sys
 
+from ernie_vil2.commands.arguments import count, input_file
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", help="YAML overlay over the defaults of configs/default.yaml")
+    parser.add_argument(
+        "-c", "--config", type=input_file, metavar="FILE", help="YAML overlay over the defaults of configs/default.yaml"
+    )
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="overrides one value; may be repeated")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
@@ -21,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="train nothing: read one batch of every source, and leave its views as a picture, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip
     parser.add_argument(
-        "--processes", type=int, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
+        "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )
 
 

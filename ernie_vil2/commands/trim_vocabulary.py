@@ -7,10 +7,16 @@ The texts are tokenised as before; other words become [UNK]. Name the file in Mo
 
 import argparse
 
+from ernie_vil2.commands.arguments import output_file, source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="tar shards or official TSV files")
-    parser.add_argument("--output", required=True, help="vocabulary file, a token a line")
+    parser.add_argument(
+        "--data", nargs="+", required=True, type=source, metavar="FILE", help="tar shards or official TSV files"
+    )
+    parser.add_argument(
+        "--output", required=True, type=output_file, metavar="FILE", help="vocabulary file, a token a line"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

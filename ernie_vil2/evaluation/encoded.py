@@ -16,12 +16,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ernie_vil2 import runtime
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.files import written_whole
+from ernie_vil2.files import save_arrays, written_whole
 
 
 class EmbeddingModel(Protocol):
@@ -250,7 +249,7 @@ class _Cache:
     def write(self, path: Path, content: str, encoded: _Encoded) -> None:
         about = {"content": content, "checksum": _checksum(encoded.embeddings), "bad": encoded.bad}
         with written_whole(path) as aside:
-            save_file({"embeddings": encoded.embeddings}, aside, {"chunk": json.dumps(about)})
+            save_arrays(aside, {"embeddings": encoded.embeddings}, {"chunk": json.dumps(about)})
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
-from ernie_vil2.files import write_text
+from ernie_vil2.files import folder_written_whole, write_text
 from ernie_vil2.models.released import TEXT_EPSILON, WORDS, Layout, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.weight_files import read_weights, write_weights
 from ernie_vil2.run_folder import named_checkpoint
@@ -174,23 +174,23 @@ def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
     arrays = from_ours(model.arrays, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
-    write_text(folder / "vocab.txt", "\n".join(lines) + "\n")
     sizes = model.config.Model
-    if layout == "official":
-        write_weights(folder / OFFICIAL_WEIGHTS, arrays)
-        _write_json(folder / "ernie_config.json", _text_settings(sizes, model.vocab_size))
-    elif layout == "paddlenlp":
-        write_weights(folder / PADDLENLP_WEIGHTS, arrays)
-        _write_json(folder / "config.json", _paddlenlp_settings(sizes, model.vocab_size))
-        _write_json(folder / "preprocessor_config.json", _processor_settings(sizes))
-        tokenizer = {"do_lower_case": True, "model_max_length": model.config.Data.max_length, **_SPECIAL_TOKENS}
-        _write_json(folder / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "ErnieViLTokenizer"})
-        _write_json(folder / "special_tokens_map.json", _SPECIAL_TOKENS)
-    else:
-        write_weights(folder / OWN_WEIGHTS, arrays)
-        write_text(folder / "config.yaml", dump_config(model.config))
+    with folder_written_whole(folder) as aside:
+        write_text(aside / "vocab.txt", "\n".join(lines) + "\n")
+        if layout == "official":
+            write_weights(aside / OFFICIAL_WEIGHTS, arrays)
+            _write_json(aside / "ernie_config.json", _text_settings(sizes, model.vocab_size))
+        elif layout == "paddlenlp":
+            write_weights(aside / PADDLENLP_WEIGHTS, arrays)
+            _write_json(aside / "config.json", _paddlenlp_settings(sizes, model.vocab_size))
+            _write_json(aside / "preprocessor_config.json", _processor_settings(sizes))
+            tokenizer = {"do_lower_case": True, "model_max_length": model.config.Data.max_length, **_SPECIAL_TOKENS}
+            _write_json(aside / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "ErnieViLTokenizer"})
+            _write_json(aside / "special_tokens_map.json", _SPECIAL_TOKENS)
+        else:
+            write_weights(aside / OWN_WEIGHTS, arrays)
+            write_text(aside / "config.yaml", dump_config(model.config))
 
 
 def _config(model: ModelConfig, longest: int | None) -> Config:

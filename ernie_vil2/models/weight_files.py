@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from ernie_vil2.files import written_whole
+from ernie_vil2.files import save_arrays, written_whole
 from ernie_vil2.restricted_pickle import Array, Refused, load
 from ernie_vil2.terminal import printable
 
@@ -83,7 +83,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     with written_whole(path) as aside:
         if path.suffix == ".safetensors":
-            save_file(arrays, aside)
+            save_arrays(aside, arrays)
         else:
             with open(aside, "wb") as file:
                 # What the table names are tensors when Paddle loads the file.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
 from ernie_vil2.errors import RunError
+from ernie_vil2.files import system_errors_named
 
 
 @dataclass(frozen=True)
@@ -101,5 +102,6 @@ class Journal:
         return content
 
     def _write(self, content: dict) -> None:
-        self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        with system_errors_named(self.path):
+            self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()

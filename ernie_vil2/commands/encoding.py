@@ -1,4 +1,4 @@
-"""What the evaluation's command lines share: their options, and encoding on several ranks with a progress bar."""
+"""What the commands that encode a benchmark share: their options, and encoding on several ranks with a progress bar."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ernie_vil2.commands.arguments import count, input_file, input_folder, model, source
 
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
@@ -21,15 +23,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that name a model and say how it encodes."""
     parser.add_argument(
         "--checkpoint",
+        type=model,
         metavar="MODEL",
         help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, official "
         ".pdparams, PaddleNLP folder, or a known name",
     )
-    parser.add_argument("--vocab", help="vocabulary file, where the model does not bring its own")
-    parser.add_argument("--batch-size", type=int, default=128, help="rows encoded at once, up to 128")
+    parser.add_argument(
+        "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
+    )
+    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
     parser.add_argument(
-        "--processes", type=int, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
+        "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )
 
 
@@ -37,6 +42,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Options that name a benchmark; docs/benchmarks.md shows what they take."""
     parser.add_argument(
         "--data",
+        type=source,
         nargs="+",
         default=[],
         metavar="PATH",
@@ -44,7 +50,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layout", help="layout of the data; default: told from what lies there")
     parser.add_argument("--split", help="split of the data; default: test, else validation")
-    parser.add_argument("--images", metavar="FOLDER", help="where the images lie, if not with the data")
+    parser.add_argument(
+        "--images", type=input_folder, metavar="FOLDER", help="where the images lie, if not with the data"
+    )
     parser.add_argument(
         "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the run's"
     )

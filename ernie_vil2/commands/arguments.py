@@ -1,0 +1,109 @@
+"""Types of arguments: a path that cannot be used is refused before the work begins, not after it.
+
+Each takes the text of an argument and returns the value; argparse says what they raise on one line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+
+def input_file(text: str) -> str:
+    """A file that is there, or a device or pipe."""
+    if os.path.isdir(text):
+        raise ArgumentTypeError(f"{text} is a folder; name a file")
+    return _existing(text)
+
+
+def input_folder(text: str) -> str:
+    """A folder that is there."""
+    if not os.path.isdir(_existing(text)):
+        raise ArgumentTypeError(f"{text} is no folder")
+    return text
+
+
+def input_path(text: str) -> str:
+    """A file or folder that is there."""
+    return _existing(text)
+
+
+def source(text: str) -> str:
+    """What `Data.train` takes: a file, a folder, a pattern, an address or a `pipe:` command."""
+    return text
+
+
+def model(text: str) -> str:
+    """A file or folder of weights, or the name of a published model."""
+    return text
+
+
+def named_file(text: str) -> tuple[str, str]:
+    """Name and file of NAME=FILE."""
+    name, equals, path = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"{text}: write LANG=FILE, for example zh=words.txt")
+    return name, input_file(path)
+
+
+def optional_file(text: str) -> tuple[str, str | None]:
+    """Name and file of NAME=FILE, or a name alone."""
+    return named_file(text) if "=" in text else (text, None)
+
+
+def output_file(text: str) -> str:
+    """A file that can be written: new, there already, a link, or a device."""
+    if os.path.isdir(text):
+        raise ArgumentTypeError(f"{text} is a folder; name a file")
+    folder = Path(os.path.realpath(text)).parent
+    if not folder.is_dir():
+        raise ArgumentTypeError(f"{text}: there is no folder {folder}")
+    special = os.path.exists(text) and not os.path.isfile(text)
+    if not os.access(text if special else folder, os.W_OK):
+        raise ArgumentTypeError(f"{text} cannot be written; name another file")
+    return text
+
+
+def output_folder(text: str) -> Path:
+    """A folder that can be written into or made, with all that are missing above it."""
+    there = Path(os.path.abspath(text))
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise ArgumentTypeError(f"{text}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise ArgumentTypeError(f"{text} cannot be written; name another folder")
+    return Path(text)
+
+
+def file_name(text: str) -> str:
+    """What a file can be called, without its suffix."""
+    if text in ("", ".", "..") or "/" in text or len(os.fsencode(text)) > 200:
+        raise ArgumentTypeError(f"{text!r} is no name for a file")
+    return text
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text} is no whole number from 1")
+    return number
+
+
+def amount(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ArgumentTypeError(f"{text} is no number above 0")
+    return number
+
+
+def _existing(text: str) -> str:
+    try:
+        os.stat(text)
+    except OSError as error:
+        raise ArgumentTypeError(f"{text}: {error.strerror}") from None
+    return text
