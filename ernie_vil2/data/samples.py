@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
+from zlib import crc32
 
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
@@ -131,8 +132,8 @@ def content_id(name: str, image: bytes | None = None) -> int:
     """
     digest = blake2b(name.encode(), digest_size=8)
     if image is not None:
-        digest.update(b"\0")
-        digest.update(image)
+        # It is told from others of its name alone, for which this is enough; blake2b would take six times as long.
+        digest.update(f"\0{len(image)} {crc32(image)}".encode())
     return int.from_bytes(digest.digest(), "little") >> 1
 
 

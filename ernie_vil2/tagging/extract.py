@@ -120,7 +120,7 @@ class _RowsRead:
                 yield bad
                 continue
             number, image = content_id(name), content_id(name, sample.image)
-            self._digest.update(number.to_bytes(8, "little") + image.to_bytes(8, "little"))
+            self._digest.update(number.to_bytes(8, "little") + blake2b(sample.image).digest())
             if number not in self._images:
                 self._images[number] = image
                 yield name, sample, True
