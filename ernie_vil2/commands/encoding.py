@@ -46,10 +46,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="a benchmark's folder as its authors publish it, tar shards or official TSV files",
+        help="a benchmark's folder as its authors publish it, or whatever can be trained on",
     )
     parser.add_argument("--layout", help="layout of the data; default: told from what lies there")
-    parser.add_argument("--split", help="split of the data; default: test, else validation")
+    parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")
     parser.add_argument(
         "--images", type=input_folder, metavar="FOLDER", help="where the images lie, if not with the data"
     )
@@ -84,11 +84,11 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     return model, weights
 
 
-def open_data(args: argparse.Namespace, language: str) -> Benchmark:
-    """The benchmark that the options name."""
+def open_data(args: argparse.Namespace, language: str, split: str | None = None) -> Benchmark:
+    """The benchmark that the options name; `split` is that of the protocol, which counts where they name none."""
     from ernie_vil2.data.sources import open_benchmark
 
-    return open_benchmark(args.data, args.layout, args.split, args.images, language, args.text_id)
+    return open_benchmark(args.data, args.layout, args.split, args.images, language, args.text_id, split)
 
 
 def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, title: str = "") -> EncodedBenchmark:

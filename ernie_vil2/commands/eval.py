@@ -55,19 +55,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Prints what is in the data; 0 if all of it can be used and is what the protocol expects."""
+    """Prints what is in the data; 0 if all of it can be used and is what every protocol expects."""
     from tqdm import tqdm
 
     from ernie_vil2.evaluation.check import check_benchmark
-    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.protocols import choose, select
 
-    scoring = protocol(args.protocol[0])
+    protocols = list(choose(args.protocol).values())
     good = True
     for language in args.language or [""]:
-        benchmark = scoring.select(encoding.open_data(args, language))
+        benchmark = select(encoding.open_data(args, language, protocols[0].split), protocols)
         with tqdm(total=len(benchmark.images), unit="image", desc="reading", file=sys.stdout) as bar:
-            report = check_benchmark(benchmark, scoring.expected, bar.update)
+            report = check_benchmark(benchmark, progress=bar.update)
         print(report)
+        for scoring in protocols:
+            part = scoring.select(benchmark)
+            wrong = scoring.differences(part)
+            found = f"{len(part.images):,} images, {len(part.texts):,} texts, {len(part.pairs):,} pairs"
+            print(*wrong or [f"protocol {scoring.name}: {found}{', as it expects' * bool(scoring.expected)}"])
+            good &= not wrong
         good &= report.good
     return 0 if good else 1
 
@@ -107,7 +113,7 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
     shards = all(str(path).endswith(".tar") for path in args.data)
     inputs, files = {}, [weights]
     for language in args.language or (model.config.Views.languages if shards else [""]):
-        benchmark = select(encoding.open_data(args, language), protocols)
+        benchmark = select(encoding.open_data(args, language, protocols[0].split), protocols)
         files += [path for path in benchmark.files if path not in files]
         label = ", ".join(filter(None, [args.label, language]))
         inputs[label] = encoding.encode_data(model, benchmark, cache, language)
@@ -117,7 +123,7 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
 def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None:
     """Prints the table, and writes all that an evaluation leaves."""
     from ernie_vil2.evaluation.paper_results import paper_results
-    from ernie_vil2.evaluation.results import checksums, format_notes, table_rows, write_results
+    from ernie_vil2.evaluation.results import checksums, format_notes, places, result_name, table_rows, write_results
     from ernie_vil2.evaluation.retrieval import format_table
     from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
     from ernie_vil2.files import files_written_whole
@@ -137,9 +143,9 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
     print(f"\nmodel {model}, data {' '.join(data)}\n{format_notes(evaluations, published)}\n\n{format_table(table)}")
 
     output = args.output or Path("evaluation")
-    others = [protocol for protocol in args.protocol if protocol != "pairs"]
-    name = args.name or "-".join([Path(data[0]).resolve().stem, *others])
-    extra = {"model": model, "data": data, "checksums": checksums(files)}
+    more = [*filter(None, [args.split]), *(args.language or []), *(one for one in args.protocol if one != "pairs")]
+    name = args.name or result_name(output, data, more)
+    extra = {"model": model, "data": data, "places": places(data), "checksums": checksums(files)}
     with files_written_whole(output) as folder:
         written = write_results(folder, name, evaluations, table, published, extra)
         for label, evaluation in evaluations.items():

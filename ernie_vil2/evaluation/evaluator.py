@@ -49,7 +49,7 @@ def score(encoded: EncodedBenchmark, protocol: Protocol, block: int = 1024, devi
         ValueError: an embedding that is not finite, or no query.
     """
     scored = protocol.evaluate(encoded.images, encoded.texts, encoded.benchmark.pairs, block, device)
-    return Evaluation(encoded, scored, protocol.differences(encoded.benchmark))
+    return Evaluation(encoded, scored, protocol.notes(encoded.benchmark))
 
 
 def evaluate(

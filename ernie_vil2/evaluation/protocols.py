@@ -124,12 +124,16 @@ class Protocol:
     def differences(self, benchmark: Benchmark) -> list[str]:
         """A sentence for each count of a selected benchmark that is not what the protocol expects."""
         here = {"images": len(benchmark.images), "texts": len(benchmark.texts)}
-        sentences = [
+        return [
             f"{self.name} expects {count:,} {side}; here are {here[side]:,}, {abs(here[side] - count):,} "
             f"{'more' if here[side] > count else 'fewer'}."
             for side, count in self.expected.items()
             if here[side] != count
         ]
+
+    def notes(self, benchmark: Benchmark) -> list[str]:
+        """How a selected benchmark differs from what the protocol expects, and which of its rows are no queries."""
+        sentences = self.differences(benchmark)
         for side, rows, column in (("images", benchmark.images, 0), ("texts", benchmark.texts, 1)):
             if unpaired := len(rows) - len(np.unique(benchmark.pairs[:, column])):
                 sentences.append(f"{side.capitalize()} in no pair, in the gallery, but no queries: {unpaired:,}.")

@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, RetrievalResult, Row, format_table
 from ernie_vil2.files import write_text, written_whole
 
+ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
+LONGEST_NAME = 160  # bytes; a file system takes 255
 CSV_COLUMNS = (
     "result",
     "direction",
@@ -96,6 +99,43 @@ def checksums(files: Iterable[str | Path]) -> dict[str, str]:
         with open(path, "rb") as file:
             digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests
+
+
+def places(data: Sequence[str]) -> list[str]:
+    """Absolute paths, so that they say the same in whichever folder they are read; addresses as they are."""
+    return [place if "://" in place else str(Path(place).resolve()) for place in data]
+
+
+def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> str:
+    """What the results of some data are called in a folder.
+
+    The name of the first path with that of the folder it is in, and with the folders above where other data has left
+    results under that name. Results of the same data are replaced.
+
+    Args:
+        folder: of the results.
+        data: as it was named.
+        more: that tells results of the same data apart: split, languages, protocols.
+    """
+    here = places(data)
+    *parents, last = Path(here[0]).parts[1:]
+    ending = [ENDINGS.sub("", last), *([f"and-{len(data) - 1}-more"] if len(data) > 1 else []), *more]
+    for depth in range(1, max(2, len(parents) + 1)):
+        name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *ending]))
+        if len(name.encode()) > LONGEST_NAME:
+            name = f"{name[:LONGEST_NAME // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+        if not _is_of_other_data(folder / f"{name}.json", here):
+            break
+    return name
+
+
+def _is_of_other_data(path: Path, here: list[str]) -> bool:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["places"] != here
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
 
 
 def write_results(

@@ -71,7 +71,7 @@ def test_pairs_leaves_rows_without_a_pair_in_the_gallery():
     # Image 1, in no pair, looks like text 0 and comes before its own image.
     scored = PROTOCOLS["pairs"].evaluate(facing(1, 0, width=2), facing(0, 1, width=2), whole.pairs)
     assert ranks(scored) == ([2, 0], [2, 0])
-    assert PROTOCOLS["pairs"].differences(whole) == [
+    assert PROTOCOLS["pairs"].notes(whole) == [
         "Images in no pair, in the gallery, but no queries: 1.",
         "Texts in no pair, in the gallery, but no queries: 1.",
     ]
@@ -237,7 +237,7 @@ def test_selecting_first_changes_no_figure(name, seed):
 
 
 def test_other_counts_than_the_protocols_are_said():
-    assert PROTOCOLS["coco-cn-test"].differences(benchmark(1_000, 1_053, several_texts(1_000, 1))) == [
+    assert PROTOCOLS["coco-cn-test"].notes(benchmark(1_000, 1_053, several_texts(1_000, 1))) == [
         "Texts in no pair, in the gallery, but no queries: 53."
     ]
     found = PROTOCOLS["coco-cn-test"].differences(benchmark(1_000, 1_000, several_texts(1_000, 1)))

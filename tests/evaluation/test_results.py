@@ -4,11 +4,12 @@ import re
 from dataclasses import replace
 from hashlib import sha256
 from html import escape
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
@@ -24,6 +25,8 @@ from ernie_vil2.evaluation.results import (
     format_notes,
     official_summary,
     original_text,
+    places,
+    result_name,
     table_rows,
     write_ranks,
     write_results,
@@ -269,3 +272,30 @@ def test_an_image_that_cannot_be_read_has_no_thumbnail():
 
     assert thumbnail(BenchmarkImage("x", missing)) is None
     assert thumbnail(BenchmarkImage("x", lambda: b"<html>")) is None
+
+
+def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
+    folder = tmp_path / "results"
+    named = {}
+    for data in (["a/test"], ["b/test"], ["x/a/test"], ["a/test.tar", "b"]):
+        data = [f"{tmp_path}/{data[0]}", *data[1:]]
+        named[data[0]] = result_name(folder, data, ["val", "muge-val"])
+        write_results(folder, named[data[0]], {"": evaluation}, [], extra={"places": places(data)})
+    assert list(named.values()) == [
+        "a-test-val-muge-val",
+        "b-test-val-muge-val",
+        "x-a-test-val-muge-val",
+        "a-test-and-1-more-val-muge-val",
+    ]
+    # The same data again has its own name, from wherever it is named.
+    assert [result_name(folder, [data], ["val", "muge-val"]) for data in list(named)[:3]] == list(named.values())[:3]
+    (folder / "b-test.json").write_text("[]")
+    assert result_name(folder, [f"{tmp_path}/b/test"]) == f"{tmp_path.name}-b-test"
+    assert result_name(folder, ["s3://bucket/{00..09}.tar"]) == "bucket-_00..09_"
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=3), st.lists(st.text(max_size=100), max_size=3))
+def test_a_name_of_results_is_one_of_a_file(data, more):
+    assume("\0" not in "".join(data))
+    name = result_name(Path("nowhere"), data, more)
+    assert "/" not in name and 0 < len(f"{name}.json".encode()) < 200
