@@ -14,6 +14,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 FAST_DECODER = "simplejpeg>=1.9,<2"
+MILVUS = ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"]
 GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
 
 
@@ -34,13 +35,16 @@ setup(
     version=re.search(r'__version__ = "(.+)"', (HERE / "ernie_vil2/__init__.py").read_text()).group(1),
     description="Multi-view contrastive image-text pretraining, retrieval and search on PaddlePaddle",
     packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
-    package_data={"": ["vocab*"], "ernie_vil2.pages": ["templates/*"]},
+    package_data={"": ["vocab*"], "ernie_vil2.search": ["page/*"]},
     python_requires=">=3.11,<3.12",
     install_requires=requirements(),
     extras_require={
         "gpu": [GPU_BUILD],
         "fast": [FAST_DECODER],
         "lmdb": ["lmdb>=1.4"],
-        "dev": ["lmdb>=1.4", "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18", FAST_DECODER],
+        "milvus": MILVUS,
+        "icons": ["resvg-py==0.5.0"],
+        "dev": ["lmdb>=1.4", "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18", "httpx>=0.27",
+                FAST_DECODER, *MILVUS],  # fmt: skip
     },
 )

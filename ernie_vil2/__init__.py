@@ -6,7 +6,7 @@ scores, probabilities = model.rank(["cat.jpg"], ["一只猫", "一只狗"])
 
 from . import runtime
 
-__all__ = ["ErnieViL2", "__version__", "load_model"]
+__all__ = ["ErnieViL2", "__version__", "load_model", "open_index"]
 __version__ = "0.1.0"
 
 # Before anything imports Paddle: its libraries read these switches once, when they load.
@@ -19,6 +19,10 @@ def __getattr__(name: str):
         from .pretrained import load_model
 
         return load_model
+    if name == "open_index":
+        from .search import open_index
+
+        return open_index
     if name == "ErnieViL2":
         from .encoder import ErnieViL2
 

@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from ernie_vil2.errors import RunError
 from ernie_vil2.terminal import printable
 
-COMMANDS = ("train", "eval", "embed", "report", "plan", "prepare", "tag", "convert", "trim_vocabulary", "doctor")
+COMMANDS = (
+    "train", "eval", "embed", "search", "report", "plan", "prepare", "tag", "convert", "trim_vocabulary", "doctor"
+)  # fmt: skip
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""
 

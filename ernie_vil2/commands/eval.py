@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ernie_vil2.commands import encoding
 from ernie_vil2.commands.arguments import count, file_name, input_file, input_path, output_folder, source
-from ernie_vil2.launch import start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
-    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
+    if (code := encoding.start_ranks(args)) is not None:
         return code
     return check(args) if args.check else evaluate(args)
 
@@ -124,7 +123,7 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
 def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None:
     """Prints the table, and writes all that an evaluation leaves."""
     from ernie_vil2.evaluation.paper_results import paper_results
-    from ernie_vil2.evaluation.results import checksums, format_counts, places, result_name, table_rows, write_results
+    from ernie_vil2.evaluation.results import checksums, format_notes, places, result_name, table_rows, write_results
     from ernie_vil2.evaluation.retrieval import format_table
     from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
     from ernie_vil2.files import files_written_whole
@@ -141,7 +140,7 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
         table += table_rows(title, results, baselines, [] if only else published)
 
     model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
-    print(f"\n{format_table(table)}\n\nmodel {model}, data {' '.join(data)}\n{format_counts(evaluations)}")
+    print(f"\nmodel {model}, data {' '.join(data)}\n{format_notes(evaluations, published)}\n\n{format_table(table)}")
 
     output = args.output or Path("evaluation")
     more = [*filter(None, [args.split]), *(args.language or []), *(one for one in args.protocol if one != "pairs")]

@@ -8,9 +8,9 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 
 import argparse
 import os
+import sys
 
 from ernie_vil2.commands.arguments import count, input_file
-from ernie_vil2.launch import STOPPED, start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
-                        help="train nothing: read one batch of every source, and leave a page of its views, the "
+                        help="train nothing: read one batch of every source, and leave its views as a picture, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
@@ -35,9 +35,12 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.override)
     if args.dry_run:
         return dry_run(config, args.processes)
-    if (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None:
-        return code
+    if args.processes > 1 and "PADDLE_TRAINER_ID" not in os.environ:
+        from ernie_vil2.launch import run_ranks
 
+        return run_ranks([sys.executable, *sys.argv], args.processes)
+
+    from ernie_vil2.launch import STOPPED
     from ernie_vil2.training.engine import Trainer
 
     trainer = Trainer(config, resume=args.resume)
@@ -62,5 +65,5 @@ def dry_run(config, processes: int) -> int:
 
     found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)))
     print(found.text)
-    print(f"nothing was trained; look at {found.folder / 'dry_run.html'}")
+    print(f"nothing was trained; look at {found.folder / 'dry_run.html'} or {found.folder / 'views.png'}")
     return 1 if found.would_stop else 0

@@ -1,0 +1,161 @@
+"""Search pictures by a sentence or a picture, and name pictures by texts such as tags.
+
+    python tools/search.py build --index icons --checkpoint runs/emoji --data demo_data/icons/*.tar --texts tags.txt
+    python tools/search.py query --index icons "a red apple" "红苹果"
+    python tools/search.py query --index icons --image cat.jpg --among texts
+    python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
+    python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
+    python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
+
+An index is a folder, or lies in a Milvus: --index http://host:19530/NAME, or a .db folder of milvus-lite. It belongs to
+the checkpoint that it was built with. What is there already with the same content is not encoded again, so that a
+build that was stopped goes on. docs/search.md has the rest.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=argparse.ArgumentParser)
+    actions = {
+        name: kinds.add_parser(name, help=text, description=text)
+        for name, text in (
+            ("build", "add pictures and texts, and make searching them fast"),
+            ("add", "add or replace pictures and texts"),
+            ("remove", "remove pictures or texts by their ids"),
+            ("query", "ask"),
+            ("serve", "serve a page and an API"),
+        )
+    }
+    for action in actions.values():
+        action.add_argument("--index", required=True, metavar="INDEX", help="folder, .db of milvus-lite, or address")
+        action.add_argument("--checkpoint", metavar="MODEL", help="as for load_model; default: the index's own")
+        action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
+    for name in ("build", "add"):
+        actions[name].add_argument("--data", nargs="+", default=[], metavar="SOURCE",
+                                   help="any source of docs/data.md, or folders of pictures")  # fmt: skip
+        actions[name].add_argument("--texts", nargs="+", default=[], type=Path, metavar="FILE",
+                                   help="texts, one per line, such as tags")  # fmt: skip
+        actions[name].add_argument("--thumbnails", type=int, default=160, metavar="PIXELS",
+                                   help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
+    actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
+    actions["build"].add_argument("--recall", type=float, default=0.98,
+                                  help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
+    actions["remove"].add_argument("ids", nargs="+", metavar="ID")
+    actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
+    query = actions["query"]
+    query.add_argument("text", nargs="*", help="sentences")
+    query.add_argument("--file", type=Path, help="more sentences, one per line")
+    query.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures")
+    query.add_argument("--plus", action="append", default=[], metavar="TEXT", help="is added to every query")
+    query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is taken away from every query")
+    query.add_argument("--among", choices=("images", "texts"), default="images")
+    query.add_argument("--count", type=int, default=10, help="answers to each query")
+    query.add_argument("--threshold", type=float, help="least cosine of an answer; default: none")
+    query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="only items of this value")
+    query.add_argument("--json", action="store_true", help="one JSON object per query")
+    serve = actions["serve"]
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--threshold", type=float, help="least cosine of a tag; default: none")
+
+
+def run(args: argparse.Namespace) -> int:
+    return globals()[f"_{args.action}"](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.fill import build
+
+    with _opened(args, writable=True) as index:
+        _fill(index, args)
+        for kind in ("images", "texts"):
+            if index.has(kind):
+                build(index, kind, args.engine, args.recall)
+                collection = index.collection(kind)
+                print(f"{kind}: {len(collection):,}, {json.dumps(collection.engine)}")
+    return 0
+
+
+def _add(args: argparse.Namespace) -> int:
+    with _opened(args, writable=True) as index:
+        _fill(index, args)
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    with _opened(args, writable=True) as index:
+        removed = index.collection(args.among).remove(args.ids)
+    print(f"{removed} of {len(args.ids)} removed")
+    return 0 if removed == len(args.ids) else 1
+
+
+def _query(args: argparse.Namespace) -> int:
+    texts = args.text + ([line for line in args.file.read_text(encoding="utf-8").splitlines() if line.strip()]
+                         if args.file else [])  # fmt: skip
+    if not (texts or args.image or args.plus):
+        raise ValueError("ask something: a sentence, --file, --image or --plus")
+    where = {}
+    for text in args.where:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--where {text}: write FIELD=VALUE, for example --where license=MIT")
+        where.setdefault(name, []).append(_value(value))
+    changes = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
+    options = {"count": args.count, "among": args.among, "where": where, "threshold": args.threshold}
+    with _opened(args) as index:
+        queries = [(text, [(1.0, text)]) for text in texts] + [(name, [(1.0, Path(name))]) for name in args.image]
+        for name, parts in queries or [("", [])]:
+            hits = index.combined(parts + changes, **options)
+            name = " ".join(filter(None, [name, *(f"+ {t}" for t in args.plus), *(f"- {t}" for t in args.minus)]))
+            _show(name, hits, args.json)
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.service import serve
+
+    with _opened(args) as index:
+        serve(index, args.host, args.port, args.threshold)
+    return 0
+
+
+def _opened(args: argparse.Namespace, writable: bool = False):
+    from ernie_vil2.search import open_index
+
+    return open_index(args.index, args.checkpoint, writable, args.device)
+
+
+def _fill(index, args: argparse.Namespace) -> None:
+    from ernie_vil2.search.fill import add_images, add_texts, pictures
+
+    if args.data:
+        print(f"images: {add_images(index, pictures(args.data), args.thumbnails)}")
+    for file in args.texts:
+        print(f"texts: {add_texts(index, file.read_text(encoding='utf-8').splitlines())}")
+
+
+def _show(query: str, hits: list, as_json: bool) -> None:
+    from ernie_vil2.terminal import printable
+
+    if as_json:
+        json.dump({"query": query, "hits": [hit._asdict() for hit in hits]}, sys.stdout, ensure_ascii=False)
+        print()
+        return
+    print(printable(query))
+    for hit in hits:
+        captions = [str(value) for name, value in hit.fields.items() if name.startswith("caption")]
+        print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
+    if not hits:
+        print("  nothing that is close enough")
+
+
+def _value(text: str):
+    """A value as JSON writes it (true, 3), else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,235 @@
+"""Which rows of an index a query may be closest to: exact, or approximate in a fraction of the time.
+
+An engine proposes candidates; the index ranks them anew by the exact product with its rows, so that an engine decides
+what is found and never in which order. Engines are derived from the rows and can be built again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ernie_vil2.files import write_text, written_whole
+
+RERANKED = 100
+"""Candidates that an approximate engine proposes for a query, at least."""
+EXACT_UP_TO = 50_000
+"""Rows up to which an exact search takes about a millisecond, so that nothing else is worth building."""
+TUNED_ON = 300
+TRAINING_ROWS_PER_CELL = 64
+
+Log = Callable[[str], None]
+
+
+class Engine(Protocol):
+    """Proposes rows for queries.
+
+    Attributes:
+        name: its name in `ENGINES`.
+        facts: what building found, for JSON: its parameters, the recall that it reached, on which queries.
+    """
+
+    name: str
+    facts: dict[str, Any]
+
+    @classmethod
+    def build(cls, rows: np.ndarray, queries: np.ndarray, recall: float, folder: Path, log: Log) -> Engine:
+        """Makes the engine and writes it into `folder`.
+
+        Args:
+            rows: `[N, D]` float16, L2-normalised.
+            queries: `[Q, D]` float32 to tune on: of the kind that will be asked.
+            recall: share of the ten closest rows that is to be found.
+        """
+
+    @classmethod
+    def open(cls, rows: np.ndarray, folder: Path) -> Engine:
+        """Opens what `build` has written, for the same rows."""
+
+    def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """The rows that may be closest.
+
+        Args:
+            queries: `[Q, D]` float32.
+            count: rows for each query.
+            allowed: bool `[N]`, the rows that may be proposed; None: all.
+
+        Returns:
+            `[Q, count]` int64 rows, -1 where there are no more.
+        """
+
+
+class Exact:
+    """The product with all rows, in float32, which is held in memory from the first query on."""
+
+    name = "exact"
+
+    def __init__(self, rows: np.ndarray):
+        self.facts: dict[str, Any] = {"rows": len(rows), "recall": 1.0}
+        self._stored = rows
+        self._rows: np.ndarray | None = None
+
+    @classmethod
+    def build(cls, rows, queries, recall, folder, log):
+        return cls(rows)
+
+    @classmethod
+    def open(cls, rows, folder):
+        return cls(rows)
+
+    def candidates(self, queries, count, allowed=None):
+        if self._rows is None:
+            self._rows = self._stored.astype(np.float32)
+        scores = queries @ self._rows.T  # [Q, N]
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        found = _largest(scores, count)
+        if allowed is not None:
+            found[np.take_along_axis(scores, found, axis=1) == -np.inf] = -1
+        return _padded(found, count)
+
+
+class _Faiss:
+    """What the engines of faiss share: a file opened by memory map, and the search parameter that recall hangs on."""
+
+    name: str
+    file = "engine.faiss"
+    breadths: tuple[int, ...]
+    """Values of the search parameter, from quick to thorough."""
+
+    def __init__(self, index: Any, facts: dict[str, Any]):
+        self.facts = facts
+        self._index = index
+
+    @classmethod
+    def build(cls, rows, queries, recall, folder, log):
+        import faiss
+
+        index = cls._trained(rows, log)
+        for start in range(0, len(rows), 1 << 16):
+            index.add(rows[start : start + (1 << 16)].astype(np.float32))
+        with written_whole(folder / cls.file) as aside:
+            faiss.write_index(index, str(aside))
+        engine = cls(index, {"rows": len(rows)})
+        engine.facts |= engine._tuned(rows, queries, recall, log)
+        write_text(folder / "engine.json", json.dumps(engine.facts))
+        return engine
+
+    @classmethod
+    def open(cls, rows, folder):
+        import faiss
+
+        facts = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
+        return cls(faiss.read_index(str(folder / cls.file), faiss.IO_FLAG_MMAP), facts)
+
+    def candidates(self, queries, count, allowed=None):
+        import faiss
+
+        selector = None
+        if allowed is not None:
+            bitmap = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bitmap))
+        parameters = self._parameters(self.facts["breadth"], selector)
+        _, found = self._index.search(np.ascontiguousarray(queries), min(count, self._index.ntotal), params=parameters)
+        return _padded(found, count)
+
+    def _tuned(self, rows, queries, recall, log):
+        """The least breadth that reaches the recall on the queries, and what it reaches on queries held out."""
+        exact = Exact(rows)
+        chosen, held_out = queries[::2], queries[1::2]
+        truth = [exact.candidates(part, 10) for part in (chosen, held_out)]
+        for breadth in self.breadths:
+            self.facts["breadth"] = breadth
+            reached = self._recall(rows, chosen, truth[0])
+            log(f"{self.name}, breadth {breadth}: recall@10 {reached:.3f}")
+            if reached >= recall:
+                break
+        held = self._recall(rows, held_out, truth[1]) if len(held_out) else reached
+        return {"breadth": breadth, "recall": round(held, 4), "wanted_recall": recall, "queries": len(queries)}
+
+    def _recall(self, rows, queries, truth):
+        found = ranked(rows, queries, self.candidates(queries, RERANKED), truth.shape[1])[1]
+        return float(np.mean([len(np.intersect1d(a[a >= 0], b)) / len(b) for a, b in zip(found, truth, strict=True)]))
+
+
+class Ivf(_Faiss):
+    """Rows in cells around centroids, as 8-bit numbers; a query looks into the cells nearest to it."""
+
+    name = "ivf"
+    breadths = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+    @classmethod
+    def _trained(cls, rows, log):
+        import faiss
+
+        cells = min(1 << round(np.log2(max(4 * np.sqrt(len(rows)), 1))), max(len(rows) // 39, 1))
+        log(f"{cls.name}: {cells:,} cells")
+        index = faiss.index_factory(rows.shape[1], f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
+        chosen = np.random.default_rng(0).permutation(len(rows))[: cells * TRAINING_ROWS_PER_CELL]
+        index.train(rows[np.sort(chosen)].astype(np.float32))
+        return index
+
+    def _parameters(self, breadth, selector):
+        import faiss
+
+        return faiss.SearchParametersIVF(nprobe=breadth, sel=selector)
+
+
+class Hnsw(_Faiss):
+    """A graph of neighbours that a query walks through, over float32 rows."""
+
+    name = "hnsw"
+    breadths = (100, 128, 192, 256, 384, 512, 768)
+
+    @classmethod
+    def _trained(cls, rows, log):
+        import faiss
+
+        index = faiss.IndexHNSWFlat(rows.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 80
+        return index
+
+    def _parameters(self, breadth, selector):
+        import faiss
+
+        return faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
+
+
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Exact, Ivf, Hnsw)}
+
+
+def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best `count` candidates of each query by the exact product.
+
+    Args:
+        rows: `[N, D]` float16.
+        queries: `[Q, D]` float32.
+        candidates: `[Q, C]` int64 rows, -1 for none.
+
+    Returns:
+        Scores `[Q, count]` float32 and rows `[Q, count]` int64, best first; -inf and -1 where there are no more.
+    """
+    scores = np.full([len(queries), count], -np.inf, np.float32)
+    found = np.full([len(queries), count], -1, np.int64)
+    for query, proposed, best_scores, best in zip(queries, candidates, scores, found, strict=True):
+        proposed = np.sort(proposed[proposed >= 0])  # in the order of the file
+        exact = rows[proposed].astype(np.float32) @ query
+        order = np.argsort(-exact, kind="stable")[:count]
+        best_scores[: len(order)], best[: len(order)] = exact[order], proposed[order]
+    return scores, found
+
+
+def _largest(scores: np.ndarray, count: int) -> np.ndarray:
+    """`[Q, min(count, N)]` columns of the largest scores, in no order."""
+    if count >= scores.shape[1]:
+        return np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    return np.argpartition(scores, -count, axis=1)[:, -count:]
+
+
+def _padded(found: np.ndarray, count: int) -> np.ndarray:
+    missing = count - found.shape[1]
+    return np.pad(found.astype(np.int64), ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else found

@@ -1,0 +1,180 @@
+"""An index: pictures and texts of one model, found by sentences, by pictures, or by each other.
+
+    index.json     the model that it is of, and the version of this layout
+    images/        a collection of pictures (`search.collection`)
+    texts/         a collection of texts, such as tags
+    .lock          held by the one process that writes
+
+Anything that a model encodes may be asked for: a sentence, a picture, an item of the index, or a sum of them with
+signs ("like this picture, but at night").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.encoder import ErnieViL2, ImageLike
+from ernie_vil2.pretrained import load_model
+from ernie_vil2.search.collection import Collection, Hit, Where
+from ernie_vil2.search.store import KINDS, VERSION, Store, open_store
+
+LONGEST_QUERY = 10_000
+"""Signs of a query; only what fits into the model's text length counts, and nobody means more."""
+
+
+class OtherModel(ValueError):
+    """The index is of another model than the one given; the message names both."""
+
+
+class Index:
+    """Pictures and texts of one model; `open_index` makes one.
+
+    Args:
+        model: that encodes the queries.
+        store: where the collections lie.
+        name: of the model, for people.
+    """
+
+    def __init__(self, model: ErnieViL2, store: Store, name: str):
+        self.model, self.name, self._store = model, name, store
+        self._collections: dict[str, Collection] = {}
+
+    def collection(self, kind: str) -> Collection:
+        """The collection of `images` or `texts`, as it is now; ValueError if the index has none."""
+        if kind not in self._collections:
+            found = self._store.collection(kind) if kind in KINDS else None
+            if found is None:
+                raise ValueError(f"this index has no {kind}")
+            self._collections[kind] = found
+        self._collections[kind].refresh()
+        return self._collections[kind]
+
+    def has(self, kind: str) -> bool:
+        """Whether there is a collection of `images` or `texts` with items."""
+        try:
+            return len(self.collection(kind)) > 0
+        except ValueError:
+            return False
+
+    def search(
+        self,
+        texts: Sequence[str] = (),
+        images: Sequence[ImageLike] = (),
+        count: int = 10,
+        among: str = "images",
+        where: Where | None = None,
+        threshold: float | None = None,
+    ) -> list[list[Hit]]:
+        """For each text and then each image, the closest items.
+
+        Args:
+            count: of items for each query; all there are where there are fewer.
+            among: `images` or `texts`.
+            where: filter, as {"license": "MIT", "set": ["mdi", "tabler"]}.
+            threshold: least cosine of an item that is an answer; None: any.
+
+        Raises:
+            BadSample: an image cannot be read.
+            ValueError: a count below 1, an unknown kind, or a query that is too long.
+        """
+        return self.closest(np.concatenate([self.encode_texts(texts), self.model.encode_images(images)]), count, among,
+                            where, threshold)  # fmt: skip
+
+    def combined(self, parts: Sequence[tuple[float, str | ImageLike]], **options: Any) -> list[Hit]:
+        """The items closest to a weighted sum of texts and images, as [(1, picture), (1, "at night"), (-1, "people")].
+
+        A text is a str; an image is anything else that `encode_images` takes. `options` as for `search`.
+        """
+        vectors = [
+            weight * (self.encode_texts([part]) if isinstance(part, str) else self.model.encode_images([part]))[0]
+            for weight, part in parts
+        ]
+        return self.closest(np.sum(vectors, axis=0)[None], **options)[0]
+
+    def similar(self, item: str, kind: str = "images", among: str = "images", **options: Any) -> list[Hit]:
+        """The items closest to one of the index, itself left out; KeyError if there is none of this id."""
+        vector = self.collection(kind).embedding(item)
+        if vector is None:
+            raise KeyError(item)
+        count = options.pop("count", 10)
+        hits = self.closest(vector[None], count + (kind == among), among, **options)[0]
+        return [hit for hit in hits if kind != among or hit.id != item][:count]
+
+    def closest(
+        self,
+        queries: np.ndarray,
+        count: int = 10,
+        among: str = "images",
+        where: Where | None = None,
+        threshold: float | None = None,
+    ) -> list[list[Hit]]:
+        """As `search`, for embeddings `[Q, D]` of any length."""
+        if count < 1:
+            raise ValueError(f"{count} answers cannot be given; ask for 1 or more")
+        for name, value in (where or {}).items():
+            values = value if isinstance(value, list) else [value]
+            if not all(isinstance(one, str | int | float | bool) for one in values):
+                raise ValueError(f"the filter {name} takes a text, a number, true or false, or a list of these")
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        found = self.collection(among).search(queries / np.maximum(norms, 1e-12), count, where)
+        return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """`[N, D]` of texts, of which each may have `LONGEST_QUERY` signs."""
+        long = next((text for text in texts if len(text) > LONGEST_QUERY), None)
+        if long is not None:
+            raise ValueError(f"a query of {len(long):,} signs; at most {LONGEST_QUERY:,} are taken")
+        return self.model.encode_texts(texts)
+
+    def close(self) -> None:
+        for collection in self._collections.values():
+            collection.close()
+        self._store.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def open_index(
+    path: str | Path, model: ErnieViL2 | str | None = None, writable: bool = False, device: str | None = None
+) -> Index:
+    """Opens an index, or makes an empty one.
+
+    Args:
+        path: a folder; `http://host:port` of a Milvus, with `/name` of the index; or a `.db` folder of milvus-lite.
+        model: the model, or what `load_model` takes; None: the one that the index was built with, from where it was.
+        writable: whether it will be changed; a folder that is not there is made then.
+        device: of a model that is loaded, as for `load_model`.
+
+    Raises:
+        FileNotFoundError: there is no such index, and it is not to be written.
+        OtherModel: the index is of another model.
+        DamagedIndex: its files do not fit together.
+        BusyIndex: another process writes to it.
+    """
+    store = open_store(path, writable)
+    if model is None:
+        if store.about is None:
+            raise ValueError(f"{path} is new: name the model that it shall be of (--checkpoint)")
+        model = store.about["model"]
+    if not isinstance(model, ErnieViL2):
+        name = str(model)
+        model = load_model(model, device=device)
+    else:
+        name = store.about["model"] if store.about else "the model given"
+    fingerprint = model.fingerprint
+    if store.about is None:
+        store.describe({"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.model.embed_dim})
+    elif store.about["fingerprint"] != fingerprint:
+        raise OtherModel(
+            f"{path} is an index of {store.about['model']} ({store.about['fingerprint'][:12]}), not of {name} "
+            f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
+        )
+    return Index(model, store, name)

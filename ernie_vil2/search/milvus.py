@@ -1,0 +1,210 @@
+"""The collections of an index in Milvus, or in milvus-lite, which is a Milvus in one folder of this machine.
+
+Milvus shards, replicates and indexes by itself; what it holds is what the embedded form holds but for thumbnails,
+which are read from where the pictures lie.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.search.collection import FacetCounts, Hit, Item, Where, captions, checked
+
+LONGEST_ID = 1024
+BATCH = 1000
+INDEXES = {
+    "exact": ("FLAT", {}),
+    "ivf": ("IVF_SQ8", {"nlist": 1024}),
+    "hnsw": ("HNSW", {"M": 32, "efConstruction": 200}),
+}
+"""Milvus's own engines for ours."""
+_CONSISTENT = "Strong"  # what was added is found by the next search
+
+
+class MilvusStore:
+    """An index in Milvus.
+
+    Args:
+        address: `http://host:19530/NAME`, or the path of a `.db` of milvus-lite; NAME is `index` where it is left out.
+        writable: whether collections that are not there are made.
+
+    Raises:
+        ImportError: pymilvus is not installed.
+        OSError: nothing answers at the address.
+    """
+
+    def __init__(self, address: str, writable: bool):
+        try:
+            from pymilvus import MilvusClient
+        except ImportError as error:
+            raise ImportError('Milvus needs its client: pip install "ernie_vil2[milvus]"') from error
+        uri, self.name = address, "index"
+        if address.startswith("http"):
+            scheme, _, rest = address.partition("://")
+            host, _, name = rest.partition("/")
+            uri, self.name = f"{scheme}://{host}", name or self.name
+        try:
+            self._client = MilvusClient(uri)
+        except Exception as error:  # pymilvus has no common class for what can go wrong on the way
+            raise OSError(f"{address}: no Milvus answers there ({error})") from error
+        self.writable, self._address = writable, address
+        self.about = None
+        if self._client.has_collection(self._name("about")):
+            self._client.load_collection(self._name("about"))
+            found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
+            self.about = found[0]["about"] if found else None
+        elif not writable:
+            raise FileNotFoundError(f"{address}: no index {self.name} there; build one with tools/search.py build")
+
+    def describe(self, about):
+        name = self._name("about")
+        self._client.create_collection(name, dimension=2, consistency_level=_CONSISTENT)
+        self._client.insert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})
+        self.about = about
+
+    def collection(self, kind):
+        name = self._name(kind)
+        if not self._client.has_collection(name):
+            if not self.writable:
+                return None
+            self._create(name)
+        self._client.load_collection(name)
+        return MilvusCollection(self._client, name, self.about["width"])
+
+    def close(self):
+        self._client.close()
+        if not self._address.startswith("http"):
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(self._address)  # another process may open the folder now
+
+    def _name(self, part: str) -> str:
+        return f"ernie_vil2_{self.name}_{part}"
+
+    def _create(self, name: str) -> None:
+        from pymilvus import DataType, MilvusClient
+
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=LONGEST_ID)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.about["width"])
+        for field in ("digest", "location"):
+            schema.add_field(field, DataType.VARCHAR, max_length=65535)
+        schema.add_field("fields", DataType.JSON)
+        indexes = self._client.prepare_index_params()
+        indexes.add_index("vector", index_type="FLAT", metric_type="IP")
+        self._client.create_collection(name, schema=schema, index_params=indexes, consistency_level=_CONSISTENT)
+
+
+class MilvusCollection:
+    """A collection of Milvus behind the interface of `search.collection.Collection`."""
+
+    def __init__(self, client: Any, name: str, width: int):
+        self._client, self._name, self.width = client, name, width
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What Milvus says of its index."""
+        return {"name": "milvus"} | dict(self._client.describe_index(self._name, "vector"))
+
+    def __len__(self) -> int:
+        return self._client.query(self._name, output_fields=["count(*)"])[0]["count(*)"]
+
+    def add(self, items, embeddings):
+        embeddings = checked(embeddings, len(items), self.width, np.float32)
+        rows = {
+            item.id: {
+                "id": item.id,
+                "vector": vector.tolist(),
+                "digest": item.digest.hex(),
+                "fields": dict(item.fields),
+                "location": json.dumps(list(item.location)),
+            }
+            for item, vector in zip(items, embeddings, strict=True)
+        }
+        self._client.upsert(self._name, list(rows.values()))
+
+    def remove(self, ids):
+        there = len(self.digests(ids))
+        if there:
+            self._client.delete(self._name, ids=list(ids))
+        return there
+
+    def search(self, queries, count, where=None):
+        queries = np.asarray(queries, np.float32).reshape(-1, self.width)
+        count = min(count, len(self))
+        if not count:
+            return [[] for _ in queries]
+        found = self._client.search(
+            self._name, queries.tolist(), limit=count, filter=_expression(where or {}), output_fields=["fields"]
+        )
+        return [[Hit(hit["id"], hit["distance"], hit["entity"]["fields"]) for hit in hits] for hits in found]
+
+    def get(self, item):
+        found = self._client.get(self._name, ids=[item], output_fields=["id", "digest", "fields", "location"])
+        if not found:
+            return None
+        return Item(item, bytes.fromhex(found[0]["digest"]), found[0]["fields"], json.loads(found[0]["location"]))
+
+    def embedding(self, item):
+        found = self._client.get(self._name, ids=[item], output_fields=["vector"])
+        return np.asarray(found[0]["vector"], np.float32) if found else None
+
+    def digests(self, ids):
+        digests = {}
+        for start in range(0, len(ids), BATCH):
+            for row in self._client.get(self._name, ids=list(ids[start : start + BATCH]), output_fields=["digest"]):
+                digests[row["id"]] = bytes.fromhex(row["digest"])
+        return digests
+
+    def texts(self, count):
+        found = self._client.query(self._name, limit=4 * count, output_fields=["fields"])
+        return captions(row["fields"] for row in found)[:count]
+
+    def sample(self, count):
+        found = self._client.query(self._name, limit=count, output_fields=["vector"])
+        return np.asarray([row["vector"] for row in found], np.float32).reshape(-1, self.width)
+
+    def facets(self):
+        counts = FacetCounts()
+        for batch in self._batches(["fields"]):
+            for row in batch:
+                counts.add(row["fields"])
+        return counts.facets()
+
+    def build(self, engine, queries, recall, log):
+        if engine is not None:
+            self._client.release_collection(self._name)
+            self._client.drop_index(self._name, "vector")
+            indexes = self._client.prepare_index_params()
+            kind, parameters = INDEXES[engine]
+            indexes.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
+            self._client.create_index(self._name, indexes)
+            self._client.load_collection(self._name)
+        log(f"Milvus keeps its own index: {self.engine['index_type']}")
+
+    def refresh(self):
+        """Nothing: every search sees what is there."""
+
+    def close(self):
+        """The client is the store's."""
+
+    def _batches(self, fields: list[str]) -> Iterator[list[dict]]:
+        iterator = self._client.query_iterator(self._name, batch_size=BATCH, output_fields=fields)
+        while batch := iterator.next():
+            yield batch
+        iterator.close()
+
+
+def _expression(where: Where) -> str:
+    """A filter in Milvus's language; strings are quoted as JSON quotes them."""
+    parts = []
+    for name, wanted in where.items():
+        field = f"fields[{json.dumps(name, ensure_ascii=False)}]"
+        values = wanted if isinstance(wanted, list) else [wanted]
+        # Not `in`: milvus-lite knows it of plain fields only.
+        parts.append(" or ".join(f"{field} == {json.dumps(value, ensure_ascii=False)}" for value in values))
+    return " and ".join(f"({part})" for part in parts)

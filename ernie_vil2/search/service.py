@@ -1,0 +1,217 @@
+"""The page and the API of an index.
+
+Pictures are served by id and never by path. What is uploaded is bounded in bytes and in pixels, and is not kept. The
+page loads nothing from elsewhere. Any number of clients may ask at once; the model encodes for one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.search.collection import Hit
+from ernie_vil2.search.fill import read_picture
+from ernie_vil2.search.index import Index
+
+MOST_BYTES = 20 * 2**20
+"""Of an uploaded picture."""
+MOST_ANSWERS = 200
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; "
+    "script-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_PAGE = Path(__file__).with_name("page")
+_SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+
+Kind = Literal["images", "texts"]
+Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]
+Threshold = Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")]
+Filter = Annotated[str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')]
+
+
+class Answer(BaseModel):
+    id: str
+    score: float
+    fields: dict[str, Any]
+
+
+class Answers(BaseModel):
+    hits: list[Answer]
+    milliseconds: float
+
+
+def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ...] = ("*",)) -> FastAPI:
+    """The application, for uvicorn or another server.
+
+    Args:
+        threshold: least cosine of a text that is named for a picture; None: any.
+        hosts: names by which the server may be addressed; a page of elsewhere cannot make a name lead here.
+    """
+    app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=_about(index))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    model = threading.Lock()
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: Callable) -> Response:
+        response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.exception_handler(BadSample)
+    @app.exception_handler(ValueError)
+    async def explained(request: Request, error: ValueError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    def answers(search: Callable[[], list[Hit]]) -> Answers:
+        start = time.perf_counter()
+        with model:
+            hits = search()
+        return Answers(hits=[hit._asdict() for hit in hits], milliseconds=1000 * (time.perf_counter() - start))
+
+    @app.get("/api/search", summary="Items that match a sentence")
+    def by_text(
+        q: Annotated[str, Query(description="a sentence")] = "",
+        without: Annotated[str, Query(description="a sentence that is taken away")] = "",
+        count: Count = 40,
+        among: Kind = "images",
+        threshold: Threshold = None,
+        where: Filter = "{}",
+    ) -> Answers:
+        parts = _parts(q, without)
+        if not parts:
+            raise HTTPException(422, "ask something")
+        options = {"count": count, "among": among, "threshold": threshold, "where": _where(where)}
+        return answers(lambda: index.combined(parts, **options))
+
+    @app.post("/api/search", summary="Items that match a picture, the body of the request, and a sentence")
+    async def by_picture(
+        request: Request,
+        q: str = "",
+        without: str = "",
+        count: Count = 40,
+        among: Kind = "images",
+        threshold: Threshold = None,
+        where: Filter = "{}",
+    ) -> Answers:
+        content = bytearray()
+        async for part in request.stream():
+            content += part
+            if len(content) > MOST_BYTES:
+                raise HTTPException(413, f"a picture may have {MOST_BYTES // 2**20} MiB")
+        parts = [(1.0, bytes(content)), *_parts(q, without)]
+        options = {"count": count, "among": among, "threshold": threshold, "where": _where(where)}
+        return await run_in_threadpool(answers, lambda: index.combined(parts, **options))
+
+    @app.get("/api/similar", summary="Items like one of the index")
+    def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
+                threshold: Threshold = None) -> Answers:  # fmt: skip
+        options = {"count": count, "where": _where(where), "threshold": threshold}
+        try:
+            return answers(lambda: index.similar(id, kind, among, **options))
+        except KeyError:
+            raise HTTPException(404, "no item of this id") from None
+
+    @app.get("/api/tags", summary="Texts that name a picture of the index; none where nothing is close enough")
+    def tags(id: str, count: Count = 5) -> Answers:
+        if not index.has("texts"):
+            return Answers(hits=[], milliseconds=0.0)
+        return similar(id, count, "images", "texts", "{}", threshold)
+
+    @app.get("/api/facets", summary="Fields to filter by, with their values and the number of items of each")
+    def facets() -> dict[str, list[tuple[Any, int]]]:
+        return index.collection("images").facets() if index.has("images") else {}
+
+    @app.get("/thumbnail", response_class=Response, summary="A small picture by its id")
+    def thumbnail(id: str) -> Response:
+        item = index.collection("images").get(id)
+        if item is None:
+            raise HTTPException(404, "no picture of this id")
+        if item.thumbnail is None:
+            return picture(id)
+        return Response(item.thumbnail, media_type="image/webp", headers={"Cache-Control": "max-age=3600"})
+
+    @app.get("/picture", response_class=Response, summary="A picture by its id, from where it lies")
+    def picture(id: str) -> Response:
+        item = index.collection("images").get(id)
+        if item is None:
+            raise HTTPException(404, "no picture of this id")
+        try:
+            content = read_picture(item.location)
+        except (BadSample, OSError, ValueError, IndexError):
+            if item.thumbnail is None:
+                raise HTTPException(404, "this picture is not where it was indexed") from None
+            content = item.thumbnail
+        kind = next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
+        if kind is None:
+            raise HTTPException(415, "a browser cannot show a picture of this kind")
+        return Response(content, media_type=kind)
+
+    @app.get("/health", summary="Whether the index answers, and what it holds")
+    def health() -> dict[str, Any]:
+        counts = {kind: len(index.collection(kind)) for kind in ("images", "texts") if index.has(kind)}
+        return {"status": "ok", "model": index.name, **counts}
+
+    for path, name in {"/": "index.html", "/docs": "docs.html"}.items():
+        app.add_api_route(path, _static(name, "text/html"), include_in_schema=False)
+    for name in ("page.js", "docs.js"):
+        app.add_api_route(f"/{name}", _static(name, "text/javascript"), include_in_schema=False)
+    return app
+
+
+def serve(index: Index, host: str = "127.0.0.1", port: int = 8000, threshold: float | None = None) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+        OSError: the address is in use or not this machine's.
+    """
+    import socket
+
+    import uvicorn
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(f"{host}:{port}: {error.strerror}; choose another --port") from error
+    hosts = LOOPBACK if host in LOOPBACK else ("*",)
+    print(f"{_about(index)}\nhttp://{host}:{port} (Ctrl-C ends it)", flush=True)
+    uvicorn.run(build_app(index, threshold, hosts), host=host, port=port, log_level="warning")
+
+
+def _about(index: Index) -> str:
+    parts = [f"{len(index.collection(kind)):,} {kind}" for kind in ("images", "texts") if index.has(kind)]
+    return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.name}"
+
+
+def _parts(plus: str, minus: str) -> list[tuple[float, str]]:
+    return [(sign, text) for sign, text in ((1.0, plus.strip()), (-1.0, minus.strip())) if text]
+
+
+def _where(text: str) -> Mapping[str, Any]:
+    try:
+        where = json.loads(text)
+    except (ValueError, RecursionError):
+        where = None
+    if not isinstance(where, dict):
+        raise HTTPException(422, 'where is a JSON object, as {"license": "MIT"}')
+    return where
+
+
+def _static(name: str, kind: str) -> Callable[[], Response]:
+    content = (_PAGE / name).read_text(encoding="utf-8")
+    return lambda: Response(content, media_type=kind)

@@ -1,0 +1,106 @@
+"""Where the collections of an index lie: in a folder, or in a Milvus."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from ernie_vil2.files import write_text
+from ernie_vil2.search.collection import Collection, DamagedIndex, LocalCollection
+
+KINDS = ("images", "texts")
+VERSION = 1
+
+
+class BusyIndex(RuntimeError):
+    """Another process writes to the index; the message says which."""
+
+
+class Store(Protocol):
+    """The collections of an index, and what it says of itself.
+
+    Attributes:
+        about: version, model, fingerprint and width; None of an index that is new.
+    """
+
+    about: dict[str, Any] | None
+
+    def describe(self, about: dict[str, Any]) -> None:
+        """Sets `about` of a new index, which then has collections."""
+
+    def collection(self, kind: str) -> Collection | None:
+        """The collection of `images` or `texts`; None where a reader finds none."""
+
+    def close(self) -> None: ...
+
+
+class FolderStore:
+    """An index in a folder; see `search.index`.
+
+    Args:
+        writable: one process at a time may write; any number may read meanwhile.
+    """
+
+    def __init__(self, folder: Path, writable: bool):
+        self.folder, self.writable = folder, writable
+        self._lock: TextIO | None = None
+        if writable:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder / ".lock")
+        path = folder / "index.json"
+        try:
+            self.about = json.loads(path.read_text(encoding="utf-8"))
+            version = self.about["version"]
+            self.about["model"], self.about["fingerprint"], self.about["width"]
+        except FileNotFoundError:
+            if not writable:
+                raise FileNotFoundError(f"{folder}: no index here; build one with tools/search.py build") from None
+            if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
+                raise ValueError(f"{folder} is no index and holds other files ({', '.join(others[:3])})") from None
+            self.about = None
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedIndex(f"{path} cannot be read; build the index again") from error
+        if version != VERSION:
+            raise DamagedIndex(f"{folder} has version {version} of an index, {VERSION} is read here: build it again")
+
+    def describe(self, about):
+        write_text(self.folder / "index.json", json.dumps(about, ensure_ascii=False, indent=1))
+        self.about = about
+
+    def collection(self, kind):
+        if not self.writable and not (self.folder / kind).is_dir():
+            return None
+        return LocalCollection(self.folder / kind, self.about["width"], self.writable)
+
+    def close(self):
+        if self._lock:
+            self._lock.close()
+
+
+def open_store(path: str | os.PathLike, writable: bool) -> Store:
+    """The store at a place: a folder, an address of Milvus, or a `.db` of milvus-lite."""
+    if str(path).startswith(("http://", "https://")) or str(path).endswith(".db"):
+        from ernie_vil2.search.milvus import MilvusStore
+
+        return MilvusStore(str(path), writable)
+    return FolderStore(Path(path), writable)
+
+
+def _locked(path: Path) -> TextIO:
+    file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 - held as long as the index is open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(200).strip() or "another process"
+        file.close()
+        raise BusyIndex(f"{path.parent} is being changed by {owner}; wait for its end") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file

@@ -1,0 +1,67 @@
+"""Models and collections small enough to be made in a second."""
+
+import numpy as np
+import pytest
+
+from ernie_vil2.search.collection import LocalCollection
+from tests.conftest import untrained_checkpoint
+
+TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
+          "cross", "红", "色", "的", "圆"]  # fmt: skip
+WIDTH = 16
+ENGINES = ("exact", "ivf", "hnsw", "milvus")
+
+
+def unit(rng, count, width=WIDTH):
+    rows = rng.normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    import ernie_vil2
+
+    return ernie_vil2.load_model(checkpoint)
+
+
+class Kept:
+    """A collection that can be closed and opened again, for writing or for reading."""
+
+    def __init__(self, engine, folder):
+        self.engine, self.folder, self._open = engine, folder, []
+
+    def open(self, writable=False):
+        if self.engine == "milvus":
+            from ernie_vil2.search.milvus import MilvusStore
+
+            store = MilvusStore(str(self.folder / "index.db"), True)
+            if store.about is None:
+                store.describe({"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH})
+            collection = store.collection("images")
+            self._open.append(store)
+        else:
+            collection = LocalCollection(self.folder / "images", WIDTH, writable)
+        self._open.append(collection)
+        return collection
+
+    def build(self, collection, queries, recall=0.95):
+        collection.build(None if self.engine == "milvus" else self.engine, queries, recall, lambda line: None)
+
+    def close(self):
+        for one in reversed(self._open):
+            one.close()
+        self._open.clear()
+
+
+@pytest.fixture(params=ENGINES)
+def kept(request, tmp_path):
+    if request.param == "milvus":
+        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    kept = Kept(request.param, tmp_path)
+    yield kept
+    kept.close()

@@ -1,0 +1,140 @@
+"""What every engine and every store must do, embedded ones and Milvus alike, against a product in NumPy."""
+
+import numpy as np
+import pytest
+
+from ernie_vil2.search.collection import Item
+from tests.search.conftest import WIDTH, unit
+
+ROWS = 3000
+
+
+def items(ids):
+    return [
+        Item(f"{number}", f"content {number}".encode(), {"caption_en": f"text {number}", "third": number % 3,
+             "even": number % 2 == 0, "name": f'"{number}" \\ 的'}, ["source", number])
+        for number in ids
+    ]  # fmt: skip
+
+
+def best(rows, queries, count, allowed=None):
+    """Ids of the largest products, best first."""
+    scores = queries @ rows.T
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
+    return [[str(row) for row in line] for line in np.argsort(-scores, axis=1)[:, :count].tolist()]
+
+
+def found(hits):
+    return [[hit.id for hit in line] for line in hits]
+
+
+def recall(hits, expected):
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found(hits), expected, strict=True)])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def rows(rng):
+    return unit(rng, ROWS)
+
+
+@pytest.fixture
+def full(kept, rows, rng):
+    collection = kept.open(writable=True)
+    for start in range(0, ROWS, 1000):
+        collection.add(items(range(start, start + 1000)), rows[start : start + 1000])
+    kept.build(collection, unit(rng, 200))
+    return collection
+
+
+def test_the_closest_are_found_in_their_order(full, rows, rng):
+    queries = unit(rng, 40)
+    hits = full.search(queries, 10)
+    assert recall(hits, best(rows, queries, 10)) > 0.9
+    for line, query in zip(hits, queries, strict=True):
+        scores = [hit.score for hit in line]
+        assert scores == sorted(scores, reverse=True)
+        np.testing.assert_allclose(scores, [rows[int(hit.id)] @ query for hit in line], atol=2e-3)
+        assert line[0].fields["caption_en"] == f"text {line[0].id}"
+
+
+def test_filters_leave_only_what_they_admit(full, rows, rng):
+    queries = unit(rng, 10)
+    numbers = np.arange(ROWS)
+    for where, allowed in (
+        ({"third": 1}, numbers % 3 == 1),
+        ({"third": [0, 2], "even": True}, (numbers % 3 != 1) & (numbers % 2 == 0)),
+        ({"name": '"7" \\ 的'}, numbers == 7),
+    ):
+        hits = full.search(queries, 10, where)
+        expected = best(rows, queries, min(10, int(allowed.sum())), allowed)
+        assert {int(one) for line in found(hits) for one in line} <= set(np.flatnonzero(allowed).tolist())
+        assert recall(hits, expected) > 0.9
+    assert found(full.search(queries[:1], 10, {"third": 5})) == [[]]
+    assert found(full.search(queries[:1], 10, {"unknown": 5})) == [[]]
+
+
+def test_items_are_added_replaced_and_removed_without_building_again(full, rows, rng):
+    new, replaced = unit(rng, 2)
+    full.add([Item("new", b"n", {"caption_en": "new"})], new[None])
+    full.add([Item("5", b"other", {"caption_en": "another five"})], replaced[None])
+    assert full.remove(["6", "7", "not there"]) == 2
+    assert len(full) == ROWS + 1 - 2
+    assert found(full.search(new[None], 1)) == [["new"]]
+    hit = full.search(replaced[None], 1)[0][0]
+    assert (hit.id, hit.fields["caption_en"]) == ("5", "another five")
+    near = full.search(rows[[5, 6, 7]], 3)
+    assert not {"6", "7"} & {hit.id for line in near for hit in line}
+    assert all(hit.score < 0.999 for line in near for hit in line)
+
+
+def test_what_was_committed_is_there_when_it_is_opened_again(kept, full, rows, rng):
+    queries = unit(rng, 5)
+    expected = found(full.search(queries, 10))
+    kept.close()
+    again = kept.open()
+    assert len(again) == ROWS and found(again.search(queries, 10)) == expected
+    assert again.get("17").location == ["source", 17] and again.get("x") is None
+    np.testing.assert_allclose(again.embedding("17"), rows[17], atol=1e-3)
+    assert again.embedding("x") is None
+    assert again.digests(["17", "x"]) == {"17": b"content 17"}
+
+
+def test_more_answers_than_items_are_all_items(full, rows, rng):
+    (line,) = full.search(unit(rng, 1), ROWS + 50)
+    assert len(line) == ROWS and len({hit.id for hit in line}) == ROWS
+
+
+def test_an_empty_collection_answers_with_nothing(kept, rng):
+    collection = kept.open(writable=True)
+    assert found(collection.search(unit(rng, 2), 5)) == [[], []]
+    assert len(collection) == 0 and collection.texts(5) == [] and collection.remove(["1"]) == 0
+
+
+def test_of_items_of_one_id_the_last_counts(kept, rng):
+    collection = kept.open(writable=True)
+    first, second = unit(rng, 2)
+    collection.add([Item("1", b"a", {"n": 1}), Item("1", b"b", {"n": 2})], np.stack([first, second]))
+    assert len(collection) == 1 and collection.search(second[None], 1)[0][0].fields == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [(np.zeros([2, WIDTH]), "1 items need embeddings"), (np.full([1, WIDTH], np.nan), "not finite")],
+)
+def test_embeddings_that_cannot_be_indexed_are_refused(kept, embeddings, message):
+    collection = kept.open(writable=True)
+    with pytest.raises(ValueError, match=message):
+        collection.add(items([1]), embeddings)
+    assert len(collection) == 0
+
+
+def test_fields_worth_filtering_by(full):
+    facets = {name: sorted(map(tuple, values)) for name, values in full.facets().items()}
+    assert facets == {"third": [(0, 1000), (1, 1000), (2, 1000)], "even": [(False, 1500), (True, 1500)]}
+    assert len(full.texts(20)) == 20 and full.sample(7).shape[1] == WIDTH

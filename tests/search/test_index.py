@@ -1,0 +1,227 @@
+"""An index from files to answers, and what becomes of bad files, killed builds and other models."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
+from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from tests.conftest import draw, png, shape_members, untrained_checkpoint, write_tar
+from tests.search.conftest import TOKENS
+
+WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
+
+
+@pytest.fixture
+def folder(tmp_path, model, shapes):
+    """A built index of 16 pictures and 5 texts."""
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, pictures([str(shapes["val"])]))
+        add_texts(index, WORDS)
+        for kind in ("images", "texts"):
+            build(index, kind, None, 0.98, lambda line: None)
+    return tmp_path / "index"
+
+
+def test_three_lines(folder, checkpoint, monkeypatch, model):
+    monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, device=None: model)
+    with ernie_vil2.open_index(folder, checkpoint) as index:
+        hits = index.search(texts=["red disc", "蓝色"], count=3)
+    assert [len(line) for line in hits] == [3, 3]
+
+
+def test_answers_are_those_of_a_product(folder, model, shapes):
+    found = pictures([str(shapes["val"])])
+    names, contents, fields = zip(*(picture.read() for picture in found), strict=True)
+    embeddings = model.encode_images(list(contents)).astype(np.float16).astype(np.float32)  # as the index keeps them
+    with open_index(folder, model) as index:
+        (by_text,) = index.search(texts=["red disc"], count=16)
+        scores = embeddings @ model.encode_texts(["red disc"])[0]
+        assert [hit.id for hit in by_text] == [names[row] for row in np.argsort(-scores)]
+        np.testing.assert_allclose([hit.score for hit in by_text], np.sort(scores)[::-1], atol=2e-3)
+        assert by_text[0].fields["caption_en"] in {field["caption_en"] for field in fields}
+
+        (by_image,) = index.search(images=[contents[3]], count=1)
+        assert by_image[0].id == names[3] and by_image[0].score == pytest.approx(1, abs=2e-3)
+        assert names[3] not in [hit.id for hit in index.similar(names[3], count=16)]
+        (words,) = index.search(images=[contents[3]], count=2, among="texts")
+        assert len(words) == 2 and {hit.id for hit in words} <= set(WORDS)
+        assert index.search(images=[contents[3]], among="texts", threshold=1.0) == [[]]
+
+        vector = embeddings[3] + model.encode_texts(["red"])[0] - model.encode_texts(["bar"])[0]
+        combined = index.combined([(1, contents[3]), (1, "red"), (-1, "bar")], count=16)
+        expected = embeddings @ (vector / np.linalg.norm(vector))
+        assert [hit.id for hit in combined] == [names[row] for row in np.argsort(-expected)]
+        with pytest.raises(KeyError):
+            index.similar("not there")
+
+
+def test_bad_pictures_are_counted_and_the_rest_is_indexed(tmp_path, model):
+    rng = np.random.default_rng(0)
+    bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
+    for name, content in {
+        "a.png": png(draw((200, 30, 30), "disc", rng)),
+        "b.jpg": b"<html>not found</html>",
+        "c.png": bomb,
+        "sub/d.png": png(draw((30, 30, 200), "bar", rng)),
+        "notes.txt": b"no picture",
+        ".hidden/e.png": png(draw((30, 30, 200), "bar", rng)),
+    }.items():
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        filled = add_images(index, pictures([str(tmp_path / "pictures")]))
+        assert (filled.added, filled.unchanged, filled.bad.counts.total(), filled.bad.read) == (2, 0, 2, 4)
+        assert "broken image: 2" in str(filled) or "too many pixels" in str(filled)
+        assert {hit.id for hit in index.search(texts=["red"])[0]} == {"a.png", "sub/d.png"}
+        (tmp_path / "pictures" / "a.png").write_bytes(png(draw((30, 200, 30), "cross", rng)))
+        again = add_images(index, pictures([str(tmp_path / "pictures")]))
+        assert (again.added, again.unchanged) == (1, 1)
+        assert len(index.collection("images")) == 2
+
+
+def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
+    monkeypatch.setattr(fill, "CHUNK", 32)
+    found = pictures([str(shapes["train"])])
+    assert len(found) == 128
+    encode = type(model).encode_pixels
+    calls = []
+
+    def killed(self, pixels, *arguments):
+        calls.append(len(pixels))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, pixels, *arguments)
+
+    monkeypatch.setattr(type(model), "encode_pixels", killed)
+    with pytest.raises(KeyboardInterrupt), open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, found)
+    with open(tmp_path / "index" / "images" / "rows.f16", "ab") as file:
+        file.write(b"rows that were written and not committed")
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        assert len(index.collection("images")) == 64
+        filled = add_images(index, found)
+        assert (filled.added, filled.unchanged) == (64, 64)
+        names = [picture.read()[0] for picture in found]
+        own = [index.similar(name, count=1, among="images")[0].id != name for name in names[:5]]
+        assert all(own) and len(index.collection("images")) == 128
+        np.testing.assert_allclose(
+            index.collection("images").embedding(names[100]), model.encode_images([found[100].read()[1]])[0], atol=2e-3
+        )
+
+
+def test_an_index_of_another_model_is_refused_with_both_names(folder, tmp_path):
+    other = ernie_vil2.load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"]))
+    with pytest.raises(OtherModel, match=r"is an index of the model given \(\w+\), not of the model given"):
+        open_index(folder, other)
+
+
+def test_one_writer_and_any_number_of_readers(folder, model):
+    writer = open_index(folder, model, writable=True)
+    with pytest.raises(BusyIndex, match=r"is being changed by process \d+ on "):
+        open_index(folder, model, writable=True)
+    with open_index(folder, model) as reader:
+        before = len(reader.collection("images"))
+        writer.collection("images").remove([reader.search(texts=["red"])[0][0].id])
+        assert len(reader.collection("images")) == before - 1
+        build(writer, "images", "hnsw", 0.9, lambda line: None)
+        assert reader.collection("images").engine["name"] == "hnsw"
+        assert len(reader.search(texts=["red"], count=50)[0]) == before - 1
+    writer.close()
+    open_index(folder, model, writable=True).close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "images/rows.f16").write_bytes(b"12"), r"rows.f16 holds 0 of 16 rows; build the index again"),
+        (lambda f: (f / "images/rows.f16").unlink(), r"rows.f16 holds 0 of 16 rows"),
+        (lambda f: (f / "images/items.sqlite").unlink(), r"items.sqlite is missing"),
+        (lambda f: [p.unlink() for p in (f / "images").glob("items.sqlite-*")]
+         + [(f / "images/items.sqlite").write_bytes(b"x" * 4096)], r"items.sqlite cannot be read"),
+        (lambda f: (f / "index.json").write_text("{"), r"index.json cannot be read"),
+        (lambda f: (f / "index.json").write_text("[]"), r"index.json cannot be read"),
+        (lambda f: (f / "index.json").write_text('{"version": 9, "model": "", "fingerprint": "", "width": 3}'),
+         r"has version 9 of an index"),
+        (lambda f: (f / "images/engine/engine.json").write_text('{"rows": 16, "name": "ivf"}'), r"engine"),
+        (lambda f: (f / "images/engine/engine.json").write_text("nonsense"), r"engine cannot be read"),
+    ],
+)  # fmt: skip
+def test_damage_is_named(folder, model, damage, message):
+    damage(folder)
+    with pytest.raises(DamagedIndex, match=message), open_index(folder, model) as index:
+        index.search(texts=["red"])
+
+
+def test_questions_that_cannot_be_answered(folder, model, tmp_path):
+    with open_index(folder, model) as index:
+        with pytest.raises(ValueError, match="a query of 100,000 signs; at most 10,000"):
+            index.search(texts=["红" * 100_000])
+        with pytest.raises(ValueError, match="0 answers"):
+            index.search(texts=["red"], count=0)
+        with pytest.raises(ValueError, match="this index has no sounds"):
+            index.search(texts=["red"], among="sounds")
+        assert len(index.search(texts=["red"], count=10_000)[0]) == 16
+        assert index.search() == []
+    with pytest.raises(FileNotFoundError, match="no index here; build one"):
+        open_index(tmp_path / "nothing", model)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"is no index and holds other files \(mine.txt\)"):
+        open_index(tmp_path / "letters", model, writable=True)
+
+
+def test_a_disk_that_fills_up_loses_nothing_that_was_committed(tmp_path, model):
+    """In a file system of 1 MiB; needs root."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        tar = write_tar(tmp_path / "a.tar", shape_members(1, seed=5))
+        with open_index(mount / "index", model, writable=True) as index:
+            add_images(index, pictures([str(tar)]))
+            with open(mount / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
+                while True:
+                    filler.write(bytes(4096))
+            more = write_tar(tmp_path / "b.tar", shape_members(20, seed=6))
+            with pytest.raises(OSError, match="space|full"):
+                add_images(index, pictures([str(more)]))
+        (mount / "filler").unlink()
+        with open_index(mount / "index", model, writable=True) as index:
+            assert len(index.collection("images")) == 16 and len(index.search(texts=["red"], count=30)[0]) == 16
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # its rows are still mapped
+
+
+def test_the_command_line_from_build_to_query(tmp_path, checkpoint, shapes):
+    (tmp_path / "tags.txt").write_text("red\ngreen\nblue\n", encoding="utf-8")
+
+    def tool(*arguments):
+        done = subprocess.run([sys.executable, "tools/search.py", *map(str, arguments)], capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    index = tmp_path / "index"
+    built = tool("build", "--index", index, "--checkpoint", checkpoint, "--data", shapes["val"],
+                 "--texts", tmp_path / "tags.txt")  # fmt: skip
+    assert built.returncode == 0 and "16 added, 0 unchanged" in built.stdout, built.stderr
+    asked = tool("query", "--index", index, "a red disc", "--minus", "bar", "--where", "kind=disc", "--json",
+                 "--count", 3)  # fmt: skip
+    answer = json.loads(asked.stdout.splitlines()[-1])
+    assert answer["query"] == "a red disc - bar" and {hit["fields"]["kind"] for hit in answer["hits"]} == {"disc"}
+    gone = tool("remove", "--index", index, answer["hits"][0]["id"], "nobody")
+    assert gone.returncode == 1 and "1 of 2 removed" in gone.stdout
+    for arguments, message in (
+        (["query", "--index", index], "ask something"),
+        (["query", "--index", tmp_path / "none", "x"], "no index here"),
+        (["build", "--index", tmp_path / "new"], "name the model"),
+        (["query", "--index", index, "x", "--where", "kind"], "FIELD=VALUE"),
+    ):
+        failed = tool(*arguments)
+        assert failed.returncode == 2 and message in failed.stderr and len(failed.stderr.splitlines()) == 1

@@ -1,0 +1,136 @@
+"""The page's server: answers, bounds, and nothing of a stranger's that runs or leads to a file."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from ernie_vil2.search import open_index, service
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.service import build_app
+from tests.conftest import SHAPES, draw, png
+
+HOSTILE = '"><script>alert(1)</script>/../../etc/passwd'
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, model, shapes):
+    folder = tmp_path_factory.mktemp("service")
+    with open_index(folder / "index", model, writable=True) as index:
+        add_images(index, pictures([str(shapes["val"])]))
+        add_texts(index, ["red disc", "green square"])
+        vector = model.encode_texts(["blue bar"])
+        index.collection("images").add([Item(HOSTILE, b"", {"caption_en": HOSTILE}, ["/etc/passwd"])], vector)
+        build(index, "images", None, 0.98, lambda line: None)
+    with open_index(folder / "index", model) as index:
+        yield index
+
+
+@pytest.fixture
+def client(index):
+    return TestClient(build_app(index), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+
+
+def test_answers(client, index, picture):
+    body = client.get("/api/search", params={"q": "red disc", "count": 3}).json()
+    assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in index.search(texts=["red disc"], count=3)[0]]
+    assert body["milliseconds"] > 0
+    discs = client.get("/api/search", params={"q": "x", "where": json.dumps({"kind": "disc"})}).json()["hits"]
+    assert {hit["fields"]["kind"] for hit in discs} == {"disc"} and len(discs) == 4
+    posted = client.post("/api/search", params={"without": "bar", "count": 2}, content=picture).json()["hits"]
+    expected = index.combined([(1, picture), (-1, "bar")], count=2)
+    assert [hit["id"] for hit in posted] == [hit.id for hit in expected]
+    name = discs[0]["id"]
+    assert name not in [hit["id"] for hit in client.get("/api/similar", params={"id": name}).json()["hits"]]
+    assert len(client.get("/api/tags", params={"id": name}).json()["hits"]) == 2
+    assert client.get("/health").json() == {"status": "ok", "model": index.name, "images": 17, "texts": 2}
+    assert dict(client.get("/api/facets").json())["kind"] == [[shape, 4] for shape in SHAPES]
+
+
+def test_a_threshold_leaves_no_tag_where_nothing_is_close_enough(index):
+    client = TestClient(build_app(index, threshold=1.0))
+    name = client.get("/api/search", params={"q": "red"}).json()["hits"][0]["id"]
+    assert client.get("/api/tags", params={"id": name}).json()["hits"] == []
+
+
+def test_pictures_are_served_by_id_and_never_by_path(client, index):
+    name = index.search(texts=["red"], where={"kind": "bar"})[0][0].id
+    small, large = client.get("/thumbnail", params={"id": name}), client.get("/picture", params={"id": name})
+    assert small.headers["content-type"] == "image/webp" and large.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(large.content)).size == (32, 32)
+    for path in ("/etc/passwd", "../../etc/passwd", "tests/conftest.py", "", "x" * 20_000):
+        assert client.get("/picture", params={"id": path}).status_code in (404, 422)
+    # Of an item whose location is no picture, nothing is shown.
+    leaked = client.get("/picture", params={"id": HOSTILE})
+    assert leaked.status_code == 415 and b"root:" not in leaked.content
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "code"),
+    [
+        ("/api/search", {"q": " "}, 422),
+        ("/api/search", {"q": "x" * 20_000}, 422),
+        ("/api/search", {"q": "x", "count": 0}, 422),
+        ("/api/search", {"q": "x", "count": 10_000}, 422),
+        ("/api/search", {"q": "x", "among": "sounds"}, 422),
+        ("/api/search", {"q": "x", "where": "[1]"}, 422),
+        ("/api/search", {"q": "x", "where": "[" * 20_000}, 422),
+        ("/api/search", {"q": "x", "where": '{"a": {"b": 1}}'}, 422),
+        ("/api/search", {"q": "x", "threshold": "nan"}, 422),
+        ("/api/similar", {"id": "nobody"}, 404),
+        ("/api/tags", {"id": "nobody"}, 404),
+        ("/nothing", {}, 404),
+    ],
+)
+def test_bad_questions_are_explained(client, path, params, code):
+    response = client.get(path, params=params)
+    assert response.status_code == code and "Traceback" not in response.text and len(response.text) < 2000
+
+
+def test_uploads_are_bounded(client, monkeypatch):
+    monkeypatch.setattr(service, "MOST_BYTES", 1000)
+    assert client.post("/api/search", content=b"x" * 1001).status_code == 413
+    bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
+    for content in (bomb, b"", b"<svg/>", b"%PDF-1.4"):
+        response = client.post("/api/search", content=content)
+        assert response.status_code == 422 and response.json()["detail"]
+
+
+def test_pages_load_nothing_from_elsewhere_and_hostile_text_is_data(client):
+    for path in ("/", "/docs", "/page.js", "/docs.js"):
+        response = client.get(path)
+        assert response.status_code == 200 and "http://" not in response.text and "https://" not in response.text
+        assert "innerHTML" not in response.text and "script-src 'self'" in response.headers["content-security-policy"]
+    answer = client.get("/api/search", params={"q": "blue bar", "count": 1})
+    assert answer.json()["hits"][0]["id"] == HOSTILE and answer.headers["content-type"] == "application/json"
+    assert set(client.get("/openapi.json").json()["paths"]) == {
+        "/api/search", "/api/similar", "/api/tags", "/api/facets", "/thumbnail", "/picture", "/health"
+    }  # fmt: skip
+
+
+def test_another_name_does_not_lead_here(index):
+    client = TestClient(build_app(index, hosts=service.LOOPBACK), base_url="http://127.0.0.1:8000")
+    assert client.get("/health").status_code == 200
+    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_the_server_follows_an_index_that_is_changed_beneath_it(tmp_path, model, shapes):
+    with open_index(tmp_path / "index", model, writable=True) as writer:
+        add_images(writer, pictures([str(shapes["val"])]))
+        with open_index(tmp_path / "index", model) as reader:
+            client = TestClient(build_app(reader))
+            assert client.get("/health").json()["images"] == 16
+            gone = client.get("/api/search", params={"q": "red"}).json()["hits"][0]["id"]
+            writer.collection("images").remove([gone])
+            build(writer, "images", "ivf", 0.9, lambda line: None)
+            hits = client.get("/api/search", params={"q": "red"}).json()["hits"]
+            assert len(hits) == 15 and gone not in {hit["id"] for hit in hits}
