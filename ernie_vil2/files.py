@@ -41,13 +41,13 @@ def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
         OSError: it cannot be read, or it is no ordinary file.
         ValueError: it is not UTF-8, or it has more than `most` characters.
     """
-    check_ordinary(path)
+    size = check_ordinary(path).st_size
     try:
         with open(path, encoding="utf-8-sig") as file:
-            text = file.read(most + 1)
+            text = file.read(most + 1) if size <= 4 * most else ""  # a character has four bytes at most
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 text file ({error})") from None
-    if len(text) > most:
+    if len(text) > most or size > 4 * most:
         raise ValueError(f"{path}: more than {most:,} characters; is this the right file?")
     return text
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
+from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
+from ernie_vil2.files import check_ordinary
 
 
 def check_inside(name: str) -> None:
@@ -28,20 +28,15 @@ def read_image(folders: Sequence[Path], name: str) -> bytes:
     raise BadSample(Reason.MISSING_IMAGE, name)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
     """The bytes of a file.
 
     Raises:
         FileNotFoundError: there is none.
-        BadSample: it cannot be read, it is no ordinary file (a pipe would be waited for without end), or it is longer
-            than `MAX_BYTES`.
+        BadSample: it cannot be read, it is no ordinary file, or it is longer than `most` (as `check_size`).
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise BadSample(Reason.UNREADABLE_FILE, f"{path} (not an ordinary file)")
-        if found.st_size > MAX_BYTES:
-            raise BadSample(Reason.TOO_LARGE, str(path))
+        check_size(check_ordinary(path).st_size, most, str(path))
         return path.read_bytes()
     except NotADirectoryError as error:
         raise FileNotFoundError(path) from error

@@ -6,19 +6,30 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size
+from ernie_vil2.files import check_ordinary, read_text
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHARACTERS = 100_000
 """Of a caption, or of all tags of a sample in a language; a longer one is a whole document, or damage."""
+MAX_JSON_VALUES = 2**24
+"""Of a JSON file, by its commas and brackets. The largest of the benchmarks, Karpathy's COCO, has 12 million."""
 MAX_ID_BITS = 4096
 """Of a whole number that is an id."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, each with its name `file:line`, without line end and byte order mark."""
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
+    """The lines that are not blank, each with its name `file:line`, without line end and byte order mark.
+
+    Raises:
+        OSError: the file cannot be read, or it is no ordinary file.
+        ValueError: a line is longer than `MAX_TEXT_BYTES`.
+    """
+    check_ordinary(path)
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b""), 1):
+            if len(line) > MAX_TEXT_BYTES:
+                raise ValueError(f"{path}:{number}: a line of more than {MAX_TEXT_BYTES} bytes; is it the right file?")
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
             if line.strip():
@@ -34,7 +45,8 @@ def as_text(line: bytes, name: str) -> str:
 
 
 def as_object(line: bytes, name: str) -> dict:
-    """A line as JSON object; BadSample if it is none."""
+    """A line as JSON object; BadSample if it is none, or longer than `MAX_TEXT_BYTES`."""
+    check_size(len(line), MAX_TEXT_BYTES, name)
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -45,9 +57,18 @@ def as_object(line: bytes, name: str) -> dict:
 
 
 def read_json(path: Path, kind: type) -> dict | list:
-    """A whole JSON file; ValueError if it is none, or if its top level is of another kind."""
+    """A whole JSON file.
+
+    Raises:
+        OSError: it cannot be read, or it is no ordinary file.
+        ValueError: it is no JSON, too large or of too many values, or its top level is of another kind.
+    """
+    text = read_text(path, MAX_BYTES)
+    values = sum(map(text.count, ",[{"))
+    if values > MAX_JSON_VALUES:
+        raise ValueError(f"{path}: more than {MAX_JSON_VALUES:,} values; is this the right file?")
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error}); is the download whole?") from error
     if not isinstance(content, kind):

@@ -17,7 +17,9 @@ from ernie_vil2.files import write_text
 from ernie_vil2.terminal import printable
 
 MAX_BYTES = 2**28
-"""Of an image file, of a row, of a member of a shard; what is longer is not read."""
+"""Of an image file, of a row that holds an image, of a member of a shard; what is longer is not read."""
+MAX_TEXT_BYTES = 2**22
+"""Of a JSON object, of a text file of a sample, of a row without image: as Python objects they take far more."""
 
 
 class Reason(StrEnum):
@@ -64,6 +66,8 @@ class Reason(StrEnum):
     MISSING_FILE = "missing file"
     UNREADABLE_FILE = "unreadable file"
     TOO_LARGE = "more than 256 MiB"
+    TOO_MUCH_TEXT = "more than 4 MiB of text"
+    LARGE_GROUP = "row group of more than 1 GiB"
     CUT_SHARD = "cut shard"
     DATA_BEHIND = "data behind the end of the shard"
     EMPTY_SHARD = "empty shard"
@@ -89,6 +93,12 @@ class BadSample(Exception):
         self.reason = Reason(reason)
         self.name = printable(name, longest=self.LONGEST_NAME) or "(without a name)"
         super().__init__(f"{self.name}: {self.reason}")
+
+
+def check_size(size: int, most: int, name: str) -> None:
+    """BadSample if something is larger than `most` bytes, which is `MAX_BYTES` or `MAX_TEXT_BYTES`."""
+    if size > most:
+        raise BadSample(Reason.TOO_LARGE if most == MAX_BYTES else Reason.TOO_MUCH_TEXT, name)
 
 
 @dataclass(frozen=True)

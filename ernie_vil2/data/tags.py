@@ -13,7 +13,7 @@ from ernie_vil2.data.rows import as_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, content_id
 from ernie_vil2.data.sources.fetching import shows_progress
 from ernie_vil2.data.sources.index import Index, cached_index
-from ernie_vil2.data.sources.lines import Lines
+from ernie_vil2.data.sources.lines import TextLines
 from ernie_vil2.data.sources.members import texts_of
 from ernie_vil2.data.sources.tables import LIST_SEPARATOR, CsvTable, JsonTable
 
@@ -96,7 +96,7 @@ class TagsFile:
         return {}
 
 
-class TagsTsv(Lines):
+class TagsTsv(TextLines):
     """A TSV with named columns, whose tags are lists."""
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ernie_vil2.data.samples import MAX_BYTES, Reason
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason
 from tests.bad_input.case import CAPTION, GOOD, Case, as_bytes, as_json, encoded, file, picture, without_privileges
 
 OTHER = encoded(picture()[::-1])
@@ -46,17 +46,46 @@ def table(input, content, used=0, **result):
     return Case(input, make, used=used, **result)
 
 
-def parquet(input, rows, spoil_file=lambda path: None, used=0, **result):
+def parquet(input, rows, spoil_file=lambda path: None, used=0, skipped=None, stopped="", note="", **written):
     """A Parquet file, two rows a group."""
 
     def make(folder):
         path = folder / "a.parquet"
-        pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows), path, row_group_size=2,
-                       compression="none", use_dictionary=False, write_statistics=False)  # fmt: skip
+        table = rows() if callable(rows) else rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
+        plain = {"row_group_size": 2, "compression": "none", "use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, path, **plain | written)
         spoil_file(path)
         return path
 
-    return Case(input, make, used=used, **result)
+    return Case(input, make, used=used, skipped=skipped or {}, stopped=stopped, note=note)
+
+
+def many_tags(count):
+    """A row of so many tags of a MiB, all of them the same."""
+
+    def make():
+        tags = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * 2**20]))
+        return pa.table({"jpg": [GOOD], "caption": [CAPTION], "tags": pa.ListArray.from_arrays([0, count], tags)})
+
+    return make
+
+
+def many_nulls(count):
+    """A row with a list of so many nulls."""
+
+    def make():
+        nulls = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count, pa.int8()))
+        return pa.table({"jpg": [GOOD], "caption": [CAPTION], "x": nulls})
+
+    return make
+
+
+def deep_schema(path):
+    """A footer of 30,000 groups within each other, in Thrift's compact protocol, which Arrow reads on the stack."""
+    group, leaf = b"\x35\0\x18\x01g\x15\x02\0", b"\x15\x02\x25\0\x18\x01x\0"
+    schema = b"\x15\x02\x19\xfc" + b"\xb2\xea\x01" + group * 30_001 + leaf  # version 1; 30,002 elements
+    footer = schema + b"\x16\0\x19\x0c\0"  # no rows, no row groups
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
 def clip(input, images, texts, used=0, **result):
@@ -161,6 +190,14 @@ class Runs:
 
 
 PAIR = pickle.dumps(("7", "1", CAPTION))
+# A place in the memo, and lengths of bytes, of a number and of a frame: Python makes room for them before it reads on.
+BOMBS = [
+    b"\x80\x03N" + pickle.LONG_BINPUT + (2**27).to_bytes(4, "little") + b".",
+    b"\x80\x04" + pickle.BINBYTES8 + (2**32).to_bytes(8, "little") + b".",
+    b"\x80\x05" + pickle.BYTEARRAY8 + (2**32).to_bytes(8, "little") + b".",
+    b"\x80\x02" + pickle.LONG4 + (2**31 - 1).to_bytes(4, "little") + b".",
+    b"\x80\x04" + pickle.FRAME + (2**40).to_bytes(8, "little") + b"N.",
+]
 IMAGES = {b"7": base64.b64encode(GOOD)}
 GOOD_ROW = {"jpg": GOOD, "caption": CAPTION, "key": "0"}
 TEXT = as_json(text_id=1, text=CAPTION, image_ids=[7])
@@ -189,6 +226,7 @@ CASES = [
     jsonl("JSON line that is an array", line(), b"[1]\n", used=1, skipped={Reason.MALFORMED_JSON: 1}),
     jsonl("JSON lines with CRLF, blank lines and byte order mark", b"\xef\xbb\xbf", line()[:-1], b"\r\n\r\n \n", line(),
           used=2, check=PLAIN),
+    jsonl("JSON line of more than 4 MiB", line(), line(x=[[]] * 1_500_000), used=1, skipped={Reason.TOO_MUCH_TEXT: 1}),
     jsonl("row without image column", line(), as_json(text=CAPTION), used=1, skipped={Reason.NO_IMAGE: 1}),
     jsonl("image that is a number", line(), line(7), used=1, skipped={Reason.MALFORMED_ROW: 1}),
     jsonl("image that is not there", line(), line("1.png"), used=1, skipped={Reason.MISSING_IMAGE: 1}),
@@ -221,12 +259,20 @@ CASES = [
     table("CSV with an open quotation mark", 'image,text\n0.png,"a red disc\n', stopped="not a CSV file"),
     table("CSV value of more than 131,072 characters", as_csv(["image", "text"], ["0.png", "x" * 200_000]),
           stopped="not a CSV file (field larger than field limit"),
+    table("CSV row of more than 4 MiB", f"image,text\n0.png,{',x' * 3_000_000}\n",
+          stopped="a row of more than 4194304 bytes; is this a CSV file?"),
     table("CSV of column names alone", "image,text\n", stopped="no rows below the column names; is it whole?"),
     parquet("Parquet without image column", [{"caption": CAPTION}], skipped={Reason.NO_IMAGE: 1}),
     parquet("Parquet row without image", [GOOD_ROW, GOOD_ROW | {"jpg": None}], used=1, skipped={Reason.NO_IMAGE: 1}),
     parquet("Parquet text that is not UTF-8", NOT_UTF8, skipped={Reason.NOT_UTF8: 1}),
     parquet("Parquet, a row group damaged", [GOOD_ROW] * 4, damage_first_group, used=2,
             skipped={Reason.UNREADABLE_FILE: 2}, note="the other row groups"),
+    parquet("Parquet of 3 kB whose row stands for 4 GiB", many_tags(4096), skipped={Reason.TOO_LARGE: 1},
+            dictionary_pagesize_limit=2**22, use_dictionary=True, compression="zstd", store_schema=False),
+    parquet("Parquet of 3 kB whose row group stands for 67 million nulls", many_nulls(2**26), used=0,
+            skipped={Reason.LARGE_GROUP: 1}, use_dictionary=True),
+    parquet("Parquet whose schema has 30,000 columns within each other", [GOOD_ROW], deep_schema,
+            stopped="not a Parquet file"),
     parquet("Parquet, cut off", [GOOD_ROW] * 4, keep_half, stopped="not a Parquet file"),
     parquet("Parquet with a damaged footer", [GOOD_ROW] * 4, damage_footer, stopped="not a Parquet file"),
     parquet("Parquet without rows", pa.table({"jpg": pa.array([], pa.binary())}), stopped="no rows in this file"),
@@ -251,6 +297,12 @@ CASES = [
     database("LMDB pair with an image id of 5,000 digits",
              {b"num_samples": b"2", b"0": PAIR, b"1": pickle.dumps((10**5000, 1, CAPTION))}, IMAGES, used=1,
              skipped={Reason.MALFORMED_ROW: 1}),
+    database("LMDB pairs of 14 bytes whose pickles ask for gigabytes",
+             {b"num_samples": b"%d" % len(BOMBS), **{b"%d" % row: bomb for row, bomb in enumerate(BOMBS)}}, IMAGES,
+             skipped={Reason.MALFORMED_ROW: len(BOMBS)}),
+    database("LMDB pair of more than 4 MiB",
+             {b"num_samples": b"2", b"0": PAIR, b"1": pickle.dumps(("7", "1", "x" * MAX_TEXT_BYTES))}, IMAGES, used=1,
+             skipped={Reason.TOO_MUCH_TEXT: 1}),
     database("LMDB image with bad base64", {b"num_samples": b"1", b"0": PAIR}, {b"7": b"*"},
              skipped={Reason.MALFORMED_BASE64: 1}),
     database("LMDB without num_samples", {b"0": PAIR}, IMAGES, stopped="does not say its num_samples"),

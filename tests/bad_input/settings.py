@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ernie_vil2.config import load_config
+from ernie_vil2.data.rows import numbered_lines, read_json
 from ernie_vil2.data.tokenizer import read_vocabulary
 from ernie_vil2.tagging.text import read_names
 from tests.bad_input.case import Case, file
@@ -15,6 +16,14 @@ def config(input, text, stopped):
 
 def vocabulary(input, make, stopped):
     return Case(input, make, stopped=stopped, opened=read_vocabulary)
+
+
+def annotations(input, make, stopped):
+    return Case(input, make, stopped=stopped, opened=lambda path: read_json(Path(path), list))
+
+
+def lines(input, make, stopped):
+    return Case(input, make, stopped=stopped, opened=lambda path: list(numbered_lines(Path(path))))
 
 
 def pipe(name):
@@ -68,5 +77,11 @@ CASES = [
     vocabulary("vocabulary without [UNK]", file("a.txt", "[PAD]\n[CLS]\n[SEP]\n"), "[UNK] missing"),
     Case("list of more than 16,777,216 characters", hole("a.txt"), stopped="more than 16,777,216 characters"),
     Case("pipe named x.txt as list", pipe("a.txt"), stopped=DEVICE),
+    annotations("JSON file of more than 16,777,216 values", file("a.json", "[" + "[]," * 9_000_000 + "0]"),
+                "more than 16,777,216 values"),
+    annotations("JSON file of more than 256 MiB", hole("a.json"), "more than 268,435,456 characters"),
+    annotations("pipe as JSON file", pipe("a.json"), DEVICE),
+    lines("line of more than 4 MiB in annotations", hole("a.txt"), "a.txt:1: a line of more than 4194304 bytes"),
+    lines("annotations without an end (/dev/zero)", lambda folder: Path("/dev/zero"), DEVICE),
     Case("names of tags without an end", lambda folder: Path("/dev/zero"), stopped=DEVICE, opened=read_names),
 ]  # fmt: skip

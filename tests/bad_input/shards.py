@@ -8,7 +8,7 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.samples import MAX_BYTES, Reason
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason
 from tests.bad_input.case import CAPTION, GOOD, Case, as_json, file, header, member, members, without_privileges
 
 OK = member("0.png", GOOD) + member("0.txt", CAPTION.encode())
@@ -81,6 +81,8 @@ def first_image(samples):
     assert [sample.image for sample in samples] == [GOOD]
 
 
+LONG = bytes(MAX_TEXT_BYTES + 1)
+LONG_JSON = b'{"caption": "a red disc", "x": [' + b"[]," * (MAX_TEXT_BYTES // 3) + b"0]}"
 LONG_NAME = member("././@LongLink", b"a.png\0", type=b"L")
 PAX = partial(member, "pax", type=b"x")
 UNPACK = "compressed with {}; samples are read at random, so unpack it first"
@@ -112,6 +114,12 @@ CASES = [
     Case("pipe in a shard", **beside(Reason.DEVICE, header("1.png", type=tarfile.FIFOTYPE))),
     Case("member name that is not UTF-8", **beside(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
     Case("member of more than 256 MiB", sparse_file, used=1, skipped={Reason.TOO_LARGE: 1}, check=is_sample_0),
+    Case("JSON of more than 4 MiB",
+         members(("0.png", GOOD), ("0.txt", CAPTION), ("1.png", GOOD), ("1.json", LONG_JSON)), used=1,
+         skipped={Reason.TOO_MUCH_TEXT: 1}),
+    Case("caption file of more than 4 MiB",
+         members(("0.png", GOOD), ("0.txt", CAPTION), ("1.png", GOOD), ("1.txt", LONG)), used=1,
+         skipped={Reason.TOO_MUCH_TEXT: 1}),
     Case("member that claims more bytes than the shard has", raw(OK + with_size("1.png", 2**40) + END), used=1,
          skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
     Case("member of a size below zero", raw(OK + with_size("1.png", -1024) + END), used=1,

@@ -11,7 +11,7 @@ import numpy as np
 from ernie_vil2.data.rows import as_object, check_text, is_id
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, cached_index
-from ernie_vil2.data.sources.lines import Lines, decode_base64
+from ernie_vil2.data.sources.lines import Lines, TextLines, decode_base64
 from ernie_vil2.data.sources.members import text_name
 
 IMAGES = "_imgs.tsv"
@@ -79,7 +79,7 @@ class ChineseClipSource:
         self.name, self.files = str(images), [Path(images), texts]
         self._keys = text_keys(texts)
         self._text_id = text_id
-        self._images, self._texts = Lines(images), Lines(texts)
+        self._images, self._texts = Lines(images), TextLines(texts)
         self._pairs: Index | None = None
         self._size = len(self.pairs["texts"])
         self.release()

@@ -10,12 +10,13 @@ from weakref import WeakValueDictionary
 
 from ernie_vil2 import restricted_pickle
 from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, check_size
 from ernie_vil2.data.sources.chinese_clip import pair_sample
 from ernie_vil2.data.sources.layout import Layout, in_order
 from ernie_vil2.data.sources.lines import decode_base64
 
 PARTS = ("pairs", "imgs")
+MAX_DIGITS = 18  # of a number of samples
 # By path: LMDB opens a database only once in a process, and several sources may read it.
 _OPEN: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
@@ -40,23 +41,25 @@ class ChineseClipLmdb:
         self._text_id = text_id
         self._open: dict[str, Any] = {}
         self._owner = os.getpid()
-        count = self._get("pairs", b"num_samples")
-        if count is None or not count.isdigit():
+        count = self._get("pairs", b"num_samples", MAX_DIGITS)
+        if count is None or not count.isdigit() or len(count) > MAX_DIGITS:
             raise ValueError(f"{folder}: pairs/ does not say its num_samples; was it built to the end?")
         self._size, held = int(count), self._open["pairs"].stat()["entries"] - 1
         if not 0 < self._size <= held:
             raise ValueError(f"{folder}: pairs/ says {self._size} samples and holds {held}; was it built to the end?")
         self.release()
 
-    def _get(self, part: str, key: bytes) -> bytes | None:
+    def _get(self, part: str, key: bytes, most: int) -> bytes | None:
+        """The value of a key, and of one that is longer than `most` one byte more; None if there is none."""
         if self._owner != os.getpid():  # LMDB's handles do not survive a fork
             self._open, self._owner = {}, os.getpid()
         lmdb = _lmdb(self.name)
         try:
             if part not in self._open:
                 self._open[part] = _opened(lmdb, os.path.join(self.name, part))
-            with self._open[part].begin() as reading:
-                return reading.get(key)
+            with self._open[part].begin(buffers=True) as reading:
+                value = reading.get(key)
+                return None if value is None else bytes(value[: most + 1])
         except lmdb.Error as error:
             raise OSError(f"{self.name}/{part}: not an LMDB that can be read ({error})") from error
 
@@ -69,9 +72,10 @@ class ChineseClipLmdb:
 
     def __getitem__(self, index: int) -> Sample:
         place = f"{self.name}, pair {index}"
-        content = self._get("pairs", str(index).encode())
+        content = self._get("pairs", str(index).encode(), MAX_TEXT_BYTES) or b""
+        check_size(len(content), MAX_TEXT_BYTES, place)
         try:
-            pair = restricted_pickle.load(content or b"")
+            pair = restricted_pickle.load(content)
         except restricted_pickle.Refused as error:
             raise BadSample(Reason.MALFORMED_ROW, place) from error
         if not isinstance(pair, tuple) or len(pair) != 3:
@@ -79,9 +83,10 @@ class ChineseClipLmdb:
         image_id, text_id, text = pair
         if not is_id(image_id) or not is_id(text_id) or not isinstance(text, str):
             raise BadSample(Reason.MALFORMED_ROW, place)
-        encoded = self._get("imgs", str(image_id).encode())
+        encoded = self._get("imgs", str(image_id).encode(), MAX_BYTES)
         if encoded is None:
             raise BadSample(Reason.UNMATCHED_IMAGE, f"{place}, {image_id}")
+        check_size(len(encoded), MAX_BYTES, f"{place}, {image_id}")
         try:
             image = decode_base64(encoded)
         except binascii.Error as error:

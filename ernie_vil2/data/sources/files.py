@@ -63,9 +63,9 @@ class FilesSource:
         return assemble(name, paths, partial(_read, paths), self._text_id)
 
 
-def _read(paths: dict[str, Path], suffix: str) -> bytes:
+def _read(paths: dict[str, Path], suffix: str, most: int) -> bytes:
     try:
-        return read_file(paths[suffix])
+        return read_file(paths[suffix], most)
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
+from ernie_vil2.data.samples import MAX_BYTES, check_size
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.locations import ByteRanges, LocalFile, Location, as_location
 from ernie_vil2.data.sources.prepared import INDEX
@@ -79,10 +79,9 @@ class IndexedFile(ABC):
     def __len__(self) -> int:
         return self._size
 
-    def _bytes(self, start: int, size: int, name: str) -> bytes:
-        """A part of the file; BadSample if it is longer than `MAX_BYTES`, OSError as `ByteRanges.read`."""
-        if size > MAX_BYTES:
-            raise BadSample(Reason.TOO_LARGE, name)
+    def _bytes(self, start: int, size: int, name: str, most: int = MAX_BYTES) -> bytes:
+        """A part of the file; BadSample if it is longer than `most` (as `check_size`), OSError as `ByteRanges.read`."""
+        check_size(size, most, name)
         return self._file.read(start, size)
 
     @abstractmethod

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES
 from ernie_vil2.data.sources.index import Index
 from ernie_vil2.data.sources.indexed_file import IndexedFile
 
 PIECE = 2**20  # bytes of a line that are looked at together
+MAX_COLUMNS = 1000  # more are left together
 
 
 class Lines(IndexedFile):
@@ -24,6 +26,7 @@ class Lines(IndexedFile):
     """
 
     kind = "lines"
+    longest: ClassVar[int] = MAX_BYTES
 
     def _scan(self) -> Index:
         with self.location.open() as file:
@@ -43,16 +46,22 @@ class Lines(IndexedFile):
         """A line without its end and without byte order mark; `first` reads that many of its bytes alone.
 
         Raises:
-            BadSample: it is longer than `MAX_BYTES`.
+            BadSample: it is too long (`check_size`).
         """
         start, end = self.index["bounds"][index : index + 2].tolist()
         size = end - start if first is None else min(first, end - start)
-        line = self._bytes(start, size, Lines.row_name(self, index))
+        line = self._bytes(start, size, Lines.row_name(self, index), self.longest)
         return (line if index else line.removeprefix(BYTE_ORDER_MARK)).rstrip(b"\r\n")
 
     def columns(self, index: int, first: int | None = None) -> list[bytes]:
         """The columns of a TSV line; `first` reads that many of its bytes alone, so that the last column is cut."""
-        return self.line(index, first).split(b"\t")
+        return self.line(index, first).split(b"\t", MAX_COLUMNS)
+
+
+class TextLines(Lines):
+    """Lines without images."""
+
+    longest = MAX_TEXT_BYTES
 
 
 def measured_lines(file: BinaryIO) -> Iterator[tuple[int, bool]]:

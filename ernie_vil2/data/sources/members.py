@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, is_blank
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 IMAGE_ID = "image_id"
@@ -19,12 +19,12 @@ def split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes], text_id: str | None) -> Sample:
+def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], bytes], text_id: str | None) -> Sample:
     """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) beside it.
 
     Args:
         suffixes: of the files that there are.
-        read: gives the content of the one with a suffix.
+        read: gives the content of the one with a suffix, of so many bytes at most.
         text_id: JSON field that names the text; None: the captions name it.
 
     Raises:
@@ -33,11 +33,11 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes],
     image = next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
     if image is None:
         raise BadSample(Reason.NO_IMAGE_MEMBER, name)
-    fields = as_object(read("json"), name) if "json" in suffixes else {}
+    fields = as_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
     captions, tags = texts_of(fields, name)
     if "txt" in suffixes:
         try:
-            text = read("txt").removeprefix(BYTE_ORDER_MARK).decode("utf-8")
+            text = read("txt", MAX_TEXT_BYTES).removeprefix(BYTE_ORDER_MARK).decode("utf-8")
         except UnicodeDecodeError as error:
             raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
         check_text(text, name)
@@ -46,7 +46,7 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str], bytes],
     if not is_id(image_name):
         raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
     text = text_name(captions, fields, text_id, name)
-    return Sample(str(image_name), text, read(image), captions, tags, fields)
+    return Sample(str(image_name), text, read(image, MAX_BYTES), captions, tags, fields)
 
 
 def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cache
 from pathlib import Path
 
+from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.sources.locations import LocalFile, Location
 
 INDEX = "index.json"
@@ -30,7 +30,7 @@ class PreparedCounts:
 def _shards(folder: Path) -> dict[str, tuple[int, int]]:
     """Samples and bytes by name; nothing where there is no such index: then the shards are scanned."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = read_json(folder / INDEX, dict)
         return {shard["name"]: (int(shard["samples"]), int(shard["bytes"])) for shard in index["shards"]}
     except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -12,14 +12,17 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text
-from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size
 from ernie_vil2.data.sources.index import Index
 from ernie_vil2.data.sources.indexed_file import IndexedFile
-from ernie_vil2.data.sources.lines import Lines, measured_lines
+from ernie_vil2.data.sources.lines import TextLines, measured_lines
 from ernie_vil2.data.sources.locations import LocalFile
+from ernie_vil2.data.sources.parquet_pages import decoded_size, size_in_python
 
 LIST_SEPARATOR = "|"  # in a CSV column of tags
 HELD_GROUPS = 4  # row groups of a Parquet file that are kept in memory
+MAX_GROUP_BYTES = 2**30  # of a row group, and of those that are kept
+MAX_PARTS = 10_000  # parts of a schema, and row groups
 
 
 class Table(Protocol):
@@ -46,7 +49,7 @@ def open_table(path: str | Path) -> Table:
     return kind(path)
 
 
-class JsonTable(Lines):
+class JsonTable(TextLines):
     """A JSON object a line; blank lines are passed over."""
 
     kind = "json lines"
@@ -67,7 +70,7 @@ class JsonTable(Lines):
         return super().row_name(int(self.index["rows"][index]))
 
     def row(self, index: int) -> dict[str, Any]:
-        """The row's columns; BadSample if it is no JSON object."""
+        """The row's columns; BadSample if it is no JSON object, or longer than `MAX_TEXT_BYTES`."""
         return as_object(self.line(int(self.index["rows"][index])), self.row_name(index))
 
 
@@ -127,7 +130,7 @@ class CsvTable(IndexedFile):
 class _Counted:
     """Lines of a file for `csv`, which takes one only when it needs it, so that a row's bytes are known.
 
-    ValueError if a line is longer than `MAX_BYTES`.
+    ValueError if a row is longer than `MAX_TEXT_BYTES`.
     """
 
     def __init__(self, name: str, file: BinaryIO):
@@ -135,9 +138,9 @@ class _Counted:
         self.read = self.row_start = 0
 
     def __iter__(self) -> Iterator[str]:
-        while line := self._file.readline(MAX_BYTES + 1):
-            if len(line) > MAX_BYTES:
-                raise ValueError(f"{self._name}: a line of more than {MAX_BYTES} bytes; is this a CSV file?")
+        while line := self._file.readline(MAX_TEXT_BYTES + 1):
+            if self.read - self.row_start + len(line) > MAX_TEXT_BYTES:
+                raise ValueError(f"{self._name}: a row of more than {MAX_TEXT_BYTES} bytes; is this a CSV file?")
             if not self.read:
                 self.row_start = len(BYTE_ORDER_MARK) * line.startswith(BYTE_ORDER_MARK)
             self.read += len(line)
@@ -147,6 +150,8 @@ class _Counted:
 
 class ParquetTable:
     """Rows of a Parquet file, such as img2dataset and Hugging Face write; read by row groups.
+
+    Texts and bytes are read as dictionaries, in which equal values are one: so they take no more memory than the pages.
 
     Raises:
         ValueError: it is no Parquet file, or it has no rows.
@@ -166,15 +171,20 @@ class ParquetTable:
         self.release()
 
     def _opened(self):
-        from pyarrow import ArrowException
+        import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
         if self._file is None or self._owner != os.getpid():
             if LocalFile(self.name).identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
             try:
-                self._file, self._owner = ParquetFile(self.name), os.getpid()
-            except (ArrowException, OSError) as error:
+                self._source = pa.OSFile(self.name)
+                # A schema is a tree that Arrow goes through on the stack.
+                limits = {"thrift_container_size_limit": MAX_PARTS}
+                self._dictionaries = _dictionaries(ParquetFile(self._source, **limits).metadata)
+                self._file = ParquetFile(self._source, read_dictionary=self._dictionaries, **limits)
+                self._owner = os.getpid()
+            except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{self.name}: not a Parquet file ({error}); is it whole?") from error
         return self._file
 
@@ -189,19 +199,22 @@ class ParquetTable:
         """The row's columns, without those that are null.
 
         Raises:
-            BadSample: its row group is damaged, or a value has no meaning in Python.
+            BadSample: its row group is damaged or too large, or a value has no meaning in Python.
         """
         name, group = self.row_name(index), int(np.searchsorted(self._ends, index, side="right"))
         if group not in self._groups:
-            if len(self._groups) >= HELD_GROUPS:
-                del self._groups[next(iter(self._groups))]
             self._groups[group] = self._read_group(group)
+            few = sum(map(_bytes, self._groups.values())) <= MAX_GROUP_BYTES
+            while len(self._groups) > (HELD_GROUPS if few else 1):
+                del self._groups[next(iter(self._groups))]
         table = self._groups[group]
-        if table is None:
-            raise BadSample(Reason.UNREADABLE_FILE, f"{name} (its row group is damaged)")
+        if isinstance(table, Reason):
+            raise BadSample(table, f"{name} (its row group)")
         start = int(self._ends[group]) - table.num_rows
+        row = table.slice(index - start, 1)
+        check_size(sum(size_in_python(part) for column in row.columns for part in column.chunks), MAX_BYTES, name)
         try:
-            (row,) = table.slice(index - start, 1).to_pylist()
+            (row,) = row.to_pylist()
         except UnicodeDecodeError as error:
             raise BadSample(Reason.NOT_UTF8, name) from error
         except (ValueError, OverflowError) as error:  # times, mostly
@@ -209,25 +222,48 @@ class ParquetTable:
         return {column: value for column, value in row.items() if value is not None}
 
     def _read_group(self, group: int):
-        """A row group as Arrow's table; None if it is damaged."""
+        """A row group as Arrow's table, or the reason why it cannot be used."""
         from pyarrow import ArrowException
 
         file = self._opened()
+        metadata, size = file.metadata.row_group(group), 0
         try:
+            for number in range(metadata.num_columns):
+                chunk, column = metadata.column(number), file.schema.column(number)
+                size += decoded_size(self._source, chunk, column.length, column.path in self._dictionaries)
+            if size > MAX_GROUP_BYTES:
+                return Reason.LARGE_GROUP
             # Arrow's own threads do not survive a fork.
             return file.read_row_group(group, use_threads=False)
-        except (ArrowException, OSError):
-            return None
+        except (ArrowException, OSError, ValueError):
+            return Reason.UNREADABLE_FILE
 
     def release(self) -> None:
         """Gives the open file and the rows in memory back."""
         self._groups = {}
         if self._file is not None:
             self._file.close()
+            self._source.close()
             self._file = None
 
     def __reduce__(self):
         return ParquetTable, (self.name,)
+
+
+def _bytes(group: Any) -> int:
+    return 0 if isinstance(group, Reason) else group.nbytes
+
+
+def _dictionaries(metadata: Any) -> list[str]:
+    """The columns of texts or bytes, but for those of an encoding that Arrow does not read as dictionaries."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    columns = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    return [
+        column.path
+        for number, column in enumerate(columns)
+        if column.physical_type == "BYTE_ARRAY"
+        and not any("DELTA" in encoding for group in groups for encoding in group.column(number).encodings)
+    ]
 
 
 TABLES = {".jsonl": JsonTable, ".csv": CsvTable, ".parquet": ParquetTable}

@@ -97,7 +97,7 @@ class TarSource(IndexedFile):
             found["suffixes"][suffix].item(): (offset, size)
             for suffix, offset, size in found["members"][first:last].tolist()
         }
-        return assemble(name, members, lambda suffix: self._bytes(*members[suffix], name), self._text_id)
+        return assemble(name, members, lambda suffix, most: self._bytes(*members[suffix], name, most), self._text_id)
 
 
 class _Headers:

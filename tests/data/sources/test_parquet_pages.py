@@ -1,0 +1,106 @@
+"""The size of a row group is told before it is decoded, from the pages and not from what the footer says."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import tables
+from ernie_vil2.data.sources.parquet_pages import decoded_size, size_in_python
+from ernie_vil2.data.sources.tables import ParquetTable
+
+COLUMNS = {
+    "text": st.none() | st.sampled_from(["", "猫", "x" * 3000]) | st.text(max_size=5),
+    "image": st.none() | st.fixed_dictionaries({"bytes": st.binary(max_size=9), "path": st.none() | st.just("a.jpg")}),
+    "tags": st.none() | st.lists(st.none() | st.sampled_from(["red", "y" * 2000]), max_size=4),
+    "number": st.none() | st.integers(-(2**60), 2**60),
+    "numbers": st.lists(st.lists(st.floats(width=32), max_size=3), max_size=3),
+}
+TYPES = {
+    "text": pa.string(),
+    "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    "tags": pa.list_(pa.string()),
+    "number": pa.int64(),
+    "numbers": pa.list_(pa.list_(pa.float32())),
+}
+WRITTEN = st.fixed_dictionaries({
+    "use_dictionary": st.booleans(),
+    "compression": st.sampled_from(["none", "snappy", "zstd"]),
+    "data_page_version": st.sampled_from(["1.0", "2.0"]),
+    "data_page_size": st.sampled_from([64, 2**20]),
+    "dictionary_pagesize_limit": st.sampled_from([100, 2**20]),
+    "write_statistics": st.booleans(),
+    "store_schema": st.booleans(),
+})  # fmt: skip
+
+
+@given(rows=st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=30), copies=st.integers(1, 50), kind=WRITTEN)
+def test_a_row_group_is_read_as_it_was_written_and_never_larger_than_told(tmp_path_factory, rows, copies, kind):
+    path = tmp_path_factory.mktemp("parquet") / "a.parquet"
+    rows = rows * copies
+    table = pa.Table.from_pylist(rows, pa.schema(TYPES))
+    pq.write_table(table, path, **kind)
+    read = ParquetTable(path)
+    for row in range(0, len(rows), 17):
+        expected = {name: value for name, value in table.slice(row, 1).to_pylist()[0].items() if value is not None}
+        assert str(read.row(row)) == str(expected)  # by text, as NaN is not equal to itself
+    source = pa.OSFile(str(path))
+    for dictionary in (True, False):
+        file = pq.ParquetFile(
+            source, read_dictionary=["text", "image.bytes", "image.path", "tags.list.element"] * dictionary
+        )
+        group = file.metadata.row_group(0)
+        told = sum(decoded_size(source, group.column(n), 0, dictionary) for n in range(group.num_columns))
+        assert file.read_row_group(0).nbytes <= told + 200  # of offsets and flags of a few values
+        tags = file.read_row_group(0)["tags"]
+        characters = sum(len(tag or "") for row in tags.to_pylist() for tag in row or ())
+        assert sum(map(size_in_python, tags.chunks)) + 2000 >= characters  # one that stands alone is not counted
+
+
+def test_what_the_footer_says_of_sizes_does_not_count(tmp_path, monkeypatch):
+    """The footer's copy of the column's sizes is made smaller; Arrow decodes it all the same."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"jpg": [bytes(3_000_000)], "caption": ["x"]}), path, use_dictionary=False, compression="zstd"
+    )
+    chunk = pq.ParquetFile(path).metadata.row_group(0)
+    content = path.read_bytes()
+    for size in (chunk.total_byte_size, chunk.column(0).total_uncompressed_size):
+        content = content.replace(varint(size), varint(100, len(varint(size))))
+    path.write_bytes(content)
+    assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size == 100
+    assert len(ParquetTable(path).row(0)["jpg"]) == 3_000_000
+    monkeypatch.setattr(tables, "MAX_GROUP_BYTES", 2_000_000)
+    with pytest.raises(BadSample, match="row group of more than 1 GiB"):
+        ParquetTable(path).row(0)
+
+
+def varint(number, length=0):
+    """A whole number as Thrift's compact protocol writes it, in so many bytes at least."""
+    number, content = 2 * number, b""
+    while number or len(content) < length or not content:
+        number, low = number >> 7, number & 127
+        content += bytes([low | 128 * bool(number or len(content) + 1 < length)])
+    return content
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, encoding, monkeypatch):
+    path = tmp_path / "a.parquet"
+    texts = [f"{'x' * 1000}{row}" for row in range(100)]
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, column_encoding=encoding)
+    assert [ParquetTable(path).row(row)["text"] for row in (0, 50, 99)] == [texts[row] for row in (0, 50, 99)]
+    monkeypatch.setattr(tables, "MAX_GROUP_BYTES", 90_000)
+    with pytest.raises(BadSample, match="row group of more than 1 GiB"):
+        ParquetTable(path).row(0)
+
+
+def test_few_row_groups_are_held_and_fewer_large_ones(tmp_path, monkeypatch):
+    rows = [{"text": f"{'x' * 1000}{row}"} for row in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=1)
+    table = ParquetTable(tmp_path / "a.parquet")
+    assert [table.row(row) for row in range(12)] == rows and len(table._groups) == tables.HELD_GROUPS
+    monkeypatch.setattr(tables, "MAX_GROUP_BYTES", 3000)
+    assert table.row(0) == rows[0] and len(table._groups) == 1
