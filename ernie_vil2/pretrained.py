@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import paddle
 
-from ernie_vil2 import hub, runtime
+from ernie_vil2 import runtime
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.model_files import read_model, weights_path
-from ernie_vil2.models.weights import set_weights
-from ernie_vil2.run_folder import named_checkpoint
-
-
-def locate_model(source: str | os.PathLike) -> Path:
-    """The weight file that `load_model` reads for a source.
-
-    Raises:
-        FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
-    """
-    if Path(source).exists() or named_checkpoint(source):
-        return weights_path(source)
-    if str(source) not in hub.MODELS:
-        raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
-    return weights_path(hub.fetch(str(source)))
+from ernie_vil2.models.model_files import read_model
 
 
 def load_model(
@@ -64,20 +47,18 @@ def load_model(
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here.
     """
     runtime.set_device(device or paddle.get_device())
-    path = locate_model(source)
-    stored = read_model(path, vocab, heads)
+    stored = read_model(source, vocab, heads)
     if stored.tokens is None:
-        raise ValueError(f"{path}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
+        raise ValueError(f"{source}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
     config = stored.config
     if max_length is not None:
         if not 3 <= max_length <= config.Model.text.max_positions:
             raise ValueError(f"max_length is {max_length}; this model takes 3 to {config.Model.text.max_positions}")
         config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
     tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
-    model = build_dual_encoder(config.Model, stored.vocab_size, bias=config.Loss.initial_bias)
     try:
-        set_weights(model, stored.arrays, allow)
+        model, _ = stored.build(allow)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{source}: {error}") from None
     model.eval()
     return ErnieViL2(model, tokenizer, config, batch_size)

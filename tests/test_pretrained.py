@@ -181,6 +181,15 @@ def test_a_checkpoint_without_vocabulary_uses_the_one_that_its_configuration_nam
     assert ernie_vil2.load_model(checkpoint).tokenizer.tokens == TOKENS
 
 
+def test_a_damaged_checkpoint_is_an_error_that_names_the_file(checkpoint):
+    """64 kB of zeros in the weights gave other figures without a word."""
+    content = bytearray((checkpoint / "model.safetensors").read_bytes())
+    content[-20_000:] = bytes(20_000)
+    (checkpoint / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{checkpoint}: model.safetensors differs from its SHA-256 checksum"):
+        ernie_vil2.load_model(checkpoint.parents[1])
+
+
 def test_a_known_name_comes_from_the_cache(official, tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "MODELS", {"small": {"model.pdparams": ("https://localhost:1/model.pdparams", None)}})
@@ -204,6 +213,7 @@ def test_a_source_that_is_nothing_or_something_else_is_named(tmp_path):
 def test_weights_that_do_not_fit_are_an_error_unless_allowed(checkpoint):
     path = checkpoint / "model.safetensors"
     arrays = read_weights(path)
+    (checkpoint / "checksums.json").unlink()
     write_weights(path, arrays | {"extra": np.zeros(3, np.float32)})
     with pytest.raises(ValueError, match=r"1 unexpected \(extra\)"):
         ernie_vil2.load_model(checkpoint)

@@ -30,20 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from ernie_vil2.models import build_dual_encoder, set_weights
     from ernie_vil2.models.model_files import changed_ways, read_model, write_model
     from ernie_vil2.run_folder import named_checkpoint
 
     args.source = named_checkpoint(args.source) or args.source
     stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
-    config = stored.config.Model
     try:
-        report = set_weights(build_dual_encoder(config, stored.vocab_size), stored.arrays, args.allow)
+        _, report = stored.build(args.allow)
     except ValueError as error:
         raise ValueError(f"{args.source}: {error}") from error
     kept = {name: stored.arrays[name] for name in report.matched}
     write_model(replace(stored, arrays=kept), args.target, args.to)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({args.to})\n{report}")
-    for change in changed_ways(config, args.to):
+    for change in changed_ways(stored.config, args.to):
         print(f"  note: {change}")
     return 0

@@ -73,10 +73,11 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     `args.checkpoint` becomes the checkpoint that was taken where it names a run, and the model's text id that of the
     data, unless the options name one.
     """
-    from ernie_vil2.pretrained import load_model, locate_model
+    from ernie_vil2.models.model_files import weights_path
+    from ernie_vil2.pretrained import load_model
     from ernie_vil2.run_folder import run_of
 
-    weights = locate_model(args.checkpoint)
+    weights = weights_path(args.checkpoint)
     model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size)
     if run_of(weights.parent):
         args.checkpoint = weights.parent

@@ -32,13 +32,13 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.examples import example_queries
     from ernie_vil2.evaluation.report import write_report
     from ernie_vil2.evaluation.results import read_evaluations
-    from ernie_vil2.models.model_files import model_folder
+    from ernie_vil2.models.model_files import weights_path
     from ernie_vil2.pretrained import load_model
     from ernie_vil2.run_folder import run_of
     from ernie_vil2.training.run_log import read_log
     from ernie_vil2.training.run_page import config_facts, progress_facts
 
-    checkpoint = model_folder(args.run)
+    checkpoint = weights_path(args.run).parent
     run = run_of(checkpoint) or Path(args.run)
     config = load_config(checkpoint / "config.yaml")
     records = read_log(run / "log.jsonl")

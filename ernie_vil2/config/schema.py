@@ -10,6 +10,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Depth = Annotated[int, Field(ge=1, le=1024)]
 
 # What names a size of its own, and the fields that give it.
 IMAGE_SIZES = {"ViT": ("patch_size", "width", "depth", "heads"), "RepVGG": ("width", "depth")}
@@ -42,7 +44,7 @@ class ImageTowerConfig(Section):
         description="ViT-B/16, ViT-L/14, ViT or RepVGG (any size, given below), EfficientNetB0 to B7, "
         "EfficientNetL2, or the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...)",
     )
-    image_size: Count = Field(224, description="side of the square input in pixels")
+    image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
     preprocessing: Literal["ernie_vil2", "official", "paddlenlp"] = Field(
         "ernie_vil2",
         description="how an image that is scored becomes the input: as training resizes (ernie_vil2), or as one of "
@@ -64,12 +66,12 @@ class ImageTowerConfig(Section):
         description="[red, green, blue] behind transparent pixels, 0 to 255, in training and where preprocessing is "
         "ernie_vil2 (the releases drop transparency, so that whatever colour a file has there shows)",
     )
-    patch_size: Count | None = Field(None, description="ViT only: side of a patch in pixels")
-    width: Count | None = Field(
+    patch_size: Size | None = Field(None, description="ViT only: side of a patch in pixels")
+    width: Size | None = Field(
         None, description="ViT: width of the tokens; RepVGG: channels of its first stage, doubled in each of three more"
     )
-    depth: Count | None = Field(None, description="ViT: number of blocks; RepVGG: blocks of each stage")
-    heads: Count | None = Field(None, description="ViT only: attention heads; they divide the width")
+    depth: Depth | None = Field(None, description="ViT: number of blocks; RepVGG: blocks of each stage")
+    heads: Size | None = Field(None, description="ViT only: attention heads; they divide the width")
     drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
     weights: str | None = Field(
         None,
@@ -87,10 +89,10 @@ class TextTowerConfig(Section):
     name: Literal["ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert"] = Field(
         "ernie-base", description="architecture; plain ernie or bert has the size given below"
     )
-    width: Count | None = Field(None, description="ernie, bert: hidden width")
-    depth: Count | None = Field(None, description="ernie, bert: number of layers")
-    heads: Count | None = Field(None, description="ernie, bert: attention heads; they divide the width")
-    max_positions: Count = Field(512, description="longest text that the position embedding holds, in tokens")
+    width: Size | None = Field(None, description="ernie, bert: hidden width")
+    depth: Depth | None = Field(None, description="ernie, bert: number of layers")
+    heads: Size | None = Field(None, description="ernie, bert: attention heads; they divide the width")
+    max_positions: Size = Field(512, description="longest text that the position embedding holds, in tokens")
     pooling: Literal["cls", "mean"] = Field(
         "cls",
         description="features: tanh of a linear map of the [CLS] state, as released (cls), or the mean of the states "
@@ -124,7 +126,7 @@ class TextTowerConfig(Section):
 class ModelConfig(Section):
     image: ImageTowerConfig = Field(default_factory=ImageTowerConfig, description="image tower")
     text: TextTowerConfig = Field(default_factory=TextTowerConfig, description="text tower")
-    embed_dim: Count | None = Field(
+    embed_dim: Size | None = Field(
         None,
         description="width of the joint space; null: the text tower's width. "
         "A tower of another width gets a linear projection, a tower of this width none",
@@ -142,7 +144,7 @@ class ModelConfig(Section):
 
 
 class ViewsConfig(Section):
-    resize: Count = Field(256, description="the short side is resized to this many pixels before the crop")
+    resize: Size = Field(256, description="the short side is resized to this many pixels before the crop")
     crop_area: list[Fraction] | None = Field(
         None,
         min_length=2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.checksums import sha256
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.environment import environment
 from ernie_vil2.evaluation.evaluator import Evaluation
@@ -94,11 +94,7 @@ def official_summary(result: RetrievalResult) -> dict[str, dict[str, float]]:
 
 def checksums(files: Iterable[str | Path]) -> dict[str, str]:
     """The SHA-256 of each file, by its path."""
-    digests = {}
-    for path in files:
-        with open(path, "rb") as file:
-            digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {str(path): sha256(path) for path in files}
 
 
 def places(data: Sequence[str]) -> list[str]:

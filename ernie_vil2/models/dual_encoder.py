@@ -12,8 +12,8 @@ from paddle.nn import functional as F
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.models.cpu_layers import use_cpu_layers
-from ernie_vil2.models.image_towers import build_image_tower
-from ernie_vil2.models.text_towers import build_text_tower
+from ernie_vil2.models.image_towers import VIT_SIZES, build_image_tower
+from ernie_vil2.models.text_towers import SIZES, build_text_tower
 
 
 def build_dual_encoder(
@@ -24,6 +24,25 @@ def build_dual_encoder(
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias)
     use_cpu_layers(model)
     return model
+
+
+def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
+    """Parameters that a model of this configuration has at least, before it is built; of a backbone that PaddleClas
+    knows by name, none are counted."""
+    image, text = config.image, config.text
+    count = 0
+    if image.name == "ViT" or image.name in VIT_SIZES:
+        sizes = VIT_SIZES.get(image.name) or image.model_dump()
+        width, patch = sizes["width"], sizes["patch_size"]
+        count += width * (12 * width * sizes["depth"] + 3 * patch**2 + (image.image_size // patch) ** 2)
+    elif image.name == "RepVGG":
+        count += image.depth * image.width**2
+    family, _, size = text.name.partition("-")
+    sizes = SIZES[size] if size else text.model_dump()
+    width = sizes["width"]
+    if config.embed_dim not in (None, width):
+        count += width * config.embed_dim
+    return count + width * (12 * width * sizes["depth"] + text.max_positions + vocab_size)
 
 
 class DualEncoder(nn.Layer):

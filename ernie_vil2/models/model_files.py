@@ -1,39 +1,48 @@
 """Whole models on disk in any of the three formats: an official file, a PaddleNLP folder, or a folder of ours.
 
-official      model.pdparams, vocab.txt (`token<TAB>id` lines), ernie_config.json (the text tower's sizes)
-paddlenlp     model_state.pdparams or model.safetensors, config.json, vocab.txt (`token` lines), and the JSON files of
-              its tokenizer and image processor, as `from_pretrained` of ErnieViLModel and ErnieViLProcessor read them
-ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder
+official      model.pdparams, vocab.txt (`token<TAB>id` lines), ernie_config.json (the text tower's settings)
+paddlenlp     model_state.pdparams or model.safetensors, or an index.json of its shards, config.json, vocab.txt (`token`
+              lines), and the JSON files of its tokenizer and image processor, as `from_pretrained` of ErnieViLModel
+              and ErnieViLProcessor read them
+ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder, with checksums.json
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig, dump_config, load_config
+from ernie_vil2 import hub
+from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files, write_checksums
+from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.files import folder_written_whole, write_text
-from ernie_vil2.models.released import TEXT_EPSILON, WORDS, Layout, architecture, detect_format, from_ours, to_ours
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters
+from ernie_vil2.models.release_settings import (
+    OFFICIAL_LENGTH,
+    official_files,
+    paddlenlp_files,
+    read_official,
+    read_paddlenlp,
+    write_files,
+)
+from ernie_vil2.models.released import HEAD_WIDTH, TEXT_EPSILON, WORDS, Layout, detect_format, from_ours, to_ours
+from ernie_vil2.models.weight_files import INDEX, read_weights, write_weights
+from ernie_vil2.models.weights import WeightReport, set_weights
 from ernie_vil2.run_folder import named_checkpoint
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"
 OWN_WEIGHTS = "model.safetensors"
+OWN_FILES = (OWN_WEIGHTS, "config.yaml", "vocab.txt")
 ERNIE_ROWS = 40_000
 """Rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens."""
-_OFFICIAL_LENGTH = 48
-"""Tokens of a text in the official release's configuration."""
-_SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
-# What our towers compute and PaddleNLP's configuration could say otherwise; absent means its default, which is this.
-_TEXT_FACTS = {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "type_vocab_size": 0, "use_task_id": False}
-_VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6}
+MOST_BUILT = 10
+"""Parameters that a configuration may ask for, as a multiple of those that the weights beside it hold."""
 
 
 @dataclass(frozen=True)
@@ -62,52 +71,79 @@ class StoredModel:
             raise ValueError(f"the weights are not whole: {WORDS} is missing")
         return len(self.arrays[WORDS])
 
+    def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
+        """The model with these weights; `allow` and the errors are those of `set_weights`."""
+        model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
+        return model, set_weights(model, self.arrays, allow)
 
-def model_folder(path: str | Path) -> Path:
-    """The folder with `model.safetensors` and `config.yaml` that `path` names.
+
+def find_model(source: str | os.PathLike) -> Path:
+    """The file or folder that a source means.
 
     Args:
-        path: the folder itself, or a name of `named_checkpoint`: a run folder is its newest checkpoint.
+        source: a file or folder; of a run's folder its newest checkpoint, which `RUN@newest` means as well, `RUN@best`
+            the best evaluated one; or a known name, see `hub.MODELS`, which is downloaded unless the cache has it.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is nothing there, the run has no such checkpoint, or the known model cannot be fetched.
     """
-    folder = named_checkpoint(path) or Path(path)
-    if (folder / OWN_WEIGHTS).is_file() and (folder / "config.yaml").is_file():
-        return folder
+    checkpoint = named_checkpoint(source)
+    if checkpoint is not None or os.path.exists(source):
+        return checkpoint or Path(source)
+    if str(source) in hub.MODELS:
+        return hub.fetch(str(source))
+    raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
+
+
+def weights_path(source: str | os.PathLike) -> Path:
+    """The weight file of the model that a source means, or the index of its shards.
+
+    Raises:
+        FileNotFoundError: as `find_model`, or there is no model in the folder.
+    """
+    path = find_model(source)
+    if path.is_file():
+        return path
+    names = [PADDLENLP_WEIGHTS, f"{PADDLENLP_WEIGHTS}{INDEX}", OFFICIAL_WEIGHTS]
+    if (path / "config.json").is_file() or (path / "config.yaml").is_file():
+        names += [OWN_WEIGHTS, f"{OWN_WEIGHTS}{INDEX}"]
+    for name in names:
+        if (path / name).is_file():
+            return path / name
     raise FileNotFoundError(f"{path}: no model here; give an official .pdparams file, a PaddleNLP folder with "
                             "config.json, or a run or checkpoint folder with config.yaml")  # fmt: skip
 
 
-def changed_ways(config: ModelConfig, layout: Layout) -> list[str]:
+def changed_ways(config: Config, layout: Layout) -> list[str]:
     """What a model does otherwise once it is in a release's format, which fixes it; one sentence each."""
     if layout == "ernie_vil2":
         return []
+    image, text, longest = config.Model.image, config.Model.text, config.Data.max_length
     changes = []
-    if config.text.epsilon != TEXT_EPSILON[layout]:
+    if text.epsilon != TEXT_EPSILON[layout]:
         changes.append(f"the {layout} code computes the text tower's LayerNorms with epsilon {TEXT_EPSILON[layout]:g}, "
-                       f"this model has {config.text.epsilon:g}: embeddings change slightly")  # fmt: skip
-    if config.image.preprocessing != layout:
-        changes.append(f"the {layout} code prepares images in its own way, this model's is "
-                       f"{config.image.preprocessing}: pixels change slightly")  # fmt: skip
+                       f"this model has {text.epsilon:g}: embeddings change slightly")  # fmt: skip
+    if image.preprocessing != layout:
+        changes.append(f"the {layout} code prepares images in its own way, this model's is {image.preprocessing}: "
+                       "pixels change slightly")  # fmt: skip
+    if image.preprocessing == "ernie_vil2":
+        changes.append(f"the {layout} code drops transparency, under which this model sees {image.background}")
+    if text.tokenizer != layout:
+        changes.append(f"the {layout} code splits texts by its own rules, this model's are {text.tokenizer}: ids "
+                       "change for symbols such as © and for special tokens within a text")  # fmt: skip
+    if layout == "paddlenlp":
+        changes.append(f"this model cuts texts at {longest} tokens; PaddleNLP's tokenizer does when it is called with "
+                       "truncation=True")  # fmt: skip
+        return changes
+    if longest != min(OFFICIAL_LENGTH, text.max_positions):
+        changes.append(f"the official configuration cuts texts at {OFFICIAL_LENGTH} tokens, this model at {longest}")
+    if (image.mean, image.std) != (ImageTowerConfig().mean, ImageTowerConfig().std):
+        changes.append("the official code normalises images by ImageNet's mean and deviation, this model by "
+                       f"{image.mean} and {image.std}: embeddings change")  # fmt: skip
+    if image.heads * HEAD_WIDTH != image.width:
+        changes.append(f"the official code gives the image tower {image.width / HEAD_WIDTH:g} attention heads, this "
+                       f"model has {image.heads}: embeddings change")  # fmt: skip
     return changes
-
-
-def weights_path(path: str | Path) -> Path:
-    """The weight file of the model at `path`: a file, a folder or a checkpoint's name as `model_folder` takes it.
-
-    FileNotFoundError if there is none.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    names = [PADDLENLP_WEIGHTS, OFFICIAL_WEIGHTS]
-    if (path / "config.json").is_file():
-        names.append(OWN_WEIGHTS)
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    return model_folder(path) / OWN_WEIGHTS
 
 
 def vocabulary_beside(path: Path, words: np.ndarray | None) -> Path | None:
@@ -119,51 +155,54 @@ def vocabulary_beside(path: Path, words: np.ndarray | None) -> Path | None:
 
 
 def read_model(
-    path: str | Path, vocabulary: str | Path | None = None, heads: tuple[int, int] | None = None
+    source: str | os.PathLike, vocabulary: str | Path | None = None, heads: tuple[int, int] | None = None
 ) -> StoredModel:
     """A model in any of the three formats.
 
     Args:
-        path: as `weights_path` takes it.
+        source: as `find_model` takes it.
         vocabulary: None: the `vocab.txt` beside the weights, else the one that a run's configuration names, else for
             40,000 rows of words the packaged one of ERNIE 3.0.
         heads: attention heads of the image and of the text tower; None: what a PaddleNLP folder or a configuration
-            says, else width / 64.
+            says, else width / 64. A configuration of ours is not overruled.
 
     Raises:
-        FileNotFoundError: there is no model at `path`.
+        FileNotFoundError: as `weights_path`.
         ValueError: its files are damaged, do not belong together, or describe a model of another kind.
     """
-    path = weights_path(path)
+    path = weights_path(source)
+    _check_sums(path.parent)
     arrays = read_weights(path)
-    layout = detect_format(arrays)
-    ours = to_ours(arrays, layout)
+    try:
+        layout = detect_format(arrays)
+        ours = to_ours(arrays, layout)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    own = None
     if layout == "ernie_vil2":
         config = load_config(path.parent / "config.yaml")
         own = config.Model.text.vocabulary or ERNIE_VOCABULARY
     else:
-        settings = _json(path.with_name("config.json")) if layout == "paddlenlp" else {}
-        model = architecture(ours, heads or _heads_of(settings), layout)
-        if layout == "paddlenlp":
-            _check_facts(path.with_name("config.json"), settings)
-            model = _with_preprocessing(model, path.with_name("preprocessor_config.json"))
-            longest = _json(path.with_name("tokenizer_config.json")).get("model_max_length")
-        else:
-            longest = _OFFICIAL_LENGTH
-        config = _config(model, longest)
-        own = None
-    source = vocabulary or vocabulary_beside(path, ours.get(WORDS)) or own
-    tokens = read_vocabulary(source) if source else None
-    if tokens and len(tokens) > len(ours.get(WORDS, tokens)):
-        raise ValueError(f"{path}: {len(ours[WORDS])} rows of words, but {source} has {len(tokens)} tokens")
+        config = (read_official if layout == "official" else read_paddlenlp)(path, ours, heads)
+    words = ours.get(WORDS)
+    least = fewest_parameters(config.Model, 0 if words is None else len(words))
+    held = sum(array.size for array in ours.values())
+    if least > MOST_BUILT * held:
+        raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
+                         f"{path.name} holds {held:,}")  # fmt: skip
+    vocabulary = vocabulary or vocabulary_beside(path, words) or own
+    tokens = read_vocabulary(vocabulary) if vocabulary else None
+    if tokens and words is not None and len(tokens) > len(words):
+        raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
     return StoredModel(layout, ours, config, tokens)
 
 
 def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
-    """Writes the files of a format into a new folder.
+    """Writes the files of a format into a new folder, which appears when it is whole.
 
     Raises:
         FileExistsError: the folder holds files already.
+        OSError: the disk is full, or the folder cannot be made.
         ValueError: the format cannot hold this model, or the model has no vocabulary.
     """
     folder = Path(folder)
@@ -175,137 +214,23 @@ def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")
     lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
-    sizes = model.config.Model
     with folder_written_whole(folder) as aside:
         write_text(aside / "vocab.txt", "\n".join(lines) + "\n")
         if layout == "official":
             write_weights(aside / OFFICIAL_WEIGHTS, arrays)
-            _write_json(aside / "ernie_config.json", _text_settings(sizes, model.vocab_size))
+            write_files(aside, official_files(model.config, model.vocab_size))
         elif layout == "paddlenlp":
             write_weights(aside / PADDLENLP_WEIGHTS, arrays)
-            _write_json(aside / "config.json", _paddlenlp_settings(sizes, model.vocab_size))
-            _write_json(aside / "preprocessor_config.json", _processor_settings(sizes))
-            tokenizer = {"do_lower_case": True, "model_max_length": model.config.Data.max_length, **_SPECIAL_TOKENS}
-            _write_json(aside / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "ErnieViLTokenizer"})
-            _write_json(aside / "special_tokens_map.json", _SPECIAL_TOKENS)
+            write_files(aside, paddlenlp_files(model.config, model.vocab_size))
         else:
             write_weights(aside / OWN_WEIGHTS, arrays)
             write_text(aside / "config.yaml", dump_config(model.config))
+            write_checksums(aside, OWN_FILES)
 
 
-def _config(model: ModelConfig, longest: int | None) -> Config:
-    positions = model.text.max_positions
-    return Config(
-        Model=model,
-        Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
-        Data=DataConfig(max_length=min(longest, positions) if isinstance(longest, int) else positions),
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return content
-
-
-def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = settings.get(name)
-    return section if isinstance(section, Mapping) else {}
-
-
-def _heads_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    heads = [_section(settings, name).get("num_attention_heads") for name in ("vision_config", "text_config")]
-    return tuple(heads) if all(isinstance(count, int) for count in heads) else None
-
-
-def _check_facts(path: Path, settings: Mapping[str, Any]) -> None:
-    for name, facts in (("text_config", _TEXT_FACTS), ("vision_config", _VISION_FACTS)):
-        for key, expected in facts.items():
-            given = _section(settings, name).get(key, expected)
-            if given != expected:
-                raise ValueError(f"{path}: {name}.{key} is {given!r}; only models with {expected!r} are read")
-
-
-def _with_preprocessing(model: ModelConfig, path: Path) -> ModelConfig:
-    """The model with the mean and deviation of PaddleNLP's preprocessor file; without one, PaddleNLP's defaults."""
-    settings, image = _json(path), model.image
-    size, crop = settings.get("size"), settings.get("crop_size")
-    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
-    for key, expected in {**dict.fromkeys(steps, True), "resample": 3}.items():
-        if settings.get(key, expected) != expected:
-            raise ValueError(f"{path}: {key} is {settings[key]!r}; only bicubic resizing, centre crop and "
-                             "normalisation are read")  # fmt: skip
-    sides = [size.get("shortest_edge") if isinstance(size, Mapping) else size]
-    sides += [crop.get("height"), crop.get("width")] if isinstance(crop, Mapping) else [crop]
-    if any(side not in (None, image.image_size) for side in sides):
-        raise ValueError(f"{path}: size {size!r} and crop_size {crop!r}; the model takes {image.image_size} pixels")
-    values = {key: settings[f"image_{key}"] for key in ("mean", "std") if settings.get(f"image_{key}")}
-    return model.model_validate({**model.model_dump(), "image": {**image.model_dump(), **values}})
-
-
-def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    """The text tower's sizes as the official release names them."""
-    return {
-        "attention_probs_dropout_prob": model.text.attention_dropout,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": model.text.dropout,
-        "hidden_size": model.text.width,
-        "initializer_range": 0.02,
-        "max_position_embeddings": model.text.max_positions,
-        "num_attention_heads": model.text.heads,
-        "num_hidden_layers": model.text.depth,
-        "sent_type_vocab_size": 4,
-        "task_type_vocab_size": 3,
-        "vocab_size": vocab_size,
-    }
-
-
-def _paddlenlp_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    text, image = _text_settings(model, vocab_size), model.image
-    del text["sent_type_vocab_size"]
-    return {
-        "architectures": ["ErnieViLModel"],
-        "model_type": "ernie_vil",
-        "text_config": {
-            **text,
-            **_TEXT_FACTS,
-            "intermediate_size": 4 * model.text.width,
-            "model_type": "ernie_vil_text_model",
-            "pad_token_id": 0,
-        },
-        "vision_config": {
-            **_VISION_FACTS,
-            "hidden_size": image.width,
-            "image_size": image.image_size,
-            "intermediate_size": 4 * image.width,
-            "model_type": "ernie_vil_vision_model",
-            "num_attention_heads": image.heads,
-            "num_channels": 3,
-            "num_hidden_layers": image.depth,
-            "patch_size": image.patch_size,
-        },
-    }
-
-
-def _processor_settings(model: ModelConfig) -> dict[str, Any]:
-    size = model.image.image_size
-    return {
-        "crop_size": {"height": size, "width": size},
-        **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
-        "image_mean": model.image.mean,
-        "image_processor_type": "ErnieViLImageProcessor",
-        "image_std": model.image.std,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": size},
-    }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+def _check_sums(folder: Path) -> None:
+    if (folder / CHECKSUMS).is_file():
+        try:
+            check_files(folder, [name for name in OWN_FILES if (folder / name).is_file()])
+        except DamagedFile as error:
+            raise ValueError(f"{folder}: {error}: it is damaged; put back a copy, or name another checkpoint") from None

@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 
 from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.terminal import printable
 
 Layout = Literal["official", "paddlenlp", "ernie_vil2"]
 
 _FIRST_PARTS = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
-_HEAD_WIDTH = 64
+HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 """Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has said 1e-5."""
 _POSITIONS = "text.network.embeddings.position_embeddings.weight"
@@ -71,7 +72,7 @@ def detect_format(arrays: Mapping[str, np.ndarray]) -> Layout:
             return layout
     raise ValueError(
         "these are not the weights of an ERNIE-ViL 2.0: no name starts with visual., vision_model. or image.; "
-        f"the first are {', '.join(list(arrays)[:3])}"
+        f"the first are {', '.join(printable(name, longest=100) for name in list(arrays)[:3])}"
     )
 
 
@@ -107,7 +108,7 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.
     if lacking:
         raise ValueError(
             f"the {layout} format holds a ViT and an ERNIE of one width and nothing more; it has no place for "
-            f"{', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}"
+            f"{', '.join(printable(name, longest=100) for name in lacking[:5])}{', ...' * (len(lacking) > 5)}"
         )
     theirs = {}
     for name, array in arrays.items():
@@ -126,18 +127,18 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.
 
 
 def architecture(
-    arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None = None, layout: Layout | None = None
+    arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None] | None = None, layout: Layout | None = None
 ) -> ModelConfig:
     """The model that arrays of a release belong to, read from their shapes, with what the release does around them:
     its preprocessing, its tokenizer's rules and the epsilon of its text tower.
 
     Args:
         arrays: by a release's names or ours.
-        heads: attention heads of the image and of the text tower, which no shape tells; None: width / 64 each.
+        heads: attention heads of the image and of the text tower, which no shape tells; None for either: width / 64.
         layout: the release whose ways the model keeps; None: the one whose names the arrays have.
 
     Raises:
-        ValueError: arrays are missing or of shapes that no such model has.
+        ValueError: arrays are missing or of shapes that no such model has, or the heads do not divide a width.
     """
     found = detect_format(arrays)
     layout, arrays = layout or found, to_ours(arrays, found)
@@ -148,10 +149,11 @@ def architecture(
     if side * side != tokens - 1 or channels != 3:
         raise ValueError(f"a ViT of {tokens - 1} patches and {channels} channels; a square of 3 channels is expected")
     positions, text_width = _shape(arrays, _POSITIONS, 2)
+    _shape(arrays, WORDS, 2)
     for name, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
         if _shape(arrays, f"{name}.weight", 2) != (narrow, 4 * narrow):
             raise ValueError(f"{name} is not four times as wide as its tower")
-    image_heads, text_heads = heads or (_heads(width, "image"), _heads(text_width, "text"))
+    image_heads, text_heads = heads or (None, None)
     return ModelConfig(
         image=ImageTowerConfig(
             name="ViT",
@@ -159,14 +161,14 @@ def architecture(
             patch_size=patch_size,
             width=width,
             depth=_depth(arrays, "image.blocks."),
-            heads=image_heads,
+            heads=_heads(image_heads, width, "image"),
             preprocessing=layout,
         ),
         text=TextTowerConfig(
             name="ernie",
             width=text_width,
             depth=_depth(arrays, "text.network.encoder.layers."),
-            heads=text_heads,
+            heads=_heads(text_heads, text_width, "text"),
             max_positions=positions,
             epsilon=TEXT_EPSILON[layout],
             tokenizer="paddlenlp" if layout == "paddlenlp" else "official",
@@ -194,16 +196,24 @@ def _with_joined_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.n
 def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
     if name not in arrays:
         raise ValueError(f"the weights are not whole: {name} is missing")
-    if arrays[name].ndim != axes:
-        raise ValueError(f"{name} has the shape {list(arrays[name].shape)}; {axes} axes are expected")
-    return arrays[name].shape
+    shape = arrays[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"{name} has the shape {list(shape)}; {axes} axes are expected, none of them empty")
+    return shape
 
 
 def _depth(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
-    return 1 + max(int(name.removeprefix(prefix).partition(".")[0]) for name in arrays if name.startswith(prefix))
+    """The number of layers, of which none may be missing: a name alone must not make a model deep."""
+    layers = {name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)}
+    missing = {str(layer) for layer in range(len(layers))} - layers
+    if missing:
+        raise ValueError(f"the weights are not whole: {prefix}{min(missing, key=int)} is missing")
+    return len(layers)
 
 
-def _heads(width: int, kind: str) -> int:
-    if width % _HEAD_WIDTH:
+def _heads(heads: int | None, width: int, kind: str) -> int:
+    if heads is None and width % HEAD_WIDTH:
         raise ValueError(f"the {kind} tower's width, {width}, is no multiple of 64: give the number of its heads")
-    return width // _HEAD_WIDTH
+    if heads is not None and (heads < 1 or width % heads):
+        raise ValueError(f"{heads} attention heads do not divide the {kind} tower's width, {width}")
+    return heads or width // HEAD_WIDTH

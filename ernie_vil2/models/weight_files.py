@@ -6,6 +6,7 @@ three times its size in memory, and no more than a short, printable part of a na
 
 from __future__ import annotations
 
+import json
 import mmap
 import pickle
 import struct
@@ -17,12 +18,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ernie_vil2.files import save_arrays, written_whole
+from ernie_vil2.files import read_text, save_arrays, written_whole
 from ernie_vil2.restricted_pickle import Array, Refused, load
 from ernie_vil2.terminal import printable
 
 _NAME_TABLE = "StructuredToParameterName@@"
 _SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling
+INDEX = ".index.json"
+"""End of the name of a file that says in which files of its folder the arrays lie, as PaddleNLP cuts large saves."""
+MAX_INDEX = 16 << 20
 MAX_HEADER = 16 << 20
 """Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
 _FOREIGN = {
@@ -42,7 +46,8 @@ class WeightFileError(ValueError):
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.pdparams` or `.safetensors` file by name; its content tells which of the two it is.
+    """The arrays of a `.pdparams` or `.safetensors` file by name; its content tells which of the two it is. Of an index
+    the arrays of all shards that it names.
 
     Entries of a `.pdparams` that are no arrays, such as Paddle's table of parameter names, are left out. The arrays
     may be read-only views of the bytes read.
@@ -51,6 +56,8 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         WeightFileError: it is neither, it is cut off, or it holds anything but plain data.
     """
+    if str(path).endswith(INDEX):
+        return _read_shards(Path(path))
     with open(path, "rb") as file:
         head = file.read(512)
         if not head:
@@ -100,6 +107,25 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
         raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None
     except (KeyError, TypeError) as error:
         raise WeightFileError(path, f"a type of number that NumPy has not ({error}); convert to float32") from None
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    try:
+        places = json.loads(read_text(index, MAX_INDEX))["weight_map"]
+        shards = sorted(set(places.values()))
+        if not shards or any(Path(shard).name != shard or shard.endswith(INDEX) for shard in shards):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files beside it") from None
+    arrays = {}
+    for shard in shards:
+        found = read_weights(index.with_name(shard))
+        expected = [name for name, place in places.items() if place == shard]
+        missing = [printable(name, longest=100) for name in expected if name not in found]
+        if missing:
+            raise WeightFileError(index.with_name(shard), f"{missing[0]} is not in it, as {index.name} says")
+        arrays |= {name: found[name] for name in expected}
+    return arrays
 
 
 def _named_arrays(content: Any, size: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -30,19 +29,19 @@ import paddle
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ernie_vil2.checksums import DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 
-CHECKSUMS = "checksums.json"
 EVALUATION = "evaluation.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "vocab.txt")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint whose files are not those that were written; the message says which, and how."""
+    """No checkpoint of a run is as it was written; the message says what is wrong with each."""
 
 
 class FullDisk(OSError):
@@ -82,8 +81,7 @@ def save_checkpoint(
         )
         (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
         (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-        sums = {name: {"bytes": (aside / name).stat().st_size, "sha256": _sha256(aside / name)} for name in FILES}
-        (aside / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+        write_checksums(aside, FILES)
     keep_only(run, keep, best)
     return final
 
@@ -121,26 +119,8 @@ def find_checkpoint(run: Path, step: int) -> Path | None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Compares every file with its checksum.
-
-    Raises:
-        DamagedCheckpoint: a file is missing or another than was written.
-    """
-    try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        expected = {name: (sums[name]["bytes"], sums[name]["sha256"]) for name in FILES}
-    except FileNotFoundError:
-        raise DamagedCheckpoint(f"{CHECKSUMS} is missing") from None
-    except (ValueError, KeyError, TypeError):
-        raise DamagedCheckpoint(f"{CHECKSUMS} cannot be read") from None
-    for name, (size, checksum) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            raise DamagedCheckpoint(f"{name} is missing")
-        if path.stat().st_size != size:
-            raise DamagedCheckpoint(f"{name} has {path.stat().st_size:,} bytes instead of {size:,}")
-        if _sha256(path) != checksum:
-            raise DamagedCheckpoint(f"{name} differs from its SHA-256 checksum")
+    """Compares every file with its checksum; DamagedFile if one is missing or another than was written."""
+    check_files(folder, FILES)
 
 
 def recover(run: Path) -> Path | None:
@@ -158,7 +138,7 @@ def recover(run: Path) -> Path | None:
     for folder in reversed(list_checkpoints(run)):
         try:
             check_checkpoint(folder)
-        except DamagedCheckpoint as error:
+        except DamagedFile as error:
             damaged[folder] = str(error)
             continue
         for other, why in damaged.items():
@@ -199,11 +179,6 @@ def _set_aside(folder: Path, why: str, then: str = "") -> None:
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     print(f"warning: checkpoint {folder} is damaged: {why}. It is now {aside.name}{then}", file=sys.stderr)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(model: paddle.nn.Layer, optimizer: Mapping[str, np.ndarray]) -> int:

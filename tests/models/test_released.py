@@ -1,17 +1,27 @@
 """Names and shapes of the releases, against PaddleNLP's own model and by round trips."""
 
+import errno
 import json
 import re
+import shutil
 
 import numpy as np
 import paddle
 import pytest
-from paddlenlp.transformers import ErnieViLConfig, ErnieViLModel
+from paddlenlp.transformers import ErnieViLConfig, ErnieViLImageProcessor, ErnieViLModel, ErnieViLTokenizer
 
-from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig, ViewsConfig
+from ernie_vil2.config import (
+    Config,
+    ImageTowerConfig,
+    ModelConfig,
+    TextTowerConfig,
+    ViewsConfig,
+    dump_config,
+    load_config,
+)
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.model_files import StoredModel, changed_ways, read_model, write_model
-from ernie_vil2.models.released import architecture, detect_format, from_ours, to_ours
+from ernie_vil2.models.released import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.weight_files import read_weights, write_weights
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
@@ -49,13 +59,15 @@ def arrays_of(model):
 
 @pytest.fixture
 def paddlenlp(tmp_path):
-    """A small model of PaddleNLP's and the folder that its save_pretrained wrote, with a vocabulary."""
+    """A small model of PaddleNLP's and the folder that save_pretrained of model, tokenizer and processor wrote."""
     vision = {**SIZES, "num_hidden_layers": 2, "image_size": 12, "patch_size": 4}
     text = {**SIZES, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": ROWS, "max_position_embeddings": 8}
     model = randomised(ErnieViLModel(ErnieViLConfig(text_config=text, vision_config=vision)))
     folder = tmp_path / "paddlenlp"
     model.save_pretrained(str(folder))
-    (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
+    (tmp_path / "tokens.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
+    ErnieViLTokenizer(str(tmp_path / "tokens.txt")).save_pretrained(str(folder))
+    ErnieViLImageProcessor(size=12, crop_size=12).save_pretrained(str(folder))
     return model, folder
 
 
@@ -213,6 +225,7 @@ def test_sizes_are_read_from_the_shapes():
         "visual.positional_embedding": np.zeros([1, 10, 128]),
         "visual.blocks.0.mlp.fc1.weight": np.zeros([128, 512]),
         "text_model.pos_emb.weight": np.zeros([8, 192]),
+        "text_model.word_emb.weight": np.zeros([9, 192]),
         "text_model.encoder_stack.block.0.ffn.i.weight": np.zeros([192, 768]),
     }
     found = architecture(wide)
@@ -250,17 +263,130 @@ def test_weights_of_another_model_are_refused(tmp_path):
         ("config.json", ["vision_config", "layer_norm_eps"], 1e-5, "vision_config.layer_norm_eps is 1e-05"),
         ("preprocessor_config.json", ["resample"], 2, "preprocessor_config.json: resample is 2"),
         ("preprocessor_config.json", ["do_normalize"], False, "do_normalize is False"),
-        ("preprocessor_config.json", ["size"], 10, "size 10 and crop_size None; the model takes 12"),
+        ("preprocessor_config.json", ["size"], 10, "preprocessor_config.json: size is 10; the model takes 12 pixels"),
+        ("preprocessor_config.json", ["crop_size", "width"], 13, "crop_size is {'height': 12, 'width': 13}; the model"),
+        ("preprocessor_config.json", ["rescale_factor"], 1 / 127.5, "rescale_factor is 0.00784313725490196; only 1"),
+        ("preprocessor_config.json", ["image_std"], [1, 0, 1], "image_std is [1, 0, 1]; three numbers are expected"),
+        ("tokenizer_config.json", ["do_lower_case"], False, "tokenizer_config.json: do_lower_case is False; only"),
+        ("tokenizer_config.json", ["model_max_length"], 2, "model_max_length is 2; a whole number of at least 3"),
+        ("config.json", ["text_config", "num_attention_heads"], "2", "text_config.num_attention_heads is '2'; a whole"),
+        ("config.json", ["text_config", "num_attention_heads"], 1.5, "text_config.num_attention_heads is 1.5; a whole"),
+        ("config.json", ["vision_config", "num_attention_heads"], None, "num_attention_heads is None; a whole number"),
+        ("config.json", ["vision_config", "num_attention_heads"], 5, "5 attention heads do not divide the image tower"),
+        ("config.json", ["vision_config", "num_hidden_layers"], 10**9, "is 1000000000; its weights say 2"),
+        ("config.json", ["vision_config", "image_size"], 224, "vision_config.image_size is 224; its weights say 12"),
+        ("config.json", ["text_config", "hidden_size"], 32, "text_config.hidden_size is 32; its weights say 24"),
+        ("config.json", ["text_config", "vocab_size"], 9, f"text_config.vocab_size is 9; its weights say {ROWS}"),
+        ("config.json", ["text_config"], [["x" * 10**3] * 9] * 9, "text_config is missing or no JSON object"),
+        ("config.json", ["text_config", "hidden_act"], [["\x1b[2J" * 10**3] * 9] * 9, "hidden_act is [["),
     ],
 )
 def test_a_paddlenlp_folder_of_another_kind_is_refused(paddlenlp, file, keys, value, message):
     path = paddlenlp[1] / file
-    settings = json.loads(path.read_text()) if path.exists() else {}
+    settings = json.loads(path.read_text())
     section = settings[keys[0]] if len(keys) > 1 else settings
     section[keys[-1]] = value
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_model(paddlenlp[1])
+    assert str(paddlenlp[1]) in str(caught.value) and len(str(caught.value)) < 600 and str(caught.value).isprintable()
+
+
+def test_what_paddlenlp_sets_itself_is_not_refused_and_dropout_is_read(paddlenlp):
+    """PaddleNLP's text tower has an epsilon of 1e-12 whatever the file says, as its own towers show."""
+    path = paddlenlp[1] / "config.json"
+    settings = json.loads(path.read_text())
+    settings["text_config"] |= {"layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0}
+    path.write_text(json.dumps(settings))
+    text = read_model(paddlenlp[1]).config.Model.text
+    assert (text.epsilon, text.dropout, text.attention_dropout) == (1e-12, 0.25, 0)
+    epsilons = {layer._epsilon for layer in ErnieViLModel.from_pretrained(str(paddlenlp[1])).text_model.sublayers()
+                if isinstance(layer, paddle.nn.LayerNorm)}  # fmt: skip
+    assert epsilons == {1e-12}
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_shards_are_read_and_one_that_is_missing_or_another_is_named(paddlenlp, tmp_path, safe):
+    model, folder = paddlenlp
+    sharded = tmp_path / "sharded"
+    shutil.copytree(folder, sharded)
+    (sharded / "model_state.pdparams").unlink()
+    model.save_pretrained(str(sharded), max_shard_size="50KB", safe_serialization=safe)
+    index = next(sharded.glob("*.index.json"))
+    shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    assert len(shards) > 2 and not (sharded / "model_state.pdparams").exists()
+    whole, found = read_model(folder), read_model(sharded)
+    assert found.config == whole.config and same_bits(found.arrays, whole.arrays)
+    (sharded / shards[1]).rename(sharded / "aside")
+    with pytest.raises(FileNotFoundError, match=shards[1]):
+        read_model(sharded)
+    shutil.copy(sharded / shards[0], sharded / shards[1])
+    with pytest.raises(ValueError, match=f"{shards[1]}: .* is not in it, as {index.name} says"):
+        read_model(sharded)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"weight_map": {}}', '{"weight_map": {"w": 1}}',
+     '{"weight_map": {"w": "../model_state.pdparams"}}',
+     '{"weight_map": {"w": "model_state.pdparams.index.json"}}', '{"weight_map": [' + "[" * 100_000],
+)  # fmt: skip
+def test_an_index_of_no_shards_is_refused(paddlenlp, content):
+    (paddlenlp[1] / "model_state.pdparams").unlink()
+    (paddlenlp[1] / "model_state.pdparams.index.json").write_text(content)
+    with pytest.raises(ValueError, match="index.json: not an index of shards"):
+        read_model(paddlenlp[1])
+
+
+@pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
+def test_half_a_folder_is_not_another_model(paddlenlp, missing):
+    (paddlenlp[1] / missing).unlink()
+    with pytest.raises(ValueError, match=f"paddlenlp: {missing} missing beside PaddleNLP's weights"):
+        read_model(paddlenlp[1])
+
+
+@pytest.fixture
+def official(tmp_path):
+    """A model of another number of heads than width / 64 in both towers, as an official folder."""
+    config, model = own_model()
+    config = config.model_copy(update={"text": config.text.model_copy(update={"dropout": 0.3})})
+    stored = StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    write_model(stored, tmp_path / "official", "official")
+    return tmp_path / "official"
+
+
+def test_the_official_settings_are_read(official):
+    config = read_model(official).config.Model
+    assert (config.image.heads, config.text.heads, config.text.dropout) == (3, 2, 0.3)
+    assert read_model(official, heads=(2, 4)).config.Model.text.heads == 4
+    path = official / "ernie_config.json"
+    settings = json.loads(path.read_text())
+    path.rename(official / "ernie_config.base.json")  # its name in the official repository
+    assert read_model(official).config.Model == config
+    del settings["image_num_attention_heads"]  # which is not in the release's own file
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="the image tower's width, 24, is no multiple of 64: give the number"):
+        read_model(official)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("hidden_act", "relu", "hidden_act is 'relu'; only models with 'gelu' are read"),
+        ("has_pooler", False, "has_pooler is False; only models with True are read"),
+        ("num_attention_heads", "2", "num_attention_heads is '2'; a whole number of at least 1 is expected"),
+        ("num_attention_heads", 5, "5 attention heads do not divide the text tower's width, 24"),
+        ("num_hidden_layers", 3, "num_hidden_layers is 3; its weights say 2"),
+        ("max_position_embeddings", 2048, "max_position_embeddings is 2048; its weights say 8"),
+        ("hidden_dropout_prob", 1.5, "hidden_dropout_prob is 1.5; a number from 0 to 1 is expected"),
+        ("hidden_size", float("nan"), "hidden_size is nan; its weights say 24"),
+    ],
+)
+def test_official_settings_of_another_model_are_refused(official, key, value, message):
+    path = official / "ernie_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=f"official.*{re.escape(message)}"):
+        read_model(official)
 
 
 def test_broken_files_beside_the_weights(paddlenlp):
@@ -284,6 +410,71 @@ def test_nothing_is_overwritten_and_a_vocabulary_is_needed(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("layout", ["official", "paddlenlp", "ernie_vil2"])
+def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatch, layout):
+    stored = read_model(official)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    last = {"official": "write_files", "paddlenlp": "write_files", "ernie_vil2": "write_checksums"}[layout]
+
+    def fails(*_):
+        assert not (tmp_path / "new").exists()
+        raise full
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(f"ernie_vil2.models.model_files.{last}", fails)
+        write_model(stored, tmp_path / "new", layout)
+    assert [path.name for path in tmp_path.iterdir()] == ["official"]
+    (tmp_path / "new").mkdir()  # an empty folder is as good as none
+    write_model(stored, tmp_path / "new", layout)
+    assert same_bits(read_model(tmp_path / "new").arrays, stored.arrays)
+
+
+def test_names_and_shapes_alone_make_no_large_model(official):
+    """What is not in a file byte by byte is compared before it is built: a model of that size would fill the memory."""
+    whole = read_weights(official / "model.pdparams")
+    block = {name.replace("blocks.1.", "blocks.N."): array for name, array in whole.items() if "blocks.1." in name}
+    names = {name.replace("N", str(layer)): array[:0] for layer in range(2, 200) for name, array in block.items()}
+    for changes, message in (
+        ({"visual.blocks.999999999.norm1.bias": np.zeros(24, "float32")}, "image.blocks.2 is missing"),
+        ({"text_model.encoder_stack.block.7.ln1.bias": np.zeros(24, "float32")}, "encoder.layers.2 is missing"),
+        ({"visual.positional_embedding": np.zeros([1, 1 + 10**12, 0], "float32")}, "none of them empty"),
+        ({"visual.patch_embed.proj.weight": np.zeros([10**12, 3, 4, 0], "float32")}, "none of them empty"),
+        ({"text_model.word_emb.weight": np.zeros([10**12, 0], "float32")}, "none of them empty"),
+        (names, "at least [0-9,]+ parameters, but model.pdparams holds"),
+    ):
+        write_weights(official / "model.pdparams", whole | changes)
+        with pytest.raises(ValueError, match=f"official.*{message}"):
+            read_model(official)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    ["image.depth=1000", "image.width=60000", "image.image_size=4096", "text.depth=1000", "text.width=60000",
+     "text.max_positions=60000", "embed_dim=60000"],
+)  # fmt: skip
+def test_a_configuration_alone_makes_no_large_model(tmp_path, changes):
+    config, model = own_model()
+    write_model(StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS),
+                tmp_path / "own", "ernie_vil2")  # fmt: skip
+    (tmp_path / "own/checksums.json").unlink()
+    content = load_config(tmp_path / "own/config.yaml", [f"Model.{changes}", "Views.resize=5000"])
+    (tmp_path / "own/config.yaml").write_text(dump_config(content))
+    with pytest.raises(ValueError, match="own: its configuration describes a model of at least [0-9,]+ parameters"):
+        read_model(tmp_path / "own")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "vocab.txt"])
+def test_a_file_that_is_not_the_one_written_is_named(official, tmp_path, name):
+    write_model(read_model(official), tmp_path / "own", "ernie_vil2")
+    content = (tmp_path / "own" / name).read_bytes()
+    (tmp_path / "own" / name).write_bytes(content[:-4] + bytes(4))
+    with pytest.raises(ValueError, match=f"own: {name} differs from its SHA-256 checksum: it is damaged"):
+        read_model(tmp_path / "own")
+    (tmp_path / "own" / name).write_bytes(content[:-4])
+    with pytest.raises(ValueError, match=f"own: {name} has [0-9,]+ bytes instead of"):
+        read_model(tmp_path / "own" / "model.safetensors")
+
+
 def test_a_large_image_size_makes_a_valid_configuration(tmp_path):
     arrays = from_ours(arrays_of(own_model()[1]), "official")
     arrays["visual.positional_embedding"] = np.zeros([1, 1 + 70 * 70, 24], "float32")
@@ -294,8 +485,28 @@ def test_a_large_image_size_makes_a_valid_configuration(tmp_path):
 
 
 def test_what_a_format_fixes_is_said():
-    config, _ = own_model()
+    model, _ = own_model()
+    model = model.model_copy(update={"image": model.image.model_copy(update={"mean": [0.5, 0.5, 0.5]})})
+    config = Config(Model=model, Data={"max_length": 7})
     assert changed_ways(config, "ernie_vil2") == []
-    official, paddlenlp = changed_ways(config, "official"), changed_ways(config, "paddlenlp")
-    assert len(official) == 1 and "prepares images" in official[0]
-    assert len(paddlenlp) == 2 and "epsilon 1e-12, this model has 1e-05" in paddlenlp[0]
+    for layout, said in {
+        "official": ["prepares images in its own way", "drops transparency", "cuts texts at 48 tokens, this model at 7",
+                     "by ImageNet's mean", "0.375 attention heads, this model has 3"],
+        "paddlenlp": ["epsilon 1e-12, this model has 1e-05", "prepares images in its own way", "drops transparency",
+                      "splits texts by its own rules, this model's are official", "cuts texts at 7 tokens"],
+    }.items():  # fmt: skip
+        changes = changed_ways(config, layout)
+        assert len(changes) == len(said) and all(part in change for part, change in zip(said, changes, strict=True))
+
+
+@pytest.mark.parametrize(("source", "target", "said"), [
+    ("official", "official", []), ("paddlenlp", "paddlenlp", ["truncation=True"]),
+    ("paddlenlp", "official", ["epsilon 1e-05", "prepares images", "splits texts", "by ImageNet's mean"]),
+])  # fmt: skip
+def test_a_release_in_its_own_format_stays_as_it_is(source, target, said):
+    """As published: ViT-B/16, whose heads are width / 64, texts of 48 tokens, and CLIP's mean in PaddleNLP."""
+    image = ImageTowerConfig(name="ViT", patch_size=16, width=768, depth=12, heads=12, preprocessing=source,
+                             mean=[0.5] * 3 if source == "paddlenlp" else ImageTowerConfig().mean)  # fmt: skip
+    text = TextTowerConfig(tokenizer=source, epsilon=TEXT_EPSILON[source])
+    changes = changed_ways(Config(Model=ModelConfig(image=image, text=text)), target)
+    assert len(changes) == len(said) and all(part in change for part, change in zip(said, changes, strict=True))

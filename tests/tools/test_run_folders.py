@@ -56,7 +56,7 @@ def test_the_others_say_it_too(run, shapes, tmp_path, capsys):
 def test_names_that_mean_nothing_are_explained(run, tmp_path, capsys):
     (tmp_path / "new" / "checkpoints").mkdir(parents=True)
     for name, why in {f"{tmp_path}/new@best": "no evaluation has marked", f"{tmp_path}/new": "no checkpoint yet",
-                      f"{run}@worst": "no model here"}.items():  # fmt: skip
+                      f"{run}@worst": "no such file or folder"}.items():  # fmt: skip
         assert commands.run("convert", [name, str(tmp_path / "converted"), "--to", "ernie_vil2"]) == 2
         assert why in capsys.readouterr().err
 

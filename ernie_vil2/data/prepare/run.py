@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ernie_vil2.checksums import sha256
 from ernie_vil2.data.prepare.index import PreparedIndex, describe
-from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard, sha256
+from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard
 from ernie_vil2.data.sources import Sources
 from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.data.tags import TagsFile

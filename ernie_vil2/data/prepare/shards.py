@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ernie_vil2.checksums import sha256
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
 from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, is_blank
@@ -154,12 +154,6 @@ def input_digest(work: Work, shard: int) -> str:
     for _ in _read(work, shard, content):
         pass
     return content.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(work: Work, shard: int, content: blake2b) -> Iterator[tuple[int, Sample, dict] | BadSample | None]:
