@@ -36,6 +36,7 @@ def rank_environments(ranks: int) -> list[dict[str, str]]:
         "PADDLE_TRAINERS_NUM": str(ranks),
         "PADDLE_LOCAL_SIZE": str(ranks),
         "PADDLE_DISTRI_BACKEND": "gloo",
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
         "GLOG_minloglevel": os.environ.get("GLOG_minloglevel", "2"),
     }

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from ernie_vil2.launch import run_ranks
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 
@@ -32,6 +34,33 @@ def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
     assert run_ranks([sys.executable, "-c", RANK, str(tmp_path)], 3) == 0
     # A meeting takes a millisecond; were requests held back by Nagle's algorithm, it would take 90.
     assert all(float((tmp_path / f"seconds{rank}").read_text()) < 50 * 0.04 for rank in range(3))
+
+
+LISTENING = """
+import os, sys
+import paddle, paddle.distributed as dist
+from ernie_vil2.parallel.ranks import join_ranks, meet
+paddle.set_device("cpu")
+rank, ranks = join_ranks()
+dist.all_reduce(paddle.ones([1]))
+dist.new_group([0, 1])
+meet()
+links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+with open(f"{sys.argv[1]}/{rank}", "w") as found:
+    for line in [*open("/proc/net/tcp"), *open("/proc/net/tcp6")]:
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
+            print(fields[1], file=found)
+meet()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
+def test_ranks_of_one_machine_listen_to_nobody_else(tmp_path):
+    assert run_ranks([sys.executable, "-c", LISTENING, str(tmp_path)], 3) == 0
+    addresses = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
+    assert len(addresses[0]) == 1  # the store, to which all ranks are connected
+    assert all(address.startswith("0100007F:") for of_rank in addresses for address in of_rank), addresses
 
 
 def test_a_single_process_needs_no_others():
