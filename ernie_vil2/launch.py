@@ -7,6 +7,7 @@ threads. Only the standard library is imported. Several machines, and GPUs: `pyt
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import queue
 import signal
@@ -24,6 +25,39 @@ STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 75 is EX_TEMPFAIL of <sysexits.h>, which asks for another try; a process that SIGTERM kills has another code, 143.
 """
+
+
+def start_ranks(processes: int, device: str, cpu: str) -> int | None:
+    """Runs this process's command once for each of `--processes`, unless it is a rank itself; then its exit code.
+
+    Args:
+        device: that the ranks will compute on, as `Training.device` names it.
+        cpu: the option that makes it the CPU, for the message.
+
+    Raises:
+        ValueError: it is a GPU, which these ranks would not use.
+    """
+    if processes == 1 or "PADDLE_TRAINER_ID" in os.environ:
+        return None
+    if _is_gpu(device):
+        raise ValueError(
+            f"--processes starts ranks on CPU, and here is a GPU: start the ranks by fleetrun {sys.argv[0]} ..., "
+            f"or choose the CPU, {cpu}"
+        )
+    return run_ranks([sys.executable, *sys.argv], processes)
+
+
+def _is_gpu(device: str) -> bool:
+    """Paddle takes seconds to import: for `auto` it is asked only where its GPU build is installed."""
+    if device != "auto":
+        return device != "cpu"
+    try:
+        importlib.metadata.version("paddlepaddle-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    import paddle
+
+    return paddle.device.cuda.device_count() > 0
 
 
 def rank_environments(ranks: int) -> list[dict[str, str]]:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from ernie_vil2.launch import end_with_parent, rank_environments, run_ranks
+from ernie_vil2 import launch
+from ernie_vil2.launch import end_with_parent, rank_environments, run_ranks, start_ranks
 
 
 def test_every_rank_knows_itself_and_all():
@@ -153,3 +154,34 @@ def test_a_process_whose_parent_is_gone_already_ends():
     os.waitpid(middle, 0)
     assert os.read(reading, 100) == b""
     os.close(reading)
+
+
+@pytest.mark.parametrize("device, build, gpus, refused", [
+    ("gpu:0", False, 0, True),
+    ("auto", True, 1, True),
+    ("auto", True, 0, False),  # a GPU build on a machine without one
+    ("auto", False, 0, False),
+    ("cpu", True, 1, False),
+])  # fmt: skip
+def test_ranks_on_cpu_are_not_started_for_a_gpu(monkeypatch, device, build, gpus, refused):
+    import paddle
+
+    def version(name):
+        if not build:
+            raise launch.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(launch.importlib.metadata, "version", version)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(launch, "run_ranks", lambda command, ranks: ranks)
+    monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)
+    assert start_ranks(1, device, "--device cpu") is None
+    if refused:
+        with pytest.raises(ValueError, match="start the ranks by fleetrun .* or choose the CPU, --device cpu"):
+            start_ranks(2, device, "--device cpu")
+    else:
+        assert start_ranks(2, device, "--device cpu") == 2
+
+
+def test_a_rank_starts_no_others(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
+    assert start_ranks(2, "gpu", "--device cpu") is None

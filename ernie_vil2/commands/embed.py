@@ -12,6 +12,7 @@ import argparse
 
 from ernie_vil2.commands import encoding
 from ernie_vil2.commands.arguments import output_folder
+from ernie_vil2.launch import start_ranks
 
 FORMATS = ("numpy", "official", "chinese-clip")
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.checkpoint or not args.data:
         raise ValueError("give --checkpoint and --data")
-    if (code := encoding.start_ranks(args)) is not None:
+    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
     from ernie_vil2.evaluation import embedding_files

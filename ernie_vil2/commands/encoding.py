@@ -58,15 +58,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def start_ranks(args: argparse.Namespace) -> int | None:
-    """Runs the command once for each of `--processes`, if it is not one of them yet; then its exit code."""
-    if args.processes == 1 or RANKS > 1:
-        return None
-    from ernie_vil2.launch import run_ranks
-
-    return run_ranks([sys.executable, *sys.argv], args.processes)
-
-
 def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     """The model that the options name, and its weight file.
 

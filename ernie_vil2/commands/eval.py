@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ernie_vil2.commands import encoding
 from ernie_vil2.commands.arguments import count, file_name, input_file, input_path, output_folder, source
+from ernie_vil2.launch import start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
-    if (code := encoding.start_ranks(args)) is not None:
+    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
     return check(args) if args.check else evaluate(args)
 

@@ -8,9 +8,9 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 
 import argparse
 import os
-import sys
 
 from ernie_vil2.commands.arguments import count, input_file
+from ernie_vil2.launch import STOPPED, start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +35,9 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.override)
     if args.dry_run:
         return dry_run(config, args.processes)
-    if args.processes > 1 and "PADDLE_TRAINER_ID" not in os.environ:
-        from ernie_vil2.launch import run_ranks
+    if (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None:
+        return code
 
-        return run_ranks([sys.executable, *sys.argv], args.processes)
-
-    from ernie_vil2.launch import STOPPED
     from ernie_vil2.training.engine import Trainer
 
     trainer = Trainer(config, resume=args.resume)

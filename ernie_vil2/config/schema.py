@@ -381,7 +381,8 @@ class TrainingConfig(Section):
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the towers; the loss is float32. Paddle has no reduced precision on CPU"
+        "float32",
+        description="of the towers; the loss is float32. An error where the device has another one only, as CPUs have",
     )
     device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")

@@ -31,7 +31,9 @@ from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.training.contact_sheet import write_contact_sheet
 from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.precision import check_precision
 from ernie_vil2.training.run_page import bad_samples_table, config_facts
+from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.training.validation import validation_sets
 
 MOST_ROWS = 512
@@ -46,7 +48,8 @@ class DryRun:
     Attributes:
         folder: that holds `dry_run.html`, `views.png`, `config.yaml` and the bad samples.
         text: for the terminal.
-        would_stop: more samples could not be used than `Data.max_bad_share` allows.
+        would_stop: training would, as more samples cannot be used than `Data.max_bad_share` allows, or as this device
+            lacks what is configured.
     """
 
     folder: Path
@@ -92,7 +95,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", dump_config(config))
     bad_samples.write(folder)
-    would_stop = bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.read
+    stops = _stops(config, ranks, bad_samples)
     plan = _plan(folder / "config.yaml", ranks, read)
     sources = _sources(stream, config, read)
     facts = {
@@ -116,9 +119,24 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     write_contact_sheet(folder / "views.png",
                         [(name, each.samples) for name, each in zip(stream.names, read, strict=True)])  # fmt: skip
     lines = [f"{name}: {line}" for name, line in zip(stream.names, sources, strict=True)]
-    if would_stop:
-        lines.append(f"more than Data.max_bad_share = {config.Data.max_bad_share} allows: the run would stop")
-    return DryRun(folder, "\n".join([*lines, "", plan, "", str(bad_samples)]), would_stop)
+    lines += [f"the run would stop: {why}" for why in stops]
+    return DryRun(folder, "\n".join([*lines, "", plan, "", str(bad_samples)]), bool(stops))
+
+
+def _stops(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
+    """Why training would end with an error, on this device and with such data."""
+    stops = []
+    if bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.read:
+        stops.append(f"more samples cannot be used than Data.max_bad_share = {config.Data.max_bad_share} allows")
+    for check, arguments in (
+        (check_precision, (config.Training.precision,)),
+        (check_sharding, (config.Training.sharding, ranks)),
+    ):
+        try:
+            check(*arguments)
+        except ConfigError as error:
+            stops.append(str(error))
+    return stops
 
 
 def _state(run: Path) -> str:

@@ -49,10 +49,11 @@ from ernie_vil2.training.checkpoint import (
 )
 from ernie_vil2.training.fused_attention import fuse_attention
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
+from ernie_vil2.training.precision import check_precision
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
-from ernie_vil2.training.sharding import distribute, optimizer_arrays
+from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.step import build_step
 from ernie_vil2.training.stopping import StopSignals
@@ -76,7 +77,8 @@ class Trainer:
         signals: what has stopped the run, if a signal has.
 
     Raises:
-        ConfigError: ranks that do not divide the batch, a folder that another process trains into, that holds a run
+        ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
+            another process trains into, that holds a run
             and `resume` is not set, or that holds something else, or a configuration that differs from the run's own.
         DamagedCheckpoint: there are checkpoints and none is whole.
     """
@@ -89,6 +91,8 @@ class Trainer:
             raise ConfigError(
                 f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
             )
+        check_precision(config.Training.precision)
+        check_sharding(config.Training.sharding, self.ranks)
         self.run = Path(config.Training.output)
         self._owned = ExitStack()
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ernie_vil2.config import Config
 
-# Nothing that the weights depend on.
+# Nothing that the weights depend on, but for rounding.
 FREE_ON_RESUME = {
     "Loss.tile",
     "Data.val",
@@ -19,6 +19,7 @@ FREE_ON_RESUME = {
     "Training.recompute",
     "Training.fused_attention",
     "Training.sharding",
+    "Training.precision",
     "Training.log_every",
     "Training.checkpoint_every",
     "Training.keep_checkpoints",

@@ -19,6 +19,24 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.parallel import collectives
 
 
+def check_sharding(sharding: str, ranks: int) -> None:
+    """Whether there is something to divide among the ranks, and the device can do it.
+
+    Args:
+        sharding: `Training.sharding`.
+
+    Raises:
+        ConfigError: there is not, or it cannot.
+    """
+    if sharding == "stage2" and paddle.get_device() == "cpu":
+        raise ConfigError("Training.sharding=stage2 needs GPUs, Paddle has none of it on CPU; use stage1 or none")
+    if sharding != "none" and ranks == 1:
+        raise ConfigError(
+            f"Training.sharding={sharding} divides among ranks, and this is a single process; start several "
+            "(--processes on CPU, fleetrun on GPUs), or set -o Training.sharding=none"
+        )
+
+
 def distribute(
     model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, scaler: paddle.amp.GradScaler, sharding: str
 ) -> tuple[paddle.nn.Layer, Any, paddle.amp.GradScaler]:
@@ -26,15 +44,10 @@ def distribute(
 
     Args:
         sharding: `Training.sharding`, with which the ranks were joined.
-
-    Raises:
-        ConfigError: this device cannot do it.
     """
     if dist.get_world_size() == 1:
         return model, optimizer, scaler
     if sharding == "stage2":
-        if paddle.get_device() == "cpu":
-            raise ConfigError("Training.sharding=stage2 needs GPUs, Paddle has none of it on CPU; use stage1 or none")
         return dist.sharding.group_sharded_parallel(model, optimizer, "os_g", scaler=scaler)
     parallel = fleet.distributed_model(model)
     if sharding == "stage1":

@@ -18,6 +18,8 @@ from ernie_vil2.data.sources import open_sources
 from ernie_vil2.losses import NoNegatives
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import NonFiniteLoss, Trainer, _plain
+from ernie_vil2.training.precision import check_precision
+from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import draw, png, write_tsv
 
@@ -130,10 +132,22 @@ def test_the_temperature_learns_and_stays_in_its_bounds(config):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_reduced_precision_trains(config, precision):
-    trainer = Trainer(config(f"Training.precision={precision}"))
-    assert trainer.fit()
-    assert all(map(math.isfinite, np.ravel(losses(trainer))))
+def test_a_precision_that_the_device_does_not_compute_in_is_refused(config, precision):
+    """On CPU Paddle trains on in float32 and only warns; what it computes on GPUs is in test_step.py."""
+    with pytest.raises(ConfigError, match=f"{precision}: on cpu Paddle would compute in float32; set -o Training.prec"):
+        Trainer(config(f"Training.precision={precision}"))
+    assert not Path(config().Training.output).exists()
+
+
+def test_a_run_may_go_on_in_another_precision(config):
+    """As one that was configured so on CPU must, which has trained in float32 in truth."""
+    assert changed_settings(config("Training.precision=bfloat16"), config()) == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_precision_that_the_device_computes_in_is_not(monkeypatch, precision):
+    monkeypatch.setattr(paddle.Tensor, "__matmul__", lambda one, other: one.astype(precision))
+    check_precision(precision)
 
 
 def test_the_state_of_a_loss_scaler_survives_json():

@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import paddle.distributed as dist
+import paddle
 import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.launch import run_ranks
 from ernie_vil2.planning.towers import Towers
+from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.engine import Trainer
-from ernie_vil2.training.sharding import distribute
+from ernie_vil2.training.sharding import check_sharding
 from tests.training.conftest import ROOT
 
 # A large epsilon: Adam divides by the size of a gradient, and with none it would make rounding of zero a step.
@@ -87,10 +88,29 @@ def test_three_ranks_go_on_where_one_has_stopped(overrides, tmp_path, monkeypatc
     assert_alike(tmp_path / "run", tmp_path / "alone")
 
 
-def test_gradients_are_not_divided_on_cpu(monkeypatch):
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match="Training.sharding=stage2 needs GPUs.*use stage1 or none"):
-        distribute(None, None, None, "stage2")
+@pytest.mark.parametrize("sharding, ranks, message", [
+    ("stage1", 1, "stage1 divides among ranks, and this is a single process; start several"),
+    ("stage2", 1, "stage2 needs GPUs.*use stage1 or none"),
+    ("stage2", 2, "stage2 needs GPUs.*use stage1 or none"),
+])  # fmt: skip
+def test_what_would_not_be_divided_is_refused(config, sharding, ranks, message):
+    with pytest.raises(ConfigError, match=message):
+        check_sharding(sharding, ranks)
+    settings = config(f"Training.sharding={sharding}")
+    if ranks == 1:
+        with pytest.raises(ConfigError, match=message):
+            Trainer(settings)
+    found = dry_run(settings, ranks)
+    assert found.would_stop and f"the run would stop: Training.sharding={sharding}" in found.text
+
+
+def test_what_would_be_divided_is_not_refused(monkeypatch):
+    for sharding, ranks in (("none", 1), ("none", 2), ("stage1", 2)):
+        check_sharding(sharding, ranks)
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    check_sharding("stage2", 2)
+    with pytest.raises(ConfigError, match="a single process"):
+        check_sharding("stage2", 1)
 
 
 def test_stage2_and_micro_batches_exclude_each_other():

@@ -14,6 +14,7 @@ from ernie_vil2.launch import run_ranks
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
+from ernie_vil2.planning import graph
 from ernie_vil2.training.step import CachedStep, DirectStep, build_step
 
 ROWS = 10
@@ -168,6 +169,29 @@ def test_recomputed_blocks_change_nothing(image, micro_batch):
     assert max(errors(recomputed, plain)) < 1e-10
     for name, mean in statistics.items():
         np.testing.assert_allclose(statistics_again[name], mean, rtol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("view, shape, dtype", [("text_1", [8], "int64"), ("image_1", [3, 32, 32], "float32")])
+@pytest.mark.parametrize("kind", ["null", 2], ids=["direct", "cached"])
+def test_towers_multiply_in_the_precision_of_the_run_and_give_float32(kind, view, shape, dtype):
+    """As a graph, which mixed precision changes on any device; to run it so takes a GPU."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        config = setting(VIT.replace("0.4", "0.0"), "Model.text.dropout=0.0", "Model.text.attention_dropout=0.0",
+                         f"Training.precision={precision}", f"Training.micro_batch={kind}")  # fmt: skip
+        model, loss = model_and_loss(config)
+        step = build_step(model, loss, config)
+
+        def encode(batch, step=step, model=model):
+            return step._encode(model, {view: batch}, np.arange(graph.ROWS), 0)[0][view]
+
+        traced = graph.trace(model, encode, shape, dtype)
+        products = [op.outputs[0] in traced.floats for op in traced.forward if op.flops]
+        found[precision] = len(products), sum(products)
+        with paddle.no_grad():
+            assert encode(paddle.ones([graph.ROWS, *shape], dtype)).dtype == paddle.float32
+    count = found["float32"][0]
+    assert count > 10 and found == {"float32": (count, count), "bfloat16": (count, 0)}
 
 
 def test_a_rank_with_too_few_rows_is_told():
