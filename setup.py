@@ -35,7 +35,7 @@ setup(
     version=re.search(r'__version__ = "(.+)"', (HERE / "ernie_vil2/__init__.py").read_text()).group(1),
     description="Multi-view contrastive image-text pretraining, retrieval and search on PaddlePaddle",
     packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
-    package_data={"": ["vocab*"], "ernie_vil2.search": ["page/*"]},
+    package_data={"": ["vocab*"], "ernie_vil2.pages": ["templates/*"], "ernie_vil2.search": ["page/*"]},
     python_requires=">=3.11,<3.12",
     install_requires=requirements(),
     extras_require={

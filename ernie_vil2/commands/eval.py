@@ -124,7 +124,7 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
 def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None:
     """Prints the table, and writes all that an evaluation leaves."""
     from ernie_vil2.evaluation.paper_results import paper_results
-    from ernie_vil2.evaluation.results import checksums, format_notes, places, result_name, table_rows, write_results
+    from ernie_vil2.evaluation.results import checksums, format_counts, places, result_name, table_rows, write_results
     from ernie_vil2.evaluation.retrieval import format_table
     from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
     from ernie_vil2.files import files_written_whole
@@ -141,7 +141,7 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
         table += table_rows(title, results, baselines, [] if only else published)
 
     model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
-    print(f"\nmodel {model}, data {' '.join(data)}\n{format_notes(evaluations, published)}\n\n{format_table(table)}")
+    print(f"\n{format_table(table)}\n\nmodel {model}, data {' '.join(data)}\n{format_counts(evaluations)}")
 
     output = args.output or Path("evaluation")
     more = [*filter(None, [args.split]), *(args.language or []), *(one for one in args.protocol if one != "pairs")]

@@ -1,6 +1,7 @@
-"""Write report.html for a run: its curves, its evaluations, and a dozen queries with their best answers.
+"""Write report.html for a run, or for several side by side: tables by data set, curves, and a dozen queries.
 
 python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
+python tools/report.py --run runs/first runs/second@best --data demo_data/emoji-test.tar --output comparison.html
 """
 
 import argparse
@@ -10,62 +11,69 @@ from ernie_vil2.commands.arguments import count, model, output_file, source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--run",
-        required=True,
-        type=model,
-        metavar="RUN",
-        help="run folder; RUN@best: with the answers of its best checkpoint",
-    )
-    parser.add_argument(
-        "--data", nargs="+", required=True, type=source, metavar="FILE", help="where queries and answers come from"
-    )
+    parser.add_argument("--run", nargs="+", required=True, type=model, metavar="RUN",
+                        help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
+    parser.add_argument("--data", nargs="+", default=[], type=source, metavar="FILE",
+                        help="where queries and answers come from; default: none are shown")  # fmt: skip
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=int, default=0, help="which captions are drawn")
-    parser.add_argument("--output", type=output_file, metavar="FILE", help="file; default: <run>/report.html")
+    parser.add_argument("--output", type=output_file, metavar="FILE",
+                        help="default: report.html in the (first) run folder")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
-    from ernie_vil2.data.sources import open_benchmark
-    from ernie_vil2.evaluation.encoded import encode_benchmark
-    from ernie_vil2.evaluation.examples import example_queries
-    from ernie_vil2.evaluation.report import write_report
+    from ernie_vil2.evaluation.report import ReportedRun, write_report
     from ernie_vil2.evaluation.results import read_evaluations
     from ernie_vil2.models.model_files import weights_path
-    from ernie_vil2.pretrained import load_model
     from ernie_vil2.run_folder import run_of
     from ernie_vil2.training.run_log import read_log
     from ernie_vil2.training.run_page import config_facts, progress_facts
 
-    checkpoint = weights_path(args.run).parent
-    run = run_of(checkpoint) or Path(args.run)
-    config = load_config(checkpoint / "config.yaml")
-    records = read_log(run / "log.jsonl")
-    evaluations = read_evaluations(run / "evaluation")
-    facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
-    if evaluations:
-        facts["Protocol"] = next(iter(evaluations[0]["results"].values()))["definition"]
+    checkpoints = [weights_path(path).parent for path in args.run]
+    folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
+    runs, cards, licences = [], [], set()
+    for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
+        config = load_config(checkpoint / "config.yaml")
+        records = read_log(folder / "log.jsonl")
+        facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
+        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / "evaluation")))
+        if args.data:
+            cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
+    # Captions are drawn alike by every run and in every language: show them side by side.
+    shown = [each[row] for row in range(args.queries) for each in cards if row < len(each)]
+    output = Path(args.output) if args.output else folders[0] / "report.html"
+    write_report(
+        output,
+        title=f"ERNIE-ViL 2.0: {' and '.join(each.name for each in runs)}",
+        runs=runs,
+        queries={" ".join(map(str, args.data)): shown} if shown else {},
+        facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
+    )
+    print(f"report: {output.resolve()}, with answers of {', '.join(map(str, checkpoints))}")
+    return 0
+
+
+def _names(given: list[str], folders: list[Path]) -> list[str]:
+    """The folders' own names, or where two are alike what was given."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len({*names}) == len(names) else list(map(str, given))
+
+
+def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
+    """For every language of a run its cards; adds to the licences of the images."""
+    from ernie_vil2.data.sources import open_benchmark
+    from ernie_vil2.evaluation.cards import Cards, random_queries
+    from ernie_vil2.evaluation.evaluator import evaluate
+    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.pretrained import load_model
 
     model = load_model(checkpoint, device="auto")
-    queries, licences = [], set()
+    made = []
     for language in config.Views.languages:
         benchmark = open_benchmark(args.data, language=language, text_id=config.Data.text_id)
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
-        queries += example_queries(encode_benchmark(model, benchmark), language, args.queries, args.seed)
-    if licences:
-        facts["Licence of the images"] = ", ".join(sorted(licences))
-    # Captions are drawn alike in every language: show them side by side.
-    queries = [queries[start + row] for row in range(args.queries) for start in range(0, len(queries), args.queries)]
-
-    output = Path(args.output) if args.output else run / "report.html"
-    write_report(
-        output,
-        title=f"ERNIE-ViL 2.0: {run.name}",
-        facts=facts,
-        curves=records,
-        table_rows=[tuple(row) for evaluation in evaluations for row in evaluation["table"]],
-        queries=queries,
-    )
-    print(f"report: {output.resolve()}, with answers of {checkpoint}")
-    return 0
+        evaluation = evaluate(model, benchmark, protocol("pairs"))
+        chosen = random_queries(evaluation.scored, "text_to_image", args.queries, args.seed)
+        made.append(Cards(evaluation, language=language, tags=[*tags, language]).of("text_to_image", chosen))
+    return made

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
-                        help="train nothing: read one batch of every source, and leave its views as a picture, the "
+                        help="train nothing: read one batch of every source, and leave a page of its views, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
@@ -62,5 +62,5 @@ def dry_run(config, processes: int) -> int:
 
     found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)))
     print(found.text)
-    print(f"nothing was trained; look at {found.folder / 'dry_run.html'} or {found.folder / 'views.png'}")
+    print(f"nothing was trained; look at {found.folder / 'dry_run.html'}")
     return 1 if found.would_stop else 0

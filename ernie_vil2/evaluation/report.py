@@ -1,134 +1,126 @@
-"""One self-contained HTML page about a run: curves, the result table, and queries with their best answers.
+"""`report.html`: one run, or several side by side: their tables by data set, their curves, and queries with answers."""
 
-Styles, charts and images are all inside the file; it holds no script and loads nothing from elsewhere.
-"""
+from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ernie_vil2.evaluation.curves import ARROWS, training_charts
-from ernie_vil2.evaluation.report_style import CROSS, STYLE, TICK
-from ernie_vil2.evaluation.retrieval import COLUMNS, TIE_RULE, Row, table_cells
-from ernie_vil2.files import write_text
+from ernie_vil2.config import Config
+from ernie_vil2.evaluation.retrieval import Row
+from ernie_vil2.evaluation.retrieval_page import figures_note, recall_table
+from ernie_vil2.pages import comparison_charts, training_charts, write_page
 
-LONGEST_IN_A_COLUMN = 100  # a longer fact, such as a protocol's definition, goes over the whole width
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run as a report shows it.
+
+    Attributes:
+        name: by which it is told from the others.
+        config: its own.
+        facts: name and value of what was run and how far it came.
+        records: of its `log.jsonl`.
+        evaluations: the records that its evaluations left, see `read_evaluations`.
+    """
+
+    name: str
+    config: Config
+    facts: Mapping[str, str]
+    records: Sequence[Mapping]
+    evaluations: Sequence[Mapping]
 
 
 def write_report(
     path: str | Path,
     *,
     title: str,
+    runs: Sequence[ReportedRun],
+    queries: Mapping[str, Sequence[Mapping]],
     facts: Mapping[str, str],
-    curves: Sequence[Mapping],
-    table_rows: Iterable[Row],
-    queries: Sequence[Mapping],
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
-    facts: name and value of what was run (model, data, time, protocol), shown at the top.
-    curves: the records of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are passed over.
-    table_rows: as in `format_table`.
-    queries: `{"query": text or None, "query_image": bytes or None, "language": "zh", "answers": [...]}`,
-    with answers `{"image": bytes or None, "caption": str, "score": float, "correct": bool}`, best first.
-    Raises ValueError for an image that is neither WebP, PNG nor JPEG.
+    Args:
+        runs: one, or several to be compared; their names differ.
+        queries: cards by heading, see `Cards`.
+        facts: of the whole page, shown at the top; with those of the run, where it is one.
     """
-    sections = {
-        "Retrieval": results_table(table_rows),
-        "Training": training_charts(curves),
-        "Best answers": query_cards(queries),
+    several = len(runs) > 1
+    definitions = {
+        f"Protocol {result['protocol']}": result["definition"]
+        for run in runs
+        for record in run.evaluations
+        for result in record["results"].values()
     }
-    write_page(path, title, facts, sections)
-
-
-def write_page(path: str | Path, title: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> None:
-    """Write a page of a title, facts, and sections of HTML by heading; whole or not at all."""
-    body = [
-        f"<header><h1>{escape(title)}</h1>{_facts(facts)}</header>",
-        *(f"<section><h2>{escape(heading)}</h2>{content}</section>" for heading, content in sections.items()),
-    ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
+    write_page(
+        path,
+        "report.html",
+        title=title,
+        facts=dict(facts) if several else {**runs[0].facts, **facts},
+        comparison={"runs": [run.name for run in runs], "rows": list(_compared(runs))} if several else None,
+        tables=result_tables(runs),
+        training=comparison_charts({run.name: run.records for run in runs})
+        if several
+        else training_charts(runs[0].records),
+        queries=queries,
+        definitions=definitions,
     )
-    write_text(path, page)
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    items = []
-    for name, value in facts.items():
-        width = ' class="wide"' if len(value) > LONGEST_IN_A_COLUMN else ""
-        items.append(f"<div{width}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>")
-    return f"<dl>{''.join(items)}</dl>"
+def result_tables(runs: Sequence[ReportedRun]) -> dict[str, dict]:
+    """A table for each data set and protocol, by a heading that names them, with the rows of every run that has it."""
+    tables: dict[tuple, list[tuple[ReportedRun, Mapping]]] = {}
+    for run in runs:
+        for record in run.evaluations:
+            protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
+            files = tuple(str(Path(path).resolve()) for path in record["data"])
+            tables.setdefault((files, *protocols), []).append((run, record))
+    return {
+        f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(
+            _joined(found, len(runs) > 1), _notes(found)
+        )
+        for (_, *protocols), found in tables.items()
+    }
 
 
-def results_table(rows: Iterable[Row], tie_rule: str = TIE_RULE) -> str:
-    """The table that `format_table` prints, as HTML, with the rule by which ties were counted."""
-    names = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    ways = "".join(f'<th colspan="{len(COLUMNS)}" scope="colgroup">{name}</th>' for name in ARROWS.values())
-    lines = []
-    for label, values in rows:
-        if values is None:
-            head = f'<th class="group" colspan="{2 * len(COLUMNS) + 2}" scope="rowgroup">{escape(label)}</th>'
-            lines.append(f"<tr>{head}</tr>")
+def _joined(found: Sequence[tuple[ReportedRun, Mapping]], several: bool) -> list[Row]:
+    """The rows of the runs' tables by heading; of several runs each under its name, what they share once, below."""
+    groups: dict[str, tuple[list[Row], list[Row]]] = {}
+    for run, record in found:
+        own, shared = [], []
+        for label, values in record["table"]:
+            if values is None:
+                own, shared = groups.setdefault(label, ([], []))
+            elif label.strip() not in record["results"]:
+                if (label, values) not in shared:
+                    shared.append((label, values))
+            else:
+                own.append((f"  {run.name}: {label.strip()}" if several else label, values))
+    return [row for heading, (own, shared) in groups.items() for row in ((heading, None), *own, *shared)]
+
+
+def _notes(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
+    results = [result for _, record in found for result in record["results"].values()]
+    differences = [sentence for result in results for sentence in result["differences"]]
+    rules = [figures_note(result["tie_rule"]) for result in results]
+    return list(dict.fromkeys(differences + rules))
+
+
+def _compared(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
+    """Facts of the runs, then the settings in which they differ."""
+    for name in dict.fromkeys(name for run in runs for name in run.facts):
+        yield name, [run.facts.get(name, "–") for run in runs]
+    settings = [dict(_flat(run.config.model_dump())) for run in runs]
+    for key in dict.fromkeys(key for each in settings for key in each):
+        values = [each.get(key) for each in settings]
+        if key != "Training.output" and any(value != values[0] for value in values):
+            yield key, [str(value) for value in values]
+
+
+def _flat(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            cells = "".join(f"<td>{cell.replace('-', '–')}</td>" for cell in table_cells(values))
-            lines.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr><td></td>{ways}<td></td></tr>'
-        f'<tr><td></td>{names}{names}<th scope="col">mR</th></tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-        f'<p class="note">Percent; mR is the mean of both directions; {escape(tie_rule)}.</p>'
-    )
-
-
-def query_cards(queries: Sequence[Mapping]) -> str:
-    """Queries with their answers, as `write_report` takes them; a query's or an answer's `note` is shown with it.
-
-    Raises ValueError for an image that is neither WebP, PNG nor JPEG.
-    """
-    cards = "".join(_query(number, query) for number, query in enumerate(queries, start=1))
-    return f'<div class="queries">{cards}</div>'
-
-
-def _query(number: int, query: Mapping) -> str:
-    language = escape(query["language"])
-    asked = f'<span class="language">{escape(query.get("note", query["language"]))}</span>'
-    if query.get("query_image") is not None:
-        asked += _image(query["query_image"], "the query", f"the image of query {number}")
-    if query.get("query") is not None:
-        asked += f'<span lang="{language}">{escape(query["query"])}</span>'
-    answers = "".join(_answer(number, language, answer) for answer in query["answers"])
-    return f"<article><h3>{asked}</h3><ol>{answers}</ol></article>"
-
-
-def _answer(number: int, language: str, answer: Mapping) -> str:
-    verdict, mark = ("right", TICK) if answer["correct"] else ("wrong", CROSS)
-    image = ""
-    if answer.get("image") is not None:
-        image = _image(answer["image"], answer["caption"], f"an answer's image of query {number}")
-    note = f'<div class="score">{escape(answer["note"])}</div>' if "note" in answer else ""
-    return (
-        f'<li class="{verdict}">{image}'
-        f'<div class="score">{mark}<span class="word">{verdict}</span> {answer["score"]:.3f}</div>{note}'
-        f'<div class="caption" lang="{language}">{escape(answer["caption"])}</div></li>'
-    )
-
-
-def _image(content: bytes, description: str, name: str) -> str:
-    data = base64.b64encode(content).decode("ascii")
-    return f'<img alt="{escape(description)}" src="data:{_mime_type(content, name)};base64,{data}">'
-
-
-def _mime_type(content: bytes, name: str) -> str:
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if content.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return "image/webp"
-    raise ValueError(f"{name} is neither WebP, PNG nor JPEG; give the encoded file's bytes")
+            yield prefix + name, value

@@ -59,8 +59,8 @@ def table_rows(
     return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
 
 
-def format_notes(evaluations: Mapping[str, Evaluation], published: Sequence[PaperResult] = ()) -> str:
-    """What the figures of a table mean: each protocol in words, its differences from the data, tie rules, sources."""
+def format_counts(evaluations: Mapping[str, Evaluation]) -> str:
+    """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
     lines = []
     for label, evaluation in evaluations.items():
         result, encoded = evaluation.result, evaluation.encoded
@@ -74,10 +74,20 @@ def format_notes(evaluations: Mapping[str, Evaluation], published: Sequence[Pape
                 if report.counts
             ),
         ]
+    return _wrapped(lines)
+
+
+def format_definitions(evaluations: Mapping[str, Evaluation], published: Sequence[PaperResult] = ()) -> str:
+    """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
+    lines = []
     for protocol in dict.fromkeys(evaluation.scored.protocol for evaluation in evaluations.values()):
         lines.append(f"protocol {protocol.name}: {protocol.definition}")
         lines.append(TIE_RULES[protocol.ties])
     lines += [f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
+    return _wrapped(lines)
+
+
+def _wrapped(lines: Iterable[str]) -> str:
     # A line is wrapped with its own head first, what follows indented below it.
     return "\n".join(part for line in lines for text in line.splitlines() for part in
                      textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False))  # fmt: skip
@@ -142,7 +152,7 @@ def write_results(
     published: Sequence[PaperResult] = (),
     extra: Mapping[str, object] | None = None,
 ) -> list[Path]:
-    """Writes `<name>.json`, a record of the evaluations, and `<name>.csv`, the rank of every query.
+    """Writes `<name>.txt`, the table with what it means, `<name>.json`, a record, and `<name>.csv`, every query's rank.
 
     Args:
         folder: made if there is none.
@@ -165,9 +175,11 @@ def write_results(
         **(extra or {}),
         **environment(),
     }
-    written = [folder / f"{name}.json", folder / f"{name}.csv"]
-    write_text(written[0], json.dumps(record, ensure_ascii=False, indent=1))
-    write_ranks(written[1], evaluations)
+    written = [folder / f"{name}.{suffix}" for suffix in ("txt", "json", "csv")]
+    parts = (format_table(table), format_counts(evaluations), format_definitions(evaluations, published))
+    write_text(written[0], "\n\n".join(parts) + "\n")
+    write_text(written[1], json.dumps(record, ensure_ascii=False, indent=1))
+    write_ranks(written[2], evaluations)
     return written
 
 
@@ -201,7 +213,9 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             format_table(record["table"])
-            "".join(result["definition"] for result in record["results"].values())
+            for result in record["results"].values():
+                "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
+                "".join(result["differences"])
             found.append(record)
         except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is no record of an evaluation and left out ({error!r})", file=sys.stderr)

@@ -23,6 +23,13 @@ def show(title: str, plan: Plan, device: Device, advice: Advice | None, assumpti
     return "\n".join([*lines, "", f"assumed: {assumptions}", *_advice(plan, advice)])
 
 
+def headline(plan: Plan) -> str:
+    """The plan on one line: whether it fits, and how long it takes."""
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    return (f"plan: {verdict}, {_size(plan.peak)} of {_size(plan.limit)} at most, {plan.seconds:,.3g} s a step, "
+            f"{plan.days:,.1f} days")  # fmt: skip
+
+
 def _line(name: str, value: str, note: str = "") -> str:
     return f"  {name:<{_WIDTH}}{value:>14}  {note}".rstrip()
 

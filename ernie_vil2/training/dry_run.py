@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from statistics import fmean
 
@@ -21,18 +19,16 @@ from ernie_vil2.data.preview import Preview, ShownSample, preview
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.evaluation.curves import figure
-from ernie_vil2.evaluation.report import write_page
-from ernie_vil2.evaluation.svg import Series
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
+from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
+from ernie_vil2.planning.report import headline
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
-from ernie_vil2.training.contact_sheet import write_contact_sheet
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.precision import check_precision
-from ernie_vil2.training.run_page import bad_samples_table, config_facts
+from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.training.validation import validation_sets
 
@@ -46,7 +42,7 @@ class DryRun:
     """What a dry run found.
 
     Attributes:
-        folder: that holds `dry_run.html`, `views.png`, `config.yaml` and the bad samples.
+        folder: that holds `dry_run.html`, `plan.txt`, `config.yaml` and the bad samples.
         text: for the terminal.
         would_stop: training would, as more samples cannot be used than `Data.max_bad_share` allows, or as this device
             lacks what is configured.
@@ -96,7 +92,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     write_text(folder / "config.yaml", dump_config(config))
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
-    plan = _plan(folder / "config.yaml", ranks, read)
+    plan, plan_line = _plan(folder / "config.yaml", ranks, read)
     sources = _sources(stream, config, read)
     facts = {
         **config_facts(config),
@@ -108,19 +104,23 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         ) or "none",
         "Run folder": _state(run),
     }  # fmt: skip
-    sections = {
-        **{f"Views of {name}": f'<p class="note">{escape(line)}</p>{_cards(each.samples)}'
-           for name, line, each in zip(stream.names, sources, read, strict=True)},
-        "Plan": f"<pre>{escape(plan)}</pre>",
-        "Schedule": f'<div class="charts">{_schedule(config)}</div>',
-        "Samples that could not be used": bad_samples_table(bad_samples),
-    }  # fmt: skip
-    write_page(folder / "dry_run.html", f"ERNIE-ViL 2.0: dry run of {run.name}", facts, sections)
-    write_contact_sheet(folder / "views.png",
-                        [(name, each.samples) for name, each in zip(stream.names, read, strict=True)])  # fmt: skip
+    write_page(
+        folder / "dry_run.html",
+        "dry_run.html",
+        title=f"ERNIE-ViL 2.0: dry run of {run.name}",
+        facts=facts,
+        sources=[
+            {"name": name, "note": line, "samples": [_shown(sample) for sample in each.samples]}
+            for name, line, each in zip(stream.names, sources, read, strict=True)
+        ],
+        plan=plan,
+        schedule=_schedule(config),
+        bad_samples=bad_samples,
+    )
+    write_text(folder / "plan.txt", f"{plan}\n")
     lines = [f"{name}: {line}" for name, line in zip(stream.names, sources, strict=True)]
     lines += [f"the run would stop: {why}" for why in stops]
-    return DryRun(folder, "\n".join([*lines, "", plan, "", str(bad_samples)]), bool(stops))
+    return DryRun(folder, "\n".join([*lines, plan_line, str(bad_samples)]), bool(stops))
 
 
 def _stops(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
@@ -146,19 +146,20 @@ def _state(run: Path) -> str:
     return f"{run}, holds {checkpoints[-1].name}: go on with --resume, or choose another Training.output"
 
 
-def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> str:
-    """The plan for the device at hand, or why there is none."""
+def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
+    """The plan for the device at hand and a line of it, or why there is none."""
     stored = [sample.stored_bytes for each in read for sample in each.samples]
     try:
         device = DEVICES["cpu"]
         if paddle.get_device() != "cpu":
             found = paddle.device.cuda.get_device_properties(paddle.get_device())
             device = recognise(found.name, found.total_memory)
-        text, _, _ = plan_run(lambda overrides: load_config(config, overrides), ranks, device,
+        text, plan, _ = plan_run(lambda overrides: load_config(config, overrides), ranks, device,
                               **({"sample_bytes": round(fmean(stored))} if stored else {}))  # fmt: skip
-        return text
+        return text, f"{headline(plan)} (plan.txt)"
     except (ConfigError, ValueError) as error:
-        return f"no plan: {error}; tools/plan.py plans for any device"
+        why = f"no plan: {error}; tools/plan.py plans for any device"
+        return why, why
 
 
 def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> list[str]:
@@ -182,35 +183,24 @@ def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> l
     return lines
 
 
-def _schedule(config: Config) -> str:
+def _schedule(config: Config) -> Chart:
     steps = sorted({*np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist(),
                     max(0, config.Schedule.warmup_steps - 1)})  # fmt: skip
     points = [(step + 1, learning_rate(step, config)) for step in steps]
     note = (f"{config.Schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, "
             f"then a cosine down to {config.Schedule.floor:g}.")  # fmt: skip
-    return figure("Learning rate", note, [Series("learning rate", points, 1)], y_label="learning rate")
+    return line_chart("Learning rate", note, [Series("learning rate", points, 1)], y_label="learning rate")
 
 
-def _cards(samples: Sequence[ShownSample]) -> str:
-    if not samples:
-        return "<p>None of the samples read could be used.</p>"
-    return f'<div class="views">{"".join(map(_card, samples))}</div>'
-
-
-def _card(sample: ShownSample) -> str:
-    images = "".join(
-        f'<img alt="{escape(f"{name} of {sample.name}")}" title="{name}" src="data:image/png;base64,{_png(view)}">'
-        for name, view in sample.image_views.items()
-    )
+def _shown(sample: ShownSample) -> dict[str, dict]:
+    """Images and texts by name, for the page."""
     texts = {"sample": sample.name}
     if sample.tokens:
         texts["drawn text, as tokens"] = " ".join(sample.tokens)
     texts |= {f"caption, {language}": text for language, text in sample.captions.items()}
     texts |= {f"tags, {language}": text for language, text in sample.tags.items()}
-    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in texts.items())
-    return f"<article>{images}<dl>{items}</dl></article>"
+    return {"images": {name: _png(view) for name, view in sample.image_views.items()}, "texts": texts}
 
 
-def _png(view: np.ndarray) -> str:
-    content = cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
-    return base64.b64encode(content).decode("ascii")
+def _png(view: np.ndarray) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()

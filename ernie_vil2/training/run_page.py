@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import fmean, median
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation.curves import speed_charts, training_charts
-from ernie_vil2.evaluation.report import write_page
+from ernie_vil2.pages import speed_charts, training_charts, write_page
 from ernie_vil2.training.run_log import read_log
 
 PAGE = "curves.html"
@@ -37,12 +34,15 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
         "Versions": versions,
         "Git revision": environment["git"] or "not a checkout",
     }
-    sections = {
-        "Training": training_charts(records),
-        "Speed": speed_charts(records),
-        "Samples that could not be used": bad_samples_table(bad_samples),
-    }
-    write_page(run / PAGE, f"ERNIE-ViL 2.0: {run.name}", facts, sections)
+    write_page(
+        run / PAGE,
+        "run.html",
+        title=f"ERNIE-ViL 2.0: {run.name}",
+        facts=facts,
+        training=training_charts(records),
+        speed=speed_charts(records),
+        bad_samples=bad_samples,
+    )
 
 
 def config_facts(config: Config) -> dict[str, str]:
@@ -66,24 +66,3 @@ def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]
         "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} pairs a second (median)",
         "Loader wait": f"{fmean(record['loader_wait'] for record in train):.1%} of the time",
     }
-
-
-def bad_samples_table(report: BadSampleReport) -> str:
-    """HTML of reasons, counts and the first names of each."""
-    bad = report.counts.total()
-    said = f"{bad:,} of {report.read:,} samples read." if bad else f"All {report.read:,} samples read could be used."
-    odd = f"<p>Odd, but used:</p>{_reasons(report, report.remarks, 'remark')}" if report.remarks else ""
-    return f"<p>{said}</p>{_reasons(report, report.counts, 'reason') if bad else ''}{odd}"
-
-
-def _reasons(report: BadSampleReport, counts: Counter[str], what: str) -> str:
-    names = f'<th scope="col" class="names">the first {report.NAMES} names</th>'
-    rows = "".join(
-        f'<tr><th scope="row">{escape(reason)}</th><td>{count:,}</td>'
-        f'<td class="names">{escape(", ".join(report.names[reason]))}</td></tr>'
-        for reason, count in counts.most_common()
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr><th scope="col">{what}</th><th scope="col">samples</th>'
-        f"{names}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )

@@ -3,7 +3,7 @@ import json
 import re
 from dataclasses import replace
 from hashlib import sha256
-from html import escape
+from html import unescape
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.cards import SIDE, Cards, extreme_queries, random_queries, thumbnail
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.evaluator import score
 from ernie_vil2.evaluation.paper_results import paper_results
@@ -22,7 +23,8 @@ from ernie_vil2.evaluation.results import (
     CSV_COLUMNS,
     cell_text,
     checksums,
-    format_notes,
+    format_counts,
+    format_definitions,
     official_summary,
     original_text,
     places,
@@ -32,7 +34,7 @@ from ernie_vil2.evaluation.results import (
     write_results,
 )
 from ernie_vil2.evaluation.retrieval import format_table
-from ernie_vil2.evaluation.retrieval_page import SIDE, extreme_queries, thumbnail, write_retrieval_page
+from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
 #   red:  0.5 0.75 0.25     blue: 1 0 0.5
@@ -143,9 +145,16 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
         published,
         {"checksums": digests, "seconds": 1.5},
     )
-    assert [path.name for path in written] == ["drawings.json", "drawings.csv"]
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["drawings.csv", "drawings.json"]
-    record = json.loads(written[0].read_text(encoding="utf-8"))
+    names = ["drawings.txt", "drawings.json", "drawings.csv"]
+    assert [path.name for path in written] == names
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
+    text = written[0].read_text(encoding="utf-8")
+    in_one_line = " ".join(text.split())
+    order = ["R@1", "note: 3 texts where pairs has 4.", PROTOCOLS["pairs"].definition, "ties count against the model",
+             published[0].source]  # fmt: skip
+    places = [in_one_line.index(part) for part in order]
+    assert places == sorted(places), "the result comes before the text that defines it"
+    record = json.loads(written[1].read_text(encoding="utf-8"))
     result = record["results"]["small model"]
     assert result["protocol"] == "pairs" and result["definition"] == PROTOCOLS["pairs"].definition
     nothing_read = {"read": 0, "bad": 0, "reasons": {}}
@@ -178,9 +187,9 @@ def test_the_table_stands_beside_the_published_row_and_its_notes_say_what_it_mea
     assert lines[2].split() == "pixels 1.00 - - - - - -".split() and lines[3].split()[0] == "chance"
     assert lines[4].split()[-7:] == "66.50 91.60 96.20 65.90 90.10 96.10 84.40".split()
 
-    notes = format_notes({"ours": replace(evaluation, differences=["Two images are missing."])}, published)
-    assert "note: Two images are missing." in notes.splitlines()
-    in_one_line = " ".join(notes.split())
+    counts = format_counts({"ours": replace(evaluation, differences=["Two images are missing."])})
+    assert counts.splitlines() == ["ours: protocol pairs, 2 images, 3 texts, 3 pairs", "note: Two images are missing."]
+    in_one_line = " ".join(format_definitions({"ours": evaluation}, published).split())
     for part in (PROTOCOLS["pairs"].definition, published[0].source, published[0].note, "ties count against the model"):
         assert part in in_one_line
 
@@ -230,7 +239,7 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
     html = page(tmp_path / "page.html", replace(evaluation, differences=["One is missing."]), count=1, answers=1)
     headings = re.findall(r"<h2>(.*?)</h2>", html)
     assert headings == ["Retrieval", *(f"{kind} queries, {way}" for way in ("image → text", "text → image")
-                                       for kind in ("Worst", "Best"))]  # fmt: skip
+                                       for kind in ("Worst", "Best")), "What the figures mean"]  # fmt: skip
     cards = re.findall(r"<article>.*?</article>", html, re.DOTALL)
     assert len(cards) == 4
     # The worst image, blue, finds text a first; its own text follows with its rank.
@@ -242,7 +251,8 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
     assert "rank 1" in cards[1] and "&lt;b&gt;rot&lt;/b&gt;" in cards[1] and cards[1].count("<img") == 1
     # The worst text, a, finds blue; its own image is red.
     assert cards[2].count("<img") == 1 and "red" in cards[2]
-    assert "One is missing." in html and escape(PROTOCOLS["pairs"].definition) in html
+    assert html.index("66.67") < html.index("One is missing.")
+    assert unescape(html).index(PROTOCOLS["pairs"].definition) > html.index("One is missing.")
     assert "<script" not in html and not re.search(r"https?://|src=\"(?!data:)", html)
 
 
@@ -254,6 +264,16 @@ def test_the_page_of_folds_and_of_one_direction(tmp_path, encoded):
     assert "text → image" in html and "queries, image → text" not in html
     rows = score(encoded, PROTOCOLS["official-rows"])
     assert "ties count for the model" in page(tmp_path / "rows.html", rows)
+
+
+def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation):
+    scored = evaluation.scored
+    drawn = random_queries(scored, "text_to_image", 3, seed=1)
+    assert sorted(drawn) == [(0, 0), (0, 1), (0, 2)] and random_queries(scored, "text_to_image", 2, seed=1) == drawn[:2]
+    (card,) = Cards(evaluation, 1, language="de", tags=["one run"]).of("text_to_image", [(0, 0)])
+    # Text a finds blue, which is wrong; its own image, red, stands behind with its rank.
+    assert card["tags"] == ["one run", "rank 2"] and card["language"] == "de"
+    assert [(answer["correct"], answer["rank"]) for answer in card["answers"]] == [(False, None), (True, 2)]
 
 
 @pytest.mark.parametrize(

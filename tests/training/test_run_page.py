@@ -3,10 +3,9 @@
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation.curves import speed_charts
+from ernie_vil2.pages import speed_charts
 from ernie_vil2.training.engine import Trainer
-from ernie_vil2.training.run_page import PAGE, bad_samples_table, progress_facts
+from ernie_vil2.training.run_page import PAGE, progress_facts
 from tests.pages import Page, lines_of
 from tests.training.test_engine import crash_after
 
@@ -70,16 +69,7 @@ def test_progress_is_counted_from_the_log():
         "Loader wait": "20.0% of the time",
     }
     assert progress_facts(load_config(None), []) == {}
-    (waits,) = lines_of(speed_charts(records), "Loader wait")  # in percent: the ticks reach 50
-    assert waits[0][1] - waits[1][1] == pytest.approx((waits[0][1] - waits[2][1]) / 5, abs=0.11)
-    assert "<b>50</b>" not in speed_charts(records) and ">50</text>" in speed_charts(records)
-
-
-def test_bad_samples_are_listed_by_reason_as_text_not_markup():
-    report = BadSampleReport()
-    report.add(2000, [("broken image", f"<b>{number}</b>") for number in range(12)] + [("empty caption", "x")])
-    html = bad_samples_table(report)
-    text = " ".join(Page(html).text)
-    assert "13 of 2,000 samples read" in text
-    assert "<b>9</b>" in text and "<b>10</b>" not in text
-    assert text.index("broken image") < text.index("empty caption")
+    throughput, waits = speed_charts(records)
+    assert waits.y_ticks[-1][1] == "50" and throughput.y_ticks[-1][1] == "50"  # in percent
+    heights = [float(y) for _, y in waits.lines[0].marks]
+    assert heights[0] - heights[1] == pytest.approx((heights[0] - heights[2]) / 5, abs=0.11)

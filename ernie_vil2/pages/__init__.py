@@ -1,0 +1,21 @@
+"""Pages for people, from plain data: one HTML file each, with its styles, charts and images inside.
+
+A page holds no script and loads nothing from elsewhere. The templates escape whatever they are given; what a page shows
+is decided by who calls it, and nothing of the library is known here.
+"""
+
+from ernie_vil2.pages.charts import Chart, Series, line_chart
+from ernie_vil2.pages.curves import ARROWS, comparison_charts, speed_charts, training_charts
+from ernie_vil2.pages.page import render, write_page
+
+__all__ = [
+    "ARROWS",
+    "Chart",
+    "Series",
+    "comparison_charts",
+    "line_chart",
+    "render",
+    "speed_charts",
+    "training_charts",
+    "write_page",
+]

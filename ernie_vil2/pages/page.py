@@ -1,0 +1,59 @@
+"""Templates to files, and what the templates can do beyond jinja2."""
+
+from __future__ import annotations
+
+import base64
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from ernie_vil2.files import write_text
+
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_JAPANESE_KOREAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
+_SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+
+
+def write_page(path: str | Path, template: str, **data: Any) -> None:
+    """Writes the page that a file of `templates/` makes of the data; whole or not at all."""
+    write_text(path, render(template, **data))
+
+
+def render(template: str, **data: Any) -> str:
+    """The HTML that a template makes of the data.
+
+    Raises:
+        jinja2.UndefinedError: the template needs what the data lack.
+    """
+    return _environment().get_template(template).render(data)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ernie_vil2.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"marked": marked, "data_uri": data_uri}
+    return environment
+
+
+def marked(text: str, language: str = "") -> Markup:
+    """A text with its language, for fonts, line breaks and readers' voices; Chinese is recognised by itself."""
+    text = str(text)
+    if not language and _HAN.search(text) and not _JAPANESE_KOREAN.search(text):
+        language = "zh"
+    return Markup('<span lang="{}">{}</span>').format(language, text) if language else escape(text)
+
+
+def data_uri(image: bytes) -> str:
+    """An encoded PNG or JPEG as the address of an image inside the page."""
+    kind = next(kind for start, kind in _SIGNATURES.items() if image.startswith(start))
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"

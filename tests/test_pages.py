@@ -1,0 +1,281 @@
+"""The pages' charts and templates, from plain data."""
+
+import math
+import re
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import UndefinedError
+
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
+from ernie_vil2.pages.curves import MOST_POINTS
+from ernie_vil2.pages.page import marked
+from tests.pages import Page, lines_of
+
+PIXELS = np.zeros((4, 4, 3), np.uint8)
+IMAGES = {kind: cv2.imencode(f".{kind}", PIXELS)[1].tobytes() for kind in ("png", "jpeg")}
+
+
+def training(step, **changes):
+    losses = {"image_image": 2.0, "text_text": 1.0, "image_text": 4.0, "text_image": 3.0}
+    return {
+        "kind": "train",
+        "step": step,
+        "loss": 10.0,
+        **losses,
+        "learning_rate": 1e-4,
+        "logit_scale": 14.0,
+        **changes,
+    }
+
+
+def evaluation(step, language, split="val", **changes):
+    way = {"R@1": 10.0 + step, "R@5": 30.0, "R@10": 50.0, "mR": 30.0}
+    scores = {"image_to_text": way, "text_to_image": way, "mR": 30.0}
+    return {"kind": "evaluation", "step": step, "split": split, "language": language, **scores, **changes}
+
+
+def run_page(records, **changes):
+    data = {
+        "title": "A run",
+        "facts": {},
+        "training": training_charts(records),
+        "speed": speed_charts(records),
+        "bad_samples": BadSampleReport(),
+    }
+    return render("run.html", **data | changes)
+
+
+def report_page(**changes):
+    empty = {"title": "A report", "facts": {}, "comparison": None, "tables": {}, "training": [], "queries": {}}
+    return render("report.html", **empty | {"definitions": {}} | changes)
+
+
+def answer(correct, image=IMAGES["png"], caption="answer", rank=None):
+    return {"image": image, "caption": caption, "score": 0.5, "correct": correct, "rank": rank}
+
+
+def card(answers, query="q", language="en", **changes):
+    return {"query": query, "image": None, "language": language, "tags": [], "answers": answers} | changes
+
+
+def table(rows):
+    return {"ways": ["image → text", "text → image"], "columns": ["R@1"], "rows": rows, "notes": ["Percent."]}
+
+
+def text_of(html):
+    return " ".join(Page(html).text)
+
+
+def test_a_full_page_is_whole_and_loads_nothing():
+    html = report_page(
+        facts={"model": "small"},
+        training=training_charts([training(1), training(2), evaluation(2, "zh"), evaluation(2, "en")]),
+        tables={"a.tar, pairs": table([("all concepts", None), ("model, zh", ["45.68", "-", "40.00"])])},
+        queries={
+            "a.tar": [
+                card([answer(True), answer(False)], "风铃", "zh"),
+                card([answer(True, None, "wind chime")], "1f600", image=IMAGES["jpeg"]),
+            ]
+        },
+        definitions={"Protocol pairs": "all of it"},
+    )
+    page = Page(html)
+    text = " ".join(page.text)
+    for expected in ("A report", "small", "all concepts", "model, zh", "45.68", "–", "风铃", "wind chime", "all of it"):
+        assert expected in text
+    assert len(page.all("svg", role="img")) == 4
+    assert {image["src"].partition(";")[0] for image in page.all("img")} == {"data:image/png", "data:image/jpeg"}
+    assert page.all("script") == page.all("link") == []
+    assert "@import" not in html and "url(" not in html
+    assert not re.search(r"https?://|src=\"(?!data:)|href=", html)
+    # The result before the text that defines it.
+    assert html.index("45.68") < html.index("all of it")
+
+
+def test_right_and_wrong_differ_by_more_than_colour():
+    html = report_page(queries={"": [card([answer(True), answer(False)])]})
+    right, wrong = re.findall(r'<li class="(?:right|wrong)">.*?</li>', html, re.DOTALL)
+    assert '<li class="right">' in right and ">right</span>" in right
+    assert '<li class="wrong">' in wrong and ">wrong</span>" in wrong
+    marks = [re.search(r'class="mark".*?d="([^"]*)"', item).group(1) for item in (right, wrong)]
+    assert marks[0] != marks[1]
+
+
+def test_the_rank_of_the_right_answer_is_shown_where_it_is_missed():
+    html = report_page(queries={"": [card([answer(False), answer(True, rank=1234)], tags=["rank 1,234"])]})
+    wrong, right = re.findall(r'<li class="(?:right|wrong)">.*?</li>', html, re.DOTALL)
+    assert "rank 1,234" in right and "rank" not in wrong
+
+
+@pytest.mark.parametrize("template", ["report.html", "retrieval.html", "run.html", "dry_run.html"])
+def test_what_users_wrote_is_text_not_markup(template):
+    evil = "<script>alert('\"&')</script>"
+    records = [training(1), evaluation(1, evil, split=evil), evaluation(2, evil, split=evil)]
+    charts = training_charts(records)
+    report = BadSampleReport()
+    report.add(9, [(evil, evil)], [(evil, evil)])
+    cards = {evil: [card([answer(True, caption=evil)], evil, evil, image=IMAGES["png"], tags=[evil])]}
+    sample = {"images": {evil: IMAGES["png"]}, "texts": {"sample": evil, evil: evil}}
+    recalls = table([(evil, None), (evil, [evil])]) | {"notes": [evil]}
+    html = render(
+        template,
+        title=evil,
+        facts={evil: evil},
+        comparison={"runs": [evil], "rows": [(evil, [evil])]},
+        tables={evil: recalls},
+        table=recalls,
+        training=charts,
+        speed=charts,
+        queries=cards,
+        definitions={evil: evil},
+        bad_samples=report,
+        sources=[{"name": evil, "note": evil, "samples": [sample]}],
+        plan=evil,
+        schedule=line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)], y_label=evil),
+    )
+    page = Page(html)
+    assert page.all("script") == []
+    assert "".join(page.text).count(evil) >= 9
+    assert page.all("svg", role="img") or template == "retrieval.html"
+
+
+def test_a_template_that_lacks_its_data_says_so():
+    with pytest.raises(UndefinedError, match="facts"):
+        render("report.html", title="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("红苹果", "", '<span lang="zh">红苹果</span>'),
+        ("data/图片.tar", "", '<span lang="zh">data/图片.tar</span>'),
+        ("りんごの木", "", "りんごの木"),
+        ("<b>", "", "&lt;b&gt;"),
+        ("pomme", "fr", '<span lang="fr">pomme</span>'),
+    ],
+)
+def test_chinese_is_marked_as_such(text, language, expected):
+    assert marked(text, language) == expected
+
+
+def test_chinese_in_every_part_of_a_page_is_marked():
+    html = report_page(
+        title="题",
+        facts={"数据": "训练"},
+        tables={"测试": table([("全部", None), ("模型", ["1"])])},
+        training=training_charts([training(1), evaluation(1, "中文")]),
+        queries={"例": [card([answer(True, caption="苹果")], "红", "zh")]},
+    )
+    unmarked = re.sub(r'<span lang="zh">[^<]*</span>|<title>.*?</title>|aria-label="[^"]*"', "", html)
+    assert not re.search("[\u4e00-\u9fff]", unmarked)
+
+
+def test_loss_lines_stand_in_the_order_of_their_values_and_factors_are_distances():
+    lines = lines_of(run_page([training(10), training(20)]), "Loss of each view pair")
+    heights = [line[-1][1] for line in lines]  # of the losses 2, 1, 4, 3; y points down
+    assert sorted(range(4), key=lambda i: heights[i]) == [2, 3, 0, 1]
+    assert heights[1] - heights[0] == pytest.approx(heights[0] - heights[2], abs=0.11)
+    assert heights[0] - heights[3] == pytest.approx((heights[1] - heights[0]) * math.log2(1.5), abs=0.11)
+
+
+@given(low=st.floats(1e-4, 1e3), factor=st.floats(1, 1e4))
+def test_logarithmic_ticks_enclose_the_data(low, factor):
+    chart = line_chart("c", "", [Series("s", [(1, low), (2, low * factor)], 1)], y_label="", logarithmic=True)
+    ticks = [float(label.replace(",", "")) for _, label in chart.y_ticks]
+    assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
+    assert ticks[0] <= low * 1.001 and ticks[-1] >= low * factor * 0.999
+    places = [place for place, _ in chart.y_ticks]
+    assert places[0] == chart.floor and places == sorted(places, reverse=True)
+
+
+def test_a_loss_of_zero_leaves_a_gap_where_the_axis_is_logarithmic():
+    chart = line_chart("c", "", [Series("s", [(1, 2.0), (2, 0.0), (3, 1.0)], 1)], y_label="", logarithmic=True)
+    assert chart.lines[0].path.count("M") == 2
+    assert not line_chart("c", "", [Series("s", [(1, 0.0)], 1)], y_label="", logarithmic=True).lines
+
+
+@given(steps=st.integers(1, 10**6), points=st.integers(1, 400))
+def test_the_last_tick_is_the_last_step(steps, points):
+    records = [training(step) for step in np.unique(np.linspace(1, steps, points).astype(int)).tolist()]
+    for chart in training_charts(records):
+        if not chart.lines:
+            continue
+        place, label = chart.x_ticks[-1]
+        assert label.replace(",", "") == str(records[-1]["step"]) and place == chart.edge
+        for (left, one), (right, other) in zip(chart.x_ticks, chart.x_ticks[1:], strict=False):
+            assert right - left > 6 * (len(one) + len(other)) / 2, "the figures run into each other"
+
+
+def test_a_pair_that_is_off_has_no_line():
+    html = run_page([{k: v for k, v in training(step).items() if k != "text_text"} for step in (1, 2)])
+    assert len(lines_of(html, "Loss of each view pair")) == 3
+    assert "text – text" not in html
+
+
+def test_a_long_log_is_averaged_and_says_so():
+    wave = [training(step, image_image=2.0 + (-1) ** step) for step in range(1, 4 * MOST_POINTS + 1)]
+    html = run_page(wave)
+    line = lines_of(html, "Loss of each view pair")[0]
+    assert len(line) == MOST_POINTS
+    assert len({y for _, y in line}) == 1  # 1, 3, 1, 3 averages to 2 everywhere
+    assert "mean of 4 log records" in html
+    assert "Every log record is shown" in run_page(wave[:MOST_POINTS])
+
+
+def test_a_resumed_run_keeps_the_later_record_of_a_step():
+    start, lost, rest = training(1), training(2, image_image=9.0), [training(2, image_image=1.5), training(3)]
+    assert run_page([start, lost, *rest]) == run_page([start, *rest])
+
+
+def test_a_loss_that_is_not_finite_leaves_a_gap():
+    html = run_page([training(step, image_image=math.nan if step == 3 else 2.0) for step in range(1, 6)])
+    path = re.search(r'<path class="line s1" d="([^"]*)"', html).group(1)
+    assert [part.count("L") for part in path.split("M")[1:]] == [1, 1]
+    assert "NaN" not in path
+
+
+def test_recall_over_time_shows_both_cutoffs_directions_and_languages():
+    records = [evaluation(step, language) for step in (10, 20) for language in ("zh", "en")]
+    html = run_page([*records, evaluation(20, "zh", split="test")])
+    lines = lines_of(html, "Recall over time")
+    assert len(lines) == 8 and all(len(line) == 2 for line in lines)
+    for language in ("zh", "en"):
+        for way in ("image → text", "text → image"):
+            assert f"{language} {way} R@1 <b>30</b>" in html
+            assert f"{language} {way} R@10 <b>50</b>" in html
+    assert "Scored on val" in html
+
+
+def test_a_direction_that_is_not_scored_has_no_line():
+    html = run_page([evaluation(step, "zh", image_to_text={}) for step in (10, 20)])
+    assert len(lines_of(html, "Recall over time")) == 2
+
+
+def test_runs_are_compared_by_loss_and_mean_recall():
+    first = [training(1), training(2, loss=5.0), evaluation(2, "zh", mR=20.0), evaluation(2, "en", mR=30.0)]
+    second = [training(1), training(2, loss=8.0), evaluation(2, "zh", mR=10.0)]
+    html = report_page(training=comparison_charts({"first": first, "second": second}))
+    losses = lines_of(html, "Loss")
+    assert len(losses) == 2 and losses[0][-1][1] > losses[1][-1][1]  # y points down
+    assert "first <b>5</b>" in html and "second <b>8</b>" in html
+    assert "first <b>25</b>" in html and "second <b>10</b>" in html
+
+
+def test_nothing_logged_is_said():
+    assert run_page([]).count("Nothing logged") == 6
+
+
+def test_bad_samples_are_listed_by_reason_with_what_is_odd_about_others():
+    report = BadSampleReport()
+    report.add(2000, [("broken image", f"<b>{number}</b>") for number in range(12)] + [("empty caption", "x")],
+               [("damaged colour profile", "odd")])  # fmt: skip
+    text = text_of(run_page([], bad_samples=report))
+    assert "13 of 2,000 samples read" in text
+    assert "<b>9</b>" in text and "<b>10</b>" not in text
+    assert text.index("broken image") < text.index("empty caption") < text.index("damaged colour profile")
+    assert "All 0 samples read could be used" in text_of(run_page([]))
