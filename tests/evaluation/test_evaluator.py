@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.sources import open_benchmark, open_sources
-from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.cards import Cards, random_queries
 from ernie_vil2.evaluation.evaluator import evaluate
-from ernie_vil2.evaluation.examples import example_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.views import Preprocessing
@@ -74,14 +73,13 @@ def test_only_what_the_protocol_selects_is_encoded_and_differences_are_said(kind
 
 def test_examples_mark_right_and_wrong_answers(tmp_path):
     rows = [("red", "r", RED), ("green", "g", GREEN), ("blue", "b", BLUE)]
-    encoded = encode_benchmark(ColourModel(), open_benchmark(write_tsv(tmp_path / "a.tsv", rows)))
-    queries = example_queries(encoded, "en", 3, seed=0, answers=2)
-    assert sorted(query["query"] for query in queries) == ["blue", "green", "red"]
-    for query in queries:
-        assert [answer["correct"] for answer in query["answers"]] == [True, False]
-        assert query["answers"][0]["caption"] == query["query"]
-    with pytest.raises(ValueError, match="4 queries asked for, but there are 3"):
-        example_queries(encoded, "en", 4, seed=0)
+    scored = evaluate(ColourModel(), open_benchmark(write_tsv(tmp_path / "a.tsv", rows)), PROTOCOLS["pairs"])
+    chosen = random_queries(scored.scored, "text_to_image", 9, seed=0)
+    cards = Cards(scored, answers=2).of("text_to_image", chosen)
+    assert sorted(card["query"] for card in cards) == ["blue", "green", "red"]
+    for card in cards:
+        assert [answer["correct"] for answer in card["answers"]] == [True, False]
+        assert card["answers"][0]["caption"] == card["query"] and card["tags"] == ["rank 1"]
 
 
 def test_pixel_baseline_by_hand(tmp_path):
