@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_vil2.config import Config
+from ernie_vil2.evaluation.results import places
 from ernie_vil2.evaluation.retrieval import Row
 from ernie_vil2.evaluation.retrieval_page import figures_note, recall_table
 from ernie_vil2.pages import comparison_charts, training_charts, write_page
@@ -74,7 +75,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, dict]:
     for run in runs:
         for record in run.evaluations:
             protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
-            files = tuple(str(Path(path).resolve()) for path in record["data"])
+            files = tuple(places(record["data"]))
             tables.setdefault((files, *protocols), []).append((run, record))
     return {
         f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(

@@ -129,7 +129,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
     for depth in range(1, max(2, len(parents) + 1)):
         name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *ending]))
         if len(name.encode()) > LONGEST_NAME:
-            name = f"{name[:LONGEST_NAME // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+            name = f"{name[: LONGEST_NAME // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
         if not _is_of_other_data(folder / f"{name}.json", here):
             break
     return name
