@@ -75,7 +75,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, dict]:
     for run in runs:
         for record in run.evaluations:
             protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
-            files = tuple(places(record["data"]))
+            files = tuple(record.get("places") or places(record["data"]))
             tables.setdefault((files, *protocols), []).append((run, record))
     return {
         f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(
