@@ -44,7 +44,14 @@ setup(
         "lmdb": ["lmdb>=1.4"],
         "milvus": MILVUS,
         "icons": ["resvg-py==0.5.0"],
-        "dev": ["lmdb>=1.4", "pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18", "httpx>=0.27",
-                FAST_DECODER, *MILVUS],  # fmt: skip
+        "dev": [
+            "lmdb>=1.4",
+            "pytest>=8,<10",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.17,<0.18",
+            "httpx>=0.27",
+            FAST_DECODER,
+            *MILVUS,
+        ],  # fmt: skip
     },
 )
