@@ -153,7 +153,9 @@ def test_a_template_that_lacks_its_data_says_so():
     ("text", "language", "expected"),
     [
         ("红苹果", "", '<span lang="zh">红苹果</span>'),
-        ("data/图片.tar", "", '<span lang="zh">data/图片.tar</span>'),
+        ("data/图片.tar", "", 'data/<span lang="zh">图片</span>.tar'),
+        ("红、3绿 & <b>", "", '<span lang="zh">红、3绿</span> &amp; &lt;b&gt;'),
+        ("红 and red", "zh", '<span lang="zh">红 and red</span>'),
         ("りんごの木", "", "りんごの木"),
         ("<b>", "", "&lt;b&gt;"),
         ("pomme", "fr", '<span lang="fr">pomme</span>'),
@@ -171,7 +173,7 @@ def test_chinese_in_every_part_of_a_page_is_marked():
         training=training_charts([training(1), evaluation(1, "中文")]),
         queries={"例": [card([answer(True, caption="苹果")], "红", "zh")]},
     )
-    unmarked = re.sub(r'<span lang="zh">[^<]*</span>|<title>.*?</title>|aria-label="[^"]*"', "", html)
+    unmarked = re.sub(r'<span lang="zh">[^<]*</span>|<title>.*?</title>|(?:aria-label|title)="[^"]*"', "", html)
     assert not re.search("[\u4e00-\u9fff]", unmarked)
 
 

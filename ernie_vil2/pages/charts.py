@@ -157,7 +157,7 @@ def _ticks(low: float, high: float, cover: bool = False) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     """Round values that enclose both ends: four or more of them, or as many as two digits give."""
-    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 2)
+    decades = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)  # a logarithm is rounded
     for mantissas in _MANTISSAS:
         values = [float(f"{mantissa}e{decade}") for decade in decades for mantissa in mantissas]
         first = max(number for number, value in enumerate(values) if value <= low)

@@ -13,7 +13,9 @@ from markupsafe import Markup, escape
 
 from ernie_vil2.files import write_text
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# Chinese signs, and the punctuation and digits between them.
+_HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_CHINESE = re.compile(f"{_HAN}(?:[\\d\u3000-\u303f\uff00-\uffef]*{_HAN})*")
 _JAPANESE_KOREAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
@@ -48,9 +50,11 @@ def _environment() -> Environment:
 def marked(text: str, language: str = "") -> Markup:
     """A text with its language, for fonts, line breaks and readers' voices; Chinese is recognised by itself."""
     text = str(text)
-    if not language and _HAN.search(text) and not _JAPANESE_KOREAN.search(text):
-        language = "zh"
-    return Markup('<span lang="{}">{}</span>').format(language, text) if language else escape(text)
+    if language:
+        return Markup('<span lang="{}">{}</span>').format(language, text)
+    if _JAPANESE_KOREAN.search(text):
+        return escape(text)
+    return Markup(_CHINESE.sub(r'<span lang="zh">\g<0></span>', str(escape(text))))  # noqa: S704 - escaped
 
 
 def data_uri(image: bytes) -> str:

@@ -26,8 +26,9 @@ def show(title: str, plan: Plan, device: Device, advice: Advice | None, assumpti
 def headline(plan: Plan) -> str:
     """The plan on one line: whether it fits, and how long it takes."""
     verdict = "fits" if plan.fits else "DOES NOT FIT"
+    time = f"{plan.days:,.1f} days" if plan.days >= 1 else f"{24 * plan.days:.1f} hours"
     return (f"plan: {verdict}, {_size(plan.peak)} of {_size(plan.limit)} at most, {plan.seconds:,.3g} s a step, "
-            f"{plan.days:,.1f} days")  # fmt: skip
+            f"{time}")  # fmt: skip
 
 
 def _line(name: str, value: str, note: str = "") -> str:
