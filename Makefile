@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 DEMO := runs/emoji
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor
+.PHONY: help setup demo search test lint doctor
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -31,6 +31,13 @@ demo: $(STAMP) ## train, evaluate and report on the demo drawings (at most 12 mi
 	@$(PYTHON) tools/eval_retrieval.py --checkpoint $(DEMO) --data demo_data/emoji-test.tar --language zh en \
 	    --only kind=object --pixel-baseline demo_data/emoji-train.tar
 	@$(PYTHON) tools/report.py --run $(DEMO) --data demo_data/emoji-test.tar
+
+# The model is trained first if it is not there; what is indexed already is not encoded again.
+search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and open a page to search them
+	@$(PYTHON) tools/train.py -c configs/demo/emoji.yaml --resume --processes 2
+	@$(PYTHON) tools/search.py build --index indexes/emoji --checkpoint $(DEMO) \
+	    --data demo_data/emoji-train.tar demo_data/emoji-val.tar demo_data/emoji-test.tar --texts demo_data/emoji-train.tar
+	@$(PYTHON) tools/search.py serve --index indexes/emoji
 
 test: $(STAMP) ## run the tests
 	@$(PYTHON) -m pytest

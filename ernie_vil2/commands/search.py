@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("build", "add"):
         actions[name].add_argument("--data", nargs="+", default=[], metavar="SOURCE",
                                    help="any source of docs/data.md, or folders of pictures")  # fmt: skip
-        actions[name].add_argument("--texts", nargs="+", default=[], type=Path, metavar="FILE",
-                                   help="texts, one per line, such as tags")  # fmt: skip
+        actions[name].add_argument("--texts", nargs="+", default=[], metavar="FILE",
+                                   help="lines of a .txt, or the tags of a source of samples")  # fmt: skip
         actions[name].add_argument("--thumbnails", type=int, default=160, metavar="PIXELS",
                                    help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
     actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
@@ -130,12 +130,12 @@ def _opened(args: argparse.Namespace, writable: bool = False):
 
 
 def _fill(index, args: argparse.Namespace) -> None:
-    from ernie_vil2.search.fill import add_images, add_texts, pictures
+    from ernie_vil2.search.fill import add_images, add_texts, pictures, texts_in
 
     if args.data:
         print(f"images: {add_images(index, pictures(args.data), args.thumbnails)}")
     for file in args.texts:
-        print(f"texts: {add_texts(index, file.read_text(encoding='utf-8').splitlines())}")
+        print(f"texts: {add_texts(index, texts_in(file))}")
 
 
 def _show(query: str, hits: list, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.sources.members import IMAGE_SUFFIXES
+from ernie_vil2.files import read_text
 from ernie_vil2.search.collection import Collection, Item
 from ernie_vil2.search.index import Index
 
@@ -81,6 +82,25 @@ def pictures(data: Iterable[str]) -> list[Picture]:
                 for row in range(len(source))
             ]
     return found
+
+
+def texts_in(file: str) -> list[str]:
+    """The lines of a `.txt`, or the tags of a source of samples.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_sources`; the file is not UTF-8.
+    """
+    if file.endswith(".txt"):
+        return read_text(file).splitlines()
+    found: dict[str, None] = {}
+    source = open_sources([file])
+    for row in range(len(source)):
+        try:
+            for tags in source[row].tags.values():
+                found.update(dict.fromkeys(tags))
+        except BadSample:
+            continue  # of pictures that are indexed, it is counted there
+    return list(found)
 
 
 def read_picture(location: Sequence[Any]) -> bytes:

@@ -11,6 +11,7 @@ signs ("like this picture, but at night").
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ def open_index(
             raise ValueError(f"{path} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
     if not isinstance(model, ErnieViL2):
-        name = str(model)
+        name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
         model = load_model(model, device=device)
     else:
         name = store.about["model"] if store.about else "the model given"
