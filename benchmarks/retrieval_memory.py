@@ -82,8 +82,8 @@ def held(what: str) -> float:
 def in_blocks(images, texts, pairs, block) -> int:
     from ernie_vil2.evaluation import evaluate_retrieval
 
-    result = evaluate_retrieval(images, texts, pairs, block)
-    return int(result.image_ranks.sum() + result.text_ranks.sum())
+    results = evaluate_retrieval(images, texts, pairs, block)
+    return int(sum(result.ranking.rank.sum() for result in results.values()))
 
 
 def whole_matrix(images, texts, pairs, block) -> int:

@@ -77,7 +77,7 @@ def test_the_whole_chain_gives_the_official_file_and_the_official_table(tmp_path
     np.testing.assert_allclose(ours.texts, official.texts, atol=1e-5)
     table = json.loads((OFFICIAL / "official_eval.json").read_text())
     for encoded in (ours, official):
-        assert official_summary(score(encoded, PROTOCOLS["official-rows"]).result) == table
+        assert official_summary(score(encoded, PROTOCOLS["official-rows"])) == table
 
 
 def test_conversion_there_and_back_is_bit_exact(tmp_path):

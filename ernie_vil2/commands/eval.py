@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="only read the data, and report what is wrong with them")
     parser.add_argument("--only", action="append", default=[], metavar="FIELD=VALUE",
                         help="more rows for the queries whose sample says so; galleries stay whole")  # fmt: skip
+    parser.add_argument("--top-k", type=count, metavar="K",
+                        help="write the K best answers to every query; 10 for MUGE's test split")  # fmt: skip
     parser.add_argument("--pixel-baseline", nargs="+", type=source, default=[], metavar="TRAIN_FILE",
                         help="one more row: the text of the nearest training image by pixels")  # fmt: skip
     parser.add_argument("--label", default="model", help="what the model is called in the table")
@@ -92,11 +94,11 @@ def evaluate(args: argparse.Namespace) -> int:
         inputs, files, device = encode(args, list(protocols.values()))
     if encoding.RANK == 0:
         evaluations = {
-            ", ".join(filter(None, [label, convention])): score(encoded, scoring, args.block, device)
+            ", ".join(filter(None, [label, convention])): score(encoded, scoring, args.block, device, not args.top_k)
             for label, encoded in inputs.items()
             for convention, scoring in protocols.items()
         }
-        show(args, evaluations, files)
+        show(args, evaluations, files, device)
     return 0
 
 
@@ -121,10 +123,19 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
     return inputs, files, paddle.get_device()
 
 
-def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None:
+def show(args: argparse.Namespace, evaluations: dict, files: list[Path], device: str) -> None:
     """Prints the table, and writes all that an evaluation leaves."""
     from ernie_vil2.evaluation.paper_results import paper_results
-    from ernie_vil2.evaluation.results import checksums, format_counts, places, result_name, table_rows, write_results
+    from ernie_vil2.evaluation.results import (
+        checksums,
+        format_counts,
+        places,
+        result_name,
+        table_rows,
+        write_answers,
+        write_predictions,
+        write_results,
+    )
     from ernie_vil2.evaluation.retrieval import format_table
     from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
     from ernie_vil2.files import files_written_whole
@@ -133,11 +144,10 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
     baseline = pixel_baseline(args) if args.pixel_baseline else None
     table = []
     for only in (None, *args.only):
-        results = {label: one.of_queries(*only) if only else one.result for label, one in evaluations.items()}
+        results = {label: one.of_queries(*only) if only else one for label, one in evaluations.items()}
         baselines = {"nearest train image by pixels": baseline.of_queries(*(only or ()))} if baseline else {}
-        first = next(iter(results.values()))
         title = f"{only[0]} = {only[1]}" if only else "all queries"
-        title += f" (of {first.images:,} images, {first.texts:,} texts)"
+        title += f" (of {next(iter(results.values())).sizes})"
         table += table_rows(title, results, baselines, [] if only else published)
 
     model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
@@ -154,6 +164,12 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path]) -> None
             written.append(folder / f"{stem}.html")
             facts = {"Model": model, "Data": " ".join(data)}
             write_retrieval_page(written[-1], title=f"{name}: {label}", facts=facts, rows=table, evaluation=evaluation)
+            if args.top_k and "text_to_image" in evaluation.results:
+                written.append(folder / f"{stem}.predictions.jsonl")
+                write_predictions(written[-1], evaluation, args.top_k, device)
+        if args.top_k:
+            written.append(folder / f"{name}.answers.jsonl")
+            write_answers(written[-1], evaluations, args.top_k, device)
     print("\nwritten:", *(output / path.name for path in written), sep="\n  ")
 
 

@@ -74,6 +74,6 @@ def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], 
         benchmark = open_benchmark(args.data, language=language, text_id=config.Data.text_id)
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
         evaluation = evaluate(model, benchmark, protocol("pairs"))
-        chosen = random_queries(evaluation.scored, "text_to_image", args.queries, args.seed)
+        chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)
         made.append(Cards(evaluation, language=language, tags=[*tags, language]).of("text_to_image", chosen))
     return made

@@ -51,6 +51,10 @@ class Benchmark:
     rows: BadSampleReport
     files: tuple[Path, ...] = ()
 
+    def side(self, name: str) -> Sequence[BenchmarkImage] | Sequence[BenchmarkText]:
+        """The rows of the side `image` or `text`."""
+        return {"image": self.images, "text": self.texts}[name]
+
     def select(self, images: Sequence[int] | None = None, texts: Sequence[int] | None = None) -> Benchmark:
         """The benchmark of these rows alone, in this order, with the pairs that have both sides; None: all rows."""
         chosen = [np.arange(len(side)) if rows is None else np.asarray(rows, np.int64)

@@ -1,7 +1,7 @@
 """Retrieval metrics, the tables that print them, and the report page."""
 
 from ernie_vil2.evaluation.retrieval import (
-    RetrievalResult,
+    DirectionResult,
     chance,
     evaluate_retrieval,
     first_positive_ranks,
@@ -12,7 +12,7 @@ from ernie_vil2.evaluation.retrieval import (
 )
 
 __all__ = [
-    "RetrievalResult",
+    "DirectionResult",
     "chance",
     "evaluate_retrieval",
     "first_positive_ranks",

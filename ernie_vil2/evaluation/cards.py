@@ -11,44 +11,26 @@ from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.evaluator import Evaluation
-from ernie_vil2.evaluation.protocols import Asked, Scored
-from ernie_vil2.evaluation.ranking import top_matches
+from ernie_vil2.evaluation.retrieval import DirectionResult
 
 SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens
 QUALITY = 80
 
-Query = tuple[int, int]
-"""A fold, and the place in the fold's gallery of queries."""
 
-
-def extreme_queries(scored: Scored, direction: str, count: int, worst: bool) -> list[Query]:
-    """The worst or best queries, most extreme first.
+def extreme_queries(result: DirectionResult, count: int, worst: bool) -> np.ndarray:
+    """The places of the worst or best queries, most extreme first.
 
     The worst have the highest rank, the best the lowest; among equal ranks the score of the best right answer decides,
     then the order of the benchmark.
     """
-    fold, place, rank, score = _queries(scored, direction)
-    sign = -1 if worst else 1
-    order = np.lexsort((-sign * score, sign * rank))[:count]
-    return list(zip(fold[order].tolist(), place[order].tolist(), strict=True))
+    places, sign = np.flatnonzero(result.ranking.rank), -1 if worst else 1
+    rank, score = result.ranking.rank[places], result.ranking.positive_score[places]
+    return places[np.lexsort((-sign * score, sign * rank))][:count]
 
 
-def random_queries(scored: Scored, direction: str, count: int, seed: int) -> list[Query]:
-    """Queries drawn, not picked, in the order of the draw; equal seeds draw the same of benchmarks of equal shape."""
-    fold, place, *_ = _queries(scored, direction)
-    order = np.random.default_rng(seed).permutation(len(place))[:count]
-    return list(zip(fold[order].tolist(), place[order].tolist(), strict=True))
-
-
-def _queries(scored: Scored, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fold, place, rank and score of the best right answer of all rows that are queries."""
-    found = [fold.asked(direction).ranking for fold in scored.folds]
-    fold = np.repeat(np.arange(len(found)), [len(ranking.rank) for ranking in found])
-    place = np.concatenate([np.arange(len(ranking.rank)) for ranking in found])
-    rank = np.concatenate([ranking.rank for ranking in found])
-    score = np.concatenate([ranking.positive_score for ranking in found])
-    queries = np.flatnonzero(rank > 0)
-    return fold[queries], place[queries], rank[queries], score[queries]
+def random_queries(result: DirectionResult, count: int, seed: int) -> np.ndarray:
+    """Places of queries drawn, not picked, in the order of the draw; equal seeds draw the same of equal benchmarks."""
+    return np.random.default_rng(seed).permutation(np.flatnonzero(result.ranking.rank))[:count]
 
 
 class Cards:
@@ -70,51 +52,46 @@ class Cards:
         language: str = "",
         tags: Sequence[str] = (),
     ):
-        self.benchmark, self.scored = evaluation.encoded.benchmark, evaluation.scored
-        self.images, self.texts = evaluation.encoded.images, evaluation.encoded.texts
+        self.evaluation, self.benchmark = evaluation, evaluation.encoded.benchmark
         self.answers, self.device, self.language, self.tags = answers, device, language, tags
         self._thumbnails: dict[str, bytes | None] = {}
         self._captions = {image: self.benchmark.texts[text].text for image, text in self.benchmark.pairs[::-1].tolist()}
 
-    def of(self, direction: str, chosen: Sequence[Query]) -> list[dict]:
-        """The cards of queries, in that order."""
-        made = {}
-        for number in {fold for fold, _ in chosen}:
-            asked = self.scored.folds[number].asked(direction)
-            places = [place for fold, place in chosen if fold == number]
-            sides = self.images, self.texts
-            queries, gallery = sides if direction == "image_to_text" else reversed(sides)
-            count = min(self.answers, len(asked.gallery))
-            best = top_matches(queries[asked.queries[places]], gallery[asked.gallery], count, device=self.device)
-            for place, rows, scores in zip(places, *best, strict=True):
-                made[number, place] = self._card(direction, asked, place, rows.tolist(), scores.tolist())
-        return [made[query] for query in chosen]
+    def of(self, direction: str, places: np.ndarray) -> list[dict]:
+        """The cards of the queries at some places of a direction, in that order."""
+        result = self.evaluation.results[direction]
+        best = result.best_answers(self.evaluation.encoded.sides, places, self.answers, self.device)
+        found = zip(*(one.tolist() for one in (places, *best)), strict=True)
+        return [self._card(result, *query) for query in found]
 
-    def _card(self, direction: str, asked: Asked, place: int, rows: list[int], scores: list[float]) -> dict:
-        owners, targets = asked.positives.T
+    def _card(self, result: DirectionResult, place: int, answers: list[int], scores: list[float]) -> dict:
+        (asking, answering), found = result.asked.sides, result.ranking
+        owners, targets = result.asked.positives.T
         right = set(targets[owners == place].tolist())
-        answers = [
-            self._answer(direction, asked.gallery[row], score, row in right)
-            for row, score in zip(rows, scores, strict=True)
+        shown = [
+            self._answer(answering, result.asked.right[answer], score, answer in right)
+            for answer, score in zip(answers, scores, strict=True)
+            if answer >= 0
         ]
-        rank = int(asked.ranking.rank[place])
-        if not right & set(rows):
-            row = asked.gallery[asked.ranking.positive[place]]
-            answers.append(self._answer(direction, row, float(asked.ranking.positive_score[place]), True, rank))
-        query = asked.queries[place]
-        image = self.benchmark.images[query] if direction == "image_to_text" else None
+        rank = int(found.rank[place])
+        if not right & set(answers):
+            row = result.asked.right[found.positive[place]]
+            shown.append(self._answer(answering, row, float(found.positive_score[place]), True, rank))
+        query = self.benchmark.side(asking)[result.asked.left[place]]
+        is_image = isinstance(query, BenchmarkImage)
         return {
-            "query": image.id if image else self.benchmark.texts[query].text,
-            "image": self._picture(image) if image else None,
-            "language": "" if image else self.language,
+            "query": query.id if is_image else query.text,
+            "image": self._picture(query) if is_image else None,
+            "language": "" if is_image else self.language,
             "tags": [*self.tags, f"rank {rank:,}"],
-            "answers": answers,
+            "answers": shown,
         }
 
-    def _answer(self, direction: str, row: int, score: float, correct: bool, rank: int | None = None) -> dict:
-        image = self.benchmark.images[row] if direction == "text_to_image" else None
-        caption = self._captions.get(row, image.id) if image else self.benchmark.texts[row].text
-        picture = self._picture(image) if image else None
+    def _answer(self, side: str, row: int, score: float, correct: bool, rank: int | None = None) -> dict:
+        answer = self.benchmark.side(side)[row]
+        is_image = isinstance(answer, BenchmarkImage)
+        caption = self._captions.get(row, answer.id) if is_image else answer.text
+        picture = self._picture(answer) if is_image else None
         return {"image": picture, "caption": caption, "score": score, "correct": correct, "rank": rank}
 
     def _picture(self, image: BenchmarkImage) -> bytes | None:

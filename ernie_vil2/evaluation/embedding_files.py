@@ -171,7 +171,7 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
     """
     folder, benchmark = Path(folder), encoded.benchmark
     folder.mkdir(parents=True, exist_ok=True)
-    image_ids, text_ids = ([_number_or_name(row.id) for row in side] for side in (benchmark.images, benchmark.texts))
+    image_ids, text_ids = ([number_or_name(row.id) for row in side] for side in (benchmark.images, benchmark.texts))
     _write_json_lines(
         folder / f"{split}{_IMAGE_FEATURES}",
         ({"image_id": name, "feature": row.tolist()} for name, row in zip(image_ids, encoded.images, strict=True)),
@@ -356,5 +356,6 @@ def _numbers(values: object, where: str) -> np.ndarray:
         raise ValueError(f"{where}: malformed embedding ({error})") from error
 
 
-def _number_or_name(name: str) -> int | str:
+def number_or_name(name: str) -> int | str:
+    """An id as Chinese-CLIP's files have it: a number if it is written as one."""
     return int(name) if name.isdecimal() and str(int(name)) == name else name

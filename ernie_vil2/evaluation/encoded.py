@@ -51,6 +51,11 @@ class EncodedBenchmark:
     texts: np.ndarray
     problems: BadSampleReport
 
+    @property
+    def sides(self) -> dict[str, np.ndarray]:
+        """The embeddings by side, as protocols name them."""
+        return {"image": self.images, "text": self.texts}
+
 
 def encode_benchmark(
     model: EmbeddingModel,

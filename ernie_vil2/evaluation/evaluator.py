@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.protocols import Protocol, Scored
-from ernie_vil2.evaluation.retrieval import RetrievalResult
+from ernie_vil2.evaluation.protocols import Protocol
+from ernie_vil2.evaluation.ranking import TIE_RULES
+from ernie_vil2.evaluation.retrieval import DirectionResult, mean_recall, mean_reciprocal_rank, score_matchings, summary
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's embeddings, what a protocol makes of them, and how the data differ from the protocol's."""
+    """A benchmark's embeddings with what a protocol makes of them, by direction."""
 
+    protocol: Protocol
     encoded: EncodedBenchmark
-    scored: Scored
-    differences: Sequence[str]
+    results: dict[str, DirectionResult]
 
     @property
-    def result(self) -> RetrievalResult:
-        """The recalls."""
-        return self.scored.result
+    def mean_recall(self) -> float:
+        """As `retrieval.mean_recall`."""
+        return mean_recall(self.results)
 
-    def of_queries(self, field: str, value: str) -> RetrievalResult:
-        """The recall of those queries alone whose field has this value; the galleries stay whole.
+    @property
+    def sizes(self) -> str:
+        """The galleries and pairs, in words."""
+        values = summary(self.results)
+        return ", ".join(f"{values[name]:,} {name}" for name in ("images", "texts", "pairs") if name in values)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """How the data differ from what the protocol expects, and which rows are no queries."""
+        return self.protocol.notes(self.encoded.benchmark)
+
+    def as_dict(self) -> dict:
+        """For JSON and tables, see `retrieval.summary`."""
+        values = summary(self.results)
+        if self.protocol.row_labels:
+            for direction, result in self.results.items():
+                rank = result.ranking.rank
+                values[direction] = {**result.recall, "MRR": mean_reciprocal_rank(rank[rank > 0])}
+        return {**values, "tie_rule": TIE_RULES[self.protocol.ties]}
+
+    def of_queries(self, field: str, value: str) -> Evaluation:
+        """That of those queries alone whose field has this value; the galleries stay whole.
 
         Raises:
-            ValueError: no image or no text has it.
+            ValueError: no row of a side that asks has it.
         """
-        benchmark = self.encoded.benchmark
-        chosen = []
-        for rows in (benchmark.images, benchmark.texts):
-            chosen.append(np.array([str(row.fields.get(field)) == value for row in rows]))
-            if not chosen[-1].any():
+        results = {}
+        for direction, result in self.results.items():
+            rows = self.encoded.benchmark.side(result.asked.sides[0])
+            chosen = np.array([str(row.fields.get(field)) == value for row in rows])
+            if not chosen.any():
                 known = sorted({str(row.fields[field]) for row in rows if field in row.fields})
                 raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(known[:10]) or 'none'}")
-        return self.scored.of_queries(*chosen)
+            results[direction] = result.of_queries(chosen)
+        return replace(self, results=results)
 
 
-def score(encoded: EncodedBenchmark, protocol: Protocol, block: int = 1024, device: str = "cpu") -> Evaluation:
+def score(
+    encoded: EncodedBenchmark,
+    protocol: Protocol,
+    block: int = 1024,
+    device: str = "cpu",
+    needs_answers: bool = True,
+) -> Evaluation:
     """Scores embeddings by a protocol; `block` and `device` as in `rank_queries`.
+
+    Args:
+        needs_answers: False: it is no error when no right answer is known, and nothing is scored then.
 
     Raises:
         ValueError: an embedding that is not finite, or no query.
     """
-    scored = protocol.evaluate(encoded.images, encoded.texts, encoded.benchmark.pairs, block, device)
-    return Evaluation(encoded, scored, protocol.notes(encoded.benchmark))
+    results = score_matchings(
+        protocol.matchings(encoded.benchmark), encoded.sides, protocol.directions,
+        ties=protocol.ties, block=block, device=device,
+    )  # fmt: skip
+    if needs_answers and mean_recall(results) is None:
+        raise ValueError(
+            f"{encoded.benchmark.name}: nothing to score, as no image or text that {protocol.name} asks has a right "
+            "answer here; --top-k 10 writes the best answers all the same"
+        )
+    return Evaluation(protocol, encoded, results)
 
 
 def evaluate(

@@ -9,82 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.evaluation.ranking import Ranking, rank_queries
-from ernie_vil2.evaluation.retrieval import DIRECTIONS, RetrievalResult, mean_reciprocal_rank, summarize
-
-
-class Galleries(NamedTuple):
-    """Rows that are scored against each other: `images` `[N]` and `texts` `[M]` are rows of the benchmark, in this
-    order, and `pairs` `[P, 2]` are (place in `images`, place in `texts`) of what belongs together."""
-
-    images: np.ndarray
-    texts: np.ndarray
-    pairs: np.ndarray
-
-
-class Asked(NamedTuple):
-    """One direction of scored galleries: `queries` `[Q]` and `gallery` `[G]` are rows of the benchmark's two sides.
-
-    `positives` `[P, 2]` are (place in `queries`, place in `gallery`), and `ranking` names places too.
-    """
-
-    queries: np.ndarray
-    gallery: np.ndarray
-    positives: np.ndarray
-    ranking: Ranking
-
-
-class ScoredGalleries(NamedTuple):
-    """Galleries with what their image queries and their text queries found."""
-
-    galleries: Galleries
-    image_queries: Ranking
-    text_queries: Ranking
-
-    def asked(self, direction: str) -> Asked:
-        """What was asked in a direction, of `DIRECTIONS`."""
-        images, texts, pairs = self.galleries
-        if direction == "image_to_text":
-            return Asked(images, texts, pairs, self.image_queries)
-        return Asked(texts, images, pairs[:, ::-1], self.text_queries)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A benchmark scored by a protocol. `result` averages over the folds, where there are several."""
-
-    protocol: Protocol
-    result: RetrievalResult
-    folds: tuple[ScoredGalleries, ...]
-
-    def of_queries(self, images: np.ndarray, texts: np.ndarray) -> RetrievalResult:
-        """The result of some queries alone, given as one truth value for each image `[N]` and text `[M]`.
-
-        The galleries stay whole; the other rows have rank 0.
-        """
-        return _mean(
-            [
-                summarize(
-                    _asked_alone(images[galleries.images], image_queries),
-                    _asked_alone(texts[galleries.texts], text_queries),
-                    galleries.pairs,
-                    self.protocol.ties,
-                    self.protocol.directions,
-                )
-                for galleries, image_queries, text_queries in self.folds
-            ]
-        )
+from ernie_vil2.evaluation.retrieval import DIRECTIONS, Matching
 
 
 @dataclass(frozen=True)
 class Protocol:
     """A complete definition: which rows are the galleries, what is right, how ties count, what is averaged.
+
+    What asks what follows from `matchings` and `directions` alone: a protocol whose queries and galleries are of one
+    side, or whose positives are not the benchmark's pairs, has a `matchings` of its own.
 
     Attributes:
         name: by which it is called.
@@ -139,17 +76,17 @@ class Protocol:
                 sentences.append(f"{side.capitalize()} in no pair, in the gallery, but no queries: {unpaired:,}.")
         return sentences
 
-    def galleries(self, images: int, texts: int, pairs: np.ndarray) -> list[Galleries]:
-        """What is scored against what, of so many images and texts and their pairs `[P, 2]` in file order."""
-        image_rows = np.arange(images)[: self.first_images]
+    def matchings(self, benchmark: Benchmark) -> list[Matching]:
+        """What is scored against what, and what is right: one matching, or one for each fold."""
+        image_rows, pairs = np.arange(len(benchmark.images))[: self.first_images], benchmark.pairs
         keep = pairs[:, 0] < len(image_rows)
         if self.texts_per_image is not None:
             keep &= _place_within(pairs[:, 0]) < self.texts_per_image
         kept = pairs[keep]
         if self.row_labels:
             rows = np.arange(len(kept))
-            return [Galleries(*kept.T, np.stack([rows, rows], axis=1))]
-        text_rows = np.setdiff1d(np.arange(texts), np.setdiff1d(pairs[:, 1], kept[:, 1]))
+            return [Matching(*kept.T, np.stack([rows, rows], axis=1))]
+        text_rows = np.setdiff1d(np.arange(len(benchmark.texts)), np.setdiff1d(pairs[:, 1], kept[:, 1]))
         if self.fold is None:
             return [_renumbered(image_rows, text_rows, kept)]
         folds = []
@@ -158,42 +95,6 @@ class Protocol:
             own = kept[np.isin(kept[:, 0], rows)]
             folds.append(_renumbered(rows, np.unique(own[:, 1]), own))
         return folds
-
-    def evaluate(
-        self, images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, block: int = 1024, device: str = "cpu"
-    ) -> Scored:
-        """Scores embeddings `[N, D]` and `[M, D]` of a selected benchmark and its pairs; see `rank_queries`.
-
-        Raises:
-            ValueError: as `rank_queries`, and when no row is a query.
-        """
-        folds, results = [], []
-        for galleries in self.galleries(len(images), len(texts), pairs):
-            rankings = rank_queries(
-                images[galleries.images],
-                texts[galleries.texts],
-                galleries.pairs,
-                block,
-                ties=self.ties,
-                names=("image", "text"),
-                device=device,
-            )
-            folds.append(ScoredGalleries(galleries, *rankings))
-            results.append(summarize(*rankings, galleries.pairs, self.ties, self.directions))
-        if not results:
-            raise ValueError(f"{self.name}: there are no images to score")
-        result = _mean(results)
-        if self.row_labels:
-            result = replace(
-                result,
-                image_to_text={**result.image_to_text, "MRR": mean_reciprocal_rank(result.image_ranks)},
-                text_to_image={**result.text_to_image, "MRR": mean_reciprocal_rank(result.text_ranks)},
-            )
-        return Scored(self, result, tuple(folds))
-
-
-def _asked_alone(queries: np.ndarray, ranking: Ranking) -> Ranking:
-    return replace(ranking, rank=np.where(queries, ranking.rank, 0))
 
 
 def _place_within(owners: np.ndarray) -> np.ndarray:
@@ -205,29 +106,10 @@ def _place_within(owners: np.ndarray) -> np.ndarray:
     return place
 
 
-def _renumbered(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> Galleries:
-    """Galleries of ascending rows, from pairs that name rows of the benchmark."""
+def _renumbered(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> Matching:
+    """A matching of ascending rows, from pairs that name rows of the benchmark."""
     places = [np.searchsorted(rows, column) for rows, column in zip((images, texts), pairs.T, strict=True)]
-    return Galleries(images, texts, np.stack(places, axis=1))
-
-
-def _mean(results: Sequence[RetrievalResult]) -> RetrievalResult:
-    """Recalls and chance averaged over the folds; counts added up and ranks joined in their order."""
-    ways = {way: [getattr(result, way) for result in results] for way in DIRECTIONS}
-    return replace(
-        results[0],
-        images=sum(result.images for result in results),
-        texts=sum(result.texts for result in results),
-        pairs=sum(result.pairs for result in results),
-        **{way: _mean_values(values) for way, values in ways.items()},
-        chance={way: _mean_values([result.chance[way] for result in results]) for way in results[0].chance},
-        image_ranks=np.concatenate([result.image_ranks for result in results]),
-        text_ranks=np.concatenate([result.text_ranks for result in results]),
-    )
-
-
-def _mean_values(dictionaries: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: fmean(values[key] for values in dictionaries) for key in dictionaries[0]}
+    return Matching(images, texts, np.stack(places, axis=1))
 
 
 _IMAGE_TO_TEXT = "Every image asks for its texts among all texts of the gallery"
@@ -384,11 +266,12 @@ def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
     Select before encoding: an image that turns out broken then leaves a gap that is counted, and no image beyond
     a protocol's first so many takes its place.
     """
-    size = len(benchmark.images), len(benchmark.texts)
-    folds = [fold for protocol in protocols for fold in protocol.galleries(*size, benchmark.pairs)]
-    images = np.concatenate([fold.images for fold in folds])
-    texts = np.concatenate([fold.texts for fold in folds])
-    return benchmark.select(np.unique(images), np.unique(texts))
+    chosen: dict[str, list[np.ndarray]] = {"image": [], "text": []}
+    for matching in (one for protocol in protocols for one in protocol.matchings(benchmark)):
+        for side, rows in zip(matching.sides, matching[:2], strict=True):
+            chosen[side].append(rows)
+    images, texts = (np.unique(np.concatenate([np.zeros(0, np.int64), *rows])) for rows in chosen.values())
+    return benchmark.select(images, texts)
 
 
 def conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:

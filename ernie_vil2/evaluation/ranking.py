@@ -7,8 +7,8 @@ All functions work on blocks: no more than `block x block` scores are held at a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -16,6 +16,8 @@ TIE_RULES = {
     "pessimistic": "ties count against the model: rank = 1 + the non-positives that score at least the best positive",
     "optimistic": "ties count for the model: rank = 1 + the non-positives that score more than the best positive",
 }
+
+NO_PAIRS = np.zeros((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,16 @@ class Ranking:
     top: np.ndarray
     top_score: np.ndarray
 
+    def moved(self, places: int) -> Ranking:
+        """The same of a gallery that begins so many places later."""
+        return replace(self, positive=self.positive + places * (self.positive >= 0), top=self.top + places)
+
+    @classmethod
+    def joined(cls, rankings: Sequence[Ranking]) -> Ranking:
+        """The rankings behind each other."""
+        names = [one.name for one in fields(cls)]
+        return cls(*(np.concatenate([getattr(found, name) for found in rankings]) for name in names))
+
 
 def rank_queries(
     left,
@@ -40,6 +52,7 @@ def rank_queries(
     pairs,
     block: int = 1024,
     *,
+    excluded=NO_PAIRS,
     ties: str = "pessimistic",
     names: tuple[str, str] = ("left", "right"),
     device: str = "cpu",
@@ -50,17 +63,22 @@ def rank_queries(
         left, right: embeddings `[N, D]` and `[M, D]`.
         pairs: `[P, 2]`, (left row, right row) of what belongs together, many to many.
         block: rows of either side that are scored at once.
+        excluded: `[E, 2]`, (left row, right row) of what is no answer to each other: as if it were not there.
         ties: "pessimistic" or "optimistic", see `TIE_RULES`.
         names: what error messages call the two sides.
         device: where products are computed: "cpu", or a device of Paddle's such as "gpu:0".
 
     Raises:
-        ValueError: an embedding that is not finite, a pair out of range, an unknown tie rule.
+        ValueError: an embedding that is not finite, a pair out of range, right and excluded at once, an unknown tie
+            rule.
     """
     if ties not in TIE_RULES:
         raise ValueError(f"ties = {ties!r}; known rules: {', '.join(TIE_RULES)}")
     left, right = _checked_embeddings(left, right, names)
-    pairs = np.unique(_checked_pairs(pairs, len(left), len(right)), axis=0)  # sorted by left row
+    # Sorted by left row.
+    pairs, excluded = (np.unique(_checked_pairs(each, len(left), len(right)), axis=0) for each in (pairs, excluded))
+    if both := set(map(tuple, pairs.tolist())) & set(map(tuple, excluded.tolist())) if len(excluded) else ():
+        raise ValueError(f"pair {min(both)} is right and excluded")
     owners, targets = pairs.T
     scores = np.empty(len(pairs), np.float32)
     for part in _blocks(len(pairs), block):
@@ -70,13 +88,12 @@ def rank_queries(
 
     scored, beats = _scorer(device), np.greater_equal if ties == "pessimistic" else np.greater
     for rows in _blocks(len(left), block):
-        own = slice(*np.searchsorted(owners, [rows.start, rows.stop]))
         for columns in _blocks(len(right), block):
             tile = scored(left[rows], right[columns])
+            tile[_inside(excluded, rows, columns)] = -np.inf
             of_left.see(rows, columns, tile)
             of_right.see(columns, rows, tile.T)
-            inside = (targets[own] >= columns.start) & (targets[own] < columns.stop)
-            tile[owners[own][inside] - rows.start, targets[own][inside] - columns.start] = -np.inf
+            tile[_inside(pairs, rows, columns)] = -np.inf
             of_left.count(rows, tile, beats)
             of_right.count(columns, tile.T, beats)
     return of_left.ranking(), of_right.ranking()
@@ -131,10 +148,13 @@ def refuse_unpaired(pairs, images: int, texts: int) -> None:
     _refuse(np.setdiff1d(np.arange(texts), pairs[:, 1]), "text")
 
 
-def top_matches(queries, gallery, k: int, block: int = 1024, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
+def top_matches(
+    queries, gallery, k: int, block: int = 1024, device: str = "cpu", excluded=NO_PAIRS
+) -> tuple[np.ndarray, np.ndarray]:
     """The k best gallery rows of every query, best first, equal scores by lower row: exact and deterministic.
 
-    queries `[Q, D]`, gallery `[G, D]`. Returns indices int64 `[Q, k]` and scores float32 `[Q, k]`.
+    queries `[Q, D]`, gallery `[G, D]`; `excluded` `[E, 2]` (query row, gallery row) come last, with the score -inf.
+    Returns indices int64 `[Q, k]` and scores float32 `[Q, k]`.
     Raises ValueError when k is not between 1 and G, or an embedding is not finite.
     """
     queries, gallery = _checked_embeddings(queries, gallery, ("query", "gallery"))
@@ -142,13 +162,15 @@ def top_matches(queries, gallery, k: int, block: int = 1024, device: str = "cpu"
         raise ValueError(f"k = {k} matches were asked of a gallery of {len(gallery)} rows")
     indices = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
-    scored = _scorer(device)
+    scored, excluded = _scorer(device), np.unique(_checked_pairs(excluded, len(queries), len(gallery)), axis=0)
     for rows in _blocks(len(queries), block):
         count = rows.stop - rows.start
         best_scores, best_indices = np.empty((count, 0), np.float32), np.empty((count, 0), np.int64)
         for columns in _blocks(len(gallery), block):
             here = np.arange(columns.start, columns.stop)
-            merged = np.concatenate([best_scores, scored(queries[rows], gallery[columns])], axis=1)
+            tile = scored(queries[rows], gallery[columns])
+            tile[_inside(excluded, rows, columns)] = -np.inf
+            merged = np.concatenate([best_scores, tile], axis=1)
             origin = np.concatenate([best_indices, np.tile(here, (count, 1))], axis=1)
             # Stable: among equal scores the earlier column wins, which is the lower gallery row.
             order = np.argsort(-merged, axis=1, kind="stable")[:, :k]
@@ -177,6 +199,13 @@ def _blocks(count: int, block: int) -> Iterator[slice]:
     if block < 1:
         raise ValueError(f"block = {block}: a block holds at least one row")
     return (slice(start, min(start + block, count)) for start in range(0, count, block))
+
+
+def _inside(pairs: np.ndarray, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the tile of rows and columns pairs lie that are sorted by row."""
+    pairs = pairs[slice(*np.searchsorted(pairs[:, 0], [rows.start, rows.stop]))]
+    pairs = pairs[(pairs[:, 1] >= columns.start) & (pairs[:, 1] < columns.stop)]
+    return pairs[:, 0] - rows.start, pairs[:, 1] - columns.start
 
 
 def _refuse(missing: np.ndarray, name: str) -> None:

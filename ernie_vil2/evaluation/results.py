@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.checksums import sha256
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.environment import environment
+from ernie_vil2.evaluation.embedding_files import number_or_name
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.paper_results import PaperResult
-from ernie_vil2.evaluation.protocols import Asked
 from ernie_vil2.evaluation.ranking import TIE_RULES
-from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, RetrievalResult, Row, format_table
+from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.files import write_text, written_whole
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
@@ -42,7 +42,7 @@ _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian 
 
 def table_rows(
     title: str,
-    results: Mapping[str, RetrievalResult],
+    evaluations: Mapping[str, Evaluation],
     baselines: Mapping[str, Mapping] | None = None,
     published: Sequence[PaperResult] = (),
 ) -> list[Row]:
@@ -50,10 +50,11 @@ def table_rows(
 
     Chance is left out where it differs from result to result, as galleries of different sizes make it.
     """
+    results = {label: evaluation.as_dict() for label, evaluation in evaluations.items()}
     rows: list[Row] = [(title, None)]
-    rows += [(f"  {label}", result.as_dict()) for label, result in results.items()]
+    rows += [(f"  {label}", values) for label, values in results.items()]
     rows += [(f"  {label}", dict(values)) for label, values in (baselines or {}).items()]
-    chances = [result.chance for result in results.values()]
+    chances = [values["chance"] for values in results.values()]
     if all(chance == chances[0] for chance in chances):
         rows.append(("  chance", chances[0]))
     return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
@@ -63,11 +64,10 @@ def format_counts(evaluations: Mapping[str, Evaluation]) -> str:
     """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
     lines = []
     for label, evaluation in evaluations.items():
-        result, encoded = evaluation.result, evaluation.encoded
+        encoded = evaluation.encoded
         lines += [
-            f"{label}: protocol {evaluation.scored.protocol.name}, {result.images:,} images, {result.texts:,} texts, "
-            f"{result.pairs:,} pairs",
-            *(f"note: {sentence}" for sentence in evaluation.differences),
+            f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}",
+            *(f"note: {sentence}" for sentence in evaluation.notes),
             *(
                 f"{what}: {report}"
                 for what, report in (("annotations", encoded.benchmark.rows), ("images", encoded.problems))
@@ -80,7 +80,7 @@ def format_counts(evaluations: Mapping[str, Evaluation]) -> str:
 def format_definitions(evaluations: Mapping[str, Evaluation], published: Sequence[PaperResult] = ()) -> str:
     """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
     lines = []
-    for protocol in dict.fromkeys(evaluation.scored.protocol for evaluation in evaluations.values()):
+    for protocol in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
         lines.append(f"protocol {protocol.name}: {protocol.definition}")
         lines.append(TIE_RULES[protocol.ties])
     lines += [f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
@@ -93,11 +93,11 @@ def _wrapped(lines: Iterable[str]) -> str:
                      textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False))  # fmt: skip
 
 
-def official_summary(result: RetrievalResult) -> dict[str, dict[str, float]]:
+def official_summary(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     """A result of `official-rows` with the official evaluator's five measures by its names, in percent, 4 decimals."""
-    names = {**{column: column for column in COLUMNS}, "mR": "mean_recall", "MRR": "mrr"}
+    names, values = {**{column: column for column in COLUMNS}, "mR": "mean_recall", "MRR": "mrr"}, evaluation.as_dict()
     return {
-        direction: {name: round(getattr(result, direction)[key], 4) for key, name in names.items()}
+        direction: {name: round(values[direction][key], 4) for key, name in names.items()}
         for direction in reversed(DIRECTIONS)
     }
 
@@ -124,7 +124,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
         more: that tells results of the same data apart: split, languages, protocols.
     """
     here = places(data)
-    *parents, last = Path(here[0]).parts[1:]
+    *parents, last = Path(here[0]).parts[1:] or ("data",)
     ending = [ENDINGS.sub("", last), *([f"and-{len(data) - 1}-more"] if len(data) > 1 else []), *more]
     for depth in range(1, max(2, len(parents) + 1)):
         name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *ending]))
@@ -184,25 +184,23 @@ def write_results(
 
 
 def _record(evaluation: Evaluation) -> dict:
-    scored, benchmark = evaluation.scored, evaluation.encoded.benchmark
-    result = scored.result
+    protocol, benchmark = evaluation.protocol, evaluation.encoded.benchmark
     return {
-        "protocol": scored.protocol.name,
-        "definition": scored.protocol.definition,
-        "tie_rule": result.tie_rule,
-        "differences": list(evaluation.differences),
+        "protocol": protocol.name,
+        "definition": protocol.definition,
+        "tie_rule": TIE_RULES[protocol.ties],
+        "differences": evaluation.notes,
         "benchmark": {
             "name": benchmark.name,
             "images": len(benchmark.images),
             "texts": len(benchmark.texts),
             "pairs": len(benchmark.pairs),
-            "image_queries": int((result.image_ranks > 0).sum()),
-            "text_queries": int((result.text_ranks > 0).sum()),
+            "queries": {way: int((one.ranking.rank > 0).sum()) for way, one in evaluation.results.items()},
             "files": [str(path) for path in benchmark.files],
             "rows": benchmark.rows.as_dict(),
             "encoded": evaluation.encoded.problems.as_dict(),
         },
-        "result": result.as_dict(),
+        "result": evaluation.as_dict(),
     }
 
 
@@ -232,10 +230,9 @@ def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for label, evaluation in evaluations.items():
-            for fold in evaluation.scored.folds:
-                for direction in evaluation.scored.protocol.directions:
-                    rows = _rank_rows(evaluation.encoded.benchmark, direction, fold.asked(direction))
-                    writer.writerows([cell_text(label), direction, *row] for row in rows)
+            for direction, result in evaluation.results.items():
+                rows = _rank_rows(evaluation.encoded.benchmark, result)
+                writer.writerows([cell_text(label), direction, *row] for row in rows)
 
 
 def cell_text(text: str) -> str:
@@ -252,18 +249,57 @@ def original_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _rank_rows(benchmark: Benchmark, direction: str, asked: Asked) -> Iterator[list]:
-    sides = benchmark.images, benchmark.texts
-    queries, gallery = sides if direction == "image_to_text" else reversed(sides)
-    found = asked.ranking
+def _rank_rows(benchmark: Benchmark, result: DirectionResult) -> Iterator[list]:
+    queries, gallery = map(benchmark.side, result.asked.sides)
+    found, rows = result.ranking, result.asked.right
     for place in np.flatnonzero(found.rank):
-        query = queries[asked.queries[place]]
+        query = queries[result.asked.left[place]]
         yield [
             cell_text(query.id),
             cell_text(query.text if isinstance(query, BenchmarkText) else query.id),
             found.rank[place],
-            cell_text(gallery[asked.gallery[found.positive[place]]].id),
+            cell_text(gallery[rows[found.positive[place]]].id),
             found.positive_score[place],
-            cell_text(gallery[asked.gallery[found.top[place]]].id),
+            cell_text(gallery[rows[found.top[place]]].id),
             found.top_score[place],
+        ]
+
+
+def write_answers(path: str | Path, evaluations: Mapping[str, Evaluation], k: int, device: str = "cpu") -> None:
+    """Writes JSON lines, one per query, also of those whose right answers nobody knows: its k best answers.
+
+    `{"result", "direction", "query_id", "query", "answers": [{"id", "score"}, ...]}`, best first.
+    """
+    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+        for label, evaluation in evaluations.items():
+            for direction, result in evaluation.results.items():
+                for query, answers in _answers(evaluation, result, k, device):
+                    entry = {
+                        "result": label,
+                        "direction": direction,
+                        "query_id": query.id,
+                        "query": query.text if isinstance(query, BenchmarkText) else query.id,
+                        "answers": [{"id": answer, "score": score} for answer, score in answers],
+                    }
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def write_predictions(path: str | Path, evaluation: Evaluation, k: int, device: str = "cpu") -> None:
+    """Writes the k best images of every text in the form of Chinese-CLIP and MUGE: `{"text_id", "image_ids"}`."""
+    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+        for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):
+            entry = {"text_id": number_or_name(query.id), "image_ids": [number_or_name(name) for name, _ in answers]}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _answers(
+    evaluation: Evaluation, result: DirectionResult, k: int, device: str
+) -> Iterator[tuple[BenchmarkImage | BenchmarkText, list[tuple[str, float]]]]:
+    """Every query with the ids and scores of its best answers."""
+    queries, gallery = map(evaluation.encoded.benchmark.side, result.asked.sides)
+    places = np.arange(len(result.asked.left))
+    best = result.best_answers(evaluation.encoded.sides, places, min(k, len(result.asked.right)), device)
+    for row, *found in zip(result.asked.left, *(one.tolist() for one in best), strict=True):
+        yield queries[row], [
+            (gallery[result.asked.right[place]].id, score) for place, score in zip(*found, strict=True) if place >= 0
         ]

@@ -1,16 +1,20 @@
-"""Image-text retrieval: ranks, recall, chance, best matches and the tables that print them.
+"""Image-text retrieval: what queries find, recall, chance, and the tables that print them.
 
 Which row ranks where is found in `ranking.py`, exactly and in blocks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
-from ernie_vil2.evaluation.ranking import TIE_RULES, Ranking, rank_queries, refuse_unpaired
+from ernie_vil2.evaluation.ranking import NO_PAIRS, TIE_RULES, Ranking, rank_queries, refuse_unpaired, top_matches
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
-from ernie_vil2.evaluation.ranking import top_matches as top_matches
 
 CUTOFFS = (1, 5, 10)
 COLUMNS = tuple(f"R@{k}" for k in CUTOFFS)
@@ -18,44 +22,152 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 TIE_RULE = TIE_RULES["pessimistic"]
 
 
-@dataclass(frozen=True)
-class RetrievalResult:
-    """Recall of one model on one set of image-text pairs, in both directions.
+class Matching(NamedTuple):
+    """Rows that are scored against each other: a whole benchmark, or one fold of it.
 
-    Recalls are in percent, as `{"R@1", "R@5", "R@10", "mR"}`; a direction that is not scored is `{}`. `chance` holds
-    what a random ranking would be expected to reach. The ranks are 1-based, one for every image (`image_ranks`,
-    `[N]`, of its best text) and for every text (`text_ranks`, `[M]`, of its best image); 0 marks a row without a
-    pair, which is in the gallery, but no query.
+    `left` and `right` are rows of the benchmark's sides that `sides` names. `positives` `[P, 2]` says which belong
+    together, as (place in `left`, place in `right`), and `excluded` `[E, 2]` which are no answers to each other, as a
+    row and itself where both sides are one.
     """
 
-    images: int
-    texts: int
-    pairs: int
-    image_to_text: dict[str, float]
-    text_to_image: dict[str, float]
-    chance: dict[str, dict[str, float]]
-    image_ranks: np.ndarray = field(repr=False, compare=False)
-    text_ranks: np.ndarray = field(repr=False, compare=False)
-    tie_rule: str = TIE_RULE
+    left: np.ndarray
+    right: np.ndarray
+    positives: np.ndarray
+    sides: tuple[str, str] = ("image", "text")
+    excluded: np.ndarray = NO_PAIRS
 
     @property
-    def mean_recall(self) -> float:
-        """The mean of the scored directions' mR, in percent; of both, the two-way mR."""
-        means = [way["mR"] for way in (self.image_to_text, self.text_to_image) if way]
-        return sum(means) / len(means)
+    def direction(self) -> str:
+        """That in which `left` asks, such as `image_to_text`."""
+        return "_to_".join(self.sides)
 
-    def as_dict(self) -> dict:
-        """The result without its ranks, ready for JSON and for `format_table`."""
-        return {
-            "images": self.images,
-            "texts": self.texts,
-            "pairs": self.pairs,
-            "image_to_text": self.image_to_text,
-            "text_to_image": self.text_to_image,
-            "mR": self.mean_recall,
-            "chance": self.chance,
-            "tie_rule": self.tie_rule,
-        }
+    def turned(self) -> Matching:
+        """The same, where `right` asks."""
+        return Matching(self.right, self.left, self.positives[:, ::-1], self.sides[::-1], self.excluded[:, ::-1])
+
+
+@dataclass(frozen=True)
+class DirectionResult:
+    """What the queries of one direction found.
+
+    Attributes:
+        asked: whose `left` are the queries and whose `right` is the gallery, fold after fold.
+        ranking: of `asked.left`; a row of rank 0 has no positive and is no query. Answers are places in `asked.right`.
+        folds: the places of each fold's queries, and of its gallery.
+    """
+
+    asked: Matching
+    ranking: Ranking
+    folds: tuple[tuple[slice, slice], ...]
+
+    @classmethod
+    def joined(cls, folds: Sequence[tuple[Matching, Ranking]]) -> DirectionResult:
+        """The folds of one direction behind each other."""
+        matchings, rankings = zip(*folds, strict=True)
+        bounds = np.cumsum([(0, 0), *((len(one.left), len(one.right)) for one in matchings)], axis=0)
+        starts = bounds[:-1]
+        asked = Matching(
+            np.concatenate([one.left for one in matchings]),
+            np.concatenate([one.right for one in matchings]),
+            np.concatenate([one.positives + start for one, start in zip(matchings, starts, strict=True)]),
+            matchings[0].sides,
+            np.concatenate([one.excluded + start for one, start in zip(matchings, starts, strict=True)]),
+        )
+        folds = [
+            (slice(first[0], last[0]), slice(first[1], last[1]))
+            for first, last in zip(starts.tolist(), bounds[1:].tolist(), strict=True)
+        ]
+        shifted = [found.moved(start[1]) for found, start in zip(rankings, starts, strict=True)]
+        return cls(asked, Ranking.joined(shifted), tuple(folds))
+
+    @cached_property
+    def recall(self) -> dict[str, float]:
+        """R@1, R@5, R@10 and mR in percent, the mean over the folds that have a query; {} if none has."""
+        return _mean([recall(self.ranking.rank[places]) for places, _ in self._queries()])
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """The recall that a random ranking would be expected to reach, likewise."""
+        positives, excluded = (
+            np.bincount(pairs[:, 0], minlength=len(self.asked.left))
+            for pairs in (np.unique(self.asked.positives, axis=0), self.asked.excluded)
+        )
+        return _mean([chance(positives[places], size - excluded[places]) for places, size in self._queries()])
+
+    def _queries(self) -> list[tuple[np.ndarray, int]]:
+        """For each fold that has queries their places, and the size of the gallery."""
+        folds = [(rows.start + np.flatnonzero(self.ranking.rank[rows]), gallery) for rows, gallery in self.folds]
+        return [(places, gallery.stop - gallery.start) for places, gallery in folds if places.size]
+
+    def of_queries(self, chosen: np.ndarray) -> DirectionResult:
+        """The result of some queries alone, one truth value for each row of their side; galleries stay whole."""
+        rank = np.where(chosen[self.asked.left], self.ranking.rank, 0)
+        return replace(self, ranking=replace(self.ranking, rank=rank))
+
+    def best_answers(
+        self, embeddings: Mapping[str, np.ndarray], places: np.ndarray, k: int, device: str = "cpu"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k best answers to the queries at some places, best first, as places in the gallery, and their scores.
+
+        Both are `[n, k]`; where a gallery has fewer answers the last are -1, with the score -inf.
+
+        Args:
+            embeddings: by side, of all rows of the benchmark.
+        """
+        answers, scores = np.full((len(places), k), -1), np.full((len(places), k), -np.inf, np.float32)
+        queries, gallery = (embeddings[side] for side in self.asked.sides)
+        for rows, columns in self.folds:
+            (here,) = np.nonzero((places >= rows.start) & (places < rows.stop))
+            if not here.size:
+                continue
+            row_of = np.full(len(self.asked.left), -1)
+            row_of[places[here]] = np.arange(len(here))
+            excluded = np.stack([row_of[self.asked.excluded[:, 0]], self.asked.excluded[:, 1] - columns.start], axis=1)
+            count = min(k, columns.stop - columns.start)
+            found, best = top_matches(
+                queries[self.asked.left[places[here]]], gallery[self.asked.right[columns]], count,
+                device=device, excluded=excluded[excluded[:, 0] >= 0],
+            )  # fmt: skip
+            answers[here, :count] = np.where(np.isneginf(best), -1, found + columns.start)
+            scores[here, :count] = best
+        return answers, scores
+
+
+Results = Mapping[str, DirectionResult]
+"""By direction."""
+
+
+def score_matchings(
+    matchings: Iterable[Matching],
+    embeddings: Mapping[str, np.ndarray],
+    directions: Sequence[str] = DIRECTIONS,
+    *,
+    ties: str = "pessimistic",
+    block: int = 1024,
+    device: str = "cpu",
+) -> dict[str, DirectionResult]:
+    """Ranks matchings in those of their directions that are asked for; several of one direction are its folds.
+
+    Args:
+        embeddings: `[rows, D]` of the whole benchmark, by side.
+        ties, block, device: as in `rank_queries`.
+
+    Raises:
+        ValueError: an embedding that is not finite, or a pair out of range.
+    """
+    folds: dict[str, list[tuple[Matching, Ranking]]] = {direction: [] for direction in directions}
+    for matching in matchings:
+        sides = [embeddings[side][rows] for side, rows in zip(matching.sides, matching[:2], strict=True)]
+        rankings = rank_queries(
+            *sides, matching.positives, block,
+            excluded=matching.excluded, ties=ties, names=matching.sides, device=device,
+        )  # fmt: skip
+        # Asked the other way round, a matching of one side with itself would be another question.
+        both = (matching, matching.turned())[: len(set(matching.sides))]
+        for asked, ranking in zip(both, rankings, strict=False):
+            if asked.direction in folds:
+                folds[asked.direction].append((asked, ranking))
+    return {direction: DirectionResult.joined(found) for direction, found in folds.items() if found}
 
 
 def evaluate_retrieval(
@@ -68,7 +180,7 @@ def evaluate_retrieval(
     directions: Sequence[str] = DIRECTIONS,
     allow_unpaired: bool = False,
     device: str = "cpu",
-) -> RetrievalResult:
+) -> dict[str, DirectionResult]:
     """Score images `[N, D]` against texts `[M, D]`; `pairs` `[P, 2]` are (image row, text row), many to many.
 
     Args:
@@ -76,45 +188,42 @@ def evaluate_retrieval(
         directions: those that are scored, of `DIRECTIONS`.
         allow_unpaired: whether a row may be without a pair; it then is in the gallery, but no query.
 
+    Returns:
+        The result of each direction.
+
     Raises:
-        ValueError: an embedding that is not finite, a pair out of range, no query at all, and, unless allowed, a
-            row without a pair.
+        ValueError: an embedding that is not finite, a pair out of range, and, unless allowed, a row without a pair.
     """
+    images, texts = np.asarray(image_embeddings), np.asarray(text_embeddings)
     if not allow_unpaired:
-        refuse_unpaired(pairs, len(image_embeddings), len(text_embeddings))
-    rankings = rank_queries(
-        image_embeddings, text_embeddings, pairs, block, ties=ties, names=("image", "text"), device=device
-    )
-    return summarize(*rankings, pairs, ties, directions)
+        refuse_unpaired(pairs, len(images), len(texts))
+    whole = Matching(np.arange(len(images)), np.arange(len(texts)), np.asarray(pairs))
+    return score_matchings([whole], {"image": images, "text": texts}, directions, ties=ties, block=block, device=device)
 
 
-def summarize(
-    images: Ranking,
-    texts: Ranking,
-    pairs,
-    ties: str = "pessimistic",
-    directions: Sequence[str] = DIRECTIONS,
-) -> RetrievalResult:
-    """The result of ranked image queries and text queries; arguments as in `evaluate_retrieval`."""
-    pairs = np.unique(pairs, axis=0)
-    galleries = {"image_to_text": (images, texts, 0), "text_to_image": (texts, images, 1)}
-    recalls, chances = {}, {}
-    for direction in directions:
-        queries, gallery, column = galleries[direction]
-        recalls[direction] = recall(queries.rank[queries.rank > 0])
-        positives = np.bincount(pairs[:, column], minlength=len(queries.rank))
-        chances[direction] = chance(positives[queries.rank > 0], len(gallery.rank))
-    return RetrievalResult(
-        images=len(images.rank),
-        texts=len(texts.rank),
-        pairs=len(pairs),
-        image_to_text=recalls.get("image_to_text", {}),
-        text_to_image=recalls.get("text_to_image", {}),
-        chance=chances,
-        image_ranks=images.rank,
-        text_ranks=texts.rank,
-        tie_rule=TIE_RULES[ties],
-    )
+def mean_recall(results: Results) -> float | None:
+    """The mean of the directions' mR, in percent; of both, the two-way mR. None where no direction has a query."""
+    means = [result.recall["mR"] for result in results.values() if result.recall]
+    return fmean(means) if means else None
+
+
+def summary(results: Results) -> dict:
+    """Results for JSON and for `format_table`: rows of each side, pairs, and by direction recalls, mR and chance."""
+    sizes = {}
+    for result in results.values():
+        sides = (f"{side}s" for side in result.asked.sides)
+        sizes |= zip(sides, map(len, result.asked[:2]), strict=True)
+        sizes["pairs"] = len(np.unique(result.asked.positives, axis=0))
+    return {
+        **sizes,
+        **{direction: result.recall for direction, result in results.items()},
+        "mR": mean_recall(results),
+        "chance": {direction: result.chance for direction, result in results.items()},
+    }
+
+
+def _mean(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(values[name] for values in folds) for name in (folds[0] if folds else ())}
 
 
 def recall(ranks) -> dict[str, float]:
@@ -127,19 +236,23 @@ def recall(ranks) -> dict[str, float]:
     return _with_mean([float(np.mean(ranks <= k)) for k in CUTOFFS])
 
 
-def chance(counts_of_positives, gallery_size: int) -> dict[str, float]:
-    """The expected recall of a random ranking, in percent; `counts_of_positives` `[Q]`, one count a query.
+def chance(counts_of_positives, gallery_size) -> dict[str, float]:
+    """The expected recall of a random ranking, in percent.
+
+    `counts_of_positives` `[Q]` has one count a query; `gallery_size` is one number, or one a query, `[Q]`.
 
     A query with c positives among G misses all of them in its first k with probability
     C(G - c, k) / C(G, k) = prod_{i<k} (G - c - i) / (G - i), the hypergeometric distribution at zero.
     """
     counts = np.asarray(counts_of_positives)
-    if counts.size == 0 or counts.min() < 1 or counts.max() > gallery_size:
+    sizes = np.broadcast_to(gallery_size, counts.shape)
+    if counts.size == 0 or counts.min() < 1 or (counts > sizes).any():
         raise ValueError(f"every query needs between 1 and {gallery_size} positives (the gallery size)")
     shares = []
     for k in CUTOFFS:
-        drawn = np.arange(min(k, gallery_size))
-        missed = np.maximum(gallery_size - counts[:, None] - drawn, 0) / (gallery_size - drawn)  # [Q, k]
+        drawn = np.arange(k)
+        left = np.maximum(sizes[:, None] - drawn, 1)  # once all are drawn, none is missed any more
+        missed = np.maximum(sizes[:, None] - counts[:, None] - drawn, 0) / left  # [Q, k]
         shares.append(float(np.mean(1 - missed.prod(axis=1))))
     return _with_mean(shares)
 
@@ -149,51 +262,57 @@ def mean_reciprocal_rank(ranks) -> float:
     return float(100 * np.mean(1 / np.asarray(ranks)))
 
 
-Row = tuple[str, RetrievalResult | Mapping | None]
+Row = tuple[str, Mapping | None]
 
 
 def format_table(rows: Iterable[Row]) -> str:
     """A plain text table in the form of the paper's: recall in percent, image to text, text to image, mR.
 
-    A row is (label, values): values is a RetrievalResult, a dictionary of recalls by direction such as
-    `result.chance` (what it lacks prints as "-"), or None for a heading that opens a group of rows.
+    A row is (label, values): values is a dictionary of recalls by direction such as `summary` gives (what it lacks
+    prints as "-"), or None for a heading that opens a group of rows. Other directions that a row has follow the two.
     """
-    rows = [(label, None if values is None else table_cells(values)) for label, values in rows]
+    rows = list(rows)
+    ways = directions_of(rows)
+    cells = [(label, () if values is None else table_cells(values, ways)) for label, values in rows]
     width = max([len(label) for label, _ in rows], default=0)
     group = len(COLUMNS) * 7
     lines = [
-        " " * width + "".join(f"  {name:>{group - 2}}" for name in ("image -> text", "text -> image")),
-        " " * width + "".join(f"{name:>7}" for name in (*COLUMNS, *COLUMNS, "mR")),
+        " " * width + "".join(f"  {way.replace('_to_', ' -> '):>{group - 2}}" for way in ways),
+        " " * width + "".join(f"{name:>7}" for name in (*COLUMNS * len(ways), "mR")),
     ]
     lines.append("-" * len(lines[-1]))
-    for label, cells in rows:
-        numbers = "" if cells is None else "".join(f"{cell:>7}" for cell in cells)
-        lines.append(f"{label:<{width}}{numbers}".rstrip())
+    lines += [f"{label:<{width}}{''.join(f'{cell:>7}' for cell in numbers)}".rstrip() for label, numbers in cells]
     return "\n".join(lines)
 
 
 def format_markdown(rows: Iterable[Row]) -> str:
     """The same table in Markdown, for a README."""
-    header = ["", *(f"{way} {name}" for way in ("I→T", "T→I") for name in COLUMNS), "mR"]
+    rows = list(rows)
+    ways = directions_of(rows)
+    initials = ["→".join(side[0].upper() for side in way.split("_to_")) for way in ways]
+    header = ["", *(f"{way} {name}" for way in initials for name in COLUMNS), "mR"]
     lines = [_markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
     for label, values in rows:
         empty = [""] * (len(header) - 1)
-        cells = [f"**{label}**", *empty] if values is None else [label, *table_cells(values)]
+        cells = [f"**{label}**", *empty] if values is None else [label, *table_cells(values, ways)]
         lines.append(_markdown_row(cells))
     return "\n".join(lines)
 
 
-def table_cells(values: RetrievalResult | Mapping) -> list[str]:
-    """The seven numbers of one table row.
+def directions_of(rows: Iterable[Row]) -> list[str]:
+    """The directions of a table: the two, and what else its rows have."""
+    return list(dict.fromkeys([*DIRECTIONS, *(key for _, values in rows for key in values or () if "_to_" in key)]))
 
-    The last is `values["mR"]` or, without it, the two-way mR; "-" when a direction lacks its mR.
+
+def table_cells(values: Mapping, directions: Sequence[str] = DIRECTIONS) -> list[str]:
+    """The numbers of one table row: three for each direction and their mean.
+
+    The last is `values["mR"]` or, without it, the mean of the directions' mR; "-" when one of them lacks it.
     """
-    if isinstance(values, RetrievalResult):
-        values = values.as_dict()
-    ways = [values.get(direction) or {} for direction in DIRECTIONS]
+    ways = [values.get(direction) or {} for direction in directions]
     numbers = [way.get(name) for way in ways for name in COLUMNS]
     means = [way["mR"] for way in ways if "mR" in way]
-    numbers.append(values.get("mR", sum(means) / 2 if len(means) == 2 else None))
+    numbers.append(values.get("mR", fmean(means) if len(means) == len(ways) else None))
     return ["-" if number is None else f"{number:.2f}" for number in numbers]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ernie_vil2.evaluation.cards import Cards, extreme_queries
 from ernie_vil2.evaluation.evaluator import Evaluation
-from ernie_vil2.evaluation.retrieval import COLUMNS, Row, table_cells
-from ernie_vil2.pages import ARROWS, write_page
+from ernie_vil2.evaluation.ranking import TIE_RULES
+from ernie_vil2.evaluation.retrieval import COLUMNS, Row, directions_of, table_cells
+from ernie_vil2.pages import write_page
 
 
 def write_retrieval_page(
@@ -31,13 +32,12 @@ def write_retrieval_page(
         facts: name and value of what was run, shown at the top before the protocol.
         rows: of the table, see `table_rows`.
     """
-    scored, result = evaluation.scored, evaluation.result
-    cards = Cards(evaluation, answers, device)
+    protocol, cards = evaluation.protocol, Cards(evaluation, answers, device)
     queries = {
-        f"{heading} queries, {ARROWS[direction]}": cards.of(
-            direction, extreme_queries(scored, direction, count, heading == "Worst")
+        f"{heading} queries, {arrow(direction)}": cards.of(
+            direction, extreme_queries(result, count, heading == "Worst")
         )
-        for direction in scored.protocol.directions
+        for direction, result in evaluation.results.items()
         for heading in ("Worst", "Best")
     }
     write_page(
@@ -46,12 +46,12 @@ def write_retrieval_page(
         title=title,
         facts={
             **facts,
-            "Protocol": scored.protocol.name,
-            "Galleries": f"{result.images:,} images, {result.texts:,} texts, {result.pairs:,} pairs",
+            "Protocol": protocol.name,
+            "Galleries": evaluation.sizes,
         },
-        table=recall_table(rows, [*evaluation.differences, figures_note(result.tie_rule)]),
+        table=recall_table(rows, [*evaluation.notes, figures_note(TIE_RULES[protocol.ties])]),
         queries=queries,
-        definitions={f"Protocol {scored.protocol.name}": scored.protocol.definition},
+        definitions={f"Protocol {protocol.name}": protocol.definition},
     )
 
 
@@ -62,9 +62,15 @@ def figures_note(tie_rule: str) -> str:
 
 def recall_table(rows: Sequence[Row], notes: Sequence[str]) -> dict:
     """The table that `format_table` prints, with sentences below it, as `parts.recalls` of the pages shows it."""
+    directions = directions_of(rows)
     return {
-        "ways": list(ARROWS.values()),
+        "ways": list(map(arrow, directions)),
         "columns": COLUMNS,
-        "rows": [(label, None if values is None else table_cells(values)) for label, values in rows],
+        "rows": [(label, None if values is None else table_cells(values, directions)) for label, values in rows],
         "notes": notes,
     }
+
+
+def arrow(direction: str) -> str:
+    """A direction for a person: `image → text`."""
+    return direction.replace("_to_", " → ")

@@ -392,8 +392,8 @@ class Trainer:
         self.evaluated = self.step
         for language, result in results.items():
             log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
-            ways = {"image to text": result.image_to_text, "text to image": result.text_to_image}
-            shown = ", ".join(f"{way} R@1 {values['R@1']:.1f}" for way, values in ways.items() if values)
+            ways = {way.replace("_", " "): one.recall for way, one in result.results.items()}
+            shown = ", ".join(f"{way} R@1 {recall['R@1']:.1f}" for way, recall in ways.items() if recall)
             bar.write(f"step {self.step}, val, {language}: {shown}, mean recall {result.mean_recall:.1f}", sys.stdout)
         if self.rank == 0:
             for language, why in failures.items():

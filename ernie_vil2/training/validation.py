@@ -9,9 +9,8 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.sources import open_benchmark
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.evaluator import Evaluation, score
 from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.evaluation.retrieval import RetrievalResult
 from ernie_vil2.parallel.ranks import LostRank
 
 
@@ -32,7 +31,7 @@ def validation_sets(config: Config) -> dict[str, Benchmark]:
 
 def validate(
     model: ErnieViL2, sets: dict[str, Benchmark], config: Config, rank: int, ranks: int
-) -> tuple[dict[str, RetrievalResult], dict[str, str]]:
+) -> tuple[dict[str, Evaluation], dict[str, str]]:
     """Scores every set. A collective: the ranks share the encoding; rank 0 alone scores and has the results.
 
     Returns:
@@ -44,7 +43,7 @@ def validate(
         try:
             encoded = encode_benchmark(model, benchmark, rank=rank, ranks=ranks)
             if rank == 0:
-                results[language] = score(encoded, scoring, config.Evaluation.block, paddle.get_device()).result
+                results[language] = score(encoded, scoring, config.Evaluation.block, paddle.get_device())
         except LostRank:
             raise
         except Exception as error:

@@ -56,10 +56,11 @@ def kinds(tmp_path):
 def test_recall_of_all_and_of_some_queries(kinds):
     evaluation = evaluate(ColourModel(), kinds, PROTOCOLS["pairs"])
     # Image 0 (red) ties with nothing; image 2 (red) finds both blue texts and green before its own.
-    assert evaluation.result.image_ranks.tolist() == [1, 1, 4, 2]
+    assert evaluation.results["image_to_text"].ranking.rank.tolist() == [1, 1, 4, 2]
     plain, odd = evaluation.of_queries("kind", "plain"), evaluation.of_queries("kind", "odd")
-    assert plain.image_to_text["R@1"] == pytest.approx(200 / 3) and odd.image_to_text["R@1"] == 0
-    assert odd.image_to_text["R@5"] == 100 and odd.chance["image_to_text"]["R@1"] == 25
+    plain, odd = plain.results["image_to_text"], odd.results["image_to_text"]
+    assert plain.recall["R@1"] == pytest.approx(200 / 3) and odd.recall["R@1"] == 0
+    assert odd.recall["R@5"] == 100 and odd.chance["R@1"] == 25
     with pytest.raises(ValueError, match="no sample has kind = large; values here: odd, plain"):
         evaluation.of_queries("kind", "large")
 
@@ -68,13 +69,13 @@ def test_only_what_the_protocol_selects_is_encoded_and_differences_are_said(kind
     scoring = replace(PROTOCOLS["pairs"], first_images=2, images=3)
     evaluation = evaluate(ColourModel(), kinds, scoring)
     assert len(evaluation.encoded.images) == len(evaluation.encoded.texts) == 2
-    assert evaluation.differences == ["pairs expects 3 images; here are 2, 1 fewer."]
+    assert evaluation.notes == ["pairs expects 3 images; here are 2, 1 fewer."]
 
 
 def test_examples_mark_right_and_wrong_answers(tmp_path):
     rows = [("red", "r", RED), ("green", "g", GREEN), ("blue", "b", BLUE)]
     scored = evaluate(ColourModel(), open_benchmark(write_tsv(tmp_path / "a.tsv", rows)), PROTOCOLS["pairs"])
-    chosen = random_queries(scored.scored, "text_to_image", 9, seed=0)
+    chosen = random_queries(scored.results["text_to_image"], 9, seed=0)
     cards = Cards(scored, answers=2).of("text_to_image", chosen)
     assert sorted(card["query"] for card in cards) == ["blue", "green", "red"]
     for card in cards:

@@ -11,15 +11,21 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.evaluator import score
 from ernie_vil2.evaluation.protocols import (
     ALL_CONVENTIONS,
     CONVENTIONS,
     PROTOCOLS,
+    Protocol,
     choose,
     conventions,
     protocol,
     select,
 )
+from ernie_vil2.evaluation.results import table_rows, write_ranks
+from ernie_vil2.evaluation.retrieval import Matching
+from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
@@ -39,8 +45,13 @@ def facing(*columns, width):
     return np.eye(width, dtype=np.float32)[list(columns)]
 
 
+def evaluated(scoring, images, texts, pairs, block=1024):
+    encoded = EncodedBenchmark(benchmark(len(images), len(texts), pairs), images, texts, BadSampleReport())
+    return score(encoded, scoring, block)
+
+
 def ranks(scored):
-    return scored.result.image_ranks.tolist(), scored.result.text_ranks.tolist()
+    return tuple(result.ranking.rank.tolist() for result in scored.results.values())
 
 
 def several_texts(images, texts_each):
@@ -58,18 +69,18 @@ def test_any_of_several_texts_counts(name):
     images = facing(0, 1, 2, width=4)
     texts = facing(1, 0, 2, 3, width=4)
     pairs = np.array([[0, 0], [0, 1], [1, 2], [2, 3]])
-    scored = PROTOCOLS[name].evaluate(images, texts, pairs)
+    scored = evaluated(PROTOCOLS[name], images, texts, pairs)
     assert ranks(scored) == ([1, 4, 4], [3, 1, 3, 3])
-    assert scored.result.image_to_text["R@1"] == pytest.approx(100 / 3)
-    assert scored.result.text_to_image == {"R@1": 25, "R@5": 100, "R@10": 100, "mR": 75}
-    assert scored.result.mean_recall == pytest.approx((100 * (1 / 3 + 1 + 1) / 3 + 75) / 2)
+    assert scored.results["image_to_text"].recall["R@1"] == pytest.approx(100 / 3)
+    assert scored.results["text_to_image"].recall == {"R@1": 25, "R@5": 100, "R@10": 100, "mR": 75}
+    assert scored.mean_recall == pytest.approx((100 * (1 / 3 + 1 + 1) / 3 + 75) / 2)
 
 
 def test_pairs_leaves_rows_without_a_pair_in_the_gallery():
     whole = benchmark(2, 2, [(0, 0)])
     assert len(PROTOCOLS["pairs"].select(whole).images) == 2
     # Image 1, in no pair, looks like text 0 and comes before its own image.
-    scored = PROTOCOLS["pairs"].evaluate(facing(1, 0, width=2), facing(0, 1, width=2), whole.pairs)
+    scored = evaluated(PROTOCOLS["pairs"], facing(1, 0, width=2), facing(0, 1, width=2), whole.pairs)
     assert ranks(scored) == ([2, 0], [2, 0])
     assert PROTOCOLS["pairs"].notes(whole) == [
         "Images in no pair, in the gallery, but no queries: 1.",
@@ -113,30 +124,33 @@ def test_mscoco_1k_is_the_mean_of_folds_that_do_not_see_each_other():
     images = facing(0, 1, 2, 3, width=5)
     texts = facing(3, 1, 2, 2, width=5)
     pairs = np.array([[3, 0], [1, 1], [0, 2], [2, 3]])
-    scored = folds.evaluate(images, texts, pairs)
-    assert [fold.galleries.texts.tolist() for fold in scored.folds] == [[1, 2], [0, 3]]
+    scored = evaluated(folds, images, texts, pairs)
+    found = scored.results["image_to_text"]
+    assert [found.asked.right[texts].tolist() for _, texts in found.folds] == [[1, 2], [0, 3]]
     assert ranks(scored) == ([2, 1, 1, 1], [1, 2, 1, 1])
-    assert scored.result.image_to_text["R@1"] == (50 + 100) / 2
-    assert scored.result.chance["image_to_text"]["R@1"] == 50
+    assert scored.results["image_to_text"].recall["R@1"] == (50 + 100) / 2
+    assert found.chance["R@1"] == 50
     # In one gallery of four, text 2 looks like image 2 and ranks its own last.
-    whole = replace(folds, fold=None).evaluate(images, texts, pairs)
-    assert whole.result.text_ranks.tolist() == [1, 1, 4, 1]
+    whole = evaluated(replace(folds, fold=None), images, texts, pairs)
+    assert ranks(whole)[1] == [1, 1, 4, 1]
 
 
 def test_mscoco_1k_has_five_folds_of_a_thousand():
-    folds = PROTOCOLS["mscoco-1k"].galleries(5_000, 25_000, np.array(several_texts(5_000, 5)))
-    assert [(len(fold.images), len(fold.texts), len(fold.pairs)) for fold in folds] == [(1_000, 5_000, 5_000)] * 5
-    assert folds[4].images[0] == 4_000 and folds[4].texts[0] == 20_000 and folds[4].pairs[0].tolist() == [0, 0]
+    folds = PROTOCOLS["mscoco-1k"].matchings(benchmark(5_000, 25_000, several_texts(5_000, 5)))
+    assert [tuple(map(len, fold[:3])) for fold in folds] == [(1_000, 5_000, 5_000)] * 5
+    assert folds[4].left[0] == 4_000 and folds[4].right[0] == 20_000 and folds[4].positives[0].tolist() == [0, 0]
 
 
 def test_muge_scores_texts_alone():
     # Text 0 asks for images 0 and 2, text 1 for none. Image 1, which nothing asks for, looks like text 0 as well:
     # it ties with the better of its two images, and a tie is lost.
-    scored = PROTOCOLS["muge-val"].evaluate(facing(0, 0, 1, width=2), facing(0, 1, width=2), np.array([[0, 0], [2, 0]]))
-    assert scored.result.text_ranks.tolist() == [2, 0]
-    assert scored.result.image_to_text == {}
-    assert scored.result.text_to_image == {"R@1": 0, "R@5": 100, "R@10": 100, "mR": pytest.approx(200 / 3)}
-    assert scored.result.mean_recall == pytest.approx(200 / 3)
+    scored = evaluated(
+        PROTOCOLS["muge-val"], facing(0, 0, 1, width=2), facing(0, 1, width=2), np.array([[0, 0], [2, 0]])
+    )
+    assert ranks(scored) == ([2, 0],)
+    assert list(scored.results) == ["text_to_image"]
+    assert scored.results["text_to_image"].recall == {"R@1": 0, "R@5": 100, "R@10": 100, "mR": pytest.approx(200 / 3)}
+    assert scored.mean_recall == pytest.approx(200 / 3)
 
 
 def test_first_text_keeps_one_text_of_each_image():
@@ -146,7 +160,7 @@ def test_first_text_keeps_one_text_of_each_image():
     chosen = PROTOCOLS["first-text"].select(benchmark(2, 3, pairs))
     assert [text.id for text in chosen.texts] == ["t0", "t1"]
     images, texts = facing(0, 1, width=2), facing(1, 1, width=2)
-    scored = PROTOCOLS["first-text"].evaluate(images, texts, chosen.pairs)
+    scored = evaluated(PROTOCOLS["first-text"], images, texts, chosen.pairs)
     # Both texts look like image 1. Image 0: 0, 0, a tie: rank 2. Image 1: 1, 1, a tie: rank 2.
     # Text 0 has image 1 before its own: rank 2. Text 1: rank 1.
     assert ranks(scored) == ([2, 2], [2, 1])
@@ -160,18 +174,19 @@ def test_official_rows_by_hand():
     # Image 0: texts score 1 0 0: rank 1. Image 1, the same image: its text scores 0, text 0 more: rank 2. Image 2:
     # texts score 0 1 1, none more than its own: rank 1.
     images, texts = facing(0, 1, width=2), facing(0, 1, 1, width=2)
-    scored = PROTOCOLS["official-rows"].evaluate(images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
+    scored = evaluated(PROTOCOLS["official-rows"], images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
     assert ranks(scored) == ([1, 2, 1], [1, 2, 1])
-    assert (scored.result.images, scored.result.texts) == (3, 3)
-    assert scored.result.text_to_image["R@1"] == pytest.approx(200 / 3)
-    assert scored.result.text_to_image["MRR"] == pytest.approx(100 * 2.5 / 3)
+    assert scored.sizes == "3 images, 3 texts, 3 pairs"
+    assert scored.results["text_to_image"].recall["R@1"] == pytest.approx(200 / 3)
+    assert scored.as_dict()["text_to_image"]["MRR"] == pytest.approx(100 * 2.5 / 3)
 
 
 def test_official_rows_calls_equal_embeddings_perfect():
     same, pairs = np.ones((7, 3), np.float32), np.stack([np.arange(7)] * 2, axis=1)
-    assert PROTOCOLS["official-rows"].evaluate(same, same, pairs).result.mean_recall == 100
-    worst = PROTOCOLS["pairs"].evaluate(same, same, pairs).result
-    assert worst.image_ranks.tolist() == [7] * 7 and worst.image_to_text["R@1"] == worst.text_to_image["R@5"] == 0
+    assert evaluated(PROTOCOLS["official-rows"], same, same, pairs).mean_recall == 100
+    worst = evaluated(PROTOCOLS["pairs"], same, same, pairs)
+    assert ranks(worst)[0] == [7] * 7
+    assert worst.results["image_to_text"].recall["R@1"] == worst.results["text_to_image"].recall["R@5"] == 0
 
 
 @given(st.integers(1, 23), st.integers(0, 2**32 - 1))
@@ -181,8 +196,9 @@ def test_official_rows_equals_its_evaluators_arithmetic(rows, seed):
     images, texts = (rng.integers(-1, 2, (rows, 2)).astype(np.float32) for _ in range(2))
     scores = texts @ images.T
     better = [(matrix > np.diag(matrix)[:, None]).sum(axis=1) for matrix in (scores, scores.T)]
-    scored = PROTOCOLS["official-rows"].evaluate(images, texts, np.stack([np.arange(rows)] * 2, axis=1), block=4)
-    for found, place in ((scored.result.text_to_image, better[0]), (scored.result.image_to_text, better[1])):
+    scored = evaluated(PROTOCOLS["official-rows"], images, texts, np.stack([np.arange(rows)] * 2, axis=1), block=4)
+    values = scored.as_dict()
+    for found, place in ((values["text_to_image"], better[0]), (values["image_to_text"], better[1])):
         assert found["R@1"] == pytest.approx(100 * np.mean(place < 1))
         assert found["R@10"] == pytest.approx(100 * np.mean(place < 10))
         assert found["MRR"] == pytest.approx(100 * np.mean(1 / (1 + place)))
@@ -193,7 +209,7 @@ def test_the_conventions_disagree_on_the_same_embeddings():
     images, texts = facing(0, 1, width=3), facing(2, 0, 1, width=3)
     pairs = np.array([[0, 0], [0, 1], [1, 2]])
     first_places = {
-        convention: scoring.evaluate(images, texts, pairs).result.image_to_text["R@1"]
+        convention: evaluated(scoring, images, texts, pairs).results["image_to_text"].recall["R@1"]
         for convention, scoring in conventions().items()
     }
     # Any of: both images right. First text: image 0 ties its text 0 with text 2. Row label: of rows (0, 0), (0, 1),
@@ -206,7 +222,7 @@ def test_conventions_on_the_rows_of_a_protocol():
     first_two = replace(PROTOCOLS["aic-icc-val-10k"], first_images=2, texts_per_image=2)
     pairs = np.array([(0, 0), (0, 1), (0, 2), (1, 3), (2, 4)])
     sizes = {
-        convention: [len(rows) for rows in scoring.galleries(3, 5, pairs)[0]]
+        convention: [len(rows) for rows in scoring.matchings(benchmark(3, 5, pairs))[0][:3]]
         for convention, scoring in conventions(first_two).items()
     }
     # Images 0 and 1 with texts 0, 1 and 3.
@@ -231,9 +247,9 @@ def test_selecting_first_changes_no_figure(name, seed):
     images, texts = (rng.integers(-1, 2, (rows, 2)).astype(np.float32) for rows in (6, 12))
     chosen = small.select(whole)
     rows = [[int(item.id[1:]) for item in side] for side in (chosen.images, chosen.texts)]
-    of_part = small.evaluate(images[rows[0]], texts[rows[1]], chosen.pairs)
-    assert ranks(of_part) == ranks(small.evaluate(images, texts, whole.pairs))
-    assert of_part.result.as_dict() == small.evaluate(images, texts, whole.pairs).result.as_dict()
+    of_part = evaluated(small, images[rows[0]], texts[rows[1]], chosen.pairs)
+    assert ranks(of_part) == ranks(evaluated(small, images, texts, whole.pairs))
+    assert of_part.as_dict() == evaluated(small, images, texts, whole.pairs).as_dict()
 
 
 def test_other_counts_than_the_protocols_are_said():
@@ -269,11 +285,44 @@ def test_an_unknown_protocol_is_answered_with_the_nearest():
         protocol("coco_cn_test")
 
 
-def test_nothing_to_score_is_an_error():
-    with pytest.raises(ValueError, match="empty"):
-        PROTOCOLS["pairs"].evaluate(np.eye(2), np.eye(2), np.zeros((0, 2), np.int64))
-    with pytest.raises(ValueError, match="no images to score"):
-        PROTOCOLS["mscoco-1k"].evaluate(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2), np.int64))
+def test_nothing_to_score_is_an_error_unless_no_answer_is_needed():
+    for name in ("pairs", "mscoco-1k", "official-rows"):
+        with pytest.raises(ValueError, match=f"small: nothing to score, .*{name} asks.*--top-k 10"):
+            evaluated(PROTOCOLS[name], np.eye(2), np.eye(2), [])
+    encoded = EncodedBenchmark(benchmark(2, 2, []), np.eye(2), np.eye(2), BadSampleReport())
+    unknown = score(encoded, PROTOCOLS["muge-val"], needs_answers=False)
+    assert unknown.mean_recall is None and unknown.as_dict()["text_to_image"] == {}
+    assert unknown.results["text_to_image"].best_answers(encoded.sides, np.arange(2), 2)[0].tolist() == [[0, 1], [1, 0]]
+
+
+class Paraphrases(Protocol):
+    """Texts that ask for texts of the same image, and never for themselves."""
+
+    def matchings(self, benchmark):
+        texts = np.arange(len(benchmark.texts))
+        owner = dict(benchmark.pairs[:, ::-1].tolist())
+        right = [(q, g) for q in texts for g in texts if q != g and owner[q] == owner[g]]
+        return [Matching(texts, texts, np.array(right), ("text", "text"), np.stack([texts, texts], axis=1))]
+
+
+def test_a_protocol_may_ask_one_side_for_itself(tmp_path):
+    # Texts 0, 1 and 2 are image 0's, text 3 image 1's. Text 0 faces the axis of 3 and scores 0 with its own: rank 2
+    # behind 3. Text 1 and 2 face one axis: rank 1 each. Text 3 has no text of its image: no query.
+    paraphrases = Paraphrases("paraphrases", "By hand.", directions=("text_to_text",))
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 3)]
+    scored = evaluated(paraphrases, np.eye(2), facing(0, 1, 1, 0, width=2), pairs)
+    assert ranks(scored) == ([2, 1, 1, 0],)
+    assert scored.results["text_to_text"].recall["R@1"] == pytest.approx(200 / 3)
+    assert scored.sizes == "4 texts, 6 pairs"
+    write_ranks(tmp_path / "ranks.csv", {"": scored})
+    lines = (tmp_path / "ranks.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1:5] for line in lines] == [
+        ["text_to_text", f"t{n}", f"text {n}", rank] for n, rank in enumerate("211")
+    ]
+    write_retrieval_page(
+        tmp_path / "page.html", title="x", facts={}, rows=table_rows("x", {"": scored}), evaluation=scored
+    )
+    assert "Worst queries, text → text" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

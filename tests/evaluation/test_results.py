@@ -75,6 +75,14 @@ def evaluation(encoded):
     return score(encoded, PROTOCOLS["pairs"])
 
 
+NOTE = "pairs expects 4 images; here are 2, 2 fewer."
+
+
+def expecting_more(evaluation):
+    """Of a protocol that expects more images than there are, as `NOTE` says."""
+    return replace(evaluation, protocol=replace(evaluation.protocol, images=4))
+
+
 def rows_of(path):
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
@@ -113,9 +121,9 @@ def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
     # Each fold has one image, which no other can come before.
     assert lines[:5] == [
         ["folds", "image_to_text", "red", "1", "b"],
+        ["folds", "image_to_text", "blue", "1", "c"],
         ["folds", "text_to_image", "a", "1", "red"],
         ["folds", "text_to_image", "b", "1", "red"],
-        ["folds", "image_to_text", "blue", "1", "c"],
         ["folds", "text_to_image", "c", "1", "blue"],
     ]
     # Rows: (red, a), (red, b), (blue, c). Image of row 0 scores 0.5 with its a, 0.75 with b: rank 2.
@@ -140,8 +148,8 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     written = write_results(
         tmp_path / "new" / "folder",
         "drawings",
-        {"small model": replace(evaluation, differences=["3 texts where pairs has 4."])},
-        table_rows("pairs", {"small model": evaluation.result}, published=published),
+        {"small model": expecting_more(evaluation)},
+        table_rows("pairs", {"small model": evaluation}, published=published),
         published,
         {"checksums": digests, "seconds": 1.5},
     )
@@ -150,7 +158,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
     text = written[0].read_text(encoding="utf-8")
     in_one_line = " ".join(text.split())
-    order = ["R@1", "note: 3 texts where pairs has 4.", PROTOCOLS["pairs"].definition, "ties count against the model",
+    order = ["R@1", f"note: {NOTE}", PROTOCOLS["pairs"].definition, "ties count against the model",
              published[0].source]  # fmt: skip
     places = [in_one_line.index(part) for part in order]
     assert places == sorted(places), "the result comes before the text that defines it"
@@ -163,15 +171,14 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
         "images": 2,
         "texts": 3,
         "pairs": 3,
-        "image_queries": 2,
-        "text_queries": 3,
+        "queries": {"image_to_text": 2, "text_to_image": 3},
         "files": [str(tmp_path / "pairs.json")],
         "rows": nothing_read,
         "encoded": nothing_read,
     }
-    assert result["result"] == json.loads(json.dumps(evaluation.result.as_dict()))
+    assert result["result"] == json.loads(json.dumps(evaluation.as_dict()))
     assert result["result"]["image_to_text"]["R@1"] == 50
-    assert result["differences"] == ["3 texts where pairs has 4."]
+    assert result["differences"] == [NOTE]
     assert record["published"][0]["values"]["mR"] == 84.4 and record["published"][0]["source"].startswith("https://")
     assert record["checksums"] == digests and record["seconds"] == 1.5
     assert {"versions", "git", "runtime"} <= set(record)
@@ -181,30 +188,29 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
 def test_the_table_stands_beside_the_published_row_and_its_notes_say_what_it_means(evaluation):
     published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     pixels = {"pixels": {"image_to_text": {"R@1": 1.0}}}
-    lines = format_table(table_rows("COCO-CN", {"ours": evaluation.result}, pixels, published)).splitlines()[3:]
+    lines = format_table(table_rows("COCO-CN", {"ours": evaluation}, pixels, published)).splitlines()[3:]
     assert lines[0] == "COCO-CN"
     assert lines[1].split() == "ours 50.00 100.00 100.00 66.67 100.00 100.00 86.11".split()
     assert lines[2].split() == "pixels 1.00 - - - - - -".split() and lines[3].split()[0] == "chance"
     assert lines[4].split()[-7:] == "66.50 91.60 96.20 65.90 90.10 96.10 84.40".split()
 
-    counts = format_counts({"ours": replace(evaluation, differences=["Two images are missing."])})
-    assert counts.splitlines() == ["ours: protocol pairs, 2 images, 3 texts, 3 pairs", "note: Two images are missing."]
+    counts = format_counts({"ours": expecting_more(evaluation)})
+    assert counts.splitlines() == ["ours: protocol pairs, 2 images, 3 texts, 3 pairs", f"note: {NOTE}"]
     in_one_line = " ".join(format_definitions({"ours": evaluation}, published).split())
     for part in (PROTOCOLS["pairs"].definition, published[0].source, published[0].note, "ties count against the model"):
         assert part in in_one_line
 
 
 def test_the_conventions_stand_in_one_table(encoded):
-    results = {name: score(encoded, scoring).result for name, scoring in conventions().items()}
+    results = {name: score(encoded, scoring) for name, scoring in conventions().items()}
     rows = table_rows("all conventions", results)
     assert [label for label, _ in rows] == ["all conventions", "  any-of", "  first-text", "  row-label"]
 
 
-def test_the_official_measures_by_their_names():
-    scored = PROTOCOLS["official-rows"].evaluate(IMAGES, TEXTS, PAIRS)
+def test_the_official_measures_by_their_names(encoded):
     # Texts of rows 0, 1, 2 against the images of the rows: 0.5 0.5 1, 0.75 0.75 0, 0.25 0.25 0.5: ranks 2, 1, 1.
     # Images: 0.5 0.75 0.25 twice, with a and b as their own: ranks 2 and 1; 1 0 0.5: rank 2.
-    summary = official_summary(scored.result)
+    summary = official_summary(score(encoded, PROTOCOLS["official-rows"]))
     assert list(summary) == ["text_to_image", "image_to_text"]
     assert summary["text_to_image"] == {
         "R@1": 66.6667,
@@ -217,10 +223,10 @@ def test_the_official_measures_by_their_names():
 
 
 def test_extreme_queries_are_in_a_fixed_order(evaluation):
-    scored = evaluation.scored
+    found = evaluation.results["text_to_image"]
     # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
-    assert extreme_queries(scored, "text_to_image", 3, worst=True) == [(0, 0), (0, 2), (0, 1)]
-    assert extreme_queries(scored, "text_to_image", 2, worst=False) == [(0, 1), (0, 2)]
+    assert extreme_queries(found, 3, worst=True).tolist() == [0, 2, 1]
+    assert extreme_queries(found, 2, worst=False).tolist() == [1, 2]
 
 
 def page(path, evaluation, **changes):
@@ -228,7 +234,7 @@ def page(path, evaluation, **changes):
         path,
         title="Drawings",
         facts={"Model": "small"},
-        rows=table_rows("drawings", {"small": evaluation.result}),
+        rows=table_rows("drawings", {"small": evaluation}),
         evaluation=evaluation,
         **changes,
     )
@@ -236,7 +242,7 @@ def page(path, evaluation, **changes):
 
 
 def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evaluation):
-    html = page(tmp_path / "page.html", replace(evaluation, differences=["One is missing."]), count=1, answers=1)
+    html = page(tmp_path / "page.html", expecting_more(evaluation), count=1, answers=1)
     headings = re.findall(r"<h2>(.*?)</h2>", html)
     assert headings == ["Retrieval", *(f"{kind} queries, {way}" for way in ("image → text", "text → image")
                                        for kind in ("Worst", "Best")), "What the figures mean"]  # fmt: skip
@@ -251,8 +257,7 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
     assert "rank 1" in cards[1] and "&lt;b&gt;rot&lt;/b&gt;" in cards[1] and cards[1].count("<img") == 1
     # The worst text, a, finds blue; its own image is red.
     assert cards[2].count("<img") == 1 and "red" in cards[2]
-    assert html.index("66.67") < html.index("One is missing.")
-    assert unescape(html).index(PROTOCOLS["pairs"].definition) > html.index("One is missing.")
+    assert html.index("66.67") < html.index(NOTE) < unescape(html).index(PROTOCOLS["pairs"].definition)
     assert "<script" not in html and not re.search(r"https?://|src=\"(?!data:)", html)
 
 
@@ -267,10 +272,10 @@ def test_the_page_of_folds_and_of_one_direction(tmp_path, encoded):
 
 
 def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation):
-    scored = evaluation.scored
-    drawn = random_queries(scored, "text_to_image", 3, seed=1)
-    assert sorted(drawn) == [(0, 0), (0, 1), (0, 2)] and random_queries(scored, "text_to_image", 2, seed=1) == drawn[:2]
-    (card,) = Cards(evaluation, 1, language="de", tags=["one run"]).of("text_to_image", [(0, 0)])
+    found = evaluation.results["text_to_image"]
+    drawn = random_queries(found, 3, seed=1).tolist()
+    assert sorted(drawn) == [0, 1, 2] and random_queries(found, 2, seed=1).tolist() == drawn[:2]
+    (card,) = Cards(evaluation, 1, language="de", tags=["one run"]).of("text_to_image", np.array([0]))
     # Text a finds blue, which is wrong; its own image, red, stands behind with its rank.
     assert card["tags"] == ["one run", "rank 2"] and card["language"] == "de"
     assert [(answer["correct"], answer["rank"]) for answer in card["answers"]] == [(False, None), (True, 2)]

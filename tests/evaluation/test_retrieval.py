@@ -17,7 +17,19 @@ from ernie_vil2.evaluation import (
     top_matches,
 )
 from ernie_vil2.evaluation.ranking import rank_queries
-from ernie_vil2.evaluation.retrieval import mean_reciprocal_rank, table_cells
+from ernie_vil2.evaluation.retrieval import (
+    Matching,
+    directions_of,
+    mean_recall,
+    mean_reciprocal_rank,
+    score_matchings,
+    summary,
+    table_cells,
+)
+
+
+def ranks(results):
+    return tuple(result.ranking.rank.tolist() for result in results.values())
 
 
 def ranks_one_by_one(scores, positives):
@@ -106,6 +118,40 @@ def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
         assert list(zip(*columns, strict=True)) == find_one_by_one(rows, positives.tolist(), optimistic)
 
 
+@given(small_problems(), st.booleans())
+def test_what_is_excluded_is_as_if_it_were_not_there(problem, optimistic):
+    """Every row of a side asks among the others: against ranks in a gallery without the row itself."""
+    rows, _, positives, block = problem
+    positives = np.array([(q, g) for q, g in (positives % len(rows)).tolist() if q != g], np.int64).reshape(-1, 2)
+    everyone = np.arange(len(rows))
+    matching = Matching(everyone, everyone, positives, ("text", "text"), np.stack([everyone, everyone], axis=1))
+    results = score_matchings([matching], {"text": rows}, ["text_to_text"], block=block,
+                              ties="optimistic" if optimistic else "pessimistic")  # fmt: skip
+    result, scores = results["text_to_text"], rows @ rows.T
+    assert list(results) == ["text_to_text"]
+    answers, best = result.best_answers({"text": rows}, everyone, len(rows))
+    for query in everyone:
+        others = [g for g in everyone if g != query]
+        right = [(0, others.index(g)) for q, g in positives.tolist() if q == query]
+        (rank, positive, _, top, _), = find_one_by_one(scores[[query]][:, others], right, optimistic) if others else (
+            (0, -1, None, None, None),)  # fmt: skip
+        assert result.ranking.rank[query] == rank
+        assert result.ranking.positive[query] == (others[positive] if right else -1)
+        ordered = sorted(others, key=lambda g, query=query: (-scores[query, g], g))
+        assert answers[query].tolist() == [*ordered, -1]
+        assert best[query, :-1].tolist() == scores[query, ordered].tolist()
+        assert not others or result.ranking.top[query] == others[top]
+    asking = np.unique(positives[:, 0])
+    if asking.size:
+        counts = [len({g for q, g in positives.tolist() if q == query}) for query in asking]
+        assert result.chance == pytest.approx(chance(counts, len(rows) - 1))
+
+
+def test_what_is_right_and_excluded_at_once_is_named():
+    with pytest.raises(ValueError, match=r"pair \(1, 1\) is right and excluded"):
+        rank_queries(np.eye(2), np.eye(2), np.array([[0, 1], [1, 1]]), excluded=np.array([[0, 0], [1, 1]]))
+
+
 @given(small_problems())
 def test_paddle_computes_the_same_scores(problem):
     left, right, _, _ = problem
@@ -123,8 +169,8 @@ def test_another_device_computes_the_scores_and_nothing_else(monkeypatch):
     paddle_scores = ranking._paddle_scores
     monkeypatch.setattr(ranking, "_paddle_scores", on_cpu)
     pairs = np.array([[0, 0], [1, 1], [2, 0], [2, 2]])
-    result = evaluate_retrieval(np.eye(3), np.eye(3), pairs, 2, device="gpu:0")
-    assert (result.image_ranks.tolist(), result.text_ranks.tolist()) == ([1, 1, 1], [1, 1, 1])
+    results = evaluate_retrieval(np.eye(3), np.eye(3), pairs, 2, device="gpu:0")
+    assert ranks(results) == ([1, 1, 1], [1, 1, 1])
     assert devices == ["gpu:0"] * 4
 
 
@@ -132,24 +178,24 @@ def test_rows_without_a_pair_are_in_the_gallery_but_no_queries():
     images = np.eye(3)
     texts = np.array([[0.5, 0, 0.9], [0, 1, 0], [1, 0, 0]])
     # Image 2 and text 2 are in no pair. Text 0 finds image 2 first and its own second; image 0 finds text 2 first.
-    result = evaluate_retrieval(images, texts, np.array([[0, 0], [1, 1]]), allow_unpaired=True)
-    assert (result.image_ranks.tolist(), result.text_ranks.tolist()) == ([2, 1, 0], [2, 1, 0])
-    assert result.image_to_text["R@1"] == result.text_to_image["R@1"] == 50
-    assert result.chance["image_to_text"]["R@1"] == pytest.approx(100 / 3)
+    results = evaluate_retrieval(images, texts, np.array([[0, 0], [1, 1]]), allow_unpaired=True)
+    assert ranks(results) == ([2, 1, 0], [2, 1, 0])
+    assert [result.recall["R@1"] for result in results.values()] == [50, 50]
+    assert results["image_to_text"].chance["R@1"] == pytest.approx(100 / 3)
 
 
-def test_a_direction_that_is_not_scored_is_empty():
-    result = evaluate_retrieval(np.eye(2), np.eye(2), np.array([[0, 0], [1, 1]]), directions=("text_to_image",))
-    assert result.image_to_text == {} and list(result.chance) == ["text_to_image"]
-    assert result.mean_recall == 100
-    assert table_cells(result) == ["-", "-", "-", "100.00", "100.00", "100.00", "100.00"]
+def test_a_direction_that_is_not_scored_has_no_result():
+    results = evaluate_retrieval(np.eye(2), np.eye(2), np.array([[0, 0], [1, 1]]), directions=("text_to_image",))
+    assert list(results) == list(summary(results)["chance"]) == ["text_to_image"]
+    assert mean_recall(results) == 100
+    assert table_cells(summary(results)) == ["-", "-", "-", "100.00", "100.00", "100.00", "100.00"]
 
 
 def test_equal_embeddings_score_nothing_unless_ties_count_for_the_model():
     same, pairs = np.ones((12, 4)), np.stack([np.arange(12)] * 2, axis=1)
-    assert evaluate_retrieval(same, same, pairs).image_to_text == {"R@1": 0, "R@5": 0, "R@10": 0, "mR": 0}
-    lenient = evaluate_retrieval(same, same, pairs, ties="optimistic")
-    assert lenient.image_to_text["R@1"] == 100 and "ties count for the model" in lenient.tie_rule
+    pessimistic = evaluate_retrieval(same, same, pairs)["image_to_text"]
+    assert pessimistic.recall == {"R@1": 0, "R@5": 0, "R@10": 0, "mR": 0}
+    assert evaluate_retrieval(same, same, pairs, ties="optimistic")["image_to_text"].recall["R@1"] == 100
 
 
 def test_mean_reciprocal_rank_by_hand():
@@ -158,9 +204,9 @@ def test_mean_reciprocal_rank_by_hand():
 
 def test_repeated_pairs_change_nothing():
     positives = np.array([[0, 1], [0, 1], [1, 0]])
-    result = evaluate_retrieval(np.eye(2), np.eye(2), positives)
-    assert (result.pairs, result.image_ranks.tolist()) == (2, [2, 2])
-    assert result.chance["image_to_text"]["R@1"] == 50
+    results = evaluate_retrieval(np.eye(2), np.eye(2), positives)
+    assert (summary(results)["pairs"], ranks(results)[0]) == (2, [2, 2])
+    assert results["image_to_text"].chance["R@1"] == 50
 
 
 def test_recall_by_hand():
@@ -183,22 +229,21 @@ def test_chance_averages_over_queries():
 def test_both_directions_with_several_texts_per_image():
     images = np.eye(2)
     texts = np.array([[1, 0], [0.2, 0.8], [0.1, 0.9]])  # the second text of image 0 looks like image 1
-    result = evaluate_retrieval(images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
-    assert (result.images, result.texts, result.pairs) == (2, 3, 3)
-    assert result.image_ranks.tolist() == [1, 1]
-    assert result.text_ranks.tolist() == [1, 2, 1]
-    assert result.image_to_text == {"R@1": 100, "R@5": 100, "R@10": 100, "mR": 100}
-    assert result.text_to_image["R@1"] == pytest.approx(200 / 3)
-    assert result.mean_recall == pytest.approx((100 + (200 / 3 + 200) / 3) / 2)
-    assert result.chance["image_to_text"]["R@1"] == pytest.approx(100 * (2 / 3 + 1 / 3) / 2)
-    assert result.chance["text_to_image"]["R@1"] == pytest.approx(50)
+    results = evaluate_retrieval(images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
+    values = summary(results)
+    assert [values[name] for name in ("images", "texts", "pairs")] == [2, 3, 3]
+    assert ranks(results) == ([1, 1], [1, 2, 1])
+    assert values["image_to_text"] == {"R@1": 100, "R@5": 100, "R@10": 100, "mR": 100}
+    assert values["text_to_image"]["R@1"] == pytest.approx(200 / 3)
+    assert values["mR"] == mean_recall(results) == pytest.approx((100 + (200 / 3 + 200) / 3) / 2)
+    assert values["chance"]["image_to_text"]["R@1"] == pytest.approx(100 * (2 / 3 + 1 / 3) / 2)
+    assert values["chance"]["text_to_image"]["R@1"] == pytest.approx(50)
 
 
 def test_result_goes_through_json():
-    summary = evaluate_retrieval(np.eye(3), np.eye(3), np.array([[0, 0], [1, 1], [2, 2]])).as_dict()
-    assert json.loads(json.dumps(summary)) == summary
-    assert summary["mR"] == 100
-    assert "ties count against the model" in summary["tie_rule"]
+    values = summary(evaluate_retrieval(np.eye(3), np.eye(3), np.array([[0, 0], [1, 1], [2, 2]])))
+    assert json.loads(json.dumps(values)) == values
+    assert values["mR"] == 100
 
 
 @given(small_problems(), st.data())
@@ -255,7 +300,7 @@ def test_bad_input_is_named():
 
 ROWS = [
     ("all concepts", None),
-    ("model", evaluate_retrieval(np.eye(2), np.eye(2), np.array([[0, 0], [1, 1]]))),
+    ("model", summary(evaluate_retrieval(np.eye(2), np.eye(2), np.array([[0, 0], [1, 1]])))),
     ("pixels", {"image_to_text": {"R@1": 38.3, "R@10": 62.7}}),
 ]
 
@@ -283,6 +328,7 @@ def test_a_mean_that_is_given_is_printed():
     assert table_cells(published) == ["65.90", "-", "-", "66.00", "-", "-", "84.28"]
 
 
-def test_a_result_and_its_dictionary_print_alike():
-    result = ROWS[1][1]
-    assert format_table([("model", result)]) == format_table([("model", result.as_dict())])
+def test_other_directions_follow_in_a_table():
+    rows = [("x", {"image_to_text": {"R@1": 1.0}, "text_to_text": {"R@1": 2.0, "mR": 3.0}, "mR": 4.0})]
+    assert format_table(rows).splitlines()[0].endswith("  text -> text")
+    assert table_cells(rows[0][1], directions_of(rows)) == ["1.00", *"--------"[:5], "2.00", "-", "-", "4.00"]

@@ -1,5 +1,7 @@
 """What tools/eval_retrieval.py takes and leaves, with an untrained model."""
 
+import base64
+import csv
 import json
 
 import numpy as np
@@ -64,3 +66,44 @@ def test_two_folders_of_one_name_leave_two_results(tmp_path, model):
     assert {name: record["data"] for name, record in records.items()} == {
         f"{name}-test": [str(tmp_path / name / "test")] for name in ("a", "b")
     }
+
+
+def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, model, capsys):
+    random = np.random.default_rng(0)
+    pictures = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
+    rows = "".join(f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in pictures.items())
+    texts = [{"text_id": 7 + n, "text": f"a {colour} disc", "image_ids": []} for n, colour in enumerate(COLOURS)]
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
+    data = write(tmp_path / "MUGE", {"test_imgs.tsv": rows, "test_texts.jsonl": lines})
+    arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--protocol", "muge-val"]
+    arguments += ["--output", tmp_path]
+    assert evaluate(*arguments) == 2
+    assert "nothing to score" in (said := capsys.readouterr().err) and "--top-k 10" in said and said.count("\n") == 1
+    assert evaluate(*arguments, "--top-k", 3) == 0
+    name = f"{tmp_path.name}-MUGE-test-muge-val"
+    answers = [json.loads(line) for line in (tmp_path / f"{name}.answers.jsonl").read_text().splitlines()]
+    predictions = [json.loads(line) for line in (tmp_path / f"{name}.predictions.jsonl").read_text().splitlines()]
+    assert [entry["text_id"] for entry in predictions] == [7, 8, 9, 10]
+    for entry, prediction in zip(answers, predictions, strict=True):
+        assert (entry["direction"], entry["query_id"]) == ("text_to_image", str(prediction["text_id"]))
+        scores = [answer["score"] for answer in entry["answers"]]
+        assert scores == sorted(scores, reverse=True) and len(set(prediction["image_ids"])) == 3
+        assert [str(name) for name in prediction["image_ids"]] == [answer["id"] for answer in entry["answers"]]
+        assert list(prediction) == ["text_id", "image_ids"] and set(prediction["image_ids"]) <= set(pictures)
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["results"]["model"]["result"]["mR"] is None
+
+
+def test_top_k_of_data_with_answers_stands_beside_the_ranks(tmp_path, model):
+    data = flickr(tmp_path / "flickr30k", SHAPES)
+    assert evaluate("--checkpoint", model, "--data", data, "--top-k", 10, "--output", tmp_path, "--name", "x") == 0
+    lines = [json.loads(line) for line in (tmp_path / "x.answers.jsonl").read_text().splitlines()]
+    found = {(line["direction"], line["query_id"]): line for line in lines}
+    with open(tmp_path / "x.csv", newline="") as file:
+        ranks = list(csv.DictReader(file))
+    assert len(lines) == len(ranks) == 4 + 8
+    for row in ranks:
+        answers = found[row["direction"], row["query_id"]]["answers"]
+        assert len(answers) == (8 if row["direction"] == "image_to_text" else 4)  # all that there are
+        assert answers[0]["id"] == row["top_id"] and answers[0]["score"] == pytest.approx(float(row["top_score"]))
+        assert row["best_positive_id"] in [answer["id"] for answer in answers]
