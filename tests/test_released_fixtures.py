@@ -1,8 +1,10 @@
-"""Small models as the two releases leave them, with what their own code computes, where a folder of them is at hand.
+"""Small models as the two releases leave them, with what their own code computes.
 
-ERNIE_VIL2_FIXTURES=path/to/fixtures pytest tests/test_released_fixtures.py
+Those in tests/fixtures/released are made by its make.py; ERNIE_VIL2_FIXTURES=FOLDER names further ones, as .ci/run does
+where they lie beside the repository.
 """
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.data.sources import TsvSource
-from ernie_vil2.data.tokenizer import Tokenizer, pad
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, pad
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from ernie_vil2.evaluation.evaluator import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
@@ -21,20 +23,19 @@ from ernie_vil2.models.weight_files import read_weights
 from ernie_vil2.views import normalize_images
 from tests.training.conftest import run
 
-FIXTURES = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"))
-OFFICIAL, PADDLENLP = FIXTURES / "released" / "official_tiny", FIXTURES / "released" / "paddlenlp_tiny"
+OWN = Path(__file__).parent / "fixtures"
+FIXTURES = [OWN, *([Path(os.environ["ERNIE_VIL2_FIXTURES"])] if "ERNIE_VIL2_FIXTURES" in os.environ else [])]
+OFFICIAL = [folder / "released" / "official_tiny" for folder in FIXTURES]
+PADDLENLP = [folder / "released" / "paddlenlp_tiny" for folder in FIXTURES]
 
-pytestmark = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="ERNIE_VIL2_FIXTURES names no folder of fixtures")
 
-
-@pytest.fixture(scope="module", params=["official", "paddlenlp"])
+@pytest.fixture(scope="module", params=[*OFFICIAL, *PADDLENLP], ids=str)
 def release(request):
     """A model, what its release computes for the rows of the official TSV, and these rows."""
-    folder = OFFICIAL if request.param == "official" else PADDLENLP
-    model = load_model(OFFICIAL / "model.pdparams" if request.param == "official" else PADDLENLP)
+    folder = request.param
     expected = np.load(folder / "expected.npz")
-    source = TsvSource(OFFICIAL / "coco_rows.tsv")
-    return model, expected, [source[row] for row in range(len(expected["input_ids"]))]
+    source = TsvSource(folder.with_name("official_tiny") / "coco_rows.tsv")
+    return load_model(folder), expected, [source[row] for row in range(len(expected["input_ids"]))]
 
 
 def test_ids_are_identical(release):
@@ -68,20 +69,22 @@ def test_embeddings_and_logits_agree(release):
         np.testing.assert_allclose(scores, expected["logits_per_image"], atol=1e-3)
 
 
-def test_the_whole_chain_gives_the_official_file_and_the_official_table(tmp_path):
-    made = run("tools/extract_embeddings.py", "--checkpoint", OFFICIAL / "model.pdparams", "--data",
-               OFFICIAL / "coco_rows.tsv", "--format", "official", "--output", tmp_path)  # fmt: skip
+@pytest.mark.parametrize("folder", OFFICIAL, ids=str)
+def test_the_whole_chain_gives_the_official_file_and_the_official_table(folder, tmp_path):
+    made = run("tools/extract_embeddings.py", "--checkpoint", folder / "model.pdparams", "--data",
+               folder / "coco_rows.tsv", "--format", "official", "--output", tmp_path)  # fmt: skip
     assert made.returncode == 0, made.stderr
-    ours, official = (read_embeddings(folder) for folder in (tmp_path, OFFICIAL))
+    ours, official = (read_embeddings(each) for each in (tmp_path, folder))
     np.testing.assert_allclose(ours.images, official.images, atol=1e-5)
     np.testing.assert_allclose(ours.texts, official.texts, atol=1e-5)
-    table = json.loads((OFFICIAL / "official_eval.json").read_text())
+    table = json.loads((folder / "official_eval.json").read_text())
     for encoded in (ours, official):
         assert official_summary(score(encoded, PROTOCOLS["official-rows"])) == table
 
 
-def test_conversion_there_and_back_is_bit_exact(tmp_path):
-    weights = OFFICIAL / "model.pdparams"
+@pytest.mark.parametrize("folder", OFFICIAL, ids=str)
+def test_conversion_there_and_back_is_bit_exact(folder, tmp_path):
+    weights = folder / "model.pdparams"
     for source, target, layout in ((weights, "there", "paddlenlp"), (tmp_path / "there", "back", "official")):
         converted = run("tools/convert_checkpoint.py", source, tmp_path / target, "--to", layout)
         assert converted.returncode == 0, converted.stderr
@@ -90,9 +93,31 @@ def test_conversion_there_and_back_is_bit_exact(tmp_path):
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
-def test_the_reference_sentences():
-    reference = json.loads((FIXTURES / "vocab" / "tokenization_reference.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer(FIXTURES / "vocab" / "ernie_3.0_vocab.tsv", max_length=512)
-    assert len(reference) == 44
-    for entry in reference:
+SENTENCES = [(OWN / "tokenization_official.json", ERNIE_VOCABULARY)] + [
+    (folder / "vocab" / "tokenization_reference.json", folder / "vocab" / "ernie_3.0_vocab.tsv")
+    for folder in FIXTURES[1:]
+]
+
+
+@pytest.mark.parametrize(("reference", "vocabulary"), SENTENCES, ids=str)
+def test_the_reference_sentences(reference, vocabulary):
+    entries = json.loads(reference.read_text(encoding="utf-8"))
+    tokenizer = Tokenizer(vocabulary, max_length=512)
+    assert len(entries) >= 42
+    for entry in entries:
         assert tokenizer.encode(entry["text"])[1:-1] == entry["ids"], entry["text"]
+
+
+def test_the_carried_models_are_what_their_script_makes(tmp_path):
+    spec = importlib.util.spec_from_file_location("make", OWN / "released" / "make.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(tmp_path)
+    for weights in ("official_tiny/model.pdparams", "paddlenlp_tiny/model_state.pdparams"):
+        made, carried = read_weights(tmp_path / weights), read_weights(OWN / "released" / weights)
+        assert made.keys() == carried.keys() and all(np.array_equal(made[name], carried[name]) for name in made)
+    for folder in ("official_tiny", "paddlenlp_tiny"):
+        made, carried = (np.load(root / folder / "expected.npz") for root in (tmp_path, OWN / "released"))
+        assert made.files == carried.files
+        for name in made.files:
+            np.testing.assert_allclose(made[name], carried[name], atol=1e-5)
