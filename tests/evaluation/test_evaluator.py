@@ -95,3 +95,17 @@ def test_pixel_baseline_by_hand(tmp_path):
     similarity = [pixel_embedding(shapes["cross"]) @ pixel_embedding(shapes[name]) for name in ("bar", "disc")]
     assert baseline.ranks.tolist() == [1, 1 if similarity[0] > similarity[1] else 2, 3]
     assert baseline.of_queries()["image_to_text"]["R@5"] == 100
+
+
+def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
+    image = png(draw((0, 0, 0), "disc", np.random.default_rng(0)))
+    train = [("disc", "1", image), ("disc", "2", image[:50]), ("", "3", image), ("bar", "4", b"not looked at")]
+    test = [("disc", "5", image), ("disc", "6", b"")]
+    paths = [write_tsv(tmp_path / f"{name}.tsv", rows) for name, rows in (("train", train), ("test", test))]
+    paths[0].write_text(paths[0].read_text() + "no columns\n")
+    sources = [open_sources([str(path)]) for path in paths]
+    baseline = pixel_baseline(*sources)
+    assert baseline.ranks.tolist() == [1] and len(baseline.samples) == 1
+    assert baseline.bad_samples.counts == {"broken image": 2, "malformed row": 1} and baseline.bad_samples.read == 7
+    with pytest.raises(ValueError, match="^pixel baseline: no training image has a text of the data; 2 of 3 samples"):
+        pixel_baseline(open_sources([str(write_tsv(tmp_path / "bad.tsv", train[1:2]))]), sources[1])
