@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -124,6 +124,10 @@ class Sample:
             raise BadSample(Reason.EMPTY_CAPTION, self.image_name)
         return text
 
+    def caption_lines(self, language: str) -> list[str]:
+        """The lines of the caption that are not blank; each is a caption where `Views.caption_lines` says so."""
+        return [line.strip() for line in self.caption(language).splitlines() if not is_blank(line)]
+
     def tag_list(self, language: str) -> tuple[str, ...]:
         """The object tags in a language, or those that have no language; possibly none."""
         return self.tags.get(language) or self.tags.get("") or ()
@@ -132,6 +136,10 @@ class Sample:
 def is_blank(text: str) -> bool:
     """Whether a text is empty to the tokenisers: they drop spaces, control characters and lone accents."""
     return all(sign == "\ufffd" or unicodedata.category(sign).startswith(("C", "Z", "Mn")) for sign in text)
+
+
+SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"
+"""Remark on a sample."""
 
 
 def content_id(name: str, image: bytes | None = None) -> int:
@@ -145,6 +153,11 @@ def content_id(name: str, image: bytes | None = None) -> int:
         # It is told from others of its name alone, for which this is enough; blake2b would take six times as long.
         digest.update(f"\0{len(image)} {crc32(image)}".encode())
     return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def first_names(count: int, names: Sequence[str]) -> str:
+    """A count with the first of the names that it counts."""
+    return f"{count:,} ({', '.join(names)}{', ...' * (count > len(names))})"
 
 
 class TooManyBadSamples(RunError):

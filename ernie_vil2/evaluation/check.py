@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
-from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
 
 CHUNK = 256  # images that are handed to the threads at once
 
@@ -143,5 +143,4 @@ def _difference(kind: str, here: int, expected: int) -> str:
 
 
 def _without(what: str, ids: Sequence[str]) -> str:
-    names = ", ".join(ids[: BadSampleReport.NAMES]) + ", ..." * (len(ids) > BadSampleReport.NAMES)
-    return f"{what}: {len(ids):,} ({names})" if ids else ""
+    return f"{what}: {first_names(len(ids), ids[: BadSampleReport.NAMES])}" if ids else ""

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.prepare.shards import sha256
-from ernie_vil2.data.samples import BadSampleReport, Sample
+from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
 from ernie_vil2.data.tags import Tags, TagsFile
-from ernie_vil2.tagging.report import first_names
 from ernie_vil2.tagging.text import clean_tags
 
 

@@ -6,13 +6,8 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.tagging.journal import Batch
-
-
-def first_names(count: int, names: Sequence[str]) -> str:
-    """A count with the first of the names that it counts."""
-    return f"{count:,} ({', '.join(names)}{', ...' * (count > len(names))})"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ernie_vil2.data.prepare.shards import Settings
-from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.files import write_text
 
@@ -22,10 +22,12 @@ class PreparedIndex:
     Args:
         job: what was made of what, as `describe` gives it.
         shards: what `make_shard` returned for each, in order, those without a sample among them.
+        shared_names: how many names different images have, and the first of these; where that was looked for.
     """
 
     job: Mapping
     shards: Sequence[Mapping]
+    shared_names: tuple[int, Sequence[str]] = (0, ())
 
     @property
     def bad_samples(self) -> BadSampleReport:
@@ -59,6 +61,10 @@ class PreparedIndex:
         ]
         if self.job["settings"]["drop_duplicates"]:
             lines.append(f"{self.total('duplicates'):,} duplicates dropped")
+        if self.shared_names[0]:
+            lines.append(
+                f"names that different images have, by which no tags can be joined: {first_names(*self.shared_names)}"
+            )
         return "\n".join([*lines, str(self.bad_samples)])
 
 

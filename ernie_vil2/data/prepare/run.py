@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ernie_vil2.checksums import sha256
 from ernie_vil2.data.prepare.index import PreparedIndex, describe
 from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard
+from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.sources import Sources
 from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.data.tags import TagsFile
@@ -49,9 +50,19 @@ def check(source: Sources, settings: Settings, tags: Sequence[TagsFile] = (), pr
     """
     job = _describe(source, settings, tags)
     work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes))
-    return PreparedIndex(
-        job, _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
-    )
+    entries = _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
+    images = np.array([image for entry in entries for image in entry.pop("images")], np.int64).reshape(-1, 3)
+    shared = _shared(images)
+    names = [source[row].image_name for row in shared[: BadSampleReport.NAMES]]
+    return PreparedIndex(job, entries, (len(shared), names))
+
+
+def _shared(images: np.ndarray) -> list[int]:
+    """Rows of the first image of each name that different images have; `images` as `make_shard` gives them."""
+    rows, names, contents = images.T
+    _, distinct = np.unique(contents, return_index=True)  # of each image its first row
+    _, first, counts = np.unique(names[distinct], return_index=True, return_counts=True)
+    return sorted(rows[distinct[first[counts > 1]]].tolist())
 
 
 def prepare(

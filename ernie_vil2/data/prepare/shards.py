@@ -16,7 +16,7 @@ import numpy as np
 from ernie_vil2.checksums import sha256
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
 from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, is_blank
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, BadSampleReport, Reason, Sample, content_id, is_blank
 from ernie_vil2.data.sources import Source
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
 from ernie_vil2.files import written_whole
@@ -117,15 +117,16 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
 
     Returns:
         For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `input` (see `input_digest`), `read`,
-        `duplicates`, `tagged` (samples with tags) and `bad_samples` as in a run's report.
+        `duplicates`, `tagged` (samples with tags) and `bad_samples` as in a run's report. Without a folder also
+        `images`: of each sample the row, the image's name as a number, and one of name and content.
     """
-    report, counts = BadSampleReport(), {"samples": 0, "duplicates": 0, "tagged": 0}
+    found = _Found()
     entry = {"name": shard_name(shard), "bytes": 0, "sha256": None}
-    content = blake2b(digest_size=DIGEST_BYTES)
-    samples = _good_samples(work, shard, content, report, counts)
+    samples = _good_samples(work, shard, found)
     if folder is None:
         for _ in samples:
             pass
+        entry["images"] = found.images
     else:
         path = folder / shard_name(shard)
         path.unlink(missing_ok=True)  # one of other content, which could not be verified
@@ -137,15 +138,18 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
                     _write(archive, *members)
                     archive.members.clear()  # tarfile would keep every one
             entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    return (
-        entry
-        | counts
-        | {
-            "input": content.hexdigest(),
-            "read": report.read,
-            "bad_samples": report.as_dict(),
-        }
-    )
+    report, counts = found.report, dict(found.counts)
+    return entry | counts | {"input": found.input.hexdigest(), "read": report.read, "bad_samples": report.as_dict()}
+
+
+class _Found:
+    """What is found out about the samples of a shard while they are read."""
+
+    def __init__(self):
+        self.input = blake2b(digest_size=DIGEST_BYTES)
+        self.report = BadSampleReport()
+        self.counts = {"samples": 0, "duplicates": 0, "tagged": 0}
+        self.images: list[tuple[int, int, int]] = []
 
 
 def input_digest(work: Work, shard: int) -> str:
@@ -173,13 +177,11 @@ def _read(work: Work, shard: int, content: blake2b) -> Iterator[tuple[int, Sampl
         yield read
 
 
-def _good_samples(
-    work: Work, shard: int, content: blake2b, report: BadSampleReport, counts: dict[str, int]
-) -> Iterator[tuple[int, str, bytes, dict]]:
-    for read in _read(work, shard, content):
+def _good_samples(work: Work, shard: int, found: _Found) -> Iterator[tuple[int, str, bytes, dict]]:
+    for read in _read(work, shard, found.input):
         if read is None:
-            report.add(1, [])
-            counts["duplicates"] += 1
+            found.report.add(1, [])
+            found.counts["duplicates"] += 1
             continue
         try:
             if isinstance(read, BadSample):
@@ -188,11 +190,14 @@ def _good_samples(
             with remarks() as odd:
                 suffix, image = _image(sample, work.settings)
         except BadSample as bad:
-            report.add(1, [(bad.reason, bad.name)])
+            found.report.add(1, [(bad.reason, bad.name)])
             continue
-        report.add(1, [], [(remark, sample.image_name) for remark in odd])
-        counts["samples"] += 1
-        counts["tagged"] += any(name.partition("_")[0] == "tags" for name in fields)
+        name, texts = sample.image_name, [language for language, text in sample.captions.items() if not is_blank(text)]
+        odd += [SEVERAL_LINES] * any(len(sample.caption_lines(language)) > 1 for language in texts)
+        found.report.add(1, [], [(remark, name) for remark in odd])
+        found.counts["samples"] += 1
+        found.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
+        found.images.append((row, content_id(name), content_id(name, sample.image)))
         yield row, suffix, image, fields
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.prepare import PrepareError, Settings, check, prepare
+from ernie_vil2.data.samples import SEVERAL_LINES
 from ernie_vil2.data.sources import Sources, open_sources
 from ernie_vil2.data.tags import TagsFile
 from tests.conftest import draw, png, write_tar, write_tsv
@@ -157,6 +158,18 @@ def test_check_writes_nothing_and_tells_the_same(rows, tmp_path):
     made = prepare(rows, tmp_path / "out", Settings(drop_duplicates=True, **SMALL))
     assert found.bad_samples.as_dict() == made.bad_samples.as_dict()
     assert [found.total(count) for count in ("samples", "duplicates", "bytes")] == [21, 2, 0]
+
+
+def test_check_counts_names_of_different_images_and_captions_of_several_lines(tmp_path):
+    """Keys begin anew in each shard: 0 is two images, 1 twice the same one, and 2 one alone."""
+    for shard, numbers in (("a", [1, 2, 3]), ("b", [4, 2])):
+        members = []
+        for key, number in enumerate(numbers):
+            members += [(f"{key}.png", png(image(number))), (f"{key}.txt", f"{number}\n\n{shard}".encode())]
+        write_tar(tmp_path / f"{shard}.tar", members)
+    found = check(open_sources([str(tmp_path / "*.tar")]), Settings(samples_per_shard=2), processes=2)
+    assert found.shared_names == (1, ["0"]) and found.bad_samples.remarks == {SEVERAL_LINES: 5}
+    assert "names that different images have, by which no tags can be joined: 1 (0)\n" in str(found)
 
 
 def test_a_finished_output_is_verified_and_what_was_damaged_is_made_again(rows, tmp_path):
