@@ -20,7 +20,7 @@ FORMATS = ("numpy", "official", "chinese-clip")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     encoding.add_model_options(parser)
     encoding.add_data_options(parser)
-    parser.add_argument("--language", default="", help="language of the captions, where the data has several")
+    parser.add_argument("--language", help="language of the captions, where they have several")
     parser.add_argument(
         "--output", required=True, type=output_folder, metavar="FOLDER", help="folder of the files to write"
     )
@@ -42,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.files import files_written_whole
 
     model, _ = encoding.load(args)
-    benchmark = encoding.open_data(args, args.language)
+    found = encoding.open_data(args, args.language and [args.language], model.config.Views.languages)
+    if len(found) > 1:
+        raise ValueError(f"there are captions in {' and '.join(found)}; name one with --language")
+    benchmark = next(iter(found.values()))
     encoded = encoding.encode_data(model, benchmark, args.cache)
     if encoding.RANK != 0:
         return 0

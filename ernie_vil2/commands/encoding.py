@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +55,17 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--images", type=input_folder, metavar="FOLDER", help="where the images lie, if not with the data"
     )
     parser.add_argument(
-        "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the run's"
+        "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the captions do"
+    )
+    parser.add_argument(
+        "--caption-lines", action="store_true", help="each line of a caption is a text of its own (CLIP_benchmark)"
     )
 
 
 def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     """The model that the options name, and its weight file.
 
-    `args.checkpoint` becomes the checkpoint that was taken where it names a run, and the model's text id that of the
-    data, unless the options name one.
+    `args.checkpoint` becomes the checkpoint that was taken where it names a run.
     """
     from ernie_vil2.models.model_files import weights_path
     from ernie_vil2.pretrained import load_model
@@ -72,15 +75,37 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size)
     if run_of(weights.parent):
         args.checkpoint = weights.parent
-    args.text_id = args.text_id or model.config.Data.text_id
     return model, weights
 
 
-def open_data(args: argparse.Namespace, language: str, split: str | None = None) -> Benchmark:
-    """The benchmark that the options name; `split` is that of the protocol, which counts where they name none."""
-    from ernie_vil2.data.sources import open_benchmark
+def open_data(
+    args: argparse.Namespace,
+    languages: Sequence[str] | None = None,
+    preferred: Collection[str] = (),
+    split: str | None = None,
+) -> dict[str, Benchmark]:
+    """The benchmarks that the options name, by language; see `open_benchmarks`.
 
-    return open_benchmark(args.data, args.layout, args.split, args.images, language, args.text_id, split)
+    Args:
+        split: that of the protocol, which counts where the options name none.
+    """
+    from ernie_vil2.data.sources import open_benchmarks
+
+    found = open_benchmarks(
+        args.data,
+        languages,
+        preferred=preferred,
+        layout=args.layout,
+        split=args.split,
+        images=args.images,
+        text_id=args.text_id,
+        caption_lines=args.caption_lines,
+        default=split,
+    )
+    for same in found if RANK == 0 else ():
+        if ", " in same:
+            print(f"{same}: the captions are the same, as they name no language; they are taken once")
+    return found
 
 
 def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, title: str = "") -> EncodedBenchmark:

@@ -23,7 +23,8 @@ from ernie_vil2.launch import start_ranks
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     encoding.add_model_options(parser)
     encoding.add_data_options(parser)
-    parser.add_argument("--language", nargs="+", help="languages of the captions in tar shards; default: the run's")
+    parser.add_argument("--language", nargs="+",
+                        help="of the captions, where they have several; default: the run's, or all")  # fmt: skip
     parser.add_argument(
         "--embeddings", type=input_path, metavar="PATH", help="score these, computed before, instead of a model on data"
     )
@@ -66,16 +67,16 @@ def check(args: argparse.Namespace) -> int:
 
     protocols = list(choose(args.protocol).values())
     good = True
-    for language in args.language or [""]:
-        benchmark = select(encoding.open_data(args, language, protocols[0].split), protocols)
+    for language, found in encoding.open_data(args, args.language, split=protocols[0].split).items():
+        benchmark = select(found, protocols)
         with tqdm(total=len(benchmark.images), unit="image", desc="reading", file=sys.stdout) as bar:
             report = check_benchmark(benchmark, progress=bar.update)
-        print(report)
+        print(f"captions in {language}\n" * bool(language) + str(report))
         for scoring in protocols:
             part = scoring.select(benchmark)
             wrong = scoring.differences(part)
-            found = f"{len(part.images):,} images, {len(part.texts):,} texts, {len(part.pairs):,} pairs"
-            print(*wrong or [f"protocol {scoring.name}: {found}{', as it expects' * bool(scoring.expected)}"])
+            counts = f"{len(part.images):,} images, {len(part.texts):,} texts, {len(part.pairs):,} pairs"
+            print(*wrong or [f"protocol {scoring.name}: {counts}{', as it expects' * bool(scoring.expected)}"])
             good &= not wrong
         good &= report.good
     return 0 if good else 1
@@ -113,10 +114,10 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
     run = run_of(weights.parent)
     args.output = args.output or (run and run / "evaluation")
     cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
-    shards = all(str(path).endswith(".tar") for path in args.data)
     inputs, files = {}, [weights]
-    for language in args.language or (model.config.Views.languages if shards else [""]):
-        benchmark = select(encoding.open_data(args, language, protocols[0].split), protocols)
+    languages = model.config.Views.languages
+    for language, found in encoding.open_data(args, args.language, languages, protocols[0].split).items():
+        benchmark = select(found, protocols)
         files += [path for path in benchmark.files if path not in files]
         label = ", ".join(filter(None, [args.label, language]))
         inputs[label] = encoding.encode_data(model, benchmark, cache, language)
@@ -130,6 +131,7 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path], device:
         checksums,
         format_counts,
         places,
+        queries_title,
         result_name,
         table_rows,
         write_answers,
@@ -141,13 +143,13 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path], device:
     from ernie_vil2.files import files_written_whole
 
     published = [row for name in args.protocol for row in paper_results(name)]
-    baseline = pixel_baseline(args) if args.pixel_baseline else None
+    split = next(iter(evaluations.values())).protocol.split
+    baseline = pixel_baseline(args, split) if args.pixel_baseline else None
     table = []
     for only in (None, *args.only):
         results = {label: one.of_queries(*only) if only else one for label, one in evaluations.items()}
         baselines = {"nearest train image by pixels": baseline.of_queries(*(only or ()))} if baseline else {}
-        title = f"{only[0]} = {only[1]}" if only else "all queries"
-        title += f" (of {next(iter(results.values())).sizes})"
+        title = queries_title(" = ".join(only) if only else "all queries", results.values())
         table += table_rows(title, results, baselines, [] if only else published)
 
     model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
@@ -173,9 +175,13 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path], device:
     print("\nwritten:", *(output / path.name for path in written), sep="\n  ")
 
 
-def pixel_baseline(args: argparse.Namespace):
-    """What the nearest training image by pixels reaches on the data."""
+def pixel_baseline(args: argparse.Namespace, split: str | None):
+    """What the nearest training image by pixels reaches on the data; `split` as in `encoding.open_data`."""
     from ernie_vil2.data.sources import open_sources
     from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
 
-    return pixel_baseline(*(open_sources(files, args.text_id) for files in (args.pixel_baseline, args.data)))
+    train = open_sources(args.pixel_baseline, args.text_id)
+    baseline = pixel_baseline(train, open_sources(args.data, args.text_id, args.split, args.images, default=split))
+    if baseline.bad_samples.counts:
+        print(f"pixel baseline: {baseline.bad_samples}")
+    return baseline

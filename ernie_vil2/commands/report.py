@@ -62,7 +62,7 @@ def _names(given: list[str], folders: list[Path]) -> list[str]:
 
 def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
     """For every language of a run its cards; adds to the licences of the images."""
-    from ernie_vil2.data.sources import open_benchmark
+    from ernie_vil2.data.sources import open_benchmarks
     from ernie_vil2.evaluation.cards import Cards, random_queries
     from ernie_vil2.evaluation.evaluator import evaluate
     from ernie_vil2.evaluation.protocols import protocol
@@ -70,10 +70,11 @@ def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], 
 
     model = load_model(checkpoint, device="auto")
     made = []
-    for language in config.Views.languages:
-        benchmark = open_benchmark(args.data, language=language, text_id=config.Data.text_id)
+    for language, benchmark in open_benchmarks(args.data, preferred=config.Views.languages).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
         evaluation = evaluate(model, benchmark, protocol("pairs"))
         chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)
-        made.append(Cards(evaluation, language=language, tags=[*tags, language]).of("text_to_image", chosen))
+        made.append(
+            Cards(evaluation, language=language, tags=[*tags, *filter(None, [language])]).of("text_to_image", chosen)
+        )
     return made

@@ -166,6 +166,11 @@ class ViewsConfig(Section):
     )
     grayscale: Probability = Field(0.2, description="probability of dropping the colour")
     tag_probability: Probability = Field(0.5, description="probability that the tags, not the caption, are the text")
+    caption_lines: bool = Field(
+        False,
+        description="each line of a caption is a caption of its own, of which one is drawn (CLIP_benchmark's shards); "
+        "otherwise it is one text, whatever lines it has",
+    )
     languages: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
     )
@@ -238,6 +243,7 @@ class PlaceConfig(Section):
     )
     images: str | None = Field(None, description="folder of the image files; null: looked for with the data")
     text_id: str | None = Field(None, description="null: Data.text_id")
+    caption_lines: bool | None = Field(None, description="null: as in Views")
 
 
 class SourceConfig(PlaceConfig):
@@ -260,7 +266,7 @@ class SourceConfig(PlaceConfig):
 
     def views(self, views: ViewsConfig) -> ViewsConfig:
         """The views of this source's samples; ValueError if a language lacks a prompt or a separator."""
-        own = self.model_dump(include={"tag_probability", "languages"}, exclude_none=True)
+        own = self.model_dump(include={"tag_probability", "languages", "caption_lines"}, exclude_none=True)
         own["prompts"] = views.prompts | self.prompts
         own["separators"] = views.separators | self.separators
         return ViewsConfig(**views.model_dump() | own)

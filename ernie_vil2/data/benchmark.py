@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,14 +84,18 @@ class Collector:
         self._pairs: dict[tuple[int, int], None] = {}
 
     @contextmanager
-    def entry(self) -> Iterator[None]:
-        """The block reads one entry of the files; a BadSample that it raises is counted, and the run goes on."""
+    def entry(self, remarks: Iterable[tuple[str, str]] = ()) -> Iterator[None]:
+        """The block reads one entry of the files; a BadSample that it raises is counted, and the run goes on.
+
+        Args:
+            remarks: as (remark, name), on the entry if it is used.
+        """
         bad = []
         try:
             yield
         except BadSample as problem:
             bad.append((problem.reason, problem.name))
-        self.rows.add(1, bad)
+        self.rows.add(1, bad, () if bad else remarks)
 
     def add_image(self, image: BenchmarkImage, content: Hashable) -> bool:
         """Takes an image; False if it is there already.

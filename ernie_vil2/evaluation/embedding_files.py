@@ -26,7 +26,8 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.rows import as_object, is_id, numbered_lines
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
-from ernie_vil2.data.sources import TsvSource
+from ernie_vil2.data.sources import Sources, TsvSource
+from ernie_vil2.data.sources.benchmarks import ImageIds
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.files import written_whole
 
@@ -132,7 +133,7 @@ def official_rows(tsv: Iterable[str | Path], benchmark: Benchmark) -> np.ndarray
     """
     images = {image.id: row for row, image in enumerate(benchmark.images)}
     texts = {text.id: row for row, text in enumerate(benchmark.texts)}
-    named = ((images.get(image), texts.get(text)) for path in tsv for image, text in _tsv_ids(path))
+    named = ((images.get(image), texts.get(text)) for image, text in _tsv_ids(*tsv))
     return np.array([row for row in named if None not in row], np.int64).reshape(-1, 2)
 
 
@@ -312,15 +313,15 @@ def _official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         yield where, text, image
 
 
-def _tsv_ids(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Image id and text id of every row that can be read."""
-    source = TsvSource(path)
+def _tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
+    """Image id and text id of every row that can be read, as `open_benchmark` gives them."""
+    source, image_id = Sources([TsvSource(path) for path in paths]), ImageIds()
     for index in range(len(source)):
         try:
             sample = source[index]
         except BadSample:
             continue
-        yield sample.image_name, sample.text_name
+        yield image_id(sample, source.place(index)), sample.captions[""].strip()
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:

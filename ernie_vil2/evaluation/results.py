@@ -23,6 +23,7 @@ from ernie_vil2.evaluation.paper_results import PaperResult
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
 LONGEST_NAME = 160  # bytes; a file system takes 255
@@ -60,6 +61,19 @@ def table_rows(
     return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
 
 
+def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
+    """The heading of some rows: what their queries are, and how many of the images and texts they are."""
+    asking = {}
+    for evaluation in evaluations:
+        counts = {}
+        for result in evaluation.results.values():
+            rank = result.ranking.rank
+            some, every, side = np.count_nonzero(rank), len(rank), result.asked.sides[0]
+            counts[f"{some:,} of " * (some < every) + counted(every, side)] = None
+        asking[", ".join(counts)] = None
+    return f"{what} ({'; '.join(asking)})"
+
+
 def format_counts(evaluations: Mapping[str, Evaluation]) -> str:
     """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
     lines = []
@@ -71,7 +85,7 @@ def format_counts(evaluations: Mapping[str, Evaluation]) -> str:
             *(
                 f"{what}: {report}"
                 for what, report in (("annotations", encoded.benchmark.rows), ("images", encoded.problems))
-                if report.counts
+                if report.counts or report.remarks
             ),
         ]
     return _wrapped(lines)
@@ -300,6 +314,7 @@ def _answers(
     places = np.arange(len(result.asked.left))
     best = result.best_answers(evaluation.encoded.sides, places, min(k, len(result.asked.right)), device)
     for row, *found in zip(result.asked.left, *(one.tolist() for one in best), strict=True):
-        yield queries[row], [
-            (gallery[result.asked.right[place]].id, score) for place, score in zip(*found, strict=True) if place >= 0
-        ]
+        yield (
+            queries[row],
+            [(gallery[result.asked.right[place]].id, score) for place, score in zip(*found, strict=True) if place >= 0],
+        )

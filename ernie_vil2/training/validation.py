@@ -6,7 +6,7 @@ import paddle
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.sources import open_benchmark
+from ernie_vil2.data.sources import open_benchmarks
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.evaluator import Evaluation, score
@@ -15,18 +15,22 @@ from ernie_vil2.parallel.ranks import LostRank
 
 
 def validation_sets(config: Config) -> dict[str, Benchmark]:
-    """What `Evaluation.protocol` scores of `Data.val`, by language; a benchmark's folder is of every language."""
-    place = config.Data.validation
+    """What `Evaluation.protocol` scores of `Data.val`, by language: those of the run's in which there are captions."""
+    place, views = config.Data.validation, config.Views
     if place is None:
         return {}
     scoring = protocol(config.Evaluation.protocol)
-    options = {"split": place.split, "images": place.images, "text_id": place.text_id or config.Data.text_id}
-    return {
-        language: scoring.select(
-            open_benchmark(place.data, language=language, default=scoring.split or "val", **options)
-        )
-        for language in config.Views.languages
-    }
+    found = open_benchmarks(
+        place.data,
+        preferred=views.languages,
+        split=place.split,
+        images=place.images,
+        text_id=place.text_id or config.Data.text_id,
+        caption_lines=views.caption_lines if place.caption_lines is None else place.caption_lines,
+        default=scoring.split or "val",
+    )
+    # Captions that name no language are in whatever the run's texts are in.
+    return {language or ", ".join(views.languages): scoring.select(each) for language, each in found.items()}
 
 
 def validate(

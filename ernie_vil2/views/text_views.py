@@ -22,7 +22,8 @@ def draw_text(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> s
     """The text that stands for the sample in this step.
 
     A language is drawn by its weight, then caption or tags by `tag_probability`; a sample without
-    tags gives its caption. The dropout of the text tower, not this function, makes two views of it.
+    tags gives its caption, or one of the lines of it where these are `caption_lines`. The dropout of
+    the text tower, not this function, makes two views of it.
 
     Raises:
         BadSample: the sample has neither tags nor caption in the language.
@@ -35,4 +36,7 @@ def draw_text(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> s
     if use_tags and tags:
         order = rng.permutation(len(tags)) if views.shuffle_tags else range(len(tags))
         return tags_text([tags[i] for i in order], language, views)
-    return sample.caption(language)
+    if not views.caption_lines:
+        return sample.caption(language)
+    lines = sample.caption_lines(language)
+    return lines[rng.integers(len(lines))]

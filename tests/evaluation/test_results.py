@@ -28,6 +28,7 @@ from ernie_vil2.evaluation.results import (
     official_summary,
     original_text,
     places,
+    queries_title,
     result_name,
     table_rows,
     write_ranks,
@@ -86,6 +87,17 @@ def expecting_more(evaluation):
 def rows_of(path):
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
+
+
+def test_a_heading_counts_the_queries_of_its_rows(encoded, evaluation):
+    """The galleries stay whole: two images and three texts, of which one and two ask."""
+    images, texts = np.array([True, False]), np.array([True, True, False])
+    chosen = {"image_to_text": images, "text_to_image": texts}
+    some = replace(evaluation, results={way: one.of_queries(chosen[way]) for way, one in evaluation.results.items()})
+    assert queries_title("all queries", [evaluation, evaluation]) == "all queries (2 images, 3 texts)"
+    assert queries_title("red", [some]) == "red (1 of 2 images, 2 of 3 texts)"
+    of_texts = score(encoded, PROTOCOLS["muge-val"])
+    assert queries_title("x", [evaluation, of_texts]) == "x (2 images, 3 texts; 3 texts)"
 
 
 def test_ranks_as_csv(tmp_path, evaluation):

@@ -37,6 +37,13 @@ def test_languages_by_weight():
     assert abs(texts["a red car"] / texts.total() - 0.75) < 0.03
 
 
+def test_a_line_of_a_caption_is_drawn_where_lines_are_captions():
+    sample = Sample("1", "1", b"", {"zh": " 红车\n\n小车 \n"})
+    assert set(drawn(sample)) == {"红车\n\n小车"}
+    texts = drawn(sample, caption_lines=True)
+    assert set(texts) == {"红车", "小车"} and abs(texts["红车"] / texts.total() - 0.5) < 0.03
+
+
 def test_shuffled_tags_come_in_every_order():
     texts = drawn(tag_probability=1.0)
     assert set(texts) == {"图片中包含红色的汽车、树", "图片中包含树、红色的汽车"}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.sources.benchmarks import benchmark_of, open_shard, read_benchmark
+from ernie_vil2.data.sources.benchmarks import benchmarks_of, open_shard, read_benchmark
 from ernie_vil2.data.sources.fetching import shows_progress
 from ernie_vil2.data.sources.layout import Options
 from ernie_vil2.data.sources.layouts import LAYOUTS, Content, annotates, content
@@ -30,12 +30,17 @@ __all__ = [
     "TarSource",
     "TsvSource",
     "open_benchmark",
+    "open_benchmarks",
     "open_sources",
 ]
 
 
 def open_sources(
-    patterns: Iterable[str], text_id: str | None = None, split: str | None = None, images: str | None = None
+    patterns: Iterable[str],
+    text_id: str | None = None,
+    split: str | None = None,
+    images: str | None = None,
+    default: str | None = "train",
 ) -> Sources:
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
@@ -46,36 +51,62 @@ def open_sources(
         patterns: as `patterns.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists; the
             folder of a benchmark, or its annotation file.
         text_id: JSON field of a tar sample that names its text; None: the caption itself is its name.
-        split: of a benchmark or of tables; None: train.
+        split: of a benchmark or of tables; None: the default.
         images: folder of the image files; None: they are looked for with the data.
+        default: the split that is meant where none is named; None: the one that is scored.
 
     Raises:
         FileNotFoundError: a pattern names no file, or no image file is there.
         ValueError: a file is of no layout that is known, or it is unreadable or empty; the split is not there.
         OSError: a file cannot be fetched.
     """
-    found = [content(place, split, "train") for place in _places(patterns)]
+    found = [content(place, split, default) for place in _places(patterns)]
     return _opened(found, images, text_id)
 
 
-def open_benchmark(
-    path: str | Path | Sequence[str | Path],
-    layout: str | None = None,
-    split: str | None = None,
-    images: str | Path | None = None,
-    language: str = "",
-    text_id: str | None = None,
-    default: str | None = None,
-) -> Benchmark:
+def open_benchmark(path: str | Path | Sequence[str | Path], language: str | None = None, **options) -> Benchmark:
     """The images and texts that are scored: a benchmark as its authors publish it, or whatever can be trained on.
 
     Args:
         path: the folder of a benchmark, one of its annotation files, or what `open_sources` takes.
+        language: of the captions; None: the only one that they are in.
+        options: as of `open_benchmarks`.
+
+    Raises:
+        ValueError: there are captions in several languages; and as `open_benchmarks`.
+        FileNotFoundError: as `open_benchmarks`.
+    """
+    found = open_benchmarks(path, None if language is None else [language], **options)
+    if len(found) > 1:
+        raise ValueError(f"{path}: there are captions in {' and '.join(found)}; name one language")
+    return next(iter(found.values()))
+
+
+def open_benchmarks(
+    path: str | Path | Sequence[str | Path],
+    languages: Sequence[str] | None = None,
+    *,
+    preferred: Collection[str] = (),
+    layout: str | None = None,
+    split: str | None = None,
+    images: str | Path | None = None,
+    text_id: str | None = None,
+    caption_lines: bool = False,
+    default: str | None = None,
+) -> dict[str, Benchmark]:
+    """What is scored by the language of its captions; the data are read once for all of them.
+
+    Captions that name no language stand under "". Languages whose texts are the same, as those of a published
+    benchmark, are one entry under their joined names: nothing is scored twice.
+
+    Args:
+        path: as of `open_benchmark`.
+        languages: None: those that the captions are in, of these the `preferred` ones if there are some.
         layout: one of `LAYOUTS`; None: told from the files.
         split: `test`, `val`, `train`, ...; None: test, or validation where test is not there or has no answers.
         images: folder of the image files, or of their published sub-folders; None: looked for with the data.
-        language: of the captions of samples that have several; published benchmarks have one.
         text_id: as in `open_sources`.
+        caption_lines: each line of a sample's caption is a text of its own, see `Views.caption_lines`.
         default: the split that comes before these where none is named.
 
     Raises:
@@ -88,10 +119,19 @@ def open_benchmark(
     if published := [one for one in found if one.layout.read]:
         if len(found) > 1:
             raise ValueError(f"layout {published[0].layout.name} is that of one folder; {len(found)} paths were given")
-        return read_benchmark(first.layout, Path(first.shards[0].name), _options(first, images, text_id))
+        benchmark = read_benchmark(first.layout, Path(first.shards[0].name), _options(first, images, text_id))
+        return {", ".join(languages or ()): benchmark}
     path = Path(first.shards[0].name)
     name = f"{path.parent.name}-{first.split}" if first.split else path.stem
-    return benchmark_of(_opened(found, images, text_id), name, language)
+    source = _opened(found, images, text_id)
+    return _each_once(benchmarks_of(source, name, languages, preferred, text_id, caption_lines))
+
+
+def _each_once(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
+    joined: dict[tuple[str, ...], list[str]] = {}
+    for language, benchmark in benchmarks.items():
+        joined.setdefault(tuple(text.text for text in benchmark.texts), []).append(language)
+    return {", ".join(same): benchmarks[same[0]] for same in joined.values()}
 
 
 def _places(paths: Iterable[str | Path]) -> list[Location]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options
 from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.sources.source import Shard, Source, Sources
 
 TEXT_ID = "text_id"
 """Field that names a text in tables and in Chinese-CLIP's files."""
+SHARED_NAME = "name of an earlier, different image"
+"""Remark on an image that is told from others by its content."""
 
 
 class BenchmarkSource:
@@ -76,38 +80,109 @@ def open_shard(layout: Layout, place: Location, options: Options) -> Shard:
     return BenchmarkSource(read_benchmark(layout, Path(place.name), options), place.name)
 
 
-def benchmark_of(source: Sources, name: str, language: str = "") -> Benchmark:
-    """The samples of a source as a benchmark, in their order.
+class ImageIds:
+    """Ids of images that are distinct: the names, and where different images have one, all but the first with place."""
 
-    Images are distinct by image name, texts by the field `text_id` or, without it, by text name; the fields of the
-    sample that comes first stay with them. All samples are read once here; an image is read again when it is asked for.
+    def __init__(self):
+        self._ids: dict[str, dict[int, str]] = {}
+
+    def __call__(self, sample: Sample, place: str) -> str:
+        """The id of a sample's image; what samples have in common is as for `SampleStream.ids`."""
+        known = self._ids.setdefault(sample.image_name, {})
+        own = f"{sample.image_name} ({place})" if known else sample.image_name
+        return known.setdefault(content_id(sample.image_name, sample.image), own)
+
+
+def benchmarks_of(
+    source: Sources,
+    name: str,
+    languages: Sequence[str] | None = None,
+    preferred: Collection[str] = (),
+    text_id: str | None = None,
+    caption_lines: bool = False,
+) -> dict[str, Benchmark]:
+    """The samples of a source as a benchmark in every language, in their order.
+
+    Images are distinct by name and content, texts by `text_id`, by the field `text_id`, or else by themselves; the
+    fields of the sample that comes first stay with them. All samples are read once here; an image is read again when it
+    is asked for.
 
     Args:
-        name: of the benchmark.
-        language: of the captions; a sample without a caption in it is not used.
+        name: of the benchmarks.
+        languages: of the captions; a sample without a caption in one is not used there. None: those in which there are
+            captions, of these only the preferred ones if there are some.
+        preferred: languages.
+        text_id: that the source was opened with.
+        caption_lines: each line of a caption is a text of its own.
 
     Raises:
         ValueError: no sample could be used.
     """
-    collector = Collector()
+    read: list[_Read | BadSample] = []
+    ids, found = ImageIds(), {}
     for index in range(len(source)):
-        with collector.entry():
+        try:
             sample = source[index]
-            image = BenchmarkImage(sample.image_name, partial(_image, source, index), sample.fields)
-            text = BenchmarkText(_text_id(sample), sample.caption(language), sample.fields)
-            collector.add_sample(image, blake2b(sample.image).digest(), text, sample.image_name)
-    files = (file for shard in source.shards for path in shard.files
-             for file in ([path] if path.is_file() else sorted(path.glob("*/data.mdb"))))  # fmt: skip
-    return collector.benchmark(name, list(files))
+        except BadSample as bad:
+            read.append(bad)
+            continue
+        image = BenchmarkImage(ids(sample, source.place(index)), partial(_image, source, index), sample.fields)
+        read.append(_Read(replace(sample, image=b""), image))
+        found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
+    if languages is None:
+        languages = [language for language in preferred if language in found] or list(found) or [""]
+    for language in languages:
+        if found and "" not in found and language not in found:
+            raise ValueError(
+                f"{name}: no caption in {language or 'no language'}; there are captions in {', '.join(found)}"
+            )
+    files = [file for shard in source.shards for path in shard.files
+             for file in ([path] if path.is_file() else sorted(path.glob("*/data.mdb")))]  # fmt: skip
+    return {language: _in_language(read, name, language, text_id, caption_lines, files) for language in languages}
 
 
-def _text_id(sample: Sample) -> str:
-    value = sample.fields.get(TEXT_ID)
-    if value is None:
+class _Read(NamedTuple):
+    """A sample without its bytes, and its image."""
+
+    sample: Sample
+    image: BenchmarkImage
+
+
+def _in_language(
+    read: Sequence[_Read | BadSample],
+    name: str,
+    language: str,
+    text_id: str | None,
+    caption_lines: bool,
+    files: Sequence[Path],
+) -> Benchmark:
+    collector = Collector()
+    for row in read:
+        odd: list[tuple[str, str]] = []
+        with collector.entry(odd):
+            if isinstance(row, BadSample):
+                raise BadSample(row.reason, row.name)
+            sample, image = row
+            texts = sample.caption_lines(language)
+            if not caption_lines:
+                odd += [(SEVERAL_LINES, sample.image_name)] * (len(texts) > 1)
+                texts = [sample.caption(language)]
+            if image.id != sample.image_name and not collector.has_image(image.id):
+                odd.append((SHARED_NAME, sample.image_name))
+            own = _text_id(sample, text_id)
+            for number, text in enumerate(texts):
+                key = text if own is None else own if number == 0 else f"{own}#{number}"
+                collector.add_sample(image, image.id, BenchmarkText(key, text, sample.fields), sample.image_name)
+    return collector.benchmark(name, files)
+
+
+def _text_id(sample: Sample, text_id: str | None) -> str | None:
+    if text_id is not None:
         return sample.text_name
-    if not is_id(value):
+    value = sample.fields.get(TEXT_ID)
+    if value is not None and not is_id(value):
         raise BadSample(Reason.MALFORMED_ROW, f"{sample.image_name}, {TEXT_ID}")
-    return str(value)
+    return None if value is None else str(value)
 
 
 def _image(source: Source, index: int) -> bytes:

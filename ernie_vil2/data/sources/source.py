@@ -75,6 +75,11 @@ class Sources:
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return shard, int(index - (self._ends[shard] - self.shard_sizes[shard]))
 
+    def place(self, index: int) -> str:
+        """Shard and row of a sample, for a person who looks for it."""
+        shard, row = self.locate(index)
+        return f"{self.shards[shard].name}, {row + 1}"
+
     def __getitem__(self, index: int) -> Sample:
         number, row = self.locate(index)
         shard = self.shards[number]

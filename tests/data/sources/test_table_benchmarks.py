@@ -60,7 +60,6 @@ def test_bad_rows_are_named(tmp_path):
     ).replace("\ud800", "\\ud800")
     benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
     assert problems(benchmark) == {
-        "image id with different content": ["1"],
         "text id with different content": ["1"],
         "empty caption": ["3"],
         "image outside its folder": ["../a.png"],
@@ -72,7 +71,8 @@ def test_bad_rows_are_named(tmp_path):
         "not Unicode text": ["test.jsonl:11", "\\ud800"],
     }
     # Of a row that cannot be used nothing stays, neither its image nor its text.
-    assert pairs(benchmark) == [("1", "1")] and len(benchmark.images) == len(benchmark.texts) == 1
+    assert pairs(benchmark) == [("1", "1"), (f"1 ({tmp_path}/test.jsonl, 2)", "2")]
+    assert len(benchmark.images) == len(benchmark.texts) == 2
 
 
 def test_bad_rows_of_csv_are_named(tmp_path):

@@ -7,6 +7,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import open_benchmark, open_sources
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.validation import validation_sets
+from tests.conftest import write_tar
 from tests.data.sources.published import (
     test_aic_icc,
     test_chinese_clip,
@@ -87,6 +88,26 @@ def test_validation_takes_the_split_of_validation_if_there_is_one(tmp_path):
         assert [one.id for one in sets["zh"].images] == images
     (tmp_path / test_coco_cn.FOLDER / "coco-cn_val.txt").unlink()
     assert len(validation_sets(load_config(None, [f"Data.val=['{place}']"]))["zh"].images) == 2
+
+
+def test_validation_is_in_the_languages_that_run_and_captions_share(tmp_path, shapes):
+    write(tmp_path, test_coco_cn.FILES)
+    both = "Views.languages={zh: 1.0, en: 1.0}"
+    for val, languages, expected in (
+        (tmp_path, both, ["zh, en"]),  # a published benchmark names no language: scored once
+        (shapes["val"], both, ["zh", "en"]),
+        (shapes["val"], "Views.languages={en: 1.0}", ["en"]),
+        (shapes["val"], "Views={languages: {fr: 1.0}, prompts: {fr: ''}, separators: {fr: ', '}}", ["en", "zh"]),
+    ):
+        assert sorted(validation_sets(load_config(None, [languages, f"Data.val=['{val}']"]))) == sorted(expected)
+
+
+def test_lines_are_captions_in_validation_where_the_data_or_the_views_say_so(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("0.png", image(1)), ("0.txt", b"one\ntwo")])
+    for changes, texts in (([], 1), (["Views.caption_lines=true"], 2)):
+        assert len(validation_sets(load_config(None, [f"Data.val=['{path}']", *changes]))["zh"].texts) == texts
+    own = f"Data.val=[{{data: ['{path}'], caption_lines: true}}]"
+    assert len(validation_sets(load_config(None, [own]))["zh"].texts) == 2
 
 
 def test_validation_is_one_benchmark():
