@@ -5,10 +5,28 @@ Each takes the text of an argument and returns the value; argparse says what the
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 from argparse import ArgumentTypeError
 from pathlib import Path
+
+
+def add_pipe_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that opens sources."""
+    parser.add_argument(
+        "--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them before you say so"
+    )
+
+
+class _AllowPipes(argparse.Action):
+    def __init__(self, *args, **options):
+        super().__init__(*args, nargs=0, **options)
+
+    def __call__(self, *_) -> None:
+        from ernie_vil2.data.sources.patterns import allow_pipes
+
+        allow_pipes()
 
 
 def input_file(text: str) -> str:

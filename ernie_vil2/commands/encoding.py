@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_vil2.commands.arguments import count, input_file, input_folder, model, source
+from ernie_vil2.commands.arguments import add_pipe_option, count, input_file, input_folder, model, source
 
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
@@ -49,6 +49,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a benchmark's folder as its authors publish it, or whatever can be trained on",
     )
+    add_pipe_option(parser)
     parser.add_argument("--layout", help="layout of the data; default: told from what lies there")
     parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")
     parser.add_argument(

@@ -11,13 +11,14 @@ decodes everything and writes nothing; its exit status is 1 if a sample cannot b
 
 import argparse
 
-from ernie_vil2.commands.arguments import count, input_file, output_folder, source
+from ernie_vil2.commands.arguments import add_pipe_option, count, input_file, output_folder, source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
     )
+    add_pipe_option(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
     parser.add_argument("--check", action="store_true", help="only read everything, and report what is wrong")
     parser.add_argument("--short-side", type=count, metavar="PIXELS",

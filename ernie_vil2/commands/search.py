@@ -17,6 +17,8 @@ import json
 import sys
 from pathlib import Path
 
+from ernie_vil2.commands.arguments import add_pipe_option
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=argparse.ArgumentParser)
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--index", required=True, metavar="INDEX", help="folder, .db of milvus-lite, or address")
         action.add_argument("--checkpoint", metavar="MODEL", help="as for load_model; default: the index's own")
         action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
+        add_pipe_option(action)
     for name in ("build", "add"):
         actions[name].add_argument("--data", nargs="+", default=[], metavar="SOURCE",
                                    help="any source of docs/data.md, or folders of pictures")  # fmt: skip

@@ -11,6 +11,7 @@ INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by 
 import argparse
 
 from ernie_vil2.commands.arguments import (
+    add_pipe_option,
     count,
     input_file,
     input_folder,
@@ -72,6 +73,7 @@ def add_way(ways, name: str, what: str) -> argparse.ArgumentParser:
     way.add_argument(
         "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
     )
+    add_pipe_option(way)
     way.add_argument("--output", required=True, type=output_file, metavar="FILE", help="the .jsonl file to write")
     return way
 

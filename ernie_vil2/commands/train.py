@@ -9,7 +9,7 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 import argparse
 import os
 
-from ernie_vil2.commands.arguments import count, input_file
+from ernie_vil2.commands.arguments import add_pipe_option, count, input_file
 from ernie_vil2.launch import STOPPED, start_ranks
 
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="overrides one value; may be repeated")  # fmt: skip
+    add_pipe_option(parser)
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",

@@ -7,13 +7,14 @@ The texts are tokenised as before; other words become [UNK]. Name the file in Mo
 
 import argparse
 
-from ernie_vil2.commands.arguments import output_file, source
+from ernie_vil2.commands.arguments import add_pipe_option, output_file, source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", nargs="+", required=True, type=source, metavar="FILE", help="tar shards or official TSV files"
     )
+    add_pipe_option(parser)
     parser.add_argument(
         "--output", required=True, type=output_file, metavar="FILE", help="vocabulary file, a token a line"
     )

@@ -65,6 +65,7 @@ class Reason(StrEnum):
     # the files
     MISSING_FILE = "missing file"
     UNREADABLE_FILE = "unreadable file"
+    NOT_FETCHED = "file not fetched"
     TOO_LARGE = "more than 256 MiB"
     TOO_MUCH_TEXT = "more than 4 MiB of text"
     LARGE_GROUP = "row group of more than 1 GiB"

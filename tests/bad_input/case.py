@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,6 +57,26 @@ class Case:
         if self.stopped:
             return "stopped"
         return " / ".join(["used"] * bool(self.used) + ["skipped"] * bool(self.skipped))
+
+
+class Endless(BaseException):
+    """An input took too long; nothing that is read may catch this."""
+
+
+@contextmanager
+def bounded_time(seconds):
+    """Ends what takes longer."""
+
+    def stop(*_):
+        raise Endless
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ernie_vil2.files import write_text
-from tests.bad_input import images, rows, settings, shards, texts
+from tests.bad_input import addresses, images, rows, settings, shards, texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
 SECTIONS = {
@@ -12,6 +12,7 @@ SECTIONS = {
     "Texts": texts.CASES,
     "Shards": shards.CASES,
     "Rows and folders": rows.CASES,
+    "Addresses and commands": addresses.CASES,
     "Configurations, vocabularies, lists": settings.CASES,
 }
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)

@@ -15,9 +15,12 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
+from tests.bad_input.case import bounded_time
 from tests.bad_input.page import PAGE, SECTIONS, with_tables
 
 CASES = [case for cases in SECTIONS.values() for case in cases]
+
+SECONDS = 120  # for one input: far more than any takes, so that one without an end fails
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def folder():
 @pytest.mark.parametrize("case", CASES, ids=[case.input for case in CASES])
 def test_training_and_preparing_agree_on_the_result(case, folder, tokenizer):
     place = str(case.make(folder))
-    with case.within():
+    with case.within(), bounded_time(SECONDS):
         look_at(case, folder, place, tokenizer)
 
 

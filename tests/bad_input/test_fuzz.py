@@ -7,8 +7,7 @@ import base64
 import json
 import math
 import pickle
-import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,7 @@ from ernie_vil2.data.sources.layouts import content
 from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.views import draw_text, training_views
-from tests.bad_input.case import CAPTION, as_json, encoded, member, picture
+from tests.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, picture
 from tests.bad_input.images import JPEG, animated
 from tests.bad_input.shards import of_type, with_size
 
@@ -40,24 +39,6 @@ IN_BASE64 = base64.b64encode(SMALL).decode()
 SHARD = (member("0.png", SMALL) + member("0.txt", CAPTION.encode())) * 2 + bytes(1024)
 
 
-class Endless(BaseException):
-    """An input took too long; nothing that is read may catch this."""
-
-
-@contextmanager
-def bounded_time():
-    def stop(*_):
-        raise Endless
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer(max_length=24)
@@ -65,7 +46,7 @@ def tokenizer():
 
 def use(place, tokenizer, rows=50):
     """Reads the samples at a place as training does."""
-    with bounded_time():
+    with bounded_time(SECONDS):
         try:
             # Not by `open_sources`: its threads cannot be interrupted.
             found = content(LocalFile(place))
@@ -218,7 +199,7 @@ def test_damaged_images(kind, examples):
         wholes += [JPEG, encoded(small, kind, progressive=True)]
 
     def read(content):
-        with bounded_time():
+        with bounded_time(SECONDS):
             try:
                 views = training_views(content, "a", 2, 32, VIEWS, np.random.default_rng(0))
             except BadSample as bad:
@@ -241,7 +222,7 @@ def test_a_caption_is_blank_where_the_tokeniser_finds_nothing(examples, tokenize
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_pickles_in_an_lmdb(examples):
     def read(content):
-        with bounded_time(), suppress(restricted_pickle.Refused):
+        with bounded_time(SECONDS), suppress(restricted_pickle.Refused):
             restricted_pickle.load(content)
 
     survive(examples, damaged(pickle.dumps(("7", 1, CAPTION))), read)

@@ -15,7 +15,7 @@ from ernie_vil2.data.sources.fetching import shows_progress
 from ernie_vil2.data.sources.layout import Options
 from ernie_vil2.data.sources.layouts import LAYOUTS, Content, annotates, content
 from ernie_vil2.data.sources.locations import LocalFile, Location
-from ernie_vil2.data.sources.patterns import find
+from ernie_vil2.data.sources.patterns import at_most, find
 from ernie_vil2.data.sources.prepared import PreparedCounts
 from ernie_vil2.data.sources.source import HELD_SHARDS, THREADS, Shard, Source, Sources
 from ernie_vil2.data.sources.tar import TarSource
@@ -136,11 +136,11 @@ def _each_once(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
 
 def _places(paths: Iterable[str | Path]) -> list[Location]:
     """A list of images that a benchmark has is no list of paths."""
-    places = [
+    places = at_most(
         place
         for path in paths
         for place in ([LocalFile(path)] if annotates(Path(path), LAYOUTS.values()) else find(str(path)))
-    ]
+    )
     if not places:
         raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
     return places

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
-from ernie_vil2.data.sources.fetching import fetched, shows_progress
+from ernie_vil2.data.sources.fetching import cache_bytes, fetched, shows_progress
 
-ATTEMPTS = 3  # to reach a server
+T = TypeVar("T")
+WEB = ("http://", "https://")
+
+ATTEMPTS = 3  # to get something from a server
 PAUSE = 2.0  # seconds before the second attempt, twice that before the third
+TIMEOUT = 30.0  # seconds in which nothing arrives
+SLOWEST = 2**10  # bytes a second; what is slower has stopped
+DEADLINE = 300.0  # seconds after which nothing is asked for again
 SHELL = "/bin/bash"
 # What a file system may say about the version of a file, besides its size.
 VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
@@ -65,11 +73,15 @@ class LocalFile:
             ) from error
 
 
+class FetchError(OSError):
+    """A file could not be fetched; the message says what the server did, or did not do."""
+
+
 class RemoteFile:
     """A file at an address that fsspec opens (`s3://`, `https://`, `hdfs://`, ...); it is fetched into the cache.
 
-    The server is asked when the file is needed. FileNotFoundError then says that there is no such file, ValueError that
-    what this kind of address needs is not installed.
+    The server is asked when the file is needed. FetchError then says why the file cannot be had, ValueError that what
+    this kind of address needs is not installed.
     """
 
     def __init__(self, address: str):
@@ -78,15 +90,12 @@ class RemoteFile:
 
     def _size_and_identity(self) -> tuple[int | None, str]:
         if self._info is None:
-            self._info = _stable(self._ask)
+            self._info = asked(self.name, self._ask)
         return self._info
 
     def _ask(self) -> tuple[int | None, str]:
-        system, path = file_system(self.name)
-        try:
-            info = system.info(path)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{self.name}: no such file; check the address and your access to it") from error
+        system, path = file_system(self.name, DEADLINE)
+        info = system.info(path)
         version = next((_plain(info[key]) for key in VERSIONS if info.get(key)), "")
         # Not the address as it was written: the same file may have several.
         return info.get("size"), f"{system.unstrip_protocol(path)} {info.get('size')} {version}"
@@ -95,19 +104,86 @@ class RemoteFile:
         return self._size_and_identity()[1]
 
     def open(self) -> BinaryIO:
-        size, _ = self._size_and_identity()
-        return fetched(self.identity(), self.name, lambda path: _stable(lambda: self._fetch(path)), size)
+        size, identity = self._size_and_identity()
+        return fetched(identity, self.name, lambda path: asked(self.name, lambda: self._fetch(path, size)), size)
 
-    def _fetch(self, path: Path) -> None:
-        from fsspec.callbacks import TqdmCallback
-
+    def _fetch(self, path: Path, size: int | None) -> None:
         system, remote = file_system(self.name)
-        bar = {"desc": self.name.rpartition("/")[2], "unit": "B", "unit_scale": True, "unit_divisor": 1024}
-        with TqdmCallback({**bar, "delay": 2, "leave": False, "disable": not shows_progress()}) as callback:
+        with _progress(self.name, cache_bytes() if size is None else size) as callback:
             system.get_file(remote, str(path), callback=callback)
-        got, (size, _) = path.stat().st_size, self._size_and_identity()
+        got = path.stat().st_size
         if size is not None and got != size:
-            raise OSError(f"{self.name}: {got} of {size} bytes arrived")
+            raise OSError(f"{got} of {size} bytes arrived")
+
+
+def asked(address: str, ask: Callable[[], T]) -> T:
+    """The answer of a server that may fail now and then.
+
+    Raises:
+        FetchError: the server refuses, has no such file, or has failed again and again.
+        ValueError: what this kind of address needs is not installed.
+        OSError: the disk here is full, or more arrives than was announced.
+    """
+    shown, deadline = address.partition("?")[0], time.monotonic() + DEADLINE  # what follows is a signature, mostly
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return ask()
+        except ValueError:
+            raise
+        except Exception as error:  # every kind of address has its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            reason, lasting = _reason(error)
+            if lasting:
+                raise FetchError(f"{shown}: {reason}") from error
+            if attempt == ATTEMPTS or time.monotonic() > deadline:
+                raise FetchError(f"{shown}: {reason}; attempts made: {attempt}. Try again later") from error
+            time.sleep(PAUSE * attempt)
+
+
+def _reason(error: BaseException) -> tuple[str, bool]:
+    """Why a file is not to be had, and whether asking again is of no use."""
+    from aiohttp import ClientPayloadError, ClientResponseError, TooManyRedirects
+
+    if isinstance(error, FileNotFoundError) and error.__cause__:  # which fsspec makes of whatever HTTP says
+        error = error.__cause__
+    if isinstance(error, ClientResponseError) and not isinstance(error, TooManyRedirects):
+        answer = f"{error.status} {error.message.partition(chr(10))[0][:100]}"
+        if error.status in (404, 410):
+            return f"no such file ({answer}); check the address", True
+        if error.status in (401, 403, 407):
+            return f"the server refuses it ({answer}); check your access to it", True
+        return f"the server answers {answer}", error.status < 500 and error.status not in (408, 425, 429)
+    for kind, reason, lasting in (
+        (ConnectionRefusedError, "the connection is refused; check the address, and that the server runs", False),
+        (socket.gaierror, "no server of this name is found; check the address and the network", False),
+        (TimeoutError, f"nothing arrived for {TIMEOUT:.0f} seconds, or hardly anything", False),
+        (ClientPayloadError, "the transfer broke off", False),
+        (TooManyRedirects, "the server sends it round in a circle; check the address", True),
+        (PermissionError, "the server refuses it; check your access to it", True),
+        (FileNotFoundError, "no such file; check the address and your access to it", True),
+    ):
+        if isinstance(error, kind) or isinstance(error.__cause__, kind):
+            return reason, lasting
+    return f"it cannot be fetched ({' '.join(str(error).split())[:300] or type(error).__name__})", False
+
+
+def _progress(address: str, most: int):
+    """fsspec's callback with a bar, which ends a transfer that is too slow, or of more than `most` bytes."""
+    from fsspec.callbacks import TqdmCallback
+
+    start = time.monotonic()
+
+    class Progress(TqdmCallback):
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value > most:
+                raise OSError(errno.EFBIG, f"more than {most} bytes, as announced or the cache holds", address)
+            if time.monotonic() - start > TIMEOUT + self.value / SLOWEST:
+                raise TimeoutError
+
+    bar = {"desc": address.rpartition("/")[2], "unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    return Progress({**bar, "delay": 2, "leave": False, "disable": not shows_progress()})
 
 
 class PipeOutput:
@@ -145,32 +221,28 @@ def as_location(place: str | Path | Location) -> Location:
     return LocalFile(place) if isinstance(place, str | Path) else place
 
 
-def file_system(address: str) -> tuple[Any, str]:
+def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
     """fsspec's file system of an address, and the path in it.
+
+    Args:
+        total: seconds that a request may take over HTTP, besides `TIMEOUT`.
 
     Raises:
         ValueError: what this kind of address needs is not installed.
     """
     from fsspec.core import url_to_fs
 
+    options = {}
     try:
+        if address.startswith(WEB):
+            from aiohttp import ClientTimeout
+
+            timeout = ClientTimeout(total=total, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+            options = {"client_kwargs": {"timeout": timeout}}
         # A kept instance cannot be used after a fork.
-        return url_to_fs(address, skip_instance_cache=True)
+        return url_to_fs(address, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{address}: fsspec cannot open it ({error}); or fetch it and name the local file") from error
-
-
-def _stable(ask):
-    """The answer of a server that may fail now and then."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return ask()
-        except FileNotFoundError:
-            raise
-        except OSError:
-            if attempt == ATTEMPTS:
-                raise
-            time.sleep(PAUSE * attempt)
 
 
 def _plain(version: Any) -> str:

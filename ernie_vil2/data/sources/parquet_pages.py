@@ -39,10 +39,10 @@ def decoded_size(file: Any, chunk: Any, width: int, as_dictionary: bool) -> int:
             unpacked, packed = page[2], page[3]
             data = page.get(DATA) or page.get(DATA_V2)
             values, encoding = (data[1], data[2 if DATA in page else 4]) if data else (0, None)
-        except (IndexError, KeyError, TypeError, RecursionError) as error:
+            if min(unpacked, packed, values) < 0:
+                raise ValueError("sizes below zero")
+        except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"no header of a page at byte {place}") from error
-        if min(unpacked, packed, values) < 0:
-            raise ValueError(f"a page of less than nothing at byte {place}")
         largest = max(largest, unpacked)
         # A byte may stand for a text that is as long as a page.
         repeats = encoding == DELTA_BYTE_ARRAY or (encoding in DICTIONARY and not as_dictionary)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.fingerprint import fingerprint
+from ernie_vil2.data.sources.locations import FetchError
 
 THREADS = 8  # that look at the shards; it is waiting for the disk, mostly
 HELD_SHARDS = 128
@@ -52,7 +53,7 @@ class Sources:
         self.shard_sizes = np.array([len(shard) for shard in shards], np.int64)
         self._ends = np.cumsum(self.shard_sizes)
         self._held: OrderedDict[int, None] = OrderedDict()
-        self._unreadable: set[int] = set()
+        self._unreadable: dict[int, Reason] = {}
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -84,13 +85,15 @@ class Sources:
         number, row = self.locate(index)
         shard = self.shards[number]
         if number in self._unreadable:
-            raise BadSample(Reason.UNREADABLE_FILE, shard.name)
+            raise BadSample(self._unreadable[number], shard.name)
         self._hold(number)
         try:
             return shard[row]
         except OSError as error:
-            self._unreadable.add(number)
-            raise BadSample(Reason.UNREADABLE_FILE, f"{shard.name} ({error})") from error
+            not_fetched = isinstance(error, FetchError)
+            self._unreadable[number] = Reason.NOT_FETCHED if not_fetched else Reason.UNREADABLE_FILE
+            name = str(error) if not_fetched else f"{shard.name} ({error})"
+            raise BadSample(self._unreadable[number], name) from error
 
     def _hold(self, number: int) -> None:
         self._held[number] = None

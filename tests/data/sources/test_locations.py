@@ -1,15 +1,17 @@
-import http.server
+import errno
 import os
-import threading
-from functools import partial
+import socket
 
 import fsspec
 import pytest
 
-from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import locations, open_sources
 from ernie_vil2.data.sources.fetching import cache_bytes
-from ernie_vil2.data.sources.locations import LocalFile, PipeOutput, RemoteFile
+from ernie_vil2.data.sources.locations import FetchError, LocalFile, PipeOutput, RemoteFile
+from tests.bad_input.case import member
 from tests.conftest import write_tar
+from tests.misbehaving_server import MisbehavingServer
 
 MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
 
@@ -17,7 +19,8 @@ MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.sources.locations.PAUSE", 0)
+    monkeypatch.setattr(locations, "PAUSE", 0)
+    monkeypatch.setattr("ernie_vil2.data.sources.patterns._allowed", True)
     return tmp_path / "cache" / "shards"
 
 
@@ -63,17 +66,100 @@ def test_an_address_is_fetched_once(tmp_path, cache):
     assert len(fetched(cache)) == 3
 
 
-def test_an_address_over_http(tmp_path, cache):
-    write_tar(tmp_path / "a.tar", MEMBERS)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        assert captions(f"{address}/a.tar") == ["x"]
-        with pytest.raises(FileNotFoundError, match="b.tar: no such file"):
-            open_sources([f"{address}/b.tar"])
-        server.shutdown()
-    assert len(fetched(cache)) == 1
+SHARD = (
+    b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
+)
+AGAIN = r"; attempts made: 3\. Try again later$"
+
+
+@pytest.mark.parametrize("manner, message, asked", [
+    ("403", r"the server refuses it \(403 Forbidden\); check your access to it$", 1),
+    ("404", r"no such file \(404 Not Found\); check the address$", 1),
+    ("400", "the server answers 400 Bad Request$", 1),
+    ("302", "the server sends it round in a circle; check the address$", 10),  # one attempt follows ten times
+    ("429", "the server answers 429 Too Many Requests" + AGAIN, 3),
+    ("503", "the server answers 503 Service Unavailable" + AGAIN, 3),
+    ("garbage", "the server answers 400 Bad status line:$", 1),
+    ("half", "the transfer broke off" + AGAIN, 3),
+    ("503-then-3", "the server answers 503 Service Unavailable" + AGAIN, 3),
+    ("503-then-2", None, 3),
+    ("half-then-2", None, 3),
+    ("unannounced", None, 2),  # for its size too
+    ("well", None, 1),
+])  # fmt: skip
+def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_told(cache, manner, message, asked):
+    with MisbehavingServer(a_tar=SHARD) as server:
+        file = RemoteFile(f"{server.address}/{manner}/a.tar?signature=secret")
+        if message:
+            with pytest.raises(FetchError, match=f"^{server.address}/{manner}/a.tar: {message}"):
+                file.open()
+            assert not cache.exists() or fetched(cache) == []
+        else:
+            with file.open() as opened:
+                assert opened.read() == SHARD
+    assert max(count for (command, what), count in server.asked.items() if what == manner) == asked
+
+
+@pytest.mark.parametrize("manner", ["silent", "stalls", "trickles"])
+def test_a_server_that_does_not_go_on_is_told(cache, monkeypatch, manner):
+    monkeypatch.setattr(locations, "TIMEOUT", 0.2)
+    monkeypatch.setattr(locations, "SLOWEST", 2**30)
+    message = f"{manner}/a.tar: nothing arrived for 0 seconds, or hardly anything{AGAIN}"
+    with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
+        RemoteFile(f"{server.address}/{manner}/a.tar").open()
+    assert not cache.exists() or fetched(cache) == []
+
+
+def test_a_connection_that_is_refused_and_a_name_without_a_server_are_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(FetchError, match=f"127.0.0.1:{port}/a.tar: the connection is refused; .*{AGAIN}"):
+        open_sources([f"http://127.0.0.1:{port}/a.tar"])
+    with pytest.raises(FetchError, match=f"nowhere.invalid/a.tar: no server of this name is found; .*{AGAIN}"):
+        open_sources(["http://nowhere.invalid/a.tar"])
+
+
+@pytest.mark.parametrize("manner", ["endless", "unannounced"])
+def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
+    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(10_000 / 2**30))
+    with MisbehavingServer(a_tar=SHARD) as server:
+        with pytest.raises(OSError, match="more than 10000 bytes, as announced or the cache holds"):
+            RemoteFile(f"{server.address}/{manner}/a.tar").open()
+    assert fetched(cache) == []
+
+
+def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
+    monkeypatch.setattr(locations, "DEADLINE", -1)
+    message = "503 Service Unavailable; attempts made: 1"
+    with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
+        RemoteFile(f"{server.address}/503/a.tar").open()
+    assert server.asked["GET", "503"] == 1
+
+
+def test_a_full_disk_is_no_fault_of_the_server(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.bin")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        RemoteFile(remote("a.bin", b"1")).open()
+    assert not isinstance(caught.value, FetchError)
+
+
+def test_samples_of_a_shard_that_cannot_be_fetched_again_are_bad_ones(cache):
+    with MisbehavingServer(a_tar=SHARD) as server:
+        source = open_sources([f"{server.address}/well/a.tar"])
+        assert source[0].image == b"image"
+        source.shards[0].release()
+        for path in fetched(cache):
+            path.unlink()
+    said = []
+    for row in (0, 1):
+        with pytest.raises(BadSample) as caught:
+            source[row]
+        said.append((caught.value.reason, caught.value.name))
+    assert said[0][0] == "file not fetched" and f"{server.address}/well/a.tar: the connection is refused" in said[0][1]
+    assert said[1] == ("file not fetched", f"{server.address}/well/a.tar")
 
 
 def test_an_address_that_changes_is_fetched_again(tmp_path):

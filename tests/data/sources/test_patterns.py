@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.sources.patterns import expand_braces, find
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
@@ -33,10 +34,39 @@ def test_a_command_keeps_braces_that_are_no_range():
     ]
 
 
-@pytest.mark.parametrize("pattern", ["{0..99999999999}", "{0..9999}{0..9999}"])
-def test_a_pattern_of_too_many_files_is_refused(pattern):
-    with pytest.raises(ValueError, match="names more than 10,000,000 files"):
+@pytest.mark.parametrize("pattern, message", [
+    ("{0..99999999999}", "names more than 1,000,000 files"),
+    ("{0..9999}{0..9999}", "names more than 1,000,000 files"),
+    ("{a,b}" * 800, "names more than 1,000,000 files"),
+    ("{0..900000}" + "x" * 4000, "names more than 66,92"),
+    (f"{{{'0' * 4000}..900000}}", "names more than 66,9"),
+    ("{a," * 1000 + "}" * 1000, "hundreds of braces"),
+    ("x" * 5000, "more than 4,096 characters; is this a path"),
+])  # fmt: skip
+def test_a_pattern_of_too_many_files_is_refused(pattern, message):
+    with pytest.raises(ValueError, match=message) as caught:
         expand_braces(pattern)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_list_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ernie_vil2.data.sources.patterns.MOST", 1000)
+    (tmp_path / "list.txt").write_text("memory://{0..899}.tar\n" * 2)
+    with pytest.raises(ValueError, match="memory://0.tar, ...: more than 1,000 files"):
+        find(str(tmp_path / "list.txt"))
+    with pytest.raises(ValueError, match="memory://0.tar, ...: more than 1,000 files"):
+        open_sources(["memory://{0..899}.tar"] * 2)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_command_in_a_list_is_only_taken_when_commands_are_allowed(tmp_path, monkeypatch, allowed):
+    monkeypatch.setattr("ernie_vil2.data.sources.patterns._allowed", allowed)
+    (tmp_path / "list.txt").write_text("pipe:cat {1..2}\n")
+    if allowed:
+        assert names(tmp_path / "list.txt") == ["pipe:cat 1", "pipe:cat 2"]
+        return
+    with pytest.raises(ValueError, match=r"pipe:cat \{1..2\}: a command is run only with --allow-pipes"):
+        find(str(tmp_path / "list.txt"))
 
 
 def names(pattern):
@@ -63,8 +93,8 @@ def test_a_missing_file_of_a_range_is_named(tmp_path):
 
 def test_a_list_names_files_beside_it_and_anywhere(tmp_path):
     (tmp_path / "a.tar").touch()
-    (tmp_path / "list.txt").write_text(f"# shards\na.tar\n\n{tmp_path / 'a.tar'}\npipe:cat {{1..2}}\n")
-    assert names(tmp_path / "list.txt") == [*[str(tmp_path / "a.tar")] * 2, "pipe:cat 1", "pipe:cat 2"]
+    (tmp_path / "list.txt").write_text(f"# shards\na.tar\n\n{tmp_path / 'a.tar'}\n")
+    assert names(tmp_path / "list.txt") == [str(tmp_path / "a.tar")] * 2
     (tmp_path / "list.txt").write_text("# none yet\n")
     with pytest.raises(FileNotFoundError, match="list.txt: names no file"):
         find(str(tmp_path / "list.txt"))
