@@ -37,11 +37,12 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     evaluated = run("tools/eval_retrieval.py", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
                     "--pixel-baseline", shapes["train"])  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
+    name = f"{shapes['val'].parent.name}-val"
     # The result first; what the protocol says is in a file.
     assert evaluated.stdout.index("text -> image") < evaluated.stdout.index("model, zh: protocol pairs, 16 images")
     assert "ties count against the model" not in evaluated.stdout
-    assert "ties count against the model" in (folder / "evaluation" / "val.txt").read_text()
-    record = json.loads((folder / "evaluation" / "val.json").read_text())
+    assert "ties count against the model" in (folder / "evaluation" / f"{name}.txt").read_text()
+    record = json.loads((folder / "evaluation" / f"{name}.json").read_text())
     rows = dict(map(tuple, record["table"][:5]))
     assert rows["  chance"]["image_to_text"]["R@1"] == 100 / 16
     for language in ("zh", "en"):
