@@ -6,10 +6,12 @@ threads. Only the standard library is imported. Several machines, and GPUs: `pyt
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +22,9 @@ from collections.abc import Sequence
 from functools import partial
 
 LAST_LINES = 20
-STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130}
+APART = 1.0
+"""Seconds between two presses of Ctrl-C. What follows sooner is one, sent by the terminal and by who forwards it."""
+STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGHUP: 75}
 """Exit code of a run that a signal has stopped and that can go on from its checkpoint.
 
 75 is EX_TEMPFAIL of <sysexits.h>, which asks for another try; a process that SIGTERM kills has another code, 143.
@@ -84,10 +88,10 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     """Runs a command once for each rank and waits for all.
 
     A rank that fails ends the others: they are asked with SIGTERM, and killed after `grace` seconds. Then its number,
-    its exit code or signal, and the last lines of its standard error are repeated on standard error. SIGINT and
-    SIGTERM to this process reach the ranks, which decide themselves how to end: a rank with a code of `STOPPED` has
-    agreed with the others, which get those seconds to end as well. When this process is killed, they get SIGTERM (on
-    Linux).
+    its exit code or signal, and the last lines of its standard error are repeated on standard error. The signals of
+    `STOPPED` reach the ranks, which decide themselves how to end: a rank with a code of `STOPPED` has agreed with the
+    others, which get those seconds to end as well. A second Ctrl-C kills them. When this process is killed, they get
+    SIGTERM (on Linux).
 
     Returns:
         The exit code of the first rank that failed, or 0.
@@ -96,18 +100,21 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     ended: queue.Queue[int] = queue.Queue()  # the ranks in the order in which they end
     for rank, member in enumerate(members):
         member.start_watching(rank, ended)
-    interrupted = False
+    interrupted, hurried, second_ctrl_c = False, False, SecondCtrlC()
 
     def tell_all(number):
         for member in members:
             member.signal(number)
 
     def forward(number, _):
-        nonlocal interrupted
+        nonlocal interrupted, hurried
         interrupted = True
-        tell_all(number)
+        hurried = hurried or second_ctrl_c.is_this(number)
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
+        tell_all(signal.SIGKILL if hurried else number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, forward) for number in heard()}
     failed, obituary, deadline = None, False, None
     try:
         for _ in members:
@@ -127,21 +134,52 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
         return 0
     if obituary:
         print(members[failed].obituary(f"rank {failed} of {ranks}"), file=sys.stderr, flush=True)
-    code = members[failed].code
+    code = STOPPED[signal.SIGINT] if hurried else members[failed].code
     return 128 - code if code < 0 else code
 
 
-def end_with_parent(parent: int | None = None) -> None:
-    """Lets the kernel send SIGTERM to this process when its parent is killed; elsewhere than on Linux, nothing.
+def heard() -> list[signal.Signals]:
+    """The signals of `STOPPED`, without a SIGHUP that is ignored, as under `nohup`."""
+    return [number for number in STOPPED if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+
+
+class SecondCtrlC:
+    """Tells the Ctrl-C of somebody who will not wait any longer from the first one."""
+
+    def __init__(self):
+        self._first: float | None = None
+
+    def is_this(self, number: int) -> bool:
+        """Takes a signal that has come."""
+        if number != signal.SIGINT:
+            return False
+        now = time.monotonic()
+        self._first = self._first or now
+        return now - self._first > APART
+
+
+def leave_closed_terminal() -> None:
+    """Lets standard output and error lead nowhere if nobody reads them any more: writing to them would be an error."""
+    watched = select.poll()
+    for descriptor in (1, 2):
+        watched.register(descriptor, 0)  # errors alone
+    for descriptor, _ in watched.poll(0):
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
+
+
+def end_with_parent(parent: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
+    """Lets the kernel send a signal to this process when its parent ends; elsewhere than on Linux, nothing.
 
     Args:
         parent: the parent's process id, where it is known: it may have been killed before this was called.
+        number: the signal.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
         if parent is not None and os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
 
 class _Rank:
@@ -189,8 +227,9 @@ class _Rank:
     def _pass_on(self) -> None:
         # Not line by line: a progress bar has none.
         while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.buffer.flush()
+            with contextlib.suppress(OSError):  # a terminal that is closed must not stop the rank, which waits for us
+                sys.stderr.buffer.write(chunk)
+                sys.stderr.buffer.flush()
             self._tail = (self._tail + chunk)[-(1 << 14) :]
 
 

@@ -6,7 +6,7 @@ written once, into anonymous shared memory, which no limit of `/dev/shm` concern
 as its name, goes through a pipe.
 
 Each worker makes the same rows of every batch, whatever the others do. It ends when its parent does, however that
-ends: the pipe between them is then closed.
+ends: the pipe between them is then closed, and on Linux the kernel kills it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.errors import RunError
+from ernie_vil2.launch import STOPPED, end_with_parent
 
 Arrays = dict[str, np.ndarray]
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
@@ -94,16 +95,17 @@ class _Worker:
         self.rows = rows
         self._place = _shared((1,), np.int64)
         self._pipe, child = Pipe()
-        self._alive = True
+        self._alive, parent = True, os.getpid()
         self.pid = os.fork()
         if self.pid:
             child.close()
             return
         # The child never leaves this block: the frames above are its parent's.
         try:
+            end_with_parent(parent, signal.SIGKILL)  # it may hang where it does not notice that the pipe is closed
             gc.freeze()  # the parent's garbage, Paddle's tensors among it, is not the child's to collect
             # The parent decides how a run ends; a signal to the whole group must not end its workers before.
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPED:
                 signal.signal(number, signal.SIG_IGN)
             # Were the parent's ends open here as well, no pipe would close with its death.
             for worker in (*elder, self):

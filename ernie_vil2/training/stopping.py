@@ -1,18 +1,20 @@
-"""SIGINT and SIGTERM end a run after a step, with a checkpoint, on all ranks at the same step."""
+"""SIGINT, SIGTERM and SIGHUP end a run after a step, with a checkpoint, on all ranks at the same step."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 
-from ernie_vil2.launch import STOPPED
+from ernie_vil2.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
 
 
 class StopSignals:
-    """Within its context, SIGINT and SIGTERM are wishes: noted by the rank that receives them, granted by all together.
+    """Within its context signals of `STOPPED` are wishes: noted by the rank that hears them, granted by all together.
 
     A wish that one rank alone acted on would leave the others waiting for it. Each rank therefore adds `wishes` to what
-    it sums over ranks in every step, and hands the sums to `grant`.
+    it sums over ranks in every step, and hands the sums to `grant`. Who will not wait for that presses Ctrl-C again:
+    it ends the process as it is. A process that ignores SIGHUP, as under `nohup`, goes on to ignore it.
 
     Attributes:
         granted: the signal that ends the run, the same on every rank; None: the run goes on.
@@ -21,9 +23,10 @@ class StopSignals:
     def __init__(self):
         self.granted: signal.Signals | None = None
         self._noted: set[int] = set()
+        self._second_ctrl_c = SecondCtrlC()
 
     def __enter__(self) -> StopSignals:
-        self._previous = {number: signal.signal(number, self._note) for number in STOPPED}
+        self._previous = {number: signal.signal(number, self._note) for number in heard()}
         return self
 
     def __exit__(self, *_) -> None:
@@ -31,7 +34,11 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _) -> None:
+        if self._second_ctrl_c.is_this(number):
+            os._exit(STOPPED[number])
         self._noted.add(number)
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
 
     def wishes(self) -> list[float]:
         """For each of the signals 1 if this rank has received it, else 0."""

@@ -47,16 +47,14 @@ def config(overrides):
     return lambda *changes: load_config(None, [*overrides, *changes])
 
 
-def start(*arguments, launch=None):
-    """Starts a tool from the repository's root; `launch` are arguments for Paddle's launcher."""
+def start(*arguments, launch=None, **options):
+    """Starts a tool from the repository's root; `launch` are arguments for Paddle's launcher, `options` for Popen."""
     launcher = ["-m", "paddle.distributed.launch", *launch] if launch else []
     return subprocess.Popen(
         [sys.executable, *map(str, [*launcher, *arguments])],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     )
 
 

@@ -1,15 +1,25 @@
-"""SIGINT and SIGTERM end a run with a checkpoint, on all ranks, with an exit code each."""
+"""SIGINT, SIGTERM and SIGHUP end a run with a checkpoint, on all ranks, with an exit code each."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
+import subprocess
 import sys
+import termios
+import time
+from pathlib import Path
 
 import pytest
 
+from ernie_vil2.launch import APART, SecondCtrlC
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.stopping import StopSignals
 from tests.training.conftest import MINUTE, as_arguments, rank_process, start, wait_for_steps
 
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -29,7 +39,7 @@ def stopped(process, folder, number, rank=None):
     return process.communicate(timeout=MINUTE)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
 def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code):
     arguments = as_arguments([*overrides, "Training.steps=100000", "Data.workers=1"])
     with start("tools/train.py", *arguments) as process:
@@ -61,6 +71,65 @@ def test_under_paddles_launcher_all_ranks_stop(overrides, tmp_path, rank, code):
     assert process.returncode == code, output + error
     assert "go on with the same command and --resume" in (tmp_path / "log" / "workerlog.0").read_text()
     check_saved(tmp_path / "run")
+
+
+@in_proc
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_terminal_that_is_closed_saves(overrides, tmp_path, processes):
+    ours, theirs = pty.openpty()
+    command = ["tools/train.py", "--processes", processes, *as_arguments([*overrides, "Training.steps=100000"])]
+    process = start(*command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                    preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY))  # fmt: skip
+    os.close(theirs)
+    log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 2 * MINUTE
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(MINUTE) == 75
+    check_saved(tmp_path / "run")
+
+
+@in_proc
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_second_ctrl_c_ends_a_run_that_stands_still(overrides, tmp_path, processes):
+    worker = ["tests/training/failing_rank.py", "stuck", *overrides, "Data.workers=1"]
+    launcher = (
+        "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[2:], int(sys.argv[1])))"
+    )
+    with start("-c", launcher, processes, sys.executable, *worker) as process:
+        wait_for_steps(process, tmp_path / "run", 2)
+        for _ in range(60):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.2 * APART)
+                break
+        error = process.communicate()[1]
+    assert process.returncode == 130, error
+    assert "Traceback" not in error and list_checkpoints(tmp_path / "run") == []
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_what_nohup_lets_be_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not any(signals.wishes())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_copies_of_one_ctrl_c_are_no_second_one(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    second = SecondCtrlC()
+    assert not second.is_this(signal.SIGTERM) and not second.is_this(signal.SIGINT)
+    now = 100.9
+    assert not second.is_this(signal.SIGINT)
+    now = 101.1
+    assert not second.is_this(signal.SIGTERM) and second.is_this(signal.SIGINT)
 
 
 def signalled_in(trainer, owner, method, step):
