@@ -63,7 +63,8 @@ def check(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ernie_vil2.evaluation.check import check_benchmark
-    from ernie_vil2.evaluation.protocols import choose, select
+    from ernie_vil2.evaluation.protocol import select
+    from ernie_vil2.evaluation.protocols import choose
 
     protocols = list(choose(args.protocol).values())
     good = True
@@ -107,7 +108,7 @@ def encode(args: argparse.Namespace, protocols: list) -> tuple[dict, list[Path],
     """Embeddings by label, the files they come from, and the device they were computed on."""
     import paddle
 
-    from ernie_vil2.evaluation.protocols import select
+    from ernie_vil2.evaluation.protocol import select
     from ernie_vil2.run_folder import run_of
 
     model, weights = encoding.load(args)
@@ -130,6 +131,7 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path], device:
     from ernie_vil2.evaluation.results import (
         checksums,
         format_counts,
+        format_measures,
         places,
         queries_title,
         result_name,
@@ -153,7 +155,11 @@ def show(args: argparse.Namespace, evaluations: dict, files: list[Path], device:
         table += table_rows(title, results, baselines, [] if only else published)
 
     model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
-    print(f"\n{format_table(table)}\n\nmodel {model}, data {' '.join(data)}\n{format_counts(evaluations)}")
+    parts = [format_table(table), format_measures(evaluations)]
+    if not any(evaluation.results for evaluation in evaluations.values()):
+        parts = parts[1:]
+    parts.append(f"model {model}, data {' '.join(data)}\n{format_counts(evaluations)}")
+    print("", *filter(None, parts), sep="\n\n")
 
     output = args.output or Path("evaluation")
     more = [*filter(None, [args.split]), *(args.language or []), *(one for one in args.protocol if one != "pairs")]

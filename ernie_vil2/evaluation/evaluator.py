@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.protocols import Protocol
+from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import DirectionResult, mean_recall, mean_reciprocal_rank, score_matchings, summary
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's embeddings with what a protocol makes of them, by direction."""
+    """A benchmark's embeddings with what a protocol makes of them: results by direction, further measures by name."""
 
     protocol: Protocol
     encoded: EncodedBenchmark
     results: dict[str, DirectionResult]
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean_recall(self) -> float:
@@ -45,6 +47,8 @@ class Evaluation:
             for direction, result in self.results.items():
                 rank = result.ranking.rank
                 values[direction] = {**result.recall, "MRR": mean_reciprocal_rank(rank[rank > 0])}
+        if self.measures:
+            values["measures"] = dict(self.measures)
         return {**values, "tie_rule": TIE_RULES[self.protocol.ties]}
 
     def of_queries(self, field: str, value: str) -> Evaluation:
@@ -61,7 +65,7 @@ class Evaluation:
                 known = sorted({str(row.fields[field]) for row in rows if field in row.fields})
                 raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(known[:10]) or 'none'}")
             results[direction] = result.of_queries(chosen)
-        return replace(self, results=results)
+        return replace(self, results=results, measures={})
 
 
 def score(
@@ -80,15 +84,17 @@ def score(
         ValueError: an embedding that is not finite, or no query.
     """
     results = score_matchings(
-        protocol.matchings(encoded.benchmark), encoded.sides, protocol.directions,
+        protocol.matchings(encoded.benchmark) if protocol.directions else [], encoded.sides, protocol.directions,
         ties=protocol.ties, block=block, device=device,
     )  # fmt: skip
-    if needs_answers and mean_recall(results) is None:
+    results = protocol.finished(results)
+    measures = protocol.measures(encoded, results)
+    if needs_answers and mean_recall(results) is None and not measures:
         raise ValueError(
             f"{encoded.benchmark.name}: nothing to score, as no image or text that {protocol.name} asks has a right "
             "answer here; --top-k 10 writes the best answers all the same"
         )
-    return Evaluation(protocol, encoded, results)
+    return Evaluation(protocol, encoded, results, measures)
 
 
 def evaluate(

@@ -91,6 +91,16 @@ def format_counts(evaluations: Mapping[str, Evaluation]) -> str:
     return _wrapped(lines)
 
 
+def format_measures(evaluations: Mapping[str, Evaluation]) -> str:
+    """Figures that stand in no column, one per line; empty where there are none."""
+    lines = [
+        f"{f'{label}: ' * (len(evaluations) > 1)}{name} {value:.2f}"
+        for label, evaluation in evaluations.items()
+        for name, value in evaluation.measures.items()
+    ]
+    return "\n".join(lines)
+
+
 def format_definitions(evaluations: Mapping[str, Evaluation], published: Sequence[PaperResult] = ()) -> str:
     """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
     lines = []

@@ -99,6 +99,11 @@ class DirectionResult:
         folds = [(rows.start + np.flatnonzero(self.ranking.rank[rows]), gallery) for rows, gallery in self.folds]
         return [(places, gallery.stop - gallery.start) for places, gallery in folds if places.size]
 
+    def with_failures(self) -> DirectionResult:
+        """The result where a row without a positive is a query too: one that finds nothing."""
+        rank = np.where(self.ranking.rank, self.ranking.rank, len(self.asked.right) + 1)
+        return replace(self, ranking=replace(self.ranking, rank=rank))
+
     def of_queries(self, chosen: np.ndarray) -> DirectionResult:
         """The result of some queries alone, one truth value for each row of their side; galleries stay whole."""
         rank = np.where(chosen[self.asked.left], self.ranking.rank, 0)
@@ -275,10 +280,11 @@ def format_table(rows: Iterable[Row]) -> str:
     ways = directions_of(rows)
     cells = [(label, () if values is None else table_cells(values, ways)) for label, values in rows]
     width = max([len(label) for label, _ in rows], default=0)
-    group = len(COLUMNS) * 7
+    columns = columns_of(ways)
+    group = len(columns) * 7
     lines = [
         " " * width + "".join(f"  {way.replace('_to_', ' -> '):>{group - 2}}" for way in ways),
-        " " * width + "".join(f"{name:>7}" for name in (*COLUMNS * len(ways), "mR")),
+        " " * width + "".join(f"{name:>7}" for name in (*columns * len(ways), "mR")),
     ]
     lines.append("-" * len(lines[-1]))
     lines += [f"{label:<{width}}{''.join(f'{cell:>7}' for cell in numbers)}".rstrip() for label, numbers in cells]
@@ -290,7 +296,7 @@ def format_markdown(rows: Iterable[Row]) -> str:
     rows = list(rows)
     ways = directions_of(rows)
     initials = ["→".join(side[0].upper() for side in way.split("_to_")) for way in ways]
-    header = ["", *(f"{way} {name}" for way in initials for name in COLUMNS), "mR"]
+    header = ["", *(f"{way} {name}" for way in initials for name in columns_of(ways)), "mR"]
     lines = [_markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
     for label, values in rows:
         empty = [""] * (len(header) - 1)
@@ -304,13 +310,18 @@ def directions_of(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys([*DIRECTIONS, *(key for _, values in rows for key in values or () if "_to_" in key)]))
 
 
+def columns_of(directions: Sequence[str]) -> tuple[str, ...]:
+    """What a table says of each direction: where there are more than the two usual ones, the mean of each as well."""
+    return COLUMNS if set(directions) <= set(DIRECTIONS) else (*COLUMNS, "mR")
+
+
 def table_cells(values: Mapping, directions: Sequence[str] = DIRECTIONS) -> list[str]:
-    """The numbers of one table row: three for each direction and their mean.
+    """The numbers of one table row: those of `columns_of` for each direction and the mean of all.
 
     The last is `values["mR"]` or, without it, the mean of the directions' mR; "-" when one of them lacks it.
     """
     ways = [values.get(direction) or {} for direction in directions]
-    numbers = [way.get(name) for way in ways for name in COLUMNS]
+    numbers = [way.get(name) for way in ways for name in columns_of(directions)]
     means = [way["mR"] for way in ways if "mR" in way]
     numbers.append(values.get("mR", fmean(means) if len(means) == len(ways) else None))
     return ["-" if number is None else f"{number:.2f}" for number in numbers]

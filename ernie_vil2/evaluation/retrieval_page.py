@@ -8,7 +8,7 @@ from pathlib import Path
 from ernie_vil2.evaluation.cards import Cards, extreme_queries
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
-from ernie_vil2.evaluation.retrieval import COLUMNS, Row, directions_of, table_cells
+from ernie_vil2.evaluation.retrieval import Row, columns_of, directions_of, table_cells
 from ernie_vil2.pages import write_page
 
 
@@ -65,7 +65,7 @@ def recall_table(rows: Sequence[Row], notes: Sequence[str]) -> dict:
     directions = directions_of(rows)
     return {
         "ways": list(map(arrow, directions)),
-        "columns": COLUMNS,
+        "columns": columns_of(directions),
         "rows": [(label, None if values is None else table_cells(values, directions)) for label, values in rows],
         "notes": notes,
     }

@@ -18,7 +18,7 @@ def test_rows_are_found_by_protocol_and_model():
 
 @pytest.mark.parametrize("row", PAPER_RESULTS, ids=lambda row: f"{row.protocol}, {row.label}")
 def test_a_row_is_whole(row):
-    assert row.protocol in {*PROTOCOLS, "cxc", "snli-ve", "nlvr2"}
+    assert row.protocol in {*PROTOCOLS, "snli-ve", "nlvr2"}
     assert row.model in ("base", "large", "english", "ablation", "other") and row.source.startswith("https://")
     assert set(row.values) <= {*DIRECTIONS, "text_to_text", "image_to_image", "mR", "accuracy"}
     for direction in DIRECTIONS:
@@ -29,7 +29,7 @@ def test_a_row_is_whole(row):
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in PAPER_RESULTS if "mR" in row.values and len(row.values["image_to_text"]) == 3]
+    "row", [row for row in PAPER_RESULTS if "mR" in row.values and {*COLUMNS} <= row.values["image_to_text"].keys()]
 )
 def test_the_published_mean_is_that_of_the_published_recalls(row):
     recalls = [row.values[direction][column] for direction in DIRECTIONS for column in COLUMNS]
@@ -40,6 +40,6 @@ def test_the_published_mean_is_that_of_the_published_recalls(row):
 def test_the_ablations_means_are_those_of_their_directions():
     rows = [row.values for row in PAPER_RESULTS if row.model == "ablation"]
     for row in rows:
-        both = (row["image_to_text"]["mean"] + row["text_to_image"]["mean"]) / 2
+        both = (row["image_to_text"]["mR"] + row["text_to_image"]["mR"]) / 2
         assert row["mR"] == pytest.approx(both, abs=0.11)
     assert len(rows) == 5

@@ -13,15 +13,14 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.protocol import Protocol, select
 from ernie_vil2.evaluation.protocols import (
     ALL_CONVENTIONS,
     CONVENTIONS,
     PROTOCOLS,
-    Protocol,
     choose,
     conventions,
     protocol,
-    select,
 )
 from ernie_vil2.evaluation.results import table_rows, write_ranks
 from ernie_vil2.evaluation.retrieval import Matching
@@ -230,7 +229,7 @@ def test_conventions_on_the_rows_of_a_protocol():
     assert conventions(first_two)["row-label"].definition.startswith("On the images and texts that aic-icc-val-10k")
 
 
-@given(st.sampled_from(list(PROTOCOLS)), st.integers(0, 2**32 - 1))
+@given(st.sampled_from([name for name in PROTOCOLS if not name.startswith("cxc")]), st.integers(0, 2**32 - 1))
 def test_selecting_first_changes_no_figure(name, seed):
     """Scoring a whole benchmark and scoring its selected part are the same, since galleries choose the same rows."""
     rng = np.random.default_rng(seed)

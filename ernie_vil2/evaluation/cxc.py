@@ -1,0 +1,298 @@
+"""Crisscrossed Captions (Parekh et al. 2021, arXiv 2004.15020): MSCOCO in four directions, and agreement with ratings.
+
+People rated pairs of MSCOCO's validation images and captions from 0 to 5: captions with captions (STS), images with
+images (SIS), captions with images (SITS). No official code scores retrieval on them; what public code leaves open is
+a field of `CxcProtocol`, with a protocol of its own for the other choice.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, Protocol
+from ernie_vil2.evaluation.retrieval import DIRECTIONS, DirectionResult, Matching, Results
+
+KINDS_OF_RATINGS = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
+"""The ratings by file name, and the sides of a rated pair."""
+LEAST_SCORE = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
+"""From which rating on a pair belongs together."""
+DRAWS = 1000
+RETRIEVED = 100
+_FOLDERS = ("", "cxc", "Crisscrossed-Captions/data", "crisscrossed-captions/data")
+_CAPTION = re.compile(r"COCO_val2014:sentid:(\d+)")
+_IMAGE = re.compile(r"COCO_val2014_\d{12}\.jpg")
+_SHORTEST_LINE = 40  # bytes of a line that names two captions or images and a score
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Rated pairs: ids of the first and the second of each, and the score."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    scores: np.ndarray
+
+
+def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
+    """The ratings of `sts`, `sis` or `sits` as published, `KIND_SPLIT.csv`, or that file compressed, `.csv.gz`.
+
+    Raises:
+        FileNotFoundError: it is neither in `folder` nor in a folder `cxc` there.
+        ValueError: a row is not one of such a file.
+    """
+    names = [folder / sub / f"{kind}_{split}.csv{ending}" for sub in _FOLDERS for ending in ("", ".gz")]
+    path = next((name for name in names if name.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder}: no {kind}_{split}.csv of Crisscrossed Captions here nor in a folder cxc; put sts, sis and sits "
+            "beside Karpathy's JSON"
+        )
+    return _read(path, kind)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, kind: str) -> Ratings:
+    patterns = [{"text": _CAPTION, "image": _IMAGE}[side] for side in KINDS_OF_RATINGS[kind]]
+    sides, scores = ([], []), []
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.reader(_bounded(file, path)), 1):
+            if number == 1:
+                continue  # the names of the columns
+            try:
+                for ids, pattern, text in zip(sides, patterns, row[:2], strict=True):
+                    match = pattern.fullmatch(text)
+                    ids.append(match[match.re.groups])
+                scores.append(float(row[2]))
+                if not 0 <= scores[-1] <= 5:
+                    raise ValueError
+            except (ValueError, IndexError, AttributeError):
+                raise ValueError(f"{path}, line {number}: no pair with a rating from 0 to 5") from None
+    return Ratings(tuple(sides[0]), tuple(sides[1]), np.array(scores))
+
+
+def _bounded(lines: Iterator[str], path: Path, most: int = 10_000_000) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        if number * _SHORTEST_LINE > most or len(line) > 1000:
+            raise ValueError(f"{path}: too long for ratings of Crisscrossed Captions; is it the right file?")
+        yield line
+
+
+@dataclass(frozen=True)
+class CxcProtocol(Protocol):
+    """Retrieval in four directions.
+
+    Attributes:
+        both_orders: whether an image pair that was rated in one order counts in the other as well.
+        co_captions: whether the other captions of a caption's image belong to it, beside those rated so.
+        every_caption: whether a caption without a positive counts as a query that finds nothing.
+    """
+
+    both_orders: bool = True
+    co_captions: bool = True
+    every_caption: bool = False
+
+    def matchings(self, benchmark: Benchmark) -> list[Matching]:
+        """Images with texts, texts with texts, images with images."""
+        (galleries,) = super().matchings(benchmark)
+        places = {
+            side: {benchmark.side(side)[row].id: place for place, row in enumerate(rows)}
+            for side, rows in zip(galleries.sides, galleries[:2], strict=True)
+        }
+        rated = {kind: self._positives(benchmark, kind, places) for kind in KINDS_OF_RATINGS}
+        if self.both_orders:
+            rated["sis"] = np.concatenate([rated["sis"], rated["sis"][:, ::-1]])
+        texts = [rated["sts"], rated["sts"][:, ::-1]]
+        if self.co_captions:
+            texts.append(_co_captions(galleries.positives))
+        return [
+            galleries._replace(positives=_distinct(rated["sits"][:, ::-1])),
+            _with_itself("text", galleries.right, np.concatenate(texts)),
+            _with_itself("image", galleries.left, rated["sis"]),
+        ]
+
+    def _positives(self, benchmark: Benchmark, kind: str, places: Mapping[str, Mapping[str, int]]) -> np.ndarray:
+        """Pairs of places that were rated highly enough, of those whose rows are in the galleries."""
+        ratings = read_ratings(_folder(benchmark), kind, self.split)
+        first, second = (places[side] for side in KINDS_OF_RATINGS[kind])
+        good = (ratings.scores >= LEAST_SCORE[kind]).nonzero()[0].tolist()
+        pairs = [(first.get(ratings.first[row], -1), second.get(ratings.second[row], -1)) for row in good]
+        found = np.array(pairs, np.int64).reshape(-1, 2)
+        return found[(found >= 0).all(axis=1)]
+
+    def finished(self, results: Results) -> Results:
+        """Captions without a positive as queries that find nothing, where they shall count."""
+        if not self.every_caption:
+            return results
+        return {**results, "text_to_image": results["text_to_image"].with_failures()}
+
+    def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
+        """ECCV Caption's (Chun et al. 2022) mAP@R and R-Precision in percent, where its package is installed."""
+        if self.differences(encoded.benchmark) or self.split != "test":
+            return {}  # its positives are those of the whole test split
+        try:
+            from eccv_caption import Metrics
+        except ImportError:
+            return {}
+        retrieved = {
+            short: _retrieved(results[direction], encoded)
+            for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
+        }
+        found = Metrics().compute_all_metrics(
+            retrieved["i2t"], retrieved["t2i"], target_metrics=("eccv_map_at_r", "eccv_rprecision"), Ks=(1,)
+        )
+        names = {"eccv_map_at_r": "ECCV mAP@R", "eccv_rprecision": "ECCV R-Precision"}
+        ways = {"i2t": "image to text", "t2i": "text to image"}
+        return {
+            f"{names[measure]}, {ways[way]}": 100 * float(value)
+            for measure, values in found.items()
+            for way, value in values.items()
+        }
+
+
+@dataclass(frozen=True)
+class CxcCorrelation(Protocol):
+    """Spearman's correlation of cosine and rating, for STS, SIS and SITS."""
+
+    directions: tuple[str, ...] = ()
+    draws: int = DRAWS
+
+    def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
+        """Times 100, over all rated pairs; and the mean of the draws with its standard deviation."""
+        benchmark, found = encoded.benchmark, {}
+        for kind, sides in KINDS_OF_RATINGS.items():
+            ratings = read_ratings(_folder(benchmark), kind, self.split)
+            rows = [{row.id: number for number, row in enumerate(benchmark.side(side))} for side in sides]
+            pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))
+                              for a, b in zip(ratings.first, ratings.second, strict=True)])  # fmt: skip
+            there = (pairs >= 0).all(axis=1)
+            first, second = (encoded.sides[side][pairs[there, column]] for column, side in enumerate(sides))
+            cosines = np.einsum("pd,pd->p", first.astype(np.float64), second.astype(np.float64))
+            whole, drawn = correlations(cosines, ratings.scores[there], pairs[there, 0], self.draws)
+            found |= {kind.upper(): whole, f"{kind.upper()}, drawn": drawn.mean(),
+                      f"{kind.upper()}, drawn, standard deviation": drawn.std()}  # fmt: skip
+        return {name: 100 * float(value) for name, value in found.items()}
+
+
+def correlations(
+    cosines: np.ndarray, scores: np.ndarray, queries: np.ndarray, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, np.ndarray]:
+    """Spearman's correlation of cosines and ratings `[P]`.
+
+    Args:
+        queries: `[P]`, what each pair is a partner of: in a draw every query has one of its partners, so that none
+            counts more than another for being rated more often.
+
+    Returns:
+        That over all pairs, and those of the draws, `[draws]`.
+    """
+    from scipy.stats import spearmanr
+
+    order = np.argsort(queries, kind="stable")
+    _, starts, counts = np.unique(queries[order], return_index=True, return_counts=True)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(draws):
+        rows = order[starts + (rng.random(len(starts)) * counts).astype(np.int64)]
+        drawn.append(spearmanr(cosines[rows], scores[rows]).statistic)
+    return float(spearmanr(cosines, scores).statistic), np.array(drawn)
+
+
+def _folder(benchmark: Benchmark) -> Path:
+    if not benchmark.files:
+        raise ValueError("Crisscrossed Captions is scored on MSCOCO's folder: the ratings lie beside its JSON")
+    return benchmark.files[0].parent
+
+
+def _co_captions(pairs: np.ndarray) -> np.ndarray:
+    """All pairs of different texts that share an image, of pairs (image, text)."""
+    order = np.argsort(pairs[:, 0], kind="stable")
+    groups = np.split(pairs[order, 1], np.flatnonzero(np.diff(pairs[order, 0])) + 1)
+    found = [np.stack(np.meshgrid(texts, texts, indexing="ij"), axis=-1).reshape(-1, 2) for texts in groups]
+    joined = np.concatenate(found)
+    return joined[joined[:, 0] != joined[:, 1]]
+
+
+def _with_itself(side: str, rows: np.ndarray, positives: np.ndarray) -> Matching:
+    own = np.arange(len(rows))
+    positives = _distinct(positives)
+    positives = positives[positives[:, 0] != positives[:, 1]]
+    return Matching(rows, rows, positives, (side, side), np.stack([own, own], axis=1))
+
+
+def _distinct(pairs: np.ndarray) -> np.ndarray:
+    return np.unique(pairs, axis=0)
+
+
+def _retrieved(result: DirectionResult, encoded: EncodedBenchmark) -> dict[int, list[int]]:
+    """The best answers to every row by MSCOCO's numbers, as ECCV Caption takes them."""
+    rows = np.arange(len(result.asked.left))
+    answers, _ = result.best_answers(encoded.sides, rows, min(RETRIEVED, len(result.asked.right)))
+    numbers = [
+        np.array([int(re.findall(r"\d+", encoded.benchmark.side(side)[row].id)[-1]) for row in chosen])
+        for side, chosen in zip(result.asked.sides, result.asked[:2], strict=True)
+    ]
+    return dict(zip(numbers[0].tolist(), numbers[1][answers].tolist(), strict=True))
+
+
+_DEFINITION = (
+    "Crisscrossed Captions on the {split} split of MSCOCO by Karpathy: 5,000 images with their first five sentences, "
+    "25,000. Images and texts ask for each other: right are the rated pairs (SITS) with a score of 3.0 or more, the "
+    "original ones among them only where they were rated so; {unrated}. Texts ask for texts: right are {co_captions}"
+    "the pairs with an STS score of 3.0 or more. Images ask for images: right are the pairs with an SIS score of 2.5 "
+    "or more{orders}. A row never finds itself, and without a positive it is no query. "
+    f"{SCORE[0].upper()}{SCORE[1:]} {ANY_OF} {AGAINST} {MEASURES}"
+)
+
+
+def _retrieval(name: str, split: str, **choices: bool) -> CxcProtocol:
+    chosen = {"both_orders": True, "co_captions": True, "every_caption": False} | choices
+    return CxcProtocol(
+        name=name,
+        definition=_DEFINITION.format(
+            split=split,
+            unrated="a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"
+            if chosen["every_caption"]
+            else "a caption without such an image is no query (24,972 of the test's are)",
+            co_captions="the other sentences of the same image, and " if chosen["co_captions"] else "",
+            orders=", in both orders" if chosen["both_orders"] else ", in the order in which they were rated",
+        ),
+        split=split,
+        images=5_000,
+        texts=25_000,
+        texts_per_image=5,
+        directions=(*DIRECTIONS, "text_to_text", "image_to_image"),
+        **chosen,
+    )
+
+
+CXC_PROTOCOLS = (
+    _retrieval("cxc", "test"),
+    _retrieval("cxc-val", "val"),
+    _retrieval("cxc-directed", "test", both_orders=False),
+    _retrieval("cxc-every-caption", "test", every_caption=True),
+    _retrieval("cxc-without-co-captions", "test", co_captions=False),
+    CxcCorrelation(
+        name="cxc-correlation",
+        definition=(
+            "Spearman's correlation, times 100, of the cosine of two embeddings with the rating of the pair in "
+            "Crisscrossed Captions, on the test split of MSCOCO by Karpathy: captions with captions (STS), images with "
+            "images (SIS), captions with images (SITS). Over all rated pairs; and drawn, as the mean and the standard "
+            f"deviation of {DRAWS:,} draws from a fixed seed, in each of which every first member of a pair has one of "
+            "its rated partners, so that none counts more for being rated more often."
+        ),
+        split="test",
+        images=5_000,
+        texts=25_000,
+        texts_per_image=5,
+    ),
+)

@@ -1,0 +1,237 @@
+"""Crisscrossed Captions against brute force in NumPy, against `eccv_caption`, and at its real size."""
+
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2.commands import run
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.cxc import correlations, read_ratings
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.protocols import PROTOCOLS
+from tests.conftest import draw, png, untrained_checkpoint
+
+IMAGES, TEXTS_EACH, WIDTH = 30, 5, 8
+PUBLISHED = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none")).parent / "cxc"
+
+
+def image_id(number):
+    return f"COCO_val2014_{number:012d}.jpg"
+
+
+def caption_id(number):
+    return f"COCO_val2014:sentid:{number}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ratings of 30 images and 150 captions; the third image has no rated caption, its captions no image."""
+    rng = np.random.default_rng(0)
+    tables = {"sits": [], "sts": [], "sis": []}
+    for image in range(IMAGES):
+        for caption in range(image * TEXTS_EACH, (image + 1) * TEXTS_EACH):
+            tables["sits"].append((caption_id(caption), image_id(image), 2.0 if image == 2 else 4.5))
+    for _ in range(120):
+        caption, image = rng.integers(5, IMAGES * TEXTS_EACH), rng.integers(3, IMAGES)
+        tables["sits"].append((caption_id(caption), image_id(image), round(rng.uniform(0, 5), 2)))
+        a, b = rng.choice(IMAGES * TEXTS_EACH, 2, replace=False)
+        tables["sts"].append((caption_id(a), caption_id(b), round(rng.uniform(0, 5), 2)))
+        a, b = rng.choice(IMAGES, 2, replace=False)
+        tables["sis"].append((image_id(a), image_id(b), round(rng.uniform(0, 5), 2)))
+    for kind, rows in tables.items():
+        with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["first", "second", "agg_score", "sampling_method"])
+            writer.writerows([*row, "made"] for row in rows)
+    return tmp_path
+
+
+def encoded(folder, images, captions, width=WIDTH, seed=0):
+    """Random embeddings of images with these numbers and of captions {number: image's place}."""
+    rng = np.random.default_rng(seed)
+    pairs = np.array([(image, row) for row, image in enumerate(captions.values())])
+    benchmark = Benchmark(
+        "mscoco-test",
+        [BenchmarkImage(image_id(number), lambda: b"") for number in images],
+        [BenchmarkText(str(number), "x") for number in captions],
+        pairs[np.argsort(pairs[:, 0], kind="stable")],
+        BadSampleReport(),
+        (folder / "dataset_coco.json",),
+    )
+    sides = [rng.normal(size=(len(rows), width)).astype(np.float32) for rows in (images, captions)]
+    sides[1] += sides[0][[*captions.values()]]  # captions are somewhere near their images
+    sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    return EncodedBenchmark(benchmark, *sides, BadSampleReport())
+
+
+def small(folder):
+    return encoded(folder, range(IMAGES), {number: number // TEXTS_EACH for number in range(IMAGES * TEXTS_EACH)})
+
+
+def brute_force(queries, gallery, positives, itself=False):
+    """Any-of recall and number of queries, from the full matrix; `positives` by query, those without are no queries."""
+    scores = queries @ gallery.T
+    if itself:
+        np.fill_diagonal(scores, -np.inf)
+    order = np.argsort(-scores, axis=1)
+    found = [[set(order[query, :k].tolist()) & own != set() for k in (1, 5, 10)]
+             for query, own in positives.items() if own]  # fmt: skip
+    return dict(zip(("R@1", "R@5", "R@10"), 100 * np.mean(found, axis=0), strict=True)), len(found)
+
+
+def rated(folder, kind, least):
+    with open(folder / f"{kind}_test.csv") as file:
+        for row in list(csv.reader(file))[1:]:
+            if float(row[2]) >= least:
+                yield int(row[0].split(":")[-1].removeprefix("COCO_val2014_").removesuffix(".jpg")), int(
+                    row[1].split(":")[-1].removeprefix("COCO_val2014_").removesuffix(".jpg"))  # fmt: skip
+
+
+def check(result, expected, queries):
+    assert {name: result.recall[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert np.count_nonzero(result.ranking.rank) == queries
+
+
+@pytest.mark.parametrize("name", ["cxc", "cxc-directed", "cxc-without-co-captions"])
+def test_four_directions_equal_brute_force(folder, name):
+    data = small(folder)
+    found = score(data, PROTOCOLS[name]).results
+    captions, images = range(IMAGES * TEXTS_EACH), range(IMAGES)
+    of_image, of_caption = {image: set() for image in images}, {caption: set() for caption in captions}
+    for caption, image in rated(folder, "sits", 3.0):
+        of_image[image].add(caption)
+        of_caption[caption].add(image)
+    check(found["image_to_text"], *brute_force(data.images, data.texts, of_image))
+    check(found["text_to_image"], *brute_force(data.texts, data.images, of_caption))
+    similar = {caption: set() for caption in captions}
+    if name != "cxc-without-co-captions":
+        similar = {one: set(range(one - one % 5, one - one % 5 + 5)) - {one} for one in captions}
+    for a, b in rated(folder, "sts", 3.0):
+        similar[a].add(b)
+        similar[b].add(a)
+    check(found["text_to_text"], *brute_force(data.texts, data.texts, similar, itself=True))
+    alike = {image: set() for image in images}
+    for a, b in rated(folder, "sis", 2.5):
+        alike[a].add(b)
+        if name != "cxc-directed":
+            alike[b].add(a)
+    check(found["image_to_image"], *brute_force(data.images, data.images, alike, itself=True))
+
+
+def test_a_caption_without_an_image_finds_nothing_where_it_counts(folder):
+    data = small(folder)
+    some = score(data, PROTOCOLS["cxc"]).results["text_to_image"]
+    every = score(data, PROTOCOLS["cxc-every-caption"]).results["text_to_image"]
+    asked = np.count_nonzero(some.ranking.rank)
+    assert asked < IMAGES * TEXTS_EACH == np.count_nonzero(every.ranking.rank)
+    for name in ("R@1", "R@5", "R@10"):
+        assert every.recall[name] == pytest.approx(some.recall[name] * asked / (IMAGES * TEXTS_EACH))
+
+
+def test_correlations_equal_ranks_in_numpy():
+    rng = np.random.default_rng(0)
+    cosines, scores, queries = rng.normal(size=200), rng.integers(0, 6, 200) / 1.0, rng.integers(0, 40, 200)
+
+    def ranks(values):
+        return np.array([(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values])
+
+    whole, drawn = correlations(cosines, scores, queries, draws=50)
+    assert whole == pytest.approx(np.corrcoef(ranks(cosines), ranks(scores))[0, 1])
+    assert len(drawn) == 50 and drawn.std() > 0
+    np.testing.assert_array_equal(drawn, correlations(cosines, scores, queries, draws=50)[1])  # seeded
+    once, same = correlations(cosines, scores, np.arange(200), draws=2)
+    np.testing.assert_allclose(same, once)  # every query has one partner: each draw is the whole
+
+
+def test_perfect_agreement_is_a_hundred(folder):
+    data = small(folder)
+    measures = score(data, PROTOCOLS["cxc-correlation"]).measures
+    assert set(measures) == {f"{kind}{more}" for kind in ("STS", "SIS", "SITS")
+                             for more in ("", ", drawn", ", drawn, standard deviation")}  # fmt: skip
+    assert all(-100 <= value <= 100 for value in measures.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a,b,3.0,x", r"sts_test.csv, line 2: no pair with a rating"),
+        (f"{caption_id(1)},{caption_id(2)},7,x", r"line 2: no pair with a rating from 0 to 5"),
+        (f"{caption_id(1)},{caption_id(2)},nan,x", r"line 2"),
+        (f"{caption_id(1)}", r"line 2"),
+    ],
+)
+def test_files_that_hold_no_ratings_are_named(tmp_path, line, message):
+    (tmp_path / "sts_test.csv").write_text(f"caption1,caption2,agg_score,sampling_method\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_ratings(tmp_path, "sts", "test")
+    with pytest.raises(FileNotFoundError, match="no sis_test.csv of Crisscrossed Captions here nor in a folder cxc"):
+        read_ratings(tmp_path, "sis", "test")
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
+def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_eccv_caption():
+    eccv_caption = pytest.importorskip("eccv_caption", reason="pip install eccv_caption==0.1.0")
+    with gzip.open(PUBLISHED / "sits_test.csv.gz", "rt") as file:
+        rows = [row for row in csv.DictReader(file) if row["sampling_method"] == "c2i_original"]
+    images = sorted({int(row["image"][13:25]) for row in rows})
+    place = {number: row for row, number in enumerate(images)}
+    captions = {int(row["caption"].split(":")[-1]): place[int(row["image"][13:25])] for row in rows}
+    data = encoded(PUBLISHED, images, captions, width=32)
+    evaluation = score(data, PROTOCOLS["cxc"])
+    queries = {way: int(np.count_nonzero(result.ranking.rank)) for way, result in evaluation.results.items()}
+    assert queries == {"image_to_text": 5000, "text_to_image": 24972, "text_to_text": 25000, "image_to_image": 4791}
+    pairs = {way: len(result.asked.positives) for way, result in evaluation.results.items()}
+    assert pairs["image_to_text"] == 35585 and pairs["image_to_image"] == 40492
+    directed = PROTOCOLS["cxc-directed"].matchings(data.benchmark)[2]
+    assert len(directed.positives) == 21816 and len(np.unique(directed.positives[:, 0])) == 4471
+    assert not PROTOCOLS["cxc"].notes(data.benchmark)
+
+    scores = data.images @ data.texts.T
+    numbers = np.array([*captions])
+    texts_of, images_of = (np.argsort(-each, axis=1)[:, :50] for each in (scores, scores.T))
+    retrieved = {
+        "i2t": dict(zip(images, numbers[texts_of].tolist(), strict=True)),
+        "t2i": dict(zip(numbers.tolist(), np.array(images)[images_of].tolist(), strict=True)),
+    }
+    metrics = eccv_caption.Metrics()
+    for k in (1, 5, 10):
+        expected = metrics.cxc_recalls(retrieved, "all", K=k)
+        assert evaluation.results["image_to_text"].recall[f"R@{k}"] == pytest.approx(100 * expected["i2t"], abs=1e-6)
+        assert evaluation.results["text_to_image"].recall[f"R@{k}"] == pytest.approx(100 * expected["t2i"], abs=1e-6)
+    assert {name.split(",")[0] for name in evaluation.measures} == {"ECCV mAP@R", "ECCV R-Precision"}
+
+
+def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, capsys):
+    """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings beside the JSON."""
+    rng = np.random.default_rng(0)
+    rows = []
+    (folder / "val2014").mkdir()
+    for image in range(IMAGES):
+        (folder / "val2014" / image_id(image)).write_bytes(png(draw((200, 30, 30), "disc", rng)))
+        sentences = [{"raw": f"a {number}", "sentid": image * 5 + number, "imgid": image} for number in range(5)]
+        rows.append({"filename": image_id(image), "filepath": "val2014", "split": "test", "imgid": image,
+                     "sentences": sentences})  # fmt: skip
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": rows}))
+    (tmp_path / "checkpoint").mkdir()
+    checkpoint = untrained_checkpoint(tmp_path / "checkpoint", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "1"])
+    for protocol in ("cxc", "cxc-correlation"):
+        out = tmp_path / protocol
+        code = run("eval", ["--checkpoint", str(checkpoint), "--data", str(folder), "--protocol", protocol,
+                            "--output", str(out), "--name", "found"])  # fmt: skip
+        printed = capsys.readouterr().out
+        assert code == 0, printed
+        record = (out / "found.json").read_text()
+        if protocol == "cxc":
+            assert "text -> text" in printed and "image -> image" in printed
+            (line,) = [line for line in printed.splitlines() if "published: ERNIE-ViL 2.0 " in line]
+            assert [line.split()[-n] for n in (1, 2, 6, 10, 14)] == ["76.53", "72.40", "64.70", "79.00", "90.00"]
+            assert "text_to_text" in record and (out / "found.html").stat().st_size > 1000
+        else:
+            assert "STS, drawn, standard deviation" in printed and "SITS" in record
