@@ -118,6 +118,23 @@ def database(input, pairs, images, used=0, cut=None, **result):
     return Case(input, make, used=used, **result)
 
 
+def coco_cn(input, captions=("0#0\tx", "1#0\ty"), splits=("train",), images=("0", "1"), files=(), used=0, **result):
+    """COCO-CN's files of the images 0 and 1 in every split, with lines of captions."""
+
+    def make(folder):
+        for split in splits:
+            (folder / f"coco-cn_{split}.txt").write_text("0\n1\n")
+        (folder / "imageid.human-written-caption.txt").write_text("\n".join(captions))
+        (folder / "train2014").mkdir()
+        for name in images:
+            (folder / "train2014" / f"{name}.jpg").write_bytes(GOOD)
+        for name in files:
+            (folder / name).write_text("image,text\n0.jpg,x\n" if name.endswith(".csv") else "{}")
+        return folder
+
+    return Case(input, make, used=used, **result)
+
+
 def damage_first_group(path):
     """Overwrites the header of the first column's first page."""
     with open(path, "r+b") as opened:
@@ -310,6 +327,14 @@ CASES = [
              stopped="was it built to the end?"),
     database("LMDB, cut off", {b"num_samples": b"400", **{b"%d" % row: PAIR * 20 for row in range(400)}}, IMAGES,
              cut="pairs", stopped="copy or build it again"),
+    coco_cn("benchmark whose captions are empty or of no image", ("0#0\tx", "0#1\t ", "2#0\tz"), used=1,
+            skipped={Reason.EMPTY_TEXT: 1, Reason.UNMATCHED_IMAGE: 1}, note="of any published benchmark"),
+    coco_cn("benchmark of which an image is missing", images=("0",), used=1, skipped={Reason.MISSING_IMAGE: 1}),
+    coco_cn("benchmark of which no image is there", images=(), stopped="no image file was found"),
+    coco_cn("benchmark without a train split", splits=("test",), stopped="has no split train; choose a split of test"),
+    coco_cn("folder of two benchmarks", files=("dataset_coco.json",), stopped="files of several layouts are here"),
+    Case("folder of tables, none of them train.csv", files(**{"test_csv": "image,text\n0.png,x\n",
+         "val_csv": "image,text\n0.png,x\n"}), stopped="has no split train; choose a split of test, val"),
     Case("image in a folder without texts", files(**{"0_png": GOOD, "0_txt": CAPTION, "1_png": GOOD}), used=1,
          skipped={Reason.NO_CAPTION: 1}),
     Case("folder of samples that loses a file", files(**{"0_png": GOOD, "0_txt": CAPTION, "1_png": GOOD, "1_txt": "x"}),

@@ -1,0 +1,84 @@
+"""Whatever can be trained on can be scored, and validated on: the same pairs, with the same pictures."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.sources import open_benchmark, open_sources
+from ernie_vil2.training.validation import validation_sets
+from tests.conftest import write_tar, write_tsv
+from tests.data.sources.published.conftest import image, write
+from tests.data.sources.test_chinese_clip import pickled, write_files, write_lmdb
+from tests.data.sources.test_layouts import img2dataset
+
+ROWS = [("1", "一只猫", image(1)), ("2", "两只狗", image(2)), ("1", "猫", image(1))]
+
+
+def tar(folder):
+    members = [
+        (f"{n}.{kind}", content)
+        for n, (name, text, picture) in enumerate(ROWS)
+        for kind, content in (("png", picture), ("json", f'{{"caption_zh": "{text}", "image_id": {name}}}'.encode()))
+    ]
+    return write_tar(folder / "a.tar", members)
+
+
+def tsv(folder):
+    return write_tsv(folder / "a.tsv", [(text, name, picture) for name, text, picture in ROWS])
+
+
+def chinese_clip(folder):
+    texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
+    return write_files(folder / "muge", "valid", {name: picture for name, _, picture in ROWS}, texts)
+
+
+def chinese_clip_lmdb(folder):
+    (folder / "lmdb" / "valid").mkdir(parents=True)
+    texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
+    write_lmdb(folder / "lmdb" / "valid", pickled(texts), {name: picture for name, _, picture in ROWS})
+    return folder / "lmdb"
+
+
+def csv(folder):
+    lines = "".join(f"{name}.png,{text},{name}\n" for name, text, _ in ROWS)
+    pictures = {f"images/{name}.png": picture for name, _, picture in ROWS}
+    return write(folder / "table", {"val.csv": f"image,caption_zh,image_id\n{lines}", **pictures})
+
+
+def parquet(folder):
+    rows = [
+        {"image": {"bytes": data, "path": f"{name}.png"}, "text": text, "image_id": name} for name, text, data in ROWS
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "validation-00000-of-00001.parquet")
+    return folder
+
+
+def samples(source):
+    found = [source[row] for row in range(len(source))]
+    return [(sample.image_name, sample.caption("zh"), sample.image) for sample in found]
+
+
+@pytest.mark.parametrize("make", [tar, tsv, chinese_clip, chinese_clip_lmdb, csv, parquet])
+def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
+    place = str(make(tmp_path))
+    trained = samples(open_sources([place], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
+    assert trained == [(name, text, picture) for name, text, picture in ROWS]
+    validated = validation_sets(load_config(None, [f"Data.val=['{place}']", "Views.languages={zh: 1.0}"]))["zh"]
+    for benchmark in (open_benchmark(place, language="zh"), validated):
+        pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
+        assert sorted((picture.id, text.text, picture.read()) for picture, text in pairs) == sorted(trained)
+        assert len(benchmark.images) == 2 and len(benchmark.texts) == 3
+
+
+@pytest.mark.parametrize("output_format", ["webdataset", "files", "parquet"])
+def test_what_img2dataset_writes_is_scored_as_it_is(tmp_path, output_format):
+    place = str(img2dataset(tmp_path / "out", output_format))
+    benchmark = open_benchmark(place)
+    assert [one.id for one in benchmark.images] == ["000000000", "000000001", "000010000", "000010001"]
+    assert benchmark.images[3].read() == b"image 000010001" and benchmark.texts[3].text == "caption 000010001"
+    assert [path.suffix for path in benchmark.files] == {
+        "webdataset": [".tar"] * 2,
+        "files": [],
+        "parquet": [".parquet"] * 2,
+    }[output_format]
