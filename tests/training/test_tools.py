@@ -59,6 +59,11 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     assert reported.returncode == 0, reported.stderr
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 3 and "红色" in page or "色的" in page
+    compared = run("tools/report.py", "--run", folder, f"{folder}@best", "--output", tmp_path / "both.html")
+    assert compared.returncode == 0, compared.stderr
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    for name in (str(folder), f"{folder}@best"):  # one run, so that the folder's name does not tell them apart
+        assert f"{name}: model, zh" in page and f'<th scope="col" class="names">{name}</th>' in page
 
 
 def test_two_processes_train_as_one(overrides, tmp_path):

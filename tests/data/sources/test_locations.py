@@ -66,9 +66,7 @@ def test_an_address_is_fetched_once(tmp_path, cache):
     assert len(fetched(cache)) == 3
 
 
-SHARD = (
-    b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
-)
+SHARD = b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
 AGAIN = r"; attempts made: 3\. Try again later$"
 
 
