@@ -168,27 +168,40 @@ def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBen
 def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str = "test") -> None:
     """Writes Chinese-CLIP's feature files and their texts' JSONL into a folder, which is made if missing.
 
-    Ids that are numbers are written as numbers, as in its data sets.
+    Ids are numbers, as `whole_numbers` gives them. Where they are not the benchmark's own, the features keep these as
+    `name`.
     """
     folder, benchmark = Path(folder), encoded.benchmark
     folder.mkdir(parents=True, exist_ok=True)
-    image_ids, text_ids = ([number_or_name(row.id) for row in side] for side in (benchmark.images, benchmark.texts))
-    _write_json_lines(
-        folder / f"{split}{_IMAGE_FEATURES}",
-        ({"image_id": name, "feature": row.tolist()} for name, row in zip(image_ids, encoded.images, strict=True)),
-    )
-    _write_json_lines(
-        folder / f"{split}{_TEXT_FEATURES}",
-        ({"text_id": name, "feature": row.tolist()} for name, row in zip(text_ids, encoded.texts, strict=True)),
-    )
+    image_ids, text_ids = whole_numbers(benchmark.images), whole_numbers(benchmark.texts)
+    for ending, key, side, ids, embeddings in (
+        (_IMAGE_FEATURES, "image_id", benchmark.images, image_ids, encoded.images),
+        (_TEXT_FEATURES, "text_id", benchmark.texts, text_ids, encoded.texts),
+    ):
+        _write_json_lines(
+            folder / f"{split}{ending}",
+            ({key: number, **({} if str(number) == row.id else {"name": row.id}), "feature": embedding.tolist()}
+             for number, row, embedding in zip(ids, side, embeddings, strict=True)),
+        )  # fmt: skip
     images_of_text = defaultdict(list)
     for image, text in benchmark.pairs.tolist():
         images_of_text[text].append(image_ids[image])
     _write_json_lines(
         folder / f"{split}{_TEXTS}",
-        ({"text_id": name, "text": text.text, "image_ids": images_of_text[row]}
-         for row, (name, text) in enumerate(zip(text_ids, benchmark.texts, strict=True))),
+        ({"text_id": number, "text": text.text, "image_ids": images_of_text[row]}
+         for row, (number, text) in enumerate(zip(text_ids, benchmark.texts, strict=True))),
     )  # fmt: skip
+
+
+def whole_numbers(side: Sequence[BenchmarkImage | BenchmarkText]) -> list[int]:
+    """The ids of images or texts as numbers, since Chinese-CLIP's evaluation refuses any other.
+
+    They are the ids themselves if all of them are numbers (of 63 bits, as its tensors hold), and the numbers of the
+    rows, from 0, if one is not.
+    """
+    numbers = [int(row.id) if row.id.isdecimal() and len(row.id) < 19 else -1 for row in side]
+    own = all(str(number) == row.id for number, row in zip(numbers, side, strict=True))
+    return numbers if own else list(range(len(side)))
 
 
 def read_chinese_clip(
@@ -207,9 +220,12 @@ def read_chinese_clip(
     files = [folder / f"{split}{ending}" for ending in (_IMAGE_FEATURES, _TEXT_FEATURES)]
     files.append(Path(annotations) if annotations else folder / f"{split}{_TEXTS}")
     images, texts = sides = _Side("image"), _Side("text")
+    names: dict[str, dict[str, str]] = {side.kind: {} for side in sides}
     for side, file in zip(sides, files[:2], strict=True):
         for where, entry in _json_lines(file):
-            side.add(_id(entry, f"{side.kind}_id", where), _numbers(entry.get("feature"), where), where)
+            number = _id(entry, f"{side.kind}_id", where)
+            side.add(number, _numbers(entry.get("feature"), where), where)
+            names[side.kind][number] = _id(entry, "name", where) if "name" in entry else number
     captions: dict[int, str] = {}
     pairs = []
     for where, entry in _json_lines(files[2]):
@@ -222,6 +238,10 @@ def read_chinese_clip(
     unnamed = [name for name, row in texts.rows.items() if row not in captions]
     if unnamed:
         raise ValueError(f"{files[1]}: {files[2]} does not know text {unnamed[0]!r} ({len(unnamed)} such texts)")
+    for side, file in zip(sides, files[:2], strict=True):
+        side.rows = {names[side.kind][number]: row for number, row in side.rows.items()}
+        if len(side.rows) < len(names[side.kind]):
+            raise ValueError(f"{file}: one name comes with several ids")
     return _encoded(images, texts, [captions[row] for row in range(len(captions))], pairs, files)
 
 
@@ -355,8 +375,3 @@ def _numbers(values: object, where: str) -> np.ndarray:
         return np.array(values, np.float32)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: malformed embedding ({error})") from error
-
-
-def number_or_name(name: str) -> int | str:
-    """An id as Chinese-CLIP's files have it: a number if it is written as one."""
-    return int(name) if name.isdecimal() and str(int(name)) == name else name

@@ -17,7 +17,7 @@ import numpy as np
 from ernie_vil2.checksums import sha256
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluation.embedding_files import number_or_name
+from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.paper_results import PaperResult
 from ernie_vil2.evaluation.ranking import TIE_RULES
@@ -309,10 +309,24 @@ def write_answers(path: str | Path, evaluations: Mapping[str, Evaluation], k: in
 
 
 def write_predictions(path: str | Path, evaluation: Evaluation, k: int, device: str = "cpu") -> None:
-    """Writes the k best images of every text in the form of Chinese-CLIP and MUGE: `{"text_id", "image_ids"}`."""
+    """Writes the k best images of every text in the form of Chinese-CLIP and MUGE: `{"text_id", "image_ids"}`.
+
+    The ids are those of `whole_numbers`; where they are not the benchmark's own, these stand beside them, as `name` and
+    `image_names`.
+    """
+    benchmark = evaluation.encoded.benchmark
+    images, texts = (
+        {row.id: number for row, number in zip(side, whole_numbers(side), strict=True)}
+        for side in (benchmark.images, benchmark.texts)
+    )
     with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
         for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):
-            entry = {"text_id": number_or_name(query.id), "image_ids": [number_or_name(name) for name, _ in answers]}
+            names = [name for name, _ in answers]
+            entry = {"text_id": texts[query.id], "image_ids": [images[name] for name in names]}
+            if str(entry["text_id"]) != query.id:
+                entry["name"] = query.id
+            if list(map(str, entry["image_ids"])) != names:
+                entry["image_names"] = names
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 

@@ -16,6 +16,7 @@ from ernie_vil2.evaluation.embedding_files import (
     read_embeddings,
     read_numpy,
     read_official,
+    whole_numbers,
     write_chinese_clip,
     write_numpy,
     write_official,
@@ -73,9 +74,22 @@ def test_numpy_there_and_back(tmp_path):
 
 def test_chinese_clip_there_and_back(tmp_path):
     write_chinese_clip(tmp_path, encoded(), split="valid")
-    lines = (tmp_path / "valid_imgs.img_feat.jsonl").read_text().splitlines()
-    assert [json.loads(line)["image_id"] for line in lines] == [1076345, "007"], "only a plain number becomes one"
+    lines = [json.loads(line) for line in (tmp_path / "valid_imgs.img_feat.jsonl").read_text().splitlines()]
+    assert [(line["image_id"], line["name"]) for line in lines] == [(0, "1076345"), (1, "007")]  # not both are numbers
     assert_same(read_embeddings(tmp_path), encoded(), pairs=[[0, 0], [1, 1], [1, 2], [0, 2]])  # by text
+
+
+digits = st.integers(0, 10**20).map(str)
+
+
+@given(ids=st.lists(digits, min_size=1, unique=True) | st.lists(digits | st.text(min_size=1), min_size=1, unique=True))
+def test_ids_are_numbers_for_chinese_clip_each_its_own(ids):
+    numbers = whole_numbers([BenchmarkText(name, "") for name in ids])
+    assert all(type(number) is int for number in numbers) and len(set(numbers)) == len(ids)
+    if all(name.isascii() and name.isdecimal() and str(int(name)) == name and int(name) < 10**18 for name in ids):
+        assert list(map(str, numbers)) == ids
+    else:
+        assert numbers == list(range(len(ids)))
 
 
 def test_chinese_clip_by_hand(tmp_path):
@@ -200,6 +214,8 @@ ROW = {"text_id": 2, "text": "t", "image_ids": [1]}
         ([IMAGE], [TEXT], [{**ROW, "image_ids": None}], "test_texts.jsonl:1: no image_ids"),
         ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
         ([IMAGE], [TEXT], [{**ROW, "image_ids": []}], "no pair"),
+        ([{**IMAGE, "name": ""}], [TEXT], [ROW], "img_feat.jsonl:1: no name"),
+        ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "one name comes with several"),
         ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "does not know text '4' .1 such"),
     ],
 )

@@ -107,3 +107,9 @@ def test_top_k_of_data_with_answers_stands_beside_the_ranks(tmp_path, model):
         assert len(answers) == (8 if row["direction"] == "image_to_text" else 4)  # all that there are
         assert answers[0]["id"] == row["top_id"] and answers[0]["score"] == pytest.approx(float(row["top_score"]))
         assert row["best_positive_id"] in [answer["id"] for answer in answers]
+    # Chinese-CLIP's evaluation takes whole numbers alone.
+    predictions = [json.loads(line) for line in (tmp_path / "x.predictions.jsonl").read_text().splitlines()]
+    for prediction in predictions:
+        assert type(prediction["text_id"]) is int and all(type(number) is int for number in prediction["image_ids"])
+        answers = found["text_to_image", prediction.get("name", str(prediction["text_id"]))]["answers"]
+        assert prediction["image_names"] == [answer["id"] for answer in answers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import BinaryIO, ClassVar
@@ -78,6 +79,10 @@ def measured_lines(file: BinaryIO) -> Iterator[tuple[int, bool]]:
 
 
 def decode_base64(text: bytes) -> bytes:
-    """What base64 stands for, in the standard or the URL-safe alphabet; binascii.Error if it is none."""
+    """What base64 stands for, in the standard or the URL-safe alphabet, with blanks; binascii.Error if it is none."""
     # b64decode drops characters that it does not know unless told to validate.
-    return base64.b64decode(text.replace(b"-", b"+").replace(b"_", b"/"), validate=True)
+    text = text.replace(b"-", b"+").replace(b"_", b"/")
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:  # blanks, perhaps; looking for them in every image would take half as long as decoding it
+        return base64.b64decode(b"".join(text.split()), validate=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from hashlib import blake2b
 from pathlib import Path
 
 from ernie_vil2.data.rows import as_text, check_text, is_id
@@ -16,7 +17,9 @@ from ernie_vil2.data.sources.locations import Location
 class TsvSource:
     """Rows of an official TSV: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair a row.
 
-    Rows with the same image id share an image, rows with the same text share a text.
+    As in the official reader (`datasets/coco.py`), the first column is the text and the last one the image, whatever
+    stands between them and whatever blanks follow. The second of three and more is the id; an image without one is
+    known by its content. Rows with the same image id share an image, rows with the same text share a text.
 
     Raises:
         ValueError: the file is empty.
@@ -32,18 +35,22 @@ class TsvSource:
 
     def __getitem__(self, index: int) -> Sample:
         name = self._lines.row_name(index)
-        columns = self._lines.columns(index)
-        if len(columns) != 3:
+        text, _, rest = self._lines.line(index).rstrip().partition(b"\t")
+        between, _, encoded = rest.rpartition(b"\t")
+        if not encoded:
             raise BadSample(Reason.MALFORMED_ROW, name)
-        text, image_name = (as_text(column, name) for column in columns[:2])
+        text, image_name = as_text(text, name), as_text(between.partition(b"\t")[0], name)
         check_text(text, name)
-        if not is_id(image_name):
-            raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
         try:
-            image = decode_base64(columns[2])
+            image = decode_base64(encoded)
         except binascii.Error as error:
             raise BadSample(Reason.MALFORMED_BASE64, name) from error
-        return Sample(image_name, text, image, {"": text})
+        return Sample(image_name if is_id(image_name) else content_name(image), text, image, {"": text})
+
+
+def content_name(image: bytes) -> str:
+    """What an image is called that has no name: equal bytes, equal name."""
+    return blake2b(image, digest_size=8).hexdigest()
 
 
 def _is_tsv(name: str) -> bool:

@@ -49,7 +49,7 @@ def test_bad_samples_are_named(tmp_path):
     path = write_tsv(tmp_path / "rows.tsv", rows)
     path.write_text(path.read_text() + "a\tb\n")
     benchmark = open_benchmark(path)
-    assert problems(benchmark) == {"empty caption": ["9"], "malformed row": ["rows.tsv:4"]}
+    assert problems(benchmark) == {"empty caption": ["9"], "malformed base64": ["rows.tsv:4"]}
     assert len(pairs(benchmark)) == 2 and benchmark.rows.read == 4
 
 
