@@ -308,6 +308,11 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] = Field(
         2, description="loader processes on each rank; 0: the training process loads"
     )
+    patience: Annotated[float, Field(gt=0)] = Field(
+        600,
+        description="seconds that a loader process may take over one sample; it is then skipped and counted, and "
+        "another process goes on. With 0 workers nothing watches",
+    )
     max_bad_share: Probability = Field(
         0.01, description="a run stops when more than this share of the samples read could not be used"
     )

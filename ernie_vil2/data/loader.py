@@ -15,7 +15,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.data.workers import Arrays, Layout, filled_batches
@@ -61,6 +61,10 @@ class _Rows:
             except BadSample as bad:
                 return RowReport(bad.name, bad.reason)
         return RowReport(name, remarks=found)
+
+    def stuck(self, place: int) -> RowReport:
+        """What is said of a row whose sample did not come in time."""
+        return RowReport(self._stream.where(place), Reason.NO_ANSWER)
 
     def _fill(self, place: int, row: Arrays) -> str:
         source, sample = self._stream[place]
@@ -120,7 +124,8 @@ def training_batches(
     starts = itertools.count(place + rank * rows, config.Training.global_batch)
     places = (range(start, start + rows) for start in starts)
     make = _Rows(stream, config, tokenizer, views)
-    for arrays, reports in filled_batches(make, make.layout, rows, places, config.Data.workers):
+    data = config.Data
+    for arrays, reports in filled_batches(make, make.layout, rows, places, data.workers, data.patience, make.stuck):
         yield _batch(arrays, reports, rank * rows)
 
 
@@ -136,7 +141,9 @@ def read_batch(
     """
     cv2.setNumThreads(0)
     make = _Rows(stream, config, tokenizer, views)
-    with closing(filled_batches(make, make.layout, len(places), [places], config.Data.workers)) as batches:
+    data = config.Data
+    batches = filled_batches(make, make.layout, len(places), [places], data.workers, data.patience, make.stuck)
+    with closing(batches):
         return _batch(*next(batches), first=0)
 
 

@@ -66,6 +66,7 @@ class Reason(StrEnum):
     MISSING_FILE = "missing file"
     UNREADABLE_FILE = "unreadable file"
     NOT_FETCHED = "file not fetched"
+    NO_ANSWER = "no answer in time"
     TOO_LARGE = "more than 256 MiB"
     TOO_MUCH_TEXT = "more than 4 MiB of text"
     LARGE_GROUP = "row group of more than 1 GiB"

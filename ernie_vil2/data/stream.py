@@ -55,6 +55,11 @@ class SampleStream:
         source, own_place = self._mixture[place]
         return source, self._sources[source][self._orders[source][own_place]]
 
+    def where(self, place: int) -> str:
+        """Shard and row of the sample at a place, for a person who looks for it."""
+        source, own_place = self._mixture[place]
+        return self._sources[source].place(self._orders[source][own_place])
+
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
         """Image and text as numbers. What one data set calls an image says nothing of another's; captions do.
 

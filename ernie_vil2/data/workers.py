@@ -12,12 +12,14 @@ ends: the pipe between them is then closed, and on Linux the kernel kills it.
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import mmap
 import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -32,6 +34,8 @@ Fill = Callable[[int, Arrays, int], Any]
 
 AHEAD = 2
 """Batches that the workers may be ahead."""
+GLANCE = 1.0
+"""Seconds between two looks at a worker that is waited for."""
 
 
 class WorkerError(RunError):
@@ -39,7 +43,13 @@ class WorkerError(RunError):
 
 
 def filled_batches(
-    fill: Fill, layout: Layout, rows: int, places: Iterable[Sequence[int]], workers: int
+    fill: Fill,
+    layout: Layout,
+    rows: int,
+    places: Iterable[Sequence[int]],
+    workers: int,
+    patience: float = math.inf,
+    stuck: Callable[[int], Any] = lambda place: None,
 ) -> Iterator[tuple[Arrays, list[Any]]]:
     """Batches of rows, in order.
 
@@ -50,13 +60,16 @@ def filled_batches(
         rows: rows of a batch.
         places: for each batch the places of its rows. Every process goes through its own copy.
         workers: processes; 0: this one makes the rows when they are asked for.
+        patience: seconds that a row may take. A worker that takes longer, because what it reads from does not answer,
+            is killed, and another one goes on without that row. This process's own rows may take any time.
+        stuck: what is reported of such a row, called with its place.
 
     Yields:
         The arrays of a batch, `[rows, ...]`, and what `fill` returned for each row. The arrays hold until the next
         batch is asked for.
 
     Raises:
-        WorkerError: a worker failed, or something killed it.
+        WorkerError: a worker failed, something killed it, or a second row takes too long before a batch is whole.
     """
     if not workers:
         arrays = {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in layout.items()}
@@ -65,12 +78,26 @@ def filled_batches(
         return
     slots = [{name: _shared((rows, *shape), kind) for name, (shape, kind) in layout.items()} for _ in range(AHEAD)]
     crew: list[_Worker] = []
+    places = iter(places)
     try:
         for number in range(workers):
             crew.append(_Worker(fill, slots, places, range(number, rows, workers), crew))
         for number, batch in enumerate(places):
             arrays, reports = slots[number % AHEAD], [None] * len(batch)
-            for worker in crew:
+            given_up: dict[int, Any] = {}
+            for index, worker in enumerate(crew):
+                while (place := worker.stuck_at(patience)) is not None:
+                    worker.end(wait=False)
+                    if given_up:
+                        raise WorkerError(
+                            f"the data stands still: nothing came within {patience:g} seconds, twice in one batch "
+                            f"({given_up.popitem()[1]}; {stuck(place)}). See that its disk or server answers, then go "
+                            "on with --resume, or with more Data.patience"
+                        )
+                    given_up[place] = stuck(place)
+                    fill_others = partial(_fill_others, fill, dict(given_up))
+                    rest = itertools.chain([batch], places)
+                    crew[index] = worker = _Worker(fill_others, slots, rest, worker.rows, crew, number)
                 reports[worker.rows.start :: workers] = worker.reports()
             yield arrays, reports
             for worker in crew:
@@ -80,6 +107,10 @@ def filled_batches(
             worker.end()
 
 
+def _fill_others(fill: Fill, given_up: Mapping[int, Any], place: int, arrays: Arrays, row: int) -> Any:
+    return given_up[place] if place in given_up else fill(place, arrays, row)
+
+
 def _shared(shape: tuple[int, ...], kind: Any) -> np.ndarray:
     kind = np.dtype(kind)
     memory = mmap.mmap(-1, max(1, math.prod(shape) * kind.itemsize))  # of size 0 there is none
@@ -87,13 +118,19 @@ def _shared(shape: tuple[int, ...], kind: Any) -> np.ndarray:
 
 
 class _Worker:
-    """One process, as its parent sees it: makes `rows` of every batch, up to `AHEAD` batches ahead."""
+    """One process, as its parent sees it: makes `rows` of every batch from `first` on, up to `AHEAD` batches ahead."""
 
     def __init__(
-        self, fill: Fill, slots: Sequence[Arrays], places: Iterable[Sequence[int]], rows: range, elder: list[_Worker]
+        self,
+        fill: Fill,
+        slots: Sequence[Arrays],
+        places: Iterable[Sequence[int]],
+        rows: range,
+        elder: Sequence[_Worker],
+        first: int = 0,
     ):
         self.rows = rows
-        self._place = _shared((1,), np.int64)
+        self._place = _shared((2,), np.int64)  # and how many rows have been begun
         self._pipe, child = Pipe()
         self._alive, parent = True, os.getpid()
         self.pid = os.fork()
@@ -110,14 +147,21 @@ class _Worker:
             # Were the parent's ends open here as well, no pipe would close with its death.
             for worker in (*elder, self):
                 worker._pipe.close()
-            self._work(fill, slots, places, child)
+            self._work(fill, slots, enumerate(places, first), first, child)
         finally:
             os._exit(0)
 
-    def _work(self, fill: Fill, slots: Sequence[Arrays], places: Iterable[Sequence[int]], pipe: Connection) -> None:
+    def _work(
+        self,
+        fill: Fill,
+        slots: Sequence[Arrays],
+        places: Iterable[tuple[int, Sequence[int]]],
+        first: int,
+        pipe: Connection,
+    ) -> None:
         try:
-            for number, batch in enumerate(places):
-                if number >= len(slots):
+            for number, batch in places:
+                if number >= first + len(slots):
                     pipe.recv()
                 reports = self._fill(fill, slots[number % len(slots)], batch)
                 pipe.send(reports)
@@ -130,11 +174,23 @@ class _Worker:
         reports = []
         try:
             for row in self.rows:
-                self._place[0] = places[row]
+                self._place[:] = places[row], self._place[1] + 1
                 reports.append(fill(places[row], arrays, row))
         except BaseException:
             return traceback.format_exc()
         return reports
+
+    def stuck_at(self, patience: float) -> int | None:
+        """Waits for the next reports; the place whose row takes longer than `patience`, if there is one."""
+        waited, begun = 0.0, self._place[1]
+        glance = min(GLANCE, patience)
+        while self._alive and not self._pipe.poll(glance):
+            # Looks, not the clock: whoever suspends the run for a while suspends both sides.
+            waited = waited + glance if begun == self._place[1] else 0.0
+            begun = self._place[1]
+            if waited >= patience:
+                return int(self._place[0])
+        return None
 
     def reports(self) -> list[Any]:
         """What the rows of the next batch say of themselves; waits for them."""
@@ -156,8 +212,10 @@ class _Worker:
         except ConnectionError:
             pass  # it is dead: `reports` says so, after the batches that it has finished
 
-    def end(self) -> None:
+    def end(self, wait: bool = True) -> None:
+        """Kills the process; `wait` for its end, unless it hangs in the system, which may delay that."""
         self._pipe.close()
         if self._alive:
+            self._alive = False
             os.kill(self.pid, signal.SIGKILL)  # it holds nothing that could be left half done
-            os.waitpid(self.pid, 0)
+            os.waitpid(self.pid, 0 if wait else os.WNOHANG)

@@ -11,6 +11,7 @@ FREE_ON_RESUME = {
     "Loss.tile",
     "Data.val",
     "Data.workers",
+    "Data.patience",
     "Data.max_bad_share",
     "Evaluation",
     "Training.output",

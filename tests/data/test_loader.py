@@ -141,6 +141,24 @@ def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     assert [order[place] for place in batch["places"].tolist()] == batch["names"]
 
 
+def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, monkeypatch):
+    """As one on a network disk that does not answer any more."""
+    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    path = write_tsv(tmp_path / "a.tsv", [(f"text {row}", str(row), image) for row in range(8)])
+    settings = config("Training.global_batch=4", f"Data.train=[{path}]", "Data.workers=2", "Data.patience=3")
+    stream = SampleStream(settings)
+    order = [stream[place][1].image_name for place in range(8)]
+    read = SampleStream.__getitem__
+    monkeypatch.setattr(SampleStream, "__getitem__",
+                        lambda self, place: time.sleep(3600) if place == 5 else read(self, place))  # fmt: skip
+    batches = training_batches(stream, settings, tokenizer, VIEWS)
+    assert next(batches)["names"] == order[:4]
+    batch = next(batches)
+    assert batch["names"] == [order[4], *order[6:]]
+    assert batch["bad"] == [["no answer in time", f"{path}, {int(order[5]) + 1}"]]
+    batches.close()
+
+
 def test_transparent_pixels_are_seen_on_the_background_of_the_configuration(tmp_path, tokenizer):
     empty = cv2.imencode(".png", np.zeros((40, 60, 4), np.uint8))[1].tobytes()
     path = write_tsv(tmp_path / "a.tsv", [("x", "a", empty), ("y", "b", empty)])

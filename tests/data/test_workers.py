@@ -114,28 +114,65 @@ def test_a_worker_that_is_killed_while_it_waits_is_told():
             next(batches)
 
 
+def stands_still_at(*stuck):
+    """Rows that are their place, but for those that never come, as of a network disk that is gone."""
+
+    def fill(place, arrays, row):
+        arrays["small"][row] = place
+        return time.sleep(3600) if place in stuck else place
+
+    return fill
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
+    fill, left_out = stands_still_at(0, 13), "place {}".format
+    batches = filled_batches(fill, LAYOUT, 5, places(5), workers, patience=3, stuck=left_out)
+    for number, (arrays, reports) in enumerate(itertools.islice(batches, 8)):
+        expected = [5 * number + row for row in range(5)]
+        assert reports == [left_out(place) if place in (0, 13) else place for place in expected]
+        assert all(arrays["small"][row] == place for row, place in enumerate(expected) if reports[row] == place)
+    batches.close()
+
+
+def test_a_second_row_that_never_comes_in_a_batch_is_an_error_that_names_both():
+    batches = filled_batches(stands_still_at(5, 6), LAYOUT, 4, places(4), 2, patience=3, stuck="a.tar, {}".format)
+    assert next(batches)[1] == [0, 1, 2, 3]
+    with pytest.raises(WorkerError, match=r"nothing came within 3 seconds, twice .*\(a.tar, [56]; a.tar, [56]\)"):
+        next(batches)
+
+
+def test_rows_that_take_long_together_are_not_given_up():
+    """Patience is for a row; a whole batch may take any time."""
+    batches = filled_batches(lambda place, *_: time.sleep(0.8) or place, LAYOUT, 8, places(8), 1, patience=3)
+    assert next(batches)[1] == list(range(8))
+    batches.close()
+
+
 PARENT = """
 import itertools, os, time
 import numpy as np
 from ernie_vil2.data.workers import filled_batches
 
 def slow(place, arrays, row):
-    time.sleep(0.01)
+    time.sleep(0.01 if place < 4 else {then})
     return os.getpid()
 
 def start():
     places = (range(start, start + 4) for start in itertools.count(0, 4))
-    return filled_batches(slow, {"x": ((), np.int64)}, 4, places, workers=2)
+    return filled_batches(slow, {{"x": ((), np.int64)}}, 4, places, workers=2)
 
 # Workers of a second loader are born with the first one's pipes.
 readers = [start(), start()]
-print(*{pid for reader in readers for pid in next(reader)[1]}, flush=True)
+print(*{{pid for reader in readers for pid in next(reader)[1]}}, flush=True)
 time.sleep(600)
 """
 
 
-def test_a_parent_that_is_killed_leaves_no_workers():
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("then", [0.01, 3600], ids=["busy", "hanging"])
+def test_a_parent_that_is_killed_leaves_no_workers(then):
+    code = PARENT.format(then=then)
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 4 and all(map(alive, pids))
     parent.kill()
