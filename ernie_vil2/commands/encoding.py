@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -32,6 +33,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
     )
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
+                        help="module of your own that a tower of the model is of")  # fmt: skip
     parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
     parser.add_argument(
@@ -72,6 +75,8 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     from ernie_vil2.pretrained import load_model
     from ernie_vil2.run_folder import run_of
 
+    for name in args.imports:
+        importlib.import_module(name)
     weights = weights_path(args.checkpoint)
     model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size)
     if run_of(weights.parent):

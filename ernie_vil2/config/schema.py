@@ -15,6 +15,7 @@ Depth = Annotated[int, Field(ge=1, le=1024)]
 
 # What names a size of its own, and the fields that give it.
 IMAGE_SIZES = {"ViT": ("patch_size", "width", "depth", "heads"), "RepVGG": ("width", "depth")}
+TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert")
 TEXT_SIZES = dict.fromkeys(("ernie", "bert"), ("width", "depth", "heads"))
 
 
@@ -25,6 +26,8 @@ class Section(BaseModel):
 
 
 def _check_sizes(tower: Section, sizes: dict[str, tuple[str, ...]]) -> None:
+    if ":" in tower.name:
+        return  # a tower of the user's own takes what it likes
     needed = sizes.get(tower.name, ())
     if any(getattr(tower, size) is None for size in needed):
         raise ValueError(f"{tower.name!r} leaves its size open: set {', '.join(needed)}")
@@ -42,7 +45,8 @@ class ImageTowerConfig(Section):
     name: str = Field(
         "ViT-B/16",
         description="ViT-B/16, ViT-L/14, ViT or RepVGG (any size, given below), EfficientNetB0 to B7, "
-        "EfficientNetL2, or the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...)",
+        "EfficientNetL2, the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...), or a Layer of your own as "
+        "module:Class (docs/extending.md)",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
     preprocessing: Literal["ernie_vil2", "official", "paddlenlp"] = Field(
@@ -86,8 +90,10 @@ class ImageTowerConfig(Section):
 
 
 class TextTowerConfig(Section):
-    name: Literal["ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert"] = Field(
-        "ernie-base", description="architecture; plain ernie or bert has the size given below"
+    name: str = Field(
+        "ernie-base",
+        description="ernie-base, ernie-large, bert-base, bert-large, ernie or bert (of the size given below), or a "
+        "Layer of your own as module:Class",
     )
     width: Size | None = Field(None, description="ernie, bert: hidden width")
     depth: Depth | None = Field(None, description="ernie, bert: number of layers")
@@ -119,6 +125,8 @@ class TextTowerConfig(Section):
 
     @model_validator(mode="after")
     def _check(self):
+        if self.name not in TEXT_TOWERS and ":" not in self.name:
+            raise ValueError(f"no text tower is called {self.name!r}; known: {', '.join(TEXT_TOWERS)}")
         _check_sizes(self, TEXT_SIZES)
         return self
 

@@ -12,8 +12,9 @@ from paddle.nn import functional as F
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.models.cpu_layers import use_cpu_layers
-from ernie_vil2.models.image_towers import VIT_SIZES, build_image_tower
-from ernie_vil2.models.text_towers import SIZES, build_text_tower
+from ernie_vil2.models.towers import build_image_tower, build_text_tower
+from ernie_vil2.models.towers.transformers import SIZES
+from ernie_vil2.models.towers.vit import SIZES as VIT_SIZES
 
 
 def build_dual_encoder(
@@ -28,7 +29,7 @@ def build_dual_encoder(
 
 def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
     """Parameters that a model of this configuration has at least, before it is built; of a backbone that PaddleClas
-    knows by name, none are counted."""
+    knows by name, and of a tower of a user's own, none are counted."""
     image, text = config.image, config.text
     count = 0
     if image.name == "ViT" or image.name in VIT_SIZES:
@@ -37,6 +38,8 @@ def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
         count += width * (12 * width * sizes["depth"] + 3 * patch**2 + (image.image_size // patch) ** 2)
     elif image.name == "RepVGG":
         count += image.depth * image.width**2
+    if ":" in text.name:
+        return count
     family, _, size = text.name.partition("-")
     sizes = SIZES[size] if size else text.model_dump()
     width = sizes["width"]

@@ -24,9 +24,9 @@ from paddle.nn import functional as F
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.image_towers import VisionTransformer
 from ernie_vil2.models.model_files import vocabulary_beside, weights_path
 from ernie_vil2.models.released import detect_format, to_ours
+from ernie_vil2.models.towers.vit import VisionTransformer
 from ernie_vil2.models.weight_files import read_weights
 from ernie_vil2.models.weights import WeightMismatch, WeightReport, set_weights
 from ernie_vil2.run_folder import named_checkpoint

@@ -11,7 +11,7 @@ from paddle import nn
 from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import DualEncoder, build_dual_encoder
-from ernie_vil2.models.image_towers import PatchConv2D
+from ernie_vil2.models.towers.backbones import PatchConv2D
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning.census import Census, count
 from ernie_vil2.planning.graph import Graph, trace

@@ -21,6 +21,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
+from ernie_vil2.models import import_own_towers
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.report import headline
@@ -72,6 +73,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     check_run_folder(run)
     if training.global_batch % ranks:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
+    import_own_towers(config.Model)
     runtime.set_device(training.device)
     stream = SampleStream(config)
     val = validation_sets(config)

@@ -30,7 +30,7 @@ from ernie_vil2.environment import environment
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
-from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models import build_dual_encoder, import_own_towers
 from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
@@ -124,6 +124,7 @@ class Trainer:
         check_agreement(_facts(config, self.stream, self.val, checkpoint))
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+        import_own_towers(config.Model)
         paddle.seed(config.Training.seed)
         self.model = build_dual_encoder(
             config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias

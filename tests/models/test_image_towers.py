@@ -11,7 +11,7 @@ from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vi
 
 from ernie_vil2.config.schema import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.models.image_towers import PatchConv2D
+from ernie_vil2.models.towers.backbones import PatchConv2D
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 

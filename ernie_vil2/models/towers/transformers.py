@@ -1,4 +1,4 @@
-"""Text towers from PaddleNLP: `[B, L]` token ids to `[B, width]` pooled features."""
+"""ERNIE and BERT from PaddleNLP as text towers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 10
 PAD_ID = 0
 
 
-def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
-    """The tower that `config` names, randomly initialised, with its output width as attribute `width`.
-
-    Raises:
-        ValueError: the heads do not divide the width.
-    """
+def build_transformer(config: TextTowerConfig, vocab_size: int) -> TextTower:
+    """The tower of a published or given size, randomly initialised; ValueError if the heads do not divide the width."""
     family, _, size = config.name.partition("-")
     sizes = SIZES[size] if size else {"width": config.width, "depth": config.depth, "heads": config.heads}
     if sizes["width"] % sizes["heads"]:
@@ -33,8 +29,7 @@ def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions,
     }
-    network = _ernie(arguments, config.epsilon) if family == "ernie" else _bert(arguments)
-    return TextTower(network, config.pooling)
+    return TextTower(FAMILIES[family](arguments, config.epsilon), config.pooling)
 
 
 class TextTower(nn.Layer):
@@ -91,7 +86,10 @@ def _ernie(arguments: dict, epsilon: float) -> nn.Layer:
     return model
 
 
-def _bert(arguments: dict) -> nn.Layer:
+def _bert(arguments: dict, epsilon: float) -> nn.Layer:
     from paddlenlp.transformers import BertConfig, BertModel
 
     return BertModel(BertConfig(**arguments))
+
+
+FAMILIES = {"ernie": _ernie, "bert": _bert}

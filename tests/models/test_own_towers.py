@@ -1,0 +1,105 @@
+"""Towers of a user's own module: named by its import path, trained, saved and loaded by the seams alone."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.models import build_dual_encoder, build_image_tower, import_own_towers
+from ernie_vil2.training.engine import Trainer
+
+MODULE = '''
+from paddle import nn
+
+class Pixels(nn.Layer):
+    """The mean colour of an image through a linear layer."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width = config.width
+        self.linear = nn.Linear(3, self.width)
+
+    def forward(self, images):  # [B, 3, H, W]
+        return self.linear(images.mean(axis=[2, 3]))
+
+class Bag(nn.Layer):
+    """The mean of a text's word embeddings."""
+
+    def __init__(self, config, vocab_size):
+        super().__init__()
+        self.width = config.width
+        self.words = nn.Embedding(vocab_size, self.width)
+
+    def forward(self, ids):  # [B, L]
+        return self.words(ids).mean(axis=1)
+
+class Nameless(nn.Layer):
+    def __init__(self, config):
+        super().__init__()
+
+def a_function(config):
+    return None
+'''
+TOWERS = ["Model.image={name: 'my_towers:Pixels', image_size: 32, width: 16}",
+          "Model.text={name: 'my_towers:Bag', width: 16, max_positions: 24}"]  # fmt: skip
+
+
+@pytest.fixture
+def my_towers(tmp_path, monkeypatch):
+    (tmp_path / "my_towers.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("my_towers", None)
+
+
+def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
+    config = load_config(None, [
+        *TOWERS, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Data.max_length=24",
+        "Data.workers=0", "Views.languages={en: 1.0}", "Training.steps=30", "Training.global_batch=16",
+        "Training.log_every=1", "Schedule.warmup_steps=1", "Optimizer.learning_rate=1e-2", "Views.crop_area=[0.6, 1.0]",
+        "Views.grayscale=0", "Views.hue=0", "Evaluation.every=0", f"Training.output={tmp_path / 'run'}",
+    ])  # fmt: skip
+    trainer = Trainer(config)
+    trainer.fit()
+    model = ernie_vil2.load_model(tmp_path / "run")
+    assert type(model.model.image).__name__ == "Pixels" and type(model.model.text).__name__ == "Bag"
+    np.testing.assert_array_equal(model.model.image.linear.weight.numpy(), trainer.model.image.linear.weight.numpy())
+    losses = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]
+    assert len(losses) == 30
+
+    # The configuration beside weights may be a stranger's: it alone imports nothing.
+    del sys.modules["my_towers"]
+    with pytest.raises(ValueError, match="my_towers:Pixels is of a module of its own: import my_towers before"):
+        ernie_vil2.load_model(tmp_path / "run")
+    assert "my_towers" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_towers:a_function", "no class of paddle.nn.Layer"),
+        ("my_towers:Missing", "no class of paddle.nn.Layer"),
+        ("os:system", "no class of paddle.nn.Layer"),
+        ("my_towers:Nameless", "does not say its output width"),
+    ],
+)
+def test_what_is_no_tower_is_named(my_towers, name, message):
+    config = load_config(None, [f"Model.image.name={name}"])
+    import_own_towers(config.Model)
+    with pytest.raises(ValueError, match=message):
+        build_image_tower(config.Model.image)
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no_such_module.*PYTHONPATH"):
+        import_own_towers(load_config(None, ["Model.text.name=no_such_module:Bag"]).Model)
+    with pytest.raises(ConfigError, match="no text tower is called 'gpt'; known: ernie-base"):
+        load_config(None, ["Model.text.name=gpt"])
+
+
+def test_a_tower_of_ones_own_stands_beside_one_of_ours(my_towers):
+    config = load_config(None, [TOWERS[0], "Model.text={name: ernie, width: 16, depth: 1, heads: 2}"]).Model
+    import_own_towers(config)
+    assert build_dual_encoder(config, 20).embed_dim == 16
