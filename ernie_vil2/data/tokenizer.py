@@ -1,9 +1,9 @@
-"""Texts to token ids: BERT's tokenisation as the official release has it, or PaddleNLP's own."""
+"""Texts to token ids: BERT's tokenisation as the official release has it, or as PaddleNLP has it."""
 
 from __future__ import annotations
 
+import re
 import string
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +17,10 @@ ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
 LONGEST_WORD = 100
 """Characters of a word that is still looked up; a longer one is unknown, as in BERT."""
+
+_SPECIAL = re.compile(r"(\[(?:PAD|CLS|SEP|MASK|UNK)\])")
+# What PaddleNLP takes for symbols beside those that Unicode calls so: soft hyphen, ² º 〇 µ Ø ŋ Ʊ.
+_SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
 
 # The ranges that BERT calls CJK characters: unified and compatibility ideographs, without kana and hangul.
 _CJK = [
@@ -88,7 +92,6 @@ class Tokenizer:
         self.rules = rules
         self._ids = {token: number for number, token in enumerate(self.tokens)}
         self._start, self._end, self._unknown = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
-        self._paddlenlp = _paddlenlp_tokenizer(self.tokens) if rules == "paddlenlp" else None
 
     @property
     def vocab_size(self) -> int:
@@ -96,10 +99,17 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text, not padded."""
-        if self._paddlenlp:
-            ids = self._paddlenlp.convert_tokens_to_ids(self._paddlenlp.tokenize(text))
-        else:
+        if self.rules == "official":
             ids = [number for word in split_words(text) for number in self._pieces(word)]
+        else:
+            ids = []
+            for place, part in enumerate(_SPECIAL.split(text)):
+                if place % 2:
+                    ids.append(self._ids.get(part, self._unknown))
+                else:
+                    # PaddleNLP lowers sign by sign, which knows no final sigma.
+                    words = split_words("".join(map(str.lower, part)), symbols=True)
+                    ids += [number for word in words for number in self._pieces(word)]
         return [self._start, *ids[: self.max_length - 2], self._end]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
@@ -123,8 +133,9 @@ class Tokenizer:
         return pieces
 
 
-def split_words(text: str) -> Iterator[str]:
-    """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters stand alone."""
+def split_words(text: str, symbols: bool = False) -> Iterator[str]:
+    """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters stand alone, and
+    with `symbols` those as well."""
     spaced = []
     for char in text:
         if unicodedata.category(char) == "Zs" or char in "\t\n\r":
@@ -140,22 +151,14 @@ def split_words(text: str) -> Iterator[str]:
         word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
         for place, char in enumerate(word):
             # In ASCII, BERT counts symbols such as $ and ^ as well.
-            if char in string.punctuation or unicodedata.category(char)[0] == "P":
+            category = unicodedata.category(char)[0]
+            if char in string.punctuation or category == "P" or (symbols and (category == "S" or char in _SYMBOLS)):
                 if place > start:
                     yield word[start:place]
                 yield char
                 start = place + 1
         if word[start:]:
             yield word[start:]
-
-
-def _paddlenlp_tokenizer(tokens: Sequence[str]):
-    from paddlenlp.transformers import ErnieViLTokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
-        # Only from_pretrained, which people use, makes the tokenizer leave special tokens in a text whole.
-        return ErnieViLTokenizer.from_pretrained(folder)
 
 
 def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:

@@ -57,6 +57,16 @@ def test_texts_without_symbols_have_the_same_ids_by_both_rules(paddlenlp, text):
     assert Tokenizer(paddlenlp[0].tokens, max_length=200).encode(text) == paddlenlp[1](text)["input_ids"]
 
 
+SPECIAL = st.sampled_from(["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]", "Σ", "ΑΣ ", "©®", "²Øŋ", "\u00ad", "\n"])
+
+
+@settings(max_examples=500)
+@given(parts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | SPECIAL, max_size=6))
+def test_any_text_has_the_ids_of_paddlenlp_by_its_rules(paddlenlp, parts):
+    ours, theirs = paddlenlp
+    assert ours.encode("".join(parts)) == theirs("".join(parts))["input_ids"]
+
+
 def test_words_of_more_than_100_characters_are_unknown(tokenizer):
     assert tokenizer.encode("a" * 101) == [1, 39979, 2]
     assert 39979 not in tokenizer.encode("a" * 100)
