@@ -17,8 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 MAX_CHARACTERS = 2**24
 """Of a text file that is read whole, such as a vocabulary or a list of files."""
@@ -106,6 +104,9 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     Raises:
         OSError: it cannot be written; the library itself tells the system's error only in words.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     try:
         save_file(dict(arrays), path, metadata)
     except SafetensorError as error:

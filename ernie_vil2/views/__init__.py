@@ -1,6 +1,7 @@
 """How one image-caption-tags sample becomes the views of the paper (section 3)."""
 
-from ernie_vil2.views.image_views import evaluation_view, normalize_images, training_views
+from ernie_vil2.geometry import evaluation_view
+from ernie_vil2.views.image_views import normalize_images, training_views
 from ernie_vil2.views.preprocessing import Preprocessing
 from ernie_vil2.views.text_views import draw_text, tags_text
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data.decoding import WHITE, EncodedImage
+from ernie_vil2.geometry import resized, with_short_side
 
 if TYPE_CHECKING:
     import paddle
@@ -21,48 +22,6 @@ _TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
 _GREY = np.tile(LUMA, (3, 1))
 _CHROMA = np.eye(3) - _GREY
 _CHROMA_TURNED = np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ  # by a quarter
-
-
-def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Means of blocks of 1, 2, 4, ... pixels, then bilinear for the factor below two that is left.
-
-    There, two neighbours in each direction are as many as the mean over the area would take, and it would take
-    eight times as long.
-    """
-    rows, columns = (_power_of_two(old // new) for old, new in zip(image.shape, (height, width), strict=False))
-    if rows * columns > 1:
-        small = (image.shape[1] // columns, image.shape[0] // rows)
-        # Means are quick where the blocks cover the image exactly: what is over is left out, half on either side.
-        top, left = image.shape[0] % rows // 2, image.shape[1] % columns // 2
-        image = image[top : top + small[1] * rows, left : left + small[0] * columns]
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _power_of_two(limit: int) -> int:
-    """The largest one that is not above the limit; 1 for less."""
-    return 1 << max(0, limit.bit_length() - 1)
-
-
-def _with_short_side(height: int, width: int, side: int) -> tuple[int, int]:
-    scale = side / min(height, width)
-    return max(side, round(height * scale)), max(side, round(width * scale))
-
-
-def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
-    """The view that is scored: short side to `size`, centre crop.
-
-    Args:
-        image: `[H, W, 3]` uint8 RGB.
-        size: side of the result in pixels.
-
-    Returns:
-        `[size, size, 3]` uint8.
-    """
-    height, width = _with_short_side(*image.shape[:2], size)
-    image = _resize(image, width, height)
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
 
 
 def training_views(
@@ -133,12 +92,12 @@ def _corner(drawn: _Draws, height: int, width: int) -> tuple[int, int]:
 
 def _windows(image: EncodedImage, draws: Sequence[_Draws], size: int, short_side: int) -> Iterator[np.ndarray]:
     """Windows of the input size from the resized image, of which only what they cover together is made."""
-    height, width = _with_short_side(image.height, image.width, short_side)
+    height, width = with_short_side(image.height, image.width, short_side)
     corners = np.array([_corner(drawn, height - size, width - size) for drawn in draws])
     first = corners.min(axis=0)
     extent = corners.max(axis=0) + size - first
     pixels = image.decode(min(image.height / height, image.width / width), fast=True)
-    pixels = _resize(_part(pixels, first, extent, (height, width)), *extent[::-1].tolist())
+    pixels = resized(_part(pixels, first, extent, (height, width)), *extent[::-1].tolist())
     for top, left in (corners - first).tolist():
         yield pixels[top : top + size, left : left + size]
 
@@ -148,7 +107,7 @@ def _crops(image: EncodedImage, draws: Sequence[_Draws], size: int, area: Sequen
     boxes = [_box(image.height, image.width, area, drawn) for drawn in draws]
     pixels = image.decode(min(min(extent) for _, extent in boxes) / size, fast=True)
     for corner, extent in boxes:
-        yield _resize(_part(pixels, corner, extent, (image.height, image.width)), size, size)
+        yield resized(_part(pixels, corner, extent, (image.height, image.width)), size, size)
 
 
 def _box(height: int, width: int, area: Sequence[float], drawn: _Draws) -> tuple[tuple[int, int], tuple[int, int]]:

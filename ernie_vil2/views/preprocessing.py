@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.decoding import WHITE, decode_image, open_header, rgb_pixels
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.views.image_views import evaluation_view
+from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view
 
 ImageInput = bytes | Image.Image | np.ndarray
 
@@ -92,28 +90,10 @@ class Preprocessing:
         """`[H, W, 3]` uint8 RGB to `[size, size, 3]` uint8 RGB."""
         if self.kind == "ernie_vil2":
             return evaluation_view(image, self.size)
-        return _official_view(image, self.size) if self.kind == "official" else _paddlenlp_view(image, self.size)
+        if self.kind == "official":
+            return official_view(image, self.size)
+        return paddlenlp_view(image, self.size, _bicubic)
 
 
-def _official_view(image: np.ndarray, size: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    if min(height, width) != size:
-        # The release adds a pixel to the long side, and to the width of a square.
-        if width < height:
-            width, height = size, int(size / width * height) + 1
-        else:
-            width, height = int(size / height * width) + 1, size
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return _window(image, math.ceil((height - size) / 2), math.ceil((width - size) / 2), size)
-
-
-def _paddlenlp_view(image: np.ndarray, size: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    short = min(height, width)
-    height, width = int(size * height / short), int(size * width / short)
-    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    return _window(image, (height - size) // 2, (width - size) // 2, size)
-
-
-def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
-    return image[top : top + size, left : left + size]
+def _bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
