@@ -50,7 +50,7 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
             "httpx>=0.27",
-                "eccv_caption==0.1.0",
+            "eccv_caption==0.1.0",
             FAST_DECODER,
             *MILVUS,
         ],  # fmt: skip

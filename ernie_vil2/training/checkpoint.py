@@ -18,6 +18,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,18 +27,18 @@ from typing import Any
 
 import numpy as np
 import paddle
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from ernie_vil2.checksums import DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, write_text
+from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, save_arrays, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 
 EVALUATION = "evaluation.json"
+INODES = 8
+"""Files, folder and link of a checkpoint."""
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "vocab.txt")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DamagedCheckpoint(ValueError):
@@ -45,7 +46,7 @@ class DamagedCheckpoint(ValueError):
 
 
 class FullDisk(OSError):
-    """A checkpoint finds no room; the message says how much it needs and how much there is."""
+    """A checkpoint finds no room; the message says what it needs (bytes, inodes, larger files) and what there is."""
 
 
 def save_checkpoint(
@@ -73,16 +74,17 @@ def save_checkpoint(
         FullDisk: there is no room; the checkpoints that there are stay as they are.
     """
     final = checkpoint_folder(run, step)
-    with _room_for(_size(model, optimizer), final.parent), folder_written_whole(final) as aside:
-        save_weights(model, aside / "model.safetensors")
-        save_file(dict(optimizer), aside / "optimizer.safetensors")
-        (aside / "state.json").write_text(
-            json.dumps({"step": step, **state}, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
-        (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-        write_checksums(aside, FILES)
-    keep_only(run, keep, best)
+    with _room_for(_sizes(model, optimizer), final.parent):
+        with folder_written_whole(final) as aside:
+            save_weights(model, aside / "model.safetensors")
+            save_arrays(aside / "optimizer.safetensors", optimizer)
+            (aside / "state.json").write_text(
+                json.dumps({"step": step, **state}, ensure_ascii=False, indent=1), encoding="utf-8"
+            )
+            (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+            write_checksums(aside, FILES)
+        keep_only(run, keep, best)
     return final
 
 
@@ -170,8 +172,18 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
         state[f"{names[name]}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    evaluation = folder / EVALUATION
-    return state | json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else state
+    return state | _noted_evaluation(folder / EVALUATION)
+
+
+def _noted_evaluation(path: Path) -> dict[str, Any]:
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return {"evaluated": int(noted["evaluated"]), "best": dict(noted["best"])}
+    except FileNotFoundError:
+        pass
+    except (ValueError, LookupError, TypeError):
+        print(f"warning: {path} is damaged and left out: this step is evaluated again", file=sys.stderr)
+    return {}
 
 
 def _set_aside(folder: Path, why: str, then: str = "") -> None:
@@ -181,27 +193,40 @@ def _set_aside(folder: Path, why: str, then: str = "") -> None:
     print(f"warning: checkpoint {folder} is damaged: {why}. It is now {aside.name}{then}", file=sys.stderr)
 
 
-def _size(model: paddle.nn.Layer, optimizer: Mapping[str, np.ndarray]) -> int:
-    """Bytes of the tensors that a checkpoint holds."""
+def _sizes(model: paddle.nn.Layer, optimizer: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Bytes of the tensors in a checkpoint's two large files."""
     weights = sum(value.size * value.element_size() for value in model.state_dict().values())
-    return weights + sum(array.nbytes for array in optimizer.values())
+    return weights, sum(array.nbytes for array in optimizer.values())
 
 
 @contextlib.contextmanager
-def _room_for(needed: int, folder: Path) -> Iterator[None]:
-    """Says of a disk that has no room for `needed` bytes, or turns out to be full within the block, what it lacks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    full = FullDisk(
-        f"no room for a checkpoint in {folder}: it needs {needed:,} bytes, {free:,} are free. Make room on this disk, "
-        "or move the run folder and set Training.output, then go on with --resume"
-    )
-    if needed > free:
-        raise full
+def _room_for(sizes: Sequence[int], folder: Path) -> Iterator[None]:
+    """Says of a disk without room for files of these sizes, or that turns out to be so in the block, what it lacks."""
+    if folder.is_dir() and sum(sizes) > shutil.disk_usage(folder).free:
+        raise FullDisk(_lack(errno.ENOSPC, sizes, folder))
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        # safetensors tells the system's error only in words.
-        if getattr(error, "errno", None) in _FULL or any(f"(os error {code})" in str(error) for code in _FULL):
-            raise full from error
-        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise FullDisk(_lack(error.errno, sizes, folder)) from error
+
+
+def _lack(code: int, sizes: Sequence[int], folder: Path) -> str:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    needed, largest, free = sum(sizes), max(sizes), shutil.disk_usage(there).free
+    inodes, limit = os.statvfs(there), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    lack = f"it needs {needed:,} bytes, {free:,} are free"
+    if code == errno.EFBIG:
+        allowed = f"ulimit -f allows {limit:,}" if limit != resource.RLIM_INFINITY else "this file system allows less"
+        lack = f"its largest file needs {largest:,} bytes, {allowed}"
+    elif code == errno.EDQUOT:
+        lack += ", but this user's quota is used up"
+    elif inodes.f_files and inodes.f_favail < INODES:
+        lack = f"it needs {INODES} inodes, {inodes.f_favail:,} of {inodes.f_files:,} are free (df -i)"
+    elif free > needed:
+        lack += " now, which they were not while it was written"
+    return (
+        f"no room for a checkpoint in {folder}: {lack}. Make room or raise the limit, or move the run folder to "
+        "another disk and set Training.output, then go on with --resume"
+    )

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 
@@ -21,6 +22,7 @@ from ernie_vil2.training.checkpoint import (
     check_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    note_evaluation,
     recover,
     save_checkpoint,
 )
@@ -193,43 +195,86 @@ class _Usage:
         self.free = free
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+WHY = {
+    errno.ENOSPC: "it needs .* bytes, .* are free",
+    errno.EDQUOT: "are free, but this user's quota is used up",
+    errno.EFBIG: "its largest file needs .* bytes, this file system allows less",
+}
+
+
+@pytest.mark.parametrize("code", WHY)
 def test_a_disk_that_fills_up_on_the_way_leaves_the_checkpoint_before(run, monkeypatch, code):
     before = run.save(1)
 
-    def full(arrays, path):
+    def full(path, arrays):
         path.write_bytes(b"half")
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(FullDisk, match="no room for a checkpoint in .*it needs .* bytes, .* are free"):
+    monkeypatch.setattr(module, "save_arrays", full)
+    with pytest.raises(FullDisk, match=f"no room for a checkpoint in {before.parent}: .*{WHY[code]}"):
         run.save(2)
     check_checkpoint(before)
     assert run.names() == ["step_00000001"]
 
 
+def test_a_limit_on_the_size_of_files_is_named(run):
+    before = run.save(1)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, unlimited[1]))
+    try:
+        with pytest.raises(FullDisk, match=r"its largest file needs [\d,]+ bytes, ulimit -f allows 10,000\. Make room"):
+            run.save(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    check_checkpoint(before)
+    assert run.names() == ["step_00000001"]
+
+
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 256 KiB, which a checkpoint of `Run` fits into twice but not three times."""
+def disk(tmp_path):
+    """Mounts a disk with an option of tmpfs."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+
+    def mount(option):
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True).returncode:
+            pytest.skip("mounting a small disk takes root")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], capture_output=True)
 
 
-def test_a_small_disk_is_full_and_keeps_what_it_has(small_disk, monkeypatch):
-    run = Run(small_disk)
+def test_a_small_disk_is_full_and_keeps_what_it_has(disk, monkeypatch):
+    """Of 256 KiB, which a checkpoint of `Run` fits into twice but not three times."""
+    run = Run(disk("size=256k"))
     steps = 0
-    with pytest.raises(FullDisk, match=f"checkpoint in {small_disk}/checkpoints"):
+    with pytest.raises(FullDisk, match=f"checkpoint in {run.folder}/checkpoints"):
         for steps in range(20):
             run.save(steps, keep=20)
     # The same where the lack shows only in writing, as under a quota.
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: _Usage(1 << 40))
-    with pytest.raises(FullDisk, match=f"checkpoint in {small_disk}/checkpoints"):
+    with pytest.raises(FullDisk, match=f"checkpoint in {run.folder}/checkpoints"):
         run.save(steps, keep=20)
     assert steps and run.names() == [f"step_{step:08d}" for step in range(steps)]
-    for folder in list_checkpoints(small_disk):
+    for folder in list_checkpoints(run.folder):
         check_checkpoint(folder)
+
+
+@pytest.mark.parametrize("inodes", range(3, 9))
+def test_a_disk_without_inodes_says_so(disk, inodes):
+    """Wherever they end: two are taken by the disk and `checkpoints`."""
+    run = Run(disk(f"nr_inodes={inodes}"))
+    (run.folder / "checkpoints").mkdir()
+    with pytest.raises(FullDisk, match=rf"it needs 8 inodes, {inodes - 2} of {inodes} are free \(df -i\)\. Make room"):
+        run.save(1)
+    assert run.names() == []
+
+
+def test_a_damaged_note_of_an_evaluation_is_left_out(run, capsys):
+    folder = run.save(1)
+    note_evaluation(run.folder, 1, {"step": 1, "mean_recall": 9.0})
+    assert load_checkpoint(folder, run.model, run.optimizer)["best"] == {"step": 1, "mean_recall": 9.0}
+    (folder / "evaluation.json").write_text('{"evaluated": ')
+    assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 1, "seed": 0}
+    assert "evaluation.json is damaged and left out" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
         return process
 
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    process = starts(killed_in="save_file")
+    process = starts(killed_in="save_arrays")
     uninterrupted = starts(output="whole")
     uninterrupted.join(2 * MINUTE)
     assert uninterrupted.exitcode == 0
