@@ -19,6 +19,8 @@ from pathlib import Path
 
 from ernie_vil2.commands.arguments import add_pipe_option
 
+CALIBRATED = "calibrated"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=argparse.ArgumentParser)
@@ -57,13 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is taken away from every query")
     query.add_argument("--among", choices=("images", "texts"), default="images")
     query.add_argument("--count", type=int, default=10, help="answers to each query")
-    query.add_argument("--threshold", type=float, help="least cosine of an answer; default: none")
+    query.add_argument("--threshold", type=_threshold, metavar="COSINE",
+                       help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any")  # fmt: skip
     query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="only items of this value")
     query.add_argument("--json", action="store_true", help="one JSON object per query")
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--threshold", type=float, help="least cosine of a tag; default: none")
+    serve.add_argument("--threshold", type=float, help="least cosine of a tag; default: the checkpoint's calibration")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,6 +113,11 @@ def _query(args: argparse.Namespace) -> int:
     changes = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
     options = {"count": args.count, "among": args.among, "where": where, "threshold": args.threshold}
     with _opened(args) as index:
+        if args.threshold == CALIBRATED:
+            direction = "image_to_text" if args.among == "texts" else "text_to_image"
+            options["threshold"] = index.threshold(direction)
+            if options["threshold"] is None:
+                raise ValueError(f"{index.name} has no calibration: run tools/calibrate.py, or give a number")
         queries = [(text, [(1.0, text)]) for text in texts] + [(name, [(1.0, Path(name))]) for name in args.image]
         for name, parts in queries or [("", [])]:
             hits = index.combined(parts + changes, **options)
@@ -154,6 +162,10 @@ def _show(query: str, hits: list, as_json: bool) -> None:
         print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
     if not hits:
         print("  nothing that is close enough")
+
+
+def _threshold(text: str):
+    return text if text == CALIBRATED else float(text)
 
 
 def _value(text: str):

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.calibration import Calibration, read_calibration
 from ernie_vil2.encoder import ErnieViL2, ImageLike
+from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.search.collection import Collection, Hit, Where
 from ernie_vil2.search.store import KINDS, VERSION, Store, open_store
@@ -38,10 +40,11 @@ class Index:
         model: that encodes the queries.
         store: where the collections lie.
         name: of the model, for people.
+        calibration: of the model, where `tools/calibrate.py` has left one beside it.
     """
 
-    def __init__(self, model: ErnieViL2, store: Store, name: str):
-        self.model, self.name, self._store = model, name, store
+    def __init__(self, model: ErnieViL2, store: Store, name: str, calibration: Calibration | None = None):
+        self.model, self.name, self._store, self.calibration = model, name, store, calibration
         self._collections: dict[str, Collection] = {}
 
     def collection(self, kind: str) -> Collection:
@@ -84,6 +87,14 @@ class Index:
         """
         return self.closest(np.concatenate([self.encode_texts(texts), self.model.encode_images(images)]), count, among,
                             where, threshold)  # fmt: skip
+
+    def tags(self, images: Sequence[ImageLike], count: int = 5) -> list[list[Hit]]:
+        """For each image the texts that name it; none where no text is as close as the model's calibration asks for."""
+        return self.search(images=images, count=count, among="texts", threshold=self.threshold("image_to_text"))
+
+    def threshold(self, direction: str) -> float | None:
+        """The least cosine of an answer by the model's calibration; None without one."""
+        return self.calibration.thresholds[direction].cosine if self.calibration else None
 
     def combined(self, parts: Sequence[tuple[float, str | ImageLike]], **options: Any) -> list[Hit]:
         """The items closest to a weighted sum of texts and images, as [(1, picture), (1, "at night"), (-1, "people")].
@@ -165,7 +176,9 @@ def open_index(
         if store.about is None:
             raise ValueError(f"{path} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
+    beside = None
     if not isinstance(model, ErnieViL2):
+        beside = weights_path(model).parent if os.path.exists(model) else None
         name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
         model = load_model(model, device=device)
     else:
@@ -178,4 +191,4 @@ def open_index(
             f"{path} is an index of {store.about['model']} ({store.about['fingerprint'][:12]}), not of {name} "
             f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
         )
-    return Index(model, store, name)
+    return Index(model, store, name, beside and read_calibration(beside, fingerprint))

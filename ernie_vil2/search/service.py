@@ -58,9 +58,10 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
     """The application, for uvicorn or another server.
 
     Args:
-        threshold: least cosine of a text that is named for a picture; None: any.
+        threshold: least cosine of a text that is named for a picture; None: what the model's calibration says.
         hosts: names by which the server may be addressed; a page of elsewhere cannot make a name lead here.
     """
+    threshold = index.threshold("image_to_text") if threshold is None else threshold
     app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=_about(index))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     model = threading.Lock()
