@@ -4,27 +4,39 @@ model = ernie_vil2.load_model("ernie-vil-2.0-base-zh")
 scores, probabilities = model.rank(["cat.jpg"], ["一只猫", "一只狗"])
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import runtime
 
-__all__ = ["ErnieViL2", "__version__", "load_model", "open_index"]
+if TYPE_CHECKING:
+    from .data.samples import BadSample
+    from .encoder import EncodedImages, ErnieViL2, Ranking
+    from .pretrained import load_model
+    from .search import open_index
+
+__all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "load_model", "open_index"]
 __version__ = "0.1.0"
+
+# Imported when asked for: they bring Paddle with them, which takes seconds.
+_MODULES = {
+    "BadSample": ".data.samples",
+    "EncodedImages": ".encoder",
+    "ErnieViL2": ".encoder",
+    "Ranking": ".encoder",
+    "load_model": ".pretrained",
+    "open_index": ".search",
+}
 
 # Before anything imports Paddle: its libraries read these switches once, when they load.
 runtime.prepare()
 
 
 def __getattr__(name: str):
-    # Imported when asked for: they bring Paddle with them, which takes seconds.
-    if name == "load_model":
-        from .pretrained import load_model
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)
 
-        return load_model
-    if name == "open_index":
-        from .search import open_index
 
-        return open_index
-    if name == "ErnieViL2":
-        from .encoder import ErnieViL2
-
-        return ErnieViL2
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

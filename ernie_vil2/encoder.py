@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import paddle
 from PIL import Image
+from tqdm import tqdm
 
+from ernie_vil2 import runtime
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
@@ -24,6 +28,19 @@ from ernie_vil2.views import Preprocessing, normalize_images
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
+
+
+class EncodedImages(NamedTuple):
+    """N images of which M could be used.
+
+    embeddings: `[M, D]` float32, L2-normalised, in the order of the images.
+    rows: `[M]` int64, the number of each among the N.
+    skipped: why the others could not be used, by their number.
+    """
+
+    embeddings: np.ndarray
+    rows: np.ndarray
+    skipped: dict[int, BadSample]
 
 
 class Ranking(NamedTuple):
@@ -49,38 +66,119 @@ class ErnieViL2:
         tokenizer: the one they were trained with.
         config: theirs; `Model.image` says how images are preprocessed.
         batch_size: rows encoded at once.
+        precision: of the towers: float32, bfloat16 or float16; embeddings are float32.
     """
 
-    def __init__(self, model: DualEncoder, tokenizer: Tokenizer, config: Config, batch_size: int = 64):
+    def __init__(
+        self,
+        model: DualEncoder,
+        tokenizer: Tokenizer,
+        config: Config,
+        batch_size: int = 64,
+        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
         self.preprocessing = Preprocessing.of(config.Model.image)
         self.batch_size = batch_size
+        self.precision = precision
 
-    def encode_images(self, images: Iterable[ImageLike], batch_size: int | None = None) -> np.ndarray:
-        """N images to `[N, D]` float32, L2-normalised.
+    def __repr__(self) -> str:
+        parameters = sum(parameter.size for parameter in self.model.parameters())
+        image, text = self.config.Model.image, self.config.Model.text
+        return (
+            f"<ErnieViL2: images of {image.image_size} pixels by {image.name}, texts of {self.tokenizer.max_length} "
+            f"tokens by {text.name}, embeddings of {self.embed_dim} numbers; {parameters:,} parameters, "
+            f"{self.precision} on {self.device}>"
+        )
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the embeddings."""
+        return self.model.embed_dim
+
+    @property
+    def logit_scale(self) -> float:
+        """By which the cosine of two embeddings is multiplied to a score, 1 / tau of equation 1."""
+        return float(self.model.logit_scale)
+
+    @property
+    def device(self) -> str:
+        """Where the weights are and rows are encoded: `cpu`, `gpu:0`, ..."""
+        place = self._place
+        return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
+
+    @overload
+    def encode_images(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int | None = None,
+        *,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> np.ndarray: ...
+
+    @overload
+    def encode_images(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int | None = None,
+        *,
+        progress: bool = False,
+        on_error: Literal["skip"],
+    ) -> EncodedImages: ...
+
+    def encode_images(self, images, batch_size=None, *, progress=False, on_error="raise"):
+        """N images to `[N, D]` float32, L2-normalised. They are decoded on threads while others are encoded.
 
         Args:
+            images: paths, bytes, Pillow images or arrays; see `ImageLike`.
             batch_size: rows encoded at once; None: the model's own `batch_size`.
+            progress: show a bar.
+            on_error: what becomes of an image that cannot be used: "raise" its error, or "skip" it.
+
+        Returns:
+            The embeddings; with on_error="skip" an `EncodedImages` with those of the images that could be used.
 
         Raises:
-            BadSample: a file or its bytes are not an image; the message names it.
+            BadSample: a file or its bytes are not an image; the message names it. Only with on_error="raise".
         """
         _no_single(images, "encode_images", "image")
-        numbered = enumerate(images)
-        return self._in_batches(
-            numbered,
-            batch_size,
-            lambda rows: self._encode_pixels(np.stack([self.preprocess(image, f"image {row}") for row, image in rows])),
-        )
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error is {on_error!r}; "raise" and "skip" are known')
+        size = batch_size or self.batch_size
+        rows: list[int] = []
+        skipped: dict[int, BadSample] = {}
 
-    def encode_texts(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
+        def usable(bar: tqdm) -> Iterator[np.ndarray]:
+            with closing(self._decoded(images, ahead=2 * size)) as decoded:
+                for row, found in enumerate(decoded):
+                    bar.update()
+                    if not isinstance(found, BadSample):
+                        rows.append(row)
+                        yield found
+                    elif on_error == "raise":
+                        raise found
+                    else:
+                        skipped[row] = found
+
+        with _bar(images, "image", progress) as bar:
+            embeddings = self._in_batches(usable(bar), size, lambda rows: self._encode_pixels(np.stack(rows)))
+        return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
+
+    def encode_texts(
+        self, texts: Iterable[str], batch_size: int | None = None, *, progress: bool = False
+    ) -> np.ndarray:
         """N texts to `[N, D]` float32, L2-normalised; see `encode_images`."""
         _no_single(texts, "encode_texts", "text")
-        return self._in_batches(
-            texts, batch_size, lambda rows: self.model.encode_text(paddle.to_tensor(self.tokenizer(rows)))
-        )
+        with _bar(texts, "text", progress) as bar:
+            return self._in_batches(
+                texts,
+                batch_size,
+                lambda rows: self.model.encode_text(self._tensor(self.tokenizer(rows))),
+                lambda rows: bar.update(len(rows)),
+            )
 
     def encode_pixels(self, pixels: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """What `preprocess` gave, `[N, S, S, 3]` uint8, to `[N, D]` float32, L2-normalised."""
@@ -129,6 +227,7 @@ class ErnieViL2:
             "rules": self.tokenizer.rules,
             "max_length": self.tokenizer.max_length,
             "preprocessing": dataclasses.asdict(self.preprocessing),
+            "precision": self.precision,
             "model": self.config.Model.model_dump(exclude=origins),
         }
         digest.update(json.dumps(parts, sort_keys=True).encode())
@@ -138,11 +237,42 @@ class ErnieViL2:
         return digest.hexdigest()
 
     def _encode_pixels(self, pixels: np.ndarray) -> paddle.Tensor:
-        images = normalize_images(paddle.to_tensor(pixels), self.preprocessing.mean, self.preprocessing.std)
+        images = normalize_images(self._tensor(pixels), self.preprocessing.mean, self.preprocessing.std)
         return self.model.encode_image(images)
 
+    def _decoded(self, images: Iterable[ImageLike], ahead: int) -> Iterator[np.ndarray | BadSample]:
+        """What `preprocess` makes of each image, in their order; up to `ahead` images before they are asked for."""
+
+        def attempt(row: int, image: ImageLike) -> np.ndarray | BadSample:
+            try:
+                return self.preprocess(image, f"image {row}")
+            except BadSample as bad:
+                return bad
+
+        pool, waiting = ThreadPoolExecutor(min(8, runtime.usable_cores())), deque()
+        try:
+            for row, image in enumerate(images):
+                waiting.append(pool.submit(attempt, row, image))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @property
+    def _place(self) -> Any:
+        return self.model.log_logit_scale.place
+
+    def _tensor(self, rows: np.ndarray) -> paddle.Tensor:
+        return paddle.to_tensor(rows, place=self._place)
+
     def _in_batches(
-        self, rows: Iterable[Any], batch_size: int | None, encode: Callable[[list[Any]], paddle.Tensor]
+        self,
+        rows: Iterable[Any],
+        batch_size: int | None,
+        encode: Callable[[list[Any]], paddle.Tensor],
+        done: Callable[[list[Any]], None] = lambda rows: None,
     ) -> np.ndarray:
         size = batch_size or self.batch_size
         rows = iter(rows)
@@ -150,14 +280,18 @@ class ErnieViL2:
         with self._evaluating():
             while batch := list(islice(rows, size)):
                 embeddings.append(encode(batch).numpy())
+                done(batch)
         return np.concatenate(embeddings)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        was_training = self.model.training
+        was_training, reduced = self.model.training, self.precision != "float32"
         self.model.eval()
         try:
-            with paddle.no_grad():
+            with (
+                paddle.no_grad(),
+                paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"),
+            ):
                 yield
         finally:
             if was_training:
@@ -167,3 +301,7 @@ class ErnieViL2:
 def _no_single(values: Any, method: str, kind: str) -> None:
     if isinstance(values, str | os.PathLike | bytes | Image.Image):
         raise TypeError(f"{method} takes a list; for a single {kind} write {method}([{kind}])")
+
+
+def _bar(rows: Iterable[Any], unit: str, shown: bool) -> tqdm:
+    return tqdm(total=len(rows) if isinstance(rows, Sized) else None, unit=unit, disable=not shown)

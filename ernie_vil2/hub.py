@@ -63,7 +63,7 @@ def fetch(name: str) -> Path:
                 raise DownloadError(
                     f"{name}: {file} cannot be downloaded ({error}). Run again to go on where it stopped, or fetch "
                     f"{url} elsewhere and put it at {path}"
-                ) from error
+                ) from None  # what the libraries say below is in the message
     return folder if len(MODELS[name]) > 1 else path
 
 
@@ -125,9 +125,9 @@ def _open(request: urllib.request.Request):
     try:
         return urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        raise OSError(f"{request.full_url}: the server answers {error.code} {error.reason}") from error
+        raise OSError(f"{request.full_url}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise OSError(f"{request.full_url}: no connection ({error.reason})") from error
+        raise OSError(f"{request.full_url}: no connection ({error.reason})") from None
 
 
 def _md5(path: Path) -> str:

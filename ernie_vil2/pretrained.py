@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import paddle
 
@@ -11,6 +12,7 @@ from ernie_vil2 import runtime
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.models.model_files import read_model
+from ernie_vil2.models.precision import check_precision
 
 
 def load_model(
@@ -21,6 +23,7 @@ def load_model(
     max_length: int | None = None,
     batch_size: int = 64,
     allow: Sequence[str] = (),
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> ErnieViL2:
     """A model with the tokenizer and the preprocessing that it was trained with.
 
@@ -34,19 +37,23 @@ def load_model(
             - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
         vocab: vocabulary file. None: `vocab.txt` in the folder or beside the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
-        device: auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one; None: Paddle's current device.
+        device: auto, cpu, gpu, gpu:0, ... (or cuda), which becomes Paddle's device; auto: GPU where Paddle has one;
+            None: Paddle's current device.
         heads: attention heads of the image and of the text tower. None: what the folder says; width / 64 for an
             official file, which does not say.
         max_length: tokens of a text with [CLS] and [SEP]; longer ones are cut. None: as in the run's configuration;
             48 for an official file; for a PaddleNLP folder what its tokenizer or else its positions allow.
         batch_size: rows encoded at once unless a call says otherwise.
         allow: glob patterns of the weights that may be missing, unexpected or of another shape.
+        precision: in which the towers compute; embeddings are float32. Paddle reduces it on GPUs only.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
-        ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here.
+        ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
+            is no such device, or it lacks the precision.
     """
     runtime.set_device(device or paddle.get_device())
+    check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
     if stored.tokens is None:
         raise ValueError(f"{source}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
@@ -61,4 +68,4 @@ def load_model(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     model.eval()
-    return ErnieViL2(model, tokenizer, config, batch_size)
+    return ErnieViL2(model, tokenizer, config, batch_size, precision)

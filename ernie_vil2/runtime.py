@@ -21,6 +21,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import sys
 import warnings
 
@@ -190,16 +191,28 @@ def flushed_denormals():
 
 
 def set_device(name):
-    """Make `Training.device` (`auto`, `cpu`, `gpu`, `gpu:0`, ...) this process's device; imports Paddle.
+    """Make a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`) this process's; imports Paddle.
 
     On CPU, transposed tensors are copied at once: Paddle's lazy views cost more later, in kernels that read them
     element by element. `FLAGS_use_stride_kernel=1` in the environment brings the views back, and so does switching
     `strides` off.
+
+    Raises:
+        ValueError: there is no such device, or Paddle cannot use it; the message says what to do.
     """
     import paddle
 
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if name == "auto":
-        name = "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+        name = "gpu" if gpus else "cpu"
+    if asked := re.fullmatch(r"(?:gpu|cuda)(:\d+)?", name):
+        if not paddle.is_compiled_with_cuda():
+            raise ValueError(f"device {name}: the installed Paddle is its CPU build. Put the GPU build in its place "
+                             "(Paddle's install page has the command, see README.md), or name cpu")  # fmt: skip
+        name = f"gpu{asked[1] or ''}"
+        if int((asked[1] or ":0")[1:]) >= gpus:
+            raise ValueError(f"device {name}: Paddle sees {gpus} GPUs; name another, or look at nvidia-smi and "
+                             "CUDA_VISIBLE_DEVICES")  # fmt: skip
     if name == "cpu" and enabled("strides"):
         _applied["strides"] = _set_stride_kernel(os.environ)
     paddle.set_device(name)

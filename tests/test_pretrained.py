@@ -1,12 +1,17 @@
 """Models from every kind of source, held against PaddleNLP's own code, and what one can do with them."""
 
+import ast
+import threading
+import traceback
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2 import hub
+from ernie_vil2 import hub, runtime
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.models import build_dual_encoder
@@ -252,6 +257,90 @@ def test_what_is_no_image_is_named(model, tmp_path, images):
             model.encode_images([images[0], bad])
 
 
+def test_images_that_cannot_be_used_are_skipped_where_that_is_asked_for(model, tmp_path, images):
+    given = [images[0], tmp_path / "gone.jpg", images[1], b"no image", images[2]]
+    embeddings, rows, skipped = model.encode_images(given, batch_size=2, on_error="skip")
+    np.testing.assert_allclose(embeddings, model.encode_images(images[:3]), atol=1e-6)
+    assert rows.tolist() == [0, 2, 4]
+    assert {row: str(bad) for row, bad in skipped.items()} == {
+        1: f"{tmp_path / 'gone.jpg'}: missing image", 3: "image 3: broken image"
+    }  # fmt: skip
+    none = model.encode_images([b"", b""], on_error="skip")
+    assert none.embeddings.shape == (0, 64) and none.rows.tolist() == [] and list(none.skipped) == [0, 1]
+    with pytest.raises(ValueError, match="image 3: broken image"):  # a BadSample is one
+        model.encode_images([*images[:3], b"no image"])
+    with pytest.raises(ValueError, match='on_error is \'ignore\'; "raise" and "skip" are known'):
+        model.encode_images(given, on_error="ignore")
+
+
+def test_images_are_decoded_on_threads_in_their_order_and_not_far_ahead(model, images, monkeypatch):
+    asked, threads, preprocess = [], set(), model.preprocess
+
+    def watched(image, name):
+        threads.add(threading.current_thread())
+        return preprocess(image, name)
+
+    def source():
+        for number in range(60):
+            asked.append(number)
+            yield images[number % 4]
+
+    ahead = []
+    encode = model.model.encode_image
+    monkeypatch.setattr(model, "preprocess", watched)
+    monkeypatch.setattr(model.model, "encode_image", lambda batch: ahead.append(len(asked)) or encode(batch))
+    found = model.encode_images(source(), batch_size=3)
+    np.testing.assert_allclose(found, model.encode_images(images)[np.arange(60) % 4], atol=1e-6)
+    assert threading.main_thread() not in threads
+    assert all(before <= 3 * (batch + 1) + 2 * 3 + 1 for batch, before in enumerate(ahead[:20]))
+
+
+def test_progress_is_shown_where_it_is_asked_for(model, images, capsys):
+    model.encode_images(images, on_error="skip")
+    model.encode_texts(TEXTS)
+    assert capsys.readouterr() == ("", "")
+    model.encode_images(iter(images * 3), progress=True)
+    assert "12image" in capsys.readouterr().err
+    model.encode_texts(TEXTS, batch_size=2, progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_a_model_says_what_it_is(model):
+    assert repr(model) == (
+        "<ErnieViL2: images of 32 pixels by ViT, texts of 16 tokens by ernie, embeddings of 64 numbers; 221,505 "
+        "parameters, float32 on cpu>"
+    )
+    assert (model.embed_dim, model.device, model.precision) == (64, "cpu", "float32")
+    assert model.logit_scale == pytest.approx(float(model.model.logit_scale))
+
+
+def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatch):
+    for device in ("cuda", "gpu", "cuda:1"):
+        with pytest.raises(ValueError, match=f"device {device}: the installed Paddle is its CPU build. Put the GPU"):
+            ernie_vil2.load_model(folder, device=device)
+    with pytest.raises(ValueError, match="^precision=bfloat16: on cpu Paddle would compute in float32; set precision="):
+        ernie_vil2.load_model(folder, precision="bfloat16")
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 2)
+    chosen = []
+    monkeypatch.setattr(paddle, "set_device", chosen.append)
+    for device in ("cuda", "cuda:1", "gpu:1", "auto"):
+        runtime.set_device(device)
+    assert chosen == ["gpu", "gpu:1", "gpu:1", "gpu"]
+    with pytest.raises(ValueError, match="device gpu:2: Paddle sees 2 GPUs; name another, or look at nvidia-smi"):
+        runtime.set_device("cuda:2")
+
+
+def test_the_precision_reaches_the_towers(folder, images, monkeypatch):
+    model = ernie_vil2.load_model(folder)
+    model.precision = "bfloat16"  # load_model refuses it on CPU, where Paddle ignores it
+    asked, autocast = [], paddle.amp.auto_cast
+    monkeypatch.setattr(paddle.amp, "auto_cast", lambda **options: asked.append(options) or autocast(enable=False))
+    model.encode_images(images)
+    assert {"enable": True, "dtype": "bfloat16"} in asked
+    assert model.fingerprint != ernie_vil2.load_model(folder).fingerprint
+
+
 def test_a_single_image_or_text_instead_of_a_list_is_an_error(model, images):
     for single in ("cat.jpg", b"bytes", images[0]):
         with pytest.raises(TypeError, match=r"write encode_images\(\[image\]\)"):
@@ -316,6 +405,24 @@ def test_the_fingerprint_follows_what_the_embeddings_depend_on(folder, official,
     bias.set_value(bias + 1e-3)
     prints.add(model.fingerprint)
     assert len(prints) == 6
+
+
+def test_without_a_network_there_is_one_error_and_not_those_of_the_libraries(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "MODELS", {"small": {"model.pdparams": ("http://127.0.0.1:9/model.pdparams", None)}})
+    with pytest.raises(FileNotFoundError) as caught:
+        ernie_vil2.load_model("small")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback") == 1 and "no connection" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_type_checkers_and_dir_see_what_is_imported_when_asked_for():
+    source = ast.parse(Path(ernie_vil2.__file__).read_text(encoding="utf-8"))
+    (branch,) = [node for node in source.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING"]
+    seen = {alias.name: f".{node.module}" for node in branch.body for alias in node.names}
+    assert seen == ernie_vil2._MODULES
+    assert {*seen, "__version__"} == set(ernie_vil2.__all__) <= set(dir(ernie_vil2))
+    assert all(getattr(ernie_vil2, name).__name__ == name for name in seen)
 
 
 def test_the_public_face_is_imported_when_asked_for():

@@ -1,13 +1,25 @@
-"""Image files that a table names."""
+"""Image files: those that a table names, and those of a folder."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
 from ernie_vil2.files import check_ordinary
+
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files in a folder and those within it whose names end as those of images; hidden folders are left out."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(root, name) for name in sorted(files) if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES]
+    return found
 
 
 def check_inside(name: str) -> None:

@@ -80,7 +80,7 @@ class Reason(StrEnum):
     NAME_NOT_UTF8 = "name is not UTF-8"
 
 
-class BadSample(Exception):
+class BadSample(ValueError):
     """A sample that cannot be used.
 
     Args:

@@ -72,14 +72,18 @@ def read_embeddings(
 
 
 def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
-    """Writes our own format into a folder, which is made if missing."""
+    """Writes our own format into a folder, which is made if missing; of what has no rows there is no file."""
     folder, benchmark = Path(folder), encoded.benchmark
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("image_embeddings.npy", encoded.images), ("text_embeddings.npy", encoded.texts)):
-        with written_whole(folder / name) as aside, open(aside, "wb") as file:
-            np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
-    _write_json_lines(folder / "images.jsonl", ({"image_id": image.id} for image in benchmark.images))
-    _write_json_lines(folder / "texts.jsonl", ({"text_id": text.id, "text": text.text} for text in benchmark.texts))
+    images = [{"image_id": image.id} for image in benchmark.images]
+    texts = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
+    for kind, names, rows in (("image", images, encoded.images), ("text", texts, encoded.texts)):
+        if names:
+            with written_whole(folder / f"{kind}_embeddings.npy") as aside, open(aside, "wb") as file:
+                np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
+            _write_json_lines(folder / f"{kind}s.jsonl", names)
+    if not len(benchmark.pairs):
+        return
     _write_json_lines(
         folder / "pairs.jsonl",
         ({"image_id": benchmark.images[image].id, "text_id": benchmark.texts[text].id}
@@ -166,7 +170,8 @@ def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBen
 
 
 def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str = "test") -> None:
-    """Writes Chinese-CLIP's feature files and their texts' JSONL into a folder, which is made if missing.
+    """Writes Chinese-CLIP's feature files and their texts' JSONL into a folder, which is made if missing; of a side
+    without rows there is no file.
 
     Ids are numbers, as `whole_numbers` gives them. Where they are not the benchmark's own, the features keep these as
     `name`.
@@ -178,11 +183,14 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
         (_IMAGE_FEATURES, "image_id", benchmark.images, image_ids, encoded.images),
         (_TEXT_FEATURES, "text_id", benchmark.texts, text_ids, encoded.texts),
     ):
-        _write_json_lines(
-            folder / f"{split}{ending}",
-            ({key: number, **({} if str(number) == row.id else {"name": row.id}), "feature": embedding.tolist()}
-             for number, row, embedding in zip(ids, side, embeddings, strict=True)),
-        )  # fmt: skip
+        if side:
+            _write_json_lines(
+                folder / f"{split}{ending}",
+                ({key: number, **({} if str(number) == row.id else {"name": row.id}), "feature": embedding.tolist()}
+                 for number, row, embedding in zip(ids, side, embeddings, strict=True)),
+            )  # fmt: skip
+    if not benchmark.texts:
+        return
     images_of_text = defaultdict(list)
     for image, text in benchmark.pairs.tolist():
         images_of_text[text].append(image_ids[image])

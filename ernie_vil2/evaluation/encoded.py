@@ -92,7 +92,7 @@ def encode_benchmark(
         rank, ranks: this process's place among those that share the work.
 
     Raises:
-        ValueError: the benchmark has no text, or none of its images could be used; another rank met an error.
+        ValueError: there is nothing to encode, or none of the images could be used; another rank met an error.
     """
     rows_of_text = {text: row for row, text in enumerate(dict.fromkeys(text.text for text in benchmark.texts))}
     image_chunks = _chunks(benchmark.images, chunk_rows)
@@ -122,7 +122,7 @@ def encode_benchmark(
     for number, chunk in enumerate(images):
         unusable |= {number * chunk_rows + place: reason for place, reason in chunk.bad}
     problems.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in unusable.items()])
-    if not benchmark.texts or len(unusable) == len(benchmark.images):
+    if len(unusable) == len(benchmark.images) and (unusable or not benchmark.texts):
         raise ValueError(
             f"{benchmark.name}: nothing to score, {len(benchmark.texts)} texts and "
             f"{len(benchmark.images) - len(unusable)} usable images\n{problems}"
@@ -131,6 +131,9 @@ def encode_benchmark(
         benchmark = benchmark.select(images=[row for row in range(len(benchmark.images)) if row not in unusable])
     order = [rows_of_text[text.text] for text in benchmark.texts]
     return EncodedBenchmark(benchmark, _joined(images), _joined(texts)[order], problems)
+
+
+_NONE = np.empty([0, 0], np.float32)
 
 
 class _Encoded(NamedTuple):
@@ -146,7 +149,7 @@ def _chunks(rows: Sequence, size: int) -> list[Sequence]:
 
 def _joined(chunks: Sequence[_Encoded]) -> np.ndarray:
     # A chunk without a usable row does not know the width.
-    return np.concatenate([chunk.embeddings for chunk in chunks if len(chunk.embeddings)])
+    return np.concatenate([chunk.embeddings for chunk in chunks if len(chunk.embeddings)] or [_NONE])
 
 
 def _encoded_images(
@@ -169,7 +172,7 @@ def _encoded_images(
                 return encoded
             digests, pixels = zip(*pool.map(prepare, chunk), strict=True)
         usable = [view for view in pixels if isinstance(view, np.ndarray)]
-        embeddings = model.encode_pixels(np.stack(usable)) if usable else np.empty([0, 0], np.float32)
+        embeddings = model.encode_pixels(np.stack(usable)) if usable else _NONE
         encoded = _Encoded(embeddings, [(place, why) for place, why in enumerate(pixels) if isinstance(why, str)])
         if cache:
             cache.write(path, cache.content(digests), encoded)

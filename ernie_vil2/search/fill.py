@@ -17,11 +17,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.image_files import read_file
+from ernie_vil2.data.image_files import image_files, read_file
 from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
 from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.members import IMAGE_SUFFIXES
 from ernie_vil2.files import read_text
 from ernie_vil2.search.collection import Collection, Item
 from ernie_vil2.search.index import Index
@@ -72,7 +71,7 @@ def pictures(data: Iterable[str]) -> list[Picture]:
     """
     found: list[Picture] = []
     for entry in data:
-        files = _image_files(Path(entry)) if os.path.isdir(entry) else []
+        files = image_files(Path(entry)) if os.path.isdir(entry) else []
         if files and not _is_source(entry):
             found += [Picture(str(file), [str(file)], partial(_of_file, Path(entry), file)) for file in files]
         else:
@@ -227,14 +226,6 @@ def thumbnail(pixels: np.ndarray, side: int) -> bytes:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     return cv2.imencode(".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
-
-
-def _image_files(folder: Path) -> list[Path]:
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root, name) for name in sorted(files) if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES]
-    return found
 
 
 def _is_source(entry: str) -> bool:

@@ -22,13 +22,13 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import import_own_towers
+from ernie_vil2.models.precision import check_precision
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.report import headline
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.training.optimizer import learning_rate
-from ernie_vil2.training.precision import check_precision
 from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.training.validation import validation_sets

@@ -32,6 +32,7 @@ from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder, import_own_towers
 from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
 from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
@@ -49,7 +50,6 @@ from ernie_vil2.training.checkpoint import (
 )
 from ernie_vil2.training.fused_attention import fuse_attention
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
-from ernie_vil2.training.precision import check_precision
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page

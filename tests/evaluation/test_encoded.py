@@ -62,8 +62,15 @@ def test_unusable_images_are_named_and_left_out():
 def test_nothing_usable_is_an_error():
     with pytest.raises(ValueError, match="small: nothing to score, 1 texts and 0 usable images(.|\n)*missing image"):
         encode_benchmark(StandIn(), benchmark({"a": no_file, "b": b"x"}, ["t"]))
-    with pytest.raises(ValueError, match="0 texts and 1 usable images"):
-        encode_benchmark(StandIn(), benchmark({"a": picture(0)}, []))
+    with pytest.raises(ValueError, match="0 texts and 0 usable images"):
+        encode_benchmark(StandIn(), benchmark({}, []))
+
+
+def test_one_side_alone_is_encoded():
+    encoded = encode_benchmark(StandIn(), benchmark({"a": picture(0)}, []))
+    assert len(encoded.images) == 1 and len(encoded.texts) == 0
+    encoded = encode_benchmark(StandIn(), benchmark({}, ["t"]))
+    assert len(encoded.images) == 0 and len(encoded.texts) == 1
 
 
 def test_an_error_of_the_model_ends_the_run_and_its_threads(rows):

@@ -1,5 +1,7 @@
 """The command line against the model called by hand, in each format, and by two processes against one."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,77 @@ def test_two_processes_write_what_one_writes(checkpoint, rows, extract, tmp_path
     np.testing.assert_allclose(one.images, other.images, atol=1e-6)
     np.testing.assert_allclose(one.texts, other.texts, atol=1e-6)
     assert len(list(tmp_path.glob("cache/*/*.safetensors"))) == 2
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of pictures, in folders too, with one that is broken and files that are none."""
+    rng = np.random.default_rng(1)
+    for name, (rgb, _) in zip(("b.png", "a/2.PNG", "a/10.png"), COLOURS.values(), strict=False):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(png(draw(rgb, "disc", rng)))
+    (tmp_path / "photos/.hidden").mkdir()
+    for name, content in (("torn.gif", b"GIF89a"), ("notes.txt", b"none"), (".hidden/c.png", b"")):
+        (tmp_path / "photos" / name).write_bytes(content)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def lines(tmp_path):
+    (tmp_path / "lines.txt").write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
+    return tmp_path / "lines.txt"
+
+
+def test_a_plain_folder_of_pictures(checkpoint, photos, extract, tmp_path, capsys):
+    assert extract("--checkpoint", checkpoint, "--pictures", photos, "--output", tmp_path / "o") == 0
+    out = capsys.readouterr().out
+    assert "broken image: 1 (torn.gif)" in out and "3 images and 0 texts, 32 numbers each" in out
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
+    names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]
+    assert names == ["b.png", "a/10.png", "a/2.PNG"]
+    expected = ernie_vil2.load_model(checkpoint).encode_images([photos / name for name in names])
+    np.testing.assert_allclose(np.load(tmp_path / "o/image_embeddings.npy"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
+def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
+    assert extract("--checkpoint", checkpoint, "--texts", lines, "--format", layout, "--output", tmp_path / "o") == 0
+    out = capsys.readouterr().out
+    assert "1 of 4 samples read" in out and "not UTF-8: 1 (lines.txt:5)" in out and "0 images and 3 texts" in out
+    expected = ernie_vil2.load_model(checkpoint).encode_texts(["a red disc", "a disc", "a red disc"])
+    if layout == "numpy":
+        names = [json.loads(line) for line in (tmp_path / "o/texts.jsonl").read_text().splitlines()]
+        assert names == [{"text_id": "1", "text": "a red disc"}, {"text_id": "3", "text": "a disc"},
+                         {"text_id": "4", "text": "a red disc"}]  # fmt: skip
+        found = np.load(tmp_path / "o/text_embeddings.npy")
+    else:
+        features = (tmp_path / "o/test_texts.txt_feat.jsonl").read_text().splitlines()
+        found = np.array([json.loads(line)["feature"] for line in features])
+        assert not list((tmp_path / "o").glob("*_imgs*"))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_pictures_and_texts_together(checkpoint, photos, lines, extract, tmp_path):
+    assert extract("--checkpoint", checkpoint, "--pictures", photos, "--texts", lines, "--cache", tmp_path / "c",
+                   "--output", tmp_path / "o") == 0  # fmt: skip
+    assert [np.load(tmp_path / f"o/{kind}_embeddings.npy").shape for kind in ("image", "text")] == [(3, 32)] * 2
+    assert not (tmp_path / "o/pairs.jsonl").exists()
+
+
+def test_what_cannot_be_embedded_without_pairs_is_explained(checkpoint, photos, lines, extract, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "blank.txt").write_text("\n \n")
+    for options, message in {
+        (): "give --checkpoint, and --data or else --pictures, --texts or both",
+        ("--data", lines, "--texts", lines): "give --checkpoint, and --data or else --pictures",
+        ("--texts", lines, "--format", "official"): "the official format holds pairs; take another --format",
+        ("--pictures", tmp_path / "empty"): "empty: no image file in it that can be used",
+        ("--texts", tmp_path / "blank.txt"): "blank.txt: no text in it that can be used",
+        ("--pictures", lines): "lines.txt is no folder",
+    }.items():
+        assert extract("--checkpoint", checkpoint, *options, "--output", tmp_path / "o") == 2
+        assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+        assert not (tmp_path / "o").exists()
 
 
 def test_what_is_missing_is_explained(checkpoint, rows, extract, tmp_path, capsys):

@@ -16,9 +16,9 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.losses import NoNegatives
+from ernie_vil2.models.precision import check_precision
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import NonFiniteLoss, Trainer, _plain
-from ernie_vil2.training.precision import check_precision
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import draw, png, write_tsv

@@ -6,11 +6,11 @@ import os
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.image_files import read_file
+from ernie_vil2.data.image_files import IMAGE_SUFFIXES, read_file
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.layout import Layout
-from ernie_vil2.data.sources.members import IMAGE_SUFFIXES, assemble, split_name
+from ernie_vil2.data.sources.members import assemble, split_name
 
 
 class FilesSource:

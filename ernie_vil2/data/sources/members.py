@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
+from ernie_vil2.data.image_files import IMAGE_SUFFIXES
 from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, check_text, is_id
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, is_blank
 
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 IMAGE_ID = "image_id"
 """Field that names the image, where several samples share one; otherwise its file does."""
 

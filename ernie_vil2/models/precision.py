@@ -9,11 +9,12 @@ import paddle
 from ernie_vil2.config import ConfigError
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, option: str = "-o Training.precision") -> None:
     """Paddle's mixed precision is without effect, and without an error, on CPU and on GPUs too old for it.
 
     Args:
-        precision: `Training.precision`.
+        precision: float32, bfloat16 or float16.
+        option: what asked for it, for the message.
 
     Raises:
         ConfigError: a matrix product would be computed in another one.
@@ -25,6 +26,6 @@ def check_precision(precision: str) -> None:
         computed = (one @ one).dtype
     if computed != getattr(paddle, precision):
         raise ConfigError(
-            f"Training.precision={precision}: on {paddle.get_device()} Paddle would compute in "
-            f"{str(computed).removeprefix('paddle.')}; set -o Training.precision=float32, or train on a GPU that has it"
+            f"{option}={precision}: on {paddle.get_device()} Paddle would compute in "
+            f"{str(computed).removeprefix('paddle.')}; set {option}=float32, or take a GPU that has it"
         )
