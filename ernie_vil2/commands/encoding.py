@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import ErnieViL2
     from ernie_vil2.evaluation.encoded import EncodedBenchmark
+    from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
+    from ernie_vil2.evaluation.protocol import Protocol
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
@@ -88,14 +90,16 @@ def open_data(
     args: argparse.Namespace,
     languages: Sequence[str] | None = None,
     preferred: Collection[str] = (),
-    split: str | None = None,
+    protocols: Sequence[Protocol] = (),
 ) -> dict[str, Benchmark]:
     """The benchmarks that the options name, by language; see `open_benchmarks`.
 
     Args:
-        split: that of the protocol, which counts where the options name none.
+        protocols: by which they are scored: only what these select is taken, and where the options name no split, it
+            is that of the first.
     """
     from ernie_vil2.data.sources import open_benchmarks
+    from ernie_vil2.evaluation.protocol import select
 
     found = open_benchmarks(
         args.data,
@@ -106,12 +110,67 @@ def open_data(
         images=args.images,
         text_id=args.text_id,
         caption_lines=args.caption_lines,
-        default=split,
+        default=_split(protocols),
     )
     for same in found if RANK == 0 else ():
         if ", " in same:
             print(f"{same}: the captions are the same, as they name no language; they are taken once")
-    return found
+    return {language: select(one, protocols) for language, one in found.items()} if protocols else found
+
+
+def _split(protocols: Sequence[Protocol]) -> str | None:
+    return protocols[0].split if protocols else None
+
+
+def check_data(args: argparse.Namespace, protocols: Sequence[Protocol]) -> int:
+    """Prints what is in the data; 0 if all of it can be used and is what every protocol expects."""
+    from tqdm import tqdm
+
+    from ernie_vil2.evaluation.check import check_benchmark
+
+    good = True
+    for language, benchmark in open_data(args, args.language, protocols=protocols).items():
+        with tqdm(total=len(benchmark.images), unit="image", desc="reading", file=sys.stdout) as bar:
+            report = check_benchmark(benchmark, protocols, bar.update)
+        print(f"captions in {language}\n" * bool(language) + str(report))
+        good &= report.good
+    return 0 if good else 1
+
+
+def encode_languages(
+    args: argparse.Namespace, protocols: Sequence[Protocol]
+) -> tuple[dict[str, EncodedBenchmark], list[Path], str]:
+    """Embeddings by label, the files they come from, and the device they were computed on. A collective.
+
+    A run's results go into the run, unless the options name another folder.
+    """
+    import paddle
+
+    from ernie_vil2.run_folder import run_of
+
+    model, weights = load(args)
+    run = run_of(weights.parent)
+    args.output = args.output or (run and run / "evaluation")
+    cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
+    inputs, files = {}, [weights]
+    for language, benchmark in open_data(args, args.language, model.config.Views.languages, protocols).items():
+        files += [path for path in benchmark.files if path not in files]
+        label = ", ".join(filter(None, [args.label, language]))
+        inputs[label] = encode_data(model, benchmark, cache, language)
+    return inputs, files, paddle.get_device()
+
+
+def pixel_baseline(args: argparse.Namespace, protocols: Sequence[Protocol]) -> PixelBaseline:
+    """What the nearest training image by pixels reaches on the data."""
+    from ernie_vil2.data.sources import open_sources
+    from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
+
+    train = open_sources(args.pixel_baseline, args.text_id)
+    data = open_sources(args.data, args.text_id, args.split, args.images, default=_split(protocols))
+    baseline = pixel_baseline(train, data)
+    if baseline.bad_samples.counts:
+        print(f"pixel baseline: {baseline.bad_samples}")
+    return baseline
 
 
 def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, title: str = "") -> EncodedBenchmark:

@@ -6,13 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
+from ernie_vil2.evaluation.protocol import Protocol
 
 CHUNK = 256  # images that are handed to the threads at once
 
@@ -23,7 +24,8 @@ class CheckReport:
 
     `counts` are the images, texts and pairs of the benchmark; `texts_per_image` says how many images have how many
     texts. `rows` are the entries of the annotations, with repeated, unmatched and empty ones by reason, `files` the
-    images that were decoded. `differences` are sentences: what the protocol expects otherwise.
+    images that were decoded. `protocols` says what each selects that finds what it expects, `differences` what the
+    others expect otherwise.
     """
 
     name: str
@@ -33,12 +35,12 @@ class CheckReport:
     texts_without_image: Sequence[str]
     rows: BadSampleReport
     files: BadSampleReport
-    expected: Mapping[str, int] = field(default_factory=dict)
-    differences: Sequence[str] = ()
+    protocols: Sequence[str]
+    differences: Sequence[str]
 
     @property
     def good(self) -> bool:
-        """Every entry and every image can be used, and the counts are those of the protocol."""
+        """Every entry and every image can be used, and the counts are those of every protocol."""
         return not (self.differences or self.rows.counts or self.files.counts)
 
     def as_dict(self) -> dict:
@@ -47,7 +49,7 @@ class CheckReport:
             "name": self.name,
             "good": self.good,
             "counts": dict(self.counts),
-            "expected": dict(self.expected),
+            "protocols": list(self.protocols),
             "differences": list(self.differences),
             "texts_per_image": {str(texts): images for texts, images in self.texts_per_image.items()},
             "images_without_text": list(self.images_without_text),
@@ -59,49 +61,44 @@ class CheckReport:
     def __str__(self) -> str:
         shares = ", ".join(f"{texts} ({images:,} images)" for texts, images in self.texts_per_image.items())
         lines = [
-            f"{self.name}: " + ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items()),
+            f"{self.name}: {_said(self.counts)}",
             f"texts per image: {shares}",
             _without("images without a text, in the gallery only", self.images_without_text),
             _without("texts without an image, in the gallery only", self.texts_without_image),
             f"entries of the annotations: {self.rows}",
             f"images: {self.files}",
+            *self.protocols,
             *self.differences,
         ]
-        if self.expected and not self.differences:
-            lines.append("the counts are those of the protocol")
         return "\n".join(filter(None, lines))
 
 
 def check_benchmark(
     benchmark: Benchmark,
-    expected: Mapping[str, int] | None = None,
+    protocols: Sequence[Protocol] = (),
     progress: Callable[[int], object] = lambda images: None,
     workers: int | None = None,
 ) -> CheckReport:
-    """Reads and decodes every image, and compares the counts with those that a protocol expects.
+    """Reads and decodes every image, and compares the counts with those that protocols expect.
 
     Args:
-        benchmark: as a reader or a protocol's selection gives it.
-        expected: numbers of `images`, `texts` or `pairs`; what is not named is not compared.
+        benchmark: as a reader or a selection for the protocols gives it.
+        protocols: by which it is to be scored.
         progress: called with the number of images just done.
         workers: threads that decode (OpenCV lets them run side by side); None: as many as there are processors.
-
-    Raises:
-        ValueError: `expected` names something else.
     """
-    counts = {"images": len(benchmark.images), "texts": len(benchmark.texts), "pairs": len(benchmark.pairs)}
-    expected = dict(expected or {})
-    unknown = expected.keys() - counts.keys()
-    if unknown:
-        raise ValueError(f"expected counts of {', '.join(sorted(unknown))}; there are counts of {', '.join(counts)}")
+    counts = _counts(benchmark)
     texts_of_image = np.bincount(benchmark.pairs[:, 0], minlength=counts["images"])
     images_of_text = np.bincount(benchmark.pairs[:, 1], minlength=counts["texts"])
     files = _decode_all(benchmark.images, progress, workers)
-    differences = [
-        _difference(kind, counts[kind], number) for kind, number in expected.items() if counts[kind] != number
-    ]
-    if expected and files.counts:
-        differences.append(f"{files.counts.total():,} of the {counts['images']:,} images cannot be used, see above.")
+    verdicts, differences = [], []
+    for protocol in protocols:
+        part = protocol.select(benchmark)
+        if wrong := protocol.differences(part):
+            differences += wrong
+        else:
+            verdict = ", as it expects" if protocol.expected else ""
+            verdicts.append(f"protocol {protocol.name}: {_said(_counts(part))}{verdict}")
     return CheckReport(
         benchmark.name,
         counts,
@@ -110,9 +107,17 @@ def check_benchmark(
         [benchmark.texts[row].id for row in np.flatnonzero(images_of_text == 0)],
         benchmark.rows,
         files,
-        expected,
+        verdicts,
         differences,
     )
+
+
+def _counts(benchmark: Benchmark) -> dict[str, int]:
+    return {"images": len(benchmark.images), "texts": len(benchmark.texts), "pairs": len(benchmark.pairs)}
+
+
+def _said(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
 
 
 def _decode_all(
@@ -135,11 +140,6 @@ def _problem(image: BenchmarkImage) -> tuple[str, str] | None:
     except OSError as problem:
         return f"unreadable image ({problem.strerror})", image.id
     return None
-
-
-def _difference(kind: str, here: int, expected: int) -> str:
-    by = f"{abs(here - expected):,} {'more' if here > expected else 'fewer'}"
-    return f"The protocol expects {expected:,} {kind}; here are {here:,}, {by}."
 
 
 def _without(what: str, ids: Sequence[str]) -> str:

@@ -20,9 +20,11 @@ from ernie_vil2.environment import environment
 from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.evaluator import Evaluation
 from ernie_vil2.evaluation.paper_results import PaperResult
+from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
-from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
+from ernie_vil2.files import files_written_whole, write_text, written_whole
 from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
@@ -59,6 +61,28 @@ def table_rows(
     if all(chance == chances[0] for chance in chances):
         rows.append(("  chance", chances[0]))
     return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
+
+
+def whole_table(
+    evaluations: Mapping[str, Evaluation],
+    published: Sequence[PaperResult] = (),
+    only: Iterable[tuple[str, str]] = (),
+    baseline: PixelBaseline | None = None,
+) -> list[Row]:
+    """The rows of all queries, and for each field and value those of its queries alone."""
+    table = []
+    for chosen in (None, *only):
+        results = {label: one.of_queries(*chosen) if chosen else one for label, one in evaluations.items()}
+        baselines = {"nearest train image by pixels": baseline.of_queries(*(chosen or ()))} if baseline else {}
+        title = queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
+        table += table_rows(title, results, baselines, [] if chosen else published)
+    return table
+
+
+def shown(evaluations: Mapping[str, Evaluation], table: Sequence[Row]) -> str:
+    """The table, where a direction was scored, and the figures that stand in no column."""
+    scored = any(evaluation.results for evaluation in evaluations.values())
+    return "\n\n".join(filter(None, [format_table(table) if scored else "", format_measures(evaluations)]))
 
 
 def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
@@ -205,6 +229,38 @@ def write_results(
     write_text(written[1], json.dumps(record, ensure_ascii=False, indent=1))
     write_ranks(written[2], evaluations)
     return written
+
+
+def write_evaluation(
+    output: Path,
+    name: str,
+    evaluations: Mapping[str, Evaluation],
+    table: Sequence[Row],
+    published: Sequence[PaperResult],
+    about: Mapping[str, Any],
+    top_k: int | None = None,
+    device: str = "cpu",
+) -> list[Path]:
+    """Writes all that an evaluation leaves, or nothing: `write_results`, a page for each result, the best answers.
+
+    Args:
+        about: what was run, for the record: `model` and `data` among it.
+        top_k: how many answers to every query; None: these are not written.
+    """
+    with files_written_whole(output) as folder:
+        written = write_results(folder, name, evaluations, table, published, about)
+        for label, evaluation in evaluations.items():
+            stem = name if len(evaluations) == 1 else f"{name}-{label.replace(', ', '-').replace('/', '-')}"
+            written.append(folder / f"{stem}.html")
+            facts = {"Model": about["model"], "Data": " ".join(about["data"])}
+            write_retrieval_page(written[-1], title=f"{name}: {label}", facts=facts, rows=table, evaluation=evaluation)
+            if top_k and "text_to_image" in evaluation.results:
+                written.append(folder / f"{stem}.predictions.jsonl")
+                write_predictions(written[-1], evaluation, top_k, device)
+        if top_k:
+            written.append(folder / f"{name}.answers.jsonl")
+            write_answers(written[-1], evaluations, top_k, device)
+    return [output / path.name for path in written]
 
 
 def _record(evaluation: Evaluation) -> dict:

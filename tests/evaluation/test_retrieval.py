@@ -331,4 +331,5 @@ def test_a_mean_that_is_given_is_printed():
 def test_other_directions_follow_in_a_table():
     rows = [("x", {"image_to_text": {"R@1": 1.0}, "text_to_text": {"R@1": 2.0, "mR": 3.0}, "mR": 4.0})]
     assert format_table(rows).splitlines()[0].endswith("  text -> text")
-    assert table_cells(rows[0][1], directions_of(rows)) == ["1.00", *"--------"[:5], "2.00", "-", "-", "4.00"]
+    # Of each direction three recalls and their mean, and the mean of all.
+    assert table_cells(rows[0][1], directions_of(rows)) == ["1.00", *"-------", "2.00", "-", "-", "3.00", "4.00"]
