@@ -44,10 +44,11 @@ def run(args: argparse.Namespace) -> int:
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.files import write_text
+    from ernie_vil2.models.like import with_model_like
     from ernie_vil2.planning.summary import plan_run
 
     text, made, advice = plan_run(
-        lambda overrides: load_config(args.config, [*args.override, *overrides]),
+        lambda overrides: with_model_like(load_config(args.config, [*args.override, *overrides])),
         args.ranks,
         device,
         args.utilisation,

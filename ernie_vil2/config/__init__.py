@@ -1,6 +1,6 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
-from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml
+from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml, validated
 from ernie_vil2.config.schema import (
     Config,
     DataConfig,
@@ -33,4 +33,5 @@ __all__ = [
     "dump_config",
     "load_config",
     "read_yaml",
+    "validated",
 ]

@@ -184,7 +184,11 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     overrides = list(overrides)
     for text in overrides:
         _override(tree, text)
-    origin = " ".join([str(path or "defaults"), *(f"-o {text}" for text in overrides)])
+    return validated(tree, " ".join([str(path or "defaults"), *(f"-o {text}" for text in overrides)]))
+
+
+def validated(tree: Any, origin: str) -> Config:
+    """The configuration of sections with their keys; ConfigError, with `origin` before the reason, if it is none."""
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

@@ -139,10 +139,16 @@ class ModelConfig(Section):
         description="width of the joint space; null: the text tower's width. "
         "A tower of another width gets a linear projection, a tower of this width none",
     )
+    like: str | None = Field(
+        None,
+        description="a model, named as in weights, from which towers, joint space, vocabulary, rules of the tokeniser, "
+        "preprocessing and Data.max_length are taken where the configuration does not set them; the run's config.yaml "
+        "then holds them",
+    )
     weights: str | None = Field(
         None,
-        description="initial weights of the whole model: an official file, a PaddleNLP folder, or a run or checkpoint "
-        "of this package; a tower's own weights come after it",
+        description="initial weights of the whole model: an official file, a PaddleNLP folder, a run or checkpoint of "
+        "this package, or a known name (ernie-vil-2.0-base-zh); a tower's own weights come after it",
     )
     allow: list[str] = Field(
         default=[],
@@ -443,11 +449,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self):
-        if self.Views.crop_area is None and self.Views.resize < self.Model.image.image_size:
-            raise ValueError(
-                f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
-                f"({self.Model.image.image_size})"
-            )
+        if self.Model.like is None:
+            self._check_model()
         for source in self.Data.sources:
             source.views(self.Views)
         if self.Schedule.warmup_steps >= self.Training.steps:
@@ -455,9 +458,16 @@ class Config(Section):
                 f"Schedule.warmup_steps ({self.Schedule.warmup_steps}) leaves nothing of Training.steps "
                 f"({self.Training.steps})"
             )
+        return self
+
+    def _check_model(self) -> None:
+        if self.Views.crop_area is None and self.Views.resize < self.Model.image.image_size:
+            raise ValueError(
+                f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
+                f"({self.Model.image.image_size})"
+            )
         if self.Data.max_length > self.Model.text.max_positions:
             raise ValueError(
                 f"Data.max_length ({self.Data.max_length}) exceeds Model.text.max_positions "
                 f"({self.Model.text.max_positions})"
             )
-        return self

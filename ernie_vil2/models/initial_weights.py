@@ -21,10 +21,11 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie_vil2 import hub
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.model_files import vocabulary_beside, weights_path
+from ernie_vil2.models.model_files import check_sums, vocabulary_beside, weights_path
 from ernie_vil2.models.released import detect_format, to_ours
 from ernie_vil2.models.towers.vit import VisionTransformer
 from ernie_vil2.models.weight_files import read_weights
@@ -82,6 +83,8 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
         except WeightMismatch as error:
             raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow") from None
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{key}: {error}") from None
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
         reports.append(report)
@@ -90,6 +93,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
 def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
     """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
+    check_sums(path.parent)
     arrays = read_weights(path)
     try:
         arrays = to_ours(arrays, detect_format(arrays))
@@ -115,7 +119,7 @@ def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
 
 
 def _text_source(source: str, family: str) -> _Source:
-    if Path(source).exists() or named_checkpoint(source):
+    if Path(source).exists() or named_checkpoint(source) or source in hub.MODELS:
         found = _read(weights_path(source), "text.")
     else:
         found = _read(*_from_paddlenlp(source, family))

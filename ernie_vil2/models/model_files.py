@@ -54,12 +54,14 @@ class StoredModel:
         arrays: its weights by our names, unchanged; what our model has no counterpart for keeps its name.
         config: its architecture, preprocessing and text length; for a run of ours the run's whole configuration.
         tokens: its vocabulary in the order of the ids; None: none was found.
+        vocabulary: the file that the tokens are from.
     """
 
     layout: Layout
     arrays: dict[str, np.ndarray]
     config: Config
     tokens: list[str] | None
+    vocabulary: Path | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -173,7 +175,7 @@ def read_model(
         ValueError: its files are damaged, do not belong together, or describe a model of another kind.
     """
     path = weights_path(source)
-    _check_sums(path.parent)
+    check_sums(path.parent)
     arrays = read_weights(path)
     try:
         layout = detect_format(arrays)
@@ -196,7 +198,7 @@ def read_model(
     tokens = read_vocabulary(vocabulary) if vocabulary else None
     if tokens and words is not None and len(tokens) > len(words):
         raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
-    return StoredModel(layout, ours, config, tokens)
+    return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None)
 
 
 def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
@@ -230,7 +232,8 @@ def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
             write_checksums(aside, OWN_FILES)
 
 
-def _check_sums(folder: Path) -> None:
+def check_sums(folder: Path) -> None:
+    """ValueError if a file of the model in a folder is not the one whose checksum lies beside it."""
     if (folder / CHECKSUMS).is_file():
         try:
             check_files(folder, [name for name in OWN_FILES if (folder / name).is_file()])

@@ -22,6 +22,7 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import import_own_towers
+from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
@@ -68,6 +69,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         FileNotFoundError, ValueError: data or vocabulary cannot be used.
         WorkerError: a loader process failed or was killed.
     """
+    config = with_model_like(config)
     training = config.Training
     run = Path(training.output)
     check_run_folder(run)

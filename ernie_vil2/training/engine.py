@@ -32,6 +32,7 @@ from ernie_vil2.files import write_text
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder, import_own_towers
 from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import check_agreement, digest
@@ -84,7 +85,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, resume: bool = False):
-        self.config = config
+        self.config = config = with_model_like(config)
         runtime.set_device(config.Training.device)
         self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
         if config.Training.global_batch % self.ranks:

@@ -1,0 +1,126 @@
+"""`Model.like`: a training's model as another one is, in any of the formats."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2 import hub
+from ernie_vil2.config import ConfigError, dump_config, load_config
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.models.like import _read, with_model_like
+from ernie_vil2.models.model_files import read_model, write_model
+from ernie_vil2.training.engine import Trainer
+from tests.training.conftest import config, overrides, run  # noqa: F401 - fixtures of a run
+
+RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
+OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
+TEXTS = ["红色的圆", "two discs", "bars, discs"]
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    _read.cache_clear()
+
+
+@pytest.mark.parametrize("folder", [OFFICIAL, PADDLENLP], ids=lambda folder: folder.name)
+def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
+    read = load_config(None, [f"Model.like={folder}", f"Model.weights={folder}", "Model.text.dropout=0.0"])
+    found = with_model_like(read)
+    source = read_model(folder).config
+    expected = source.Model.model_dump()
+    expected["text"] |= {"vocabulary": str(folder / "vocab.txt"), "dropout": 0.0}
+    assert found.Model.model_dump() == expected | {"weights": str(folder), "like": None}
+    assert found.Data.max_length == source.Data.max_length
+    assert found.model_dump(exclude={"Model", "Data"}) == read.model_dump(exclude={"Model", "Data"})
+    (tmp_path / "config.yaml").write_text(dump_config(found))
+    assert load_config(tmp_path / "config.yaml") == found == with_model_like(found)
+
+    original = ernie_vil2.load_model(folder)
+    model = build_dual_encoder(found.Model, len(original.tokenizer.tokens))
+    load_initial_weights(model, found.Model)
+    again = ernie_vil2.ErnieViL2(model, original.tokenizer, found)
+    np.testing.assert_allclose(again.encode_texts(TEXTS), original.encode_texts(TEXTS), atol=1e-6)
+    assert again.preprocessing == original.preprocessing
+
+
+def test_what_the_configuration_sets_itself_stays():
+    found = with_model_like(load_config(None, [
+        f"Model.like={PADDLENLP}", "Model.image.mean=[0.5, 0.5, 0.5]", "Model.embed_dim=16", "Data.max_length=20",
+        "Views.resize=40",
+    ]))  # fmt: skip
+    image = found.Model.image
+    assert (image.mean, image.heads, image.preprocessing) == ([0.5] * 3, 4, "paddlenlp")
+    assert (found.Model.embed_dim, found.Data.max_length, found.Views.resize) == (16, 20, 40)
+    other = with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
+    assert (other.image.name, other.image.image_size, other.image.width) == ("PPLCNet_x0_25", 32, None)
+    with pytest.raises(ConfigError, match="Model.like=.*: Data.max_length .100. exceeds Model.text.max_positions .64"):
+        with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Data.max_length=100"]))
+
+
+def test_a_larger_input_enlarges_what_the_views_are_cut_from(tmp_path):
+    stored = read_model(OFFICIAL)
+    large = stored.config.Model.image.model_copy(update={"image_size": 320})
+    changed = stored.config.model_copy(update={
+        "Model": stored.config.Model.model_copy(update={"image": large}),
+        "Views": stored.config.Views.model_copy(update={"resize": 320}),
+    })  # fmt: skip
+    write_model(type(stored)("ernie_vil2", stored.arrays, changed, stored.tokens), tmp_path / "m", "ernie_vil2")
+    assert with_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"])).Views.resize == 320
+
+
+def test_a_known_name_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "MODELS", {"small": dict.fromkeys((file.name for file in OFFICIAL.iterdir()), ("", None))})
+    shutil.copytree(OFFICIAL, tmp_path / "small")
+    found = with_model_like(load_config(None, ["Model.like=small", "Model.weights=small"]))
+    assert found.Model.text.vocabulary == str(tmp_path / "small" / "vocab.txt")
+    model = build_dual_encoder(found.Model, len(read_model(OFFICIAL).tokens))
+    (report,) = load_initial_weights(model, found.Model)
+    assert len(report.matched) == len(model.state_dict()) and not report.missing
+
+
+def test_what_cannot_be_taken_is_explained(tmp_path):
+    for source, message in {
+        tmp_path / "none": "Model.like: .*none: no such file or folder, and no known name",
+        tmp_path: "Model.like: .*: no model here",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            with_model_like(load_config(None, [f"Model.like={source}"]))
+    shutil.copy(OFFICIAL / "model.pdparams", tmp_path)
+    shutil.copy(OFFICIAL / "ernie_config.json", tmp_path)
+    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt beside it"):
+        with_model_like(load_config(None, [f"Model.like={tmp_path}"]))
+
+
+def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
+    write_model(read_model(OFFICIAL), tmp_path / "m", "ernie_vil2")
+    (tmp_path / "m/checksums.json").unlink()
+    text = (tmp_path / "m/config.yaml").read_text()
+    (tmp_path / "m/config.yaml").write_text(text.replace("name: ViT", "name: antigravity:Tower"))
+    with pytest.raises(ConfigError, match="its image tower antigravity:Tower is of a module of its own; to have that"):
+        with_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"]))
+
+
+def test_a_run_holds_what_it_has_taken_and_goes_on_without_the_source(config, tmp_path):  # noqa: F811
+    shutil.copytree(OFFICIAL, tmp_path / "source")
+    changes = [f"Model.like={tmp_path / 'source'}", f"Model.weights={tmp_path / 'source'}"]
+    read = config(*changes)
+    plain = read.model_copy(update={"Model": load_config(None, changes).Model})  # without the towers of the tiny run
+    trainer = Trainer(plain.model_copy(update={"Training": read.Training.model_copy(update={"steps": 3})}))
+    assert trainer.fit()
+    saved = load_config(trainer.run / "config.yaml")
+    assert saved.Model.like is None and saved.Model.image.width == 32
+    shutil.rmtree(tmp_path / "source")
+    model = ernie_vil2.load_model(trainer.run)
+    assert model.tokenizer.tokens[5] == "红" and model.encode_texts(TEXTS).shape == (3, 32)
+
+
+def test_a_plan_of_it_on_the_command_line():
+    found = run("tools/plan.py", "-o", f"Model.like={OFFICIAL}", "--ranks", "1", "--device", "a100-80g",
+                "-o", "Training.global_batch=64")  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "ViT and ernie, 1 x a100-80g" in found.stdout
