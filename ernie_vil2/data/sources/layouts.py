@@ -134,4 +134,5 @@ def _choose(
     matching = [name for name in splits if name == split] or [name for name in splits if family(name) == family(split)]
     if len(matching) == 1:
         return matching[0]
-    raise ValueError(f"{place} has {'several splits' if matching else 'no split'} {split}; choose a split of {names}")
+    found = "several splits" if matching else "no split"
+    raise ValueError(f"{place} has {found} {split}; choose a split of {names}, or name its file")

@@ -29,7 +29,7 @@ FILES = {
 
 @pytest.mark.parametrize("place", ["", "annotations", "annotations/captions_val2014.json"])
 def test_images_and_texts_have_their_published_ids(tmp_path, place):
-    benchmark = open_benchmark(write(tmp_path, FILES) / place, images=tmp_path if place else None)
+    benchmark = open_benchmark(write(tmp_path, FILES) / place)
     assert benchmark.name == "coco-captions-val2014"
     assert pairs(benchmark) == [("42", "1")] and benchmark.texts[0].text == "A bird."
     assert [one.read() for one in benchmark.images] == [image(42)]

@@ -25,7 +25,7 @@ FILES = {
 @pytest.mark.parametrize("place", ["", FOLDER, f"{FOLDER}/coco-cn_test.txt"])
 def test_the_test_split_in_the_order_of_the_files(tmp_path, place):
     write(tmp_path, FILES)
-    benchmark = open_benchmark(tmp_path / place, images=tmp_path if place else None)
+    benchmark = open_benchmark(tmp_path / place)
     assert benchmark.name == "coco-cn-test"
     assert [one.id for one in benchmark.images] == [B, A]
     assert [(one.id, one.text) for one in benchmark.texts] == [
