@@ -52,7 +52,7 @@ class PixelBaseline:
 def pixel_baseline(train: Source, test: Source, block: int = 256) -> PixelBaseline:
     """Scores the texts of `test` for every image of `test` by the most similar image of `train` with that text.
 
-    Texts are told apart by `text_name`; training images of texts that `test` lacks take no part. A test image
+    Texts are distinguished by `text_name`; training images of texts that `test` lacks take no part. A test image
     whose text no training image has cannot be answered and ranks behind all. Ties count against the baseline.
     Samples that cannot be used are counted and left out.
 

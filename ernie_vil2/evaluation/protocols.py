@@ -15,8 +15,8 @@ PROTOCOLS = {
         Protocol(
             name="pairs",
             definition=(
-                "All images and all texts of the benchmark are the galleries, each once, told apart by id. An answer "
-                "is right when some pair holds both. A row without a pair is in the gallery, but no query. "
+                "All images and all texts of the benchmark are the galleries, each once, distinguished by id. An "
+                "answer is right when some pair holds both. A row without a pair is in the gallery, but no query. "
                 f"{SCORED_AS_USUAL}"
             ),
         ),

@@ -169,7 +169,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
     Args:
         folder: of the results.
         data: as it was named.
-        more: that tells results of the same data apart: split, languages, protocols.
+        more: what distinguishes results of the same data: split, languages, protocols.
     """
     here = places(data)
     *parents, last = Path(here[0]).parts[1:] or ("data",)
@@ -301,7 +301,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """Writes a CSV file with a line a query, `CSV_COLUMNS`: its rank, its best right answer and what stands first.
+    """Writes a CSV file with one line per query, `CSV_COLUMNS`: its rank, its best right answer and what stands first.
 
     `result` is the evaluation's label and `query` the text or, for an image, its id. Of equal scores the answer of
     the lower row is named. What a spreadsheet would take for a formula has an apostrophe in front, see `cell_text`.

@@ -1,4 +1,4 @@
-"""Where samples and benchmarks lie, a layout a file; docs/data.md and docs/benchmarks.md show each on disk."""
+"""Where samples and benchmarks lie, one file per layout; docs/data.md and docs/benchmarks.md show each on disk."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from ernie_vil2.data.sources.members import assemble, split_name
 class FilesSource:
     """Files of one folder that share their name up to the first dot: `000000001.jpg`, `.txt`, `.json`; by name.
 
-    What they hold is as in a tar shard. Names that begin with a dot are passed over.
+    What they hold is as in a tar shard. Names that begin with a dot are skipped.
 
     Args:
         folder: the folder itself; sub-folders are not looked into.

@@ -50,7 +50,7 @@ def open_table(path: str | Path) -> Table:
 
 
 class JsonTable(TextLines):
-    """A JSON object a line; blank lines are passed over."""
+    """A JSON object a line; blank lines are skipped."""
 
     kind = "json lines"
 

@@ -36,7 +36,7 @@ class TarSource(IndexedFile):
 
     An image member (`.jpg`, `.png`, `.webp`, ...) and texts from `.json` (`caption`, `tags`, or with a
     language: `caption_zh`, `tags_en`, ...) or from `.txt` (the caption). A member whose name repeats begins a new
-    sample; folders and names that begin with a dot are passed over.
+    sample; folders and names that begin with a dot are skipped.
 
     Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample.
     Of a shard that is cut, the samples before the cut are read, and one more row stands for the cut; so it is where

@@ -1,1 +1,1 @@
-"""Retrieval benchmarks as their authors publish them, one layout a file; docs/benchmarks.md shows each on disk."""
+"""Retrieval benchmarks as their authors publish them, one file per layout; docs/benchmarks.md shows each on disk."""

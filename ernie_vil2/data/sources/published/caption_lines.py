@@ -25,7 +25,7 @@ def read_caption_lines(
         name: of the benchmark.
         ids: one image id a line; the image file is `<image id>.jpg`.
         captions: lines `<image id>#<n><TAB or space><caption>`; all before the white space is the text's id.
-        other_ids: images of other splits as the files spell them, whose captions are passed over.
+        other_ids: images of other splits as the files spell them, whose captions are skipped.
         clean: makes the published caption the text that is encoded.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Flickr30k-CN as its authors publish it (Lan et al., arXiv 1708.04390): a folder a split, captions cut into words.
+"""Flickr30k-CN as its authors publish it (Lan et al., arXiv 1708.04390): one folder per split, captions cut into words.
 
 The test captions were translated by hand (`zhm`), the others by machine (`zhb`); all were cut into words by BosonNLP.
 """
