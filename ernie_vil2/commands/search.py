@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from ernie_vil2.commands.arguments import add_pipe_option
+from ernie_vil2.files import read_text
 
 CALIBRATED = "calibrated"
 
@@ -100,8 +101,7 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
-    texts = args.text + ([line for line in args.file.read_text(encoding="utf-8").splitlines() if line.strip()]
-                         if args.file else [])  # fmt: skip
+    texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
     if not (texts or args.image or args.plus):
         raise ValueError("ask something: a sentence, --file, --image or --plus")
     where = {}

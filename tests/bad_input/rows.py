@@ -300,6 +300,8 @@ CASES = [
             skipped={Reason.LARGE_GROUP: 1}, use_dictionary=True),
     parquet("Parquet whose schema has 30,000 columns within each other", [GOOD_ROW], deep_schema,
             stopped="not a Parquet file"),
+    Case("folder with a Parquet file whose schema has 30,000 columns within each other",
+         lambda folder: deep_schema(folder / "a.parquet") or folder, stopped="no layout that is known"),
     parquet("Parquet, cut off", [GOOD_ROW] * 4, keep_half, stopped="not a Parquet file"),
     parquet("Parquet with a damaged footer", [GOOD_ROW] * 4, damage_footer, stopped="not a Parquet file"),
     parquet("Parquet without rows", pa.table({"jpg": pa.array([], pa.binary())}), stopped="no rows in this file"),

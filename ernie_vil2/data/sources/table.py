@@ -15,7 +15,7 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.layout import SPLITS, Layout, family, in_order
 from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.sources.members import IMAGE_ID, text_name, texts_of
-from ernie_vil2.data.sources.tables import TABLES, open_table
+from ernie_vil2.data.sources.tables import TABLES, open_table, parquet_file
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
 # puts the bytes of an image under its suffix.
@@ -112,10 +112,9 @@ def _columns(path: Path) -> set[str]:
         return set()
     if path.suffix == ".parquet":
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_schema
 
         try:
-            return set(read_schema(path).names)
+            return set(parquet_file(path).schema_arrow.names)
         except (ArrowException, OSError):
             return set()
     with open(path, "rb") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -22,6 +22,7 @@ from ernie_vil2.data.sources.parquet_pages import decoded_size, size_in_python
 LIST_SEPARATOR = "|"  # in a CSV column of tags
 HELD_GROUPS = 4  # row groups of a Parquet file that are kept in memory
 MAX_GROUP_BYTES = 2**30  # of a row group, and of those that are kept
+MAX_ROWS = 2**40  # of a Parquet file
 MAX_PARTS = 10_000  # parts of a schema, and row groups
 
 
@@ -164,25 +165,24 @@ class ParquetTable:
         self._groups: dict[int, Any] = {}
         metadata = self._opened().metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        self._ends = np.cumsum(sizes, dtype=np.int64)
+        if min(sizes, default=0) < 0 or sum(sizes) > MAX_ROWS:
+            raise ValueError(f"{path}: not a Parquet file ({sum(sizes)} rows); is it whole?")
         if not sum(sizes):
             raise ValueError(f"{path}: no rows in this file")
+        self._ends = np.cumsum(sizes, dtype=np.int64)
         self.columns = tuple(self._opened().schema_arrow.names)
         self.release()
 
     def _opened(self):
         import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
 
         if self._file is None or self._owner != os.getpid():
             if LocalFile(self.name).identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
             try:
                 self._source = pa.OSFile(self.name)
-                # A schema is a tree that Arrow goes through on the stack.
-                limits = {"thrift_container_size_limit": MAX_PARTS}
-                self._dictionaries = _dictionaries(ParquetFile(self._source, **limits).metadata)
-                self._file = ParquetFile(self._source, read_dictionary=self._dictionaries, **limits)
+                self._dictionaries = _dictionaries(parquet_file(self._source).metadata)
+                self._file = parquet_file(self._source, self._dictionaries)
                 self._owner = os.getpid()
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{self.name}: not a Parquet file ({error}); is it whole?") from error
@@ -248,6 +248,14 @@ class ParquetTable:
 
     def __reduce__(self):
         return ParquetTable, (self.name,)
+
+
+def parquet_file(source: Any, dictionaries: Sequence[str] = ()):
+    """Arrow's `ParquetFile` of a path or file, some columns of which are read as dictionaries; errors as Arrow's."""
+    from pyarrow.parquet import ParquetFile
+
+    # A schema is a tree that Arrow goes through on the stack.
+    return ParquetFile(source, read_dictionary=dictionaries, thrift_container_size_limit=MAX_PARTS)
 
 
 def _bytes(group: Any) -> int:

@@ -77,6 +77,21 @@ def test_what_the_footer_says_of_sizes_does_not_count(tmp_path, monkeypatch):
         ParquetTable(path).row(0)
 
 
+@pytest.mark.parametrize("rows", [-1, 2**45])
+def test_an_impossible_number_of_rows_is_refused(tmp_path, monkeypatch, rows):
+    class Metadata:
+        num_row_groups, num_rows, num_columns = 1, rows, 0
+
+        def row_group(self, group):
+            return self
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x"]}), path)
+    monkeypatch.setattr(ParquetTable, "_opened", lambda self: type("File", (), {"metadata": Metadata()}))
+    with pytest.raises(ValueError, match=f"a.parquet: not a Parquet file .{rows} rows."):
+        ParquetTable(path)
+
+
 def varint(number, length=0):
     """A whole number as Thrift's compact protocol writes it, in so many bytes at least."""
     number, content = 2 * number, b""
