@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import runtime
 from .launch import rank_environments
+from .wording import counted
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = shlex.quote(sys.executable)
@@ -210,11 +211,13 @@ def check_devices():
     """Processors and GPUs, and whether the installed Paddle can use the latter."""
     import paddle
 
-    cores = f"{runtime.usable_cores()} CPU cores"
+    cores = counted(runtime.usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
         count = paddle.device.cuda.device_count()
         if count:
-            return Result("ok", "devices", f"{cores}, {count} GPUs ({paddle.device.cuda.get_device_name(0)})")
+            return Result(
+                "ok", "devices", f"{cores}, {counted(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
+            )
         return Result(
             "warn",
             "devices",
@@ -234,6 +237,7 @@ def check_devices():
 
 _ALL_REDUCE = """
 import ernie_vil2, paddle, paddle.distributed as dist
+from ernie_vil2.wording import counted
 paddle.set_device("cpu")
 dist.init_parallel_env()
 total = paddle.to_tensor([dist.get_rank() + 1.0])

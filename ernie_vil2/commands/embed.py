@@ -17,6 +17,7 @@ from pathlib import Path
 from ernie_vil2.commands import encoding
 from ernie_vil2.commands.arguments import input_file, input_folder, output_folder
 from ernie_vil2.launch import start_ranks
+from ernie_vil2.wording import counted
 
 FORMATS = ("numpy", "official", "chinese-clip")
 
@@ -75,6 +76,6 @@ def run(args: argparse.Namespace) -> int:
             lines = embedding_files.official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, lines)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.rows}\nimages: {encoded.problems}")
-    rows = f"{len(encoded.images)} images and {len(encoded.texts)} texts"
+    rows = f"{counted(len(encoded.images), 'image')} and {counted(len(encoded.texts), 'text')}"
     print(f"{rows}, {model.embed_dim} numbers each: {args.output}")
     return 0

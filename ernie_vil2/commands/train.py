@@ -40,12 +40,13 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     from ernie_vil2.training.engine import Trainer
+    from ernie_vil2.wording import counted
 
     trainer = Trainer(config, resume=args.resume)
     finished = trainer.fit()
     if trainer.rank == 0:
         if finished:
-            print(f"finished: {trainer.step} steps, run folder {trainer.run}")
+            print(f"finished: {counted(trainer.step, 'step')}, run folder {trainer.run}")
             if trainer.best:
                 print("best: step {step}, mean recall {mean_recall:.1f}, ".format(**trainer.best)
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip

@@ -15,6 +15,7 @@ from zlib import crc32
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
 from ernie_vil2.terminal import printable
+from ernie_vil2.wording import counted
 
 MAX_BYTES = 2**28
 """Of an image file, of a row that holds an image, of a member of a shard; what is longer is not read."""
@@ -200,7 +201,7 @@ class BadSampleReport:
                     self.names[reason].append(name)
         if self.read >= self.patience and self.counts.total() > self.max_share * self.read:
             raise TooManyBadSamples(
-                f"{self.counts.total()} of {self.read} samples could not be used, more than "
+                f"{self.counts.total():,} of {counted(self.read, 'sample')} could not be used, more than "
                 f"Data.max_bad_share = {self.max_share} allows\n{self}"
             )
 
@@ -228,11 +229,11 @@ class BadSampleReport:
         write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:
-        bad = self.counts.total()
+        bad, read = self.counts.total(), f"{counted(self.read, 'sample')} read"
         lines = [
-            f"{bad} of {self.read} samples read could not be used and were skipped:"
+            f"{bad:,} of {read} could not be used and {'was' if bad == 1 else 'were'} skipped:"
             if bad
-            else f"all {self.read} samples read could be used"
+            else f"{'the one sample read' if self.read == 1 else f'all {read}'} could be used"
         ]
         lines += self._lines(self.counts)
         if self.remarks:

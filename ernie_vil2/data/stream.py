@@ -11,6 +11,7 @@ from ernie_vil2.data.mixture import Mixture
 from ernie_vil2.data.order import SampleOrder
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.sources import HELD_SHARDS, Sources, open_sources
+from ernie_vil2.wording import counted
 
 
 class SampleStream:
@@ -127,6 +128,6 @@ def _content(sources: Sources) -> dict[str, Any]:
 
 def _say(content: dict[str, Any]) -> str:
     return (
-        f"{content['samples']} samples in {content['shards']} shards (names and sizes: {content['digest']}, "
-        f"content: {content.get('content', 'unknown')})"
+        f"{counted(content['samples'], 'sample')} in {counted(content['shards'], 'shard')} "
+        f"(names and sizes: {content['digest']}, content: {content.get('content', 'unknown')})"
     )

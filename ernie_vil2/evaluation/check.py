@@ -14,6 +14,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
 from ernie_vil2.evaluation.protocol import Protocol
+from ernie_vil2.wording import counted
 
 CHUNK = 256  # images that are handed to the threads at once
 
@@ -59,7 +60,7 @@ class CheckReport:
         }
 
     def __str__(self) -> str:
-        shares = ", ".join(f"{texts} ({images:,} images)" for texts, images in self.texts_per_image.items())
+        shares = ", ".join(f"{texts} ({counted(images, 'image')})" for texts, images in self.texts_per_image.items())
         lines = [
             f"{self.name}: {_said(self.counts)}",
             f"texts per image: {shares}",
@@ -117,7 +118,7 @@ def _counts(benchmark: Benchmark) -> dict[str, int]:
 
 
 def _said(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    return ", ".join(counted(count, kind.removesuffix("s")) for kind, count in counts.items())
 
 
 def _decode_all(

@@ -21,6 +21,7 @@ from ernie_vil2 import runtime
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.files import save_arrays, written_whole
+from ernie_vil2.wording import counted
 
 
 class EmbeddingModel(Protocol):
@@ -124,7 +125,7 @@ def encode_benchmark(
     problems.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in unusable.items()])
     if len(unusable) == len(benchmark.images) and (unusable or not benchmark.texts):
         raise ValueError(
-            f"{benchmark.name}: nothing to score, {len(benchmark.texts)} texts and "
+            f"{benchmark.name}: nothing to score, {counted(len(benchmark.texts), 'text')} and "
             f"{len(benchmark.images) - len(unusable)} usable images\n{problems}"
         )
     if unusable:

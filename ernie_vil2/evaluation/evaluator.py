@@ -13,6 +13,7 @@ from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, enco
 from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import DirectionResult, mean_recall, mean_reciprocal_rank, score_matchings, summary
+from ernie_vil2.wording import counted
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Evaluation:
     def sizes(self) -> str:
         """The galleries and pairs, in words."""
         values = summary(self.results)
-        return ", ".join(f"{values[name]:,} {name}" for name in ("images", "texts", "pairs") if name in values)
+        return ", ".join(
+            counted(values[f"{kind}s"], kind) for kind in ("image", "text", "pair") if f"{kind}s" in values
+        )
 
     @cached_property
     def notes(self) -> list[str]:

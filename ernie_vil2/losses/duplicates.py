@@ -3,6 +3,7 @@
 import numpy as np
 
 from ernie_vil2.errors import RunError
+from ernie_vil2.wording import counted
 
 DUPLICATES = ("ignored", "masked", "positives")
 """What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
@@ -47,8 +48,8 @@ def refuse_without_negatives(ids):
     if rows > 1 and 2 * without > rows:
         raise NoNegatives(
             f"{without} of the {rows} rows of a batch have no negative left, so that nothing is learnt from them: one "
-            f"image is in {images.max()} rows, one text in {texts.max()}. Look at images, captions and Data.text_id, "
-            "raise Training.global_batch, or set Loss.duplicates=ignored"
+            f"image is in {counted(images.max(), 'row')}, one text in {texts.max():,}. Look at images, captions and "
+            "Data.text_id, raise Training.global_batch, or set Loss.duplicates=ignored"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ernie_vil2.planning.advice import Advice
 from ernie_vil2.planning.devices import GIB, Device
 from ernie_vil2.planning.plan import Plan
+from ernie_vil2.wording import counted
 
 _WIDTH = 34
 
@@ -36,8 +37,12 @@ def _line(name: str, value: str, note: str = "") -> str:
 
 
 def _run(plan: Plan) -> Iterable[str]:
-    views = " and ".join(f"{count} {kind} view{'s'[: count > 1]}" for kind, count in plan.views.items() if count)
-    yield _line("batch", f"{plan.global_batch:,}", f"{plan.ranks:,} ranks of {plan.rows:,} rows, {views} of each")
+    views = " and ".join(counted(count, f"{kind} view") for kind, count in plan.views.items() if count)
+    yield _line(
+        "batch",
+        f"{plan.global_batch:,}",
+        f"{counted(plan.ranks, 'rank')} of {counted(plan.rows, 'row')}, {views} of each",
+    )
     if plan.encoded < plan.rows:
         yield _line("micro batch", f"{plan.encoded:,}", "rows of a rank encoded at once, every row twice")
     yield _line("parameters", f"{plan.sizes.parameters / 1e6:,.1f} M",
@@ -81,8 +86,10 @@ def _time(plan: Plan) -> Iterable[str]:
         f"computing {plan.compute:.3g} s, sending {plan.transfer:.2g} s and {plan.hidden_transfer:.2g} s beside it"
     )
     yield _line("step", f"{plan.seconds:,.3g} s", sending)
+    pairs = plan.steps * plan.global_batch
+    pairs = counted(pairs, "pair") if pairs < 1e6 else f"{pairs / 1e6:,.0f} M pairs"
     yield _line("schedule", f"{plan.days:,.1f} days",
-                f"{plan.steps:,} steps, {plan.steps * plan.global_batch / 1e6:,.0f} M pairs, "
+                f"{counted(plan.steps, 'step')}, {pairs}, "
                 f"{plan.days * 24 * plan.ranks:,.0f} device hours")  # fmt: skip
 
 

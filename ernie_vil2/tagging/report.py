@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.tagging.journal import Batch
+from ernie_vil2.wording import counted
 
 
 @dataclass
@@ -83,10 +84,11 @@ class TaggingReport:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.ids - self.untagged:,} of {self.ids:,} ids have tags"]
+        tagged = self.ids - self.untagged
+        lines = [f"{tagged:,} of {counted(self.ids, 'id')} {'has' if tagged == 1 else 'have'} tags"]
         for language, ids in sorted(self.tagged.items()):
             of = f"tags_{language}" if language else "tags"
-            lines.append(f"  {of}: {ids:,} ids, {self.tags[language] / ids:.1f} tags each")
+            lines.append(f"  {of}: {counted(ids, 'id')}, {self.tags[language] / ids:.1f} tags each")
         if self.untagged:
             lines.append(f"ids without tags: {first_names(self.untagged, self.untagged_names)}")
         if self.shared:

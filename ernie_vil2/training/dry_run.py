@@ -33,6 +33,7 @@ from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.training.validation import validation_sets
+from ernie_vil2.wording import counted
 
 MOST_ROWS = 512
 """Samples of a source that are read, where the batch of a rank is larger."""
@@ -103,7 +104,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         "Ranks": f"{ranks}",
         "Steps": f"{training.steps:,}",
         "Validation": "; ".join(
-            f"{language}: {len(benchmark.images):,} images, {len(benchmark.texts):,} texts"
+            f"{language}: {counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
             for language, benchmark in val.items()
         ) or "none",
         "Run folder": _state(run),
@@ -173,7 +174,7 @@ def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> l
     lines = []
     for share, content, each in zip(stream.shares, contents, read, strict=True):
         parts = [
-            f"{content['samples']:,} samples in {content['shards']:,} shard{'s'[: content['shards'] > 1]}, "
+            f"{counted(content['samples'], 'sample')} in {counted(content['shards'], 'shard')}, "
             f"{share:.2%} of the stream, {content['epochs']:,.1f} epochs",
             f"{each.read:,} read in {each.seconds:.1f} s (Data.workers: {config.Data.workers}), "
             f"{len(each.bad):,} unusable",

@@ -158,7 +158,7 @@ def test_other_content_of_the_same_length_under_the_same_name_is_named(two, tmp_
     text = path.read_text()
     path.write_text(text.replace(f"b{number}\tb{number}", f"c{number}\tb{number}"))
     assert path.stat().st_size == len(text) and path.read_text() != text
-    with pytest.raises(ValueError, match=r"the data .*b\.tsv has changed since the checkpoint: 10 samples in 1 shards"):
+    with pytest.raises(ValueError, match=r"the data .*b\.tsv has changed since the checkpoint: 10 samples in 1 shard"):
         stream(two).check(position)
 
 

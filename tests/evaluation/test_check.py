@@ -42,7 +42,7 @@ def test_a_good_benchmark_is_counted_and_nothing_is_found_wrong():
     assert report.texts_per_image == {1: 1, 2: 1}
     assert str(report).splitlines() == [
         "small: 2 images, 3 texts, 3 pairs",
-        "texts per image: 1 (1 images), 2 (1 images)",
+        "texts per image: 1 (1 image), 2 (1 image)",
         "entries of the annotations: all 0 samples read could be used",
         "images: all 2 samples read could be used",
         "protocol small-test: 2 images, 3 texts, 3 pairs, as it expects",

@@ -60,7 +60,7 @@ def test_unusable_images_are_named_and_left_out():
 
 
 def test_nothing_usable_is_an_error():
-    with pytest.raises(ValueError, match="small: nothing to score, 1 texts and 0 usable images(.|\n)*missing image"):
+    with pytest.raises(ValueError, match="small: nothing to score, 1 text and 0 usable images(.|\n)*missing image"):
         encode_benchmark(StandIn(), benchmark({"a": no_file, "b": b"x"}, ["t"]))
     with pytest.raises(ValueError, match="0 texts and 0 usable images"):
         encode_benchmark(StandIn(), benchmark({}, []))

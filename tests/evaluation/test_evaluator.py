@@ -100,7 +100,7 @@ def test_pixel_baseline_by_hand(tmp_path):
 def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
     image = png(draw((0, 0, 0), "disc", np.random.default_rng(0)))
     train = [("disc", "1", image), ("disc", "2", image[:50]), ("", "3", image), ("bar", "4", b"not looked at")]
-    test = [("disc", "5", image), ("disc", "6", b"")]
+    test = [("disc", "5", image), ("disc", "6", b"x")]
     paths = [write_tsv(tmp_path / f"{name}.tsv", rows) for name, rows in (("train", train), ("test", test))]
     paths[0].write_text(paths[0].read_text() + "no columns\n")
     sources = [open_sources([str(path)]) for path in paths]

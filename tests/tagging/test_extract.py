@@ -16,9 +16,11 @@ from ernie_vil2.tagging.extract import extract_tags
 from ernie_vil2.tagging.journal import JournalError
 from tests.conftest import write_tar, write_tsv
 
+BROKEN = b"broken"
+
 
 class LengthTagger:
-    """Tags an image by the length of its file; empty files cannot be used, files of one byte have no tag."""
+    """Tags an image by the length of its file; one file cannot be used, files of one byte have no tag."""
 
     def __init__(self, stop_at=None, name="length"):
         self.seen, self.stop_at, self.name = [], stop_at, name
@@ -27,7 +29,7 @@ class LengthTagger:
         return {"name": self.name}
 
     def prepare(self, sample, name):
-        if not sample.image:
+        if sample.image == BROKEN:
             raise BadSample(Reason.BROKEN_IMAGE, name)
         return name, len(sample.image)
 
@@ -43,8 +45,8 @@ class LengthTagger:
 
 @pytest.fixture
 def source(tmp_path):
-    """Twenty rows of thirteen images: sizes 0 to 12 bytes, seven of them twice; and one row that is none."""
-    rows = [(f"text {row}", f"id{row % 13}", bytes(row % 13)) for row in range(20)]
+    """Twenty rows of thirteen images: broken and of 1 to 12 bytes, seven of them twice; and one row that is none."""
+    rows = [(f"text {row}", f"id{row % 13}", bytes(row % 13) or BROKEN) for row in range(20)]
     path = write_tsv(tmp_path / "a.tsv", rows)
     path.write_text(path.read_text() + "no columns\n")
     return open_sources([str(path)])

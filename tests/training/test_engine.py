@@ -247,7 +247,7 @@ def test_a_batch_whose_rows_have_no_negatives_ends_the_run_and_says_why(config, 
     source = open_sources([str(shapes["train"])])
     write_tsv(tmp_path / "train.tsv", [("the same text", str(row), source[row].image) for row in range(32)])
     settings = (f"Data.train=[{tmp_path}/train.tsv]", "Data.text_id=null", "Views.languages={en: 1.0}")
-    with pytest.raises(NoNegatives, match="^16 of the 16 rows .* one image is in 1 rows, one text in 16"):
+    with pytest.raises(NoNegatives, match="^16 of the 16 rows .* one image is in 1 row, one text in 16"):
         Trainer(config(*settings, "Loss.duplicates=masked")).fit()
     assert Trainer(config(*settings, "Loss.duplicates=ignored", "Training.steps=3")).fit()
 

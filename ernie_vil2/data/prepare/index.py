@@ -11,6 +11,7 @@ from ernie_vil2.data.prepare.shards import Settings
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.files import write_text
+from ernie_vil2.wording import counted
 
 REPORT = "report.txt"
 
@@ -55,12 +56,13 @@ class PreparedIndex:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.total('samples'):,} samples in {sum(bool(shard['samples']) for shard in self.shards):,} shards"
+            f"{counted(self.total('samples'), 'sample')} in "
+            f"{counted(sum(bool(shard['samples']) for shard in self.shards), 'shard')}"
             + (f", {self.total('bytes'):,} bytes" if self.total("bytes") else ""),
             f"{self.total('tagged'):,} of them with tags",
         ]
         if self.job["settings"]["drop_duplicates"]:
-            lines.append(f"{self.total('duplicates'):,} duplicates dropped")
+            lines.append(f"{counted(self.total('duplicates'), 'duplicate')} dropped")
         if self.shared_names[0]:
             lines.append(
                 f"names that different images have, by which no tags can be joined: {first_names(*self.shared_names)}"

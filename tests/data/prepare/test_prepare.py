@@ -314,6 +314,6 @@ def test_the_command_line(tmp_path):
     done = subprocess.run(tool(path, "--check"), capture_output=True, text=True)
     assert done.returncode == 1 and "broken image: 1 (2)" in done.stdout and done.stderr == ""
     done = subprocess.run(tool(path, "--output", tmp_path / "out"), capture_output=True, text=True)
-    assert done.returncode == 0 and "1 samples in 1 shards" in done.stdout
+    assert done.returncode == 0 and "1 sample in 1 shard, " in done.stdout
     done = subprocess.run(tool(tmp_path / "b.tsv", "--check"), capture_output=True, text=True)
     assert done.returncode == 2 and "error: no file matches" in done.stderr
