@@ -44,9 +44,9 @@ class WeightReport:
     def __str__(self) -> str:
         lines = [*self.notes, f"{len(self.matched)} matched"]
         for title, names in (("missing", self.missing), ("unexpected", self.unexpected)):
-            lines.append(f"{len(names)} {title}" + (": " if names else "") + ", ".join(names))
-        lines.append(f"{len(self.differing)} of another shape" + (": " if self.differing else "")
-                     + "; ".join(f"{name}: {what}" for name, what in self.differing.items()))  # fmt: skip
+            lines.append(f"{len(names)} {title}" + (": " if names else "") + _first(names, most=50))
+        differing = [f"{printable(name, longest=100)}: {what}" for name, what in self.differing.items()]
+        lines.append(f"{len(differing)} of another shape" + (": " if differing else "") + _first(differing, "; ", 50))
         return "\n".join(f"  {printable(line)}" for line in lines)
 
 
@@ -108,19 +108,20 @@ def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
 
 
 def _explained(report: WeightReport, bad: Sequence[str]) -> str:
-    parts = []
+    parts, bad = [], set(bad)
     for title, names in (("missing", report.missing), ("unexpected", report.unexpected)):
         chosen = [name for name in names if name in bad]
         if chosen:
             parts.append(f"{len(chosen)} {title} ({_first(chosen)})")
-    chosen = [f"{name}: {what}" for name, what in report.differing.items() if name in bad]
+    chosen = [f"{printable(name, longest=100)}: {what}" for name, what in report.differing.items() if name in bad]
     if chosen:
         parts.append(f"{len(chosen)} of another shape ({_first(chosen, '; ')})")
-    return printable(", ".join(parts))
+    return ", ".join(parts)
 
 
-def _first(items: Sequence[str], separator: str = ", ") -> str:
-    return separator.join([*items[:5], *(["..."] if len(items) > 5 else [])])
+def _first(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:
+    shown = [printable(item, longest=200) for item in items[:most]]
+    return separator.join([*shown, *(["..."] if len(items) > most else [])])
 
 
 def _difference(array: np.ndarray, value: paddle.Tensor) -> str | None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ernie_vil2.files import write_text
-from tests.bad_input import addresses, images, rows, settings, shards, texts
+from tests.bad_input import addresses, images, models, rows, settings, shards, texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
 SECTIONS = {
@@ -14,6 +14,7 @@ SECTIONS = {
     "Rows and folders": rows.CASES,
     "Addresses and commands": addresses.CASES,
     "Configurations, vocabularies, lists": settings.CASES,
+    "Weights and model folders": models.CASES,
 }
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
