@@ -1,13 +1,30 @@
 """Text of strangers on a terminal."""
 
+import json
 import unicodedata
+from typing import Any, TextIO
+
+
+class PrintableStream:
+    """A stream that passes on as `printable` what is written to it: whatever a command prints, draws or warns of."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text, keep="\n\r\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def printable(text: str, keep: str = "", longest: int | None = None) -> str:
     """A text whose characters a terminal only shows: control characters and the like are written as escapes.
 
     An id, the name of a weight or a key of a configuration may hold a sequence that clears the screen, sets its title
-    or turns the direction of writing; whatever shows such text passes it through here.
+    or turns the direction of writing; whatever shows such text passes it through here. The escapes are those of JSON,
+    so that JSON stays what it is.
 
     Args:
         keep: characters that stay as they are, as the line ends of a text of several lines.
@@ -15,7 +32,7 @@ def printable(text: str, keep: str = "", longest: int | None = None) -> str:
     """
     if longest is not None and len(text) > longest:
         text = f"{text[:longest]}..."
-    return "".join(sign if _harmless(sign) or sign in keep else ascii(sign)[1:-1] for sign in text)
+    return "".join(sign if _harmless(sign) or sign in keep else json.dumps(sign)[1:-1] for sign in text)
 
 
 def _harmless(sign: str) -> bool:

@@ -14,9 +14,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 
 from ernie_vil2.errors import RunError
-from ernie_vil2.terminal import printable
+from ernie_vil2.terminal import PrintableStream, printable
 
 COMMANDS = (
     "train", "eval", "calibrate", "embed", "search", "report", "plan", "prepare", "tag", "convert", "trim_vocabulary",
@@ -49,10 +50,15 @@ def run(command: str, arguments: Sequence[str] | None = None, prog: str | None =
         arguments: None: those of this process.
         prog: what the help calls the command; None: the name of the script.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8, nor the terminal
+    with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr)):
+        return _run(command, arguments, prog)
+
+
+def _run(command: str, arguments: Sequence[str] | None, prog: str | None) -> int:
     module = importlib.import_module(f"{__name__}.{command}")
     try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8, nor the terminal
         code = module.run(parser(command, prog).parse_args(arguments))
         sys.stdout.flush()
         return code

@@ -242,7 +242,7 @@ HOSTILE = {
     "a bomb and no array": (entry(BOMB), "no arrays at its top level, only 'w'"),
     "a text as a tuple": (entry(function("builtins", "tuple") + text("x" * 1000) + b"\x85R"), "no tuple"),
     "a name of a megabyte": (entry(b"N", name="n" * 1_000_000), "only 'n{100}[.]{3}'"),
-    "a name that clears the screen": (entry(b"N", name="\x1b[2J"), r"only '\\\\x1b\[2J'"),
+    "a name that clears the screen": (entry(b"N", name="\x1b[2J"), r"only '\\\\u001b\[2J'"),
     "a function whose name clears the screen": (entry(function("os\x1b[2J", "x")), r"asks for os\\x1b\[2J[.]x"),
     "a thousand arrays over the same bytes": (
         b"\x80\x04}(" + text("0") + array(raw(bytes(4000)), b"M\xe8\x03\x85") + b"q\0"

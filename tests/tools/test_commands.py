@@ -52,7 +52,7 @@ def test_the_help_names_every_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize("error, line", [
     (ValueError("first\n  second\n"), "first; second"),
-    (ValueError("\x1b[2J\u202eabc 图"), "\\x1b[2J\\u202eabc 图"),
+    (ValueError("\x1b[2J\u202eabc 图"), "\\u001b[2J\\u202eabc 图"),
     (FileNotFoundError(2, "No such file or directory", "a.yaml"), "a.yaml: No such file or directory"),
     (FileNotFoundError(2, "No such file or directory", b"\xff.yaml"), "\\udcff.yaml: No such file or directory"),
     (OSError("what"), "what"),
