@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config
+from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import DualEncoder
@@ -196,11 +197,9 @@ class ErnieViL2:
         if isinstance(image, str | os.PathLike):
             name = str(image)
             try:
-                image = Path(image).read_bytes()
+                image = read_file(Path(image))
             except FileNotFoundError as error:
                 raise BadSample(Reason.MISSING_IMAGE, name) from error
-            except OSError as error:
-                raise BadSample(Reason.UNREADABLE_FILE, f"{name} ({error.strerror})") from error
         return self.preprocessing(image, name)
 
     def rank(self, images: Iterable[ImageLike], texts: Iterable[str]) -> Ranking:

@@ -41,7 +41,7 @@ def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
     """
     size = check_ordinary(path).st_size
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with system_errors_named(path), open(path, encoding="utf-8-sig") as file:
             text = file.read(most + 1) if size <= 4 * most else ""  # a character has four bytes at most
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 text file ({error})") from None

@@ -25,6 +25,8 @@ COMMANDS = (
 )  # fmt: skip
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""
+LONGEST = 2000
+"""Characters of an error that are shown; a name in it may be longer than a screen."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,7 +82,7 @@ def explained(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = re.sub(r"\s*\n\s*", "; ", text.strip())
-    return printable(text)
+    return printable(text, longest=LONGEST)
 
 
 def main() -> int:

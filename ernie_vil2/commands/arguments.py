@@ -11,6 +11,8 @@ import os
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+CALIBRATED = "calibrated"
+
 
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that opens sources."""
@@ -50,12 +52,24 @@ def input_path(text: str) -> str:
 
 def source(text: str) -> str:
     """What `Data.train` takes: a file, a folder, a pattern, an address or a `pipe:` command."""
+    return _existing(text) if os.path.lexists(text) else text
+
+
+def search_index(text: str) -> str:
+    """A folder, a `.db` of milvus-lite, or an address with a name."""
     return text
 
 
 def model(text: str) -> str:
     """A file or folder of weights, or the name of a published model."""
-    return text
+    return _existing(text) if os.path.lexists(text) else text
+
+
+def run_folder(text: str) -> str:
+    """The folder of a run; RUN@best or RUN@newest name one of its checkpoints."""
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ArgumentTypeError(f"{text} is no folder")
+    return model(text)
 
 
 def named_file(text: str) -> tuple[str, str]:
@@ -75,10 +89,13 @@ def output_file(text: str) -> str:
     """A file that can be written: new, there already, a link, or a device."""
     if os.path.isdir(text):
         raise ArgumentTypeError(f"{text} is a folder; name a file")
-    folder = Path(os.path.realpath(text)).parent
+    target = Path(os.path.realpath(text))
+    if target.is_symlink():
+        raise ArgumentTypeError(f"{text} is a link that leads back to itself")
+    folder = target.parent
     if not folder.is_dir():
         raise ArgumentTypeError(f"{text}: there is no folder {folder}")
-    special = os.path.exists(text) and not os.path.isfile(text)
+    special = target.exists() and not target.is_file()
     if not os.access(text if special else folder, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name another file")
     return text
@@ -105,18 +122,31 @@ def file_name(text: str) -> str:
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    number = int(text) if text.isdecimal() and len(text) < 10 else 0
-    if number < 1:
-        raise ArgumentTypeError(f"{text} is no whole number from 1")
-    return number
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, 0)
+
+
+def number(text: str) -> float:
+    """A number, and no infinite one."""
+    if not math.isfinite(float(text)):
+        raise ArgumentTypeError(f"{text} is no number")
+    return float(text)
+
+
+def threshold(text: str) -> float | str:
+    """A cosine, or `CALIBRATED`."""
+    return text if text == CALIBRATED else number(text)
 
 
 def amount(text: str) -> float:
     """A number above 0."""
-    number = float(text)
-    if not 0 < number < math.inf:
+    if number(text) <= 0:
         raise ArgumentTypeError(f"{text} is no number above 0")
-    return number
+    return float(text)
 
 
 def _existing(text: str) -> str:
@@ -125,3 +155,9 @@ def _existing(text: str) -> str:
     except OSError as error:
         raise ArgumentTypeError(f"{text}: {error.strerror}") from None
     return text
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or not least <= int(text[:10]) < 10**9:
+        raise ArgumentTypeError(f"{text} is no whole number from {least} to 999999999")
+    return int(text)

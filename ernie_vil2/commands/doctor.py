@@ -7,9 +7,11 @@ The exit code is 1 when anything FAILs. It takes about half a minute, the last t
 
 import argparse
 
+from ernie_vil2.commands.arguments import amount
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=10, help="time of the tiny training (default 10)")
+    parser.add_argument("--seconds", type=amount, default=10, help="time of the tiny training (default 10)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if unpaired:
         benchmark = read_unpaired(*(Path(path) if path else None for path in (args.pictures, args.texts)))
     else:
-        found = encoding.open_data(args, args.language and [args.language], model.config.Views.languages)
+        found = encoding.open_data(args, [args.language] if args.language else None, model.config.Views.languages)
         if len(found) > 1:
             raise ValueError(f"there are captions in {' and '.join(found)}; name one with --language")
         benchmark = next(iter(found.values()))

@@ -11,7 +11,7 @@ decodes everything and writes nothing; its exit status is 1 if a sample cannot b
 
 import argparse
 
-from ernie_vil2.commands.arguments import add_pipe_option, count, input_file, output_folder, source
+from ernie_vil2.commands.arguments import add_pipe_option, count, input_file, natural, output_folder, source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--short-side", type=count, metavar="PIXELS",
                         help="longer ones become JPEG of this; default: images keep their bytes")  # fmt: skip
     parser.add_argument("--quality", type=count, default=90, help="of that JPEG, 1 to 100; default 90")
-    parser.add_argument("--background", type=int, nargs=3, default=(255, 255, 255), metavar=("RED", "GREEN", "BLUE"),
+    parser.add_argument("--background", type=natural, nargs=3, default=(255, 255, 255),
+                        metavar=("RED", "GREEN", "BLUE"),
                         help="behind transparent pixels of what becomes JPEG; default 255 255 255")  # fmt: skip
     parser.add_argument("--tags", action="append", default=[], type=input_file, metavar="FILE",
                         help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip

@@ -7,17 +7,17 @@ python tools/report.py --run runs/first runs/second@best --data demo_data/emoji-
 import argparse
 from pathlib import Path
 
-from ernie_vil2.commands.arguments import add_pipe_option, count, model, output_file, source
+from ernie_vil2.commands.arguments import add_pipe_option, count, natural, output_file, run_folder, source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", nargs="+", required=True, type=model, metavar="RUN",
+    parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
                         help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
     parser.add_argument("--data", nargs="+", default=[], type=source, metavar="FILE",
                         help="where queries and answers come from; default: none are shown")  # fmt: skip
     add_pipe_option(parser)
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
-    parser.add_argument("--seed", type=int, default=0, help="which captions are drawn")
+    parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
     parser.add_argument("--output", type=output_file, metavar="FILE",
                         help="default: report.html in the (first) run folder")  # fmt: skip
 

@@ -17,14 +17,23 @@ import json
 import sys
 from pathlib import Path
 
-from ernie_vil2.commands.arguments import add_pipe_option
-from ernie_vil2.files import read_text
-
-CALIBRATED = "calibrated"
+from ernie_vil2.commands.arguments import (
+    CALIBRATED,
+    add_pipe_option,
+    amount,
+    count,
+    input_file,
+    model,
+    natural,
+    number,
+    search_index,
+    source,
+    threshold,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=argparse.ArgumentParser)
+    kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions = {
         name: kinds.add_parser(name, help=text, description=text)
         for name, text in (
@@ -36,38 +45,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     }
     for action in actions.values():
-        action.add_argument("--index", required=True, metavar="INDEX", help="folder, .db of milvus-lite, or address")
-        action.add_argument("--checkpoint", metavar="MODEL", help="as for load_model; default: the index's own")
+        action.add_argument(
+            "--index", required=True, type=search_index, metavar="INDEX", help="folder, .db of milvus-lite, or address"
+        )
+        action.add_argument(
+            "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
+        )
         action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
         add_pipe_option(action)
     for name in ("build", "add"):
-        actions[name].add_argument("--data", nargs="+", default=[], metavar="SOURCE",
+        actions[name].add_argument("--data", nargs="+", default=[], type=source, metavar="SOURCE",
                                    help="any source of docs/data.md, or folders of pictures")  # fmt: skip
-        actions[name].add_argument("--texts", nargs="+", default=[], metavar="FILE",
+        actions[name].add_argument("--texts", nargs="+", default=[], type=source, metavar="FILE",
                                    help="lines of a .txt, or the tags of a source of samples")  # fmt: skip
-        actions[name].add_argument("--thumbnails", type=int, default=160, metavar="PIXELS",
+        actions[name].add_argument("--thumbnails", type=natural, default=160, metavar="PIXELS",
                                    help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
     actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
-    actions["build"].add_argument("--recall", type=float, default=0.98,
+    actions["build"].add_argument("--recall", type=amount, default=0.98,
                                   help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")
     actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
     query = actions["query"]
     query.add_argument("text", nargs="*", help="sentences")
-    query.add_argument("--file", type=Path, help="more sentences, one per line")
-    query.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures")
+    query.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
+    query.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="pictures")
     query.add_argument("--plus", action="append", default=[], metavar="TEXT", help="is added to every query")
     query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is taken away from every query")
     query.add_argument("--among", choices=("images", "texts"), default="images")
-    query.add_argument("--count", type=int, default=10, help="answers to each query")
-    query.add_argument("--threshold", type=_threshold, metavar="COSINE",
+    query.add_argument("--count", type=count, default=10, help="answers to each query")
+    query.add_argument("--threshold", type=threshold, metavar="COSINE",
                        help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any")  # fmt: skip
     query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="only items of this value")
     query.add_argument("--json", action="store_true", help="one JSON object per query")
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
-    serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--threshold", type=float, help="least cosine of a tag; default: the checkpoint's calibration")
+    serve.add_argument("--port", type=natural, default=8000)
+    serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,6 +114,8 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
+    from ernie_vil2.files import read_text
+
     texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
     if not (texts or args.image or args.plus):
         raise ValueError("ask something: a sentence, --file, --image or --plus")
@@ -162,10 +177,6 @@ def _show(query: str, hits: list, as_json: bool) -> None:
         print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
     if not hits:
         print("  nothing that is close enough")
-
-
-def _threshold(text: str):
-    return text if text == CALIBRATED else float(text)
 
 
 def _value(text: str):

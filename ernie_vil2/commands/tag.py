@@ -17,6 +17,7 @@ from ernie_vil2.commands.arguments import (
     input_folder,
     model,
     named_file,
+    number,
     optional_file,
     output_file,
     source,
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           help="names of the classes, one a line; without FILE those in infer_cfg.yml")  # fmt: skip
     detector.add_argument("--attributes", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                           help="names of the attributes, one a line")  # fmt: skip
-    detector.add_argument("--threshold", type=float, default=0.5, help="least score of an object; default 0.5")
-    detector.add_argument("--attribute-threshold", type=float, default=0.5,
+    detector.add_argument("--threshold", type=number, default=0.5, help="least score of an object; default 0.5")
+    detector.add_argument("--attribute-threshold", type=number, default=0.5,
                           help="least score of its attribute; default 0.5")  # fmt: skip
     detector.add_argument("--batch-size", type=count, default=8, help="images at once; default 8")
     add_work(detector)
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lexicon.add_argument("--templates", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                          help="texts with {} for the word, one a line; default: the word alone")  # fmt: skip
     lexicon.add_argument("--top", type=count, default=5, metavar="K", help="words of an image at most; default 5")
-    lexicon.add_argument("--threshold", type=float, default=-1.0, help="least cosine of image and word; default: none")
+    lexicon.add_argument("--threshold", type=number, default=-1.0, help="least cosine of image and word; default: none")
     lexicon.add_argument("--batch-size", type=count, default=64, help="images at once; default 64")
     add_work(lexicon)
 

@@ -22,19 +22,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import ViewsConfig
+    from ernie_vil2.data.samples import BadSample, BadSampleReport
     from ernie_vil2.data.sources import open_sources
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
     from ernie_vil2.files import write_text
 
     source, tokenizer, views = open_sources(args.data), Tokenizer(max_length=2**20), ViewsConfig()
     texts = {*views.prompts.values(), *views.separators.values()}
+    report = BadSampleReport()
     for row in range(len(source)):
-        sample = source[row]
+        try:
+            sample = source[row]
+        except BadSample as bad:
+            report.add(1, [(bad.reason, bad.name)])
+            continue
+        report.add(1, [])
         texts.update(sample.captions.values(), *sample.tags.values())
+    if report.counts.total() == report.read:
+        raise ValueError(f"no sample could be used\n{report}")
     used = {number for text in texts for number in tokenizer.encode(text)}
     tokens = read_vocabulary(ERNIE_VOCABULARY)
     special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
     kept = special + [tokens[number] for number in sorted(used) if tokens[number] not in special]
     write_text(args.output, "\n".join(kept) + "\n")
-    print(f"{len(kept)} of {len(tokens)} tokens written to {args.output}")
+    print(f"{len(kept)} of {len(tokens)} tokens written to {args.output}; {report}")
     return 0

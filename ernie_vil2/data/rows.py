@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size
-from ernie_vil2.files import check_ordinary, read_text
+from ernie_vil2.files import check_ordinary, read_text, system_errors_named
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_CHARACTERS = 100_000
@@ -26,7 +26,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
         ValueError: a line is longer than `MAX_TEXT_BYTES`.
     """
     check_ordinary(path)
-    with open(path, "rb") as file:
+    with system_errors_named(path), open(path, "rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b""), 1):
             if len(line) > MAX_TEXT_BYTES:
                 raise ValueError(f"{path}:{number}: a line of more than {MAX_TEXT_BYTES} bytes; is it the right file?")

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ernie_vil2.files import read_text, save_arrays, written_whole
+from ernie_vil2.files import read_text, save_arrays, system_errors_named, written_whole
 from ernie_vil2.restricted_pickle import Array, Refused, load
 from ernie_vil2.terminal import printable
 
@@ -58,7 +58,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """
     if str(path).endswith(INDEX):
         return _read_shards(Path(path))
-    with open(path, "rb") as file:
+    with system_errors_named(path), open(path, "rb") as file:
         head = file.read(512)
         if not head:
             raise WeightFileError(path, "the file is empty")

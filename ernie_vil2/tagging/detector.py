@@ -146,4 +146,7 @@ def _predictor(program: Path, weights: Path, device: str):
         config.disable_gpu()
         config.disable_onednn()  # its kernels lack what some exported programs ask for (Paddle 3.3)
         config.set_cpu_math_library_num_threads(runtime.usable_cores())
-    return inference.create_predictor(config)
+    try:
+        return inference.create_predictor(config)
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        raise ValueError(f"{program.parent}: Paddle cannot load {program.name} and {weights.name} ({error})") from error

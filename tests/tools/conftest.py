@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ernie_vil2 import commands
-from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
+from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
 from tests.tagging.rectangles import export
 
 CONFIG = """
@@ -24,22 +25,29 @@ EXAMPLES = {
              "--pixel-baseline": "IN/val.tar", "--device": "cpu"},
     "eval check": {"--check": None, "--data": "IN/val.tar", "--language": "en"},
     "eval embeddings": {"--embeddings": "IN/embeddings", "--output": "OUT/results"},
-    "eval rows": {"--embeddings": "IN/official", "--protocol": "official-rows", "--output": "OUT/results"},
+    "eval rows": {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv",
+                  "--protocol": "official-rows", "--output": "OUT/results"},
     "embed": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/embeddings",
               "--cache": "OUT/cache", "--device": "cpu"},
+    "embed unpaired": {"--checkpoint": "IN/model", "--pictures": "IN/pictures", "--texts": "IN/words.txt",
+                       "--output": "OUT/embeddings", "--device": "cpu"},
+    "calibrate": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--device": "cpu"},
+    "search build": {"action": "build", "--index": "OUT/index", "--checkpoint": "IN/model", "--data": "IN/val.tar",
+                     "--texts": "IN/words.txt", "--device": "cpu"},
+    "search query": {"action": "query", "--index": "IN/index", "--file": "IN/words.txt", "--device": "cpu"},
     "report": {"--run": "IN/run", "--data": "IN/val.tar", "--output": "OUT/report.html", "--queries": "2"},
     "plan": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--json": "OUT/plan.json"},
     "prepare": {"input": "IN/val.tar", "--output": "OUT/shards", "--tags": "IN/tags.jsonl", "--processes": "1"},
     "prepare check": {"input": "IN/val.tar", "--check": None},
-    "tag file": {"input": "IN/val.tar", "--tags": "IN/tags.jsonl", "--output": "OUT/tags.jsonl"},
-    "tag detector": {"input": "IN/val.tar", "--model": "IN/detector", "--classes": "en", "--output": "OUT/tags.jsonl",
-                     "--attributes": "en=IN/colours.txt", "--device": "cpu"},
-    "tag lexicon": {"input": "IN/val.tar", "--checkpoint": "IN/model", "--words": "en=IN/words.txt",
+    "tag file": {"way": "file", "input": "IN/val.tar", "--tags": "IN/tags.jsonl", "--output": "OUT/tags.jsonl"},
+    "tag detector": {"way": "detector", "input": "IN/val.tar", "--model": "IN/detector", "--classes": "en",
+                     "--attributes": "en=IN/colours.txt", "--device": "cpu", "--output": "OUT/tags.jsonl"},
+    "tag lexicon": {"way": "lexicon", "input": "IN/val.tar", "--checkpoint": "IN/model", "--words": "en=IN/words.txt",
                     "--templates": "en=IN/templates.txt", "--output": "OUT/tags.jsonl", "--device": "cpu"},
     "convert": {"source": "IN/model", "target": "OUT/converted", "--to": "paddlenlp"},
     "trim_vocabulary": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
 }  # fmt: skip
-"""Command -> arguments that it ends well with; the second word is its subcommand, or tells its examples apart."""
+"""Command -> arguments that it ends well with; the second word tells its examples apart."""
 
 
 @pytest.fixture(scope="session")
@@ -61,25 +69,32 @@ def inputs(tmp_path_factory, shapes):
     (folder / "run" / "checkpoints").mkdir(parents=True)
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
     (folder / "run" / "log.jsonl").touch()
-    for layout, name in (("numpy", "embeddings"), ("official", "official")):
-        embed = ["embed", "--checkpoint", "IN/model", "--data", "IN/val.tar", "--language", "en", "--device", "cpu"]
-        made = [argument.replace("IN", str(folder)) for argument in embed]
-        assert commands.run(made[0], [*made[1:], "--format", layout, "--output", str(folder / name)]) == 0
+    image = png(draw(COLOURS["red"][0], "disc", np.random.default_rng(0)))
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "disc.png").write_bytes(image)
+    write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, image) for colour in COLOURS])
+    for layout, name, data in (("numpy", "embeddings", "val.tar"), ("official", "official", "rows.tsv")):
+        changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}
+        assert run("embed", changes, folder, folder / "out") == 0
+    assert run("search build", {"--index": "IN/index"}, folder, folder / "out") == 0
     return folder
+
+
+def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, out: Path) -> int:
+    """Runs an example with other values of some arguments (None: without a value); its exit code."""
+    positional, options = [], []
+    for argument, value in (EXAMPLES[example] | changes).items():
+        values = [] if value is None else [value] if isinstance(value, str) else value
+        if argument.startswith("-"):
+            options += [argument, *values]
+        else:
+            positional += values
+    given = [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in positional + options]
+    return commands.run(example.split()[0], given)
 
 
 @pytest.fixture
 def command(inputs, tmp_path, monkeypatch):
-    """`command(example, {argument: value})`: runs an example with changes and returns its exit code."""
+    """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` stands for."""
     monkeypatch.chdir(tmp_path)
-
-    def run(example: str, changes: dict[str, str | None], out: Path = tmp_path) -> int:
-        arguments = EXAMPLES[example] | changes
-        name, *way = example.split()
-        positional = [value for argument, value in arguments.items() if not argument.startswith("-")]
-        options = [part for argument, value in arguments.items() if argument.startswith("-")
-                   for part in ([argument] if value is None else [argument, value])]  # fmt: skip
-        given = [*(way if name == "tag" else []), *positional, *options]
-        return commands.run(name, [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in given])
-
-    return run
+    return lambda example, changes, out=tmp_path: run(example, changes, inputs, out)

@@ -25,7 +25,7 @@ def test_every_module_is_a_command_and_every_command_has_a_tool():
     ([], "error: name one of the commands train, eval, "),
     (["trian"], "error: name one of the commands train, eval, "),
     (["plan"], "error: the following arguments are required: --ranks, --device (--help lists the options)"),
-    (["plan", "--ranks", "a", "--device", "cpu"], "error: argument --ranks: a is no whole number from 1"),
+    (["plan", "--ranks", "a", "--device", "cpu"], "error: argument --ranks: a is no whole number from 1 to 999999999"),
     (["tag", "file"], "error: the following arguments are required: INPUT"),
     *((arguments, f"error: argument --processes: {count} is no whole number from 1")
       for count in ("0", "-1", "two", "1.5")

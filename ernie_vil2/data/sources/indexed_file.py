@@ -10,6 +10,7 @@ from ernie_vil2.data.samples import MAX_BYTES, check_size
 from ernie_vil2.data.sources.index import Index, cached_index
 from ernie_vil2.data.sources.locations import ByteRanges, LocalFile, Location, as_location
 from ernie_vil2.data.sources.prepared import INDEX
+from ernie_vil2.files import system_errors_named
 
 
 class IndexedFile(ABC):
@@ -59,7 +60,8 @@ class IndexedFile(ABC):
 
     def _indexed(self) -> Index:
         try:
-            index = cached_index(self.kind, self._identity, self._scan)
+            with system_errors_named(self.name):
+                index = cached_index(self.kind, self._identity, self._scan)
         except ValueError as error:
             if self._size is None:
                 raise

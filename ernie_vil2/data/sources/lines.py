@@ -16,6 +16,7 @@ from ernie_vil2.data.sources.index import Index
 from ernie_vil2.data.sources.indexed_file import IndexedFile
 
 PIECE = 2**20  # bytes of a line that are looked at together
+MAX_LINE = 2**29  # bytes; a line of less, but too many for a row, is a bad sample
 MAX_COLUMNS = 1000  # more are left together
 
 
@@ -31,7 +32,7 @@ class Lines(IndexedFile):
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            bounds = np.fromiter(accumulate((size for size, _ in measured_lines(file)), initial=0), np.int64)
+            bounds = np.fromiter(accumulate((size for size, _ in measured_lines(file, self.name)), initial=0), np.int64)
         if len(bounds) == 1:
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")
         return {"bounds": bounds}
@@ -65,11 +66,17 @@ class TextLines(Lines):
     longest = MAX_TEXT_BYTES
 
 
-def measured_lines(file: BinaryIO) -> Iterator[tuple[int, bool]]:
-    """Bytes of each line, its end included, and whether it is blank; a line of any length takes little memory."""
+def measured_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bool]]:
+    """Bytes of each line, its end included, and whether it is blank; a line of any length takes little memory.
+
+    Raises:
+        ValueError: a line does not end, as in a file that is no text.
+    """
     size, blank = 0, True
     while piece := file.readline(PIECE):
         size += len(piece)
+        if size > MAX_LINE:
+            raise ValueError(f"{name}: a line of more than {MAX_LINE >> 20} MiB; is it a text file?")
         blank = blank and piece.isspace()
         if piece.endswith(b"\n"):
             yield size, blank

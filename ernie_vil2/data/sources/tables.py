@@ -57,7 +57,7 @@ class JsonTable(TextLines):
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            lines = np.fromiter(measured_lines(file), np.dtype("i8, ?"))
+            lines = np.fromiter(measured_lines(file, self.name), np.dtype("i8, ?"))
         rows = np.flatnonzero(~lines["f1"])
         if not len(rows):
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")

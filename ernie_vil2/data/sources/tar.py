@@ -28,6 +28,7 @@ PROBLEMS = {
     BEHIND: Reason.DATA_BEHIND,
 }
 MAX_HEADER = 2**20  # bytes that a header may take, with a long name in it
+MAX_PADDING = 2**24  # bytes behind the end mark that are looked through: tar pads with some thousand zeros
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -78,7 +79,7 @@ class TarSource(IndexedFile):
             place = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 scan.problem(place, CUT)
-            elif any(block.strip(b"\0") for block in iter(lambda: file.read(2**20), b"")):
+            elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING >> 20)):
                 scan.problem(place, BEHIND)
         if not scan.names:
             scan.problem(self.name, EMPTY)

@@ -1,0 +1,217 @@
+"""Every argument of every command with what cannot be used: an error of one line that names it, and exit code 2.
+
+The arguments are those of the parsers, so that a new option is tried without a new line here; a new command needs an
+example in `conftest.EXAMPLES`.
+"""
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2 import commands
+from ernie_vil2.commands import arguments
+from tests.tools.conftest import EXAMPLES
+from tests.tools.test_full_disk import TO_GO_ON
+
+HUGE = 1 << 40  # bytes, of which none are on the disk
+MEMORY = 2 << 30
+FILES = {arguments.input_file, arguments.named_file, arguments.optional_file}
+INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
+                  arguments.run_folder}  # fmt: skip
+OUTPUTS = {arguments.output_file, arguments.output_folder}
+NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.threshold}
+NAMES = {None, arguments.file_name, arguments.search_index}
+
+
+def options(example):
+    """Argument -> its action, of the command or subcommand of an example."""
+    parser = commands.parser(example.split()[0])
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser = action.choices[EXAMPLES[example][action.dest]]
+    return {action.option_strings[-1] if action.option_strings else action.dest: action for action in parser._actions
+            if action.nargs != 0}  # fmt: skip
+
+
+def tried_in(example, argument):
+    """The examples of the same command that give an argument, or the first of those that can take it."""
+    alike = [other for other in EXAMPLES if other.split()[0] == example.split()[0] and argument in options(other)]
+    return [other for other in alike if argument in EXAMPLES[other]] or alike[:1]
+
+
+def cases(kinds, bad=None):
+    """Example, argument, and what is bad about its value."""
+    return [
+        pytest.param(example, argument, *what, id=ascii(" ".join([example, argument, *what])[:80]))
+        for example in EXAMPLES
+        for argument, action in options(example).items()
+        for what in ([] if bad is None else [one] for one in bad or [None])
+        if action.type in kinds and not action.choices and example in tried_in(example, argument)
+    ]
+
+
+def test_there_is_an_example_of_every_command():
+    assert {example.split()[0] for example in EXAMPLES} == set(commands.COMMANDS) - {"doctor"}
+
+
+def test_every_argument_says_what_it_is():
+    known = INPUTS | OUTPUTS | NUMBERS | NAMES
+    assert all(action.type in known for example in EXAMPLES for action in options(example).values())
+    paths = ("FILE", "FOLDER", "PATH", "INPUT", "SOURCE", "TARGET", "MODEL", "RUN")
+    assert [action for example in EXAMPLES for action in options(example).values()
+            if action.type in NAMES and str(action.metavar).endswith(paths)] == []  # fmt: skip
+
+
+@pytest.fixture
+def run(command, tmp_path, capsys):
+    """`run(example, changes)`: exit code and standard error; it must end, and an error leaves nothing behind."""
+
+    def too_long(*_):
+        pytest.fail("the command does not end")
+
+    def run(example, changes):
+        before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+        capsys.readouterr()
+        previous = signal.signal(signal.SIGALRM, too_long)
+        memory = resource.getrlimit(resource.RLIMIT_AS)
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, memory[1]))
+        signal.alarm(30)
+        try:
+            code = command(example, changes)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, previous)
+            resource.setrlimit(resource.RLIMIT_AS, memory)
+        error = capsys.readouterr().err
+        if code == 2:
+            assert error.startswith("error: ") and error.count("\n") == 1 and error[:-1].isprintable(), error
+            changed = [path for path in tmp_path.rglob("*") if path.lstat().st_mtime_ns != before.get(path)]
+            assert not [path for path in changed if path.is_file() and not TO_GO_ON.search(str(path))]
+        return code, error
+
+    return run
+
+
+def value(kind, path):
+    return f"en={path}" if kind in (arguments.named_file, arguments.optional_file) else os.fspath(path)
+
+
+def sparse(path):
+    with open(path, "wb") as file:
+        file.truncate(HUGE)
+
+
+UNREADABLE = {
+    "missing": lambda path: None,
+    "not UTF-8 \udcff": lambda path: None,
+    "too long a name" + 300 * "x": lambda path: None,
+    "link to itself": lambda path: path.symlink_to(path),
+    "below a file/x": lambda path: path.parent.touch(),
+    "a folder for a file": Path.mkdir,
+    "a file for a folder": Path.touch,
+    "huge": sparse,
+    "reading fails": lambda path: path.symlink_to("/proc/self/mem"),
+}
+FOR_FILES = {"a folder for a file", "huge", "reading fails"}
+FOR_FOLDERS = {"a file for a folder"}
+
+
+@pytest.mark.parametrize("example, argument, what", cases(INPUTS, UNREADABLE))
+def test_what_cannot_be_read(run, tmp_path, example, argument, what):
+    kind = options(example)[argument].type
+    if what in FOR_FILES and kind is arguments.input_folder or what in FOR_FOLDERS and kind in FILES:
+        pytest.skip("can be read")
+    path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
+    UNREADABLE[what](path)
+    code, error = run(example, {argument: value(kind, path)})
+    if kind is arguments.source and what in ("huge", "a file for a folder") and code != 2:
+        return  # a shard of zeros is a bad sample, an empty text has no lines
+    assert code == 2 and str(tmp_path) in error and what[:8] in error
+
+
+CONTENTS = {
+    "empty": b"",
+    "binary": bytes(random.Random(0).randbytes(3000)),
+    "zeros": bytes(3000),
+    "GBK": "图片\t标签\n\n".encode("gbk") * 100,
+    "nested": b"[" * 100_000,
+    "one value": b"7\n",
+}
+
+
+@pytest.mark.parametrize("example, argument, what", cases(INPUTS - {arguments.input_folder}, CONTENTS))
+def test_what_holds_something_else(run, tmp_path, example, argument, what):
+    kind = options(example)[argument].type
+    path = tmp_path / f"other-file{Path(EXAMPLES[example].get(argument, '')).suffix}"
+    path.write_bytes(CONTENTS[what])
+    code, error = run(example, {argument: value(kind, path)})
+    if what in ("binary", "GBK") and kind is not arguments.source:
+        assert code == 2 and "other-file" in error
+
+
+@pytest.mark.parametrize("what", [None, *CONTENTS])
+@pytest.mark.parametrize("example, argument", cases({arguments.input_folder, arguments.run_folder, arguments.model}))
+def test_a_folder_that_holds_something_else(run, inputs, tmp_path, example, argument, what):
+    """Every file of the right folder is replaced in its turn; None: the folder is empty."""
+    right = Path(EXAMPLES[example].get(argument, "none").replace("IN", str(inputs)))
+    if not right.is_dir():
+        pytest.skip("no example of such a folder")
+    for file in [path for path in right.rglob("*") if path.is_file()] if what else [None]:
+        folder = tmp_path / f"folder{file and file.name}"
+        folder.mkdir()
+        if file:
+            shutil.copytree(right, folder, dirs_exist_ok=True)
+            (folder / file.relative_to(right)).write_bytes(CONTENTS[what])
+        code, error = run(example, {argument: str(folder)})
+        assert code == 0 and what or code == 2 and str(folder) in error, (file, code, error)
+
+
+UNWRITABLE = {
+    "missing/x": lambda path: None,
+    "below a file/x": lambda path: path.parent.touch(),
+    "link to itself": lambda path: path.symlink_to(path),
+    "too long a name" + 300 * "x": lambda path: None,
+    "a folder for a file": Path.mkdir,
+    "a file for a folder": Path.touch,
+    "/proc/x": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, UNWRITABLE))
+def test_what_cannot_be_written(run, tmp_path, example, argument, what):
+    kind = options(example)[argument].type
+    if what in ("a folder for a file", "missing/x") and kind is arguments.output_folder:
+        pytest.skip("folders are made")
+    if what == "a file for a folder" and kind is arguments.output_file:
+        pytest.skip("a file that is there is replaced, or refused by what lies in it")
+    path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
+    UNWRITABLE[what](path)
+    code, error = run(example, {argument: str(path)})
+    assert code == 2 and str(path.parent) in error and what[:8] in error
+
+
+@pytest.mark.parametrize("example, argument", cases(OUTPUTS))
+def test_a_name_need_not_be_utf8(run, tmp_path, example, argument):
+    path = tmp_path / ("\udcff" + Path(EXAMPLES[example].get(argument, "")).suffix)
+    assert run(example, {argument: str(path)})[0] == 0 and path.exists()
+
+
+@pytest.mark.parametrize("example, argument, given", cases(NUMBERS, ["x", "", "-1", "0", "1.5", "nan", "1e999"]))
+def test_numbers_out_of_range(run, example, argument, given):
+    times = options(example)[argument].nargs
+    code, error = run(example, {argument: [given] * times if isinstance(times, int) else given})
+    assert code in (0, 2) and (code == 2 or given not in ("x", "", "nan"))
+    assert code == 0 or argument.strip("-") in error or given in error
+
+
+@pytest.mark.parametrize("example, argument, given",
+                         cases(NAMES, ["", "\udcff", "a/b", "x" * 3000, "\x1b[2J", "%s {}", "=1"]))  # fmt: skip
+def test_any_text(run, example, argument, given):
+    assert run(example, {argument: given})[0] in (0, 1, 2)
