@@ -31,7 +31,7 @@ def main() -> int:
     from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
     from ernie_vil2.data.samples import BadSampleReport
     from ernie_vil2.evaluation.encoded import EncodedBenchmark
-    from ernie_vil2.evaluation.evaluator import score
+    from ernie_vil2.evaluation.protocol import score
     from ernie_vil2.evaluation.protocols import protocol
 
     path = next(iter(args.ratings.glob("sits_test.csv*")))

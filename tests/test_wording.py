@@ -11,7 +11,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.evaluation.check import check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.evaluator import score
+from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.results import format_counts, queries_title
 from ernie_vil2.tagging.journal import Batch

@@ -65,7 +65,7 @@ def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], 
     """For every language of a run its cards; adds to the licences of the images."""
     from ernie_vil2.data.sources import open_benchmarks
     from ernie_vil2.evaluation.cards import Cards, random_queries
-    from ernie_vil2.evaluation.evaluator import evaluate
+    from ernie_vil2.evaluation.protocol import evaluate
     from ernie_vil2.evaluation.protocols import protocol
     from ernie_vil2.pretrained import load_model
 

@@ -10,7 +10,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.evaluation.evaluator import Evaluation
+from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.retrieval import DirectionResult
 
 SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens

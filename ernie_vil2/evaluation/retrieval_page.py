@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ernie_vil2.evaluation.cards import Cards, extreme_queries
-from ernie_vil2.evaluation.evaluator import Evaluation
+from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import Row, columns_of, directions_of, table_cells
 from ernie_vil2.pages import write_page

@@ -9,7 +9,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.sources import open_benchmarks
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.evaluator import Evaluation, score
+from ernie_vil2.evaluation.protocol import Evaluation, score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.parallel.ranks import LostRank
 

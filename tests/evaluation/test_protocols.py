@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.evaluator import score
-from ernie_vil2.evaluation.protocol import Protocol, select
+from ernie_vil2.evaluation.protocol import Protocol, score, select
 from ernie_vil2.evaluation.protocols import (
     ALL_CONVENTIONS,
     CONVENTIONS,

@@ -16,8 +16,8 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.cards import SIDE, Cards, extreme_queries, random_queries, thumbnail
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.evaluator import score
 from ernie_vil2.evaluation.paper_results import paper_results
+from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions
 from ernie_vil2.evaluation.results import (
     CSV_COLUMNS,
