@@ -27,25 +27,33 @@ def build_dual_encoder(
     return model
 
 
+def with_sizes(config: ModelConfig) -> ModelConfig:
+    """The same towers with the sizes spelt out that a name such as ViT-B/16 or ernie-base stands for."""
+    image, text = config.image, config.text
+    if image.name in VIT_SIZES:
+        image = image.model_copy(update={"name": "ViT", **VIT_SIZES[image.name]})
+    family, _, size = text.name.partition("-")
+    if size in SIZES:
+        text = text.model_copy(update={"name": family, **SIZES[size]})
+    return config.model_copy(update={"image": image, "text": text})
+
+
 def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
     """Parameters that a model of this configuration has at least, before it is built; of a backbone that PaddleClas
     knows by name, and of a tower of a user's own, none are counted."""
+    config = with_sizes(config)
     image, text = config.image, config.text
     count = 0
-    if image.name == "ViT" or image.name in VIT_SIZES:
-        sizes = VIT_SIZES.get(image.name) or image.model_dump()
-        width, patch = sizes["width"], sizes["patch_size"]
-        count += width * (12 * width * sizes["depth"] + 3 * patch**2 + (image.image_size // patch) ** 2)
+    if image.name == "ViT":
+        patches = (image.image_size // image.patch_size) ** 2
+        count += image.width * (12 * image.width * image.depth + 3 * image.patch_size**2 + patches)
     elif image.name == "RepVGG":
         count += image.depth * image.width**2
     if ":" in text.name:
         return count
-    family, _, size = text.name.partition("-")
-    sizes = SIZES[size] if size else text.model_dump()
-    width = sizes["width"]
-    if config.embed_dim not in (None, width):
-        count += width * config.embed_dim
-    return count + width * (12 * width * sizes["depth"] + text.max_positions + vocab_size)
+    if config.embed_dim not in (None, text.width):
+        count += text.width * config.embed_dim
+    return count + text.width * (12 * text.width * text.depth + text.max_positions + vocab_size)
 
 
 class DualEncoder(nn.Layer):

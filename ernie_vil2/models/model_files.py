@@ -21,7 +21,7 @@ from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files, write_chec
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.files import folder_written_whole, write_text
-from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters
+from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.release_settings import (
     OFFICIAL_LENGTH,
     official_files,
@@ -122,7 +122,8 @@ def changed_ways(config: Config, layout: Layout) -> list[str]:
     """What a model does otherwise once it is in a release's format, which fixes it; one sentence each."""
     if layout == "ernie_vil2":
         return []
-    image, text, longest = config.Model.image, config.Model.text, config.Data.max_length
+    model, longest = with_sizes(config.Model), config.Data.max_length
+    image, text = model.image, model.text
     changes = []
     if text.epsilon != TEXT_EPSILON[layout]:
         changes.append(f"the {layout} code computes the text tower's LayerNorms with epsilon {TEXT_EPSILON[layout]:g}, "
@@ -217,15 +218,16 @@ def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
     arrays = from_ours(model.arrays, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")
+    config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
     lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
     with folder_written_whole(folder) as aside:
         write_text(aside / "vocab.txt", "\n".join(lines) + "\n")
         if layout == "official":
             write_weights(aside / OFFICIAL_WEIGHTS, arrays)
-            write_files(aside, official_files(model.config, model.vocab_size))
+            write_files(aside, official_files(config, model.vocab_size))
         elif layout == "paddlenlp":
             write_weights(aside / PADDLENLP_WEIGHTS, arrays)
-            write_files(aside, paddlenlp_files(model.config, model.vocab_size))
+            write_files(aside, paddlenlp_files(config, model.vocab_size))
         else:
             write_weights(aside / OWN_WEIGHTS, arrays)
             write_text(aside / "config.yaml", dump_config(model.config))

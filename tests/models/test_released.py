@@ -22,6 +22,8 @@ from ernie_vil2.config import (
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.model_files import StoredModel, changed_ways, read_model, write_model
 from ernie_vil2.models.released import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
+from ernie_vil2.models.towers.transformers import SIZES as TEXT_SIZES
+from ernie_vil2.models.towers.vit import SIZES as VIT_SIZES
 from ernie_vil2.models.weight_files import read_weights, write_weights
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
@@ -408,6 +410,20 @@ def test_nothing_is_overwritten_and_a_vocabulary_is_needed(tmp_path):
     with pytest.raises(ValueError, match="no vocabulary"):
         write_model(StoredModel("ernie_vil2", stored.arrays, stored.config, None), tmp_path / "new", "official")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("layout", ["official", "paddlenlp"])
+def test_sizes_that_a_name_stands_for_are_written(tmp_path, monkeypatch, layout):
+    """A run of ViT-B/16 and ernie-base became a folder of a model of no width."""
+    monkeypatch.setitem(TEXT_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
+    monkeypatch.setitem(VIT_SIZES, "ViT-B/16", {"patch_size": 4, "width": 24, "depth": 1, "heads": 3})
+    config = ModelConfig(image=ImageTowerConfig(image_size=12), text=TextTowerConfig(max_positions=8))
+    model = randomised(build_dual_encoder(config, ROWS))
+    stored = StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    write_model(stored, tmp_path / "there", layout)
+    found = read_model(tmp_path / "there").config.Model
+    assert (found.image.width, found.image.heads, found.text.width, found.text.heads) == (24, 3, 24, 2)
+    assert any("prepares images" in change for change in changed_ways(stored.config, layout))
 
 
 @pytest.mark.parametrize("layout", ["official", "paddlenlp", "ernie_vil2"])
