@@ -15,7 +15,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.data.workers import Arrays, Layout, filled_batches
@@ -57,16 +57,18 @@ class _Rows:
         """Makes one row; says which sample it holds, or why it holds none."""
         with remarks() as found:
             try:
-                name = self._fill(place, {name: array[row : row + 1] for name, array in arrays.items()})
+                source, sample = self._fill(place, {name: array[row : row + 1] for name, array in arrays.items()})
             except BadSample as bad:
                 return RowReport(bad.name, bad.reason)
-        return RowReport(name, remarks=found)
+        if self.has_text and sample.has_lines and not self._stream.views[source].caption_lines:
+            found.append(SEVERAL_LINES)
+        return RowReport(sample.image_name, remarks=found)
 
     def stuck(self, place: int) -> RowReport:
         """What is said of a row whose sample did not come in time."""
         return RowReport(self._stream.where(place), Reason.NO_ANSWER)
 
-    def _fill(self, place: int, row: Arrays) -> str:
+    def _fill(self, place: int, row: Arrays) -> tuple[int, Sample]:
         source, sample = self._stream[place]
         row["ids"][0] = self._stream.ids(source, sample)
         if self.has_text:
@@ -88,7 +90,7 @@ class _Rows:
             )
             for view, image in zip(self.image_views, images, strict=True):
                 row[view][0] = image
-        return sample.image_name
+        return source, sample
 
 
 def training_batches(

@@ -131,6 +131,11 @@ class Sample:
         """The lines of the caption that are not blank; each is a caption where `Views.caption_lines` says so."""
         return [line.strip() for line in self.caption(language).splitlines() if not is_blank(line)]
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether a caption has several lines that are not blank."""
+        return any(sum(not is_blank(line) for line in text.splitlines()) > 1 for text in self.captions.values())
+
     def tag_list(self, language: str) -> tuple[str, ...]:
         """The object tags in a language, or those that have no language; possibly none."""
         return self.tags.get(language) or self.tags.get("") or ()

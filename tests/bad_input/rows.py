@@ -12,7 +12,7 @@ import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason, content_id
 from tests.bad_input.case import CAPTION, GOOD, Case, as_bytes, as_json, encoded, file, picture, without_privileges
 
 OTHER = encoded(picture()[::-1])
@@ -46,7 +46,8 @@ def table(input, content, used=0, **result):
     return Case(input, make, used=used, **result)
 
 
-def parquet(input, rows, spoil_file=lambda path: None, used=0, skipped=None, stopped="", note="", **written):
+def parquet(input, rows, spoil_file=lambda path: None, used=0, skipped=None, stopped="", note="",
+            check=lambda samples: None, **written):  # fmt: skip
     """A Parquet file, two rows a group."""
 
     def make(folder):
@@ -57,7 +58,7 @@ def parquet(input, rows, spoil_file=lambda path: None, used=0, skipped=None, sto
         spoil_file(path)
         return path
 
-    return Case(input, make, used=used, skipped=skipped or {}, stopped=stopped, note=note)
+    return Case(input, make, used=used, skipped=skipped or {}, stopped=stopped, note=note, check=check)
 
 
 def many_tags(count):
@@ -179,6 +180,15 @@ def unreadable(folder):
 
 def first_image_stands(samples):
     assert [sample.image for sample in samples] == [GOOD]
+
+
+def named_a(image):
+    return {"image": {"path": "a.png", "bytes": image}, "caption": CAPTION}
+
+
+def two_images(samples):
+    first, second, third = (content_id(sample.image_name, sample.image) for sample in samples)
+    assert first == third != second
 
 
 def both_images(samples):
@@ -304,6 +314,8 @@ CASES = [
          lambda folder: deep_schema(folder / "a.parquet") or folder, stopped="no layout that is known"),
     parquet("Parquet, cut off", [GOOD_ROW] * 4, keep_half, stopped="not a Parquet file"),
     parquet("Parquet with a damaged footer", [GOOD_ROW] * 4, damage_footer, stopped="not a Parquet file"),
+    parquet("Parquet whose images have one base name", [named_a(GOOD), named_a(OTHER), named_a(GOOD)], used=3,
+            note="those of equal bytes are one image", check=two_images),
     parquet("Parquet without rows", pa.table({"jpg": pa.array([], pa.binary())}), stopped="no rows in this file"),
     Case("pipe named x.parquet", lambda folder: os.mkfifo(folder / "a.parquet") or folder / "a.parquet",
          stopped="not an ordinary file"),

@@ -8,8 +8,9 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason, content_id
 from tests.bad_input.case import CAPTION, GOOD, Case, as_json, file, header, member, members, without_privileges
+from tests.conftest import write_tar
 
 OK = member("0.png", GOOD) + member("0.txt", CAPTION.encode())
 END = bytes(1024)
@@ -75,6 +76,21 @@ def is_sample_0(samples):
 
 def two_of_a_name(samples):
     assert [(sample.image_name, sample.caption("en")) for sample in samples] == [("0", CAPTION), ("0", "another")]
+
+
+def keys_begin_anew(folder):
+    write_tar(folder / "a.tar", [("0.png", GOOD), ("0.txt", b"x")])
+    write_tar(folder / "b.tar", [("0.png", GOOD + b" "), ("0.txt", b"y")])
+    return folder
+
+
+def two_of_an_id(samples):
+    assert len({content_id(sample.image_name, sample.image) for sample in samples}) == 2
+
+
+def two_images(samples):
+    assert [sample.image_name for sample in samples] == ["0", "0"]
+    assert len({content_id(sample.image_name, sample.image) for sample in samples}) == 2
 
 
 def first_image(samples):
@@ -143,7 +159,9 @@ CASES = [
     Case("samples with one image id and other images",
          members(("0.png", GOOD), ("0.json", as_json(image_id="7", caption="x")),
                  ("1.png", GOOD + b" "), ("1.json", as_json(image_id="7", caption="y"))),
-         used=2, note="both; for the loss they are two images"),
+         used=2, note="both; for the loss they are two images", check=two_of_an_id),
+    Case("shards in which keys begin anew", keys_begin_anew, used=2, note="both; for the loss they are two images",
+         check=two_images),
     Case("folders and files with a dot in front", raw(header("d", type=tarfile.DIRTYPE) + member("d/.DS_Store", b"x")
          + member("._0.png", b"x") + WHOLE), used=2, note="passed over"),
     Case("folder named x.tar without a source", pointed_at(Path.mkdir),

@@ -3,12 +3,12 @@
 from functools import partial
 
 from ernie_vil2.data.rows import MAX_CHARACTERS
-from ernie_vil2.data.samples import Reason
+from ernie_vil2.data.samples import SEVERAL_LINES, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
 from tests.bad_input.case import CAPTION, GOOD, Case, as_json, members, shard
 
 
-def caption(input, text, reason=None, reads_as=None, note=""):
+def caption(input, text, reason=None, reads_as=None, **used):
     """A caption in a .txt; it is used if no reason is given, and then the tokens are those of `reads_as`."""
 
     def check(samples):
@@ -17,7 +17,7 @@ def caption(input, text, reason=None, reads_as=None, note=""):
             assert tokenizer.encode(sample.caption("en")) == tokenizer.encode(reads_as)
 
     make = shard((GOOD, text))
-    return Case(input, make, skipped={reason: 1}) if reason else Case(input, make, used=1, note=note, check=check)
+    return Case(input, make, skipped={reason: 1}) if reason else Case(input, make, used=1, check=check, **used)
 
 
 def fields(input, content, reason=None, note="", check=lambda samples: None):
@@ -49,6 +49,8 @@ CASES = [
     caption("NUL and control characters in a caption", "a r\0ed\x1b \x07disc\r\n", reads_as=CAPTION,
             note="the tokeniser drops them"),
     caption("byte order mark before a caption", "\ufeffa red disc", reads_as=CAPTION, note="dropped"),
+    caption("caption of several lines", "a red\ndisc", reads_as=CAPTION,
+            note="each line is a text where `Views.caption_lines` says so", remark=SEVERAL_LINES),
     caption("HTML in a caption", "<b>a</b> red", reads_as="<b>a</b> red", note="as it is written"),
     caption("caption of 10,500 characters", LONG, reads_as=LONG[:300], note="cut to Data.max_length tokens"),
     caption("caption of more than 100,000 characters", "圆" * (MAX_CHARACTERS + 1), Reason.TEXT_TOO_LONG),

@@ -9,6 +9,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.planning.advice import advise
 from ernie_vil2.planning.devices import DEVICES, GIB, Device, find_device, recognise
 from ernie_vil2.planning.plan import make_plan
+from ernie_vil2.planning.report import show
 from ernie_vil2.planning.towers import Towers
 
 SMALL = [
@@ -212,3 +213,10 @@ def test_devices_by_what_their_driver_says(name, gib, device):
 def test_a_device_without_figures(name, gib):
     with pytest.raises(ValueError, match=f"{name} with .* GiB is not a device with figures; known: a100-40g"):
         recognise(name, gib * GIB)
+
+
+def test_what_is_counted_is_said_as_it_is(towers):
+    text = show("title", planned(towers, ranks=1), DEVICE, None, "")
+    assert "1 rank of 64 rows, 2 image views and 2 text views of each" in text
+    assert "1,000 steps, 64,000 pairs, " in text
+    assert "100,000 steps, 6 M pairs, " in show("title", planned(towers, "Training.steps=100000"), DEVICE, None, "")

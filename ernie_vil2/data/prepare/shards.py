@@ -192,8 +192,8 @@ def _good_samples(work: Work, shard: int, found: _Found) -> Iterator[tuple[int, 
         except BadSample as bad:
             found.report.add(1, [(bad.reason, bad.name)])
             continue
-        name, texts = sample.image_name, [language for language, text in sample.captions.items() if not is_blank(text)]
-        odd += [SEVERAL_LINES] * any(len(sample.caption_lines(language)) > 1 for language in texts)
+        name = sample.image_name
+        odd += [SEVERAL_LINES] * sample.has_lines
         found.report.add(1, [], [(remark, name) for remark in odd])
         found.counts["samples"] += 1
         found.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
