@@ -7,7 +7,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ernie_vil2.files import read_text
+
 CHECKSUMS = "checksums.json"
+MAX_CHARACTERS = 2**20
 
 
 class DamagedFile(ValueError):
@@ -33,11 +36,11 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
         DamagedFile: one is missing or another than was written, or there are no checksums of it.
     """
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        sums = json.loads(read_text(folder / CHECKSUMS, MAX_CHARACTERS))
         expected = {name: (int(sums[name]["bytes"]), str(sums[name]["sha256"])) for name in names}
     except FileNotFoundError:
         raise DamagedFile(f"{CHECKSUMS} is missing") from None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DamagedFile(f"{CHECKSUMS} cannot be read") from None
     for name, (size, checksum) in expected.items():
         path = folder / name

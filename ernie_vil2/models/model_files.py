@@ -146,8 +146,8 @@ def changed_ways(config: Config, layout: Layout) -> list[str]:
         changes.append("the official code normalises images by ImageNet's mean and deviation, this model by "
                        f"{image.mean} and {image.std}: embeddings change")  # fmt: skip
     if image.heads * HEAD_WIDTH != image.width:
-        changes.append(f"the official code gives the image tower {image.width / HEAD_WIDTH:g} attention heads, this "
-                       f"model has {image.heads}: embeddings change")  # fmt: skip
+        changes.append(f"the official code fixes the image tower's attention heads at its width / {HEAD_WIDTH}, this "
+                       f"model has {image.heads} for {image.width}: embeddings change")  # fmt: skip
     return changes
 
 
@@ -236,7 +236,7 @@ def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
 
 def check_sums(folder: Path) -> None:
     """ValueError if a file of the model in a folder is not the one whose checksum lies beside it."""
-    if (folder / CHECKSUMS).is_file():
+    if (folder / CHECKSUMS).is_file() and (folder / "config.yaml").is_file():
         try:
             check_files(folder, [name for name in OWN_FILES if (folder / name).is_file()])
         except DamagedFile as error:

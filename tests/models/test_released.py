@@ -486,6 +486,13 @@ def test_a_file_that_is_not_the_one_written_is_named(official, tmp_path, name):
     (tmp_path / "own" / name).write_bytes(content[:-4] + bytes(4))
     with pytest.raises(ValueError, match=f"own: {name} differs from its SHA-256 checksum: it is damaged"):
         read_model(tmp_path / "own")
+    for sums in ("{", "[" * 10**5, "[]", '{"vocab.txt": {"bytes": "many"}}'):
+        path = tmp_path / "own" / "checksums.json"
+        kept = path.read_text()
+        path.write_text(sums)
+        with pytest.raises(ValueError, match="own: checksums.json cannot be read"):
+            read_model(tmp_path / "own")
+        path.write_text(kept)
     (tmp_path / "own" / name).write_bytes(content[:-4])
     with pytest.raises(ValueError, match=f"own: {name} has [0-9,]+ bytes instead of"):
         read_model(tmp_path / "own" / "model.safetensors")
@@ -507,7 +514,7 @@ def test_what_a_format_fixes_is_said():
     assert changed_ways(config, "ernie_vil2") == []
     for layout, said in {
         "official": ["prepares images in its own way", "drops transparency", "cuts texts at 48 tokens, this model at 7",
-                     "by ImageNet's mean", "0.375 attention heads, this model has 3"],
+                     "by ImageNet's mean", "at its width / 64, this model has 3 for 24"],
         "paddlenlp": ["epsilon 1e-12, this model has 1e-05", "prepares images in its own way", "drops transparency",
                       "splits texts by its own rules, this model's are official", "cuts texts at 7 tokens"],
     }.items():  # fmt: skip
