@@ -88,7 +88,7 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
     from ernie_vil2.config import load_config
     from ernie_vil2.losses import build_loss
     from ernie_vil2.models import build_dual_encoder
-    from ernie_vil2.training.step import build_step
+    from ernie_vil2.tasks.contrastive_step import build_step
 
     settings = {"micro_batch": micro_batch, "recompute": True}
     chosen = [f"Training.{key}={str(settings[key]).lower()}" for key in KINDS[kind]]

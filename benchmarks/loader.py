@@ -226,6 +226,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
     from ernie_vil2.data.loader import training_batches
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
+    from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 
     caption = "一座古老的寺庙，屋檐下挂着红色的灯笼".encode()
     with tempfile.TemporaryDirectory() as folder:
@@ -238,7 +239,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
         settings = [f"Data.train=[{folder}/a.tar]", "Data.workers=0", f"Training.global_batch={len(files)}"]
         config = load_config(None, settings)
         tokenizer = Tokenizer(max_length=config.Data.max_length)
-        batches = training_batches(SampleStream(config), config, tokenizer, VIEWS)
+        batches = training_batches(MultiViewRows(SampleStream(config), config, tokenizer, VIEWS), config)
         seconds = []
         for _ in range(rounds + 1):
             start = time.process_time()

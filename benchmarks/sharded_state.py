@@ -60,9 +60,10 @@ def rank(args) -> int:
     from ernie_vil2.losses import MultiViewLoss
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.parallel.ranks import join_ranks
+    from ernie_vil2.tasks import decay_groups
+    from ernie_vil2.tasks.contrastive_step import build_step
     from ernie_vil2.training.optimizer import build_optimizer
     from ernie_vil2.training.sharding import distribute
-    from ernie_vil2.training.step import build_step
 
     size = f"width: {args.width}, depth: 8, heads: 8"
     config = load_config(
@@ -76,7 +77,8 @@ def rank(args) -> int:
     model = build_dual_encoder(config.Model, 40_000)
     model.train()
     scaler = paddle.amp.GradScaler(enable=False)
-    parallel, optimizer, scaler = distribute(model, build_optimizer(model, config.Optimizer), scaler, args.sharding)
+    optimizer = build_optimizer(model, decay_groups(model), config.Optimizer)
+    parallel, optimizer, scaler = distribute(model, optimizer, scaler, args.sharding)
     loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
     step = build_step(model, loss, config, parallel, scaler)
 

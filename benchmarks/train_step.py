@@ -149,14 +149,15 @@ def paddle_step(folder: Path, batch: int):
     from ernie_vil2.config import load_config
     from ernie_vil2.losses import MultiViewLoss
     from ernie_vil2.models import build_dual_encoder
+    from ernie_vil2.tasks import decay_groups
+    from ernie_vil2.tasks.contrastive_step import DirectStep
     from ernie_vil2.training.optimizer import build_optimizer
-    from ernie_vil2.training.step import DirectStep
 
     config = load_config(None, OVERRIDES)
     runtime.set_device("cpu")
     paddle.seed(0)
     model = build_dual_encoder(config.Model, VOCABULARY, config.Loss.temperature)
-    optimizer = build_optimizer(model, config.Optimizer)
+    optimizer = build_optimizer(model, decay_groups(model), config.Optimizer)
     loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
 
     random = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.model_files import read_model
 from ernie_vil2.models.released import from_ours
 from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer
 from ernie_vil2.training.sharding import optimizer_arrays
@@ -97,7 +98,7 @@ def checkpoint(tmp_path):
     paddle.seed(1)
     model = build_dual_encoder(config.Model, len(TOKENS))
     state = {"scaler": {}, "bad_samples": {}}
-    optimizer = optimizer_arrays(build_optimizer(model, config.Optimizer), model)
+    optimizer = optimizer_arrays(build_optimizer(model, decay_groups(model), config.Optimizer), model)
     return save_checkpoint(tmp_path / "run", 5, model, optimizer, config, TOKENS, state, keep=1)
 
 

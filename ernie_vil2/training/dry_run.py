@@ -15,12 +15,9 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config
-from ernie_vil2.data.preview import Preview, ShownSample, preview
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.files import write_text
-from ernie_vil2.losses import build_loss
 from ernie_vil2.models import import_own_towers
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
@@ -29,7 +26,9 @@ from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.report import headline
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
+from ernie_vil2.tasks import MultiViewTask
 from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.preview import Preview, ShownSample, preview
 from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.training.validation import validation_sets
@@ -80,12 +79,10 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     runtime.set_device(training.device)
     stream = SampleStream(config)
     val = validation_sets(config)
-    text = config.Model.text
-    tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
-    views = build_loss(config.Loss).views
+    task = MultiViewTask(config)
     rows = min(training.global_batch // ranks, MOST_ROWS)
     read = [
-        preview(stream, config, tokenizer, views, source, rows)
+        preview(task.rows(stream), config, source, rows)
         for source in tqdm(range(len(stream.names)), "reading", unit="source", delay=2, file=sys.stdout)
     ]
     bad_samples = BadSampleReport()

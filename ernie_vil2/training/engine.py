@@ -19,19 +19,14 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, load_config
-from ernie_vil2.config.view_names import TEXT_VIEWS
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.environment import environment
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
-from ernie_vil2.losses import build_loss
-from ernie_vil2.models import build_dual_encoder, import_own_towers
-from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
@@ -39,6 +34,7 @@ from ernie_vil2.parallel.agreement import check_agreement, digest
 from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
+from ernie_vil2.tasks import build_task
 from ernie_vil2.training.batch_gate import BatchGate
 from ernie_vil2.training.checkpoint import (
     find_checkpoint,
@@ -49,14 +45,12 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
-from ernie_vil2.training.fused_attention import fuse_attention
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays
 from ernie_vil2.training.side_work import SideWork
-from ernie_vil2.training.step import build_step
 from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.validation import validate, validation_sets
 
@@ -123,26 +117,16 @@ class Trainer:
         self.stream = SampleStream(config)
         self.val = validation_sets(config)
         check_agreement(_facts(config, self.stream, self.val, checkpoint))
-        text = config.Model.text
-        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
-        import_own_towers(config.Model)
+        self.task = build_task(config)
         paddle.seed(config.Training.seed)
-        self.model = build_dual_encoder(
-            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
-        )
-        if not checkpoint:
-            for report in load_initial_weights(self.model, config.Model):
-                if self.rank == 0:
-                    print(f"initial weights\n{report}")
-        fused = fuse_attention(self.model, config.Training.fused_attention)
-        if self.rank == 0 and fused:
-            print(fused)
-        self.loss = build_loss(config.Loss)
-        self.model.freeze_all_but(self.loss.views)
+        for remark in self.task.build(initialize=not checkpoint):
+            if self.rank == 0:
+                print(remark)
+        self.model, self.tokenizer = self.task.model, self.task.tokenizer
         meet()  # initial weights may take one rank longer than another
         self.parallel, self.optimizer, self.scaler = distribute(
             self.model,
-            build_optimizer(self.model, config.Optimizer),
+            build_optimizer(self.model, self.task.parameter_groups(), config.Optimizer),
             paddle.amp.GradScaler(enable=config.Training.precision == "float16"),
             config.Training.sharding,
         )
@@ -156,7 +140,7 @@ class Trainer:
         if checkpoint:
             self._resume(checkpoint)
         self._prepare_norms()
-        self.objective = build_step(self.model, self.loss, config, self.parallel, self.scaler)
+        self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
 
     def _prepare_norms(self) -> None:
@@ -211,9 +195,7 @@ class Trainer:
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
         log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
-        batches = training_batches(
-            self.stream, self.config, self.tokenizer, self.loss.views, self.place, self.rank, self.ranks
-        )
+        batches = training_batches(self.task.rows(self.stream), self.config, self.place, self.rank, self.ranks)
         bar = tqdm(
             total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
             dynamic_ncols=True, mininterval=1.0,
@@ -245,7 +227,7 @@ class Trainer:
                         losses
                         | {
                             "learning_rate": rate,
-                            **{name: float(value) for name, value in self.model.scalars.items()},
+                            **self.task.logged(),
                             "samples_per_second": round(done / seconds, 2),
                             "loader_wait": round(waiting / seconds, 4),
                             "bad_samples": self.bad_samples.counts.total(),
@@ -275,7 +257,7 @@ class Trainer:
         """Counts the bad samples of a batch; whether the others make a step on every rank. A collective."""
         try:
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
-            return self.gate.lets_through(len(batch["names"]), self.objective.parts)
+            return self.gate.lets_through(len(batch["names"]), self.task.least_rows)
         except TooManyBadSamples:
             self.bad_samples.write(self.run)  # of this rank: the others do not know that it ends
             raise
@@ -283,17 +265,16 @@ class Trainer:
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
         """One optimiser step; returns the losses over the global batch."""
         self.parallel.train()
-        views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
-        total, pairs = self.objective.forward(views, batch["ids"], batch["places"].numpy(), self.step)
-        losses = self._over_ranks({"loss": total, **pairs})
+        own = self.task.forward(batch, self.step)
+        losses = self._over_ranks(own)
         if not all(map(math.isfinite, losses.values())):
-            self._save_evidence(batch, {"loss": float(total), **{pair: float(loss) for pair, loss in pairs.items()}})
-        self.objective.backward()
+            self._save_evidence(batch, {name: float(loss) for name, loss in own.items()})
+        self.task.backward()
         self.optimizer.set_lr(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.clear_grad()
-        self.model.clamp_temperature(self.config.Loss.max_logit_scale)
+        self.task.after_update()
         self.step += 1
         return losses
 

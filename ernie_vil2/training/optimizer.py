@@ -1,13 +1,14 @@
-"""AdamW with decay where it belongs, and the learning rate as a function of the step."""
+"""AdamW over the parameter groups of a task, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import paddle
 
 from ernie_vil2.config import Config, OptimizerConfig
-from ernie_vil2.models import decays
+from ernie_vil2.tasks import ParameterGroup
 
 
 def learning_rate(step: int, config: Config) -> float:
@@ -24,9 +25,25 @@ def learning_rate(step: int, config: Config) -> float:
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def build_optimizer(model: paddle.nn.Layer, config: OptimizerConfig) -> paddle.optimizer.AdamW:
-    """AdamW over all parameters that train; norms, biases, temperature and embeddings of position do not decay."""
-    decayed = {parameter.name for name, parameter in model.named_parameters() if decays(name, parameter)}
+def build_optimizer(
+    model: paddle.nn.Layer, groups: Sequence[ParameterGroup], config: OptimizerConfig
+) -> paddle.optimizer.AdamW:
+    """AdamW over the groups, in the order of the model's parameters.
+
+    Raises:
+        ValueError: a group names a parameter that is in none or in another group, or that the model lacks.
+    """
+    named = dict(model.named_parameters())
+    names = [name for group in groups for name in group.names]
+    if len(set(names)) < len(names) or not set(names) <= named.keys():
+        wrong = [name for name in names if names.count(name) > 1 or name not in named]
+        raise ValueError(f"parameter groups: {wrong[0]} is in two groups, or the model has no such parameter")
+    decayed = set()
+    for group in groups:
+        for name in group.names:
+            named[name].optimize_attr["learning_rate"] = group.factor
+            if group.decay:
+                decayed.add(named[name].name)
     return paddle.optimizer.AdamW(
         learning_rate=config.learning_rate,
         beta1=config.beta1,
@@ -35,5 +52,5 @@ def build_optimizer(model: paddle.nn.Layer, config: OptimizerConfig) -> paddle.o
         weight_decay=config.weight_decay,
         apply_decay_param_fun=decayed.__contains__,
         grad_clip=paddle.nn.ClipGradByGlobalNorm(config.clip_norm) if config.clip_norm else None,
-        parameters=[parameter for parameter in model.parameters() if not parameter.stop_gradient],
+        parameters=[parameter for name, parameter in named.items() if name in set(names)],
     )

@@ -15,6 +15,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from tests.bad_input.case import bounded_time
 from tests.bad_input.page import PAGE, SECTIONS, with_tables
 
@@ -64,7 +65,7 @@ def look_at(case, folder, place, tokenizer):
     stream = SampleStream(config)
     case.spoil(folder)
     # Two epochs: a batch has at least two rows.
-    batch = next(training_batches(stream, config, tokenizer, {"image_1", "text_1"}))
+    batch = next(training_batches(MultiViewRows(stream, config, tokenizer, {"image_1", "text_1"}), config))
     assert len(batch["names"]) == 2 * case.used
     assert Counter(reason for reason, _ in batch["bad"]) == {reason: 2 * n for reason, n in case.skipped.items()}
     assert all(name for _, name in batch["bad"])

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.loader import _Rows, training_batches
+from ernie_vil2.data.loader import SampleRows, training_batches
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from tests.conftest import draw, png, write_tsv
 
 VIEWS = {"image_1", "image_2", "text_1", "text_2"}
@@ -39,7 +40,7 @@ def config(*overrides):
 
 def take(shapes, tokenizer, count, *overrides, views=VIEWS, **options):
     settings = config(f"Data.train=[{shapes['train']}]", *overrides)
-    batches = training_batches(SampleStream(settings), settings, tokenizer, views, **options)
+    batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, views), settings, **options)
     return [
         {key: value if isinstance(value, list | int) else value.numpy() for key, value in batch.items()}
         for batch in itertools.islice(batches, count)
@@ -75,11 +76,11 @@ def test_equal_seeds_give_equal_views_whatever_the_number_of_workers(shapes, tok
     assert not any(map(equal, alone, other))
 
 
-def names(shapes, tokenizer, steps, ranks, *overrides, place=0):
+def names(shapes, tokenizer, steps, ranks, *overrides, position=0):
     """Names in the order of the stream, read by so many ranks; 128 samples are an epoch, 12 a global batch."""
     parts = [
         take(shapes, tokenizer, steps, "Training.global_batch=12", *overrides, views={"text_1"},
-             place=place, rank=rank, ranks=ranks)
+             position=position, rank=rank, ranks=ranks)
         for rank in range(ranks)
     ]  # fmt: skip
     return [name for step in zip(*parts, strict=True) for part in step for name in part["names"]]
@@ -99,12 +100,12 @@ def test_a_stream_goes_on_where_it_stopped_with_other_ranks_and_workers(shapes, 
     whole = names(shapes, tokenizer, 22, 1)
     (ranks, workers), (later_ranks, later_workers) = before, after
     read = names(shapes, tokenizer, stop, ranks, f"Data.workers={workers}")
-    read += names(shapes, tokenizer, 22 - stop, later_ranks, f"Data.workers={later_workers}", place=12 * stop)
+    read += names(shapes, tokenizer, 22 - stop, later_ranks, f"Data.workers={later_workers}", position=12 * stop)
     assert read == whole
 
 
 def test_views_go_on_where_they_stopped(shapes, tokenizer):
-    assert all(map(equal, take(shapes, tokenizer, 6)[4:], take(shapes, tokenizer, 2, place=4 * 16)))
+    assert all(map(equal, take(shapes, tokenizer, 6)[4:], take(shapes, tokenizer, 2, position=4 * 16)))
 
 
 def test_ranks_share_the_global_batch(shapes, tokenizer):
@@ -133,7 +134,7 @@ def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     rows = [("x", "a", good), ("", "b", good), ("y", "c", b"no image"), ("z", "d", good)]
     path = write_tsv(tmp_path / "a.tsv", rows)
     settings = config("Training.global_batch=4", f"Data.train=[{path}]", f"Data.workers={workers}")
-    batch = next(training_batches(SampleStream(settings), settings, tokenizer, VIEWS))
+    batch = next(training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings))
     assert sorted(batch["names"]) == ["a", "d"] and batch["rows"] == 4
     assert sorted(batch["bad"]) == [["broken image", "c"], ["empty caption", "b"]]
     assert batch["image_1"].shape[0] == batch["text"].shape[0] == 2
@@ -151,7 +152,7 @@ def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, m
     read = SampleStream.__getitem__
     monkeypatch.setattr(SampleStream, "__getitem__",
                         lambda self, place: time.sleep(3600) if place == 5 else read(self, place))  # fmt: skip
-    batches = training_batches(stream, settings, tokenizer, VIEWS)
+    batches = training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings)
     assert next(batches)["names"] == order[:4]
     batch = next(batches)
     assert batch["names"] == [order[4], *order[6:]]
@@ -164,7 +165,7 @@ def test_transparent_pixels_are_seen_on_the_background_of_the_configuration(tmp_
     path = write_tsv(tmp_path / "a.tsv", [("x", "a", empty), ("y", "b", empty)])
     plain = [f"Views.{strength}=0" for strength in ("jitter", "blur", "grayscale")]
     settings = config("Training.global_batch=2", f"Data.train=[{path}]", "Model.image.background=[1, 2, 3]", *plain)
-    batch = next(training_batches(SampleStream(settings), settings, tokenizer, VIEWS))
+    batch = next(training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings))
     assert (batch["image_1"].numpy() == np.array([1, 2, 3])).all()
 
 
@@ -178,7 +179,7 @@ def sample_name(settings, place):
 def test_a_batch_of_bad_samples_alone_has_no_views(tmp_path, tokenizer):
     path = write_tsv(tmp_path / "a.tsv", [("x", "a", b"no image"), ("y", "b", b"")])
     settings = config("Training.global_batch=2", f"Data.train=[{path}]")
-    batch = next(training_batches(SampleStream(settings), settings, tokenizer, VIEWS))
+    batch = next(training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings))
     assert batch["names"] == [] and len(batch["bad"]) == 2 and "image_1" not in batch
 
 
@@ -205,7 +206,7 @@ def memory_by_samples(folder, tokenizer, samples):
     settings = config(f"Data.train=['{folder}/*.tsv']", "Data.workers=2", "Training.global_batch=100")
     seen, memory = np.ones(samples, bool), {}  # written, so that its memory is there from the start
     seen[:] = False
-    batches = training_batches(SampleStream(settings), settings, tokenizer, VIEWS)
+    batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings)
     start = time.monotonic()
     for number, batch in enumerate(itertools.islice(batches, samples // 100), 1):
         seen[[int(name) for name in batch["names"]]] = True
@@ -226,12 +227,12 @@ def test_memory_does_not_grow_over_an_epoch_of_100_000_samples(tmp_path, tokeniz
 @pytest.mark.slow
 def test_a_leak_of_a_kibibyte_a_sample_would_be_seen(tmp_path, tokenizer, monkeypatch):
     """Of a fifth of those samples, so that this one's growth over the same share of the epoch is 16 MiB."""
-    leaked, make = [], _Rows.__call__
+    leaked, make = [], SampleRows.__call__
 
     def leaking(rows, place, arrays, row):
         leaked.append(bytearray(1024))
         return make(rows, place, arrays, row)
 
-    monkeypatch.setattr(_Rows, "__call__", leaking)
+    monkeypatch.setattr(SampleRows, "__call__", leaking)
     memory = memory_by_samples(tmp_path, tokenizer, 20_000)
     assert memory[20_000] > memory[4_000] + 5

@@ -18,7 +18,7 @@ from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel import collectives, gather, gather_ids, gather_views
 from ernie_vil2.parallel.ranks import join_ranks
-from ernie_vil2.training.step import DirectStep
+from ernie_vil2.tasks.contrastive_step import DirectStep
 
 ROWS, WORDS = 12, 40
 BOUNDS = {1: [0, 12], 2: [0, 5, 12], 3: [0, 5, 6, 12], 4: [0, 3, 4, 9, 12]}

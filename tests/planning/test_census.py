@@ -17,8 +17,8 @@ from ernie_vil2.planning.census import count
 from ernie_vil2.planning.graph import ROWS, Graph, Op, trace
 from ernie_vil2.planning.precision import reduced
 from ernie_vil2.planning.towers import Towers
-from ernie_vil2.training.dropout import PlacedDropout
-from ernie_vil2.training.recompute import recompute_blocks
+from ernie_vil2.tasks.dropout import PlacedDropout
+from ernie_vil2.tasks.recompute import recompute_blocks
 
 TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=2", "Model.text.heads=4"]
 VIT = ["image_size=32", "name=ViT", "patch_size=8", "width=64", "depth=2", "heads=4"]

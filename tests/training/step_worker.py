@@ -7,7 +7,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from ernie_vil2.parallel.norms import synchronise_norms
-from ernie_vil2.training.step import CachedStep, DirectStep
+from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
 from tests.training.test_step import OWN, REPVGG, SIGMOID, VIT, batch, compute, default_dtype, model_and_loss, setting
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import (
     FILES,
@@ -46,7 +47,7 @@ class Run:
             ],
         )
         self.model = build_dual_encoder(self.config.Model, len(TOKENS))
-        self.optimizer = build_optimizer(self.model, self.config.Optimizer)
+        self.optimizer = build_optimizer(self.model, decay_groups(self.model), self.config.Optimizer)
 
     def train(self):
         for parameter in self.model.parameters():

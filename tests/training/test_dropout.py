@@ -10,7 +10,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.training.dropout import PlacedDropout
+from ernie_vil2.tasks.dropout import PlacedDropout
 
 MASK = 2**64 - 1
 

@@ -14,6 +14,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.loader import training_batches
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.optimizer import learning_rate
@@ -56,7 +57,8 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
     settings = load_config(found.folder / "config.yaml")
     assert settings == mixture
     tokenizer = Tokenizer(None, mixture.Data.max_length)
-    batch = next(training_batches(SampleStream(mixture), mixture, tokenizer, {"image_1", "image_2", "text_1"}))
+    rows = MultiViewRows(SampleStream(mixture), mixture, tokenizer, {"image_1", "image_2", "text_1"})
+    batch = next(training_batches(rows, mixture))
     shown = {}
     for image in images:
         pixels = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))

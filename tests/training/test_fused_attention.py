@@ -4,8 +4,8 @@ import paddle
 import pytest
 
 from ernie_vil2.config import ConfigError
-from ernie_vil2.training.fused_attention import fuse_attention
-from ernie_vil2.training.step import DirectStep
+from ernie_vil2.tasks.contrastive_step import DirectStep
+from ernie_vil2.tasks.fused_attention import fuse_attention
 from tests.training.test_step import (
     REPVGG,
     TOLERANCES,

@@ -4,6 +4,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 
 
@@ -25,7 +26,8 @@ def test_without_warmup_the_cosine_starts_at_once():
 def test_only_matrices_decay(config):
     """With all gradients zero, Adam itself changes nothing: what shrinks is what decays."""
     model = build_dual_encoder(config().Model, 100)
-    optimizer = build_optimizer(model, config("Optimizer.weight_decay=0.1", "Optimizer.learning_rate=1.0").Optimizer)
+    settings = config("Optimizer.weight_decay=0.1", "Optimizer.learning_rate=1.0").Optimizer
+    optimizer = build_optimizer(model, decay_groups(model), settings)
     for parameter in model.parameters():
         parameter.set_value(paddle.ones_like(parameter))
         parameter.grad = paddle.zeros_like(parameter)
@@ -39,7 +41,7 @@ def test_one_adam_step_and_clipping_by_hand():
     config = load_config(None, ["Optimizer={learning_rate: 0.1, weight_decay: 0.0, clip_norm: 1.0, epsilon: 1e-3}"])
     layer = paddle.nn.Linear(2, 1, bias_attr=False)
     layer.weight.set_value(np.zeros([2, 1], np.float32))
-    optimizer = build_optimizer(layer, config.Optimizer)
+    optimizer = build_optimizer(layer, decay_groups(layer), config.Optimizer)
     (layer.weight * paddle.to_tensor([[3.0], [4.0]])).sum().backward()  # norm 5, clipped to [0.6, 0.8]
     optimizer.step()
     gradient = np.array([0.6, 0.8])

@@ -15,7 +15,7 @@ from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning import graph
-from ernie_vil2.training.step import CachedStep, DirectStep, build_step
+from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
 
 ROWS = 10
 OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))

@@ -3,9 +3,10 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import training_batches
-from ernie_vil2.data.preview import SHOWN, preview
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
+from ernie_vil2.tasks.multi_view_rows import MultiViewRows
+from ernie_vil2.training.preview import SHOWN, preview
 from tests.conftest import draw, png, write_tsv
 
 VIEWS = ("image_1", "image_2", "text_1", "text_2")
@@ -30,14 +31,14 @@ def settings(shapes, tmp_path):
 def test_a_preview_shows_what_training_will_see(settings):
     tokenizer = Tokenizer(max_length=16)
     stream = SampleStream(settings)
-    batch = next(training_batches(stream, settings, tokenizer, VIEWS))
+    batch = next(training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
     expected = {}  # by source, in order
     for row, place in enumerate(batch["places"].tolist()):
         ids = [number for number in batch["text"][row].tolist() if number != PAD_ID]
         views = {view: batch[view][row].numpy() for view in ("image_1", "image_2")}
         expected.setdefault(stream[place][0], []).append((batch["names"][row], views, ids))
     for source, rows in expected.items():
-        found = preview(stream, settings, tokenizer, VIEWS, source, 8)
+        found = preview(MultiViewRows(stream, settings, tokenizer, VIEWS), settings, source, 8)
         assert found.read == 8 and found.seconds > 0
         compared = list(zip(found.samples, rows, strict=False))
         assert len(compared) >= 4, "too few to compare"
@@ -50,12 +51,13 @@ def test_a_preview_shows_what_training_will_see(settings):
 
 def test_it_counts_and_names_what_is_wrong(settings):
     tokenizer = Tokenizer(max_length=7)  # [CLS] a disc 2 9 [SEP] or shorter; tags are longer
-    found = preview(SampleStream(settings), settings, tokenizer, VIEWS, 1, 30)  # an epoch of the TSV
+    rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
+    found = preview(rows, settings, 1, 30)  # an epoch of the TSV
     assert sorted(found.bad) == [("broken image", str(number)) for number in sorted(map(str, range(0, 30, 3)))]
     assert len(found.samples) == SHOWN and len(found.lengths) == 20 and found.cut == 0
     assert all(sample.captions["en"] == f"a disc {sample.name}" and not sample.tags for sample in found.samples)
 
-    shapes = preview(SampleStream(settings), settings, tokenizer, VIEWS, 0, 32)
+    shapes = preview(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings, 0, 32)
     # "图片中包含绿色、方块" is cut, "绿色的方块" fills the seven tokens exactly or stays below.
     assert shapes.cut == sum(length == 7 for length in shapes.lengths) > 0
     first = shapes.samples[0]
@@ -64,7 +66,7 @@ def test_it_counts_and_names_what_is_wrong(settings):
 
 def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
     tokenizer = Tokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"], max_length=16)
-    found = preview(SampleStream(settings), settings, tokenizer, {"text_1"}, 1, 30)
+    found = preview(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
     assert found.samples[0].tokens == ["[CLS]", "a", "[UNK]", "[UNK]", "[SEP]"]
     assert found.unknown == 2 * len(found.lengths) == 60  # a broken image is not looked at
     assert found.samples[0].image_views == {}

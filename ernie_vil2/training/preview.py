@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,8 @@ from ernie_vil2.config import Config, ViewsConfig
 from ernie_vil2.config.view_names import IMAGE_VIEWS
 from ernie_vil2.data.loader import read_batch
 from ernie_vil2.data.samples import BadSample, Sample
-from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
+from ernie_vil2.data.tokenizer import PAD_ID
+from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from ernie_vil2.views import tags_text
 
 SHOWN = 6
@@ -66,22 +65,21 @@ class Preview:
     samples: list[ShownSample]
 
 
-def preview(
-    stream: SampleStream, config: Config, tokenizer: Tokenizer, views: Collection[str], source: int, rows: int
-) -> Preview:
+def preview(make: MultiViewRows, config: Config, source: int, rows: int) -> Preview:
     """Reads the first samples of a source that training will see, with the views that it will see of them.
 
     Args:
-        views: that the loss needs.
+        make: the rows, for a run of this configuration.
         source: number of the source.
         rows: samples to read.
 
     Raises:
         WorkerError: a loader process failed or was killed.
     """
+    stream, tokenizer = make.stream, make.tokenizer
     places = stream.first_places(source, rows)
     began = time.monotonic()
-    batch = read_batch(stream, config, tokenizer, views, places)
+    batch = read_batch(make, config, places)
     seconds = time.monotonic() - began
     texts = (
         [[number for number in row if number != PAD_ID] for row in batch["text"].tolist()] if "text" in batch else []

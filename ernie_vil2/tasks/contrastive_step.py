@@ -28,8 +28,8 @@ from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import statistics_kept
-from ernie_vil2.training.dropout import PlacedDropout
-from ernie_vil2.training.recompute import recompute_blocks
+from ernie_vil2.tasks.dropout import PlacedDropout
+from ernie_vil2.tasks.recompute import recompute_blocks
 from ernie_vil2.views import normalize_images
 
 Views = Mapping[str, paddle.Tensor]

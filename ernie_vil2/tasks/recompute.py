@@ -8,7 +8,7 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.training.dropout import PlacedDropout
+from ernie_vil2.tasks.dropout import PlacedDropout
 
 
 def recompute_blocks(model: DualEncoder, dropout: PlacedDropout) -> None:

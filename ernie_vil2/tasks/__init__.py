@@ -1,0 +1,19 @@
+"""What can be trained: a task is a file here and a line below; the trainer knows them by `Task` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ernie_vil2.config import Config
+from ernie_vil2.tasks.multi_view import MultiViewTask
+from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
+
+__all__ = ["TASKS", "MultiViewTask", "ParameterGroup", "Task", "build_task", "decay_groups"]
+
+TASKS: dict[str, Callable[[Config], Task]] = {"multi_view": MultiViewTask}
+"""By `Training.task`."""
+
+
+def build_task(config: Config) -> Task:
+    """The task that `Training.task` names; its model is not built yet."""
+    return TASKS[config.Training.task](config)

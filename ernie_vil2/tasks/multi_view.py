@@ -1,0 +1,85 @@
+"""Multi-view contrastive pretraining (arXiv 2209.15270, section 3)."""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+
+from ernie_vil2.config import Config
+from ernie_vil2.config.view_names import TEXT_VIEWS
+from ernie_vil2.data.loader import Batch
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.losses import build_loss
+from ernie_vil2.models import build_dual_encoder, import_own_towers
+from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.tasks.contrastive_step import build_step
+from ernie_vil2.tasks.fused_attention import fuse_attention
+from ernie_vil2.tasks.multi_view_rows import MultiViewRows
+from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+
+
+class MultiViewTask:
+    """A dual encoder, contrasted over the view pairs whose weight is not zero; see `Task`.
+
+    Args:
+        config: the run's.
+
+    Raises:
+        ValueError: a vocabulary that cannot be read, or a tower that cannot be built.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        text = config.Model.text
+        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+        self.loss = build_loss(config.Loss)
+
+    def rows(self, stream: SampleStream) -> MultiViewRows:
+        """As `Task.rows`."""
+        return MultiViewRows(stream, self.config, self.tokenizer, self.loss.views)
+
+    def build(self, initialize: bool) -> list[str]:
+        """As `Task.build`; a tower that encodes no view is not trained."""
+        config = self.config
+        import_own_towers(config.Model)
+        self.model = build_dual_encoder(
+            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
+        )
+        remarks = []
+        if initialize:
+            remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
+        remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
+        self.model.freeze_all_but(self.loss.views)
+        return remarks
+
+    def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
+        """As `Task.prepare`."""
+        self._step = build_step(self.model, self.loss, self.config, parallel, scaler)
+
+    @property
+    def least_rows(self) -> int:
+        """A row for each micro batch."""
+        return self._step.parts
+
+    def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
+        """As `Task.forward`: "loss", and the loss of each view pair."""
+        views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
+        total, pairs = self._step.forward(views, batch["ids"], batch["places"].numpy(), step)
+        return {"loss": total, **pairs}
+
+    def backward(self) -> None:
+        """As `Task.backward`."""
+        self._step.backward()
+
+    def after_update(self) -> None:
+        """Brings the temperature back within its bounds."""
+        self.model.clamp_temperature(self.config.Loss.max_logit_scale)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """As `Task.parameter_groups`: all at one rate."""
+        return decay_groups(self.model)
+
+    def logged(self) -> dict[str, float]:
+        """The scalars that the loss learns."""
+        return {name: float(value) for name, value in self.model.scalars.items()}

@@ -1,0 +1,91 @@
+"""What the trainer knows of what it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import paddle
+from paddle import nn
+
+from ernie_vil2.config import Config
+from ernie_vil2.data.loader import Batch, SampleRows
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.models import decays
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are updated alike.
+
+    Attributes:
+        names: in the model.
+        decay: whether weight decay applies to them.
+        factor: of the learning rate.
+    """
+
+    names: Sequence[str]
+    decay: bool
+    factor: float = 1.0
+
+
+def decay_groups(model: nn.Layer) -> list[ParameterGroup]:
+    """What is trained of a model at one rate: norms, biases, temperature and embeddings of position do not decay."""
+    trained = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
+    return [
+        ParameterGroup([name for name, value in trained.items() if decays(name, value) == decay], decay)
+        for decay in (True, False)
+    ]
+
+
+class Task(Protocol):
+    """A model, the rows that it learns from, and the losses of a step.
+
+    A step is `forward`, which changes nothing, and `backward`; both are collectives. What the losses are is the task's
+    affair, but for "loss", their weighted sum.
+
+    Attributes:
+        config: the run's.
+        model: what is trained and saved, from `build` on.
+        tokenizer: of its texts.
+        least_rows: that a rank needs for a step, from `prepare` on.
+    """
+
+    config: Config
+    model: nn.Layer
+    tokenizer: Tokenizer
+    least_rows: int
+
+    def rows(self, stream: SampleStream) -> SampleRows:
+        """How the rows of a batch are made of the stream's samples."""
+
+    def build(self, initialize: bool) -> list[str]:
+        """Makes `model`; says what a person should know of it.
+
+        Args:
+            initialize: whether initial weights are loaded; a resumed run has its own.
+        """
+
+    def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
+        """Takes what the trainer has made of the model for several ranks, before the first step."""
+
+    def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
+        """This rank's shares of the losses, scalars whose sums over the ranks are those of the global batch.
+
+        Args:
+            step: number of the optimiser step, from 0.
+        """
+
+    def backward(self) -> None:
+        """Adds the gradients of "loss" to the parameters."""
+
+    def after_update(self) -> None:
+        """What follows every update, as keeping a parameter within bounds."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters that are trained."""
+
+    def logged(self) -> dict[str, float]:
+        """Numbers of the model for the log."""
