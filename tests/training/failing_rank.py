@@ -14,7 +14,7 @@ from ernie_vil2.training.engine import Trainer
 def main():
     fault, *overrides = sys.argv[1:]
     trainer = Trainer(load_config(None, overrides))
-    loss = trainer.objective.loss
+    loss = trainer.task._step.loss
 
     def only_here(*arguments):
         total, pairs = loss(*arguments)
@@ -24,7 +24,7 @@ def main():
 
     only_here.views = loss.views
     if fault == "nan":
-        trainer.objective.loss = only_here
+        trainer.task._step.loss = only_here
     if fault == "stuck":
         read = SampleStream.__getitem__
         SampleStream.__getitem__ = lambda stream, place: read(stream, place if place < 40 else time.sleep(3600))
