@@ -58,6 +58,9 @@ def main() -> int:
 
 
 def rank(args) -> int:
+    from ernie_vil2 import runtime
+
+    runtime.configure()
     import paddle
     import paddle.distributed as dist
 

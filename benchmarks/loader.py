@@ -41,6 +41,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns that every pipeline takes")
     args = parser.parse_args()
 
+    from ernie_vil2 import runtime
+
+    runtime.configure()
     import cv2
 
     from ernie_vil2.config import Config

@@ -147,8 +147,12 @@ def prepared(form, tile):
         return run, empty, copied
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from ernie_vil2.losses import MultiViewLoss  # isort: skip - before paddle: the package sets what makes it fast
+    from ernie_vil2 import runtime
+
+    runtime.configure()
     import paddle
+
+    from ernie_vil2.losses import MultiViewLoss
 
     weights = FOUR_PAIRS if form.endswith("four") else IMAGE_TEXT
     loss_of = MultiViewLoss(weights, tile=tile if form.startswith("tiled") else None)

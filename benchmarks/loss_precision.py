@@ -13,8 +13,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from ernie_vil2.losses import info_nce, tiled_info_nce  # isort: skip - before paddle: the package sets what makes it fast
-import paddle
+from ernie_vil2 import runtime  # noqa: E402
+
+runtime.configure()
+import paddle  # noqa: E402
+
+from ernie_vil2.losses import info_nce, tiled_info_nce  # noqa: E402
 
 
 def main() -> None:

@@ -65,7 +65,9 @@ def main() -> int:
 
 
 def rank(args) -> int:
-    import ernie_vil2  # isort: skip  # noqa: F401 - before paddle: the package sets what makes it fast
+    from ernie_vil2 import runtime
+
+    runtime.configure()
     import numpy as np
     import paddle
 

@@ -58,6 +58,9 @@ def measured(score, size) -> tuple[float, float, int]:
     import numpy as np
 
     import ernie_vil2.evaluation  # noqa: F401 - imported before memory is counted
+    from ernie_vil2 import runtime
+
+    runtime.configure()
 
     images, texts, width, block = size
     before = held("VmRSS")

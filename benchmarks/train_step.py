@@ -41,8 +41,9 @@ def main() -> int:
     parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        import ernie_vil2  # noqa: F401 - sets the switches, before Paddle is imported
+        from ernie_vil2 import runtime
 
+        runtime.configure()
         serve(*paddle_step(Path(args.worker), args.batch))
         return 0
 

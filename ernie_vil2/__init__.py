@@ -2,12 +2,15 @@
 
 model = ernie_vil2.load_model("ernie-vil-2.0-base-zh")
 scores, probabilities = model.rank(["cat.jpg"], ["一只猫", "一只狗"])
+
+Importing the package changes nothing in the process. On CPU Paddle is about twice as fast after
+`ernie_vil2.runtime.configure()`, which the command lines call; it must run before Paddle is imported.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import runtime
+from . import runtime as runtime
 
 if TYPE_CHECKING:
     from .data.samples import BadSample
@@ -27,9 +30,6 @@ _MODULES = {
     "load_model": ".pretrained",
     "open_index": ".search",
 }
-
-# Before anything imports Paddle: its libraries read these switches once, when they load.
-runtime.prepare()
 
 
 def __getattr__(name: str):

@@ -1,6 +1,6 @@
 """Switches that make Paddle fast on CPU, each set only where the user has not decided otherwise.
 
-`import ernie_vil2` sets the first three, as they must stand before Paddle is imported:
+`configure` sets the first three, as they must stand before Paddle is imported; the command lines call it:
 
 - `mkl`: `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2; the bundled MKL keeps its fast path for Intel otherwise.
   Left alone when it is set.
@@ -46,9 +46,17 @@ def enabled(name, environ=os.environ):
     return name not in _switched_off(environ)
 
 
-def prepare(environ=os.environ):
-    """Set the switches that must stand before Paddle is imported; `applied` then tells what was done."""
-    _applied.clear()
+def configure(environ=os.environ):
+    """Set the switches that must stand before Paddle is imported; `applied` then tells what was done.
+
+    They concern the whole process and the processes that it starts, so that it is for a program to call, not for a
+    library: the command lines do, `import ernie_vil2` does not.
+
+    Raises:
+        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
+    """
+    if "paddle" not in sys.modules:
+        _applied.clear()
     _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})
     # Of no use to a user here: a hint for compiling extensions, a note on batch norm, and one of setuptools.
     for message in ("No ccache found", "When training, we now always track", "Setuptools is replacing distutils"):
@@ -57,13 +65,13 @@ def prepare(environ=os.environ):
         if not enabled(name, environ):
             continue
         if name != "malloc" and "paddle" in sys.modules:
-            _applied[name] = "not set: paddle was imported first; import ernie_vil2 before it"
+            _applied.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
         else:
             _applied[name] = set_switch(environ)
 
 
 def note(name, done):
-    """Record what was done for a switch that acts later than `prepare`."""
+    """Record what was done for a switch that acts later than `configure`."""
     _applied[name] = done
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-import ernie_vil2  # noqa: F401 - before Paddle, so that its runtime switches act
+from ernie_vil2 import runtime
+
+runtime.configure()  # before anything imports Paddle, as the command lines do
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -37,6 +37,7 @@ def machine(monkeypatch):
     """Pretend to be on an 8-core machine, AMD by default."""
 
     def pretend(vendor="AuthenticAMD", flags=("avx2",), cores=8):
+        monkeypatch.setattr(runtime, "_applied", {})
         monkeypatch.setattr(runtime, "cpu", lambda: (vendor, set(flags)))
         monkeypatch.setattr(runtime, "usable_cores", lambda: cores)
         monkeypatch.setitem(sys.modules, "paddle", None)
@@ -46,10 +47,31 @@ def machine(monkeypatch):
     return pretend
 
 
+def test_importing_the_package_changes_nothing_in_the_process():
+    code = """
+import json, os, resource, signal, sys, warnings
+def state():
+    return [dict(os.environ), repr(warnings.filters), sys.path, [str(signal.getsignal(n)) for n in range(1, 32)]]
+before = state()
+import ernie_vil2
+dir(ernie_vil2)
+same = before == state()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    b"x" * (40 << 20)  # more than glibc, left alone, ever takes from its heap
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+print(json.dumps([same, ernie_vil2.runtime.applied(), faults]))
+"""
+    (same, applied, faults), _ = run(code)
+    assert same and applied == {}
+    if platform.libc_ver()[0] == "glibc":
+        assert faults > 0.9 * 5 * (40 << 20) // os.sysconf("SC_PAGE_SIZE")
+
+
 def prepared(environment):
-    """The environment after `prepare`; malloc is switched off, as it would change this process."""
+    """The environment after `configure`; malloc is switched off, as it would change this process."""
     environment = {"MALLOC_TOP_PAD_": "131072", **environment}
-    runtime.prepare(environment)
+    runtime.configure(environment)
     return environment
 
 
@@ -73,7 +95,7 @@ def test_what_the_user_has_set_stays(machine):
 
 def test_one_variable_switches_everything_off(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "0"}
-    runtime.prepare(environment)
+    runtime.configure(environment)
     assert environment == {"ERNIE_VIL2_RUNTIME": "0"}
     assert runtime.applied() == dict.fromkeys(runtime.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
 
@@ -94,8 +116,8 @@ def test_ranks_started_from_a_prepared_process_count_anew(machine):
 def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", object())
     assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
-    assert "import ernie_vil2 before it" in runtime.applied()["mkl"]
-    assert "import ernie_vil2 before it" in runtime.applied()["threads"]
+    assert "call ernie_vil2.runtime.configure() before" in runtime.applied()["mkl"]
+    assert "call ernie_vil2.runtime.configure() before" in runtime.applied()["threads"]
 
 
 def test_cpu_reads_the_first_core(tmp_path):
@@ -121,6 +143,7 @@ def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
 def test_freed_memory_is_used_again_without_page_faults():
     code = """
 import json, resource, ernie_vil2
+ernie_vil2.runtime.configure()
 size = 12 << 20
 bytes(size)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -138,7 +161,9 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, e
 
 def test_mkl_runs_on_the_threads_it_was_given_and_paddle_does_not_warn():
     code = """
-import ctypes, json, os, ernie_vil2, paddle
+import ctypes, json, os, ernie_vil2
+ernie_vil2.runtime.configure()
+import paddle
 mkl = ctypes.CDLL(os.path.join(os.path.dirname(paddle.__file__), "libs", "libmklml_intel.so"))
 print(json.dumps(mkl.MKL_Get_Max_Threads()))
 """
@@ -165,7 +190,7 @@ def test_denormals_are_zero_inside_the_block_alone():
 
 def test_switches_go_off_one_by_one(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "-mkl, -malloc,-layers"}
-    runtime.prepare(environment)
+    runtime.configure(environment)
     assert "MKL_DEBUG_CPU_TYPE" not in environment and environment["MKL_NUM_THREADS"] == "8"
     assert {name for name in runtime.SWITCHES if not runtime.enabled(name, environment)} == {"mkl", "malloc", "layers"}
     assert runtime.applied()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
@@ -174,7 +199,7 @@ def test_switches_go_off_one_by_one(machine):
 @pytest.mark.parametrize("value", ["1", "malloc", "-malloc,-maloc", "0,-malloc"])
 def test_a_mistyped_switch_is_named(machine, value):
     with pytest.raises(ValueError, match=f"ERNIE_VIL2_RUNTIME='{value}'.*malloc, denormals, strides, layers"):
-        runtime.prepare({"ERNIE_VIL2_RUNTIME": value})
+        runtime.configure({"ERNIE_VIL2_RUNTIME": value})
 
 
 def test_denormals_stay_when_switched_off(monkeypatch):
@@ -185,7 +210,9 @@ def test_denormals_stay_when_switched_off(monkeypatch):
 
 def test_transposes_are_copied_unless_switched_off():
     code = """
-import json, ernie_vil2, paddle
+import json, ernie_vil2
+ernie_vil2.runtime.configure()
+import paddle
 ernie_vil2.runtime.set_device("cpu")
 print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.runtime.applied()["strides"]]))
 """

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
+from ernie_vil2 import runtime
 from ernie_vil2.errors import RunError
 from ernie_vil2.terminal import PrintableStream, printable
 
@@ -61,6 +62,7 @@ def run(command: str, arguments: Sequence[str] | None = None, prog: str | None =
 def _run(command: str, arguments: Sequence[str] | None, prog: str | None) -> int:
     module = importlib.import_module(f"{__name__}.{command}")
     try:
+        runtime.configure()
         code = module.run(parser(command, prog).parse_args(arguments))
         sys.stdout.flush()
         return code
