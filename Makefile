@@ -42,8 +42,9 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 test: $(STAMP) ## run the tests
 	@$(PYTHON) -m pytest
 
-lint: $(STAMP) ## check the style of the code
+lint: $(STAMP) ## check the style of the code, and that imports go downwards only
 	@.venv/bin/ruff check .
+	@.venv/bin/lint-imports --cache-dir .ruff_cache/imports
 
 doctor: $(STAMP) ## check this installation, line by line
 	@$(PYTHON) tools/doctor.py

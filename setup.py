@@ -49,6 +49,7 @@ setup(
             "pytest>=8,<10",
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
+            "import-linter>=2,<3",
             "httpx>=0.27",
             "eccv_caption==0.1.0",
             FAST_DECODER,
