@@ -144,7 +144,7 @@ def _override(tree: dict, text: str) -> None:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key)}")
-    tree[path[-1]] = _parse(value, f"-o {text}")
+    tree[path[-1]] = _parse(value, f"-o {text[:MAX_SHOWN]}")
 
 
 def _explain(error: ValidationError, origin: str) -> ConfigError:
@@ -184,7 +184,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     overrides = list(overrides)
     for text in overrides:
         _override(tree, text)
-    return validated(tree, " ".join([str(path or "defaults"), *(f"-o {text}" for text in overrides)]))
+    return validated(tree, " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)]))
 
 
 def validated(tree: Any, origin: str) -> Config:

@@ -319,7 +319,7 @@ class DataConfig(Section):
     max_length: Annotated[int, Field(ge=3)] = Field(
         48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         2, description="loader processes on each rank; 0: the training process loads"
     )
     patience: Annotated[float, Field(gt=0)] = Field(

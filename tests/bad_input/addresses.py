@@ -75,7 +75,7 @@ CASES = [
     served("server that sends less than 1 KiB a second", "trickles", within=very_impatient,
            stopped="seconds, or hardly anything; attempts made: 3. Try again later"),
     served("server that leads round in a circle", "302", stopped="the server sends it round in a circle"),
-    served("server that speaks no HTTP", "garbage", stopped="the server answers 400 Bad status line:"),
+    served("server that speaks no HTTP", "garbage", stopped="the server answers 400 Bad status line"),
     served("server that does not say how large the file is", "unannounced", used=1),
     served("file that the server has no more while a run goes on", "well", skipped={Reason.NOT_FETCHED: 1}, spoil=gone),
     Case("command in a configuration or list, without --allow-pipes", lambda folder: f"pipe:cat {folder}/a.tar",

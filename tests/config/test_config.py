@@ -42,13 +42,16 @@ ROOT = Path(__file__).parents[2]
         ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
         ("Data.train=[{data: [b.tar], languages: {fr: 1}}]", "language 'fr' needs an entry in prompts"),
         ("Data.max_length=600", "exceeds Model.text.max_positions"),
+        ("Data.workers=1000000", "Data.workers: Input should be less than or equal to 1024"),
+        ("Training.steps=" + "[" * 900, "[[[: not valid YAML: more than 50 values within each other"),
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
     ],
 )
 def test_an_error_names_the_key_and_the_way_out(override, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load_config(None, [override])
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(

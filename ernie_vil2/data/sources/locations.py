@@ -148,7 +148,7 @@ def _reason(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, FileNotFoundError) and error.__cause__:  # which fsspec makes of whatever HTTP says
         error = error.__cause__
     if isinstance(error, ClientResponseError) and not isinstance(error, TooManyRedirects):
-        answer = f"{error.status} {error.message.partition(chr(10))[0][:100]}"
+        answer = f"{error.status} {error.message.partition(chr(10))[0][:100]}".rstrip(":")
         if error.status in (404, 410):
             return f"no such file ({answer}); check the address", True
         if error.status in (401, 403, 407):

@@ -77,7 +77,7 @@ AGAIN = r"; attempts made: 3\. Try again later$"
     ("302", "the server sends it round in a circle; check the address$", 10),  # one attempt follows ten times
     ("429", "the server answers 429 Too Many Requests" + AGAIN, 3),
     ("503", "the server answers 503 Service Unavailable" + AGAIN, 3),
-    ("garbage", "the server answers 400 Bad status line:$", 1),
+    ("garbage", "the server answers 400 Bad status line$", 1),
     ("half", "the transfer broke off" + AGAIN, 3),
     ("503-then-3", "the server answers 503 Service Unavailable" + AGAIN, 3),
     ("503-then-2", None, 3),
