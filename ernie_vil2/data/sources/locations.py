@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,6 +244,15 @@ def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
         return url_to_fs(address, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{address}: fsspec cannot open it ({error}); or fetch it and name the local file") from error
+
+
+def _forget_loop() -> None:
+    """fsspec's thread does not survive a fork, and what asked it would wait for ever."""
+    if "fsspec.asyn" in sys.modules:
+        sys.modules["fsspec.asyn"].reset_lock()
+
+
+os.register_at_fork(after_in_child=_forget_loop)
 
 
 def _plain(version: Any) -> str:

@@ -1,4 +1,5 @@
 import errno
+import multiprocessing
 import os
 import socket
 
@@ -124,6 +125,17 @@ def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
         with pytest.raises(OSError, match="more than 10000 bytes, as announced or the cache holds"):
             RemoteFile(f"{server.address}/{manner}/a.tar").open()
     assert fetched(cache) == []
+
+
+def test_a_fork_fetches_after_its_parent_did():
+    with MisbehavingServer(a_tar=SHARD) as server:
+        RemoteFile(f"{server.address}/well/a.tar?parent").open().close()
+        other = RemoteFile(f"{server.address}/well/a.tar?child")
+        child = multiprocessing.get_context("fork").Process(target=lambda: other.open().close())
+        child.start()
+        child.join(60)
+        child.kill()
+        assert child.exitcode == 0
 
 
 def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
