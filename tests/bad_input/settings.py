@@ -59,7 +59,7 @@ CASES = [
     config("YAML of more than 100,000 values", f"a: [{'1, ' * 100_000}]", VALUES),
     config("YAML number of 5,000 digits", f"Training: {{steps: {'7' * 5000}}}", "a number of more than 100 digits"),
     config("YAML tag that its value does not fit", "a: !!bool x", "not valid YAML"),
-    config("40,000 unknown keys", "".join(f"k{n}: 1\n" for n in range(40_000)), "unknown key k0"),
+    config("10,000 unknown keys", "".join(f"k{n}: 1\n" for n in range(10_000)), "unknown key k0"),
     config("YAML key of 100,000 characters", f"? {'k' * 100_000}\n: 1\n", "unknown key kkk"),
     config("YAML text where a number belongs, of 500,000 characters", f"Training: {{steps: '{'x' * 500_000}'}}",
            "Input should be a valid integer"),
