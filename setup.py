@@ -1,4 +1,6 @@
-"""Installation: `pip install -e .`, with `[fast]` for a faster JPEG decoder, with `[dev]` for that, tests and lint.
+"""Installation: `pip install .`, or `pip install -e .` to work on it.
+
+Extras: `[fast]` for a faster JPEG decoder, `[dev]` for that, tests and lint.
 
 GPU: first install Paddle's GPU build with the command on its install page, then `pip install -e ".[gpu]"`.
 GPU builds of 3.x come from Paddle's own index only; the default one stops at 2.6.2, so that without the first
@@ -6,11 +8,13 @@ step the extra ends in an error, not in an old Paddle.
 """
 
 import re
+import shutil
 import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 FAST_DECODER = "simplejpeg>=1.9,<2"
@@ -30,12 +34,27 @@ def requirements():
     return [line for line in lines if line]
 
 
+class BuildWithConfigurations(build_py):
+    """Puts the configurations into the package, where `-c configs/...` finds them without a checkout."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "configs", Path(self.build_lib) / "ernie_vil2" / "configs", dirs_exist_ok=True)
+
+
 setup(
     name="ernie_vil2",
     version=re.search(r'__version__ = "(.+)"', (HERE / "ernie_vil2/__init__.py").read_text()).group(1),
     description="Multi-view contrastive image-text pretraining, retrieval and search on PaddlePaddle",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
-    package_data={"": ["vocab*"], "ernie_vil2.pages": ["templates/*"], "ernie_vil2.search": ["page/*"]},
+    package_data={"": ["py.typed", "vocab*", "templates/*", "page/*"]},
+    cmdclass={"build_py": BuildWithConfigurations},
+    entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.commands:main"]},
     python_requires=">=3.11,<3.12",
     install_requires=requirements(),
     extras_require={
@@ -50,6 +69,7 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
             "import-linter>=2,<3",
+            "wheel>=0.40",
             "httpx>=0.27",
             "eccv_caption==0.1.0",
             FAST_DECODER,

@@ -21,7 +21,8 @@ from .wording import counted
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = shlex.quote(sys.executable)
-INSTALL = f"{PYTHON} -m pip install -e {shlex.quote(str(ROOT))}"
+_WHAT = f"-e {shlex.quote(str(ROOT))}" if (ROOT / "setup.py").is_file() else "--force-reinstall ernie_vil2-*.whl"
+INSTALL = f"{PYTHON} -m pip install {_WHAT}"
 """Resolves all requirements at once: one package on its own would pull in versions that break others."""
 
 MODULES = {

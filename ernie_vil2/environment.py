@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions, git revision of the package's checkout (None outside one) and runtime settings."""
+    """Versions, git revision of the package's checkout (None where it is installed) and runtime settings."""
     versions = {"python": platform.python_version(), "ernie_vil2": __version__}
     for package in PACKAGES:
         try:
@@ -33,6 +33,8 @@ def environment() -> dict[str, Any]:
             continue
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        # An installation may lie within the checkout of something else.
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         revision = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()

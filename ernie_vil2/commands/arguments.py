@@ -12,6 +12,9 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 CALIBRATED = "calibrated"
+_PACKAGE = Path(__file__).parents[1]
+CONFIGURATIONS = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()), _PACKAGE)
+"""Of an installation, or of a checkout."""
 
 
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,12 @@ class _AllowPipes(argparse.Action):
         from ernie_vil2.data.sources.patterns import allow_pipes
 
         allow_pipes()
+
+
+def configuration(text: str) -> str:
+    """A YAML file; where there is none of that name, the one that comes with the package: configs/demo/emoji.yaml."""
+    packaged = CONFIGURATIONS / text.removeprefix("configs/")
+    return input_file(str(packaged) if packaged.is_file() and not os.path.exists(text) else text)
 
 
 def input_file(text: str) -> str:

@@ -9,13 +9,14 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 import argparse
 import os
 
-from ernie_vil2.commands.arguments import add_pipe_option, count, input_file
+from ernie_vil2.commands.arguments import add_pipe_option, configuration, count
 from ernie_vil2.launch import STOPPED, start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-c", "--config", type=input_file, metavar="FILE", help="YAML overlay over the defaults of configs/default.yaml"
+        "-c", "--config", type=configuration, metavar="FILE",
+        help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
     )
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="overrides one value; may be repeated")  # fmt: skip

@@ -21,7 +21,7 @@ from tests.tools.test_full_disk import TO_GO_ON
 
 HUGE = 1 << 40  # bytes, of which none are on the disk
 MEMORY = 2 << 30
-FILES = {arguments.input_file, arguments.named_file, arguments.optional_file}
+FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.optional_file}
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
                   arguments.run_folder}  # fmt: skip
 OUTPUTS = {arguments.output_file, arguments.output_folder}

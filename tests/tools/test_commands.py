@@ -1,5 +1,6 @@
 """What all command lines share: help, one line an error, and exit codes."""
 
+import argparse
 import importlib
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import commands
+from ernie_vil2.commands.arguments import configuration
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +50,17 @@ def test_the_help_names_every_command(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         commands.main()
     assert "usage: ernie-vil2 trim-vocabulary " in capsys.readouterr().out
+
+
+def test_a_configuration_that_comes_with_the_package_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = str(ROOT / "configs" / "demo" / "emoji.yaml")
+    assert configuration("configs/demo/emoji.yaml") == configuration("demo/emoji.yaml") == packaged
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "emoji.yaml").touch()
+    assert configuration("demo/emoji.yaml") == "demo/emoji.yaml"
+    with pytest.raises(argparse.ArgumentTypeError, match="configs/demo/none.yaml: No such file"):
+        configuration("configs/demo/none.yaml")
 
 
 @pytest.mark.parametrize("error, line", [

@@ -1,0 +1,81 @@
+"""The wheel, installed into an environment of its own and used from a folder that knows nothing of the checkout."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+
+import pytest
+
+from tests.test_imports import ROOT
+
+pytest.importorskip("wheel", reason="a wheel is built without a network, by the package wheel")
+TINY = [
+    "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+    "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16, vocabulary: words.txt}",
+    "Data.max_length=16", "Data.workers=0", "Training.steps=2", "Training.global_batch=8", "Training.device=cpu",
+    "Schedule.warmup_steps=1", "Evaluation.every=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):  # building leaves files beside the sources
+        if name.startswith(("ernie_vil2/", "configs/")) or "/" not in name:
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, "."]
+    subprocess.run(build, cwd=folder / "source", check=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """`installed(command, ...)` in a fresh environment, over the packages that are installed here."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "venv", with_pip=True)
+    packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "shared.pth").write_text("\n".join(shared) + "\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(command, *arguments):
+        child = subprocess.run([folder / "venv" / "bin" / command, *map(str, arguments)], cwd=folder, env=environment,
+                               capture_output=True, text=True, timeout=300)  # fmt: skip
+        assert child.returncode == 0, child.stdout + child.stderr
+        return child.stdout
+
+    run("pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    return run
+
+
+def test_every_file_of_the_package_is_in_the_wheel(wheel):
+    tracked = subprocess.run(["git", "ls-files", "ernie_vil2", "configs"], cwd=ROOT, capture_output=True, text=True)
+    expected = {name if name.startswith("ernie_vil2") else f"ernie_vil2/{name}" for name in tracked.stdout.split()}
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert expected <= names
+    assert {name for name in names if not name.startswith("ernie_vil2/")} == {
+        f"{wheel.name.rpartition('-py3')[0]}.dist-info/{name}"
+        for name in ("LICENSE", "METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "RECORD")
+    }
+
+
+def test_a_wheel_is_used_from_any_folder(installed, shapes):
+    assert "site-packages/ernie_vil2" in installed("python", "-c", "import ernie_vil2; print(ernie_vil2.__file__)")
+    assert "eval" in installed("ernie-vil2", "--help")
+    assert "tokens written" in installed("ernie-vil2", "trim-vocabulary", "--data", shapes["train"],
+                                         "--output", "words.txt")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_wheel_trains_scores_and_reports_from_any_folder(installed, shapes):
+    installed("ernie-vil2", "trim-vocabulary", "--data", shapes["train"], "--output", "words.txt")
+    overrides = [*TINY, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Training.output=runs/tiny"]
+    given = [part for override in overrides for part in ("-o", override)]
+    trained = installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *given, "--processes", 2)
+    assert "finished: 2 steps" in trained
+    installed("ernie-vil2", "eval", "--checkpoint", "runs/tiny", "--data", shapes["val"], "--language", "zh")
+    assert "report.html" in installed("ernie-vil2", "report", "--run", "runs/tiny", "--data", shapes["val"])
