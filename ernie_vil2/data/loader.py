@@ -111,9 +111,7 @@ def read_batch(rows: SampleRows, config: Config, positions: Sequence[int]) -> Ba
 
 
 def _filled(rows: SampleRows, config: Config, size: int, positions: Iterable[Sequence[int]]) -> Iterator[tuple]:
-    return filled_batches(
-        rows, rows.layout, size, positions, config.Data.workers, config.Data.patience, rows.stuck
-    )
+    return filled_batches(rows, rows.layout, size, positions, config.Data.workers, config.Data.patience, rows.stuck)
 
 
 def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: int) -> Batch:

@@ -22,6 +22,7 @@ from ernie_vil2.calibration import Calibration, read_calibration
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
+from ernie_vil2.run_folder import run_of
 from ernie_vil2.search.collection import Collection, Hit, Where
 from ernie_vil2.search.store import KINDS, VERSION, Store, open_store
 
@@ -178,7 +179,8 @@ def open_index(
         model = store.about["model"]
     beside = None
     if not isinstance(model, ErnieViL2):
-        beside = weights_path(model).parent if os.path.exists(model) else None
+        beside = weights_path(model).parent
+        model = beside if run_of(beside) else model  # of a run the checkpoint: its newest will be another one
         name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
         model = load_model(model, device=device)
     else:

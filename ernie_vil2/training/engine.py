@@ -30,7 +30,7 @@ from ernie_vil2.files import write_text
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
-from ernie_vil2.parallel.agreement import check_agreement, digest
+from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest
 from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
@@ -103,13 +103,14 @@ class Trainer:
             The checkpoint to go on from, None at the beginning of a run.
         """
         checkpoint = None
-        if self.rank == 0:
-            self._owned.enter_context(owned(self.run))
-            if list_checkpoints(self.run) and not resume:
-                raise ConfigError(
-                    f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
-                )
-            checkpoint = recover(self.run)
+        with agreed_errors():
+            if self.rank == 0:
+                self._owned.enter_context(owned(self.run))
+                if list_checkpoints(self.run) and not resume:
+                    raise ConfigError(
+                        f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
+                    )
+                checkpoint = recover(self.run)
         return collectives.all_gather_object(checkpoint)[0]
 
     def _prepare(self, checkpoint: Path | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2.launch import run_ranks
+from ernie_vil2.run_folder import owned
 from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, start, wait_for_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -65,6 +66,17 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
     line = "; Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
     assert error.count(line) >= 2  # each rank said so
     assert os.listdir(tmp_path / "run") == ["run.lock"]
+
+
+def test_a_folder_in_use_ends_all_ranks_with_that_reason(overrides, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    with owned(tmp_path / "run"):
+        assert run_ranks([sys.executable, "tools/train.py", *as_arguments(overrides)], 2) == 2
+    error = capfd.readouterr().err
+    reason = f"{tmp_path}/run is in use: process {os.getpid()} on "
+    assert f"error: {reason}" in error and f"error: rank 0: {reason}" in error
+    assert "look into its log" not in error and "Traceback" not in error
 
 
 @pytest.mark.slow
