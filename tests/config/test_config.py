@@ -57,7 +57,7 @@ def test_an_error_names_the_key_and_the_way_out(override, message):
 @pytest.mark.parametrize(
     ("override", "known"),
     [
-        ("Training.ema=0.99", "Training.output, "),
+        ("Training.ema=0.99", "Training.task, "),
         ("Model.text.lora=8", "Model.text.name, "),
         ("Data.mixup=0.2", "Data.train, "),
         ("Optimizer.lr=1", "Optimizer.learning_rate, "),
