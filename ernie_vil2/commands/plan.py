@@ -15,7 +15,10 @@ DEVICES = "a100-40g, a100-80g, h100-80g, h200-141g, v100-32g, rtx-4090, cpu"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-c", "--config", type=configuration, metavar="FILE",
+        "-c",
+        "--config",
+        type=configuration,
+        metavar="FILE",
         help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
     )
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",

@@ -15,7 +15,10 @@ from ernie_vil2.launch import STOPPED, start_ranks
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-c", "--config", type=configuration, metavar="FILE",
+        "-c",
+        "--config",
+        type=configuration,
+        metavar="FILE",
         help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
     )
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",

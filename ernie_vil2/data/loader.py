@@ -27,6 +27,9 @@ class RowReport(NamedTuple):
     reason: str | None = None
     remarks: Sequence[str] = ()
 
+    def __str__(self) -> str:
+        return self.name
+
 
 class SampleRows:
     """How the rows of a batch are made of samples, one sample each. A task says what a row holds, and fills it.

@@ -13,6 +13,7 @@ from ernie_vil2.data.loader import SampleRows, training_batches
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.workers import WorkerError
 from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from tests.conftest import draw, png, write_tsv
 
@@ -158,6 +159,11 @@ def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, m
     assert batch["names"] == [order[4], *order[6:]]
     assert batch["bad"] == [["no answer in time", f"{path}, {int(order[5]) + 1}"]]
     batches.close()
+    monkeypatch.setattr(SampleStream, "__getitem__", lambda self, place: time.sleep(3600))
+    with pytest.raises(WorkerError) as caught:
+        next(training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
+    named = [f"{path}, {int(name) + 1}" for name in order[:4]]
+    assert any(f"({one}; {other}). See that its disk" in str(caught.value) for one in named for other in named)
 
 
 def test_transparent_pixels_are_seen_on_the_background_of_the_configuration(tmp_path, tokenizer):
