@@ -81,4 +81,4 @@ def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {"prepare_data.py": "16 samples in 6 shards", "train.py": "finished: 1 steps"}[tool] in done.stdout
+    assert {"prepare_data.py": "16 samples in 6 shards", "train.py": "finished: 1 step,"}[tool] in done.stdout
