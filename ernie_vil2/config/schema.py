@@ -410,6 +410,11 @@ class TrainingConfig(Section):
         "float32",
         description="of the towers; the loss is float32. An error where the device has another one only, as CPUs have",
     )
+    nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a step whose loss or gradient is not finite ends the run before it changes a weight (stop), or is "
+        "left out, unless it is the tenth in a row (skip; docs/runs.md)",
+    )
     device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")

@@ -244,15 +244,16 @@ def recall(ranks) -> dict[str, float]:
 def chance(counts_of_positives, gallery_size) -> dict[str, float]:
     """The expected recall of a random ranking, in percent.
 
-    `counts_of_positives` `[Q]` has one count a query; `gallery_size` is one number, or one a query, `[Q]`.
+    `counts_of_positives` `[Q]` has one count a query, 0 for one that finds nothing; `gallery_size` is one number, or
+    one a query, `[Q]`.
 
     A query with c positives among G misses all of them in its first k with probability
     C(G - c, k) / C(G, k) = prod_{i<k} (G - c - i) / (G - i), the hypergeometric distribution at zero.
     """
     counts = np.asarray(counts_of_positives)
     sizes = np.broadcast_to(gallery_size, counts.shape)
-    if counts.size == 0 or counts.min() < 1 or (counts > sizes).any():
-        raise ValueError(f"every query needs between 1 and {gallery_size} positives (the gallery size)")
+    if counts.size == 0 or counts.min() < 0 or (counts > sizes).any():
+        raise ValueError("there is no query, or one has more positives than its gallery has rows")
     shares = []
     for k in CUTOFFS:
         drawn = np.arange(k)

@@ -20,7 +20,7 @@ MOST_POINTS = 150  # a longer training log is averaged down to this many points
 
 
 def training_charts(records: Sequence[Mapping]) -> list[Chart]:
-    """The losses, the recall, the learning rate and the logit scale.
+    """The losses, the recall, the learning rate, the logit scale and the norm of the gradient.
 
     Args:
         records: of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are passed over.
@@ -38,6 +38,8 @@ def training_charts(records: Sequence[Mapping]) -> list[Chart]:
                    y_label="recall, %", y_max=100),
         line_chart("Learning rate", "", _one(train, "learning_rate"), y_label="learning rate", height=170),
         line_chart("Logit scale", "1 / temperature.", _one(train, "logit_scale"), y_label="logit scale", height=170),
+        line_chart("Gradient norm", "Before clipping.", _one(train, "gradient_norm"), y_label="norm", height=170,
+                   logarithmic=True),
     ]  # fmt: skip
 
 

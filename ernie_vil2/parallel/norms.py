@@ -4,7 +4,7 @@ Paddle's `SyncBatchNorm` has no CPU kernel, and its conversion leaves out the ol
 PaddleClas backbones use. These norms keep Paddle's parameters, buffers and kernels and run on every backend.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import paddle
@@ -25,18 +25,28 @@ def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
     }
 
 
+def running_statistics(model: nn.Layer) -> list[paddle.Tensor]:
+    """The running means and variances of a model's batch norms."""
+    return [value for norm in batch_norms(model).values() for value in (norm._mean, norm._variance)]
+
+
 @contextmanager
 def statistics_kept(model: nn.Layer) -> Iterator[None]:
     """Forwards of a model within the block leave no trace in its running statistics.
 
     For rows that are encoded a second time: they count once.
     """
-    statistics = [value for norm in batch_norms(model).values() for value in (norm._mean, norm._variance)]
+    statistics = running_statistics(model)
     before = [value.clone() for value in statistics]
     yield
-    with paddle.no_grad():
-        for value, kept in zip(statistics, before, strict=True):
-            value.set_value(kept)
+    set_statistics(statistics, before)
+
+
+@paddle.no_grad()
+def set_statistics(statistics: Sequence[paddle.Tensor], values: Sequence[paddle.Tensor]) -> None:
+    """Gives `running_statistics` other values, in place."""
+    for running, value in zip(statistics, values, strict=True):
+        running.set_value(value)
 
 
 def synchronise_norms(model: nn.Layer) -> list[str]:

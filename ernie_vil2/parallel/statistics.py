@@ -4,6 +4,7 @@ import paddle
 import paddle.distributed as dist
 
 from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.norms import running_statistics
 
 
 @paddle.no_grad()
@@ -17,9 +18,7 @@ def average_statistics(model):
     Args:
         model: the same layers on every rank.
     """
-    # Paddle's batch norms hold them under these names, some kinds as buffers and some as parameters.
-    norms = [layer for layer in model.sublayers() if hasattr(layer, "_mean") and hasattr(layer, "_variance")]
-    statistics = [value for norm in norms for value in (norm._mean, norm._variance)]
+    statistics = running_statistics(model)
     if dist.get_world_size() == 1 or not statistics:
         return
     total = collectives.all_reduce(paddle.concat([value.flatten() for value in statistics]))

@@ -49,8 +49,8 @@ def transfers(ranks: int, rows: int, views: int, width: int, pairs: int) -> list
         _transfer("ids of the rows", "all_gather", rows * 2 * 8, ranks),
         _transfer("embeddings", "all_gather", embeddings, ranks),
         _transfer("gradients of the embeddings", "reduce_scatter", ranks * embeddings, ranks),
-        # The sum, that of each pair, and whether a signal asks for the end.
-        _transfer("losses", "all_reduce", (1 + pairs + len(STOPPED)) * 4, ranks),
+        # The sum, that of each pair, the norm of the gradient, and whether a signal asks for the end.
+        _transfer("losses", "all_reduce", (1 + pairs + 1 + len(STOPPED)) * 4, ranks),
     ]
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from ernie_vil2.checksums import DamagedFile, check_files, write_checksums
@@ -96,7 +97,7 @@ def keep_only(run: Path, keep: int, best: int | None) -> None:
             remove_folder(old)
 
 
-def note_evaluation(run: Path, step: int, best: dict[str, Any]) -> None:
+def note_evaluation(run: Path, step: int, best: dict[str, Any] | None) -> None:
     """Notes with the checkpoint of a step that it has been evaluated, and the best evaluation so far."""
     write_text(checkpoint_folder(run, step) / EVALUATION, json.dumps({"evaluated": step, "best": best}, indent=1))
 
@@ -121,8 +122,17 @@ def find_checkpoint(run: Path, step: int) -> Path | None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Compares every file with its checksum; DamagedFile if one is missing or another than was written."""
+    """Compares every file with its checksum, and looks for weights that are not finite.
+
+    Raises:
+        DamagedFile: a file is missing or another than was written, or there are such weights.
+    """
     check_files(folder, FILES)
+    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
+        bad = [name for name in weights.keys() if not np.isfinite(weights.get_tensor(name)).all()]
+    if bad:
+        others = f" and {len(bad) - 1:,} others" * (len(bad) > 1)
+        raise DamagedFile(f"weights are NaN or infinite ({bad[0]}{others})")
 
 
 def recover(run: Path) -> Path | None:
@@ -178,7 +188,7 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
 def _noted_evaluation(path: Path) -> dict[str, Any]:
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-        return {"evaluated": int(noted["evaluated"]), "best": dict(noted["best"])}
+        return {"evaluated": int(noted["evaluated"]), "best": noted["best"] and dict(noted["best"])}
     except FileNotFoundError:
         pass
     except (ValueError, LookupError, TypeError):

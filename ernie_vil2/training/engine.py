@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ernie_vil2 import runtime
@@ -25,13 +23,11 @@ from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.environment import environment
-from ernie_vil2.errors import RunError
-from ernie_vil2.files import write_text
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest
-from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
+from ernie_vil2.parallel.norms import batch_norms, running_statistics, set_statistics, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.tasks import build_task
@@ -45,18 +41,15 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
+from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
-from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays
+from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, squared_gradient_norm
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.validation import validate, validation_sets
-
-
-class NonFiniteLoss(RunError):
-    """The loss is NaN or infinite; what led to it has been saved."""
 
 
 class Trainer:
@@ -134,6 +127,7 @@ class Trainer:
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.gate = BatchGate(self.ranks)
         self.side_work = SideWork()
+        self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
         self.evaluated = 0  # the step of the last evaluation
@@ -141,6 +135,8 @@ class Trainer:
         if checkpoint:
             self._resume(checkpoint)
         self._prepare_norms()
+        self._trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
+        self._statistics = running_statistics(self.model)
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
 
@@ -169,6 +165,7 @@ class Trainer:
             self.best = state["best"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
         self._mark_best()
@@ -181,7 +178,7 @@ class Trainer:
             `signals.granted` says which.
 
         Raises:
-            NonFiniteLoss: the loss is NaN or infinite.
+            NotFinite: a loss, a gradient or a weight is NaN or infinite; see `Training.nonfinite`.
             TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
@@ -225,13 +222,14 @@ class Trainer:
                     log.write(
                         "train",
                         self.step,
-                        losses
+                        {name: value if math.isfinite(value) else None for name, value in losses.items()}
                         | {
                             "learning_rate": rate,
                             **self.task.logged(),
                             "samples_per_second": round(done / seconds, 2),
                             "loader_wait": round(waiting / seconds, 4),
                             "bad_samples": self.bad_samples.counts.total(),
+                            "skipped_steps": self.nonfinite.skipped,
                             "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
                         },
                     )
@@ -250,6 +248,8 @@ class Trainer:
         if log:
             log.close()
             print(report)
+            if self.nonfinite.skipped:
+                print(f"warning: {self.nonfinite.skipped} steps that were not finite were left out", file=sys.stderr)
             if self.side_work.failures:
                 print(f"warning: {self.side_work}", file=sys.stderr)
         return self.step >= training.steps and not self._evaluation_due()
@@ -264,20 +264,38 @@ class Trainer:
             raise
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
-        """One optimiser step; returns the losses over the global batch."""
+        """One optimiser step; returns the losses over the global batch, and the norm of the gradient."""
         self.parallel.train()
+        statistics = [value.clone() for value in self._statistics]
         own = self.task.forward(batch, self.step)
-        losses = self._over_ranks(own)
-        if not all(map(math.isfinite, losses.values())):
-            self._save_evidence(batch, {name: float(loss) for name, loss in own.items()})
         self.task.backward()
-        self.optimizer.set_lr(rate)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.clear_grad()
-        self.task.after_update()
+        found = self._over_ranks(own | {"gradient_norm": self._squared_norm()})
+        found["gradient_norm"] **= 0.5
+        finite = all(map(math.isfinite, found.values()))
         self.step += 1
-        return losses
+        if finite or self._is_scaled_too_much(found):
+            self.optimizer.set_lr(rate)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.task.after_update()
+            if finite:
+                self.nonfinite.in_a_row = 0
+        else:
+            set_statistics(self._statistics, statistics)
+            losses = {name: float(loss) for name, loss in own.items()}
+            self.nonfinite.meet(self.step, batch, losses, self.model, self.rank)
+        self.optimizer.clear_grad()
+        return found
+
+    def _squared_norm(self) -> paddle.Tensor:
+        """This rank's share of the squared norm of the gradient, before it is clipped. A collective."""
+        share = squared_gradient_norm(self.optimizer, self._trained, self.config.Training.sharding)
+        return (share / self.scaler.scale(paddle.ones([])) ** 2).reshape([]).astype(paddle.get_default_dtype())
+
+    def _is_scaled_too_much(self, found: dict[str, float]) -> bool:
+        """Whether a gradient is not finite because of float16's loss scale, which the scaler then halves."""
+        finite = all(math.isfinite(value) for name, value in found.items() if name != "gradient_norm")
+        return self.scaler.is_enable() and finite and float(self.scaler.scale(paddle.ones([]))) > 1
 
     def _over_ranks(self, losses: dict[str, paddle.Tensor]) -> dict[str, float]:
         """Sums over ranks; the wishes of any rank to stop travel along, so that all stop at the same step."""
@@ -309,6 +327,7 @@ class Trainer:
     def _save(self) -> None:
         bad_samples = self._bad_samples_of_all_ranks()
         average_statistics(self.model)
+        check_weights(self.model, self.step)
         optimizer = optimizer_arrays(self.optimizer, self.model)
         if self.rank == 0:
             training = self.config.Training
@@ -317,6 +336,7 @@ class Trainer:
                 "ranks": self.ranks,
                 "scaler": _plain(self.scaler.state_dict()),
                 "bad_samples": bad_samples.as_dict(),
+                "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
                 "data": self.stream.position(self.place),
                 "evaluated": self.evaluated,
                 "best": self.best,
@@ -333,33 +353,6 @@ class Trainer:
                 self.best and self.best["step"],
             )
 
-    def _save_evidence(self, batch: Batch, own: dict[str, float]) -> None:
-        """Saves every rank's batch and the weights that gave a non-finite loss, and stops the run. A collective.
-
-        Args:
-            own: the losses of this rank's rows.
-        """
-        folder = self.run / f"nonfinite_step_{self.step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
-                  if isinstance(value, paddle.Tensor)}  # fmt: skip
-        save_file(arrays, folder / f"batch_rank{self.rank}.safetensors")
-        write_text(
-            folder / f"batch_rank{self.rank}.json",
-            json.dumps({"losses": own, "names": batch["names"]}, ensure_ascii=False, indent=1),
-        )
-        if self.rank == 0:
-            save_file({name: value.numpy() for name, value in self.model.state_dict().items()},
-                      folder / "model.safetensors")  # fmt: skip
-        # Nobody ends before all have saved: the launcher ends the others then.
-        everyone = collectives.all_gather_object(own)
-        wrong = [f"rank {rank}: {losses}" for rank, losses in enumerate(everyone)
-                 if not all(map(math.isfinite, losses.values()))]  # fmt: skip
-        raise NonFiniteLoss(
-            f"the loss of step {self.step} is not finite ({'; '.join(wrong)}); batches and weights are in {folder}. "
-            "Look at the sample names, then try a lower learning rate or float32"
-        )
-
     def _evaluation_due(self) -> bool:
         every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
         return bool(self.val and every) and self.evaluated < self.step and (last or self.step % every == 0)
@@ -372,29 +365,26 @@ class Trainer:
         """
         average_statistics(self.model)
         model = ErnieViL2(self.model, self.tokenizer, self.config, self.config.Evaluation.batch_size)
-        results, failures = validate(model, self.val, self.config, self.rank, self.ranks)
+        scores, failures = validate(model, self.val, self.config, self.rank, self.ranks)
         self.evaluated = self.step
-        for language, result in results.items():
-            log.write("evaluation", self.step, {"split": "val", "language": language, **result.as_dict()})
-            ways = {way.replace("_", " "): one.recall for way, one in result.results.items()}
-            shown = ", ".join(f"{way} R@1 {recall['R@1']:.1f}" for way, recall in ways.items() if recall)
-            bar.write(f"step {self.step}, val, {language}: {shown}, mean recall {result.mean_recall:.1f}", sys.stdout)
+        for language, of_language in scores.items():
+            log.write("evaluation", self.step, {"split": "val", "language": language, **of_language.record})
+            bar.write(f"step {self.step}, val, {language}: {of_language.line}", sys.stdout)
         if self.rank == 0:
             for language, why in failures.items():
                 self.side_work.failed(f"evaluation on val, {language}", why)
-        recall = fmean(result.mean_recall for result in results.values()) if results and not failures else None
-        recall = collectives.all_gather_object(recall)[0]
-        if recall is None:
-            return
-        improved = self.best is None or recall > self.best["mean_recall"]
+        recalls = [of_language.mean_recall for of_language in scores.values()]
+        recall = fmean(recalls) if recalls and None not in recalls and not failures else None
+        recall, failed = collectives.all_gather_object((recall, bool(failures)))[0]
+        improved = recall is not None and (self.best is None or recall > self.best["mean_recall"])
         if improved:
             self.best = {"step": self.step, "mean_recall": recall}
         if improved and not saved:
             self._save()
-        elif saved and self.rank == 0:
+        elif saved and not failed and self.rank == 0:
             with self.side_work.attempt("note of the evaluation"):
                 note_evaluation(self.run, self.step, self.best)
-                keep_only(self.run, self.config.Training.keep_checkpoints, self.best["step"])
+                keep_only(self.run, self.config.Training.keep_checkpoints, self.best and self.best["step"])
 
     def _mark_best(self) -> None:
         if self.rank == 0:

@@ -21,6 +21,7 @@ FREE_ON_RESUME = {
     "Training.fused_attention",
     "Training.sharding",
     "Training.precision",
+    "Training.nonfinite",
     "Training.log_every",
     "Training.checkpoint_every",
     "Training.keep_checkpoints",

@@ -18,7 +18,7 @@ from ernie_vil2.files import remove_partial, system_errors_named, write_text
 LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
 _FIELDS = {
-    "train": {"loss": Real, "samples_per_second": Real, "loader_wait": Real},
+    "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
     "evaluation": {"split": str, "language": str},
 }
 """By its kind what every record has, and pages rely on."""

@@ -8,11 +8,13 @@ that a step changes the weights as it does without sharding.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from paddle import _C_ops
 from paddle.distributed import fleet
 
 from ernie_vil2.config import ConfigError
@@ -52,8 +54,29 @@ def distribute(
     parallel = fleet.distributed_model(model)
     if sharding == "stage1":
         with warnings.catch_warnings(action="ignore"):  # that gloo has no average; it sums and divides
-            return parallel, fleet.distributed_optimizer(optimizer), fleet.distributed_scaler(scaler)
+            optimizer, scaler = fleet.distributed_optimizer(optimizer), fleet.distributed_scaler(scaler)
+        optimizer._sharding_enable = False  # its step averages no gradients, `squared_gradient_norm` has done it
     return parallel, optimizer, scaler
+
+
+@paddle.no_grad()
+def squared_gradient_norm(optimizer: Any, parameters: Sequence[paddle.Tensor], sharding: str) -> paddle.Tensor:
+    """This rank's share, a scalar, of the gradient's squared norm: what all ranks have adds up to it. A collective.
+
+    Gradients are averaged over the ranks here where backward has not done it. To be called before the optimiser's step.
+    """
+    ranks, counted = dist.get_world_size(), dist.get_world_size()
+    if ranks > 1 and sharding == "stage1":
+        topology = fleet.get_hybrid_communicate_group()
+        optimizer.reduce_gradients(parameters, topology)
+        parameters, counted = optimizer.filter_parameters(parameters, topology), 1
+    elif ranks > 1 and sharding == "stage2":
+        # Those of this rank are sums over the ranks, which the step divides.
+        parameters = [each for each in parameters if optimizer.param2rank[each.name] == dist.get_rank()]
+        counted = ranks**2
+    # Paddle's public norms are 30 times slower on CPU, and 7 % off over 30 million elements.
+    squares = [_C_ops.squared_l2_norm(each.grad) for each in parameters if each.grad is not None]
+    return paddle.concat(squares).sum() / counted if squares else paddle.zeros([])
 
 
 def optimizer_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import paddle
 
 from ernie_vil2.config import Config
@@ -33,23 +35,38 @@ def validation_sets(config: Config) -> dict[str, Benchmark]:
     return {language or ", ".join(views.languages): scoring.select(each) for language, each in found.items()}
 
 
+class Scores(NamedTuple):
+    """What a run needs of an evaluation: a record for its log, a line for the terminal, and the mean recall, if any."""
+
+    record: dict[str, Any]
+    line: str
+    mean_recall: float | None
+
+
 def validate(
     model: ErnieViL2, sets: dict[str, Benchmark], config: Config, rank: int, ranks: int
-) -> tuple[dict[str, Evaluation], dict[str, str]]:
-    """Scores every set. A collective: the ranks share the encoding; rank 0 alone scores and has the results.
+) -> tuple[dict[str, Scores], dict[str, str]]:
+    """Scores every set. A collective: the ranks share the encoding; rank 0 alone scores and has the scores.
 
     Returns:
-        By language the results, and why there is none: data that cannot be read, embeddings that are not finite.
+        By language the scores, and why there are none: data that cannot be read, embeddings that are not finite.
     """
-    results, failures = {}, {}
+    scores, failures = {}, {}
     scoring = protocol(config.Evaluation.protocol)
     for language, benchmark in sets.items():
         try:
             encoded = encode_benchmark(model, benchmark, rank=rank, ranks=ranks)
             if rank == 0:
-                results[language] = score(encoded, scoring, config.Evaluation.block, paddle.get_device())
+                scores[language] = _scores(score(encoded, scoring, config.Evaluation.block, paddle.get_device()))
         except LostRank:
             raise
         except Exception as error:
             failures[language] = str(error) or type(error).__name__
-    return results, failures
+    return scores, failures
+
+
+def _scores(evaluation: Evaluation) -> Scores:
+    figures = {f"{way.replace('_', ' ')} R@1": one.recall.get("R@1") for way, one in evaluation.results.items()}
+    figures |= {"mean recall": evaluation.mean_recall, **evaluation.measures}
+    line = ", ".join(f"{name} {value:.1f}" for name, value in figures.items() if value is not None)
+    return Scores(evaluation.as_dict(), line, evaluation.mean_recall)

@@ -208,17 +208,21 @@ def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_e
     assert {name.split(",")[0] for name in evaluation.measures} == {"ECCV mAP@R", "ECCV R-Precision"}
 
 
-def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, capsys):
-    """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings beside the JSON."""
-    rng = np.random.default_rng(0)
-    rows = []
+def write_pictures(folder, split="test"):
+    """The images that are rated, and Karpathy's JSON of them."""
+    rng, rows = np.random.default_rng(0), []
     (folder / "val2014").mkdir()
     for image in range(IMAGES):
         (folder / "val2014" / image_id(image)).write_bytes(png(draw((200, 30, 30), "disc", rng)))
         sentences = [{"raw": f"a {number}", "sentid": image * 5 + number, "imgid": image} for number in range(5)]
-        rows.append({"filename": image_id(image), "filepath": "val2014", "split": "test", "imgid": image,
+        rows.append({"filename": image_id(image), "filepath": "val2014", "split": split, "imgid": image,
                      "sentences": sentences})  # fmt: skip
     (folder / "dataset_coco.json").write_text(json.dumps({"images": rows}))
+
+
+def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, capsys):
+    """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings beside the JSON."""
+    write_pictures(folder)
     (tmp_path / "checkpoint").mkdir()
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "1"])
     for protocol in ("cxc", "cxc-correlation"):

@@ -224,6 +224,7 @@ def test_chance_equals_the_count_over_all_rankings(positives, gallery_size):
 def test_chance_averages_over_queries():
     # R@1 is c / G.
     assert chance([1, 3], 8)["R@1"] == pytest.approx(100 * (1 / 8 + 3 / 8) / 2)
+    assert chance([1, 0], 8)["R@1"] == pytest.approx(100 * (1 / 8) / 2)  # a query that has no answer
 
 
 def test_both_directions_with_several_texts_per_image():
@@ -294,7 +295,7 @@ def test_bad_input_is_named():
         recall([1, 0, 3])
     with pytest.raises(ValueError, match="ties = 'random'; known rules: pessimistic, optimistic"):
         evaluate_retrieval(good, good, pairs, ties="random")
-    with pytest.raises(ValueError, match="between 1 and 3"):
+    with pytest.raises(ValueError, match="one has more positives than its gallery has rows"):
         chance([1, 4], 3)
 
 

@@ -28,6 +28,10 @@ def main():
     if fault == "stuck":
         read = SampleStream.__getitem__
         SampleStream.__getitem__ = lambda stream, place: read(stream, place if place < 40 else time.sleep(3600))
+    if fault == "gradient" and dist.get_rank() == 1:
+        # Before data parallel averages it, or the ranks' sharding.
+        parameter = trainer.model.text.parameters()[0]
+        parameter.register_hook(lambda gradient: gradient * float("nan") if trainer.step in (1, 4) else gradient)
     if fault == "late" and dist.get_rank() == 1:
         save = trainer._save
 

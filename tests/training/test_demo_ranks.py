@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import run
-from tests.training.test_tools import train_losses
+from tests.training.test_tools import logged
 
 pytestmark = pytest.mark.slow
 DEMO = ["-c", "configs/demo/emoji.yaml", "-o", "Training.global_batch=512", "-o", "Training.log_every=1", "-o",
@@ -17,7 +17,7 @@ def curve(folder, *changes, **options):
     changes = [argument for change in (*changes, output) for argument in ("-o", change)]
     trained = run("tools/train.py", *DEMO, *changes, timeout=3000, **options)
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    return np.array(train_losses(folder))
+    return np.array(logged(folder, "loss"))
 
 
 def test_two_ranks_of_paddles_launcher_take_a_hundred_steps_as_one_process(tmp_path):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.launch import run_ranks
 from ernie_vil2.run_folder import owned
+from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, start, wait_for_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -48,12 +49,39 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_and_leaves_both_batche
 ):
     assert run_two(monkeypatch, "nan", overrides) == 1
     error = capfd.readouterr().err
-    assert "the loss of step 1 is not finite (rank 1: {'loss': nan, " in error and "rank 0: {" not in error
-    folder = tmp_path / "run" / "nonfinite_step_00000001"
+    assert "the loss of step 2 is not finite (rank 1: loss nan, " in error and "rank 0: loss" not in error
+    folder = tmp_path / "run" / "nonfinite_step_00000002"
+    check_evidence(folder)
+
+
+def check_evidence(folder):
     batches = [load_file(folder / f"batch_rank{rank}.safetensors") for rank in range(2)]
     assert [batch["ids"].shape for batch in batches] == [(8, 2), (8, 2)]
     assert not np.array_equal(batches[0]["image_1"], batches[1]["image_1"])
     assert all(np.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [[], ["Training.sharding=stage1"], ["Training.micro_batch=3"]],
+                         ids=["direct", "stage1", "cached"])  # fmt: skip
+def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_both(
+    overrides, tmp_path, monkeypatch, capfd, changes
+):
+    overrides = [*overrides, *changes]
+    assert run_two(monkeypatch, "gradient", overrides) == 1
+    error = capfd.readouterr().err
+    assert "the gradient of step 2 is not finite (text." in error
+    check_evidence(tmp_path / "run" / "nonfinite_step_00000002")
+
+    output = tmp_path / "skips"
+    settings = [*overrides, "Training.nonfinite=skip", f"Training.output={output}"]
+    assert run_two(monkeypatch, "gradient", settings) == 0
+    said = capfd.readouterr()
+    assert all(f"rank {rank} finished: True" in said.out for rank in range(2))
+    assert said.err.count("the step is left out") == 2 and "2 steps that were not finite were left out" in said.err
+    norms = [record["gradient_norm"] for record in read_log(output / "log.jsonl")]
+    assert [step for step, norm in enumerate(norms) if norm is None] == [1, 4]
+    assert {path.name for path in output.glob("nonfinite_*/*")} == {"batch_rank0.json", "batch_rank1.json"}
 
 
 def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path, monkeypatch, capfd):

@@ -15,6 +15,7 @@ from ernie_vil2.launch import run_ranks
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.sharding import check_sharding
 from tests.training.conftest import ROOT
 
@@ -49,12 +50,17 @@ def assert_alike(run, other):
             np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4 * scale, err_msg=f"{name}, {key}")
 
 
+def norms(run):
+    return [record["gradient_norm"] for record in read_log(run / "log.jsonl") if record["kind"] == "train"]
+
+
 def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path, monkeypatch):
     overrides = [*overrides, *SMOOTH]
     whole = alone(overrides, tmp_path / "alone")
     (tmp_path / "two").mkdir()
     held = sharded(monkeypatch, tmp_path / "two", overrides)
     assert_alike(tmp_path / "two" / "run", tmp_path / "alone")
+    assert norms(tmp_path / "two" / "run") == pytest.approx(norms(tmp_path / "alone"), rel=1e-4)
 
     trained = sum(parameter.size for parameter in whole.model.parameters() if not parameter.stop_gradient)
     assert not held[0].keys() & held[1].keys()

@@ -9,8 +9,8 @@ from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import as_arguments, run
 
 
-def train_losses(folder):
-    return [record["loss"] for record in read_log(folder / "log.jsonl") if record["kind"] == "train"]
+def logged(folder, name):
+    return [record[name] for record in read_log(folder / "log.jsonl") if record["kind"] == "train"]
 
 
 def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
@@ -77,8 +77,9 @@ def test_two_processes_train_as_one(overrides, tmp_path):
         two = run("tools/train.py", *as_arguments([*overrides, output]), *extra, **options)
         assert two.returncode == 0, two.stdout + two.stderr
         assert "all 128 samples read could be used" in two.stdout, two.stdout
-        one, other = train_losses(tmp_path / "run"), train_losses(tmp_path / name)
-        assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
+        for value in ("loss", "gradient_norm"):
+            one, other = logged(tmp_path / "run", value), logged(tmp_path / name, value)
+            assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
 
 
 def test_a_misspelt_key_is_explained():

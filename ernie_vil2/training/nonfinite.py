@@ -1,0 +1,129 @@
+"""What becomes of a step whose loss or gradient is not finite, and of weights that are not."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from ernie_vil2.data.loader import Batch
+from ernie_vil2.errors import RunError
+from ernie_vil2.files import save_arrays, write_text
+from ernie_vil2.parallel import collectives
+
+MOST_IN_A_ROW = 10
+_SHOWN = 5
+
+
+class NotFinite(RunError):
+    """Loss, gradient or weights are NaN or infinite; the message says which, and where the last good weights are."""
+
+
+class NonFiniteSteps:
+    """Ends the run at the first step that is not finite, or leaves such steps out, as `Training.nonfinite` says.
+
+    Args:
+        run: the run folder, for the evidence.
+        skip: whether they are left out; the tenth in a row ends the run all the same.
+
+    Attributes:
+        skipped: steps left out so far.
+        in_a_row: of these, since the last update.
+    """
+
+    def __init__(self, run: Path, skip: bool):
+        self._run, self._skip = run, skip
+        self.skipped = 0
+        self.in_a_row = 0
+
+    def meet(self, step: int, batch: Batch, own: Mapping[str, float], model: paddle.nn.Layer, rank: int) -> None:
+        """Saves what led to a step that is not finite, before it has changed a weight. A collective.
+
+        Every rank saves the names of its samples and what of its losses and gradients is not finite; where the run
+        ends, also its batch, and rank 0 the weights.
+
+        Args:
+            step: its number, from 1.
+            own: the losses of this rank's rows.
+            model: with the gradients of this step.
+
+        Raises:
+            NotFinite: the run ends, on all ranks.
+        """
+        self.skipped += 1
+        self.in_a_row += 1
+        ends = not self._skip or self.in_a_row == MOST_IN_A_ROW
+        folder = self._run / f"nonfinite_step_{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        own = {
+            "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
+            "gradients": not_finite({name: value for name, value in gradients.items() if value is not None}),
+        }
+        write_text(
+            folder / f"batch_rank{rank}.json",
+            json.dumps({**own, "names": batch["names"]}, ensure_ascii=False, indent=1),
+        )
+        if ends:
+            arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
+                      if isinstance(value, paddle.Tensor)}  # fmt: skip
+            save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
+            if rank == 0:
+                weights = {name: value.numpy() for name, value in model.state_dict().items()}
+                save_arrays(folder / "model.safetensors", weights)
+        # Nobody ends before all have saved: the launcher ends the others then.
+        what = _described(step, collectives.all_gather_object(own))
+        if not ends:
+            if rank == 0:
+                tqdm.write(f"warning: {what}; the step is left out ({self.skipped} so far), names are in {folder}",
+                           sys.stderr)  # fmt: skip
+            return
+        if self._skip:
+            raise NotFinite(f"{what}, as those of the {MOST_IN_A_ROW - 1} before; batches and weights are in {folder}")
+        raise NotFinite(
+            f"{what}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
+            "and leaves it out with -o Training.nonfinite=skip; a lower learning rate needs a new run"
+        )
+
+
+def check_weights(model: paddle.nn.Layer, step: int) -> None:
+    """For weights that are about to be saved.
+
+    Raises:
+        NotFinite: names those that are NaN or infinite.
+    """
+    state = {name: value for name, value in model.state_dict().items() if paddle.is_floating_point(value)}
+    if not paddle.stack([paddle.isfinite(value).all() for value in state.values()]).all():
+        raise NotFinite(
+            f"the weights after step {step} are not finite ({_listed(not_finite(state))}): they are not saved, and the "
+            "checkpoints before stay. Look at Optimizer.learning_rate and Optimizer.epsilon"
+        )
+
+
+def not_finite(values: Mapping[str, paddle.Tensor]) -> list[str]:
+    """Names of the tensors in which a value is NaN or infinite."""
+    return [name for name, value in values.items() if not paddle.isfinite(value).all()]
+
+
+def _described(step: int, everyone: Sequence[dict[str, Any]]) -> str:
+    """Says of the ranks' evidence what is not finite, and where."""
+    losses = [
+        f"rank {rank}: {', '.join(f'{name} {loss}' for name, loss in own['losses'].items())}"
+        for rank, own in enumerate(everyone)
+        if any(isinstance(loss, str) for loss in own["losses"].values())
+    ]
+    if losses:
+        return f"the loss of step {step} is not finite ({'; '.join(losses)})"
+    parameters = list(dict.fromkeys(name for own in everyone for name in own["gradients"]))
+    return f"the gradient of step {step} is not finite ({_listed(parameters) or 'its norm is too large for float32'})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN:,} others" * (len(names) > _SHOWN)
