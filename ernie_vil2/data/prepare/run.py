@@ -60,7 +60,7 @@ def check(source: Sources, settings: Settings, tags: Sequence[TagsFile] = (), pr
 def _shared(images: np.ndarray) -> list[int]:
     """Rows of the first image of each name that different images have; `images` as `make_shard` gives them."""
     rows, names, contents = images.T
-    _, distinct = np.unique(contents, return_index=True)  # of each image its first row
+    distinct = np.sort(np.unique(contents, return_index=True)[1])  # of each image its first row
     _, first, counts = np.unique(names[distinct], return_index=True, return_counts=True)
     return sorted(rows[distinct[first[counts > 1]]].tolist())
 

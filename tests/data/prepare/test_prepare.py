@@ -161,15 +161,15 @@ def test_check_writes_nothing_and_tells_the_same(rows, tmp_path):
 
 
 def test_check_counts_names_of_different_images_and_captions_of_several_lines(tmp_path):
-    """Keys begin anew in each shard: 0 is two images, 1 twice the same one, and 2 one alone."""
-    for shard, numbers in (("a", [1, 2, 3]), ("b", [4, 2])):
+    """Keys begin anew in each shard: 0 and 3 are two images, 1 twice the same one, and 2 one alone."""
+    for shard, numbers in (("a", [1, 2, 3, 5]), ("b", [4, 2]), ("c", [1, 2, 3, 6])):
         members = []
         for key, number in enumerate(numbers):
             members += [(f"{key}.png", png(image(number))), (f"{key}.txt", f"{number}\n\n{shard}".encode())]
         write_tar(tmp_path / f"{shard}.tar", members)
     found = check(open_sources([str(tmp_path / "*.tar")]), Settings(samples_per_shard=2), processes=2)
-    assert found.shared_names == (1, ["0"]) and found.bad_samples.remarks == {SEVERAL_LINES: 5}
-    assert "names that different images have, by which no tags can be joined: 1 (0)\n" in str(found)
+    assert found.shared_names == (2, ["0", "3"]) and found.bad_samples.remarks == {SEVERAL_LINES: 10}
+    assert "names that different images have, by which no tags can be joined: 2 (0, 3)\n" in str(found)
 
 
 def test_a_finished_output_is_verified_and_what_was_damaged_is_made_again(rows, tmp_path):
