@@ -22,7 +22,7 @@ from ernie_vil2.calibration import Calibration, read_calibration
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
-from ernie_vil2.run_folder import run_of
+from ernie_vil2.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, Hit, Where
 from ernie_vil2.search.store import KINDS, VERSION, Store, open_store
 
@@ -47,6 +47,12 @@ class Index:
     def __init__(self, model: ErnieViL2, store: Store, name: str, calibration: Calibration | None = None):
         self.model, self.name, self._store, self.calibration = model, name, store, calibration
         self._collections: dict[str, Collection] = {}
+
+    @property
+    def title(self) -> str:
+        """What the model is called where its place on the disk is nobody's business: of a run its name and the step."""
+        run = run_of(Path(self.name))
+        return f"{run.name}, step {step_of(Path(self.name)):,}" if run else Path(self.name).name
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now; ValueError if the index has none."""

@@ -164,7 +164,7 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
     @app.get("/health", summary="Whether the index answers, and what it holds")
     def health() -> dict[str, Any]:
         counts = {kind: len(index.collection(kind)) for kind in ("images", "texts") if index.has(kind)}
-        return {"status": "ok", "model": index.name, **counts}
+        return {"status": "ok", "model": index.title, **counts}
 
     for path, name in {"/": "index.html", "/docs": "docs.html"}.items():
         app.add_api_route(path, _static(name, "text/html"), include_in_schema=False)
@@ -196,7 +196,7 @@ def serve(index: Index, host: str = "127.0.0.1", port: int = 8000, threshold: fl
 
 def _about(index: Index) -> str:
     parts = [f"{len(index.collection(kind)):,} {kind}" for kind in ("images", "texts") if index.has(kind)]
-    return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.name}"
+    return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.title}"
 
 
 def _parts(plus: str, minus: str) -> list[tuple[float, str]]:

@@ -52,7 +52,7 @@ def test_answers(client, index, picture):
     name = discs[0]["id"]
     assert name not in [hit["id"] for hit in client.get("/api/similar", params={"id": name}).json()["hits"]]
     assert len(client.get("/api/tags", params={"id": name}).json()["hits"]) == 2
-    assert client.get("/health").json() == {"status": "ok", "model": index.name, "images": 17, "texts": 2}
+    assert client.get("/health").json() == {"status": "ok", "model": index.title, "images": 17, "texts": 2}
     assert dict(client.get("/api/facets").json())["kind"] == [[shape, 4] for shape in SHAPES]
 
 
