@@ -377,7 +377,7 @@ class ScheduleConfig(Section):
 
 
 class TrainingConfig(Section):
-    task: Literal["multi_view"] = Field("multi_view", description="what is trained: multi-view contrastive pretraining")
+    task: str = Field("multi_view", description="what is trained: multi-view contrastive pretraining")
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
     global_batch: Annotated[int, Field(ge=2)] = Field(

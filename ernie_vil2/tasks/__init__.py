@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.tasks.multi_view import MultiViewTask
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 
@@ -15,5 +15,12 @@ TASKS: dict[str, Callable[[Config], Task]] = {"multi_view": MultiViewTask}
 
 
 def build_task(config: Config) -> Task:
-    """The task that `Training.task` names; its model is not built yet."""
-    return TASKS[config.Training.task](config)
+    """The task that `Training.task` names; its model is not built yet.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    name = config.Training.task
+    if name not in TASKS:
+        raise ConfigError(f"Training.task={name}: no such task; known: {', '.join(TASKS)}")
+    return TASKS[name](config)
