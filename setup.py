@@ -19,6 +19,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 FAST_DECODER = "simplejpeg>=1.9,<2"
 MILVUS = ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"]
+ONNX = ["onnxruntime>=1.19", "ml_dtypes==0.5.4"]  # the latter for 8-bit weights; newer ones need NumPy 2
 GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
 
 
@@ -62,6 +63,7 @@ setup(
         "fast": [FAST_DECODER],
         "lmdb": ["lmdb>=1.4"],
         "milvus": MILVUS,
+        "onnx": ONNX,
         "icons": ["resvg-py==0.5.0"],
         "dev": [
             "lmdb>=1.4",
@@ -74,6 +76,7 @@ setup(
             "eccv_caption==0.1.0",
             FAST_DECODER,
             *MILVUS,
+            *ONNX,
         ],  # fmt: skip
     },
 )

@@ -8,14 +8,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
-import paddle
 from PIL import Image
 from tqdm import tqdm
 
@@ -24,8 +23,8 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.models import DualEncoder
-from ernie_vil2.views import Preprocessing, normalize_images
+from ernie_vil2.engines import Engine
+from ernie_vil2.views import Preprocessing
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
@@ -57,58 +56,50 @@ class Ranking(NamedTuple):
 
 
 class ErnieViL2:
-    """Encodes images and texts in batches, without dropout and without gradient.
+    """Encodes images and texts in batches.
 
-    `load_model` makes one from a file, a folder or a known name. During training it stands on the live model,
-    whose mode it restores.
+    `load_model` makes one from a file, a folder or a known name. During training it stands on the live model.
 
     Args:
-        model: the two towers.
+        engine: computes the two towers.
         tokenizer: the one they were trained with.
         config: theirs; `Model.image` says how images are preprocessed.
         batch_size: rows encoded at once.
-        precision: of the towers: float32, bfloat16 or float16; embeddings are float32.
     """
 
-    def __init__(
-        self,
-        model: DualEncoder,
-        tokenizer: Tokenizer,
-        config: Config,
-        batch_size: int = 64,
-        precision: Literal["float32", "bfloat16", "float16"] = "float32",
-    ):
-        self.model = model
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, config: Config, batch_size: int = 64):
+        self.engine = engine
         self.tokenizer = tokenizer
         self.config = config
         self.preprocessing = Preprocessing.of(config.Model.image)
         self.batch_size = batch_size
-        self.precision = precision
 
     def __repr__(self) -> str:
-        parameters = sum(parameter.size for parameter in self.model.parameters())
         image, text = self.config.Model.image, self.config.Model.text
         return (
             f"<ErnieViL2: images of {image.image_size} pixels by {image.name}, texts of {self.tokenizer.max_length} "
-            f"tokens by {text.name}, embeddings of {self.embed_dim} numbers; {parameters:,} parameters, "
-            f"{self.precision} on {self.device}>"
+            f"tokens by {text.name}, embeddings of {self.embed_dim} numbers; {self.engine}>"
         )
 
     @property
     def embed_dim(self) -> int:
         """D, the width of the embeddings."""
-        return self.model.embed_dim
+        return self.engine.embed_dim
 
     @property
     def logit_scale(self) -> float:
         """By which the cosine of two embeddings is multiplied to a score, 1 / tau of equation 1."""
-        return float(self.model.logit_scale)
+        return self.engine.scalars["logit_scale"]
 
     @property
     def device(self) -> str:
         """Where the weights are and rows are encoded: `cpu`, `gpu:0`, ..."""
-        place = self._place
-        return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
+        return self.engine.device
+
+    @property
+    def precision(self) -> str:
+        """In which the towers compute: float32, bfloat16, ...; embeddings are float32."""
+        return self.engine.precision
 
     @overload
     def encode_images(
@@ -165,7 +156,7 @@ class ErnieViL2:
                         skipped[row] = found
 
         with _bar(images, "image", progress) as bar:
-            embeddings = self._in_batches(usable(bar), size, lambda rows: self._encode_pixels(np.stack(rows)))
+            embeddings = self._in_batches(usable(bar), size, lambda rows: self.engine.encode_pixels(np.stack(rows)))
         return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
 
     def encode_texts(
@@ -177,13 +168,13 @@ class ErnieViL2:
             return self._in_batches(
                 texts,
                 batch_size,
-                lambda rows: self.model.encode_text(self._tensor(self.tokenizer(rows))),
+                lambda rows: self.engine.encode_ids(self.tokenizer(rows)),
                 lambda rows: bar.update(len(rows)),
             )
 
     def encode_pixels(self, pixels: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """What `preprocess` gave, `[N, S, S, 3]` uint8, to `[N, D]` float32, L2-normalised."""
-        return self._in_batches(pixels, batch_size, lambda rows: self._encode_pixels(np.stack(rows)))
+        return self._in_batches(pixels, batch_size, lambda rows: self.engine.encode_pixels(np.stack(rows)))
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
         """An image as the model sees it, before normalisation: `[S, S, 3]` uint8 RGB.
@@ -204,7 +195,7 @@ class ErnieViL2:
 
     def rank(self, images: Iterable[ImageLike], texts: Iterable[str]) -> Ranking:
         """Scores every image against every text; see `Ranking`."""
-        scalars = {name: float(value) for name, value in self.model.scalars.items()}
+        scalars = self.engine.scalars
         scores = self.encode_images(images) @ self.encode_texts(texts).T * scalars["logit_scale"]
         if "logit_bias" in scalars:
             scores += scalars["logit_bias"]
@@ -216,9 +207,8 @@ class ErnieViL2:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with the weights, the tokenizer or the preprocessing; for caches.
 
-        They are computed anew from the weights, about a second for 200 million parameters.
+        An export in float32 has that of its checkpoint.
         """
-        digest = blake2b(digest_size=16)
         # Where vocabulary and initial weights came from says nothing that their content does not.
         origins = {"weights": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
         parts = {
@@ -228,16 +218,9 @@ class ErnieViL2:
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "precision": self.precision,
             "model": self.config.Model.model_dump(exclude=origins),
+            "weights": self.engine.digest(),
         }
-        digest.update(json.dumps(parts, sort_keys=True).encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {value.shape}".encode())
-            digest.update(np.ascontiguousarray(value.numpy()))
-        return digest.hexdigest()
-
-    def _encode_pixels(self, pixels: np.ndarray) -> paddle.Tensor:
-        images = normalize_images(self._tensor(pixels), self.preprocessing.mean, self.preprocessing.std)
-        return self.model.encode_image(images)
+        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def _decoded(self, images: Iterable[ImageLike], ahead: int) -> Iterator[np.ndarray | BadSample]:
         """What `preprocess` makes of each image, in their order; up to `ahead` images before they are asked for."""
@@ -259,42 +242,20 @@ class ErnieViL2:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    @property
-    def _place(self) -> Any:
-        return self.model.log_logit_scale.place
-
-    def _tensor(self, rows: np.ndarray) -> paddle.Tensor:
-        return paddle.to_tensor(rows, place=self._place)
-
     def _in_batches(
         self,
         rows: Iterable[Any],
         batch_size: int | None,
-        encode: Callable[[list[Any]], paddle.Tensor],
+        encode: Callable[[list[Any]], np.ndarray],
         done: Callable[[list[Any]], None] = lambda rows: None,
     ) -> np.ndarray:
         size = batch_size or self.batch_size
         rows = iter(rows)
-        embeddings = [np.empty([0, self.model.embed_dim], np.float32)]
-        with self._evaluating():
-            while batch := list(islice(rows, size)):
-                embeddings.append(encode(batch).numpy())
-                done(batch)
+        embeddings = [np.empty([0, self.embed_dim], np.float32)]
+        while batch := list(islice(rows, size)):
+            embeddings.append(encode(batch))
+            done(batch)
         return np.concatenate(embeddings)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was_training, reduced = self.model.training, self.precision != "float32"
-        self.model.eval()
-        try:
-            with (
-                paddle.no_grad(),
-                paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"),
-            ):
-                yield
-        finally:
-            if was_training:
-                self.model.train()
 
 
 def _no_single(values: Any, method: str, kind: str) -> None:

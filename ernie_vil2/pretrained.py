@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import paddle
 
 from ernie_vil2 import runtime
+from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.engines import Eager
+from ernie_vil2.export.folder import ABOUT, CONFIG, VOCABULARY, BadExport, is_export, read_export
 from ernie_vil2.models.model_files import read_model
 from ernie_vil2.models.precision import check_precision
+from ernie_vil2.views import Preprocessing
 
 
 def load_model(
@@ -24,6 +29,7 @@ def load_model(
     batch_size: int = 64,
     allow: Sequence[str] = (),
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    engine: Literal["auto", "paddle", "paddle_inference", "onnx"] = "auto",
 ) -> ErnieViL2:
     """A model with the tokenizer and the preprocessing that it was trained with.
 
@@ -34,6 +40,8 @@ def load_model(
             - a folder that PaddleNLP's `save_pretrained` wrote, with model, tokenizer and image processor,
             - a run folder of this package, which is its newest checkpoint, as `RUN@newest` is; `RUN@best` is the one
               of the best evaluation; or a checkpoint, or a converted folder,
+            - a folder that `tools/export.py` wrote: its graphs are run as they are, so that `vocab`, `heads`,
+              `max_length`, `allow` and `precision` do not apply,
             - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
         vocab: vocabulary file. None: `vocab.txt` in the folder or beside the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
@@ -46,12 +54,21 @@ def load_model(
         batch_size: rows encoded at once unless a call says otherwise.
         allow: glob patterns of the weights that may be missing, unexpected or of another shape.
         precision: in which the towers compute; embeddings are float32. Paddle reduces it on GPUs only.
+        engine: what computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an exported folder, whose
+            own it must be; auto: told from `source`.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
             is no such device, or it lacks the precision.
+        BadExport: an exported folder is damaged or for another engine, or its library is not installed.
     """
+    folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
+    if is_export(folder):
+        return _load_export(folder, device, batch_size, engine)
+    if engine not in ("auto", "paddle"):
+        raise ValueError(f"{source} is no export for {engine}: make one, tools/export.py {source} FOLDER --to "
+                         f"{engine.replace('_', '-')}")  # fmt: skip
     runtime.set_device(device or paddle.get_device())
     check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
@@ -68,4 +85,16 @@ def load_model(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     model.eval()
-    return ErnieViL2(model, tokenizer, config, batch_size, precision)
+    return ErnieViL2(Eager(model, Preprocessing.of(config.Model.image), precision), tokenizer, config, batch_size)
+
+
+def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
+    from ernie_vil2.export.engine import Exported
+
+    about = read_export(folder)
+    if engine not in ("auto", about["engine"]):
+        raise BadExport(f"{folder} is an export for {about['engine']}, not for {engine}")
+    runtime.set_device(device or paddle.get_device())
+    config = load_config(folder / CONFIG)
+    tokenizer = Tokenizer(folder / VOCABULARY, **about["tokenizer"])
+    return ErnieViL2(Exported(folder, about, paddle.get_device()), tokenizer, config, batch_size)

@@ -127,6 +127,12 @@ def usable_cores(cpu_max="/sys/fs/cgroup/cpu.max"):
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
+def threads(environ=os.environ):
+    """Threads that a library which is told them shall use: those of Paddle, see the switch `threads`."""
+    chosen = environ.get("MKL_NUM_THREADS") or environ.get("OMP_NUM_THREADS") or ""
+    return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(environ))
+
+
 def local_ranks(environ):
     """Training processes on this machine, as Paddle's launcher announces them; 1 without it."""
     return max(1, int(environ.get("PADDLE_LOCAL_SIZE") or environ.get("PADDLE_TRAINERS_NUM") or 1))

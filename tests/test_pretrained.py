@@ -287,9 +287,9 @@ def test_images_are_decoded_on_threads_in_their_order_and_not_far_ahead(model, i
             yield images[number % 4]
 
     ahead = []
-    encode = model.model.encode_image
+    encode = model.engine.model.encode_image
     monkeypatch.setattr(model, "preprocess", watched)
-    monkeypatch.setattr(model.model, "encode_image", lambda batch: ahead.append(len(asked)) or encode(batch))
+    monkeypatch.setattr(model.engine.model, "encode_image", lambda batch: ahead.append(len(asked)) or encode(batch))
     found = model.encode_images(source(), batch_size=3)
     np.testing.assert_allclose(found, model.encode_images(images)[np.arange(60) % 4], atol=1e-6)
     assert threading.main_thread() not in threads
@@ -312,7 +312,7 @@ def test_a_model_says_what_it_is(model):
         "parameters, float32 on cpu>"
     )
     assert (model.embed_dim, model.device, model.precision) == (64, "cpu", "float32")
-    assert model.logit_scale == pytest.approx(float(model.model.logit_scale))
+    assert model.logit_scale == pytest.approx(float(model.engine.model.logit_scale))
 
 
 def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatch):
@@ -334,7 +334,7 @@ def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatc
 
 def test_the_precision_reaches_the_towers(folder, images, monkeypatch):
     model = ernie_vil2.load_model(folder)
-    model.precision = "bfloat16"  # load_model refuses it on CPU, where Paddle ignores it
+    model.engine.precision = "bfloat16"  # load_model refuses it on CPU, where Paddle ignores it
     asked, autocast = [], paddle.amp.auto_cast
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **options: asked.append(options) or autocast(enable=False))
     model.encode_images(images)
@@ -353,7 +353,7 @@ def test_a_single_image_or_text_instead_of_a_list_is_an_error(model, images):
 def test_rank_by_hand(model, monkeypatch):
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    scale = float(model.model.logit_scale)
+    scale = float(model.engine.model.logit_scale)
     scores, probabilities = model.rank(["a"], ["b", "c"])
     assert scores.tolist() == [[pytest.approx(scale), 0]]
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(-scale))), pytest.approx(1 / (1 + np.exp(scale)))]]
@@ -361,10 +361,10 @@ def test_rank_by_hand(model, monkeypatch):
 
 def test_rank_of_a_model_of_the_sigmoid_loss_by_hand(checkpoint, monkeypatch):
     model = ernie_vil2.load_model(checkpoint)
-    model.model.logit_bias = paddle.to_tensor([-2.0])
+    model.engine.model.logit_bias = paddle.to_tensor([-2.0])
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    scale = float(model.model.logit_scale)
+    scale = float(model.engine.model.logit_scale)
     scores, probabilities = model.rank(["a"], ["b", "c"])
     assert scores.tolist() == [[pytest.approx(scale - 2, rel=1e-6), -2]]
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(2 - scale))), pytest.approx(1 / (1 + np.exp(2)))]]
@@ -373,13 +373,13 @@ def test_rank_of_a_model_of_the_sigmoid_loss_by_hand(checkpoint, monkeypatch):
 def test_encoding_during_training_leaves_the_model_in_training(checkpoint, images):
     loaded = ernie_vil2.load_model(checkpoint)
     expected = loaded.encode_texts(TEXTS)
-    loaded.model.train()
+    loaded.engine.model.train()
     np.testing.assert_array_equal(loaded.encode_texts(TEXTS), expected)  # without dropout, which training has
-    assert loaded.model.training
+    assert loaded.engine.model.training
     with pytest.raises(BadSample):
         loaded.encode_images([b""])
-    assert loaded.model.training and not paddle.to_tensor(loaded.encode_images(images)).isnan().any()
-    assert loaded.model.encode_text(paddle.to_tensor(loaded.tokenizer(TEXTS))).stop_gradient is False
+    assert loaded.engine.model.training and not paddle.to_tensor(loaded.encode_images(images)).isnan().any()
+    assert loaded.engine.model.encode_text(paddle.to_tensor(loaded.tokenizer(TEXTS))).stop_gradient is False
 
 
 def test_several_models_in_one_process_do_not_disturb_each_other(folder, official, checkpoint, images):
@@ -402,7 +402,7 @@ def test_the_fingerprint_follows_what_the_embeddings_depend_on(folder, official,
     other = tmp_path / "vocab.txt"
     other.write_text("\n".join(["[PAD]", *reversed(TOKENS[1:])]), encoding="utf-8")
     prints.add(ernie_vil2.load_model(folder, vocab=other).fingerprint)
-    bias = model.model.text.network.pooler.dense.bias
+    bias = model.engine.model.text.network.pooler.dense.bias
     bias.set_value(bias + 1e-3)
     prints.add(model.fingerprint)
     assert len(prints) == 6

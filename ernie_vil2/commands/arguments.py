@@ -24,6 +24,12 @@ def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that loads a model to encode with."""
+    parser.add_argument("--engine", choices=("auto", "paddle", "paddle_inference", "onnx"), default="auto",
+                        help="what computes; auto: Paddle for a checkpoint, for an export its own")  # fmt: skip
+
+
 class _AllowPipes(argparse.Action):
     def __init__(self, *args, **options):
         super().__init__(*args, nargs=0, **options)

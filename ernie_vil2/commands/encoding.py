@@ -10,7 +10,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_vil2.commands.arguments import add_pipe_option, count, input_file, input_folder, model, source
+from ernie_vil2.commands.arguments import (
+    add_engine_option,
+    add_pipe_option,
+    count,
+    input_file,
+    input_folder,
+    model,
+    source,
+)
 
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
@@ -30,8 +38,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=model,
         metavar="MODEL",
         help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, official "
-        ".pdparams, PaddleNLP folder, or a known name",
+        ".pdparams, PaddleNLP folder, export, or a known name",
     )
+    add_engine_option(parser)
     parser.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
     )
@@ -73,6 +82,7 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
 
     `args.checkpoint` becomes the checkpoint that was taken where it names a run.
     """
+    from ernie_vil2.engines import described
     from ernie_vil2.models.model_files import weights_path
     from ernie_vil2.pretrained import load_model
     from ernie_vil2.run_folder import run_of
@@ -80,7 +90,9 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     for name in args.imports:
         importlib.import_module(name)
     weights = weights_path(args.checkpoint)
-    model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size)
+    model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size, engine=args.engine)
+    if RANK == 0:
+        print(f"engine: {described(model.engine)}")
     if run_of(weights.parent):
         args.checkpoint = weights.parent
     return model, weights

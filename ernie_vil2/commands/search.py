@@ -150,9 +150,13 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _opened(args: argparse.Namespace, writable: bool = False):
+    from ernie_vil2.engines import described
     from ernie_vil2.search import open_index
 
-    return open_index(args.index, args.checkpoint, writable, args.device)
+    index = open_index(args.index, args.checkpoint, writable, args.device)
+    if args.action != "query":
+        print(f"engine: {described(index.model.engine)}")
+    return index
 
 
 def _fill(index, args: argparse.Namespace) -> None:

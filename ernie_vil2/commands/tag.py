@@ -11,6 +11,7 @@ INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by 
 import argparse
 
 from ernie_vil2.commands.arguments import (
+    add_engine_option,
     add_pipe_option,
     count,
     input_file,
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_work(detector)
     lexicon = add_way(ways, "lexicon", "the words of a list that a model finds nearest to the image")
     lexicon.add_argument("--checkpoint", required=True, type=model, metavar="MODEL",
-                         help="run or checkpoint folder, .pdparams, PaddleNLP folder, or a known name")  # fmt: skip
+                         help="run or checkpoint folder, .pdparams, PaddleNLP folder, export, known name")  # fmt: skip
+    add_engine_option(lexicon)
     lexicon.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model does not bring its own"
     )
@@ -107,13 +109,15 @@ def lexicon_tagger(args: argparse.Namespace):
     import paddle
 
     from ernie_vil2 import load_model
+    from ernie_vil2.engines import described
     from ernie_vil2.tagging.from_lexicon import LexiconTagger
     from ernie_vil2.tagging.text import read_names
 
     words, templates = (
         {language: read_names(path) for language, path in values} for values in (args.words, args.templates)
     )
-    model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size)
+    model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size, engine=args.engine)
+    print(f"engine: {described(model.engine)}")
     return LexiconTagger(model, words, templates, args.top, args.threshold, paddle.get_device()), image_options(args)
 
 

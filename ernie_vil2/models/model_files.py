@@ -20,6 +20,7 @@ from ernie_vil2 import hub
 from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+from ernie_vil2.export.folder import ABOUT, is_export
 from ernie_vil2.files import folder_written_whole, write_text
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.release_settings import (
@@ -100,7 +101,7 @@ def find_model(source: str | os.PathLike) -> Path:
 
 
 def weights_path(source: str | os.PathLike) -> Path:
-    """The weight file of the model that a source means, or the index of its shards.
+    """The weight file of the model that a source means, or the index of its shards; of an export its `export.json`.
 
     Raises:
         FileNotFoundError: as `find_model`, or there is no model in the folder.
@@ -108,6 +109,8 @@ def weights_path(source: str | os.PathLike) -> Path:
     path = find_model(source)
     if path.is_file():
         return path
+    if is_export(path):
+        return path / ABOUT
     names = [PADDLENLP_WEIGHTS, f"{PADDLENLP_WEIGHTS}{INDEX}", OFFICIAL_WEIGHTS]
     if (path / "config.json").is_file() or (path / "config.yaml").is_file():
         names += [OWN_WEIGHTS, f"{OWN_WEIGHTS}{INDEX}"]
@@ -176,6 +179,9 @@ def read_model(
         ValueError: its files are damaged, do not belong together, or describe a model of another kind.
     """
     path = weights_path(source)
+    if is_export(path.parent):
+        raise ValueError(f"{path.parent} is an export, which has graphs in the place of weights; name the checkpoint "
+                         "that it was made of")  # fmt: skip
     check_sums(path.parent)
     arrays = read_weights(path)
     try:

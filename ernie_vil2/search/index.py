@@ -193,7 +193,7 @@ def open_index(
         name = store.about["model"] if store.about else "the model given"
     fingerprint = model.fingerprint
     if store.about is None:
-        store.describe({"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.model.embed_dim})
+        store.describe({"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim})
     elif store.about["fingerprint"] != fingerprint:
         raise OtherModel(
             f"{path} is an index of {store.about['model']} ({store.about['fingerprint'][:12]}), not of {name} "

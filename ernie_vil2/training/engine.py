@@ -22,6 +22,7 @@ from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.engines import Eager
 from ernie_vil2.environment import environment
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
@@ -50,6 +51,7 @@ from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_a
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.validation import validate, validation_sets
+from ernie_vil2.views import Preprocessing
 
 
 class Trainer:
@@ -364,7 +366,8 @@ class Trainer:
             saved: whether this step has its checkpoint.
         """
         average_statistics(self.model)
-        model = ErnieViL2(self.model, self.tokenizer, self.config, self.config.Evaluation.batch_size)
+        engine = Eager(self.model, Preprocessing.of(self.config.Model.image))
+        model = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
         scores, failures = validate(model, self.val, self.config, self.rank, self.ranks)
         self.evaluated = self.step
         for language, of_language in scores.items():

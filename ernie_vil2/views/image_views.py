@@ -197,6 +197,7 @@ def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence
     """
     import paddle
 
-    scale = paddle.to_tensor([1 / (255 * deviation) for deviation in std])
-    shift = paddle.to_tensor([average / deviation for average, deviation in zip(mean, std, strict=True)])
+    # Without zip(strict=...), which tracing for an export does not know.
+    scale = paddle.to_tensor((1 / (255 * np.array(std))).tolist())
+    shift = paddle.to_tensor((np.array(mean) / np.array(std)).tolist())
     return (images.astype(scale.dtype) * scale - shift).transpose([0, 3, 1, 2])

@@ -45,6 +45,7 @@ EXAMPLES = {
     "tag lexicon": {"way": "lexicon", "input": "IN/val.tar", "--checkpoint": "IN/model", "--words": "en=IN/words.txt",
                     "--templates": "en=IN/templates.txt", "--output": "OUT/tags.jsonl", "--device": "cpu"},
     "convert": {"source": "IN/model", "target": "OUT/converted", "--to": "paddlenlp"},
+    "export": {"checkpoint": "IN/model", "folder": "OUT/exported", "--to": "onnx", "--data": "IN/val.tar"},
     "trim_vocabulary": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
 }  # fmt: skip
 """Command -> arguments that it ends well with; the second word tells its examples apart."""

@@ -64,15 +64,19 @@ class TextTower(nn.Layer):
         return list(self.network.encoder.layers)
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
-        length, longest = ids.shape[1], self.network.config.max_position_embeddings
-        if length > longest:
-            raise ValueError(f"texts of {length} tokens, but Model.text.max_positions is {longest}")
+        _check_length(ids.shape[1], self.network.config.max_position_embeddings)
         tokens = (ids != PAD_ID).astype("float32")  # [B, L]
         states, pooled = self.network(ids, attention_mask=tokens)
         if self.pooling == "cls":
             return pooled
         weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
         return weights.astype(states.dtype).matmul(states).squeeze(1)
+
+
+@paddle.jit.not_to_static  # a traced graph has no length yet
+def _check_length(length: int, longest: int) -> None:
+    if paddle.in_dynamic_mode() and length > longest:
+        raise ValueError(f"texts of {length} tokens, but Model.text.max_positions is {longest}")
 
 
 def _ernie(arguments: dict, epsilon: float) -> nn.Layer:

@@ -85,14 +85,16 @@ class VisionTransformer(nn.Layer):
             block.attn.use_fused_attn = True
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        height, width = images.shape[2:]
-        if (height, width) != (self.image_size, self.image_size):
-            raise ValueError(
-                f"images of {height} x {width} pixels; this tower takes {self.image_size} x {self.image_size}"
-            )
+        _check_size(images.shape[2], images.shape[3], self.image_size)
         patches, _ = self.patch_embed(images)  # [B, P, width]
         tokens = paddle.concat([self.cls_token.expand([images.shape[0], -1, -1]), patches], axis=1)
         tokens = self.ln_pre(tokens + self.pos_embed)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens[:, 0])
+
+
+@paddle.jit.not_to_static  # with the error in it, tracing takes the batch of the moment for that of all
+def _check_size(height: int, width: int, side: int) -> None:
+    if (height, width) != (side, side):
+        raise ValueError(f"images of {height} x {width} pixels; this tower takes {side} x {side}")

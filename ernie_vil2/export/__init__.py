@@ -1,0 +1,1 @@
+"""Deployment: the two towers as graphs that an inference library runs, without the code that trained them."""

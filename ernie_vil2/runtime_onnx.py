@@ -1,0 +1,214 @@
+"""An ONNX export in use with NumPy, OpenCV and onnxruntime alone: neither Paddle nor Pillow is imported.
+
+    from ernie_vil2.runtime_onnx import OnnxModel
+
+    model = OnnxModel("exports/emoji")
+    scores = model.encode_texts(["一个红苹果"]) @ model.encode_images(["apple.jpg"]).T * model.logit_scale
+
+Pixels are those of `ErnieViL2`, bit for bit, for JPEG, and for PNG, WebP and BMP of 8 bits without EXIF data; OpenCV
+does not read GIF or AVIF.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+MAX_PIXELS, MAX_ASPECT = 89_478_485, 200
+"""As `data.decoding` has them: what asks for more is taken for a decompression bomb, or for no picture."""
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # of effect unless OpenCV is imported already
+
+import cv2  # noqa: E402
+
+from ernie_vil2 import runtime  # noqa: E402
+from ernie_vil2.data.tokenizer import Tokenizer  # noqa: E402
+from ernie_vil2.export.folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export  # noqa: E402
+from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view  # noqa: E402
+
+
+class OnnxGraph:
+    """One tower; a call takes the rows of a batch and returns their embeddings.
+
+    Args:
+        folder: of the export.
+        tower: `image` or `text`.
+        precision: as exported; the graph has it.
+        device: `cpu`, or a GPU that the installed onnxruntime is built for.
+        threads: on CPU.
+
+    Raises:
+        BadExport: onnxruntime is not installed, too old or not built for the device, or it refuses the graph.
+    """
+
+    def __init__(self, folder: Path, tower: str, precision: str, device: str, threads: int):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise BadExport(f"{folder} needs onnxruntime: pip install 'onnxruntime>=1.19'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        provider = "CPUExecutionProvider"
+        if device != "cpu":
+            provider = ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
+            if provider[0] not in onnxruntime.get_available_providers():
+                raise BadExport(f"{folder}: the installed onnxruntime is not built for {device}; name cpu, or put "
+                                "onnxruntime-gpu in its place")  # fmt: skip
+        try:
+            self._session = onnxruntime.InferenceSession(str(folder / f"{tower}.onnx"), options, providers=[provider])
+        except Exception as error:  # its classes are those of its C++
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise BadExport(f"{folder}: onnxruntime {onnxruntime.__version__} refuses {tower}.onnx: {reason}") from None
+        self._input, self._outputs = INPUTS[tower], [OUTPUTS[tower]]
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self._session.run(self._outputs, {self._input: rows})[0]
+
+
+class OnnxModel:
+    """Encodes images and texts as the model did that was exported; see `ErnieViL2` for more comfort.
+
+    Args:
+        folder: of an ONNX export.
+        batch_size: rows encoded at once.
+        device: `cpu`, or a GPU that the installed onnxruntime is built for.
+        threads: on CPU; None: as many as there are usable cores.
+
+    Attributes:
+        embed_dim: D.
+        logit_scale: by which a cosine is multiplied to a score.
+        logit_bias: what is added then; 0 unless the model was trained by the sigmoid loss.
+
+    Raises:
+        BadExport: the folder is damaged or no ONNX export, or onnxruntime is not installed.
+    """
+
+    def __init__(self, folder: str | Path, batch_size: int = 64, device: str = "cpu", threads: int | None = None):
+        folder = Path(folder)
+        about = read_export(folder)
+        if about["engine"] != "onnx":
+            raise BadExport(f"{folder} is an export for {about['engine']}; export the checkpoint with --to onnx")
+        threads = threads or runtime.threads()
+        with named_in_utf8(folder) as plain:
+            self._image, self._text = (
+                OnnxGraph(plain, tower, about["precision"], device, threads) for tower in ("image", "text")
+            )
+        self.tokenizer = Tokenizer(folder / VOCABULARY, **about["tokenizer"])
+        self.batch_size = batch_size
+        self.embed_dim = about["embed_dim"]
+        self.logit_scale = about["scalars"]["logit_scale"]
+        self.logit_bias = about["scalars"].get("logit_bias", 0.0)
+        self._preprocessing = about["preprocessing"]
+
+    def encode_images(self, images: Iterable[str | os.PathLike | bytes | np.ndarray]) -> np.ndarray:
+        """N images to `[N, D]` float32, L2-normalised.
+
+        Args:
+            images: paths, bytes of files, or `[H, W, 3]` uint8 RGB.
+
+        Raises:
+            ValueError: one of them is not an image that OpenCV reads, or has too many pixels.
+            OSError: a file cannot be read.
+        """
+        batches = _batches((self.preprocess(image) for image in images), self.batch_size)
+        return np.concatenate([self._empty(), *(self._image(np.stack(batch)) for batch in batches)])
+
+    def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
+        """N texts to `[N, D]` float32, L2-normalised."""
+        batches = _batches(texts, self.batch_size)
+        return np.concatenate([self._empty(), *(self._text(self.tokenizer(batch)) for batch in batches)])
+
+    def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
+        """An image as the model sees it, before normalisation: `[S, S, 3]` uint8 RGB; errors as of `encode_images`."""
+        name = "an image"
+        kind, size = self._preprocessing["kind"], self._preprocessing["size"]
+        if isinstance(image, str | os.PathLike):
+            name, image = str(image), Path(image).read_bytes()
+        if isinstance(image, bytes):
+            image = _decoded(image, name, kind, self._preprocessing["background"])
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(f"{name}: an array is to be [H, W, 3] uint8 RGB, not {image.dtype} {list(image.shape)}")
+        height, width = image.shape[:2]
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"{name}: too many pixels")
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            raise ValueError(f"{name}: too narrow an image")
+        if kind == "paddlenlp":
+            return paddlenlp_view(image, size, bicubic)
+        return (evaluation_view if kind == "ernie_vil2" else official_view)(image, size)
+
+    def _empty(self) -> np.ndarray:
+        return np.empty([0, self.embed_dim], np.float32)
+
+
+def _batches(rows: Iterable, size: int):
+    rows = iter(rows)
+    while batch := list(islice(rows, size)):
+        yield batch
+
+
+def _decoded(data: bytes, name: str, kind: str, background: list[int]) -> np.ndarray:
+    """`[H, W, 3]` uint8 RGB, decoded as `views.Preprocessing` of this kind does."""
+    cut_off = (
+        data.startswith(b"\xff\xd8")
+        and not data.endswith(b"\xff\xd9")
+        and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    )
+    if not data or cut_off:
+        raise ValueError(f"{name}: {'truncated' if cut_off else 'broken'} image")
+    flags = cv2.IMREAD_COLOR if kind != "paddlenlp" else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    encoded = np.frombuffer(data, np.uint8)
+    try:
+        pixels = None
+        if kind == "ernie_vil2" and not data.startswith(b"\xff\xd8"):
+            pixels = _on_background(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), background)
+        if pixels is None:
+            pixels = cv2.imdecode(encoded, flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ValueError(f"{name}: broken image, of a kind that OpenCV does not read, or of too many pixels")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _on_background(pixels: np.ndarray | None, background: list[int]) -> np.ndarray | None:
+    """BGRA of 8 bits as BGR on a colour, rounded as Pillow rounds; None for everything else."""
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
+        return None
+    alpha = pixels[..., 3:].astype(np.int32)
+    mixed = pixels[..., :3] * alpha + np.array(background[::-1], np.int32) * (255 - alpha) + 128
+    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
+
+
+def bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`[H, W, 3]` uint8 to another size as Pillow's BICUBIC does it, bit for bit.
+
+    Where the image shrinks, the cubic (a = -0.5) is stretched over as many pixels as become one; weights are whole
+    numbers, and the rows are rounded before the columns are made.
+    """
+    return _bicubic_rows(_bicubic_rows(image.transpose(1, 0, 2), width).transpose(1, 0, 2), height)
+
+
+def _bicubic_rows(image: np.ndarray, size: int) -> np.ndarray:
+    """The first axis of `[H, W, 3]` uint8 resized."""
+    if size == len(image):
+        return image
+    scale = len(image) / size
+    stretch = max(scale, 1.0)
+    support, bits = 2.0 * stretch, 22
+    made = np.empty((size, *image.shape[1:]), np.uint8)
+    for row in range(size):
+        centre = (row + 0.5) * scale
+        first, last = max(0, int(centre - support + 0.5)), min(len(image), int(centre + support + 0.5))
+        x = np.abs((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
+        weights = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0.0))
+        weights = weights * (1.0 / weights.sum()) * (1 << bits)
+        whole = np.trunc(weights + np.copysign(0.5, weights))
+        # Sums of these products stay below 2 ** 53, where float64 is exact.
+        total = np.tensordot(whole, image[first:last].astype(np.float64), 1).astype(np.int64)
+        made[row] = np.clip((total + (1 << (bits - 1))) >> bits, 0, 255)
+    return made

@@ -1,0 +1,146 @@
+"""Exported folders give what the checkpoint gives, and say what is wrong with them."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import ernie_vil2
+from ernie_vil2 import commands
+from ernie_vil2.checksums import CHECKSUMS
+from ernie_vil2.export.folder import BadExport
+from ernie_vil2.export.write import export
+from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, untrained
+
+RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
+MODELS = {
+    "official": lambda: ernie_vil2.load_model(RELEASED / "official_tiny"),
+    "paddlenlp": lambda: ernie_vil2.load_model(RELEASED / "paddlenlp_tiny"),
+    "sigmoid, BERT, mean": lambda: untrained(
+        "Model.image={name: RepVGG, image_size: 32, width: 16, depth: 2}", TEXT % ("bert", "mean"),
+        "Model.embed_dim=24", "Loss.kind=sigmoid",
+    ),
+    "PaddleClas": lambda: untrained(
+        "Model.image={name: MobileNetV3_small_x0_35, image_size: 64}", TEXT % ("ernie", "cls")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", GRAPHS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_model_gives_what_its_checkpoint_gives(kind, engine, tmp_path):
+    model = MODELS[kind]()
+    report = export(model, tmp_path / "made", engine, images=IMAGES, texts=TEXTS, source=kind)
+    assert report == json.loads((tmp_path / "made" / "parity.json").read_text())
+    assert report["top_10"] == {"same_ten": 1, "same_order": 1, "in_both": 1}
+    assert report["images"]["inputs"] == report["texts"]["inputs"] == 4
+    made = ernie_vil2.load_model(tmp_path / "made", engine=engine, batch_size=3)  # a batch of 3 and one of 1
+    for side, inputs in (("images", IMAGES), ("texts", TEXTS)):
+        ours, theirs = (getattr(one, f"encode_{side}")(inputs) for one in (model, made))
+        np.testing.assert_allclose(theirs, ours, atol=2e-6)
+        assert report[side]["largest_difference"] < 2e-6 and report[side]["least_cosine"] > 0.99999
+        assert np.ptp(ours, axis=0).max() > 1e-3  # the comparison says something
+    np.testing.assert_allclose(made.rank(IMAGES, TEXTS).scores, model.rank(IMAGES, TEXTS).scores, atol=1e-4)
+    np.testing.assert_allclose(
+        made.rank(IMAGES, TEXTS).probabilities, model.rank(IMAGES, TEXTS).probabilities, atol=1e-5
+    )
+    assert (made.fingerprint, made.embed_dim, made.logit_scale) == (
+        model.fingerprint,
+        model.embed_dim,
+        model.logit_scale,
+    )
+    assert made.engine.name == engine and f"{engine}, float32 on cpu" in repr(made)
+
+
+def test_a_folder_holds_all_that_is_needed_and_its_engine_is_told_from_it(exports, model):
+    for engine, graphs in GRAPHS.items():
+        names = {path.name for path in (exports / engine).iterdir()}
+        assert names == graphs | {"export.json", "config.yaml", "vocab.txt", "parity.json", CHECKSUMS}
+        assert ernie_vil2.load_model(exports / engine).engine.name == engine
+        about = json.loads((exports / engine / "export.json").read_text())
+        assert about["scalars"] == {"logit_scale": pytest.approx(1 / 0.07)}
+        assert about["preprocessing"]["size"] == 32 and about["tokenizer"] == {"rules": "official", "max_length": 16}
+    with pytest.raises(BadExport, match="onnx is an export for onnx, not for paddle_inference"):
+        ernie_vil2.load_model(exports / "onnx", engine="paddle_inference")
+
+
+def test_evaluation_and_search_say_which_engine_computes_and_rank_alike(model, exports, shapes, tmp_path, capsys):
+    ranks = []
+    for engine in GRAPHS:
+        given = [
+            "--checkpoint",
+            str(exports / engine),
+            "--data",
+            str(shapes["val"]),
+            "--language",
+            "en",
+            "--device",
+            "cpu",
+        ]
+        assert commands.run("eval", [*given, "--engine", engine, "--output", str(tmp_path / engine)]) == 0
+        shown = capsys.readouterr().out
+        assert f"engine: {engine}, float32 on cpu" in shown
+        csv = next((tmp_path / engine).glob("*.csv")).read_text()
+        ranks.append(re.sub(r"-?\d\.\d+(e-\d+)?", "cosine", csv))
+    assert ranks[0] == ranks[1] and len(ranks[0].splitlines()) > 16
+    index = ["--index", str(tmp_path / "index"), "--device", "cpu"]
+    built = ["build", *index, "--checkpoint", str(exports / "onnx"), "--data", str(shapes["val"])]
+    assert commands.run("search", built) == 0 and "engine: onnx, float32 on cpu" in capsys.readouterr().out
+    asked = ["query", *index, "--checkpoint", str(exports / "paddle_inference"), "a red disc", "--count", "3"]
+    assert commands.run("search", asked) == 0 and len(capsys.readouterr().out.splitlines()) == 4
+    assert commands.run("eval", [*given, "--engine", "onnx", "--output", str(tmp_path / "no")]) == 2
+    assert "is an export for paddle_inference, not for onnx" in capsys.readouterr().err
+
+
+def test_inputs_outputs_and_axes_have_names(exports):
+    for tower, inputs, outputs in (
+        ("image", {"pixels": ["batch", 32, 32, 3]}, {"image_embeddings": ["batch", 32]}),
+        ("text", {"token_ids": ["batch", "length"]}, {"text_embeddings": ["batch", 32]}),
+    ):
+        graph = onnx.load(str(exports / "onnx" / f"{tower}.onnx")).graph
+        for values, expected in ((graph.input, inputs), (graph.output, outputs)):
+            found = {one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]
+                     for one in values}  # fmt: skip
+            assert found == expected
+
+
+def test_nothing_is_installed(model, tmp_path, monkeypatch):
+    """paddle2onnx has pip install an optimiser unless told not to; pip is a stub here that notes what it is asked."""
+    (tmp_path / "stub").mkdir()
+    asked = tmp_path / "asked"
+    (tmp_path / "stub" / "pip.py").write_text(f"import sys; open({str(asked)!r}, 'a').write(str(sys.argv))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
+    subprocess.run([sys.executable, "-m", "pip", "install", "anything"], check=True)
+    assert "anything" in asked.read_text()  # the stub is what runs
+    asked.unlink()
+    before = {(one.name, one.version) for one in distributions()}
+    for precision in ("float32", "int8"):
+        export(model, tmp_path / precision, "onnx", precision)
+    assert not asked.exists() and {(one.name, one.version) for one in distributions()} == before
+
+
+@pytest.mark.parametrize("engine, precision, cosine", [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)])
+def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_path, engine, precision, cosine):
+    report = export(model, tmp_path / "made", engine, precision, IMAGES, TEXTS)
+    assert report["images"]["least_cosine"] > cosine and report["texts"]["least_cosine"] > cosine
+    made = ernie_vil2.load_model(tmp_path / "made")
+    assert made.precision == precision and made.fingerprint != model.fingerprint
+    if engine == "onnx":
+        kinds = {tensor.data_type for tensor in onnx.load(str(tmp_path / "made" / "text.onnx")).graph.initializer}
+        assert onnx.TensorProto.INT8 in kinds
+        assert report["texts"]["largest_difference"] > 1e-5
+
+
+def test_the_model_that_is_exported_stays_as_it_was(model, tmp_path):
+    model.engine.model.train()
+    before = model.fingerprint
+    export(model, tmp_path / "made", "paddle_inference")
+    assert model.engine.model.training and model.engine.model.image.training and model.fingerprint == before
+    model.engine.model.eval()

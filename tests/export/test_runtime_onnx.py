@@ -1,0 +1,126 @@
+"""An ONNX export without Paddle: the pixels, the ids and the embeddings of ErnieViL2."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import ernie_vil2
+from ernie_vil2.export.write import export
+from ernie_vil2.runtime_onnx import OnnxModel, bicubic
+from tests.bad_input.case import encoded, picture
+from tests.export.conftest import IMAGES, TEXTS
+
+ROOT = Path(__file__).parents[2]
+RELEASED = ROOT / "tests" / "fixtures" / "released"
+
+
+@pytest.fixture(scope="module", params=["own", "official", "paddlenlp"])
+def pair(request, model, tmp_path_factory):
+    """A model, and its export in the runtime."""
+    one = model if request.param == "own" else ernie_vil2.load_model(RELEASED / f"{request.param}_tiny")
+    folder = tmp_path_factory.mktemp("onnx") / "made"
+    export(one, folder, "onnx")
+    return one, OnnxModel(folder, batch_size=3)
+
+
+def kinds():
+    """Files of every kind of which OpenCV makes the same pixels as `ErnieViL2`."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    yield encoded(picture(61, 97), "JPEG", quality=90)
+    yield encoded(picture(97, 61), "JPEG", quality=40, subsampling=2)
+    yield encoded(picture(64, 50), "JPEG", exif=exif)
+    yield encoded(picture(40, 40, 1)[..., 0], "JPEG")
+    yield encoded(picture(48, 64))
+    yield encoded(picture(48, 64, 1)[..., 0])
+    yield encoded(picture(48, 64, 4))  # transparent
+    yield encoded(Image.fromarray(picture(48, 64)).quantize(16))
+    yield encoded(picture(48, 64), "BMP")
+    yield encoded(picture(48, 64), "WEBP", lossless=True)
+
+
+def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path):
+    model, runtime = pair
+    (tmp_path / "a.jpg").write_bytes(next(kinds()))
+    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), picture(50, 33)]
+    for image in images:
+        np.testing.assert_array_equal(runtime.preprocess(image), model.preprocess(image))
+    np.testing.assert_allclose(runtime.encode_images(images), model.encode_images(images), atol=2e-6)
+    np.testing.assert_allclose(runtime.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=2e-6)
+    assert runtime.encode_images([]).shape == runtime.encode_texts([]).shape == (0, model.embed_dim)
+    assert (runtime.embed_dim, runtime.logit_scale, runtime.logit_bias) == (model.embed_dim, model.logit_scale, 0)
+
+
+@settings(max_examples=60)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), size=st.tuples(st.integers(1, 90), st.integers(1, 90)))
+def test_the_bicubic_is_pillows(height, width, size):
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for new in ((size[0], height), (width, size[1])):  # Pillow 13 makes columns before rows in some pictures
+        expected = Image.fromarray(image).resize(new, Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(bicubic(image, *new), np.asarray(expected))
+
+
+@pytest.mark.parametrize("image, message", [
+    (b"", "broken image"),
+    (b"no image", "broken image, of a kind that OpenCV does not read"),
+    (encoded(picture(60, 60), "JPEG")[:-300], "truncated image"),
+    (encoded(picture(60, 60))[:300], "broken image"),
+    (encoded(np.zeros([4, 1200, 3], np.uint8)), "too narrow an image"),
+    (encoded(Image.new("1", (9_500, 9_500))), "too many pixels"),
+    (np.zeros([4, 4]), r"an array is to be \[H, W, 3\] uint8 RGB, not float64 \[4, 4\]"),
+])  # fmt: skip
+def test_what_is_no_image_is_one_line(pair, image, message):
+    with pytest.raises(ValueError, match=message):
+        pair[1].encode_images([image])
+
+
+SCRIPT = """
+import sys, numpy as np
+from ernie_vil2.runtime_onnx import OnnxModel
+
+model = OnnxModel(sys.argv[1], batch_size=3)
+np.savez(sys.argv[2], images=model.encode_images(sys.argv[3:]), texts=model.encode_texts(open(0).read().splitlines()))
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"paddle", "paddlenlp", "paddleclas", "PIL", "pydantic", "safetensors", "yaml", "onnx", "tqdm"}))
+"""
+
+
+def encoded_by(python, exports, tmp_path):
+    """What a Python makes of the ONNX export."""
+    files = []
+    for number, image in enumerate(IMAGES):
+        files.append(tmp_path / f"{number}.png")
+        files[-1].write_bytes(image)
+    child = subprocess.run([python, "-c", SCRIPT, exports / "onnx", tmp_path / "made.npz", *files], text=True,
+                           input="\n".join(TEXTS), capture_output=True, env={"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.strip() == "[]"
+    return np.load(tmp_path / "made.npz")
+
+
+def check(model, made):
+    np.testing.assert_allclose(made["images"], model.encode_images(IMAGES), atol=2e-6)
+    np.testing.assert_allclose(made["texts"], model.encode_texts(TEXTS), atol=2e-6)
+
+
+def test_only_numpy_opencv_and_onnxruntime_are_imported(model, exports, tmp_path):
+    check(model, encoded_by(sys.executable, exports, tmp_path))
+
+
+@pytest.mark.slow
+def test_an_environment_of_numpy_opencv_and_onnxruntime_is_enough(model, exports, tmp_path):
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "numpy<2",
+                    f"opencv-python=={cv2.__version__}.66", "onnxruntime>=1.19"], check=True)  # fmt: skip
+    gone = subprocess.run([python, "-c", "import paddle"], capture_output=True)
+    assert gone.returncode != 0
+    check(model, encoded_by(python, exports, tmp_path))
