@@ -269,7 +269,7 @@ def test_runs_are_compared_by_loss_and_mean_recall():
 
 
 def test_nothing_logged_is_said():
-    assert run_page([]).count("Nothing logged") == 6
+    assert run_page([]).count("Nothing logged") == 7
 
 
 def test_bad_samples_are_listed_by_reason_with_what_is_odd_about_others():
