@@ -85,7 +85,8 @@ def _store_on_loopback(port: int) -> core.TCPStore:
     store = core.TCPStore(LOOPBACK, other, True, 1)
     with socket.create_server((LOOPBACK, port)) as server:
         for number, connection in _connections():
-            if connection.getsockname()[1] == other and connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if accepts and connection.getsockname()[1:2] == (other,):
                 os.dup2(server.fileno(), number, inheritable=False)
     store.add("awake", 0)
     return store
@@ -302,17 +303,17 @@ def _send_at_once(port: int) -> None:
     """
     for _, connection in _connections():
         with contextlib.suppress(OSError):  # some are not connected
-            if connection.getpeername()[1] == port:
+            if connection.getpeername()[1:2] == (port,):  # of a socket within the machine, a name
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _connections() -> Iterator[tuple[int, socket.socket]]:
-    """This process's TCP sockets by the number of their descriptor; none elsewhere than on Linux."""
+    """This process's sockets by the number of their descriptor; none elsewhere than on Linux."""
     for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
-        # Some descriptors are no sockets, one is closed by now.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
-            if connection.family == socket.AF_INET:
-                yield int(name), connection
+        with contextlib.suppress(OSError):  # one is closed by now
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
+                    yield int(name), connection
 
 
 def _store_address() -> tuple[str, int]:

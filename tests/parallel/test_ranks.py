@@ -1,11 +1,13 @@
 """Three ranks come together and meet."""
 
+import os
+import socket
 import sys
 
 import pytest
 
 from ernie_vil2.launch import run_ranks
-from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
+from ernie_vil2.parallel.ranks import _connections, join_ranks, meet, watched_ranks
 
 RANK = """
 import sys, time
@@ -61,6 +63,15 @@ def test_ranks_of_one_machine_listen_to_nobody_else(tmp_path):
     addresses = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
     assert len(addresses[0]) == 1  # the store, to which all ranks are connected
     assert all(address.startswith("0100007F:") for of_rank in addresses for address in of_rank), addresses
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
+def test_looking_through_the_sockets_opens_none(tmp_path):
+    """A copy of the descriptor of a lock or of a pipe would hold it as long as this process lives."""
+    with open(tmp_path / "lock", "w"), socket.create_server(("127.0.0.1", 0)) as server:
+        before = os.listdir("/proc/self/fd")
+        assert server.fileno() in [number for number, _ in _connections()]
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_single_process_needs_no_others():
