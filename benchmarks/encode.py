@@ -1,0 +1,183 @@
+"""Images and texts a second of ViT-B/16 and ERNIE base, in each library that is installed, one after the other.
+
+    python benchmarks/encode.py --torch-python torch-venv/bin/python    # with numpy, and torch or openvino
+
+Weights are random, inputs are the demo's drawings and captions. Each engine has a process of its own, encodes a batch
+to warm up, and then all of them by the clock. Beside it stand the share of texts whose ten closest images are those of
+Paddle eager, and the least cosine to its embeddings. On random weights all embeddings are alike, so that the ten
+closest are a harder test than on trained ones.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 8
+OURS = ("Paddle eager", "Paddle Inference float32", "Paddle Inference bfloat16", "onnxruntime float32",
+        "onnxruntime int8")  # fmt: skip
+THEIRS = ("PyTorch float32", "PyTorch float32, compiled", "PyTorch bfloat16", "OpenVINO float32", "OpenVINO bfloat16")
+FOLDERS = {
+    "Paddle Inference float32": "paddle_inference-float32",
+    "Paddle Inference bfloat16": "paddle_inference-bfloat16",
+    "onnxruntime float32": "onnx-float32",
+    "onnxruntime int8": "onnx-int8",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch-python", type=Path, metavar="FILE", help="interpreter for PyTorch and OpenVINO")
+    parser.add_argument("--inputs", type=int, default=32, help="images, and as many texts; default: 32")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--child", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return encode(args.child[0], Path(args.child[1]), args.inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        if run(sys.executable, "prepare", folder, max(args.threads), args.inputs) is None:
+            return 1
+        print(f"{cpu()}; {args.inputs} images of 224 pixels and as many texts in batches of {BATCH}\n")
+        print(f"{'':<28}{'threads':>8}{'images/s':>10}{'texts/s':>9}{'same ten %':>12}{'least cosine':>14}")
+        for threads in args.threads:
+            reference = None
+            for engine in (*OURS, *THEIRS):
+                python = sys.executable if engine in OURS else args.torch_python
+                found = python and run(python, engine, folder, threads)
+                if not found:
+                    continue
+                made = np.load(Path(folder, "made.npz"))
+                reference = reference or {side: made[side] for side in ("images", "texts")}
+                ten, theirs = (
+                    np.argsort(-(one["texts"] @ one["images"].T), axis=1)[:, :10] for one in (reference, made)
+                )
+                same = np.mean([set(a) == set(b) for a, b in zip(ten, theirs, strict=True)])
+                cosine = min((reference[side] * made[side]).sum(axis=1).min() for side in reference)
+                print(f"{engine:<28}{threads:>8}{found['images']:>10.2f}{found['texts']:>9.1f}{100 * same:>12.0f}"
+                      f"{cosine:>14.6f}", flush=True)  # fmt: skip
+    return 0
+
+
+def run(python, engine, folder, threads, inputs=0):
+    """What a process of its own finds, None if it does not run."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    child = subprocess.run([python, __file__, "--child", engine, folder, "--inputs", str(inputs)], capture_output=True,
+                           text=True, env=os.environ | dict.fromkeys(names, str(threads)))  # fmt: skip
+    if child.returncode:
+        print(f"{engine}: {(child.stderr.strip().splitlines() or ['no word'])[-1]}", file=sys.stderr)
+        return None
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def cpu():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+
+
+def encode(engine, folder, count):
+    if engine == "prepare":
+        return prepare(folder, count)
+    library = engine.split()[0]
+    opening = {"PyTorch": pytorch, "OpenVINO": openvino}.get(library, ours)
+    opened = opening(engine, folder, int(os.environ["OMP_NUM_THREADS"]))
+    inputs, rates, made = np.load(folder / "inputs.npz"), {}, {}
+    for side, call in zip(("images", "texts"), opened, strict=True):
+        batches = [inputs[side][row : row + BATCH] for row in range(0, len(inputs[side]), BATCH)]
+        call(batches[0])
+        start = time.perf_counter()
+        made[side] = np.concatenate([call(batch) for batch in batches])
+        rates[side] = len(inputs[side]) / (time.perf_counter() - start)
+    np.savez(folder / "made.npz", **made)
+    print(json.dumps(rates))
+    return 0
+
+
+def prepare(folder, count):
+    """Model, exports, inputs and weights, in the folder."""
+    sys.path.insert(0, str(ROOT))
+    import ernie_vil2  # noqa: F401, I001 - before Paddle
+    import paddle
+    from ernie_vil2.commands.export import DEMO, inputs
+    from ernie_vil2.config import dump_config, load_config
+    from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+    from ernie_vil2.export.write import export
+    from ernie_vil2.models import build_dual_encoder, save_weights
+    from ernie_vil2.pretrained import load_model
+
+    paddle.seed(0)
+    config = load_config(
+        None, ["Model.image={name: ViT-B/16, preprocessing: official}", "Model.text={name: ernie-base}"]
+    )
+    tokens = read_vocabulary(ERNIE_VOCABULARY)
+    checkpoint = folder / "model"
+    checkpoint.mkdir()
+    save_weights(build_dual_encoder(config.Model, len(tokens)), checkpoint / "model.safetensors")
+    (checkpoint / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    (checkpoint / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    model = load_model(checkpoint, device="cpu")
+    images, texts = inputs(model, [str(DEMO)], count)
+    np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
+    np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.engine.model.state_dict().items()})
+    for name in FOLDERS.values():
+        export(model, folder / name, *name.split("-"))
+    print("{}")
+    return 0
+
+
+def ours(engine, folder, threads):
+    sys.path.insert(0, str(ROOT))
+    import ernie_vil2
+
+    model = ernie_vil2.load_model(folder / FOLDERS.get(engine, "model"), device="cpu")
+    return model.engine.encode_pixels, model.engine.encode_ids
+
+
+def pytorch(engine, folder, threads):
+    import torch
+    from train_step_torch import ImageTower, TextTower
+
+    torch.set_num_threads(threads)
+    weights = {name: torch.from_numpy(value) for name, value in np.load(folder / "weights.npz").items()}
+    image = ImageTower(224, 16, 768, 12, 12)
+    words, positions = (weights[f"text.network.embeddings.{name}_embeddings.weight"] for name in ("word", "position"))
+    text = TextTower(len(words), 768, 12, 12, len(positions), 0.0, 0.0, 1e-5)
+    for tower, prefix in ((image, "image."), (text, "text.network.")):
+        linear = {f"{name}.weight" for name, layer in tower.named_modules() if isinstance(layer, torch.nn.Linear)}
+        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        tower.load_state_dict({name: value.T if name in linear else value for name, value in own.items()})
+        tower.eval()
+        if "bfloat16" in engine:
+            tower.bfloat16()
+    kind = torch.bfloat16 if "bfloat16" in engine else torch.float32
+    towers = [torch.compile(tower, dynamic=False) if "compiled" in engine else tower for tower in (image, text)]
+    mean, std = (torch.tensor(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+    def features(tower, rows):
+        with torch.inference_mode():
+            return torch.nn.functional.normalize(tower(rows).float()).numpy()
+
+    def pixels(rows):
+        return ((torch.from_numpy(rows) / 255 - mean) / std).permute(0, 3, 1, 2).to(kind)
+
+    return lambda rows: features(towers[0], pixels(rows)), lambda rows: features(towers[1], torch.from_numpy(rows))
+
+
+def openvino(engine, folder, threads):
+    import openvino
+
+    kind = {"float32": "f32", "bfloat16": "bf16"}[engine.split()[1]]
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": kind}
+    compiled = [openvino.Core().compile_model(folder / "onnx-float32" / f"{tower}.onnx", "CPU", options)
+                for tower in ("image", "text")]  # fmt: skip
+    return [lambda rows, one=one: one(rows)[0] for one in compiled]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
