@@ -35,7 +35,7 @@ BAD = [
     b"1\n",
     b'{"kind": "train", "step": 1}\n',
     b'{"kind": {}, "step": 1, "seconds": 1}\n',
-    line(1, loss=None),
+    line(1, loss="low"),
     line(1, "evaluation"),
     b'{"kind": "train", "step": "1", "seconds": 1}\n',
     b'{"kind": "note", "step": 1, "seconds": 1}\n',
