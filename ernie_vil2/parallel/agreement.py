@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
+
+import paddle.distributed as dist
 
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel import collectives
+
+T = TypeVar("T")
 
 
 class Disagreement(ValueError):
@@ -21,23 +25,45 @@ class FailedRank(ValueError):
     """Another rank has met an error; the message is that error's, with the rank's number."""
 
 
+def agree(error: Exception | None) -> None:
+    """Raises on every rank where one has met an error. A collective: every rank must call it.
+
+    Raises:
+        FailedRank: another rank has met one; a rank that has met one itself raises its own.
+    """
+    everyone = collectives.all_gather_object(error and (str(error) or type(error).__name__))
+    if error is not None:
+        raise error
+    for rank, other in enumerate(everyone):
+        if other is not None:
+            raise FailedRank(f"rank {rank}: {other}")
+
+
 @contextmanager
 def agreed_errors() -> Iterator[None]:
     """An error that one rank meets within the block ends it on all ranks, which otherwise would wait for that one.
 
-    A collective: every rank must enter the block, and there must be no collective in it.
-
-    Raises:
-        FailedRank: another rank met one; a rank that met one itself raises its own.
+    A collective, see `agree`: every rank must enter the block, and there must be no collective in it.
     """
+    error = None
     try:
         yield
-    except Exception as error:
-        collectives.all_gather_object(str(error) or type(error).__name__)
-        raise
-    for rank, error in enumerate(collectives.all_gather_object(None)):
-        if error is not None:
-            raise FailedRank(f"rank {rank}: {error}")
+    except Exception as met:
+        error = met
+    agree(error)
+
+
+def first_rank_first(action: Callable[[], T]) -> T:
+    """What `action` returns, done by rank 0 before the others, who find what it has fetched. A collective.
+
+    An error ends it on all ranks, see `agree`; there must be no collective in it.
+    """
+    result = []
+    for turn in (True, False):
+        with agreed_errors():
+            if turn == (dist.get_rank() == 0):
+                result.append(action())
+    return result[0]
 
 
 def check_agreement(facts: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import paddle
 
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.agreement import agree
 
 MOST_IN_A_ROW = 100
 
@@ -23,20 +24,25 @@ class BatchGate:
         self._ranks = ranks
         self._in_a_row = 0
 
-    def lets_through(self, samples: int, least: int) -> bool:
+    def lets_through(self, samples: int, least: int, error: Exception | None = None) -> bool:
         """Whether all ranks have samples enough. A collective.
 
         Args:
             samples: that this rank has.
             least: that each rank needs.
+            error: that this rank has met in reading them.
 
         Raises:
+            Exception: a rank has met an error, see `agree`.
             TooManyBadSamples: it is the hundredth batch in a row that is passed over.
         """
-        enough = paddle.to_tensor(float(samples >= least))
+        found = paddle.to_tensor([float(samples >= least), float(error is not None)])
         if self._ranks > 1:
-            collectives.all_reduce(enough)
-        if float(enough) == self._ranks:
+            collectives.all_reduce(found)
+        enough, failed = found.tolist()
+        if failed:
+            agree(error)
+        if enough == self._ranks:
             self._in_a_row = 0
             return True
         self._in_a_row += 1

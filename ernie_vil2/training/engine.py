@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
@@ -27,9 +27,9 @@ from ernie_vil2.environment import environment
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
-from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest
+from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.norms import batch_norms, running_statistics, set_statistics, synchronise_norms
-from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
+from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.batch_gate import BatchGate
@@ -74,9 +74,9 @@ class Trainer:
     """
 
     def __init__(self, config: Config, resume: bool = False):
-        self.config = config = with_model_like(config)
         runtime.set_device(config.Training.device)
         self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
+        self.config = config = first_rank_first(lambda: with_model_like(config))
         if config.Training.global_batch % self.ranks:
             raise ConfigError(
                 f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
@@ -110,16 +110,15 @@ class Trainer:
 
     def _prepare(self, checkpoint: Path | None) -> None:
         config = self.config
-        self.stream = SampleStream(config)
-        self.val = validation_sets(config)
+        with agreed_errors():
+            self.stream = SampleStream(config)
+            self.val = validation_sets(config)
         check_agreement(_facts(config, self.stream, self.val, checkpoint))
-        self.task = build_task(config)
-        paddle.seed(config.Training.seed)
-        for remark in self.task.build(initialize=not checkpoint):
-            if self.rank == 0:
-                print(remark)
-        self.model, self.tokenizer = self.task.model, self.task.tokenizer
-        meet()  # initial weights may take one rank longer than another
+        if checkpoint:
+            with agreed_errors():
+                self._build(initialize=False)
+        else:
+            first_rank_first(lambda: self._build(initialize=True))
         self.parallel, self.optimizer, self.scaler = distribute(
             self.model,
             build_optimizer(self.model, self.task.parameter_groups(), config.Optimizer),
@@ -134,13 +133,22 @@ class Trainer:
         self.place = 0  # of the stream, that the next step begins at
         self.evaluated = 0  # the step of the last evaluation
         self.best: dict[str, Any] | None = None
-        if checkpoint:
-            self._resume(checkpoint)
+        with agreed_errors():
+            if checkpoint:
+                self._resume(checkpoint)
         self._prepare_norms()
         self._trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
         self._statistics = running_statistics(self.model)
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
+
+    def _build(self, initialize: bool) -> None:
+        self.task = build_task(self.config)
+        paddle.seed(self.config.Training.seed)
+        for remark in self.task.build(initialize):
+            if self.rank == 0:
+                print(remark)
+        self.model, self.tokenizer = self.task.model, self.task.tokenizer
 
     def _prepare_norms(self) -> None:
         """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
@@ -182,6 +190,7 @@ class Trainer:
         Raises:
             NotFinite: a loss, a gradient or a weight is NaN or infinite; see `Training.nonfinite`.
             TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
+            FailedRank: another rank has met one of these errors, or any other.
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
@@ -194,7 +203,8 @@ class Trainer:
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
-        log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
+        with agreed_errors():
+            log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
         batches = training_batches(self.task.rows(self.stream), self.config, self.place, self.rank, self.ranks)
         bar = tqdm(
             total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
@@ -207,9 +217,9 @@ class Trainer:
                 self._write_reports()
             while self.step < training.steps and not self.signals.granted:
                 asked = time.monotonic()
-                batch = next(batches)
+                batch = self._next(batches)
                 waiting += time.monotonic() - asked
-                if not self._usable(batch):
+                if not batch:
                     self.place += training.global_batch
                     continue
                 rate = learning_rate(self.step, self.config)
@@ -218,23 +228,21 @@ class Trainer:
                 bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
                 bar.update()
                 last = self.step == training.steps
-                if log and (last or self.step % training.log_every == 0):
+                if last or self.step % training.log_every == 0:
                     seconds = time.monotonic() - since
-                    done = (self.step - counted) * training.global_batch
-                    log.write(
-                        "train",
-                        self.step,
-                        {name: value if math.isfinite(value) else None for name, value in losses.items()}
-                        | {
-                            "learning_rate": rate,
-                            **self.task.logged(),
-                            "samples_per_second": round(done / seconds, 2),
-                            "loader_wait": round(waiting / seconds, 4),
-                            "bad_samples": self.bad_samples.counts.total(),
-                            "skipped_steps": self.nonfinite.skipped,
-                            "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
-                        },
-                    )
+                    record = {
+                        **{name: value if math.isfinite(value) else None for name, value in losses.items()},
+                        "learning_rate": rate,
+                        **self.task.logged(),
+                        "samples_per_second": round((self.step - counted) * training.global_batch / seconds, 2),
+                        "loader_wait": round(waiting / seconds, 4),
+                        "bad_samples": self.bad_samples.counts.total(),
+                        "skipped_steps": self.nonfinite.skipped,
+                        "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
+                    }
+                    with agreed_errors():
+                        if log:
+                            log.write("train", self.step, record)
                     waiting, counted, since = 0.0, self.step, time.monotonic()
                 due = last or bool(self.signals.granted) or self.step % training.checkpoint_every == 0
                 if due:
@@ -256,14 +264,21 @@ class Trainer:
                 print(f"warning: {self.side_work}", file=sys.stderr)
         return self.step >= training.steps and not self._evaluation_due()
 
-    def _usable(self, batch: Batch) -> bool:
-        """Counts the bad samples of a batch; whether the others make a step on every rank. A collective."""
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch, its bad samples counted; None if a rank has too few others for a step. A collective."""
+        batch, error = None, None
         try:
+            batch = next(batches)
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
-            return self.gate.lets_through(len(batch["names"]), self.task.least_rows)
+        except Exception as met:
+            error = met
+        try:
+            usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.least_rows, error)
         except TooManyBadSamples:
-            self.bad_samples.write(self.run)  # of this rank: the others do not know that it ends
+            with self.side_work.attempt("report of bad samples"):
+                self.bad_samples.write(self.run)
             raise
+        return batch if usable else None
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
         """One optimiser step; returns the losses over the global batch, and the norm of the gradient."""
@@ -331,29 +346,30 @@ class Trainer:
         average_statistics(self.model)
         check_weights(self.model, self.step)
         optimizer = optimizer_arrays(self.optimizer, self.model)
-        if self.rank == 0:
-            training = self.config.Training
-            state: dict[str, Any] = {
-                "seed": training.seed,
-                "ranks": self.ranks,
-                "scaler": _plain(self.scaler.state_dict()),
-                "bad_samples": bad_samples.as_dict(),
-                "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
-                "data": self.stream.position(self.place),
-                "evaluated": self.evaluated,
-                "best": self.best,
-            }
-            save_checkpoint(
-                self.run,
-                self.step,
-                self.model,
-                optimizer,
-                self.config,
-                self.tokenizer.tokens,
-                state,
-                training.keep_checkpoints,
-                self.best and self.best["step"],
-            )
+        training = self.config.Training
+        state: dict[str, Any] = {
+            "seed": training.seed,
+            "ranks": self.ranks,
+            "scaler": _plain(self.scaler.state_dict()),
+            "bad_samples": bad_samples.as_dict(),
+            "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
+            "data": self.stream.position(self.place),
+            "evaluated": self.evaluated,
+            "best": self.best,
+        }
+        with agreed_errors():
+            if self.rank == 0:
+                save_checkpoint(
+                    self.run,
+                    self.step,
+                    self.model,
+                    optimizer,
+                    self.config,
+                    self.tokenizer.tokens,
+                    state,
+                    training.keep_checkpoints,
+                    self.best and self.best["step"],
+                )
 
     def _evaluation_due(self) -> bool:
         every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
@@ -370,9 +386,10 @@ class Trainer:
         model = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
         scores, failures = validate(model, self.val, self.config, self.rank, self.ranks)
         self.evaluated = self.step
-        for language, of_language in scores.items():
-            log.write("evaluation", self.step, {"split": "val", "language": language, **of_language.record})
-            bar.write(f"step {self.step}, val, {language}: {of_language.line}", sys.stdout)
+        with agreed_errors():
+            for language, of_language in scores.items():
+                log.write("evaluation", self.step, {"split": "val", "language": language, **of_language.record})
+                bar.write(f"step {self.step}, val, {language}: {of_language.line}", sys.stdout)
         if self.rank == 0:
             for language, why in failures.items():
                 self.side_work.failed(f"evaluation on val, {language}", why)

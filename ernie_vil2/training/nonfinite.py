@@ -17,6 +17,7 @@ from ernie_vil2.data.loader import Batch
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import save_arrays, write_text
 from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.agreement import agreed_errors
 
 MOST_IN_A_ROW = 10
 _SHOWN = 5
@@ -61,23 +62,24 @@ class NonFiniteSteps:
         self.in_a_row += 1
         ends = not self._skip or self.in_a_row == MOST_IN_A_ROW
         folder = self._run / f"nonfinite_step_{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         own = {
             "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
             "gradients": not_finite({name: value for name, value in gradients.items() if value is not None}),
         }
-        write_text(
-            folder / f"batch_rank{rank}.json",
-            json.dumps({**own, "names": batch["names"]}, ensure_ascii=False, indent=1),
-        )
-        if ends:
-            arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
-                      if isinstance(value, paddle.Tensor)}  # fmt: skip
-            save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
-            if rank == 0:
-                weights = {name: value.numpy() for name, value in model.state_dict().items()}
-                save_arrays(folder / "model.safetensors", weights)
+        with agreed_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(
+                folder / f"batch_rank{rank}.json",
+                json.dumps({**own, "names": batch["names"]}, ensure_ascii=False, indent=1),
+            )
+            if ends:
+                arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
+                          if isinstance(value, paddle.Tensor)}  # fmt: skip
+                save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
+                if rank == 0:
+                    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+                    save_arrays(folder / "model.safetensors", weights)
         # Nobody ends before all have saved: the launcher ends the others then.
         what = _described(step, collectives.all_gather_object(own))
         if not ends:

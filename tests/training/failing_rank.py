@@ -6,13 +6,17 @@ import time
 import paddle
 import paddle.distributed as dist
 
+from ernie_vil2.commands import EXPECTED
 from ernie_vil2.config import load_config
 from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.training import engine
+from ernie_vil2.training.checkpoint import FullDisk
 from ernie_vil2.training.engine import Trainer
 
 
-def main():
-    fault, *overrides = sys.argv[1:]
+def run(fault, overrides):
+    if fault == "data" and dist.get_rank() == 1:
+        engine.SampleStream = fails
     trainer = Trainer(load_config(None, overrides))
     loss = trainer.task._step.loss
 
@@ -32,6 +36,12 @@ def main():
         # Before data parallel averages it, or the ranks' sharding.
         parameter = trainer.model.text.parameters()[0]
         parameter.register_hook(lambda gradient: gradient * float("nan") if trainer.step in (1, 4) else gradient)
+    if fault == "bad samples" and dist.get_rank() == 1:
+        trainer.bad_samples.patience, trainer.bad_samples.max_share = 0, -1.0
+    if fault == "disk" and dist.get_rank() == 0:
+        engine.save_checkpoint = fails
+    if fault == "evaluation" and dist.get_rank() == 1:
+        engine.ErnieViL2.encode_texts = fails  # the images are rank 0's
     if fault == "late" and dist.get_rank() == 1:
         save = trainer._save
 
@@ -42,6 +52,19 @@ def main():
         trainer._save = slow_save
     finished = trainer.fit()
     print(f"rank {dist.get_rank()} finished: {finished}", flush=True)
+
+
+def fails(*arguments):
+    raise FullDisk("no room for it")
+
+
+def main():
+    try:
+        run(sys.argv[1], sys.argv[2:])
+    except EXPECTED as error:
+        print(f"rank {dist.get_rank()} ends with {type(error).__name__}: {error}", flush=True)
+        time.sleep(3)  # the launcher would end the other before it has said so
+        sys.exit(2)
 
 
 if __name__ == "__main__":

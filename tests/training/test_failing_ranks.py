@@ -47,9 +47,10 @@ def test_a_killed_rank_ends_the_other_and_is_named(overrides, tmp_path):
 def test_a_loss_that_is_not_finite_on_one_rank_stops_both_and_leaves_both_batches(
     overrides, tmp_path, monkeypatch, capfd
 ):
-    assert run_two(monkeypatch, "nan", overrides) == 1
-    error = capfd.readouterr().err
-    assert "the loss of step 2 is not finite (rank 1: loss nan, " in error and "rank 0: loss" not in error
+    assert run_two(monkeypatch, "nan", overrides) == 2
+    said = capfd.readouterr().out
+    assert said.count("NotFinite: the loss of step 2 is not finite (rank 1: loss nan, ") == 2
+    assert "rank 0: loss" not in said
     folder = tmp_path / "run" / "nonfinite_step_00000002"
     check_evidence(folder)
 
@@ -68,9 +69,8 @@ def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_
     overrides, tmp_path, monkeypatch, capfd, changes
 ):
     overrides = [*overrides, *changes]
-    assert run_two(monkeypatch, "gradient", overrides) == 1
-    error = capfd.readouterr().err
-    assert "the gradient of step 2 is not finite (text." in error
+    assert run_two(monkeypatch, "gradient", overrides) == 2
+    assert capfd.readouterr().out.count("NotFinite: the gradient of step 2 is not finite (text.") == 2
     check_evidence(tmp_path / "run" / "nonfinite_step_00000002")
 
     output = tmp_path / "skips"
@@ -82,6 +82,30 @@ def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_
     norms = [record["gradient_norm"] for record in read_log(output / "log.jsonl")]
     assert [step for step, norm in enumerate(norms) if norm is None] == [1, 4]
     assert {path.name for path in output.glob("nonfinite_*/*")} == {"batch_rank0.json", "batch_rank1.json"}
+
+
+@pytest.mark.parametrize("fault, rank, cause", [
+    ("bad samples", 1, "TooManyBadSamples: 0 of 8 samples could not be used, more than Data.max_bad_share"),
+    pytest.param("data", 1, "FullDisk: no room for it", marks=pytest.mark.slow),
+    pytest.param("disk", 0, "FullDisk: no room for it", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
+    assert run_two(monkeypatch, fault, overrides) == 2
+    said = capfd.readouterr().out
+    assert f"rank {rank} ends with {cause}" in said
+    assert f"rank {1 - rank} ends with FailedRank: rank {rank}: {cause.partition(': ')[2]}" in said
+    if fault == "bad samples":
+        assert (tmp_path / "run" / "bad_samples.txt").exists()
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_fails_on_one_rank_ends_none(overrides, tmp_path, monkeypatch, capfd):
+    settings = [*overrides, "Evaluation.every=4"]
+    assert run_two(monkeypatch, "evaluation", settings) == 0
+    said = capfd.readouterr()
+    assert all(f"rank {rank} finished: True" in said.out for rank in range(2))
+    assert "warning: evaluation on val, zh: rank 1: no room for it" in said.err
+    assert "warning: left out after failures: 2 x evaluation on val, zh, 2 x evaluation on val, en" in said.err
 
 
 def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path, monkeypatch, capfd):

@@ -1,0 +1,65 @@
+"""What one of three ranks meets, all end with, or wait for."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.parallel.agreement import agreed_errors, first_rank_first
+
+RANKS = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        worker = str(Path(__file__).with_name("agreement_worker.py"))
+        assert run_ranks([sys.executable, worker, str(folder)], RANKS) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("failing", [[], [0], [2], [1, 2]])
+def test_an_error_of_one_rank_ends_all_with_its_cause(found, failing):
+    for rank in range(RANKS):
+        expected = "went on" if not failing else f"FailedRank: rank {failing[0]}: the disk of {failing[0]}"
+        if rank in failing:
+            expected = f"OSError: the disk of {rank}"
+        assert found[rank][f"block {failing}"] == expected
+
+
+def test_the_first_rank_fetches_and_the_others_find_it(found):
+    assert [of_rank["fetched"] for of_rank in found] == ["fetched", "once", "once"]
+
+
+def test_what_the_first_rank_cannot_fetch_the_others_do_not_try(found, folder):
+    assert [of_rank["not fetched 0"] for of_rank in found] == [
+        "ValueError: no such model on 0",
+        "FailedRank: rank 0: no such model on 0",
+        "FailedRank: rank 0: no such model on 0",
+    ]
+    assert found[2]["not fetched 1"] == "FailedRank: rank 1: no such model on 1"
+    assert sorted(path.name for path in folder.glob("tried_*")) == ["tried_0_0", "tried_1_0", "tried_1_1", "tried_1_2"]
+
+
+def test_too_many_bad_samples_of_one_rank_end_all(found):
+    other = "FailedRank: rank 1: 3 of 4 samples"
+    assert [of_rank["gate"] for of_rank in found] == [
+        [True, False, other],
+        [True, False, "TooManyBadSamples: 3 of 4 samples"],
+        [True, False, other],
+    ]
+
+
+def test_a_single_process_meets_its_own_errors():
+    with pytest.raises(KeyError, match="what"), agreed_errors():
+        raise KeyError("what")
+    assert first_rank_first(lambda: 5) == 5
