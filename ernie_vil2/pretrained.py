@@ -14,7 +14,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
-from ernie_vil2.export.folder import ABOUT, CONFIG, VOCABULARY, BadExport, is_export, read_export
+from ernie_vil2.export_folder import ABOUT, CONFIG, VOCABULARY, BadExport, is_export, read_export
 from ernie_vil2.models.model_files import read_model
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.views import Preprocessing
@@ -89,7 +89,7 @@ def load_model(
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
-    from ernie_vil2.export.engine import Exported
+    from ernie_vil2.engines.exported import Exported
 
     about = read_export(folder)
     if engine not in ("auto", about["engine"]):

@@ -26,7 +26,7 @@ import cv2  # noqa: E402
 
 from ernie_vil2 import runtime  # noqa: E402
 from ernie_vil2.data.tokenizer import Tokenizer  # noqa: E402
-from ernie_vil2.export.folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export  # noqa: E402
+from ernie_vil2.export_folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export  # noqa: E402
 from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view  # noqa: E402
 
 

@@ -1,7 +1,12 @@
 """Text of strangers on a terminal."""
 
 import json
+import os
+import sys
+import tempfile
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 
@@ -37,3 +42,19 @@ def printable(text: str, keep: str = "", longest: int | None = None) -> str:
 
 def _harmless(sign: str) -> bool:
     return sign.isprintable() or unicodedata.category(sign) == "Zs"
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps from the terminal what libraries in C++ write there; their errors are exceptions."""
+    sys.stdout.flush()
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    try:
+        with tempfile.TemporaryFile() as file:
+            for stream, _ in kept:
+                os.dup2(file.fileno(), stream)
+            yield
+    finally:
+        for stream, copy in kept:
+            os.dup2(copy, stream)
+            os.close(copy)

@@ -10,11 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import paddle
@@ -22,8 +18,9 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from ernie_vil2.engines import Eager
-from ernie_vil2.export.folder import INPUTS
+from ernie_vil2.export_folder import INPUTS
 from ernie_vil2.models import DualEncoder
+from ernie_vil2.terminal import silenced
 from ernie_vil2.views import Preprocessing, normalize_images
 
 
@@ -73,22 +70,6 @@ def reason(error: Exception | str) -> str:
     """The line of a library's long message that says what is wrong: the last one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-@contextmanager
-def silenced() -> Iterator[None]:
-    """Keeps from the terminal what libraries in C++ write there; their errors are exceptions."""
-    sys.stdout.flush()
-    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
-    try:
-        with tempfile.TemporaryFile() as file:
-            for stream, _ in kept:
-                os.dup2(file.fileno(), stream)
-            yield
-    finally:
-        for stream, copy in kept:
-            os.dup2(copy, stream)
-            os.close(copy)
 
 
 class _Image(nn.Layer):

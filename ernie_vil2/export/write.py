@@ -15,8 +15,9 @@ from ernie_vil2.checksums import write_checksums
 from ernie_vil2.config import dump_config
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.engines import Eager
-from ernie_vil2.export.engine import Exported
-from ernie_vil2.export.folder import (
+from ernie_vil2.engines.exported import Exported
+from ernie_vil2.export.graphs import NotExportable, reason, save_graphs
+from ernie_vil2.export_folder import (
     ABOUT,
     CONFIG,
     INPUTS,
@@ -27,7 +28,6 @@ from ernie_vil2.export.folder import (
     VOCABULARY,
     named_in_utf8,
 )
-from ernie_vil2.export.graphs import NotExportable, reason, save_graphs
 from ernie_vil2.files import folder_written_whole, write_text
 
 TOP = 10

@@ -20,7 +20,7 @@ from ernie_vil2 import hub
 from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
-from ernie_vil2.export.folder import ABOUT, is_export
+from ernie_vil2.export_folder import ABOUT, is_export
 from ernie_vil2.files import folder_written_whole, write_text
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.release_settings import (

@@ -14,8 +14,8 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import commands
 from ernie_vil2.checksums import CHECKSUMS
-from ernie_vil2.export.folder import BadExport
 from ernie_vil2.export.write import export
+from ernie_vil2.export_folder import BadExport
 from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, untrained
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"

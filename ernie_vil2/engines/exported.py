@@ -10,8 +10,8 @@ import numpy as np
 
 from ernie_vil2 import runtime
 from ernie_vil2.engines import described
-from ernie_vil2.export.folder import named_in_utf8
-from ernie_vil2.export.paddle_inference import PaddleGraph
+from ernie_vil2.engines.paddle_inference import PaddleGraph
+from ernie_vil2.export_folder import named_in_utf8
 from ernie_vil2.runtime_onnx import OnnxGraph
 
 LIBRARIES: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {

@@ -7,7 +7,8 @@ from threading import Lock
 
 import numpy as np
 
-from ernie_vil2.export.folder import BadExport
+from ernie_vil2.export_folder import BadExport
+from ernie_vil2.terminal import silenced
 
 
 class PaddleGraph:
@@ -26,8 +27,6 @@ class PaddleGraph:
     def __init__(self, folder: Path, tower: str, precision: str, device: str, threads: int):
         import paddle
         from paddle import inference
-
-        from ernie_vil2.export.graphs import silenced
 
         config = inference.Config(str(folder / f"{tower}.json"), str(folder / f"{tower}.pdiparams"))
         config.disable_glog_info()
