@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
+    parser.add_argument("--extend", action="store_true",
+                        help="with --resume: to more Training.steps than the run has; the learning rates from there on "
+                        "are those of a run of the new length")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
                         help="train nothing: read one batch of every source, and leave a page of its views, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
 
+    if args.extend and not args.resume:
+        raise ValueError("--extend goes with --resume")
     config = load_config(args.config, args.override)
     if args.dry_run:
         return dry_run(config, args.processes)
@@ -46,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.training.engine import Trainer
     from ernie_vil2.wording import counted
 
-    trainer = Trainer(config, resume=args.resume)
+    trainer = Trainer(config, args.resume, args.extend)
     finished = trainer.fit()
     if trainer.rank == 0:
         if finished:

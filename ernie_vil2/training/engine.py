@@ -16,7 +16,7 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2 import runtime
-from ernie_vil2.config import Config, ConfigError, load_config
+from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
@@ -44,7 +44,7 @@ from ernie_vil2.training.checkpoint import (
 )
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
-from ernie_vil2.training.resuming import changed_settings
+from ernie_vil2.training.resuming import check_changes
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, squared_gradient_norm
@@ -60,6 +60,7 @@ class Trainer:
     Args:
         config: the whole configuration.
         resume: go on from the run folder's newest whole checkpoint, or start if there is none.
+        extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
 
     Attributes:
         step: optimiser steps done.
@@ -73,7 +74,7 @@ class Trainer:
         DamagedCheckpoint: there are checkpoints and none is whole.
     """
 
-    def __init__(self, config: Config, resume: bool = False):
+    def __init__(self, config: Config, resume: bool = False, extend: bool = False):
         runtime.set_device(config.Training.device)
         self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
         self.config = config = first_rank_first(lambda: with_model_like(config))
@@ -84,6 +85,7 @@ class Trainer:
         check_precision(config.Training.precision)
         check_sharding(config.Training.sharding, self.ranks)
         self.run = Path(config.Training.output)
+        self._extend = extend
         self._owned = ExitStack()
         try:
             self._prepare(self._claimed(resume))
@@ -162,12 +164,7 @@ class Trainer:
             print(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
 
     def _resume(self, checkpoint: Path) -> None:
-        changed = changed_settings(load_config(checkpoint / "config.yaml"), self.config)
-        if changed:
-            raise ConfigError(
-                f"{checkpoint} was trained with other values of {', '.join(changed)}; "
-                "resume with the run's own or choose another -o Training.output=..."
-            )
+        check_changes(checkpoint, self.config, self._extend)
         state = load_checkpoint(checkpoint, self.model, self.optimizer)
         self.stream.check(state["data"])
         self.step, self.place, self.evaluated = state["step"], state["data"]["place"], state["evaluated"]

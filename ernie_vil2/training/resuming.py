@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ConfigError, load_config
 
 # Nothing that the weights depend on, but for rounding.
 FREE_ON_RESUME = {
@@ -26,6 +27,34 @@ FREE_ON_RESUME = {
     "Training.checkpoint_every",
     "Training.keep_checkpoints",
 }
+
+
+def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
+    """Whether a run may go on from a checkpoint with this configuration.
+
+    Args:
+        extend: whether it may have more steps. Their learning rates are those of a run that has had so many from the
+            beginning: the cosine of the new length, from the next step on.
+
+    Raises:
+        ConfigError: it was trained with other values; the message names them, and the way.
+    """
+    before = load_config(checkpoint / "config.yaml")
+    changed = changed_settings(before, now)
+    steps = before.Training.steps, now.Training.steps
+    if steps[1] > steps[0]:
+        if extend:
+            changed.remove("Training.steps")
+        elif changed == ["Training.steps"]:
+            raise ConfigError(
+                f"{checkpoint} is of a run of {steps[0]:,} Training.steps: --resume --extend goes on to {steps[1]:,}, "
+                f"with the learning rates of a run of {steps[1]:,} (docs/runs.md)"
+            )
+    if changed:
+        raise ConfigError(
+            f"{checkpoint} was trained with other values of {', '.join(changed)}; "
+            "resume with the run's own or choose another -o Training.output=..."
+        )
 
 
 def changed_settings(before: Config, now: Config) -> list[str]:

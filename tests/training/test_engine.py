@@ -19,6 +19,7 @@ from ernie_vil2.losses import NoNegatives
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import Trainer, _plain
+from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import draw, png, write_tsv
@@ -249,6 +250,35 @@ def test_a_run_folder_is_not_used_twice_by_accident(config):
         Trainer(config("Training.steps=3"), resume=True)
     assert finished.fit() and finished.step == 3
     assert Trainer(config("Training.steps=3"), resume=True).fit()
+
+
+def test_a_finished_run_is_extended_and_may_be_interrupted_again(config, tmp_path):
+    short, long = [config("Training.checkpoint_every=2", f"Training.steps={steps}") for steps in (4, 10)]
+    first = Trainer(short)
+    assert first.fit()
+    with pytest.raises(ConfigError, match="is of a run of 4 Training.steps: --resume --extend goes on to 10, with"):
+        Trainer(long, resume=True)
+    copy = shutil.copytree(first.run, tmp_path / "copy")
+    extended = Trainer(long, resume=True, extend=True)
+    assert extended.step == 4 and extended.fit() and extended.step == 10
+    rates = [record["learning_rate"] for record in read_log(extended.run / "log.jsonl")]
+    assert rates == [learning_rate(step, short if step < 4 else long) for step in range(10)]
+    assert losses(extended)[:4] == losses(first)[:4] and rates[4] > rates[3]
+
+    long = config("Training.checkpoint_every=2", "Training.steps=10", f"Training.output={copy}")
+    crash_after(Trainer(long, resume=True, extend=True), 7)
+    again = Trainer(long, resume=True)  # it is a run of ten now
+    assert again.step == 6 and again.fit() and losses(again) == losses(extended)
+    for name, value in weights(extended).items():
+        assert np.array_equal(value, weights(again)[name]), name
+
+
+def test_a_run_is_not_shortened_and_nothing_else_changes_with_its_steps(config):
+    Trainer(config("Training.steps=4")).fit()
+    with pytest.raises(ConfigError, match="trained with other values of Training.steps; resume"):
+        Trainer(config("Training.steps=3"), resume=True, extend=True)
+    with pytest.raises(ConfigError, match="trained with other values of Optimizer.beta1; resume"):
+        Trainer(config("Training.steps=6", "Optimizer.beta1=0.5"), resume=True, extend=True)
 
 
 def test_bad_samples_are_skipped_reported_and_stop_a_run_when_they_are_many(config, tmp_path, shapes):
