@@ -82,13 +82,14 @@ def _store_on_loopback(port: int) -> core.TCPStore:
     with socket.create_server((LOOPBACK, 0)) as free:
         other = free.getsockname()[1]
     paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})  # whose event loop would keep the first socket
-    store = core.TCPStore(LOOPBACK, other, True, 1)
-    with socket.create_server((LOOPBACK, port)) as server:
-        for number, connection in _connections():
-            accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if accepts and connection.getsockname()[1:2] == (other,):
-                os.dup2(server.fileno(), number, inheritable=False)
-    store.add("awake", 0)
+    with _signals_held():  # from its thread for good: it takes an interrupted read for the end of a connection
+        store = core.TCPStore(LOOPBACK, other, True, 1)
+        with socket.create_server((LOOPBACK, port)) as server:
+            for number, connection in _connections():
+                accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if accepts and connection.getsockname()[1:2] == (other,):
+                    os.dup2(server.fileno(), number, inheritable=False)
+        store.add("awake", 0)
     return store
 
 
@@ -198,6 +199,16 @@ def _peer(message: str) -> str:
     return f"rank {1 - dist.get_rank()}" if dist.get_world_size() == 2 else "another rank"
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals wait until the block ends; threads that it starts get none."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class _Store:
     """A connection to counters that all ranks share; they live in rank 0's process. Not for two threads at once."""
 
@@ -208,14 +219,11 @@ class _Store:
         _send_at_once(port)
 
     def add(self, key: str, amount: int) -> int:
-        # Signals wait meanwhile: the store takes an interrupted read for the end of its connection.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            return self._store.add(key, amount)
+            with _signals_held():  # the store takes an interrupted read for the end of its connection
+                return self._store.add(key, amount)
         except ValueError as error:
             raise LostRank("rank 0 has ended, to which all ranks are connected; look into its log") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class _Watch(threading.Thread):
