@@ -114,7 +114,8 @@ def render_set(prefix: str, icons: dict, folder: Path, size: int) -> dict:
                 "styles": styles,
             }
             for ending, content in (("png", png), ("json", json.dumps(fields, ensure_ascii=False).encode())):
-                member = tarfile.TarInfo(f"{prefix}--{name}.{ending}")
+                # A member's key ends at the first dot of its name.
+                member = tarfile.TarInfo(f"{prefix}--{name.replace('.', '_')}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
             samples += 1

@@ -209,15 +209,16 @@ class ErnieViL2:
 
         An export in float32 has that of its checkpoint.
         """
-        # Where vocabulary and initial weights came from says nothing that their content does not.
-        origins = {"weights": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
+        # Where vocabulary and initial weights came from says nothing that their content does not. What is as by default
+        # is left out, so that settings of later versions change no fingerprint of today.
+        origins = {"weights": True, "like": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
         parts = {
             "tokens": self.tokenizer.tokens,
             "rules": self.tokenizer.rules,
             "max_length": self.tokenizer.max_length,
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "precision": self.precision,
-            "model": self.config.Model.model_dump(exclude=origins),
+            "model": self.config.Model.model_dump(exclude=origins, exclude_defaults=True),
             "weights": self.engine.digest(),
         }
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

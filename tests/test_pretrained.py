@@ -1,6 +1,7 @@
 """Models from every kind of source, held against PaddleNLP's own code, and what one can do with them."""
 
 import ast
+import json
 import threading
 import traceback
 from pathlib import Path
@@ -424,6 +425,17 @@ def test_type_checkers_and_dir_see_what_is_imported_when_asked_for():
     assert seen == ernie_vil2._MODULES
     assert {*seen, "__version__"} == set(ernie_vil2.__all__) <= set(dir(ernie_vil2))
     assert all(getattr(ernie_vil2, name).__name__ == name for name in seen)
+
+
+def test_the_fingerprint_leaves_out_what_is_as_by_default(checkpoint):
+    """An index or a cache outlives a version that adds a setting."""
+    model = ernie_vil2.load_model(checkpoint)
+    before = model.fingerprint
+    filled = model.config.Model.model_copy(update={"like": "runs/other", "weights": "runs/other"})
+    model.config = model.config.model_copy(update={"Model": filled})
+    assert model.fingerprint == before
+    digested = json.dumps(model.config.Model.model_dump(exclude_defaults=True))
+    assert '"background"' not in digested and '"allow"' not in digested
 
 
 def test_the_public_face_is_imported_when_asked_for():
