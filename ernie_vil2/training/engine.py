@@ -112,9 +112,10 @@ class Trainer:
 
     def _prepare(self, checkpoint: Path | None) -> None:
         config = self.config
+        self.side_work = SideWork()
         with agreed_errors():
             self.stream = SampleStream(config)
-            self.val = validation_sets(config)
+        self.val = self._validation_sets(resumed=checkpoint is not None)
         check_agreement(_facts(config, self.stream, self.val, checkpoint))
         if checkpoint:
             with agreed_errors():
@@ -129,7 +130,6 @@ class Trainer:
         )
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.gate = BatchGate(self.ranks)
-        self.side_work = SideWork()
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
@@ -143,6 +143,18 @@ class Trainer:
         self._statistics = running_statistics(self.model)
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
+
+    def _validation_sets(self, resumed: bool) -> dict[str, Benchmark]:
+        """Those of the run; a resumed run goes on without where they cannot be read. A collective."""
+        try:
+            with agreed_errors():
+                return validation_sets(self.config)
+        except (OSError, ValueError) as error:
+            if not resumed:
+                raise
+            if self.rank == 0:
+                self.side_work.failed("validation data", str(error))
+            return {}
 
     def _build(self, initialize: bool) -> None:
         self.task = build_task(self.config)

@@ -76,6 +76,22 @@ def test_validation_data_that_become_unreadable_end_no_run(config, shapes, tmp_p
     )
 
 
+def test_validation_data_that_are_gone_are_an_error_before_the_first_step_alone(config, shapes, tmp_path, capsys):
+    shard = shutil.copy(shapes["val"], tmp_path / "val.tar")
+    settings = config("Evaluation.every=2", "Training.steps=6", "Training.checkpoint_every=2", f"Data.val=[{shard}]")
+    os.remove(shard)
+    with pytest.raises(FileNotFoundError, match="val.tar"):
+        Trainer(settings)
+    shutil.copy(shapes["val"], shard)
+    crash_after(Trainer(settings), 3)
+    os.remove(shard)
+    resumed = Trainer(settings, resume=True)
+    assert resumed.step == 2 and resumed.fit() and resumed.step == 6
+    assert resumed.side_work.failures == {"validation data": 1}
+    assert "warning: validation data: " in capsys.readouterr().err
+    assert [record["step"] for record in evaluations(resumed)] == [2, 2] and resumed.best["step"] == 2
+
+
 @pytest.mark.parametrize("part", ["write_run_page", "note_evaluation", "validate"])
 def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     def fails(*arguments):
