@@ -82,15 +82,20 @@ class Exact:
         return cls(rows)
 
     def candidates(self, queries, count, allowed=None):
+        import faiss
+
         if self._rows is None:
             self._rows = self._stored.astype(np.float32)
+        count, wanted = min(count, len(self._rows)), count
+        if allowed is None:
+            # Less than half the time of a product in NumPy, which writes all scores before the best are chosen.
+            _, found = faiss.knn(np.ascontiguousarray(queries), self._rows, count, metric=faiss.METRIC_INNER_PRODUCT)
+            return _padded(found, wanted)
         scores = queries @ self._rows.T  # [Q, N]
-        if allowed is not None:
-            scores[:, ~allowed] = -np.inf
-        found = _largest(scores, count)
-        if allowed is not None:
-            found[np.take_along_axis(scores, found, axis=1) == -np.inf] = -1
-        return _padded(found, count)
+        scores[:, ~allowed] = -np.inf
+        found = np.argpartition(scores, -count, axis=1)[:, -count:]
+        found[np.take_along_axis(scores, found, axis=1) == -np.inf] = -1
+        return _padded(found, wanted)
 
 
 class _Faiss:
@@ -221,13 +226,6 @@ def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count:
         order = np.argsort(-exact, kind="stable")[:count]
         best_scores[: len(order)], best[: len(order)] = exact[order], proposed[order]
     return scores, found
-
-
-def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """`[Q, min(count, N)]` columns of the largest scores, in no order."""
-    if count >= scores.shape[1]:
-        return np.tile(np.arange(scores.shape[1]), (len(scores), 1))
-    return np.argpartition(scores, -count, axis=1)[:, -count:]
 
 
 def _padded(found: np.ndarray, count: int) -> np.ndarray:
