@@ -65,7 +65,7 @@ def rank(args) -> int:
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import build_step
     from ernie_vil2.training.optimizer import build_optimizer
-    from ernie_vil2.training.sharding import distribute
+    from ernie_vil2.training.sharding import distribute, squared_gradient_norm
 
     size = f"width: {args.width}, depth: 8, heads: 8"
     config = load_config(
@@ -81,6 +81,7 @@ def rank(args) -> int:
     scaler = paddle.amp.GradScaler(enable=False)
     optimizer = build_optimizer(model, decay_groups(model), config.Optimizer)
     parallel, optimizer, scaler = distribute(model, optimizer, scaler, args.sharding)
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
     step = build_step(model, loss, config, parallel, scaler)
 
@@ -95,6 +96,7 @@ def rank(args) -> int:
     for turn in range(3):
         step.forward(views, ids, places, turn)
         step.backward()
+        squared_gradient_norm(optimizer, trained, args.sharding)
         optimizer.step()
         optimizer.clear_grad()
     peak = held("VmHWM") - before

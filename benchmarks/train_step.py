@@ -153,6 +153,7 @@ def paddle_step(folder: Path, batch: int):
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import DirectStep
     from ernie_vil2.training.optimizer import build_optimizer
+    from ernie_vil2.training.sharding import squared_gradient_norm
 
     config = load_config(None, OVERRIDES)
     runtime.set_device("cpu")
@@ -189,6 +190,7 @@ def paddle_step(folder: Path, batch: int):
         with runtime.flushed_denormals():
             step.forward(views, names, places, 0)
             step.backward()
+            float(squared_gradient_norm(optimizer, trained, "none"))
             optimizer.step()
             optimizer.clear_grad()
 
@@ -197,6 +199,7 @@ def paddle_step(folder: Path, batch: int):
         value = float(score())
     model.train()
     step = DirectStep(model, loss, config)
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     parameters = sum(parameter.size for parameter in model.parameters())
     plain = not any(map(runtime.enabled, runtime.SWITCHES))
     about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else runtime.summary()}
