@@ -69,8 +69,8 @@ class Trainer:
 
     Raises:
         ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
-            another process trains into, that holds a run
-            and `resume` is not set, or that holds something else, or a configuration that differs from the run's own.
+            another process trains into, that holds a run and `resume` is not set, or that holds something else, or a
+            configuration that differs from the run's own.
         DamagedCheckpoint: there are checkpoints and none is whole.
     """
 
@@ -219,16 +219,14 @@ class Trainer:
             total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
             dynamic_ncols=True, mininterval=1.0,
         )  # fmt: skip
-        waiting, counted, since = 0.0, self.step, time.monotonic()
+        self._waited, counted, since = 0.0, self.step, time.monotonic()
         with bar:
             if self._evaluation_due():  # the run was stopped where it would have been evaluated
                 self._evaluate(log, bar, saved=True)
                 self._write_reports()
             while self.step < training.steps and not self.signals.granted:
-                asked = time.monotonic()
                 batch = self._next(batches)
-                waiting += time.monotonic() - asked
-                if not batch:
+                if batch is None:
                     self.place += training.global_batch
                     continue
                 rate = learning_rate(self.step, self.config)
@@ -244,7 +242,7 @@ class Trainer:
                         "learning_rate": rate,
                         **self.task.logged(),
                         "samples_per_second": round((self.step - counted) * training.global_batch / seconds, 2),
-                        "loader_wait": round(waiting / seconds, 4),
+                        "loader_wait": round(self._waited / seconds, 4),
                         "bad_samples": self.bad_samples.counts.total(),
                         "skipped_steps": self.nonfinite.skipped,
                         "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
@@ -252,7 +250,7 @@ class Trainer:
                     with agreed_errors():
                         if log:
                             log.write("train", self.step, record)
-                    waiting, counted, since = 0.0, self.step, time.monotonic()
+                    self._waited, counted, since = 0.0, self.step, time.monotonic()
                 due = last or bool(self.signals.granted) or self.step % training.checkpoint_every == 0
                 if due:
                     self._save()
@@ -275,9 +273,10 @@ class Trainer:
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch, its bad samples counted; None if a rank has too few others for a step. A collective."""
-        batch, error = None, None
+        batch, error, asked = None, None, time.monotonic()
         try:
             batch = next(batches)
+            self._waited += time.monotonic() - asked
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
         except Exception as met:
             error = met
