@@ -22,6 +22,9 @@ from collections.abc import Sequence
 from functools import partial
 
 LAST_LINES = 20
+LOOPBACK = "127.0.0.1"
+STORE = "ERNIE_VIL2_STORE"
+"""Environment variable of rank 0: the descriptor of the socket at which the others look for the store of all ranks."""
 APART = 1.0
 """Seconds between two presses of Ctrl-C. What follows sooner is one, sent by the terminal and by who forwards it."""
 STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGHUP: 75}
@@ -64,10 +67,14 @@ def _is_gpu(device: str) -> bool:
     return paddle.device.cuda.device_count() > 0
 
 
-def rank_environments(ranks: int) -> list[dict[str, str]]:
-    """For each rank the environment variables by which Paddle's ranks find each other over gloo."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(ranks)]
-    endpoints = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
+def rank_environments(ranks: int, store: socket.socket | None = None) -> list[dict[str, str]]:
+    """For each rank the environment variables by which Paddle's ranks find each other over gloo.
+
+    Args:
+        store: listens for them until rank 0 does, which inherits it; None: its port may be taken until then.
+    """
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(ranks - bool(store))]
+    endpoints = [f"{LOOPBACK}:{server.getsockname()[1]}" for server in [*filter(None, [store]), *sockets]]
     for server in sockets:
         server.close()
     common = {
@@ -96,7 +103,11 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     Returns:
         The exit code of the first rank that failed, or 0.
     """
-    members = [_Rank(command, environment) for environment in rank_environments(ranks)]
+    with socket.create_server((LOOPBACK, 0)) as store:
+        environments = rank_environments(ranks, store)
+        if sys.platform == "linux":  # where rank 0 can put it into the place of Paddle's own
+            environments[0][STORE] = str(store.fileno())
+        members = [_Rank(command, environment) for environment in environments]
     ended: queue.Queue[int] = queue.Queue()  # the ranks in the order in which they end
     for rank, member in enumerate(members):
         member.start_watching(rank, ended)
@@ -190,6 +201,7 @@ class _Rank:
             command,
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,
+            pass_fds=[int(environment[STORE])] if STORE in environment else [],
             preexec_fn=partial(end_with_parent, os.getpid()),
         )
         self._tail = b""

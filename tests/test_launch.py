@@ -28,6 +28,22 @@ def script(body):
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere rank 0 makes the socket itself")
+def test_the_port_of_the_store_is_held_until_rank_0_listens(capfd):
+    """Another program could take it while the ranks start, and the other ranks would wait for its answer."""
+    body = """
+        import socket
+        host, port = os.environ['PADDLE_TRAINER_ENDPOINTS'].split(',')[0].split(':')
+        if rank == '0':
+            time.sleep(1)
+            socket.socket(fileno=int(os.environ['ERNIE_VIL2_STORE'])).accept()[0].sendall(b'rank 0')
+        else:
+            os.write(1, socket.create_connection((host, int(port))).recv(6))
+    """
+    assert run_ranks(script(body), 2) == 0
+    assert capfd.readouterr().out == "rank 0"
+
+
 def test_all_ranks_run_to_their_end(tmp_path):
     assert run_ranks(script(f"open(f'{tmp_path}/{{rank}}', 'w')"), 3) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]

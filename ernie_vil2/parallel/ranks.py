@@ -22,7 +22,7 @@ from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_vil2.errors import RunError
-from ernie_vil2.launch import end_with_parent
+from ernie_vil2.launch import LOOPBACK, STORE, end_with_parent
 
 PATIENCE = 1800.0
 """Seconds that ranks wait for the slowest one before a collective, as long as it is alive."""
@@ -30,7 +30,6 @@ BEAT = 4.0
 """Seconds between two signs of life of a rank."""
 MISSED = 5
 """Signs of life in a row whose lack makes a rank a lost one: it is named before gloo gives up, after 30 seconds."""
-LOOPBACK = "127.0.0.1"
 _SIGNALS = signal.valid_signals()
 _DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
 
@@ -84,7 +83,8 @@ def _store_on_loopback(port: int) -> core.TCPStore:
     paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})  # whose event loop would keep the first socket
     with _signals_held():  # from its thread for good: it takes an interrupted read for the end of a connection
         store = core.TCPStore(LOOPBACK, other, True, 1)
-        with socket.create_server((LOOPBACK, port)) as server:
+        inherited = os.environ.pop(STORE, None)
+        with socket.socket(fileno=int(inherited)) if inherited else socket.create_server((LOOPBACK, port)) as server:
             for number, connection in _connections():
                 accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 if accepts and connection.getsockname()[1:2] == (other,):
