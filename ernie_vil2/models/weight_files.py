@@ -101,7 +101,11 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
     if header > MAX_HEADER:
         raise WeightFileError(path, f"a header of {header:,} bytes; {MAX_HEADER:,} are read")
     try:
-        return load_file(path)
+        arrays = load_file(path)
+        for array in arrays.values():
+            if array.dtype.kind not in "biuf" or array.dtype.isbuiltin != 1:
+                raise TypeError(array.dtype)  # of ml_dtypes, where it happens to be installed
+        return arrays
     except SafetensorError as error:
         reason = printable(str(error), longest=200)
         raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None

@@ -9,7 +9,8 @@ from tests.conftest import untrained_checkpoint
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
           "cross", "红", "色", "的", "圆"]  # fmt: skip
 WIDTH = 16
-ENGINES = ("exact", "ivf", "hnsw", "milvus")
+# gRPC's threads, which milvus-lite starts, abort processes that later tests fork: a run of its own, with -m slow.
+ENGINES = ("exact", "ivf", "hnsw", pytest.param("milvus", marks=pytest.mark.slow))
 
 
 def unit(rng, count, width=WIDTH):
