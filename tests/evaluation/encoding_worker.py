@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import paddle.distributed as dist
 
 from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.parallel.ranks import join_ranks
 from tests.evaluation.encoding_model import StandIn, benchmark, picture
 
 CASES = {
@@ -18,8 +18,7 @@ CASES = {
 
 
 def main():
-    dist.init_parallel_env()
-    rank, ranks, folder = dist.get_rank(), dist.get_world_size(), Path(sys.argv[1])
+    (rank, ranks), folder = join_ranks(), Path(sys.argv[1])
     found = {}
     for case, rows in CASES.items():
         for run in ("first", "second"):

@@ -48,10 +48,9 @@ def run(name, dtype, rows, synced):
 
 def main(folder):
     """One of the ranks."""
-    import paddle.distributed as dist
+    from ernie_vil2.parallel.ranks import join_ranks
 
-    dist.init_parallel_env()
-    rank = dist.get_rank()
+    rank, _ = join_ranks()
     found = {}
     for name in NORMS:
         for dtype in ("float32", "float64"):

@@ -3,17 +3,16 @@
 import sys
 
 import numpy as np
-import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from ernie_vil2.parallel.norms import synchronise_norms
+from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
 from tests.training.test_step import OWN, REPVGG, SIGMOID, VIT, batch, compute, default_dtype, model_and_loss, setting
 
 
 def main():
-    fleet.init(is_collective=True, log_level="ERROR")
-    rank = dist.get_rank()
+    rank, _ = join_ranks()
     found = {}
     for dtype in ("float32", "float64"):
         for run, image, kind in (
