@@ -13,6 +13,7 @@ from ernie_vil2.config.schema import (
     SourceConfig,
     TextTowerConfig,
     TrainingConfig,
+    TuningConfig,
     ViewsConfig,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "SourceConfig",
     "TextTowerConfig",
     "TrainingConfig",
+    "TuningConfig",
     "ViewsConfig",
     "dump_config",
     "load_config",

@@ -435,6 +435,24 @@ class EvaluationConfig(Section):
     block: Count = Field(1024, description="rows of either side that are scored at once")
 
 
+class TuningConfig(Section):
+    freeze: list[str] = Field(
+        default=[],
+        description="what is not trained: layer groups (image.embeddings, image.blocks.0, ..., image.head, text....), "
+        "parameters by name, or glob patterns of either, as text.* (docs/finetuning.md)",
+    )
+    freeze_norms: bool = Field(
+        False, description="batch norms keep their running statistics, and normalise by them, and their weights"
+    )
+    layer_decay: Fraction = Field(
+        1.0,
+        description="factor of the learning rate from a layer group to the one before it: the head of a tower has the "
+        "full rate, its last block this share of it, its embeddings the least",
+    )
+    image_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the image tower's learning rate")
+    text_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the text tower's learning rate")
+
+
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -448,6 +466,9 @@ class Config(Section):
     Data: DataConfig = Field(default_factory=DataConfig, description="where samples come from")
     Optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
     Schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="learning rate over the steps")
+    Tuning: TuningConfig = Field(
+        default_factory=TuningConfig, description="fine-tuning: how much of a trained model changes, and how fast"
+    )
     Training: TrainingConfig = Field(default_factory=TrainingConfig, description="the run itself")
     Evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="retrieval on the validation set"

@@ -13,10 +13,12 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder, import_own_towers
 from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.fused_attention import fuse_attention
 from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+from ernie_vil2.tasks.tuning import freeze
 
 
 class MultiViewTask:
@@ -51,7 +53,7 @@ class MultiViewTask:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
         remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
         self.model.freeze_all_but(self.loss.views)
-        return remarks
+        return remarks + freeze(self.model, config.Tuning)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""
@@ -77,8 +79,8 @@ class MultiViewTask:
         self.model.clamp_temperature(self.config.Loss.max_logit_scale)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """As `Task.parameter_groups`: all at one rate."""
-        return decay_groups(self.model)
+        """As `Task.parameter_groups`, at the rates that `Tuning` gives the layer groups."""
+        return decay_groups(self.model, rate_factors(self.model, self.config.Tuning))
 
     def logged(self) -> dict[str, float]:
         """The scalars that the loss learns."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,13 +31,17 @@ class ParameterGroup:
     factor: float = 1.0
 
 
-def decay_groups(model: nn.Layer) -> list[ParameterGroup]:
-    """What is trained of a model at one rate: norms, biases, temperature and embeddings of position do not decay."""
-    trained = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
-    return [
-        ParameterGroup([name for name, value in trained.items() if decays(name, value) == decay], decay)
-        for decay in (True, False)
-    ]
+def decay_groups(model: nn.Layer, factors: Mapping[str, float] | None = None) -> list[ParameterGroup]:
+    """What is trained of a model: norms, biases, temperature and embeddings of position do not decay.
+
+    Args:
+        factors: of the learning rate by parameter, see `models.layer_groups.rate_factors`; 1 where there is none.
+    """
+    groups: dict[tuple[bool, float], list[str]] = {}
+    for name, value in model.named_parameters():
+        if not value.stop_gradient:
+            groups.setdefault((decays(name, value), (factors or {}).get(name, 1.0)), []).append(name)
+    return [ParameterGroup(names, decay, factor) for (decay, factor), names in groups.items()]
 
 
 class Task(Protocol):

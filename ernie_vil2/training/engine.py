@@ -166,10 +166,11 @@ class Trainer:
 
     def _prepare_norms(self) -> None:
         """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
-        training, norms = self.config.Training, batch_norms(self.model)
-        left = list(norms) if self.ranks > 1 else []
+        training = self.config.Training
+        norms = [name for name, norm in batch_norms(self.model).items() if not norm._use_global_stats]
+        left = norms if self.ranks > 1 else []
         if self.ranks > 1 and training.sync_norms:
-            left = synchronise_norms(self.model)
+            left = [name for name in synchronise_norms(self.model) if name in norms]
         if self.rank == 0 and left:
             print(f"batch norms of each rank's own rows: {', '.join(left)}")
         if self.rank == 0 and norms and training.micro_batch:

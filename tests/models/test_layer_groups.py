@@ -1,0 +1,147 @@
+"""Layer groups, the rates that follow from them, and what freezing does to a step."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.config import ConfigError, ModelConfig, TuningConfig, load_config
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.layer_groups import chosen_parameters, layer_groups, rate_factors
+from ernie_vil2.parallel.norms import batch_norms, running_statistics
+from ernie_vil2.tasks import decay_groups
+from ernie_vil2.tasks.tuning import freeze
+from ernie_vil2.training.optimizer import build_optimizer
+
+VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 3, "heads": 2}
+CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
+TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 24}
+
+
+def model_of(image=VIT, embed_dim=None):
+    return build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=embed_dim), 100)
+
+
+def sizes(groups):
+    return {name: len(names) for name, names in groups.items()}
+
+
+@pytest.mark.parametrize("image", [VIT, CNN, {"name": "ResNet50", "image_size": 32}], ids=lambda image: image["name"])
+def test_every_parameter_of_a_tower_is_in_one_group(image):
+    model = model_of(image, embed_dim=48)
+    found = [name for tower in layer_groups(model).values() for names in tower.values() for name in names]
+    assert sorted(found) == sorted(name for name, _ in model.named_parameters() if name != "log_logit_scale")
+
+
+def test_groups_run_from_the_input_to_the_joint_space():
+    image, text = layer_groups(model_of(embed_dim=48)).values()
+    assert list(image) == ["image.embeddings", "image.blocks.0", "image.blocks.1", "image.blocks.2", "image.head"]
+    assert list(text) == ["text.embeddings", "text.blocks.0", "text.blocks.1", "text.head"]
+    assert {"image.cls_token", "image.pos_embed", "image.patch_embed.proj.weight"} <= set(image["image.embeddings"])
+    assert image["image.head"] == ["image.norm.weight", "image.norm.bias", "image_projection.weight"]
+    assert all(name.startswith("image.blocks.1.") for name in image["image.blocks.1"])
+    assert "text.network.embeddings.word_embeddings.weight" in text["text.embeddings"]
+    assert text["text.head"] == [
+        "text.network.pooler.dense.weight", "text.network.pooler.dense.bias", "text_projection.weight"
+    ]  # fmt: skip
+
+
+def test_rates_by_hand():
+    """Half the rate for each group further from the head; the text tower at a tenth of it."""
+    factors = rate_factors(model_of(), TuningConfig(layer_decay=0.5, text_rate=0.1))
+    assert factors["image.norm.weight"] == 1
+    assert factors["image.blocks.2.attn.qkv.weight"] == 0.5
+    assert factors["image.blocks.0.norm1.bias"] == 0.125
+    assert factors["image.pos_embed"] == 0.0625
+    assert factors["text.network.pooler.dense.bias"] == pytest.approx(0.1)
+    assert factors["text.network.encoder.layers.1.linear1.weight"] == pytest.approx(0.05)
+    assert factors["text.network.embeddings.position_embeddings.weight"] == pytest.approx(0.0125)
+    assert "log_logit_scale" not in factors
+
+
+def test_the_optimiser_moves_each_group_at_its_rate():
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    model = model_of()
+    tuning = TuningConfig(layer_decay=0.5, text_rate=0.1)
+    config = load_config(None, ["Optimizer={learning_rate: 0.1, weight_decay: 0, clip_norm: null}"]).Optimizer
+    optimizer = build_optimizer(model, decay_groups(model, rate_factors(model, tuning)), config)
+    before = {name: value.numpy() for name, value in model.named_parameters()}
+    for value in model.parameters():
+        value.grad = paddle.full_like(value, 3.0)
+    optimizer.step()
+    steps = {name: float((before[name] - value.numpy()).mean()) for name, value in model.named_parameters()}
+    assert steps["log_logit_scale"] == pytest.approx(0.1, rel=1e-3)
+    assert steps["image.norm.bias"] == pytest.approx(0.1, rel=1e-3)
+    assert steps["image.blocks.1.mlp.fc1.bias"] == pytest.approx(0.025, rel=1e-3)
+    assert steps["text.network.encoder.layers.0.linear1.bias"] == pytest.approx(0.0025, rel=1e-3)
+
+
+def test_as_by_default_all_is_one_rate_and_nothing_is_frozen():
+    model = model_of()
+    assert freeze(model, TuningConfig()) == []
+    groups = decay_groups(model, rate_factors(model, TuningConfig()))
+    assert {(group.decay, group.factor) for group in groups} == {(True, 1.0), (False, 1.0)}
+
+
+@pytest.mark.parametrize(
+    "patterns, frozen, trained",
+    [
+        (["text.*"], "text.network.pooler.dense.weight", "image.norm.weight"),
+        (["text.*"], "text_projection.weight", "image_projection.weight"),
+        (["image.blocks.0"], "image.blocks.0.attn.qkv.weight", "image.blocks.1.attn.qkv.weight"),
+        (["image.blocks.[01]", "image.embeddings"], "image.cls_token", "image.blocks.2.attn.qkv.weight"),
+        (["*.attn.qkv.*"], "image.blocks.2.attn.qkv.bias", "image.blocks.2.attn.proj.bias"),
+        (["log_logit_scale"], "log_logit_scale", "image.cls_token"),
+    ],
+)
+def test_groups_and_patterns_freeze(patterns, frozen, trained):
+    model = model_of(embed_dim=48)
+    (said,) = freeze(model, TuningConfig(freeze=patterns))
+    parameters = dict(model.named_parameters())
+    assert parameters[frozen].stop_gradient and not parameters[trained].stop_gradient
+    count = sum(value.size for value in parameters.values() if not value.stop_gradient)
+    assert said.startswith(f"frozen: {', '.join(patterns)}; {count:,} of ")
+    names = {name for group in decay_groups(model) for name in group.names}
+    assert frozen not in names and trained in names
+
+
+@pytest.mark.parametrize(
+    "tuning, message",
+    [
+        ({"freeze": ["vision.*"]}, "vision.* names no layer group and no parameter of this model; its groups are "
+         "image.embeddings, image.blocks.0, image.blocks.1, image.blocks.2, image.head, text.embeddings"),
+        ({"freeze": ["*"]}, "leaves nothing of the towers to train"),
+        ({"freeze_norms": True}, "this model has no batch norms"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_frozen_is_said(tuning, message):
+    with pytest.raises(ConfigError) as caught:
+        freeze(model_of(), TuningConfig(**tuning))
+    assert message in str(caught.value)
+
+
+def test_frozen_batch_norms_compute_as_in_evaluation_and_stay_as_they_are():
+    model = model_of(CNN, embed_dim=16)
+    rng = np.random.default_rng(0)
+    for value in running_statistics(model):
+        value.set_value(rng.uniform(0.5, 1.5, value.shape).astype(np.float32))
+    before = [value.numpy() for value in running_statistics(model)]
+    images = paddle.to_tensor(rng.normal(size=[4, 3, 32, 32]).astype(np.float32))
+    model.eval()
+    expected = model.encode_image(images).numpy()
+    norms = batch_norms(model)
+    (said,) = freeze(model, TuningConfig(freeze_norms=True))
+    assert f"{len(norms)} batch norms" in said
+    model.train()
+    found = model.encode_image(images)
+    (found * paddle.to_tensor(rng.normal(size=found.shape).astype(np.float32))).sum().backward()
+    assert np.allclose(found.numpy(), expected, atol=1e-6)
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, running_statistics(model), strict=True))
+    assert all(norm.weight.grad is None for norm in norms.values())
+    assert all(np.isfinite(value.grad.numpy()).all() for value in model.image.parameters() if not value.stop_gradient)
+
+
+def test_a_tower_without_blocks_is_all_head():
+    model = model_of()
+    model.image = paddle.nn.Linear(2, 64)
+    assert sizes(layer_groups(model)["image"]) == {"image.embeddings": 0, "image.head": 2}
+    assert chosen_parameters(model, ["image.head"]) == {"image.weight", "image.bias"}
