@@ -30,14 +30,15 @@ def check_inside(name: str) -> None:
         raise BadSample(Reason.OUTSIDE_FOLDER, name)
 
 
-def read_image(folders: Sequence[Path], name: str) -> bytes:
-    """The file of a name in the first folder that has it; BadSample if none has."""
-    for folder in folders:
-        try:
-            return read_file(folder / name)
-        except FileNotFoundError:
-            continue
-    raise BadSample(Reason.MISSING_IMAGE, name)
+def read_image(folders: Sequence[Path], *names: str) -> bytes:
+    """The file of the first name that a folder has, in the first folder that has it; BadSample if none has."""
+    for name in names:
+        for folder in folders:
+            try:
+                return read_file(folder / name)
+            except FileNotFoundError:
+                continue
+    raise BadSample(Reason.MISSING_IMAGE, names[0])
 
 
 def read_file(path: Path, most: int = MAX_BYTES) -> bytes:

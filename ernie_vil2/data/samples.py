@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
+from typing import ClassVar
 from zlib import crc32
 
 from ernie_vil2.errors import RunError
@@ -53,8 +54,13 @@ class Reason(StrEnum):
     TEXT_TOO_LONG = "text too long"
     MALFORMED_TAGS = "malformed tags"
     TEXT_WITHOUT_IMAGE = "text without image"
+    STATEMENT = "statement with a label, no caption"
     REPEATED_TEXT = "repeated text id"
     DIFFERENT_TEXT = "text id with different content"
+    # its label
+    NO_LABEL = "no label"
+    NO_GOLD_LABEL = "no gold label"
+    UNKNOWN_LABEL = "unknown label"
     # the row
     MALFORMED_ROW = "malformed row"
     MALFORMED_JSON = "malformed JSON"
@@ -119,12 +125,14 @@ class Sample:
     captions: Mapping[str, str]
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fields: Mapping[str, object] = field(default_factory=dict)
+    no_caption: ClassVar[Reason] = Reason.EMPTY_CAPTION
+    """Why it cannot be used where a caption is needed and there is none."""
 
     def caption(self, language: str) -> str:
         """The caption in a language, or the one that has no language; BadSample if nothing can be read in it."""
         text = (self.captions.get(language) or self.captions.get("") or "").strip()
         if is_blank(text):
-            raise BadSample(Reason.EMPTY_CAPTION, self.image_name)
+            raise BadSample(self.no_caption, self.image_name)
         return text
 
     def caption_lines(self, language: str) -> list[str]:
@@ -139,6 +147,19 @@ class Sample:
     def tag_list(self, language: str) -> tuple[str, ...]:
         """The object tags in a language, or those that have no language; possibly none."""
         return self.tags.get(language) or self.tags.get("") or ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement(Sample):
+    """A text about an image, or about a left and a right one, and what it is to them: true, entailed, contradicted, ...
+
+    It may be false, so it is no caption. `image` is the left one of two.
+    """
+
+    text: str
+    label: str
+    right: bytes | None = None
+    no_caption: ClassVar[Reason] = Reason.STATEMENT
 
 
 def is_blank(text: str) -> bool:

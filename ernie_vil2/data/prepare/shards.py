@@ -230,7 +230,7 @@ def _fields(sample: Sample, work: Work) -> dict:
     """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
     captions = {language: text.strip() for language, text in sample.captions.items() if not is_blank(text)}
     if not captions:
-        raise BadSample(Reason.EMPTY_CAPTION, sample.image_name)
+        raise BadSample(sample.no_caption, sample.image_name)
     tags = dict(sample.tags)
     if work.tags:
         tags = join_tags(tags, tags_id(sample, work.settings.tags_id), work.tags)

@@ -65,9 +65,7 @@ def read_benchmark(layout: Layout, annotations: Path, options: Options) -> Bench
     """
     if layout.image_folders is None:
         return layout.read(annotations, options.split, ImageFolders([], []))
-    here = [folder for folder in (options.root, *annotations.parents[:2]) if folder.is_dir()]
-    roots = [options.images] if options.images else list(dict.fromkeys(here))
-    folders = ImageFolders(roots, layout.image_folders)
+    folders = layout.images_of(annotations, options)
     benchmark = layout.read(annotations, options.split, folders)
     folders.require(benchmark.images)
     return benchmark

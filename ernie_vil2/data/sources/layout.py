@@ -58,6 +58,11 @@ class Layout:
     read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
     image_folders: tuple[str, ...] | None = None
 
+    def images_of(self, annotations: Path, options: Options) -> ImageFolders:
+        """Where the image files of an annotation file are looked for."""
+        here = [folder for folder in (options.root, *annotations.parents[:2]) if folder.is_dir()]
+        return ImageFolders([options.images] if options.images else list(dict.fromkeys(here)), self.image_folders)
+
 
 def family(split: str) -> str:
     """`test`, `val` or `train` for all spellings of these (`valid`, `dev`, `train2014`); another split as it is."""
@@ -65,13 +70,17 @@ def family(split: str) -> str:
     return split if not found else "val" if found[3] else found[1]
 
 
-def find_file(folder: Path, name: str) -> Path | None:
+def find_file(folder: Path, name: str, counts: Callable[[Path], bool] = lambda path: True) -> Path | None:
     """The file of this name in a folder or, if it is not there, in one of its sub-folders.
+
+    Args:
+        counts: whether a file of this name is one of those that are meant.
 
     Raises:
         ValueError: several sub-folders have one.
     """
-    found = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*/{name}"))
+    here = folder / name
+    found = [here] if here.is_file() and counts(here) else sorted(filter(counts, folder.glob(f"*/{name}")))
     if len(found) > 1:
         raise ValueError(f"{folder}: {name} is there more than once ({', '.join(map(str, found))}); give one's folder")
     return found[0] if found else None
@@ -105,14 +114,15 @@ class ImageFolders:
         below = [home / name for home in homes for name in published]
         self._folders = tuple(folder for folder in (*below, *homes) if folder.is_dir())
 
-    def image(self, image_id: str, name: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
-        """The image in the file `name`, read when it is asked for.
+    def image(self, image_id: str, *names: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
+        """The image in the file of the first of the names that is there, read when it is asked for.
 
         Raises:
-            BadSample: the name leads out of the folders.
+            BadSample: a name leads out of the folders.
         """
-        check_inside(name)
-        return BenchmarkImage(image_id, partial(read_image, self._folders, name), fields or {})
+        for name in names:
+            check_inside(name)
+        return BenchmarkImage(image_id, partial(read_image, self._folders, *names), fields or {})
 
     def require(self, images: Sequence[BenchmarkImage]) -> None:
         """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""

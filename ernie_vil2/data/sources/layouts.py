@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +18,14 @@ from ernie_vil2.data.sources.published.coco_captions import COCO_CAPTIONS
 from ernie_vil2.data.sources.published.coco_cn import COCO_CN
 from ernie_vil2.data.sources.published.flickr30k_cn import FLICKR30K_CN
 from ernie_vil2.data.sources.published.karpathy import FLICKR30K, MSCOCO
+from ernie_vil2.data.sources.published.nlvr2 import NLVR2
+from ernie_vil2.data.sources.published.snli_ve import SNLI_VE
 from ernie_vil2.data.sources.table import TABLE
 from ernie_vil2.data.sources.tar import TAR
 from ernie_vil2.data.sources.tsv import TSV
 
 # A folder that holds several of these is ambiguous.
-BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP)
+BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, SNLI_VE, NLVR2)
 # Of these the first counts that a folder holds: MSCOCO's own captions lie beside what others made of them, shards go
 # before what they may be made of, and img2dataset leaves a table without images beside each of its folders.
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
@@ -75,8 +76,10 @@ def content(
 
 def annotates(path: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
     """The benchmark that has a file for its annotations, with the splits in it; None: it is no such file."""
-    if path.suffix in (".json", ".txt") or path.name.endswith(IMAGES):
-        for layout in filter(attrgetter("read"), known):
+    if path.suffix in (".json", ".jsonl", ".txt") or path.name.endswith(IMAGES):
+        for layout in known:
+            if not layout.read and layout not in BENCHMARKS:
+                continue
             with suppress(ValueError):
                 if own := {split: paths for split, paths in layout.find(path.parent).items() if path in paths}:
                     return layout, own

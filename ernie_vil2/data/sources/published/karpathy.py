@@ -48,7 +48,7 @@ def _row(row: object, place: str, folders: ImageFolders) -> tuple[BenchmarkImage
     ):
         raise BadSample(Reason.MALFORMED_ROW, place)
     file = row["filename"]
-    return folders.image(file, file, {name: row[name] for name in FIELDS if name in row}), row["sentences"]
+    return folders.image(file, file, fields={name: row[name] for name in FIELDS if name in row}), row["sentences"]
 
 
 def _text(sentence: object, row: dict, place: str) -> BenchmarkText:

@@ -1,0 +1,103 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.sources.published.nlvr2 import subsets_beside
+from tests.data.sources.published.conftest import image, write
+from tests.data.sources.published.test_snli_ve import lines, samples
+
+SENTENCE = "One image shows exactly two brown acorns."
+
+
+def row(identifier, label="True", **changes):
+    """A line as it is published."""
+    pair = identifier.rpartition("-")[0]
+    return {
+        "validation": {"9": label}, "sentence": SENTENCE, "left_url": f"https://example.com/{pair}/left.jpg",
+        "writer": "9", "label": label, "right_url": f"https://example.com/{pair}/right.jpg", "synset": "acorn",
+        "query": "two acorns3", "identifier": identifier, "extra_validations": {"12": label},
+    } | changes  # fmt: skip
+
+
+def pictures(*pairs, folder=""):
+    return {f"{folder}{pair}-img{side}.png": image(2 * n + side) for n, pair in enumerate(pairs) for side in (0, 1)}
+
+
+TEST = {
+    "test1.json": lines(row("test1-0-1-0"), row("test1-0-0-0", "False")),
+    **pictures("test1-0-1", "test1-0-0", folder="test1/"),
+}
+
+
+def test_a_row_is_two_images_a_sentence_and_a_label(tmp_path):
+    first, second = samples(open_sources([str(write(tmp_path, TEST))], split="test1"))
+    assert (first.image, first.right, first.text, first.label) == (image(0), image(1), SENTENCE, "True")
+    assert (second.image, second.right, second.label) == (image(2), image(3), "False")
+    row = open_sources([str(tmp_path)], split="test1").shards[0].row(0)
+    assert (row.id, row.group, len(row.origins)) == ("test1-0-1-0", "test1-0-0", 2)
+
+
+@pytest.mark.parametrize("folder", ["train/63/", "images/train/63/", "train/", "images/train/", "images/", ""])
+def test_the_images_of_train_lie_in_directories_or_not(tmp_path, folder):
+    """As the authors hand them out, and as their script downloads them."""
+    rows = {"data/train.json": lines(row("train-10171-0-0", directory=63))}
+    sources = open_sources([str(write(tmp_path, rows | pictures("train-10171-0", folder=folder)))])
+    assert samples(sources)[0].right == image(1)
+
+
+def test_images_need_not_be_png(tmp_path):
+    write(tmp_path, TEST)
+    drawn = np.full([9, 9, 3], 77, np.uint8)
+    (tmp_path / "test1/test1-0-1-img0.png").write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
+    sample = samples(open_sources([str(tmp_path)], split="test1"))[0]
+    assert abs(decode_image(sample.image, "").astype(int) - 77).max() <= 2
+
+
+def test_labels_are_texts_or_truth_values(tmp_path):
+    rows = lines(*(row(f"test1-0-1-{number}", label) for number, label in enumerate((True, False, "true", "-"))))
+    found = samples(open_sources([str(write(tmp_path, TEST | {"test1.json": rows}))], split="test1"))
+    assert [each.label for each in found[:2]] == ["True", "False"]
+    assert found[2:] == ["test1.json:3: unknown label", "test1.json:4: no gold label"]
+
+
+def test_bad_rows_are_named(tmp_path):
+    rows = [
+        row("test1-0-1-0"), row("test1-0-1"), row("test1-9-9-0"), row("../test1-0-1-0"),
+        row("test1-0-1-0", sentence=""), row("test1-0-1-0", label=1), row("test1-0-1-0", directory=[]),
+        row("test1-0-1-0", directory="../x"),
+    ]  # fmt: skip
+    found = samples(open_sources([str(write(tmp_path, TEST | {"test1.json": lines(*rows)}))], split="test1"))
+    assert found[1:] == [
+        "test1.json:2, identifier test1-0-1: no id",
+        "test1-9-9-img0.png: missing image",
+        "test1.json:4, identifier ../test1-0-1-0: no id",
+        "test1.json:5: empty text",
+        "test1.json:6, label: missing field",
+        "test1.json:7, directory: malformed row",
+        "../x/test1-0-1-img0.png: image outside its folder",
+    ]
+
+
+def test_a_test_split_must_be_named_where_there_are_two(tmp_path):
+    write(tmp_path, TEST | {"test2.json": lines(row("test2-0-1-0"))} | pictures("test2-0-1", folder="test2/"))
+    with pytest.raises(ValueError, match="several splits test; choose a split of test1, test2"):
+        open_sources([str(tmp_path)], default=None)
+    assert len(open_sources([str(tmp_path / "test1.json")])) == 2
+
+
+def test_files_of_other_things_are_none_of_it(tmp_path):
+    (tmp_path / "dev.json").write_text(json.dumps([{"sentence": "a"}]))
+    with pytest.raises(ValueError, match="no layout that is known"):
+        open_sources([str(tmp_path)])
+
+
+def test_the_published_subsets(tmp_path):
+    write(tmp_path, TEST | {"balanced/balanced_test1.json": lines(row("test1-0-1-0"))})
+    assert subsets_beside(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
+    (tmp_path / "balanced/balanced_test1.json").write_text("{")
+    with pytest.raises(ValueError, match="balanced_test1.json:1: malformed JSON"):
+        subsets_beside(tmp_path / "test1.json")

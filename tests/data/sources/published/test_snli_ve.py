@@ -1,0 +1,92 @@
+import json
+
+import pytest
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import open_benchmark, open_sources
+from tests.data.sources.published.conftest import image, write
+
+HYPOTHESIS = "Two men are outside."
+
+
+def row(number, label="entailment", key="Flikr30kID", **changes):
+    """A line as it is distributed."""
+    return {
+        "annotator_labels": [label], "captionID": f"{number}.jpg#2", key: str(number), "gold_label": label,
+        "pairID": f"{number}.jpg#2r1e", "sentence1": "Two men stand by a grill.", "sentence2": HYPOTHESIS,
+    } | changes  # fmt: skip
+
+
+def lines(*rows):
+    return "".join(f"{json.dumps(each)}\n" for each in rows)
+
+
+def files(*rows, split="test"):
+    return {f"snli_ve_{split}.jsonl": lines(*rows), "flickr30k-images/36979.jpg": image(1)}
+
+
+def samples(sources):
+    """Each sample, or why there is none."""
+    found = []
+    for index in range(len(sources)):
+        try:
+            found.append(sources[index])
+        except BadSample as bad:
+            found.append(str(bad))
+    return found
+
+
+@pytest.mark.parametrize("key, name", [("Flikr30kID", "36979"), ("Flickr30K_ID", "36979"), ("Flikr30kID", "36979.jpg")])
+def test_a_row_is_an_image_a_hypothesis_and_a_label(tmp_path, key, name):
+    folder = write(tmp_path, files(row(36979, "neutral", key, **{key: name})))
+    (sample,) = samples(open_sources([folder], split="test"))
+    assert (sample.image, sample.text, sample.label) == (image(1), HYPOTHESIS, "neutral")
+    assert sample.right is None and "grill" not in repr(sample)
+
+
+def test_rows_without_a_gold_label_and_others_are_named(tmp_path):
+    rows = [
+        row(36979), row(36979, "-"), row(36979, "maybe"), row(1), row(36979, sentence2=" "),
+        row(36979, gold_label=None), row(36979, sentence2=7), row(36979, Flikr30kID=None), row("../36979"),
+        row(36979, Flikr30kID=[]), row(36979, pairID=[]),
+    ]  # fmt: skip
+    content = files(*rows)
+    content["snli_ve_test.jsonl"] += "{\n"
+    first, *others = samples(open_sources([write(tmp_path, content)], split="test"))
+    assert first.label == "entailment"
+    place = "snli_ve_test.jsonl"
+    assert others == [
+        f"{place}:2: no gold label",
+        f"{place}:3: unknown label",
+        "1.jpg: missing image",
+        f"{place}:5: empty text",
+        f"{place}:6, gold_label: missing field",
+        f"{place}:7, sentence2: missing field",
+        f"{place}:8: no image",
+        "../36979.jpg: image outside its folder",
+        f"{place}:10: malformed image id",
+        f"{place}:11: no id",
+        f"{place}:12: malformed JSON",
+    ]
+
+
+def test_splits_and_a_file_by_its_name(tmp_path):
+    write(tmp_path, files(row(36979), split="train") | files(row(36979, "neutral"), split="dev"))
+    named, images = tmp_path / "snli_ve_train.jsonl", tmp_path / "flickr30k-images"
+    for data, options in ((tmp_path, {}), (named, {}), (named, {"images": images})):
+        assert samples(open_sources([str(data)], **options))[0].label == "entailment"
+    assert samples(open_sources([str(tmp_path)], split="val"))[0].label == "neutral"
+    with pytest.raises(ValueError, match="no split test"):
+        open_sources([str(tmp_path)], split="test")
+
+
+def test_images_that_are_not_there_are_said_at_once(tmp_path):
+    (tmp_path / "snli_ve_test.jsonl").write_text(lines(row(36979)))
+    with pytest.raises(FileNotFoundError, match="no image file was found, for example of 36979"):
+        open_sources([str(tmp_path)], split="test")
+
+
+def test_statements_are_no_captions(tmp_path):
+    """A contradiction must not become a positive pair because somebody chose the wrong task."""
+    with pytest.raises(ValueError, match="(?s)no image could be used.*statement with a label, no caption: 1"):
+        open_benchmark(write(tmp_path, files(row(36979, "contradiction"))), split="test")
