@@ -1,22 +1,21 @@
 """What a checkpoint's scores mean: a temperature for its probabilities, and the cosine below which nothing matches.
 
 Both are found on a validation set by `tools/calibrate.py` and kept beside the checkpoint as `calibration.json`, with
-the fingerprint of the model, so that they are never taken for another's.
+the fingerprint of the model, so that they are never taken for another's. `load_model` reads them.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ernie_vil2.evaluation.ranking import rank_queries, top_matches
 from ernie_vil2.files import read_text, write_text
 
 FILE = "calibration.json"
+DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 @dataclass(frozen=True)
@@ -52,82 +51,13 @@ class Calibration:
     logit_scale: float
     thresholds: dict[str, Threshold]
 
-
-def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerprint: str, data: str) -> Calibration:
-    """Finds temperature and thresholds.
-
-    A query stands for one that has an answer as it is, and for one that has none where its positives are taken out of
-    the gallery. The threshold is the one of the largest F1, of precision over all answers given to both kinds and
-    recall over the first kind.
-
-    Args:
-        images, texts: `[N, D]` and `[M, D]`, L2-normalised.
-        pairs: `[P, 2]` of (image row, text row).
-
-    Raises:
-        ValueError: there are no pairs, or an image or text that belongs to everything.
-    """
-    if not len(pairs):
-        raise ValueError("no image belongs to a text here: there is nothing to calibrate on")
-    return Calibration(
-        fingerprint,
-        data,
-        _logit_scale(images, texts, pairs),
-        {
-            "image_to_text": _threshold(images, texts, pairs),
-            "text_to_image": _threshold(texts, images, pairs[:, ::-1]),
-        },
-    )
-
-
-def _threshold(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> Threshold:
-    asked = np.unique(pairs[:, 0])
-    places = np.searchsorted(asked, pairs[:, 0])
-    ranking, _ = rank_queries(queries[asked], gallery, np.stack([places, pairs[:, 1]], axis=1))
-    right, best = ranking.rank == 1, ranking.top_score
-    _, others = top_matches(queries[asked], gallery, 1, excluded=np.stack([places, pairs[:, 1]], axis=1))
-    without = others[:, 0]
-    if np.isneginf(without).any():
-        raise ValueError("everything belongs to one of the queries: give a validation set of several images and texts")
-    bounds = np.unique(np.concatenate([best, without]))
-    given = _reaching(best, bounds) + _reaching(without, bounds)
-    found = _reaching(best[right], bounds)
-    f1 = 2 * found / (given + len(asked))
-    place = int(f1.argmax())
-    refused = np.searchsorted(np.sort(without), bounds[place]) / len(without)
-    return Threshold(
-        float(bounds[place]),
-        100 * float(found[place] / given[place]),
-        100 * float(found[place] / len(asked)),
-        100 * float(refused),
-    )
-
-
-def _reaching(scores: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """For each bound how many scores are at least as high."""
-    return len(scores) - np.searchsorted(np.sort(scores), bounds)
-
-
-def _logit_scale(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, most: int = 2000) -> float:
-    """The scale of the least negative log-likelihood of each image's texts, between 1 and 1,000.
-
-    It has one minimum in the scale, which a bounded search over its logarithm finds.
-    """
-    from scipy.optimize import minimize_scalar
-
-    rows = np.unique(pairs[:, 0])[:most]
-    cosines = images[rows].astype(np.float64) @ texts.T.astype(np.float64)  # [n, M]
-    positive = np.zeros(cosines.shape, bool)
-    chosen = np.isin(pairs[:, 0], rows)
-    positive[np.searchsorted(rows, pairs[chosen, 0]), pairs[chosen, 1]] = True
-
-    def loss(log_scale: float) -> float:
-        logits = np.exp(log_scale) * cosines
-        top = logits.max(axis=1, keepdims=True)
-        exponentials = np.exp(logits - top)
-        return -np.log((exponentials * positive).sum(axis=1) / exponentials.sum(axis=1) + 1e-300).mean()
-
-    return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(1000)), method="bounded").x))
+    def described(self, direction: str) -> str:
+        """The threshold of a direction and what to expect of it, for people."""
+        one = self.thresholds[direction]
+        return (
+            f"nothing below a cosine of {one.cosine:.3f} is an answer: precision {one.precision:.1f} %, recall "
+            f"{one.recall:.1f} % on {self.data}"
+        )
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> Path:
@@ -138,8 +68,11 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
     return path
 
 
-def read_calibration(folder: Path, fingerprint: str) -> Calibration | None:
+def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibration | None:
     """The calibration beside the weights in `folder`; None if there is none of this model.
+
+    Args:
+        fingerprint: of the model; asked for only where there is a calibration, as it reads all weights.
 
     Raises:
         ValueError: the file is damaged.
@@ -151,8 +84,9 @@ def read_calibration(folder: Path, fingerprint: str) -> Calibration | None:
         record = json.loads(read_text(path))
         thresholds = {way: Threshold(**values) for way, values in record["thresholds"].items()}
         found = Calibration(record["fingerprint"], record["data"], float(record["logit_scale"]), thresholds)
-        if not all(-1.1 <= one.cosine <= 1.1 for one in thresholds.values()):
+        bounds = [thresholds[way].cosine for way in DIRECTIONS]
+        if not (0 < found.logit_scale < float("inf") and all(-1.1 <= bound <= 1.1 for bound in bounds)):
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: remove it and calibrate again") from error
-    return found if found.fingerprint == fingerprint else None
+    return found if found.fingerprint == fingerprint() else None

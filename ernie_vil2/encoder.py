@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ernie_vil2 import runtime
+from ernie_vil2.calibration import Calibration
 from ernie_vil2.config import Config
 from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.samples import BadSample, Reason
@@ -48,7 +49,9 @@ class Ranking(NamedTuple):
 
     scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, and `logit_bias` where there is one.
     probabilities: `[N, M]` float32, softmax of an image's scores over the texts; of a model trained by the sigmoid loss
-        the sigmoid of each score, so that an image may match several texts or none.
+        the sigmoid of each score, so that an image may match several texts or none. Of a calibrated model the softmax
+        has the calibration's logit scale, and a text whose cosine is below its threshold has probability 0: a row of
+        zeros says that nothing matches.
     """
 
     scores: np.ndarray
@@ -65,9 +68,13 @@ class ErnieViL2:
         tokenizer: the one they were trained with.
         config: theirs; `Model.image` says how images are preprocessed.
         batch_size: rows encoded at once.
+
+    Attributes:
+        calibration: what the scores mean, where `tools/calibrate.py` has left it beside the weights; else None.
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, config: Config, batch_size: int = 64):
+        self.calibration: Calibration | None = None
         self.engine = engine
         self.tokenizer = tokenizer
         self.config = config
@@ -195,13 +202,19 @@ class ErnieViL2:
 
     def rank(self, images: Iterable[ImageLike], texts: Iterable[str]) -> Ranking:
         """Scores every image against every text; see `Ranking`."""
-        scalars = self.engine.scalars
-        scores = self.encode_images(images) @ self.encode_texts(texts).T * scalars["logit_scale"]
+        scalars, calibration = self.engine.scalars, self.calibration
+        cosines = self.encode_images(images) @ self.encode_texts(texts).T
+        scores = cosines * scalars["logit_scale"]
         if "logit_bias" in scalars:
             scores += scalars["logit_bias"]
-            return Ranking(scores, 1 / (1 + np.exp(-scores)))
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-        return Ranking(scores, weights / weights.sum(axis=1, keepdims=True))
+            probabilities = 1 / (1 + np.exp(-scores))
+        else:
+            logits = cosines * calibration.logit_scale if calibration else scores
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+            probabilities = weights / weights.sum(axis=1, keepdims=True)
+        if calibration:
+            probabilities[cosines < calibration.thresholds["image_to_text"].cosine] = 0
+        return Ranking(scores, probabilities)
 
     @property
     def fingerprint(self) -> str:

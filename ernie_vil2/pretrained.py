@@ -10,12 +10,13 @@ from typing import Literal
 import paddle
 
 from ernie_vil2 import runtime
+from ernie_vil2.calibration import read_calibration
 from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
 from ernie_vil2.export_folder import ABOUT, CONFIG, VOCABULARY, BadExport, is_export, read_export
-from ernie_vil2.models.model_files import read_model
+from ernie_vil2.models.model_files import read_model, weights_path
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.views import Preprocessing
 
@@ -31,7 +32,7 @@ def load_model(
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
     engine: Literal["auto", "paddle", "paddle_inference", "onnx"] = "auto",
 ) -> ErnieViL2:
-    """A model with the tokenizer and the preprocessing that it was trained with.
+    """A model with the tokenizer and the preprocessing that it was trained with, and its calibration if it has one.
 
     Args:
         source: one of
@@ -60,12 +61,12 @@ def load_model(
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
-            is no such device, or it lacks the precision.
+            is no such device, or it lacks the precision; or the calibration beside the weights is damaged.
         BadExport: an exported folder is damaged or for another engine, or its library is not installed.
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
     if is_export(folder):
-        return _load_export(folder, device, batch_size, engine)
+        return _calibrated(_load_export(folder, device, batch_size, engine), folder)
     if engine not in ("auto", "paddle"):
         raise ValueError(f"{source} is no export for {engine}: make one, tools/export.py {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
@@ -85,7 +86,13 @@ def load_model(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     model.eval()
-    return ErnieViL2(Eager(model, Preprocessing.of(config.Model.image), precision), tokenizer, config, batch_size)
+    made = ErnieViL2(Eager(model, Preprocessing.of(config.Model.image), precision), tokenizer, config, batch_size)
+    return _calibrated(made, weights_path(source).parent)
+
+
+def _calibrated(model: ErnieViL2, folder: Path) -> ErnieViL2:
+    model.calibration = read_calibration(folder, lambda: model.fingerprint)
+    return model
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:

@@ -1,11 +1,15 @@
 """Thresholds and temperature against values worked out by hand and against a search over all of them."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from ernie_vil2.calibration import calibrate, read_calibration, write_calibration
+from ernie_vil2 import load_model
+from ernie_vil2.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
+from ernie_vil2.evaluation.calibrate import calibrate
+from tests.conftest import untrained_checkpoint
 
 
 def unit(rows):
@@ -75,12 +79,23 @@ def test_it_is_kept_beside_its_model_alone(tmp_path):
     axes = unit(np.eye(3))
     found = calibrate(axes, axes, np.stack([np.arange(3)] * 2, axis=1), "abc", "made")
     path = write_calibration(found, tmp_path)
-    assert read_calibration(tmp_path, "abc") == found
-    assert read_calibration(tmp_path, "other") is None and read_calibration(tmp_path / "none", "abc") is None
-    for damage in ("{", "[]", json.dumps({"fingerprint": "abc", "data": "", "logit_scale": 1, "thresholds": {"x": 1}})):
+    assert read_calibration(tmp_path, lambda: "abc") == found
+    assert read_calibration(tmp_path, lambda: "other") is None
+    whole = json.loads(path.read_text())
+    one_way = {"image_to_text": whole["thresholds"]["image_to_text"]}
+    for damage in ("{", "[]", *(json.dumps(whole | {key: value}) for key, value in [
+        ("thresholds", {"x": 1}), ("thresholds", one_way), ("logit_scale", 0), ("logit_scale", float("inf"))
+    ])):  # fmt: skip
         path.write_text(damage)
         with pytest.raises(ValueError, match="calibration.json is damaged: remove it"):
-            read_calibration(tmp_path, "abc")
+            read_calibration(tmp_path, lambda: "abc")
+
+
+def test_without_one_the_weights_are_not_read_for_it(tmp_path):
+    def fingerprint():
+        raise AssertionError("asked for")
+
+    assert read_calibration(tmp_path, fingerprint) is None
 
 
 def test_a_set_that_teaches_nothing_is_refused():
@@ -91,21 +106,55 @@ def test_a_set_that_teaches_nothing_is_refused():
         calibrate(axes[:1], axes[:1], np.array([[0, 0]]), "f", "made")
 
 
-def test_the_command_and_what_search_makes_of_it(tmp_path, shapes, capsys):
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    return untrained_checkpoint(folder, ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red"])
+
+
+def test_rank_by_a_calibration_by_hand(checkpoint, monkeypatch):
+    fingerprint = load_model(checkpoint).fingerprint
+    thresholds = {way: Threshold(0.5, 90.0, 80.0, 70.0) for way in DIRECTIONS}
+    write_calibration(Calibration(fingerprint, "made", 2.0, thresholds), checkpoint)
+    model = load_model(checkpoint)
+    monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0], [0.6, 0.8], [-1, 0]], np.float32))
+    monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
+    scores, probabilities = model.rank(["a", "b", "c"], ["x", "y"])
+    np.testing.assert_allclose(scores, model.logit_scale * np.array([[1, 0], [0.6, 0.8], [-1, 0]]), rtol=1e-6)
+    right = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(0.4)), 1 / (1 + np.exp(-0.4))
+    np.testing.assert_allclose(probabilities, [[right[0], 0], [right[1], right[2]], [0, 0]], rtol=1e-5)
+
+
+def test_the_command_and_what_search_and_tagging_make_of_it(tmp_path, shapes, checkpoint, capsys):
     from ernie_vil2.commands import run
     from ernie_vil2.search import open_index
-    from tests.conftest import untrained_checkpoint
 
-    (tmp_path / "model").mkdir()
-    checkpoint = untrained_checkpoint(tmp_path / "model", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red"])
-    arguments = ["--checkpoint", str(checkpoint), "--data", str(shapes["val"]), "--language", "en"]
-    assert run("calibrate", arguments) == 0
-    assert "precision %" in capsys.readouterr().out
-    index = tmp_path / "index"
     (tmp_path / "tags.txt").write_text("red\na\n")
-    assert run("search", ["build", "--index", str(index), "--checkpoint", str(checkpoint), "--data", str(shapes["val"]),
-                          "--texts", str(tmp_path / "tags.txt")]) == 0  # fmt: skip
+    index, data, model = str(tmp_path / "index"), str(shapes["val"]), ["--checkpoint", str(checkpoint)]
+    query = ["query", "--index", index, "red", "--threshold", "calibrated"]
+    tag = ["lexicon", data, *model, "--words", f"en={tmp_path / 'tags.txt'}", "--output", str(tmp_path / "tags.jsonl"),
+           "--threshold", "calibrated"]  # fmt: skip
+    build = ["build", "--index", index, *model, "--data", data, "--texts", str(tmp_path / "tags.txt")]
+    assert run("search", build) == 0
+    for command, arguments in (("search", query), ("tag", tag)):
+        assert run(command, arguments) == 2
+        assert "has no calibration: run tools/calibrate.py, or give a number" in capsys.readouterr().err
+
+    assert run("calibrate", [*model, "--data", data, "--language", "en"]) == 0
+    assert "precision %" in capsys.readouterr().out
+    found = load_model(checkpoint).calibration
     with open_index(index) as opened:
         bound = opened.threshold("image_to_text")
         (tags,) = opened.tags([np.zeros((32, 32, 3), np.uint8)])
-        assert -1 <= bound <= 1 and all(hit.score >= bound for hit in tags)
+        assert bound == found.thresholds["image_to_text"].cosine and all(hit.score >= bound for hit in tags)
+    for command, arguments, direction in (("search", query, "text_to_image"), ("tag", tag, "image_to_text")):
+        assert run(command, arguments) == 0
+        assert found.described(direction) in capsys.readouterr().out
+    assert "precision" in found.described("text_to_image")
+    # An answer is none where the bound says so, to the word.
+    above = dataclasses.replace(found, thresholds={way: Threshold(1.05, 0.0, 0.0, 100.0) for way in DIRECTIONS})
+    write_calibration(above, checkpoint)
+    assert run("search", query) == 0 and "nothing that is close enough" in capsys.readouterr().out
+    assert run("tag", [*tag, "--output", str(tmp_path / "none.jsonl")]) == 0
+    assert not any("tags_en" in json.loads(line) for line in (tmp_path / "none.jsonl").read_text().splitlines())

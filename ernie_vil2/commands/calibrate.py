@@ -3,8 +3,8 @@
     python tools/calibrate.py --checkpoint runs/emoji --data demo_data/emoji-val.tar --language zh
     python tools/calibrate.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --split val
 
-Writes calibration.json beside the checkpoint, which search uses, and prints precision and recall of the threshold.
-docs/search.md says how they are found.
+Writes calibration.json beside the checkpoint, which `rank`, classification, tagging and search use, and prints
+precision and recall of the threshold. docs/search.md says how they are found.
 """
 
 import argparse
@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.checkpoint or not args.data:
         raise ValueError("give --checkpoint and --data")
-    from ernie_vil2.calibration import calibrate, write_calibration
+    from ernie_vil2.calibration import write_calibration
+    from ernie_vil2.evaluation.calibrate import calibrate
 
     model, weights = encoding.load(args)
     benchmarks = encoding.open_data(args, [args.language] if args.language else None)

@@ -98,6 +98,21 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     return model, weights
 
 
+def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False) -> float:
+    """The least cosine of an answer by the model's calibration, which `CALIBRATED` stands for.
+
+    Precision and recall that it had on its validation set are printed, unless quiet.
+
+    Raises:
+        ValueError: the model, of this name, has no calibration.
+    """
+    if model.calibration is None:
+        raise ValueError(f"{name} has no calibration: run tools/calibrate.py, or give a number")
+    if not quiet:
+        print(model.calibration.described(direction))
+    return model.calibration.thresholds[direction].cosine
+
+
 def open_data(
     args: argparse.Namespace,
     languages: Sequence[str] | None = None,

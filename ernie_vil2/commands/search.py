@@ -30,6 +30,7 @@ from ernie_vil2.commands.arguments import (
     source,
     threshold,
 )
+from ernie_vil2.commands.encoding import calibrated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,9 +131,7 @@ def _query(args: argparse.Namespace) -> int:
     with _opened(args) as index:
         if args.threshold == CALIBRATED:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
-            options["threshold"] = index.threshold(direction)
-            if options["threshold"] is None:
-                raise ValueError(f"{index.name} has no calibration: run tools/calibrate.py, or give a number")
+            options["threshold"] = calibrated(index.model, index.name, direction, quiet=args.json)
         queries = [(text, [(1.0, text)]) for text in texts] + [(name, [(1.0, Path(name))]) for name in args.image]
         for name, parts in queries or [("", [])]:
             hits = index.combined(parts + changes, **options)
@@ -145,6 +144,8 @@ def _serve(args: argparse.Namespace) -> int:
     from ernie_vil2.search.service import serve
 
     with _opened(args) as index:
+        if args.threshold is None and index.model.calibration and index.has("texts"):
+            print(f"tags: {index.model.calibration.described('image_to_text')}")
         serve(index, args.host, args.port, args.threshold)
     return 0
 

@@ -11,6 +11,7 @@ INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by 
 import argparse
 
 from ernie_vil2.commands.arguments import (
+    CALIBRATED,
     add_engine_option,
     add_pipe_option,
     count,
@@ -22,7 +23,9 @@ from ernie_vil2.commands.arguments import (
     optional_file,
     output_file,
     source,
+    threshold,
 )
+from ernie_vil2.commands.encoding import calibrated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lexicon.add_argument("--templates", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                          help="texts with {} for the word, one a line; default: the word alone")  # fmt: skip
     lexicon.add_argument("--top", type=count, default=5, metavar="K", help="words of an image at most; default 5")
-    lexicon.add_argument("--threshold", type=number, default=-1.0, help="least cosine of image and word; default: none")
+    lexicon.add_argument("--threshold", type=threshold, default=-1.0, metavar="COSINE",
+                         help="least of image and word; calibrated: tools/calibrate.py's; default: any")  # fmt: skip
     lexicon.add_argument("--batch-size", type=count, default=64, help="images at once; default 64")
     add_work(lexicon)
 
@@ -118,7 +122,8 @@ def lexicon_tagger(args: argparse.Namespace):
     )
     model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size, engine=args.engine)
     print(f"engine: {described(model.engine)}")
-    return LexiconTagger(model, words, templates, args.top, args.threshold, paddle.get_device()), image_options(args)
+    least = calibrated(model, args.checkpoint, "image_to_text") if args.threshold == CALIBRATED else args.threshold
+    return LexiconTagger(model, words, templates, args.top, least, paddle.get_device()), image_options(args)
 
 
 def image_options(args: argparse.Namespace) -> dict:

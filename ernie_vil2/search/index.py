@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.calibration import Calibration, read_calibration
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
@@ -41,11 +40,10 @@ class Index:
         model: that encodes the queries.
         store: where the collections lie.
         name: of the model, for people.
-        calibration: of the model, where `tools/calibrate.py` has left one beside it.
     """
 
-    def __init__(self, model: ErnieViL2, store: Store, name: str, calibration: Calibration | None = None):
-        self.model, self.name, self._store, self.calibration = model, name, store, calibration
+    def __init__(self, model: ErnieViL2, store: Store, name: str):
+        self.model, self.name, self._store = model, name, store
         self._collections: dict[str, Collection] = {}
 
     @property
@@ -101,7 +99,8 @@ class Index:
 
     def threshold(self, direction: str) -> float | None:
         """The least cosine of an answer by the model's calibration; None without one."""
-        return self.calibration.thresholds[direction].cosine if self.calibration else None
+        calibration = self.model.calibration
+        return calibration.thresholds[direction].cosine if calibration else None
 
     def combined(self, parts: Sequence[tuple[float, str | ImageLike]], **options: Any) -> list[Hit]:
         """The items closest to a weighted sum of texts and images, as [(1, picture), (1, "at night"), (-1, "people")].
@@ -183,7 +182,6 @@ def open_index(
         if store.about is None:
             raise ValueError(f"{path} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
-    beside = None
     if not isinstance(model, ErnieViL2):
         beside = weights_path(model).parent
         model = beside if run_of(beside) else model  # of a run the checkpoint: its newest will be another one
@@ -199,4 +197,4 @@ def open_index(
             f"{path} is an index of {store.about['model']} ({store.about['fingerprint'][:12]}), not of {name} "
             f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
         )
-    return Index(model, store, name, beside and read_calibration(beside, fingerprint))
+    return Index(model, store, name)
