@@ -314,7 +314,12 @@ class DataConfig(Section):
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
     )
     shuffle_buffer: Count = Field(
-        100_000, description="samples that are shuffled together, behind shards in a random order"
+        100_000, description="samples that are shuffled together, behind shards in a random order; over all groups"
+    )
+    groups: Count = Field(
+        1,
+        description="parts into which the shards of an epoch are dealt, each for an equal share of the rows of every "
+        "batch: machines whose number divides it read their own parts only (docs/streaming.md)",
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
         48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
@@ -480,6 +485,10 @@ class Config(Section):
             self._check_model()
         for source in self.Data.sources:
             source.views(self.Views)
+        if self.Training.global_batch % self.Data.groups:
+            raise ValueError(
+                f"Data.groups ({self.Data.groups}) does not divide Training.global_batch ({self.Training.global_batch})"
+            )
         if self.Schedule.warmup_steps >= self.Training.steps:
             raise ValueError(
                 f"Schedule.warmup_steps ({self.Schedule.warmup_steps}) leaves nothing of Training.steps "

@@ -22,10 +22,11 @@ class Mixture:
     Args:
         weights: shares of the sources, of any sum.
         seed: the run's.
+        group: that the stream is of; each has an order of its own.
     """
 
-    def __init__(self, weights: Sequence[float], seed: int):
-        self._seed = seed
+    def __init__(self, weights: Sequence[float], seed: int, group: int = 0):
+        self._seed, self._group = seed, group
         self.quotas = _quotas(np.asarray(weights, np.float64))
         self._block = -1
 
@@ -34,7 +35,7 @@ class Mixture:
         block, place = divmod(place, BLOCK)
         self._shuffle(block)
         source = int(self._sources[place])
-        return source, int(block * self.quotas[source] + self._places[place])
+        return source, block * int(self.quotas[source]) + int(self._places[place])
 
     def places(self, place: int) -> list[int]:
         """For each source the samples of it that stand before a place: its own next place."""
@@ -56,8 +57,9 @@ class Mixture:
             return
         self._block = block
         every = np.repeat(np.arange(len(self.quotas)), self.quotas)
-        self._sources = generator(Draw.MIXTURE, self._seed, block).permutation(every)
-        self._places = np.empty(BLOCK, np.int64)
+        order = generator(Draw.MIXTURE, self._seed, block, self._group).permutation(every)
+        self._sources = order.astype(np.uint16)  # there is a block of every group
+        self._places = np.empty(BLOCK, np.int32)
         for source, quota in enumerate(self.quotas):
             self._places[self._sources == source] = np.arange(quota)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,45 +33,86 @@ def generator(draw: Draw, seed: int, *place: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, draw], counter=counter))
 
 
-class SampleOrder:
-    """Which sample of one source stands at a place of its endless stream; each sample once in every epoch.
-
-    Every epoch puts the shards in a new order and cuts this row of samples into windows of nearly equal size, which
-    are shuffled each on its own. Reading thus goes from shard to shard: a window touches as many shards as its samples
-    fill, and at most two beyond.
+class ShardOrder:
+    """The samples of one source in a row that is new in every epoch: shards in random order, one behind the other.
 
     Args:
         sizes: samples of each shard; at least one sample in all.
         seed: the run's.
         source: number of the source, so that equal sources are in different orders.
-        buffer: largest window, in samples.
     """
 
-    def __init__(self, sizes: Sequence[int], seed: int, source: int = 0, buffer: int = 100_000):
+    def __init__(self, sizes: Sequence[int], seed: int, source: int = 0):
         self._sizes = np.asarray(sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.samples = int(self._sizes.sum())
+        self.key = seed, source
+        # Groups do not come to the end of an epoch with the same row of a batch.
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+
+    def sample(self, epoch: int, place: int) -> int:
+        """Number of the sample at a place of an epoch's row, counted over all shards as they were given."""
+        shards, ends = self._epoch(epoch)
+        number = int(np.searchsorted(ends, place, side="right"))
+        shard = shards[number]
+        return int(self._starts[shard] + self._sizes[shard] - ends[number] + place)
+
+    def shards(self, epoch: int, first: int, last: int) -> list[int]:
+        """The shards that hold the places from `first` up to `last`, in their order."""
+        shards, ends = self._epoch(epoch)
+        begin, end = np.searchsorted(ends, [first, last], side="right")
+        found = shards[begin : end + 1]
+        return found[self._sizes[found] > 0].tolist()
+
+    def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        seed, source = self.key
+        shards = generator(Draw.SHARDS, seed, source, epoch).permutation(len(self._sizes))
+        return shards, np.cumsum(self._sizes[shards])
+
+
+class SampleOrder:
+    """Which sample of one source stands at a place of a group's endless stream; each sample once in every epoch.
+
+    An epoch's row of samples is cut into one part for each group, of sizes that differ by one at most: whole shards,
+    but for the two at its ends. A part is cut into windows of nearly equal size, which are shuffled each on its own.
+    Reading thus goes from shard to shard: a window touches as many shards as its samples fill, and at most two beyond.
+
+    Args:
+        shards: of the source; its groups share them.
+        buffer: largest window, in samples.
+        group: number of the group.
+        groups: how many there are; no more than samples.
+    """
+
+    def __init__(self, shards: ShardOrder, buffer: int = 100_000, group: int = 0, groups: int = 1):
+        self._shards = shards
+        self._first = shards.samples * group // groups
+        self.samples = shards.samples * (group + 1) // groups - self._first
         self._windows = -(-self.samples // buffer)
         self._width = -(-self.samples // self._windows)
-        self._key = seed, source
-        self._epoch = self._window = -1
+        # Windows are numbered over all groups, so that each is shuffled in its own way.
+        self._first_window = group * -(-shards.samples // buffer)
+        self._at = -1, -1
 
     def __getitem__(self, place: int) -> int:
         """Number of the sample, counted over all shards as they were given."""
-        epoch, place = divmod(place, self.samples)
-        window, place = divmod(place, self._width)
-        if (epoch, window) != (self._epoch, self._window):
-            self._shuffle(epoch, window)
-        place = window * self._width + int(self._shuffled[place])
-        number = int(np.searchsorted(self._ends, place, side="right"))
-        shard = self._shards[number]
-        return int(self._starts[shard] + self._sizes[shard] - self._ends[number] + place)
+        epoch, window, place = self.window(place)
+        if (epoch, window) != self._at:
+            seed, source = self._shards.key
+            self._order = generator(Draw.WINDOW, seed, source, epoch, self._first_window + window).permutation(
+                min(self._width, self.samples - window * self._width)
+            )
+            self._at = epoch, window
+        return self._shards.sample(epoch, self._first + window * self._width + int(self._order[place]))
 
-    def _shuffle(self, epoch: int, window: int) -> None:
-        seed, source = self._key
-        if epoch != self._epoch:
-            self._shards = generator(Draw.SHARDS, seed, source, epoch).permutation(len(self._sizes))
-            self._ends = np.cumsum(self._sizes[self._shards])
-        samples = min(self._width, self.samples - window * self._width)
-        self._shuffled = generator(Draw.WINDOW, seed, source, epoch, window).permutation(samples)
-        self._epoch, self._window = epoch, window
+    def window(self, place: int) -> tuple[int, int, int]:
+        """The epoch of a place, its window in there, and the place in that window."""
+        epoch, place = divmod(place, self.samples)
+        return epoch, *divmod(place, self._width)
+
+    def window_shards(self, epoch: int, window: int) -> list[int]:
+        """The shards that a window is of; a window behind an epoch's last is the next epoch's first."""
+        epoch, window = epoch + window // self._windows, window % self._windows
+        first = self._first + window * self._width
+        last = min(first + self._width, self._first + self.samples) - 1
+        return self._shards.shards(epoch, first, last)

@@ -6,9 +6,12 @@ from hashlib import blake2b
 from os.path import basename
 from typing import Any
 
+import numpy as np
+
 from ernie_vil2.config import Config
+from ernie_vil2.config.schema import DataConfig
 from ernie_vil2.data.mixture import Mixture
-from ernie_vil2.data.order import SampleOrder
+from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.sources import HELD_SHARDS, Sources, open_sources
 from ernie_vil2.wording import counted
@@ -17,7 +20,9 @@ from ernie_vil2.wording import counted
 class SampleStream:
     """The samples of `Data.train` by their place in the stream, which goes on without end.
 
-    Which sample stands at a place follows from the seed, the shards with their sizes, and `Data.shuffle_buffer`.
+    Which sample stands at a place follows from the seed, the shards with their sizes, `Data.shuffle_buffer` and
+    `Data.groups`: the rows of a global batch are of one group after the other, and a group has its own part of the
+    shards in every epoch.
 
     Args:
         config: the run's.
@@ -27,11 +32,12 @@ class SampleStream:
         views: for each source the views of its samples: `Views` with what the source has of its own.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_sources`.
+        FileNotFoundError, ValueError: as `open_sources`; a source has fewer samples than there are groups.
     """
 
     def __init__(self, config: Config):
         data, seed = config.Data, config.Training.seed
+        self._batch, self._share = config.Training.global_batch, config.Training.global_batch // data.groups
         if not data.sources:
             raise ValueError("no data given: set Data.train to tar shards or another source (docs/data.md)")
         self._data = [source.name for source in data.sources]
@@ -44,22 +50,34 @@ class SampleStream:
             open_sources(source.data, text_id, source.split, source.images)
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
-        self._orders = [
-            SampleOrder(source.shard_sizes, seed, number, min(data.shuffle_buffer, _held_samples(source)))
-            for number, source in enumerate(self._sources)
-        ]
-        weights = [source.weight or order.samples for source, order in zip(data.sources, self._orders, strict=True)]
-        self._mixture = Mixture(weights, seed)
+        self._samples = [len(source) for source in self._sources]
+        for name, samples in zip(self.names, self._samples, strict=True):
+            if samples < data.groups:
+                raise ValueError(f"{name}: {counted(samples, 'sample')} for {data.groups} groups; lower Data.groups")
+        self._orders: list[list[SampleOrder]] = []
+        for number, source in enumerate(self._sources):
+            source.held += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
+            shards, window = ShardOrder(source.shard_sizes, seed, number), _window(source, data)
+            self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
+        weights = [source.weight or samples for source, samples in zip(data.sources, self._samples, strict=True)]
+        self._mixtures = [Mixture(weights, seed, group) for group in range(data.groups)]
+
+    def _locate(self, place: int) -> tuple[int, int]:
+        """The source's number, and that of the sample in it."""
+        batch, row = divmod(place, self._batch)
+        group, row = divmod(row, self._share)
+        source, own_place = self._mixtures[group][batch * self._share + row]
+        return source, self._orders[source][group][own_place]
 
     def __getitem__(self, place: int) -> tuple[int, Sample]:
         """The source's number and the sample; BadSample if it cannot be used."""
-        source, own_place = self._mixture[place]
-        return source, self._sources[source][self._orders[source][own_place]]
+        source, sample = self._locate(place)
+        return source, self._sources[source][sample]
 
     def where(self, place: int) -> str:
         """Shard and row of the sample at a place, for a person who looks for it."""
-        source, own_place = self._mixture[place]
-        return self._sources[source].place(self._orders[source][own_place])
+        source, sample = self._locate(place)
+        return self._sources[source].place(sample)
 
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
         """Image and text as numbers. What one data set calls an image says nothing of another's; captions do.
@@ -71,18 +89,27 @@ class SampleStream:
         return content_id(f"{data}\n{sample.image_name}", sample.image), content_id(text)
 
     def first_places(self, source: int, count: int) -> list[int]:
-        """The first `count` places of the stream at which a source stands."""
-        return self._mixture.first_places(source, count)
+        """The first `count` places of the first group at which a source stands."""
+        places = self._mixtures[0].first_places(source, count)
+        return [place // self._share * self._batch + place % self._share for place in places]
 
     @property
     def shares(self) -> list[float]:
         """For each source its share of the stream."""
-        return (self._mixture.quotas / self._mixture.quotas.sum()).tolist()
+        quotas = self._mixtures[0].quotas
+        return (quotas / quotas.sum()).tolist()
 
     def epochs(self, place: int) -> list[float]:
         """For each source how often its samples stand before a place: 1.5 is each once and half of them twice."""
-        own_places = self._mixture.places(place)
-        return [own_place / order.samples for own_place, order in zip(own_places, self._orders, strict=True)]
+        batch, row = divmod(place, self._batch)
+        own_places = np.sum(
+            [
+                mixture.places(batch * self._share + min(max(row - group * self._share, 0), self._share))
+                for group, mixture in enumerate(self._mixtures)
+            ],
+            axis=0,
+        )
+        return (own_places / self._samples).tolist()
 
     def position(self, place: int) -> dict[str, Any]:
         """What a checkpoint holds of the stream, for JSON: the place it has come to, and what its data is."""
@@ -114,9 +141,10 @@ class SampleStream:
                 )
 
 
-def _held_samples(sources: Sources) -> int:
-    """Samples of as many shards as a process holds, less the two that a window of them may touch beyond."""
-    return max(1, len(sources) * (HELD_SHARDS - 2) // len(sources.shards))
+def _window(sources: Sources, data: DataConfig) -> int:
+    """Samples of a window of one group: all groups' together fill no more shards than a process holds, less two."""
+    held = max(1, len(sources) * (HELD_SHARDS - 2) // len(sources.shards))
+    return max(1, min(data.shuffle_buffer, held) // data.groups)
 
 
 def _content(sources: Sources) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.rows import numbered_lines, read_json
+from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import read_vocabulary
 from ernie_vil2.tagging.text import read_names
 from tests.bad_input.case import Case, file
@@ -63,6 +64,11 @@ CASES = [
     config("YAML key of 100,000 characters", f"? {'k' * 100_000}\n: 1\n", "unknown key kkk"),
     config("YAML text where a number belongs, of 500,000 characters", f"Training: {{steps: '{'x' * 500_000}'}}",
            "Input should be a valid integer"),
+    config("`Data.groups` that does not divide the batch", "Data: {groups: 3}\nTraining: {global_batch: 16}\n",
+           "Data.groups (3) does not divide Training.global_batch (16)"),
+    Case("source of fewer samples than `Data.groups`", file("a.tsv", "x\t1\tAAAA\n"),
+         stopped="1 sample for 2 groups; lower Data.groups",
+         opened=lambda path: SampleStream(load_config(None, [f"Data.train=[{path}]", "Data.groups=2"]))),
     config("configuration of more than 1,048,576 characters", "# " + "x" * 2**20, "more than 1,048,576 characters"),
     config("configuration that is not UTF-8", b"\x7fELF\xff", "not a UTF-8 text file"),
     Case("configuration without an end (/dev/zero)", lambda folder: Path("/dev/zero"), stopped=DEVICE,

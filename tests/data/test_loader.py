@@ -118,6 +118,18 @@ def test_ranks_share_the_global_batch(shapes, tokenizer):
             assert np.array_equal(whole[step][key], np.concatenate([part[step][key] for part in parts]))
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_any_number_of_ranks_sees_the_batches_of_the_groups(shapes, tokenizer, ranks):
+    groups = "Data.groups=4"
+    whole = take(shapes, tokenizer, 20, groups)
+    parts = [take(shapes, tokenizer, 12, groups, rank=rank, ranks=ranks, position=8 * 16) for rank in range(ranks)]
+    for step in range(12):
+        for key in ("image_1", "ids", "places"):
+            assert np.array_equal(whole[8 + step][key], np.concatenate([part[step][key] for part in parts]))
+    read = names(shapes, tokenizer, 8, ranks, groups, "Data.workers=2", "Training.global_batch=16")
+    assert Counter(read) == Counter(set(read)) and len(read) == 128
+
+
 def test_the_texts_of_a_source_follow_its_own_settings(shapes, tokenizer):
     own = "{data: [%s], weight: 1, text_id: id, languages: {en: 1.0}, tag_probability: %s, prompts: {en: 'all '}}"
     tags, captions = (

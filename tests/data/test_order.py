@@ -2,14 +2,29 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.order import Draw, SampleOrder, generator
+from ernie_vil2.data.order import Draw, SampleOrder, ShardOrder, generator
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any)
 
 
+def sample_order(sizes, seed, source=0, buffer=100_000, group=0, groups=1):
+    return SampleOrder(ShardOrder(sizes, seed, source), buffer, group, groups)
+
+
+def test_the_order_is_that_of_earlier_versions():
+    sizes = [7, 0, 3, 12, 5, 5, 1, 9]
+    for key, expected in [
+        ((0, 0, 100_000), [37, 10, 9, 40, 6, 3, 36, 25, 33, 12, 8, 39, 27, 5, 16, 41, 14, 20, 7, 11, 31]),
+        ((3, 1, 10), [20, 19, 32, 7, 1, 0, 8, 21, 9, 24, 22, 4, 25, 3, 5, 23, 6, 2, 28, 31]),
+        ((2**31 - 1, 4, 4), [20, 21, 28, 29, 30, 31, 33, 36, 34, 35, 38, 37, 40, 39, 32, 41, 7, 8, 22]),
+    ]:
+        order = sample_order(sizes, *key)
+        assert [order[place] for place in range(60, 60 + len(expected))] == expected
+
+
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), source=st.integers(0, 5), buffer=st.integers(1, 50))
 def test_every_sample_stands_once_in_every_epoch(sizes, seed, source, buffer):
-    order = SampleOrder(sizes, seed, source, buffer)
+    order = sample_order(sizes, seed, source, buffer)
     for epoch in range(3):
         first = epoch * sum(sizes)
         assert sorted(order[first + place] for place in range(sum(sizes))) == list(range(sum(sizes)))
@@ -17,18 +32,18 @@ def test_every_sample_stands_once_in_every_epoch(sizes, seed, source, buffer):
 
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), places=st.data())
 def test_a_place_alone_says_which_sample_it_is(sizes, seed, buffer, places):
-    order = SampleOrder(sizes, seed, buffer=buffer)
+    order = sample_order(sizes, seed, buffer=buffer)
     whole = [order[place] for place in range(3 * sum(sizes))]
     picked = places.draw(st.lists(st.integers(0, len(whole) - 1), max_size=20))
     assert [order[place] for place in picked] == [whole[place] for place in picked]
     for place in picked[:3]:
-        assert SampleOrder(sizes, seed, buffer=buffer)[place] == whole[place]
+        assert sample_order(sizes, seed, buffer=buffer)[place] == whole[place]
 
 
 @given(shards=st.integers(1, 40), size=st.integers(1, 20), buffer=st.integers(1, 200), seed=st.integers(0, 2**31 - 1))
 def test_reading_goes_from_shard_to_shard(shards, size, buffer, seed):
     """Shards that have begun and are not read to their end: no more than a window fills, and two."""
-    order = SampleOrder([size] * shards, seed, buffer=buffer)
+    order = sample_order([size] * shards, seed, buffer=buffer)
     stream = np.array([order[place] // size for place in range(shards * size)])
     first = np.array([np.flatnonzero(stream == shard)[0] for shard in range(shards)])
     last = np.array([np.flatnonzero(stream == shard)[-1] for shard in range(shards)])
@@ -37,7 +52,7 @@ def test_reading_goes_from_shard_to_shard(shards, size, buffer, seed):
 
 
 def test_without_a_buffer_shards_are_read_from_their_first_sample_to_their_last():
-    order = SampleOrder([3, 2, 4], seed=1, buffer=1)
+    order = sample_order([3, 2, 4], seed=1, buffer=1)
     shards = {0: [0, 1, 2], 3: [3, 4], 5: [5, 6, 7, 8]}
     stream = [order[place] for place in range(9)]
     while stream:
@@ -48,7 +63,7 @@ def test_without_a_buffer_shards_are_read_from_their_first_sample_to_their_last(
 
 def test_seeds_epochs_and_sources_have_orders_of_their_own():
     def order(seed, source, epoch):
-        samples = SampleOrder([50, 50], seed, source)
+        samples = sample_order([50, 50], seed, source)
         return tuple(samples[100 * epoch + place] for place in range(100))
 
     orders = {order(seed, source, epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)}
@@ -59,7 +74,7 @@ def test_every_sample_is_as_likely_at_every_place():
     seeds, samples = 4000, 6
     counts = np.zeros([samples, samples])
     for seed in range(seeds):
-        order = SampleOrder([2, 1, 3], seed, buffer=6)
+        order = sample_order([2, 1, 3], seed, buffer=6)
         counts[np.arange(samples), [order[place] for place in range(samples)]] += 1
     chi_square = ((counts - seeds / samples) ** 2 / (seeds / samples)).sum()
     assert chi_square < 52.6  # 25 degrees of freedom: passed by chance once in a thousand
@@ -80,3 +95,36 @@ def test_draws_do_not_meet():
 
 def test_equal_draws_are_equal():
     assert generator(Draw.TEXT, 3, 1, 2).random() == generator(Draw.TEXT, 3, 1, 2).random()
+
+
+@given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), groups=st.integers(1, 5))
+def test_the_groups_share_every_epoch_and_the_shards_of_a_group_are_its_own(sizes, seed, buffer, groups):
+    groups = min(groups, sum(sizes))
+    parts = [sample_order(sizes, seed, 0, buffer, group, groups) for group in range(groups)]
+    assert sum(part.samples for part in parts) == sum(sizes)
+    assert max(part.samples for part in parts) - min(part.samples for part in parts) <= 1
+    shard_of = np.repeat(np.arange(len(sizes)), sizes)
+    for epoch in range(3):
+        read = [[part[epoch * part.samples + place] for place in range(part.samples)] for part in parts]
+        assert sorted(sum(read, [])) == list(range(sum(sizes)))
+        # A shard is opened once, and once more for every border that lies in it.
+        opened = sum(len(set(shard_of[samples])) for samples in read)
+        assert opened <= np.count_nonzero(sizes) + groups - 1
+
+
+@given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), groups=st.integers(1, 5))
+def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, groups):
+    part = sample_order(sizes, seed, 0, buffer, groups=min(groups, sum(sizes)))
+    shard_of, read = np.repeat(np.arange(len(sizes)), sizes), {}
+    for place in range(3 * part.samples):
+        read.setdefault(part.window(place)[:2], set()).add(shard_of[part[place]])
+    windows = list(read)
+    for (epoch, window), following in zip(windows, windows[1:], strict=False):
+        assert set(part.window_shards(epoch, window)) == read[epoch, window]
+        assert set(part.window_shards(epoch, window + 1)) == read[following]
+
+
+def test_groups_of_equal_parts_are_shuffled_each_in_its_own_way():
+    orders = [[part[place] - 100 * (part[place] // 100) for place in range(100)]
+              for part in (sample_order([100] * 4, 0, 0, 100, group, 4) for group in range(4))]  # fmt: skip
+    assert len(set(map(tuple, orders))) == 4

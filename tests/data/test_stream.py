@@ -8,6 +8,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import HELD_SHARDS
+from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.stream import SampleStream
 from tests.conftest import write_tsv
 
@@ -189,3 +190,49 @@ def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
     last = np.array([np.flatnonzero(names == number)[-1] for number in range(300)])
     in_use = [((first <= place) & (last >= place)).sum() for place in range(600)]
     assert 40 < max(in_use) <= HELD_SHARDS
+
+
+def opened_by(data, places, monkeypatch, *overrides):
+    """What is drawn at the places, and the shards that were opened for it."""
+    own, opened = stream(data, *overrides), set()
+    read = LocalFile.open
+    monkeypatch.setattr(LocalFile, "open", lambda self: opened.add(self.name) or read(self))
+    names = [name for _, name in drawn(own, places)]
+    monkeypatch.setattr(LocalFile, "open", read)
+    return names, opened
+
+
+@pytest.mark.parametrize("machines", [1, 2, 4])
+def test_a_machine_opens_its_share_of_the_shards(tmp_path, monkeypatch, machines):
+    for number in range(24):
+        shard(tmp_path / f"{number:02}.tsv", range(5 * number, 5 * number + 5))
+    data, options = f"['{tmp_path}/*.tsv']", ["Data.groups=4", "Training.global_batch=8", "Data.shuffle_buffer=40"]
+    places = np.arange(120).reshape(15, 8)
+    whole = np.array([name for _, name in drawn(stream(data, *options), places.ravel())]).reshape(15, 8)
+    assert sorted(whole.ravel().tolist(), key=int) == [str(number) for number in range(120)]
+    shares = [
+        opened_by(data, share.ravel().tolist(), monkeypatch, *options) for share in np.split(places, machines, axis=1)
+    ]
+    assert [len(opened) for _, opened in shares] == [24 // machines] * machines
+    parts = [np.array(names).reshape(15, -1) for names, _ in shares]
+    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+
+
+@pytest.mark.parametrize("options", [[], ["Data.groups=4"]])
+def test_the_stream_knows_how_far_each_source_is_in_all_groups(two, options):
+    mixed = stream(two, "Training.global_batch=8", *options)
+    for place in (0, 3, 8, 333, 801):
+        counts = Counter(source for source, _ in drawn(mixed, range(place)))
+        assert mixed.epochs(place) == [counts[0] / 30, counts[1] / 10]
+    first = mixed.first_places(0, 20)
+    assert [mixed[place][0] for place in first] == [0] * 20
+
+
+def test_one_group_is_the_stream_of_earlier_versions(two):
+    expected = "b7 b0 b4 a29 b9 b8 b6 b1 b3 a9 a24 b2 b5 a14 b4 b9 b2 b3 a17 b8 b1 a27 b5 b7".split()
+    assert [name for _, name in drawn(stream(two), range(24))] == expected
+
+
+def test_groups_of_a_source_with_fewer_samples_are_refused(two):
+    with pytest.raises(ValueError, match=r"b\.tsv: 10 samples for 16 groups; lower Data.groups"):
+        stream(two, "Data.groups=16")

@@ -43,10 +43,12 @@ class Shard(Source, Protocol):
 
 
 class Sources:
-    """Many shards, one behind the other, of which a process holds at most `HELD_SHARDS` open.
+    """Many shards, one behind the other, of which a process holds at most `held` open.
 
     A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run.
     """
+
+    held = HELD_SHARDS
 
     def __init__(self, shards: Sequence[Shard]):
         self.shards = tuple(shards)
@@ -98,6 +100,6 @@ class Sources:
     def _hold(self, number: int) -> None:
         self._held[number] = None
         self._held.move_to_end(number)
-        if len(self._held) > HELD_SHARDS:
+        if len(self._held) > self.held:
             oldest, _ = self._held.popitem(last=False)
             self.shards[oldest].release()

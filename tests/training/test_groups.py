@@ -1,0 +1,54 @@
+"""`Data.groups`: ranks that read their own share of the shards train as one process that reads all of them."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.run_folder import list_checkpoints
+from ernie_vil2.training.run_log import read_log
+from tests.conftest import shape_members, write_tar
+from tests.training.conftest import ROOT, as_arguments, run
+
+STEPS = 6
+
+
+@pytest.fixture
+def grouped(overrides, tmp_path):
+    """Eight shards of 16 samples, two for each of four groups: six steps come to all, the loader reads no further."""
+    for number in range(8):
+        write_tar(tmp_path / f"{number}.tar", shape_members(1, seed=number))
+    more = ["Data.groups=4", "Data.workers=1", "Data.shuffle_buffer=64"]
+    more += [f"Training.steps={STEPS}", "Training.checkpoint_every=3"]
+    return [*overrides, f"Data.train=['{tmp_path}/*.tar']", "Data.val=[]", *more]
+
+
+def losses(folder):
+    return [record["loss"] for record in read_log(folder / "log.jsonl") if "loss" in record]
+
+
+def test_two_ranks_open_their_own_shards_and_train_as_one_process(grouped, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    worker, opened = str(Path(__file__).with_name("reading_rank.py")), tmp_path / "opened"
+    for ranks in (1, 2):
+        output = f"Training.output={tmp_path / f'ranks{ranks}'}"
+        assert run_ranks([sys.executable, worker, f"{opened}{ranks}", *grouped, output], ranks) == 0
+    read = {tuple(line.split()) for line in Path(f"{opened}2").read_text().splitlines()}
+    shares = [{shard for rank, shard in read if rank == number} for number in "01"]
+    assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
+    one, two = losses(tmp_path / "ranks1"), losses(tmp_path / "ranks2")
+    assert len(one) == STEPS and np.allclose(one, two, rtol=1e-4), (one, two)
+
+
+def test_a_run_of_two_ranks_goes_on_with_one_on_the_same_batches(grouped, tmp_path):
+    folder = tmp_path / "run"
+    whole = run("tools/train.py", *as_arguments(grouped), "--processes", "2")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    before = losses(folder)
+    shutil.rmtree(list_checkpoints(folder)[-1])  # as if it had been killed after the third step's
+    rest = run("tools/train.py", *as_arguments(grouped), "--resume")
+    assert rest.returncode == 0 and "all 96 samples read could be used" in rest.stdout, rest.stdout + rest.stderr
+    assert len(before) == STEPS and np.allclose(before, losses(folder), rtol=1e-4)
