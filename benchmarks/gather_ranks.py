@@ -76,10 +76,11 @@ def rank(args) -> int:
     for view in local.values():
         view.stop_gradient = False
     ids = paddle.arange(2 * args.rows).reshape([-1, 2])
+    on_host = ids.numpy()
     upstream = {view: paddle.randn([ranks * args.rows, args.width]) for view in VIEWS}
 
     def ours():
-        _, counts = gather_ids(ids, args.rows)
+        _, _, counts = gather_ids(ids, on_host, args.rows)
         gathered, _ = gather_views(local, counts)
         paddle.autograd.backward([gathered[view] for view in VIEWS], [upstream[view] for view in VIEWS])
 

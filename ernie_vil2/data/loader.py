@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -36,7 +36,12 @@ class SampleRows:
 
     Args:
         stream: the samples by their position.
+
+    Attributes:
+        on_host: names of what stays an array on the host; all else goes to the device.
     """
+
+    on_host: Collection[str] = ()
 
     def __init__(self, stream: SampleStream):
         self.stream = stream
@@ -85,8 +90,8 @@ def training_batches(
         position: the first that is read: how many were read before, over all ranks.
 
     Yields:
-        What the rows hold, and: `places` `[b]` int64, of the rows in the global batch; `names`; `rows` read; `bad` as
-        [reason, name] pairs, and `remarks` on the others alike.
+        What the rows hold, and: `places` `[b]` int64, of the rows in the global batch, an array; `names`; `rows` read;
+        `bad` as [reason, name] pairs, and `remarks` on the others alike.
 
     Raises:
         WorkerError: a loader process failed or was killed.
@@ -129,6 +134,8 @@ def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: in
         whole = len(good) == len(reports)
         chosen = rows.finished({name: array if whole else array[good] for name, array in arrays.items()})
         # The one copy: the arrays will hold another batch.
-        batch |= {name: paddle.to_tensor(array) for name, array in chosen.items()}
-        batch["places"] = paddle.to_tensor(np.array(good) + first)
+        batch |= {
+            name: array.copy() if name in rows.on_host else paddle.to_tensor(array) for name, array in chosen.items()
+        }
+        batch["places"] = np.array(good) + first
     return batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
@@ -11,15 +12,19 @@ from paddle.autograd import PyLayer
 from ernie_vil2.parallel import collectives
 
 
-def gather_ids(ids: paddle.Tensor, capacity: int) -> tuple[paddle.Tensor, list[int]]:
+def gather_ids(
+    ids: paddle.Tensor, on_host: np.ndarray, capacity: int
+) -> tuple[paddle.Tensor, np.ndarray, list[int]]:
     """The ids of all ranks' rows, and with them how many rows each rank holds: one small collective for both.
 
     Args:
         ids: integers `[b, K]`, none negative; padding is.
+        on_host: the same.
         capacity: the most rows that any rank can hold, the same on all ranks.
 
     Returns:
-        `[N, K]` in rank order, and the row counts of the ranks, which `gather_rows` and `gather_views` take.
+        `[N, K]` in rank order, the same on the host, and the row counts of the ranks, which `gather_rows` and
+        `gather_views` take.
 
     Raises:
         ValueError: more rows than `capacity`.
@@ -28,11 +33,12 @@ def gather_ids(ids: paddle.Tensor, capacity: int) -> tuple[paddle.Tensor, list[i
     if rows > capacity:
         raise ValueError(f"{rows} rows do not fit into the capacity of {capacity} rows a rank")
     if dist.get_world_size() == 1:
-        return ids, [rows]
+        return ids, on_host, [rows]
     gathered = collectives.all_gather(_padded(ids, capacity, -1))
-    is_row = gathered[:, 0] >= 0
-    counts = is_row.astype("int64").reshape([-1, capacity]).sum(axis=1).tolist()
-    return (gathered if sum(counts) == len(gathered) else gathered[is_row]), counts
+    all_on_host = gathered.numpy()  # the one wait of a step for what the ranks hold
+    is_row = all_on_host[:, 0] >= 0
+    counts = is_row.reshape([-1, capacity]).sum(axis=1).tolist()
+    return _without_padding(gathered, counts, capacity), all_on_host[is_row], counts
 
 
 def gather_rows(tensor: paddle.Tensor, counts: Sequence[int] | None = None) -> tuple[paddle.Tensor, int]:
@@ -93,7 +99,11 @@ class _GatherRows(PyLayer):
 def _joined(tensor, counts):
     """The first `counts[r]` rows of every rank r; collectives want equal shapes, hence the padding."""
     most = max(counts)
-    gathered = collectives.all_gather(_padded(tensor, most, 0))
+    return _without_padding(collectives.all_gather(_padded(tensor, most, 0)), counts, most)
+
+
+def _without_padding(gathered, counts, most):
+    """The rows of all ranks of `[ranks * most, ...]`, of which every rank r has filled the first `counts[r]`."""
     if min(counts) == most:
         return gathered
     return paddle.concat([part[:count] for part, count in zip(gathered.split(len(counts)), counts, strict=True)])

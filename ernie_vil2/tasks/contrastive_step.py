@@ -7,7 +7,7 @@ gradients; batch norms are the exception, see `CachedStep`.
 
 A step has two halves, so that the caller can look at the losses of all ranks before anything changes:
 
-    total, pairs = step.forward(views, ids, places, number)
+    total, pairs = step.forward(views, ids, positions, number)
     step.backward()
 
 `forward` gives this rank's shares of the losses, whose sums over the ranks are the means over the global batch;
@@ -28,7 +28,7 @@ from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import statistics_kept
-from ernie_vil2.tasks.dropout import PlacedDropout
+from ernie_vil2.tasks.dropout import CounterBasedDropout
 from ernie_vil2.tasks.recompute import recompute_blocks
 from ernie_vil2.views import normalize_images
 
@@ -73,7 +73,7 @@ class DirectStep:
         self.model = model
         self.parallel = parallel or model
         self.loss = loss
-        self.dropout = PlacedDropout(model, config.Training.seed)
+        self.dropout = CounterBasedDropout(model, config.Training.seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()
         self.micro_batch = config.Training.micro_batch
         if config.Training.recompute:
@@ -85,15 +85,15 @@ class DirectStep:
         self._total: paddle.Tensor | None = None
 
     def forward(
-        self, views: Views, ids: paddle.Tensor, places: np.ndarray, number: int
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """The losses of this rank's rows against those of all ranks. A collective: every rank must call it.
 
         Args:
             views: those that the loss needs: images `[b, H, W, 3]` uint8 (or `[b, 3, H, W]`, normalised) and token
                 ids `[b, L]`.
-            ids: int64 `[b, 2]`, image id and text id of each row.
-            places: int64 `[b]`, place of each row in the global batch; dropout follows from it.
+            ids: int64 `[b, 2]`, image id and text id of each row, on the host.
+            positions: int64 `[b]`, position of each row in the global batch; dropout follows from it.
             number: of the optimiser step, from 0.
 
         Returns:
@@ -102,8 +102,9 @@ class DirectStep:
         Raises:
             NoNegatives: on all ranks, where duplicates leave most rows nothing to be told from.
         """
-        local, scalars = self._encode(self.parallel, views, places, number)
-        self._total, pairs = self._score(local, scalars, ids)
+        ids_of_rows, keys = self._on_device(views, ids, positions, number)
+        local, scalars = self._encode(self.parallel, views, keys)
+        self._total, pairs = self._score(local, scalars, ids_of_rows, ids)
         return self._total.detach(), pairs
 
     def backward(self) -> None:
@@ -112,8 +113,17 @@ class DirectStep:
             self._scaled(self._total).backward()
         self._total = None
 
+    def _on_device(
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        """The ids of the rows, and their keys for dropout, in one copy to the device."""
+        keys = self.dropout.keys(number, views.keys(), positions)
+        columns = paddle.to_tensor(np.column_stack([ids, *keys.values()]))
+        of_keys = columns[:, ids.shape[1] :].unbind(axis=1)
+        return columns[:, : ids.shape[1]], dict(zip(keys, of_keys, strict=True))
+
     def _encode(
-        self, model: paddle.nn.Layer, views: Views, places: np.ndarray, number: int
+        self, model: paddle.nn.Layer, views: Views, keys: Mapping[str, paddle.Tensor]
     ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
         """Embeddings of the views, `[b, D]` float32, and the scalars that the loss learns."""
         inputs = {
@@ -122,17 +132,21 @@ class DirectStep:
         }
         reduced = self.precision != "float32"
         with (
-            self.dropout.rows(number, views.keys(), places),
+            self.dropout.rows(keys),
             paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"),
         ):
             return model(inputs)
 
     def _score(
-        self, local: dict[str, paddle.Tensor], scalars: dict[str, paddle.Tensor], ids: paddle.Tensor
+        self,
+        local: dict[str, paddle.Tensor],
+        scalars: dict[str, paddle.Tensor],
+        ids: paddle.Tensor,
+        ids_on_host: np.ndarray,
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        gathered_ids, counts = gather_ids(ids, self.capacity)
+        gathered_ids, all_on_host, counts = gather_ids(ids, ids_on_host, self.capacity)
         if self.duplicates != "ignored":
-            refuse_without_negatives(gathered_ids.numpy())
+            refuse_without_negatives(all_on_host)
         gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, scalars, ids, gathered_ids, offset)
 
@@ -162,48 +176,47 @@ class CachedStep(DirectStep):
         return -(-self.capacity // self.micro_batch)
 
     def forward(
-        self, views: Views, ids: paddle.Tensor, places: np.ndarray, number: int
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """As `DirectStep.forward`."""
-        if len(places) < self.parts:
+        if len(positions) < self.parts:
             raise ValueError(
-                f"{len(places)} rows cannot be shared out over {self.parts} micro batches; "
+                f"{len(positions)} rows cannot be shared out over {self.parts} micro batches; "
                 "raise Training.micro_batch, or look at the samples that could not be used"
             )
-        self._arguments = views, places, number
+        ids_of_rows, keys = self._on_device(views, ids, positions, number)
+        self._rows = views, keys
         encoded = []
         with paddle.no_grad():
-            for part, part_places in self._micro_batches():
-                embeddings, scalars = self._encode(self.model, part, part_places, number)
+            for _, part, part_keys in self._micro_batches():
+                embeddings, scalars = self._encode(self.model, part, part_keys)
                 encoded.append(embeddings)
         self._embeddings = {name: paddle.concat([part[name] for part in encoded]) for name in encoded[0]}
         self._scalars = scalars
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        self._total, pairs = self._score(self._embeddings, self._scalars, ids)
+        self._total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, ids)
         return self._total.detach(), pairs
 
     def backward(self) -> None:
         """As `DirectStep.backward`."""
         self._scaled(self._total).backward()
-        number = self._arguments[2]
-        start = 0
         with statistics_kept(self.model):
-            for index, (part, places) in enumerate(self._micro_batches()):
+            for index, (rows, part, keys) in enumerate(self._micro_batches()):
                 # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
                 last = index == self.parts - 1
-                embeddings, scalars = self._encode(self.parallel if last else self.model, part, places, number)
-                rows = slice(start, start + len(places))
-                start = rows.stop
+                embeddings, scalars = self._encode(self.parallel if last else self.model, part, keys)
                 # A scalar whose gradient in the parameters is that of the loss.
                 product = sum((embeddings[name] * leaf.grad[rows]).sum() for name, leaf in self._embeddings.items())
                 if last:
                     product = product + sum((scalars[name] * leaf.grad).sum() for name, leaf in self._scalars.items())
                 product.backward()
-        del self._total, self._embeddings, self._scalars, self._arguments
+        del self._total, self._embeddings, self._scalars, self._rows
 
-    def _micro_batches(self) -> Iterator[tuple[Views, np.ndarray]]:
-        views, places, _ = self._arguments
-        bounds = [len(places) * part // self.parts for part in range(self.parts + 1)]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
-            yield {name: view[start:stop] for name, view in views.items()}, places[start:stop]
+    def _micro_batches(self) -> Iterator[tuple[slice, Views, dict[str, paddle.Tensor]]]:
+        """Which rows a micro batch holds, their views, and their keys for dropout."""
+        views, keys = self._rows
+        count = next(iter(views.values())).shape[0]
+        bounds = [count * part // self.parts for part in range(self.parts + 1)]
+        for rows in map(slice, bounds, bounds[1:]):
+            yield rows, *({name: value[rows] for name, value in values.items()} for values in (views, keys))

@@ -1,13 +1,13 @@
-"""Dropout that depends on a row's place in the global batch and on nothing else of how the step is computed.
+"""Dropout that depends on a row's position in the global batch and on nothing else of how the step is computed.
 
 Dropout is the augmentation of texts here (paper, section 3), so its masks belong to the objective. They are a function
-of seed, step, view, the row's place in the global batch, the number of the draw within its tower's forward, and the
-place of the element within the row. Ranks, micro batches, their order, padding and recomputation do not change them.
+of seed, step, view, the row's position in the global batch, the number of the draw within its tower's forward, and the
+position of the element within the row. Ranks, micro batches, their order, padding and recomputation do not change them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -23,20 +23,21 @@ from ernie_vil2.config.view_names import VIEWS, VIEWS_OF
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.
 _MULTIPLY_1, _MULTIPLY_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
 _WEYL, _MIX_1, _MIX_2 = (np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_DRAWS_AT_ONCE = 64
 
 
-class Place(NamedTuple):
+class DropoutState(NamedTuple):
     """Where in a tower's forward its random draws have arrived.
 
-    rows: uint64 `[R]`, a hash of seed, step, view and place of each row that the tower sees.
+    keys: of its rows' draws; None outside of a tower.
     draws: draws that have been made.
     """
 
-    rows: np.ndarray
+    keys: DrawKeys | None
     draws: int
 
 
-class PlacedDropout:
+class CounterBasedDropout:
     """Makes the random draws of a dual encoder's towers, row by row.
 
     While `rows` or `replay` is in force, `paddle.nn.functional.dropout` and `paddle.rand`, from which all layers of
@@ -57,44 +58,54 @@ class PlacedDropout:
             if isinstance(layer, others):
                 raise ValueError(f"{name} is a {type(layer).__name__}, whose random draws cannot be placed by row")
         self.seed = seed
-        self._tower_rows: dict[str, np.ndarray] = {}
-        self._rows, self._draws = np.empty(0, np.uint64), 0
+        self._tower_keys: dict[str, DrawKeys | None] = {}
+        self._state = DropoutState(None, 0)
         for tower in VIEWS_OF:
             getattr(model, tower).register_forward_pre_hook(lambda layer, inputs, tower=tower: self._enter(tower))
 
-    @contextmanager
-    def rows(self, step: int, views: Collection[str], places: np.ndarray) -> Iterator[None]:
-        """For a forward of the dual encoder over `views`.
+    def keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
+        """The keys of a step's rows, for `rows`: all that the device has to be told for its dropout.
 
         Args:
             step: number of the optimiser step.
             views: names of the views that are encoded.
-            places: int64 `[b]`, the place of each row in the global batch.
+            positions: int64 `[b]`, the position of each row in the global batch.
+
+        Returns:
+            By view int64 `[b]`, a hash of seed, step, view and position.
         """
+        return {
+            view: _row_keys(self.seed, step, number, positions).view(np.int64)
+            for number, view in enumerate(VIEWS)
+            if view in views
+        }
+
+    @contextmanager
+    def rows(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
+        """For a forward of the dual encoder over the views and rows that `keys` are of."""
         for tower, own in VIEWS_OF.items():
-            keys = [_row_keys(self.seed, step, VIEWS.index(view), places) for view in own if view in views]
-            self._tower_rows[tower] = np.concatenate([np.empty(0, np.uint64), *keys])
+            found = [keys[view] for view in own if view in keys]
+            self._tower_keys[tower] = DrawKeys(paddle.concat(found)) if found else None
         with self._drawing():
             yield
 
     @property
-    def place(self) -> Place:
-        """The place of the next draw, for `replay`."""
-        return Place(self._rows, self._draws)
+    def state(self) -> DropoutState:
+        """The state before the next draw, for `replay`."""
+        return self._state
 
     @contextmanager
-    def replay(self, place: Place) -> Iterator[None]:
-        """Draws again what was drawn from `place` on; afterwards goes on where it was."""
-        before = self.place
-        self._rows, self._draws = place
+    def replay(self, state: DropoutState) -> Iterator[None]:
+        """Draws again what was drawn from `state` on; afterwards goes on where it was."""
+        before, self._state = self._state, state
         try:
             with self._drawing():
                 yield
         finally:
-            self._rows, self._draws = before
+            self._state = before
 
     def _enter(self, tower: str) -> None:
-        self._rows, self._draws = self._tower_rows.get(tower, self._rows), 0
+        self._state = DropoutState(self._tower_keys.get(tower), 0)
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -118,28 +129,57 @@ class PlacedDropout:
         return _Mask.apply(x, kept, 1 / (1 - p) if upscale else 1.0)
 
     def _rand(self, shape, dtype=None, name=None):
-        bits = self._draw(list(shape))
-        # 24 bits: what float32 holds without rounding up to 1.
-        return _shift(bits, 8).astype(dtype or paddle.get_default_dtype()) * 2.0**-24
+        # 24 bits: what float32 holds without rounding up to 1. A narrower type rounds the number, not its bits.
+        uniform = _shift(self._draw(list(shape)), 8).astype("float32") * 2.0**-24
+        return uniform.astype(dtype or paddle.get_default_dtype())
 
     def _draw(self, shape: Sequence[int]) -> paddle.Tensor:
         """int32 of `shape`, all values equally probable; the rows of the tower lie along the first axis."""
-        count = len(self._rows)
+        keys, draw = self._state
+        count = keys.rows if keys else 0
         first, *rest = shape
         if not count or first % count:
             raise ValueError(
                 f"a random draw of shape {list(shape)} in a tower that sees {count} rows: "
                 "only draws with the rows, or equal parts of them, along the first axis can be placed"
             )
-        keys = _fold(self._rows, self._draws)
-        self._draws += 1
-        low, high = (
-            paddle.to_tensor(half.astype(np.uint32).view(np.int32)).reshape([count] + [1] * (1 + len(rest)))
-            for half in (keys, keys >> np.uint64(32))
-        )
-        bits = (_coordinates(first // count, *rest) ^ low) * _MULTIPLY_1
+        low, high = (half.reshape([count] + [1] * (1 + len(rest))) for half in keys.of(draw))
+        self._state = DropoutState(keys, draw + 1)
+        bits = (_coordinates(paddle.get_device(), first // count, *rest) ^ low) * _MULTIPLY_1
         bits = ((bits ^ _shift(bits, 15)) + high) * _MULTIPLY_2
         return bits.reshape(list(shape))
+
+
+class DrawKeys:
+    """The keys of the draws in one forward of a tower, made on the device: of each row's key and each draw's number.
+
+    Args:
+        rows: int64 `[R]`, the keys of the rows that the tower sees.
+
+    Attributes:
+        rows: R.
+    """
+
+    def __init__(self, rows: paddle.Tensor):
+        self.rows = rows.shape[0]
+        self._keys = rows
+        self._halves: list[tuple[paddle.Tensor, paddle.Tensor]] = []
+
+    def of(self, draw: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """The lower and the upper half of the keys of a draw, int32 `[R]` each."""
+        while draw >= _DRAWS_AT_ONCE * len(self._halves):
+            self._halves.append(self._next_halves())
+        low, high = self._halves[draw // _DRAWS_AT_ONCE]
+        return low[draw % _DRAWS_AT_ONCE], high[draw % _DRAWS_AT_ONCE]
+
+    def _next_halves(self) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """`_fold` for the next draws, int32 `[_DRAWS_AT_ONCE, R]` each; a product of int64 keeps its lower 64 bits."""
+        device = paddle.get_device()
+        x = self._keys.unsqueeze(0) + _weyl_sequence(device, _DRAWS_AT_ONCE * len(self._halves))
+        x = (x ^ _shift(x, 30)) * _constant(device, _MIX_1, "int64")
+        x = (x ^ _shift(x, 27)) * _constant(device, _MIX_2, "int64")
+        x = x ^ _shift(x, 31)
+        return x.astype("int32"), _shift(x, 32).astype("int32")
 
 
 class _Mask(PyLayer):
@@ -149,17 +189,23 @@ class _Mask(PyLayer):
     def forward(ctx, x, kept, scale):
         ctx.save_for_backward(kept)
         ctx.scale = scale
-        return x * (kept.astype(x.dtype) * scale)
+        return _masked(x, kept, scale)
 
     @staticmethod
     def backward(ctx, gradient):
         (kept,) = ctx.saved_tensor()
-        return gradient * (kept.astype(gradient.dtype) * ctx.scale)
+        return _masked(gradient, kept, ctx.scale)
 
 
-def _row_keys(seed: int, step: int, view: int, places: np.ndarray) -> np.ndarray:
+def _masked(x: paddle.Tensor, kept: paddle.Tensor, scale: float) -> paddle.Tensor:
+    # In bfloat16 the scale itself would be off by up to 0.2 %, and all that is kept with it.
+    dtype = "float64" if x.dtype == paddle.float64 else "float32"
+    return (x.astype(dtype) * (kept.astype(dtype) * scale)).astype(x.dtype)
+
+
+def _row_keys(seed: int, step: int, view: int, positions: np.ndarray) -> np.ndarray:
     key = np.zeros(1, np.uint64)
-    for part in (seed, step, view, places):
+    for part in (seed, step, view, positions):
         key = _fold(key, part)
     return key
 
@@ -172,14 +218,31 @@ def _fold(key: np.ndarray, part: int | np.ndarray) -> np.ndarray:
     return x ^ x >> np.uint64(31)
 
 
+# What is the same in every step goes to the device once: an upload waits for all that the device has yet to do.
+
+
 @lru_cache(maxsize=64)
-def _coordinates(*shape: int) -> paddle.Tensor:
+def _coordinates(device: str, *shape: int) -> paddle.Tensor:
     """int32 `[1, *shape]`, a hash of every element's coordinates; the sizes of the axes do not enter it."""
     key = np.zeros(1, np.uint64)
     for size in shape:
         key = _fold(key[..., None], np.arange(size))
-    return paddle.to_tensor((key >> np.uint64(32)).astype(np.uint32).view(np.int32))
+    return paddle.to_tensor((key >> np.uint64(32)).astype(np.uint32).view(np.int32), place=device)
+
+
+@lru_cache(maxsize=64)
+def _weyl_sequence(device: str, first: int) -> paddle.Tensor:
+    """int64 `[_DRAWS_AT_ONCE, 1]`, what `_fold` adds for the draws from `first` on."""
+    numbers = np.arange(first, first + _DRAWS_AT_ONCE, dtype=np.uint64)
+    return paddle.to_tensor((_WEYL * (numbers + np.uint64(1))).view(np.int64)[:, None], place=device)
+
+
+@lru_cache(maxsize=64)
+def _constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Tensor:
+    """A 0-D integer tensor of the lowest bits of a number."""
+    return paddle.to_tensor(np.array(value).astype(dtype), place=device)
 
 
 def _shift(bits: paddle.Tensor, by: int) -> paddle.Tensor:
-    return paddle.bitwise_right_shift(bits, paddle.to_tensor(by, dtype="int32"), is_arithmetic=False)
+    dtype = "int64" if bits.dtype == paddle.int64 else "int32"
+    return paddle.bitwise_right_shift(bits, _constant(paddle.get_device(), by, dtype), is_arithmetic=False)

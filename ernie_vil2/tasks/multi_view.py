@@ -67,7 +67,7 @@ class MultiViewTask:
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and the loss of each view pair."""
         views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
-        total, pairs = self._step.forward(views, batch["ids"], batch["places"].numpy(), step)
+        total, pairs = self._step.forward(views, batch["ids"], batch["places"], step)
         return {"loss": total, **pairs}
 
     def backward(self) -> None:

@@ -21,11 +21,13 @@ from ernie_vil2.views import draw_text, training_views
 
 class MultiViewRows(SampleRows):
     """`image_1`, `image_2` `[b, S, S, 3]` uint8; `text` `[b, L]` int64, one encoding for both text views; `ids`
-    `[b, 2]` int64, image and text.
+    `[b, 2]` int64, image and text, on the host.
 
     Args:
         views: names of the views that the loss needs; others are not made.
     """
+
+    on_host = ("ids",)
 
     def __init__(self, stream: SampleStream, config: Config, tokenizer: Tokenizer, views: Collection[str]):
         super().__init__(stream)

@@ -8,10 +8,10 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.tasks.dropout import PlacedDropout
+from ernie_vil2.tasks.dropout import CounterBasedDropout
 
 
-def recompute_blocks(model: DualEncoder, dropout: PlacedDropout) -> None:
+def recompute_blocks(model: DualEncoder, dropout: CounterBasedDropout) -> None:
     """Makes the blocks of a dual encoder's towers recompute themselves in backward, in place.
 
     Blocks are a transformer's layers, or the repeated parts of a convolutional network; see the towers' `blocks`.
@@ -26,15 +26,15 @@ def recompute_blocks(model: DualEncoder, dropout: PlacedDropout) -> None:
             block.__dict__["forward"] = _recomputing(block, block.forward, dropout)
 
 
-def _recomputing(block: nn.Layer, forward: Callable, dropout: PlacedDropout) -> Callable:
+def _recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedDropout) -> Callable:
     def recomputing(*args, **kwargs):
         if not (block.training and paddle.is_grad_enabled()):
             return forward(*args, **kwargs)
-        place, again = dropout.place, False
+        state, again = dropout.state, False
 
         def run(*inputs, **options):
             nonlocal again
-            replayed = dropout.replay(place) if again else nullcontext()
+            replayed = dropout.replay(state) if again else nullcontext()
             again = True
             with replayed:
                 return forward(*inputs, **options)

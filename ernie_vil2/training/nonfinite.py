@@ -74,8 +74,8 @@ class NonFiniteSteps:
                 json.dumps({**own, "names": batch["names"]}, ensure_ascii=False, indent=1),
             )
             if ends:
-                arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()
-                          if isinstance(value, paddle.Tensor)}  # fmt: skip
+                arrays = {name: np.ascontiguousarray(value) for name, value in batch.items()
+                          if isinstance(value, paddle.Tensor | np.ndarray)}  # fmt: skip
                 save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
                 if rank == 0:
                     weights = {name: value.numpy() for name, value in model.state_dict().items()}

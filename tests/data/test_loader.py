@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
 from ernie_vil2.config import load_config
@@ -43,7 +44,7 @@ def take(shapes, tokenizer, count, *overrides, views=VIEWS, **options):
     settings = config(f"Data.train=[{shapes['train']}]", *overrides)
     batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, views), settings, **options)
     return [
-        {key: value if isinstance(value, list | int) else value.numpy() for key, value in batch.items()}
+        {key: value.numpy() if isinstance(value, paddle.Tensor) else value for key, value in batch.items()}
         for batch in itertools.islice(batches, count)
     ]
 

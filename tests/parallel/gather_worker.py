@@ -37,7 +37,7 @@ def step(batch, own, dtype, tile=2):
     local_ids = paddle.to_tensor(batch["ids"][own])
     scale = paddle.to_tensor(batch["scale"].astype(dtype), stop_gradient=False)
     with counted_traffic() as traffic:
-        gathered_ids, counts = gather_ids(local_ids, capacity=6)
+        gathered_ids, on_host, counts = gather_ids(local_ids, batch["ids"][own], capacity=6)
         gathered, offset = gather_views(local, counts)
     weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
     loss = MultiViewLoss(weights, "positives", tile)
@@ -50,6 +50,7 @@ def step(batch, own, dtype, tile=2):
     return {
         "total": total.numpy(),
         "ids": gathered_ids.numpy(),
+        "ids_on_host": on_host,
         "counts": counts,
         "offsets": [offset, gather_rows(local_ids)[1]],
         "scale": scale.grad.numpy(),

@@ -76,8 +76,8 @@ class Wrong(DirectStep):
         super().__init__(*arguments)
         self.convention = convention
 
-    def _score(self, local, scalars, ids):
-        gathered_ids, counts = gather_ids(ids, self.capacity)
+    def _score(self, local, scalars, ids, on_host):
+        gathered_ids, _, counts = gather_ids(ids, on_host, self.capacity)
         gathered, offset = gather_views(local, counts)
         if self.convention == "no gradient through columns":
             gathered = {name: view.detach() for name, view in gathered.items()}
@@ -127,7 +127,7 @@ def gradients(case: Case) -> dict[str, np.ndarray]:
     if case.convention != "right":
         gather._GatherRows, WrongGather.averages = WrongGather, case.convention.startswith("average")
     try:
-        step.forward(views, paddle.to_tensor(ids[own]), np.arange(ROWS)[own], 7)
+        step.forward(views, ids[own], np.arange(ROWS)[own], 7)
         step.backward()
     finally:
         gather._GatherRows = right

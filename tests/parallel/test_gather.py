@@ -84,6 +84,7 @@ def test_backward_without_the_sum_over_ranks_is_caught(ranks, expected):
 def test_ids_arrive_in_rank_order(ranks, batch):
     for rank in ranks:
         np.testing.assert_array_equal(rank["float64/ids"], batch["ids"])
+        np.testing.assert_array_equal(rank["float64/ids_on_host"], batch["ids"])
         assert rank["float64/ids"].dtype == np.int64
 
 

@@ -1,4 +1,4 @@
-"""Dropout by place: equal masks however a batch is cut, and nothing in common otherwise."""
+"""Dropout by position: equal masks however a batch is cut, and nothing in common otherwise."""
 
 import numpy as np
 import paddle
@@ -10,28 +10,37 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.tasks.dropout import PlacedDropout
+from ernie_vil2.tasks.dropout import CounterBasedDropout
 
 MASK = 2**64 - 1
 
 
 class Towers(nn.Layer):
-    """The least that `PlacedDropout` asks for; a tower adds its draws up."""
+    """The least that `CounterBasedDropout` asks for; a tower adds its draws up."""
 
     def __init__(self, *layers):
         super().__init__()
         self.image, self.text = nn.Identity(), nn.Sequential(*layers)
 
 
-def masks(texts, step=0, views=("text_1",), places=None, p=0.5, layers=1, seed=0):
+def keys_on_device(dropout, step, views, positions):
+    return {view: paddle.to_tensor(keys) for view, keys in dropout.keys(step, views, positions).items()}
+
+
+def drawing(dropout, step, views, positions):
+    """Draws for these views and rows within the block."""
+    return dropout.rows(keys_on_device(dropout, step, views, positions))
+
+
+def masks(texts, step=0, views=("text_1",), positions=None, p=0.5, layers=1, seed=0):
     """What each of some dropout layers does to ones, `[layers, R, ...]`; R counts the rows of all views."""
     found = []
     towers = Towers(*[nn.Dropout(p) for _ in range(layers)])
     for layer in towers.text:
         layer.register_forward_pre_hook(lambda layer, inputs: paddle.ones_like(inputs[0]))
         layer.register_forward_post_hook(lambda layer, inputs, output: found.append(output.numpy()))
-    places = np.arange(texts.shape[0] // len(views)) if places is None else places
-    with PlacedDropout(towers, seed).rows(step, views, places):
+    positions = np.arange(texts.shape[0] // len(views)) if positions is None else positions
+    with drawing(CounterBasedDropout(towers, seed), step, views, positions):
         towers.text(texts)
     return np.stack(found)
 
@@ -42,11 +51,11 @@ def splitmix(x):
     return x ^ x >> 31
 
 
-def bits_by_hand(seed, step, view, place, draw, *coordinates):
+def bits_by_hand(seed, step, view, position, draw, *coordinates):
     """The 32 bits of one element, in Python's whole numbers."""
     weyl = 0x9E3779B97F4A7C15
     key = 0
-    for part in (seed, step, view, place, draw):
+    for part in (seed, step, view, position, draw):
         key = splitmix(key + weyl * (part + 1) & MASK)
     element = 0
     for coordinate in coordinates:
@@ -56,12 +65,12 @@ def bits_by_hand(seed, step, view, place, draw, *coordinates):
 
 
 def test_masks_are_those_worked_out_by_hand():
-    found = masks(paddle.ones([6, 3, 5]), step=7, views=("text_1", "text_2"), places=np.array([4, 0, 9]), p=0.3,
+    found = masks(paddle.ones([6, 3, 5]), step=7, views=("text_1", "text_2"), positions=np.array([4, 0, 9]), p=0.3,
                   layers=2, seed=3)  # fmt: skip
     for draw, row, i, j in np.ndindex(2, 6, 3, 5):
-        view, place = 2 + row // 3, [4, 0, 9][row % 3]
+        view, position = 2 + row // 3, [4, 0, 9][row % 3]
         # The tower's rows are not divided: the first coordinate within a row is 0. Uniform from the sign bit on.
-        uniform = (bits_by_hand(3, 7, view, place, draw, 0, i, j) ^ 0x80000000) / 2**32
+        uniform = (bits_by_hand(3, 7, view, position, draw, 0, i, j) ^ 0x80000000) / 2**32
         assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
 
 
@@ -74,7 +83,7 @@ def test_masks_do_not_depend_on_parts_order_or_padding(order, cuts, lengths):
     whole = masks(paddle.ones([16, 2, 9, 9]), views=("text_1", "text_2"), layers=2)
     for part, length in zip(np.split(np.array(order), sorted(cuts)), lengths, strict=False):
         texts = paddle.ones([2 * len(part), 2, length, length])
-        found = masks(texts, views=("text_1", "text_2"), places=part, layers=2)
+        found = masks(texts, views=("text_1", "text_2"), positions=part, layers=2)
         rows = np.concatenate([part, part + 8])
         np.testing.assert_array_equal(found, whole[:, rows, :, :length, :length])
 
@@ -84,6 +93,30 @@ def test_rate_and_scale(p):
     (found,) = masks(paddle.ones([64, 64, 64]), p=p)
     assert abs((found == 0).mean() - p) < 4 * (p * (1 - p) / found.size) ** 0.5
     assert np.allclose(found[found > 0], 1 / (1 - p))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_draws_and_scales_are_those_of_float32(dtype):
+    towers = Towers(nn.Identity())
+    dropout = CounterBasedDropout(towers, 0)
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=[4, 5000]).astype("float32")).astype(dtype)
+    x.stop_gradient = False
+    drawn = {}
+    for other in ("float32", dtype):
+        with drawing(dropout, 0, ["text_1"], np.arange(4)):
+            towers.text(x)
+            uniform = paddle.rand([4, 5000], dtype=other)
+            y = F.dropout(x.astype(other), 0.1)
+        assert uniform.dtype == y.dtype == getattr(paddle, other)
+        drawn[other] = uniform.astype("float64").numpy(), y.astype("float64").numpy()
+    y.sum().backward()
+    spacing = {"float16": 2**-11, "bfloat16": 2**-8}[dtype]
+    for wide, narrow in zip(drawn["float32"], drawn[dtype], strict=True):
+        np.testing.assert_allclose(narrow, wide, rtol=spacing, atol=0)
+    # Rounded each for itself, and not all by the error of one scale.
+    kept = drawn["float32"][1] != 0
+    assert abs((drawn[dtype][1][kept] / drawn["float32"][1][kept]).mean() - 1) < 0.05 * spacing
+    assert set(x.grad.astype("float64").numpy().ravel()) == {0, float(paddle.to_tensor(1 / 0.9, dtype))}
 
 
 def test_rows_views_layers_steps_seeds_and_elements_are_independent():
@@ -103,7 +136,7 @@ def test_gradient_is_the_mask():
     x = paddle.ones([4, 50])
     x.stop_gradient = False
     towers = Towers(nn.Dropout(0.5))
-    with PlacedDropout(towers, 0).rows(0, ["text_1"], np.arange(4)):
+    with drawing(CounterBasedDropout(towers, 0), 0, ["text_1"], np.arange(4)):
         y = towers.text(x)
     (y * 3).sum().backward()
     assert set(y.numpy().ravel()) == {0, 2} and np.array_equal(x.grad.numpy(), 3 * y.numpy())
@@ -112,7 +145,7 @@ def test_gradient_is_the_mask():
 def test_other_kinds_of_dropout():
     x = paddle.full([4, 6, 50], 3.0)
     towers = Towers(nn.Identity())
-    with PlacedDropout(towers, 0).rows(0, ["text_1"], np.arange(4)):
+    with drawing(CounterBasedDropout(towers, 0), 0, ["text_1"], np.arange(4)):
         towers.text(x)
         whole_rows = F.dropout(x, 0.5, axis=0).numpy()
         unscaled = F.dropout(x, 0.5, mode="downscale_in_infer").numpy()
@@ -128,7 +161,7 @@ def test_other_kinds_of_dropout():
     assert 0 <= uniform.min() < 0.01 and 0.99 < uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.02
     with pytest.raises(ValueError, match="image is a Dropout2D"):
         towers.image = nn.Dropout2D(0.1)
-        PlacedDropout(towers, 0)
+        CounterBasedDropout(towers, 0)
 
 
 MODELS = {
@@ -151,11 +184,11 @@ def test_towers_draw_from_it_alone(image):
     rng = np.random.default_rng(0)
     images = paddle.to_tensor(rng.normal(size=[6, 3, 32, 32]).astype("float32"))
     texts = paddle.to_tensor(rng.integers(1, 50, size=[6, 8]))
-    dropout = PlacedDropout(model, 0)
+    dropout = CounterBasedDropout(model, 0)
 
     def encode(rows, step=0):
         views = {"image_1": images[rows], "image_2": images[rows], "text_1": texts[rows], "text_2": texts[rows]}
-        with dropout.rows(step, views, np.array(rows)), paddle.no_grad():
+        with drawing(dropout, step, views, np.array(rows)), paddle.no_grad():
             return {name: value.numpy() for name, value in model(views)[0].items()}
 
     paddle.seed(5)
@@ -174,12 +207,12 @@ def test_towers_draw_from_it_alone(image):
 
 def test_replay_draws_again_and_goes_on():
     towers = Towers(nn.Identity())
-    dropout = PlacedDropout(towers, 0)
-    with dropout.rows(0, ["text_1"], np.arange(2)):
+    dropout = CounterBasedDropout(towers, 0)
+    with drawing(dropout, 0, ["text_1"], np.arange(2)):
         towers.text(paddle.ones([2]))
         paddle.rand([2])
-        place, drawn = dropout.place, [paddle.rand([2, 3]).numpy(), paddle.rand([2, 3]).numpy()]
-        with dropout.replay(place):
+        state, drawn = dropout.state, [paddle.rand([2, 3]).numpy(), paddle.rand([2, 3]).numpy()]
+        with dropout.replay(state):
             again = [paddle.rand([2, 3]).numpy(), paddle.rand([2, 3]).numpy()]
         following = paddle.rand([2, 3]).numpy()
     np.testing.assert_array_equal(drawn, again)

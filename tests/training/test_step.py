@@ -16,6 +16,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning import graph
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
+from tests.training.test_dropout import keys_on_device
 
 ROWS = 10
 OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
@@ -52,7 +53,7 @@ def model_and_loss(config):
 
 
 def batch(dtype="float32", rows=range(ROWS)):
-    """Views, ids and places of some rows of the global batch."""
+    """Views, ids and positions of some rows of the global batch."""
     rng = np.random.default_rng(0)
     rows = np.array(rows)
     texts = rng.integers(1, 50, size=[ROWS, 8])
@@ -60,7 +61,7 @@ def batch(dtype="float32", rows=range(ROWS)):
     images = rng.normal(size=[2, ROWS, 3, 32, 32]).astype(dtype)
     views = {name: paddle.to_tensor(view[rows]) for name, view in zip(("image_1", "image_2"), images, strict=True)}
     views |= {name: paddle.to_tensor(texts[rows]) for name in ("text_1", "text_2")}
-    return views, paddle.to_tensor(rng.integers(0, 8, size=[ROWS, 2])[rows]), rows
+    return views, rng.integers(0, 8, size=[ROWS, 2])[rows], rows
 
 
 def compute(step, rows, number=3):
@@ -129,20 +130,20 @@ def test_batch_norms_see_micro_batches_and_count_each_once():
         model, loss = model_and_loss(config)
         norms = batch_norms(model).values()
         initial = [norm._mean.clone() for norm in norms]
-        views, ids, places = batch("float64")
+        views, ids, positions = batch("float64")
         step = CachedStep(model, loss, config)
         parts = []
         for rows in (slice(0, 3), slice(3, 6), slice(6, 10)):
-            with step.dropout.rows(3, views, places[rows]):
+            with step.dropout.rows(keys_on_device(step.dropout, 3, views, positions[rows])):
                 parts.append(model({name: view[rows] for name, view in views.items()})[0])
         statistics = [norm._mean.numpy() for norm in norms]
         joined = {name: paddle.concat([part[name] for part in parts]) for name in views}
-        total, pairs = loss(joined, joined, model.scalars, ids, ids)
+        total, pairs = loss(joined, joined, model.scalars, *[paddle.to_tensor(ids)] * 2)
         total.backward()
         expected = as_numbers(total, pairs), taken_gradients(model)
         for norm, mean in zip(norms, initial, strict=True):
             norm._mean.set_value(mean)
-        found = compute(step, (views, ids, places))
+        found = compute(step, (views, ids, positions))
     assert len(norms) > 5 and max(errors(found, expected)) < 1e-10
     for norm, mean in zip(norms, statistics, strict=True):
         np.testing.assert_allclose(norm._mean.numpy(), mean, rtol=1e-10)
@@ -183,7 +184,7 @@ def test_towers_multiply_in_the_precision_of_the_run_and_give_float32(kind, view
         step = build_step(model, loss, config)
 
         def encode(batch, step=step, model=model):
-            return step._encode(model, {view: batch}, np.arange(graph.ROWS), 0)[0][view]
+            return step._encode(model, {view: batch}, {})[0][view]
 
         traced = graph.trace(model, encode, shape, dtype)
         products = [op.outputs[0] in traced.floats for op in traced.forward if op.flops]
