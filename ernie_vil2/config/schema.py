@@ -141,9 +141,9 @@ class ModelConfig(Section):
     )
     like: str | None = Field(
         None,
-        description="a model, named as in weights, from which towers, joint space, vocabulary, rules of the tokeniser, "
-        "preprocessing and Data.max_length are taken where the configuration does not set them; the run's config.yaml "
-        "then holds them",
+        description="a model, named as in weights (the word weights: that one), from which towers, joint space, "
+        "vocabulary, rules of the tokeniser, preprocessing and Data.max_length are taken where the configuration does "
+        "not set them; the run's config.yaml then holds them",
     )
     weights: str | None = Field(
         None,
@@ -440,6 +440,16 @@ class EvaluationConfig(Section):
     block: Count = Field(1024, description="rows of either side that are scored at once")
 
 
+class LoraConfig(Section):
+    rank: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="of the change to a weight")
+    alpha: Annotated[float, Field(gt=0)] = Field(16.0, description="the change counts alpha / rank times")
+    layers: list[str] = Field(
+        default=["image.blocks.*", "text.network.encoder.layers.*"],
+        min_length=1,
+        description="linear layers and convolutions that have one, by name or glob pattern",
+    )
+
+
 class TuningConfig(Section):
     freeze: list[str] = Field(
         default=[],
@@ -456,6 +466,16 @@ class TuningConfig(Section):
     )
     image_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the image tower's learning rate")
     text_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the text tower's learning rate")
+    base_batch: Count | None = Field(
+        None,
+        description="the global batch that Optimizer.learning_rate is meant for; the rate is multiplied by "
+        "Training.global_batch / base_batch. null: it is taken as it is",
+    )
+    lora: LoraConfig | None = Field(
+        None,
+        description="{rank: 8, alpha: 16, layers: [patterns]}: only a change of low rank to the weights of these "
+        "layers is trained (LoRA); whoever reads the checkpoint gets it merged. null: the weights themselves are",
+    )
 
 
 class Config(Section):

@@ -81,6 +81,7 @@ class _LayerNorm(PyLayer):
     def forward(ctx, x, weight, bias, epsilon):
         ctx.save_for_backward(x, weight)
         ctx.epsilon = epsilon
+        ctx.input_learns = not x.stop_gradient
         return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
     @staticmethod
@@ -98,13 +99,16 @@ class _LayerNorm(PyLayer):
         centred = x - x @ mean @ spread
         scale = (centred.square() @ mean + ctx.epsilon).rsqrt()  # [N, 1]
         product = g * centred
+        parameters = scale.squeeze(1) @ product, _sum_of_rows(g)
+        if not ctx.input_learns:
+            return None, *parameters
         weighted_mean = weight.unsqueeze(1) / width
         input_gradient = (
             (scale @ weight.unsqueeze(0)) * g
             - (scale * (g @ weighted_mean)) @ spread
             - centred * (scale**3 * (product @ weighted_mean))
         )
-        return input_gradient.reshape(gradient.shape), scale.squeeze(1) @ product, _sum_of_rows(g)
+        return input_gradient.reshape(gradient.shape), *parameters
 
 
 def _rows(x: paddle.Tensor) -> paddle.Tensor:

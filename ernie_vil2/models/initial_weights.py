@@ -4,7 +4,7 @@ Names are matched and reported as everywhere. What is done to arrays before is n
 
 - word embeddings are matched by token where the source has a vocabulary file, so that its rows may stand in another
   order, or be more;
-- position embeddings of images are resized to another grid, those of texts cut;
+- position embeddings of images are resized to another grid, those of texts cut or stretched;
 - what ERNIE adds to every token alike, token type 0 and task type 0, goes into the position embeddings, because the
   text tower of the released models, and ours, has neither.
 """
@@ -25,6 +25,7 @@ from ernie_vil2 import hub
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.models.lora import merged
 from ernie_vil2.models.model_files import check_sums, vocabulary_beside, weights_path
 from ernie_vil2.models.released import detect_format, to_ours
 from ernie_vil2.models.towers.vit import VisionTransformer
@@ -82,7 +83,8 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             _fit(found, part, read_vocabulary(config.text.vocabulary or ERNIE_VOCABULARY))
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
         except WeightMismatch as error:
-            raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow") from None
+            raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow, and "
+                                 f"Model.like={source} takes the sizes of a whole model from it") from None  # fmt: skip
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{key}: {error}") from None
         except ValueError as error:
@@ -94,7 +96,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
     """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
     check_sums(path.parent)
-    arrays = read_weights(path)
+    arrays = merged(read_weights(path))
     try:
         arrays = to_ours(arrays, detect_format(arrays))
     except ValueError:
@@ -183,6 +185,10 @@ def _fit(found: _Source, part: nn.Layer, tokens: list[str]) -> None:
         elif name.endswith(_POSITIONS) and len(array) > rows:
             found.arrays[name] = array[:rows]
             found.notes.append(f"{name}: the first {rows} of {len(array)} positions")
+        elif name.endswith(_POSITIONS) and len(array) < rows:
+            found.arrays[name] = _stretched_positions(array, rows)
+            found.notes.append(f"{name}: from {len(array)} to {rows} positions, all but the first {_kept(array)} "
+                               "interpolated")  # fmt: skip
         elif name.endswith(_TYPES) and len(array) != rows:
             found.arrays[name] = np.concatenate([array[:rows], value[len(array) :]])
             found.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
@@ -202,6 +208,22 @@ def _matched_words(found: _Source, array: np.ndarray, value: np.ndarray, tokens:
     value[known] = array[[rows[tokens[number]] for number in known]]
     found.notes.append(f"word embeddings: {len(known)} of {len(tokens)} tokens found in the source's vocabulary")
     return value
+
+
+def _stretched_positions(array: np.ndarray, rows: int) -> np.ndarray:
+    """Position embeddings of texts `[old, width]` for longer ones, `[rows, width]`: linear, the last stays the last.
+
+    The first positions stay: short texts need them, and they are trained best (Long-CLIP, arXiv 2403.15378).
+    """
+    kept, last = _kept(array), len(array) - 1
+    places = np.concatenate([np.arange(kept), np.linspace(kept, last, rows - kept)])
+    below = np.minimum(places.astype(np.int64), last - 1)
+    share = (places - below).astype(array.dtype)[:, None]
+    return array[below] * (1 - share) + array[below + 1] * share
+
+
+def _kept(array: np.ndarray) -> int:
+    return min(20, len(array) // 2)
 
 
 def _resized_positions(found: _Source, array: np.ndarray, length: int) -> np.ndarray:

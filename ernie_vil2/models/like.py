@@ -9,6 +9,8 @@ from ernie_vil2.config import Config, ConfigError, validated
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
 from ernie_vil2.models.model_files import read_model
 
+WEIGHTS = "weights"
+"""In `Model.like`: the model that `Model.weights` names."""
 _SIZES = ("patch_size", "width", "depth", "heads")
 
 
@@ -23,6 +25,11 @@ def with_model_like(config: Config) -> Config:
     like = config.Model.like
     if like is None:
         return config
+    if like == WEIGHTS:
+        if config.Model.weights is None:
+            raise ConfigError("Model.like=weights takes the towers from Model.weights, which names no model: set "
+                              "-o Model.weights=... to the model that training starts from")  # fmt: skip
+        like = config.Model.weights
     taken, longest = _described(like)
     tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
     for tower in ("image", "text"):

@@ -23,6 +23,7 @@ from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.export_folder import ABOUT, is_export
 from ernie_vil2.files import folder_written_whole, write_text
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
+from ernie_vil2.models.lora import merged
 from ernie_vil2.models.release_settings import (
     OFFICIAL_LENGTH,
     official_files,
@@ -185,6 +186,7 @@ def read_model(
     check_sums(path.parent)
     arrays = read_weights(path)
     try:
+        arrays = merged(arrays)
         layout = detect_format(arrays)
         ours = to_ours(arrays, layout)
     except ValueError as error:

@@ -18,7 +18,7 @@ from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.fused_attention import fuse_attention
 from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
-from ernie_vil2.tasks.tuning import freeze
+from ernie_vil2.tasks.tuning import tune
 
 
 class MultiViewTask:
@@ -53,7 +53,7 @@ class MultiViewTask:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
         remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
         self.model.freeze_all_but(self.loss.views)
-        return remarks + freeze(self.model, config.Tuning)
+        return remarks + tune(self.model, config.Tuning)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""

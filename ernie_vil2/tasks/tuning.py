@@ -5,18 +5,20 @@ from __future__ import annotations
 from ernie_vil2.config import ConfigError, TuningConfig
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.layer_groups import chosen_parameters
+from ernie_vil2.models.lora import add_lora
 from ernie_vil2.parallel.norms import batch_norms
 
 
-def freeze(model: DualEncoder, tuning: TuningConfig) -> list[str]:
-    """Takes what `Tuning.freeze` and `Tuning.freeze_norms` name out of training, in place.
-
-    Returns:
-        A line for people, if anything is frozen.
+def tune(model: DualEncoder, tuning: TuningConfig) -> list[str]:
+    """Does what `Tuning.lora`, `Tuning.freeze` and `Tuning.freeze_norms` ask, in place; says what that was.
 
     Raises:
         ConfigError: a pattern names nothing, or nothing is left to train.
     """
+    try:
+        remarks = [add_lora(model, tuning.lora)] if tuning.lora else []
+    except ValueError as error:
+        raise ConfigError(f"Tuning.lora.layers: {error}") from None
     try:
         frozen = chosen_parameters(model, tuning.freeze)
     except ValueError as error:
@@ -28,7 +30,7 @@ def freeze(model: DualEncoder, tuning: TuningConfig) -> list[str]:
         norm._use_global_stats = True
         frozen |= {f"{name}.{part}" for part, _ in norm.named_parameters()}
     if not frozen:
-        return []
+        return remarks
     trained = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
     for name in frozen & trained.keys():
         trained[name].stop_gradient = True
@@ -37,4 +39,4 @@ def freeze(model: DualEncoder, tuning: TuningConfig) -> list[str]:
         raise ConfigError("Tuning.freeze leaves nothing of the towers to train")
     every = sum(value.size for value in trained.values())
     named = [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]
-    return [f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"]
+    return [*remarks, f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"]

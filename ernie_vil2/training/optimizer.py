@@ -15,9 +15,10 @@ def learning_rate(step: int, config: Config) -> float:
     """Learning rate of optimiser step `step` (0 is the first).
 
     Linear from 0 over the warm-up, reaching the peak at its last step; then half a cosine down to the
-    floor, reached at the last step (paper, section 4.1).
+    floor, reached at the last step (paper, section 4.1). `Tuning.base_batch` scales both.
     """
-    peak, floor = config.Optimizer.learning_rate, config.Schedule.floor
+    scale = config.Training.global_batch / (config.Tuning.base_batch or config.Training.global_batch)
+    peak, floor = (rate * scale for rate in (config.Optimizer.learning_rate, config.Schedule.floor))
     warmup, steps = config.Schedule.warmup_steps, config.Training.steps
     if step < warmup:
         return peak * (step + 1) / warmup

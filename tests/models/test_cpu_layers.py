@@ -134,6 +134,16 @@ def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(frozen):
             np.testing.assert_allclose(parameter.grad.numpy(), expected[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layer", [nn.LayerNorm(6), nn.Linear(6, 6)], ids=["norm", "linear"])
+def test_an_input_that_does_not_learn_gets_no_gradient(layer):
+    """As behind a frozen embedding."""
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=[5, 6]).astype(np.float32))
+    plain = paddle.grad((layer(x) ** 2).sum(), list(layer.parameters()))
+    use_cpu_layers(layer)
+    for one, other in zip(plain, paddle.grad((layer(x) ** 2).sum(), list(layer.parameters())), strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_recomputed_gradients_are_the_same():
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
     use_cpu_layers(model)

@@ -9,7 +9,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.layer_groups import chosen_parameters, layer_groups, rate_factors
 from ernie_vil2.parallel.norms import batch_norms, running_statistics
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.tasks.tuning import freeze
+from ernie_vil2.tasks.tuning import tune
 from ernie_vil2.training.optimizer import build_optimizer
 
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 3, "heads": 2}
@@ -77,7 +77,7 @@ def test_the_optimiser_moves_each_group_at_its_rate():
 
 def test_as_by_default_all_is_one_rate_and_nothing_is_frozen():
     model = model_of()
-    assert freeze(model, TuningConfig()) == []
+    assert tune(model, TuningConfig()) == []
     groups = decay_groups(model, rate_factors(model, TuningConfig()))
     assert {(group.decay, group.factor) for group in groups} == {(True, 1.0), (False, 1.0)}
 
@@ -95,7 +95,7 @@ def test_as_by_default_all_is_one_rate_and_nothing_is_frozen():
 )
 def test_groups_and_patterns_freeze(patterns, frozen, trained):
     model = model_of(embed_dim=48)
-    (said,) = freeze(model, TuningConfig(freeze=patterns))
+    (said,) = tune(model, TuningConfig(freeze=patterns))
     parameters = dict(model.named_parameters())
     assert parameters[frozen].stop_gradient and not parameters[trained].stop_gradient
     count = sum(value.size for value in parameters.values() if not value.stop_gradient)
@@ -115,7 +115,7 @@ def test_groups_and_patterns_freeze(patterns, frozen, trained):
 )  # fmt: skip
 def test_what_cannot_be_frozen_is_said(tuning, message):
     with pytest.raises(ConfigError) as caught:
-        freeze(model_of(), TuningConfig(**tuning))
+        tune(model_of(), TuningConfig(**tuning))
     assert message in str(caught.value)
 
 
@@ -129,7 +129,7 @@ def test_frozen_batch_norms_compute_as_in_evaluation_and_stay_as_they_are():
     model.eval()
     expected = model.encode_image(images).numpy()
     norms = batch_norms(model)
-    (said,) = freeze(model, TuningConfig(freeze_norms=True))
+    (said,) = tune(model, TuningConfig(freeze_norms=True))
     assert f"{len(norms)} batch norms" in said
     model.train()
     found = model.encode_image(images)

@@ -48,6 +48,23 @@ def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
     assert again.preprocessing == original.preprocessing
 
 
+def test_the_word_weights_stands_for_the_model_that_training_starts_from():
+    found = with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={OFFICIAL}"]))
+    assert found == with_model_like(load_config(None, [f"Model.like={OFFICIAL}", f"Model.weights={OFFICIAL}"]))
+    with pytest.raises(ConfigError, match="Model.like=weights .* names no model: set -o Model.weights="):
+        with_model_like(load_config(None, ["Model.like=weights"]))
+
+
+def test_a_larger_image_and_longer_texts_start_from_the_same_weights():
+    read = load_config(None, ["Model.like=weights", f"Model.weights={OFFICIAL}", "Model.image.image_size=64",
+                              "Model.text.max_positions=96", "Data.max_length=96"])  # fmt: skip
+    found = with_model_like(read)
+    model = build_dual_encoder(found.Model, len(read_model(OFFICIAL).tokens))
+    (report,) = load_initial_weights(model, found.Model)
+    assert len(report.matched) == len(model.state_dict())
+    assert sum("position" in note for note in report.notes) == 2
+
+
 def test_what_the_configuration_sets_itself_stays():
     found = with_model_like(load_config(None, [
         f"Model.like={PADDLENLP}", "Model.image.mean=[0.5, 0.5, 0.5]", "Model.embed_dim=16", "Data.max_length=20",

@@ -18,6 +18,13 @@ def test_schedule_by_hand():
     assert np.allclose(rates, [0.25, 0.5, 0.75, 1.0, *cosine])
 
 
+def test_the_rate_is_scaled_by_the_batch_where_asked():
+    settings = ["Optimizer.learning_rate=1.0", "Schedule={warmup_steps: 4, floor: 0.2}", "Training.steps=8"]
+    plain = load_config(None, [*settings, "Training.global_batch=1024"])
+    scaled = load_config(None, [*settings, "Training.global_batch=1024", "Tuning.base_batch=256"])
+    assert [learning_rate(step, scaled) for step in range(8)] == [4 * learning_rate(step, plain) for step in range(8)]
+
+
 def test_without_warmup_the_cosine_starts_at_once():
     config = load_config(None, ["Schedule={warmup_steps: 0, floor: 0.0}", "Training.steps=2"])
     assert learning_rate(0, config) == pytest.approx(0.5e-4) and learning_rate(1, config) == pytest.approx(0)

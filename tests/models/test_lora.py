@@ -1,0 +1,114 @@
+"""LoRA: the merged model computes what the unmerged one does, and nothing else is trained."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.config import ConfigError, LoraConfig, ModelConfig, TuningConfig
+from ernie_vil2.models import build_dual_encoder, set_weights
+from ernie_vil2.models.lora import add_lora, merged
+from ernie_vil2.tasks import decay_groups
+from ernie_vil2.tasks.tuning import tune
+from tests.models.test_layer_groups import CNN, TEXT, VIT
+
+CONVOLUTIONS = LoraConfig(rank=3, alpha=6.0, layers=["image.network.*", "text.network.encoder.*", "*_projection"])
+
+
+def models(image, config):
+    """A model, and one of the same weights whose LoRA has learned something."""
+    paddle.seed(0)
+    plain = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
+    changed = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
+    set_weights(changed, {name: value.numpy() for name, value in plain.state_dict().items()})
+    add_lora(changed, config)
+    rng = np.random.default_rng(1)
+    for name, value in changed.named_parameters():
+        if name.endswith("lora_b"):
+            assert not value.numpy().any()
+            value.set_value(rng.normal(size=value.shape).astype(np.float32) * 0.1)
+    return plain, changed
+
+
+def embeddings(model):
+    rng = np.random.default_rng(0)
+    model.eval()
+    images = paddle.to_tensor(rng.normal(size=[3, 3, 32, 32]).astype(np.float32))
+    ids = paddle.to_tensor(rng.integers(4, 100, [3, 7]))
+    return np.concatenate([model.encode_image(images).numpy(), model.encode_text(ids).numpy()])
+
+
+@pytest.mark.parametrize("image, config", [(VIT, LoraConfig()), (CNN, CONVOLUTIONS)], ids=["linear", "convolutions"])
+def test_merged_weights_compute_what_the_layers_do(image, config):
+    plain, changed = models(image, config)
+    arrays = {name: value.numpy() for name, value in changed.state_dict().items()}
+    before, expected = embeddings(plain), embeddings(changed)
+    assert np.abs(before - expected).max() > 1e-3
+    set_weights(plain, merged(arrays))  # complains of any name that is not the plain model's
+    assert np.allclose(embeddings(plain), expected, atol=2e-6)
+
+
+def test_a_change_by_hand():
+    linear = {"l.weight": np.ones([2, 2], np.float32), "l.lora_a": np.array([[1.0], [2.0]], np.float32),
+              "l.lora_b": np.array([[3.0, 4.0]], np.float32), "l.lora_scale": np.array([0.5], np.float32)}  # fmt: skip
+    assert merged(linear)["l.weight"].tolist() == [[2.5, 3], [4, 5]] and merged(linear).keys() == {"l.weight"}
+
+
+def test_at_first_nothing_changes_and_only_the_change_is_trained():
+    paddle.seed(0)
+    model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
+    before = embeddings(model)
+    said = add_lora(model, LoraConfig(rank=2))
+    assert np.array_equal(embeddings(model), before)
+    trained = {name for group in decay_groups(model) for name in group.names}
+    assert all(name.endswith((".lora_a", ".lora_b")) for name in trained - {"log_logit_scale"})
+    assert "image.blocks.2.attn.qkv.lora_a" in trained and "text.network.encoder.layers.1.linear2.lora_b" in trained
+    # 3 blocks of qkv, proj, fc1, fc2 and 2 layers of q, k, v, out, linear1, linear2, all of width 64
+    count = 2 * (3 * (64 + 192 + 128 + 2 * 320) + 2 * (4 * 128 + 2 * 320))
+    assert said == f"LoRA of rank 2 in 24 layers: {count:,} weights are trained, the others stay"
+
+
+def test_only_the_change_has_gradients():
+    model = build_dual_encoder(ModelConfig(image=CNN, text=TEXT), 100)
+    add_lora(model, CONVOLUTIONS.model_copy(update={"layers": CONVOLUTIONS.layers[:2]}))
+    model.train()
+    model.encode_image(paddle.randn([4, 3, 32, 32])).sum().backward()
+    moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
+    assert moved and all(name.endswith("lora_b") for name in moved)  # A moves once B is not zero any more
+
+
+def test_a_frozen_tower_stays_so_with_lora():
+    model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
+    tune(model, TuningConfig(lora=LoraConfig(), freeze=["text.*"]))
+    assert not any(name.startswith("text") for group in decay_groups(model) for name in group.names)
+
+
+@pytest.mark.parametrize(
+    "image, layers, message",
+    [
+        (CNN, ["image.blocks.*"], "image.blocks.* names no linear layer and no convolution; the image tower has "
+         "image.network.stage0.rbr_dense.conv, "),
+        (VIT, ["text.blocks.*"], "the text tower has text.network.encoder.layers.0.self_attn.q_proj, "),
+        (VIT, ["*.attn.kv"], "this model has image."),
+    ],
+)  # fmt: skip
+def test_a_tower_that_lacks_the_pattern_is_one_line(image, layers, message):
+    model = build_dual_encoder(ModelConfig(image=image, text=TEXT), 100)
+    with pytest.raises(ConfigError) as caught:
+        tune(model, TuningConfig(lora=LoraConfig(layers=layers)))
+    assert str(caught.value).startswith("Tuning.lora.layers: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("part", ["lora_b", "lora_scale", "weight"])
+def test_lora_without_its_counterpart_is_refused(part):
+    arrays = {f"l.{name}": np.zeros([2, 2], np.float32) for name in ("weight", "lora_a", "lora_b", "lora_scale")}
+    del arrays[f"l.{part}"]
+    with pytest.raises(ValueError, match=f"not whole: l.{part} is missing"):
+        merged(arrays)
+
+
+def test_lora_of_another_width_is_refused():
+    arrays = {"l.weight": np.zeros([2, 3]), "l.lora_a": np.zeros([2, 1]), "l.lora_b": np.zeros([1, 2]),
+              "l.lora_scale": np.ones(1)}  # fmt: skip
+    with pytest.raises(ValueError, match=r"make \[2, 2\], the weight is \[2, 3\]"):
+        merged(arrays)
