@@ -382,7 +382,11 @@ class ScheduleConfig(Section):
 
 
 class TrainingConfig(Section):
-    task: str = Field("multi_view", description="what is trained: multi-view contrastive pretraining")
+    task: str = Field(
+        "multi_view",
+        description="what is trained: multi-view contrastive pretraining (multi_view), or to label statements about an "
+        "image (entailment: SNLI-VE) or about two (image_pair: NLVR2), docs/transfer.md",
+    )
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
     global_batch: Annotated[int, Field(ge=2)] = Field(
@@ -478,6 +482,17 @@ class TuningConfig(Section):
     )
 
 
+class HeadConfig(Section):
+    kind: Literal["concatenation", "interaction"] = Field(
+        "concatenation",
+        description="an MLP on the embeddings of images and text side by side, as in the paper (concatenation), or "
+        "with the absolute difference and the product of every two of them beside (interaction)",
+    )
+    width: Size | None = Field(None, description="of its hidden layer; null: twice that of the joint space")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="behind its hidden layer")
+    rate: Annotated[float, Field(gt=0)] = Field(10.0, description="factor of its learning rate")
+
+
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -493,6 +508,9 @@ class Config(Section):
     Schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="learning rate over the steps")
     Tuning: TuningConfig = Field(
         default_factory=TuningConfig, description="fine-tuning: how much of a trained model changes, and how fast"
+    )
+    Head: HeadConfig = Field(
+        default_factory=HeadConfig, description="entailment, image_pair: what classifies embeddings (docs/transfer.md)"
     )
     Training: TrainingConfig = Field(default_factory=TrainingConfig, description="the run itself")
     Evaluation: EvaluationConfig = Field(

@@ -25,6 +25,7 @@ from ernie_vil2 import hub
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.model_files import check_sums, vocabulary_beside, weights_path
 from ernie_vil2.models.released import detect_format, to_ours
@@ -35,6 +36,7 @@ from ernie_vil2.run_folder import named_checkpoint
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
 _VIT_HEADS = ["head.*", "proj"]
+_HEADS = [f"{HEAD}*"]
 _TEXT_HEADS = ["network.cls.*", "network.classifier.*"]
 _WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
@@ -80,6 +82,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
                 found = _text_source(source, config.text.name.partition("-")[0])
             else:
                 found = _read(weights_path(source), "")
+                found.heads = _HEADS
             _fit(found, part, read_vocabulary(config.text.vocabulary or ERNIE_VOCABULARY))
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
         except WeightMismatch as error:

@@ -23,6 +23,7 @@ from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.export_folder import ABOUT, is_export
 from ernie_vil2.files import folder_written_whole, write_text
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
+from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.release_settings import (
     OFFICIAL_LENGTH,
@@ -78,9 +79,10 @@ class StoredModel:
         return len(self.arrays[WORDS])
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
-        """The model with these weights; `allow` and the errors are those of `set_weights`."""
+        """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
         model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
-        return model, set_weights(model, self.arrays, allow)
+        arrays = {name: array for name, array in self.arrays.items() if not name.startswith(HEAD)}
+        return model, set_weights(model, arrays, allow)
 
 
 def find_model(source: str | os.PathLike) -> Path:

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.tasks.entailment import EntailmentTask
+from ernie_vil2.tasks.image_pair import ImagePairTask
 from ernie_vil2.tasks.multi_view import MultiViewTask
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 
-__all__ = ["TASKS", "MultiViewTask", "ParameterGroup", "Task", "build_task", "decay_groups"]
+__all__ = [
+    "TASKS",
+    "EntailmentTask",
+    "ImagePairTask",
+    "MultiViewTask",
+    "ParameterGroup",
+    "Task",
+    "build_task",
+    "decay_groups",
+]
 
-TASKS: dict[str, Callable[[Config], Task]] = {"multi_view": MultiViewTask}
+TASKS: dict[str, Callable[[Config], Task]] = {
+    "multi_view": MultiViewTask,
+    "entailment": EntailmentTask,
+    "image_pair": ImagePairTask,
+}
 """By `Training.task`."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ernie_vil2.config import ConfigError, TuningConfig
 from ernie_vil2.models import DualEncoder
+from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.layer_groups import chosen_parameters
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.parallel.norms import batch_norms
@@ -35,7 +36,7 @@ def tune(model: DualEncoder, tuning: TuningConfig) -> list[str]:
     for name in frozen & trained.keys():
         trained[name].stop_gradient = True
     left = {name: value.size for name, value in trained.items() if not value.stop_gradient}
-    if not any(name.startswith(("image", "text")) for name in left):
+    if not any(name.startswith(("image", "text", HEAD)) for name in left):
         raise ConfigError("Tuning.freeze leaves nothing of the towers to train")
     every = sum(value.size for value in trained.values())
     named = [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]

@@ -1,0 +1,157 @@
+"""Whether a text is true of an image, or of two: a dual encoder with a head, trained on labels (paper, appendix C)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+from ernie_vil2.config import Config
+from ernie_vil2.config.view_names import IMAGE_VIEWS
+from ernie_vil2.data.loader import Batch
+from ernie_vil2.data.order import Draw, generator
+from ernie_vil2.data.samples import BadSample, Reason, Statement
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.workers import Arrays, Layout
+from ernie_vil2.models import import_own_towers
+from ernie_vil2.models.heads import HEAD, build_classifier
+from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.models.layer_groups import rate_factors
+from ernie_vil2.parallel import collectives
+from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
+from ernie_vil2.tasks.fused_attention import fuse_attention
+from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+from ernie_vil2.tasks.tuning import tune
+from ernie_vil2.tasks.view_rows import ViewRows
+from ernie_vil2.views import training_views
+
+
+class StatementRows(ViewRows):
+    """`image_1`, of two images `image_2` as well; `text`; `label` `[b, 1]`, a number of `labels`, on the host."""
+
+    on_host = ("label",)
+
+    def __init__(
+        self, stream: SampleStream, config: Config, tokenizer: Tokenizer, images: int, labels: tuple[str, ...]
+    ):
+        super().__init__(stream, config, tokenizer, IMAGE_VIEWS[:images], has_text=True)
+        self._labels = labels
+
+    @property
+    def layout(self) -> Layout:
+        """As `SampleRows.layout`."""
+        return {"label": ((1,), np.int64), **super().layout}
+
+    def fill(self, position: int, row: Arrays) -> str:
+        """As `SampleRows.fill`."""
+        _, sample = self.stream[position]
+        if not isinstance(sample, Statement):
+            raise BadSample(Reason.NO_LABEL, sample.image_name)
+        if sample.label not in self._labels:
+            raise BadSample(Reason.UNKNOWN_LABEL, sample.text_name)
+        row["label"][0] = self._labels.index(sample.label)
+        self._write_text(row, sample.text)
+        random = generator(Draw.IMAGES, self._seed, position)
+        for view, image in zip(self._image_views, (sample.image, sample.right), strict=False):
+            name, size = sample.text_name, self._image.image_size
+            row[view][0] = training_views(image, name, 1, size, self._views, random, self._image.background)[0]
+        return sample.text_name
+
+
+class _Classified:
+    """Of a step: the loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
+
+    def _score(
+        self,
+        outputs: dict[str, paddle.Tensor],
+        scalars: dict[str, paddle.Tensor],
+        labels: paddle.Tensor,
+        labels_on_host: np.ndarray,
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        logits, rows = outputs["logits"], paddle.to_tensor(len(labels_on_host))
+        if dist.get_world_size() > 1:
+            rows = collectives.all_reduce(rows)
+        rows = rows.astype(logits.dtype)
+        right = paddle.take_along_axis(logits, labels, axis=1)
+        correct = logits.argmax(axis=1, keepdim=True) == labels
+        # Not cross_entropy: on CPU it cuts a loss off at 64.
+        return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
+
+
+class _Direct(_Classified, DirectStep):
+    pass
+
+
+class _Cached(_Classified, CachedStep):
+    pass
+
+
+class StatementTask:
+    """Learns the labels of `data.samples.Statement`s; see `Task`. A kind of them is a subclass.
+
+    Attributes:
+        labels: in the order of the model's outputs.
+        images: that a text is about.
+    """
+
+    labels: ClassVar[tuple[str, ...]]
+    images: ClassVar[int]
+
+    def __init__(self, config: Config):
+        self.config = config
+        text = config.Model.text
+        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+
+    def rows(self, stream: SampleStream) -> StatementRows:
+        """As `Task.rows`."""
+        return StatementRows(stream, self.config, self.tokenizer, self.images, self.labels)
+
+    def build(self, initialize: bool) -> list[str]:
+        """As `Task.build`; a head begins at random unless the initial weights have one."""
+        config = self.config
+        import_own_towers(config.Model)
+        self.model = build_classifier(
+            config.Model, config.Head, self.tokenizer.vocab_size, self.images, len(self.labels)
+        )
+        remarks = []
+        if initialize:
+            remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
+        remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
+        return remarks + tune(self.model, config.Tuning)
+
+    def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
+        """As `Task.prepare`."""
+        kind = _Cached if self.config.Training.micro_batch else _Direct
+        self._step = kind(self.model, None, self.config, parallel, scaler)
+
+    @property
+    def least_rows(self) -> int:
+        """A row for each micro batch."""
+        return self._step.parts
+
+    def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
+        """As `Task.forward`: "loss", and "accuracy", the share of the labels that are right."""
+        views = {view: batch[view] for view in IMAGE_VIEWS[: self.images]} | {"text_1": batch["text"]}
+        total, shares = self._step.forward(views, batch["label"], batch["places"], step)
+        return {"loss": total, **shares}
+
+    def backward(self) -> None:
+        """As `Task.backward`."""
+        self._step.backward()
+
+    def after_update(self) -> None:
+        """Nothing has bounds."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """As `Task.parameter_groups`: the head at `Head.rate`, the towers at the rates that `Tuning` gives them."""
+        names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD)]
+        factors = rate_factors(self.model, self.config.Tuning) | dict.fromkeys(names, self.config.Head.rate)
+        return decay_groups(self.model, factors)
+
+    def logged(self) -> dict[str, float]:
+        """Nothing beside the losses."""
+        return {}

@@ -1,0 +1,55 @@
+"""What rows of images and texts have in common, whatever a task makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ernie_vil2.config import Config
+from ernie_vil2.data.loader import SampleRows
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
+from ernie_vil2.data.workers import Arrays, Layout
+
+
+class ViewRows(SampleRows):
+    """Image views `[b, S, S, 3]` uint8 by name, and `text` `[b, L]` int64.
+
+    Args:
+        image_views: their names.
+        has_text: whether there is a text.
+    """
+
+    def __init__(
+        self, stream: SampleStream, config: Config, tokenizer: Tokenizer, image_views: Sequence[str], has_text: bool
+    ):
+        super().__init__(stream)
+        self._seed = config.Training.seed
+        self._views = config.Views
+        self._image = config.Model.image
+        self.tokenizer = tokenizer
+        self._image_views, self._has_text = image_views, has_text
+
+    @property
+    def layout(self) -> Layout:
+        """As `SampleRows.layout`."""
+        side = self._image.image_size
+        layout: dict = {view: ((side, side, 3), np.uint8) for view in self._image_views}
+        if self._has_text:
+            layout |= {"text": ((self.tokenizer.max_length,), np.int64), "text_length": ((), np.int64)}
+        return layout
+
+    def _write_text(self, row: Arrays, text: str) -> None:
+        ids = self.tokenizer.encode(text)
+        row["text"][0] = PAD_ID
+        row["text"][0, : len(ids)] = ids
+        row["text_length"][0] = len(ids)
+
+    def finished(self, arrays: Arrays) -> Arrays:
+        """The texts as long as the longest of them."""
+        if not self._has_text:
+            return arrays
+        lengths = arrays["text_length"]
+        others = {name: array for name, array in arrays.items() if name not in ("text", "text_length")}
+        return {**others, "text": arrays["text"][:, : lengths.max()]}
