@@ -17,6 +17,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         _, manner, name = self.path.partition("?")[0].split("/")
+        manner = self.server.manners.get(name, manner)
         content, got = self.server.files.get(name), self.command == "GET"
         self.server.asked[self.command, manner] += 1
         if "-then-" in manner:  # so often, and then well
@@ -64,7 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class MisbehavingServer(ThreadingHTTPServer):
-    """Serves `files` by their names; `asked` counts by (command, manner). As a context it runs, with its `address`."""
+    """Serves `files` by their names; `asked` counts by (command, manner). As a context it runs, with its `address`.
+
+    `manners` of a file by its name come before that of the path.
+    """
 
     daemon_threads, block_on_close = True, False
 
@@ -72,6 +76,7 @@ class MisbehavingServer(ThreadingHTTPServer):
         """`_` in a name stands for the dot."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = {name.replace("_", "."): content for name, content in files.items()}
+        self.manners = {}
         self.asked = Counter()
         self.address = f"http://127.0.0.1:{self.server_port}"
 

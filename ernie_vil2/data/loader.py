@@ -64,6 +64,7 @@ class SampleRows:
 
     def __call__(self, position: int, arrays: Arrays, row: int) -> RowReport:
         """Makes one row; says which sample it holds, or why it holds none."""
+        self.stream.fetch_ahead(position)
         with remarks() as found:
             try:
                 name = self.fill(position, {name: array[row : row + 1] for name, array in arrays.items()})

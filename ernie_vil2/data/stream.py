@@ -61,23 +61,49 @@ class SampleStream:
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
         weights = [source.weight or samples for source, samples in zip(data.sources, self._samples, strict=True)]
         self._mixtures = [Mixture(weights, seed, group) for group in range(data.groups)]
+        self._ahead: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def _locate(self, place: int) -> tuple[int, int]:
-        """The source's number, and that of the sample in it."""
+    def _locate(self, place: int) -> tuple[int, int, int]:
+        """The source's number, the group's, and the place in this group's stream of the source."""
         batch, row = divmod(place, self._batch)
         group, row = divmod(row, self._share)
         source, own_place = self._mixtures[group][batch * self._share + row]
+        return source, group, own_place
+
+    def _numbered(self, place: int) -> tuple[int, int]:
+        """The source's number, and that of the sample in it."""
+        source, group, own_place = self._locate(place)
         return source, self._orders[source][group][own_place]
 
     def __getitem__(self, place: int) -> tuple[int, Sample]:
         """The source's number and the sample; BadSample if it cannot be used."""
-        source, sample = self._locate(place)
-        return source, self._sources[source][sample]
+        source, number = self._numbered(place)
+        return source, self._sources[source][number]
+
+    def fetch_ahead(self, place: int) -> None:
+        """Begins to fetch the shards of a place's window and of the next, where they lie elsewhere.
+
+        It is for the process that reads on from there to call.
+        """
+        if not any(source.fetches for source in self._sources):
+            return
+        source, group, own_place = self._locate(place)
+        order = self._orders[source][group]
+        epoch, window, _ = order.window(own_place)
+        if self._sources[source].fetches and self._ahead.get((source, group)) != (epoch, window):
+            self._ahead[source, group] = epoch, window
+            windows = order.window_shards(epoch, window), order.window_shards(epoch, window + 1)
+            self._sources[source].fetch_ahead(group, *windows)
+
+    def is_here(self, place: int) -> bool:
+        """Whether the sample at a place can be read without fetching its shard."""
+        source, number = self._numbered(place)
+        return self._sources[source].is_here(number)
 
     def where(self, place: int) -> str:
         """Shard and row of the sample at a place, for a person who looks for it."""
-        source, sample = self._locate(place)
-        return self._sources[source].place(sample)
+        source, number = self._numbered(place)
+        return self._sources[source].place(number)
 
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
         """Image and text as numbers. What one data set calls an image says nothing of another's; captions do.

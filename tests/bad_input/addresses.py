@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from ernie_vil2.data.samples import Reason
-from ernie_vil2.data.sources import locations
+from ernie_vil2.data.sources import locations, source
 from tests.bad_input.case import CAPTION, GOOD, Case, member
 from tests.misbehaving_server import MisbehavingServer
 
@@ -28,6 +28,7 @@ def impatient():
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setenv("ERNIE_VIL2_CACHE", folder)
         patch.setattr(locations, "PAUSE", 0)
+        patch.setattr(source, "DEADLINE", 0)
         yield patch
 
 

@@ -16,7 +16,7 @@ from ernie_vil2.data.sources.layout import Options
 from ernie_vil2.data.sources.layouts import LAYOUTS, Content, annotates, content
 from ernie_vil2.data.sources.locations import LocalFile, Location
 from ernie_vil2.data.sources.patterns import at_most, find
-from ernie_vil2.data.sources.prepared import PreparedCounts
+from ernie_vil2.data.sources.prepared import PreparedShards
 from ernie_vil2.data.sources.source import HELD_SHARDS, THREADS, Shard, Source, Sources
 from ernie_vil2.data.sources.tar import TarSource
 from ernie_vil2.data.sources.tsv import TsvSource
@@ -45,7 +45,8 @@ def open_sources(
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
     A shard of `tools/prepare_data.py` is as long as the `index.json` beside it says, if it has the size in bytes that
-    this names. Every other shard is scanned, once: what the scan found is kept in the cache folder if it took long.
+    this names; one at an address is compared with size and checksum when it is fetched. Every other shard is scanned,
+    once: what the scan found is kept in the cache folder if it took long.
 
     Args:
         patterns: as `patterns.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists; the
@@ -147,15 +148,16 @@ def _places(paths: Iterable[str | Path]) -> list[Location]:
 
 
 def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | None) -> Sources:
-    samples = PreparedCounts()
-    shards = [
-        (one.layout, shard, _options(one, images, text_id)._replace(samples=samples(shard)))
-        for one in found
-        for shard in one.shards
-    ]
+    prepared, shards = PreparedShards(), []
+    for one in found:
+        options = _options(one, images, text_id)
+        for shard in one.shards:
+            location, samples = prepared(shard)
+            shards.append((one.layout, location, options._replace(samples=samples)))
     with ThreadPoolExecutor(THREADS) as threads:
         opened, quiet = threads.map(open_shard, *zip(*shards, strict=True)), not shows_progress()
-        return Sources(list(tqdm(opened, "shards", len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)))
+        bar = tqdm(opened, "shards", len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)
+        return Sources(list(bar), [location for _, location, _ in shards])
 
 
 def _options(found: Content, images: str | Path | None, text_id: str | None) -> Options:

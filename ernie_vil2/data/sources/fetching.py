@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from random import Random
+from threading import Lock, Thread
 from typing import BinaryIO
 
 from ernie_vil2.files import written_whole
@@ -34,16 +37,22 @@ def cache_bytes() -> int:
     return int(gib * 2**30)
 
 
-def fetched(identity: str, name: str, fetch: Callable[[Path], None], size: int | None) -> BinaryIO:
+def fetched(
+    identity: str, name: str, fetch: Callable[[Path], None], size: int | None, ahead: bool = False
+) -> BinaryIO | None:
     """A file of the cache, opened; it is fetched if it is not there. Processes that want the same file wait for one.
 
-    An open file stays readable when it is taken out of the cache.
+    Files that are open are the last to be taken out of the cache, and stay readable.
 
     Args:
         identity: of the file and its content.
         name: whose last part makes the file in the cache recognisable.
         fetch: writes the file to a path.
         size: in bytes, if it is known beforehand.
+        ahead: the file is not needed yet: where there is no room but that of files that are open, it is not fetched.
+
+    Returns:
+        The file; None if it is wanted ahead and there is no room.
 
     Raises:
         OSError: the file could not be fetched, or it is larger than the cache may be.
@@ -53,23 +62,36 @@ def fetched(identity: str, name: str, fetch: Callable[[Path], None], size: int |
     path = folder / f"{key}-{name.rpartition('/')[2][-80:]}"
     with _locked(folder / "locks" / key[:2]):
         try:
-            file = open(path, "rb")
+            file = _opened(path)
             os.utime(path)
             return file
         except FileNotFoundError:
             pass
         for left in folder.glob(f".{path.name}.*.partial"):  # by a process that was killed; none writes now
             left.unlink(missing_ok=True)
-        _make_room(folder, size or 0, name)
+        if not _make_room(folder, size or 0, name, ahead):
+            return None
         with written_whole(path) as aside:
             fetch(aside)
-        file = open(path, "rb")
-    _make_room(folder, 0, name)
+        file = _opened(path)
+    if not _make_room(folder, 0, name, ahead) and ahead:  # others were fetching too
+        file.close()
+        path.unlink(missing_ok=True)
+        return None
     return file
 
 
-def _make_room(folder: Path, size: int, name: str) -> None:
-    """Removes the files that were not used for longest until `size` more bytes fit in."""
+def _opened(path: Path) -> BinaryIO:
+    file = open(path, "rb")
+    fcntl.flock(file, fcntl.LOCK_SH)  # until it is closed, however its process ends
+    return file
+
+
+def _make_room(folder: Path, size: int, name: str, only_unused: bool) -> bool:
+    """Removes the files that were not used for longest until `size` more bytes fit in; whether they do.
+
+    Files that are open go when all others have gone, or not at all (`only_unused`).
+    """
     limit = cache_bytes()
     if size > limit:
         raise OSError(
@@ -84,12 +106,29 @@ def _make_room(folder: Path, size: int, name: str) -> None:
         except FileNotFoundError:  # another process has removed it
             continue
     used = sum(size for _, size, _ in files)
-    for _, taken, path in sorted(files):
-        if used + size <= limit:
-            return
-        if not path.name.startswith("."):
-            path.unlink(missing_ok=True)
-            used -= taken
+    for remove in (_remove_unused,) if only_unused else (_remove_unused, _remove):
+        for _, taken, path in sorted(files):
+            if used + size <= limit:
+                return True
+            if not path.name.startswith(".") and remove(path):
+                used -= taken
+    return used + size <= limit
+
+
+def _remove_unused(path: Path) -> bool:
+    try:
+        with open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _remove(path)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _remove(path: Path) -> bool:
+    path.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager
@@ -98,6 +137,65 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+class FetchAhead:
+    """Fetches files before they are read, on threads of the process that reads them, as far as the cache has room.
+
+    What cannot be fetched is left to who reads it, who then says why. Processes that read the same files begin with
+    different ones. It is of the process that makes it: threads do not survive a fork.
+
+    Args:
+        fetch: opens the file of a number, or gives None where there is no room for it; OSError and ValueError if it
+            cannot be had.
+    """
+
+    THREADS = 4
+    PAUSE = 2.0  # seconds until it is seen whether others have closed files since
+
+    def __init__(self, fetch: Callable[[int], BinaryIO | None]):
+        self.process = os.getpid()
+        self._fetch = fetch
+        self._lock = Lock()
+        self._wanted: list[int] = []
+        self._open: dict[int, BinaryIO] = {}  # so that nobody takes them out of the cache before they are read
+        self._threads = 0
+
+    def want(self, now: Iterable[int], later: Iterable[int]) -> None:
+        """Names the files that are read from now on, and after these; others are wanted no more."""
+        order = Random(os.getpid())
+        now, later = list(now), list(later)
+        order.shuffle(now)
+        order.shuffle(later)
+        with self._lock:
+            wanted = dict.fromkeys([*now, *later])
+            for number in self._open.keys() - wanted.keys():
+                self._open.pop(number).close()
+            self._wanted = [number for number in wanted if number not in self._open][::-1]
+            for _ in range(min(self.THREADS, len(self._wanted)) - self._threads):
+                Thread(target=self._work, daemon=True).start()
+                self._threads += 1
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._threads -= 1
+                    return
+                number = self._wanted.pop()
+            try:
+                file = self._fetch(number)
+            except (OSError, ValueError):
+                continue
+            with self._lock:
+                if file is None:
+                    self._wanted.append(number)
+                elif number in self._open:
+                    file.close()
+                else:
+                    self._open[number] = file
+            if file is None:
+                time.sleep(self.PAUSE)
 
 
 def shows_progress() -> bool:

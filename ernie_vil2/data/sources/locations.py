@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
+from ernie_vil2.checksums import sha256
 from ernie_vil2.data.sources.fetching import cache_bytes, fetched, shows_progress
 
 T = TypeVar("T")
@@ -75,7 +76,15 @@ class LocalFile:
 
 
 class FetchError(OSError):
-    """A file could not be fetched; the message says what the server did, or did not do."""
+    """A file could not be fetched; the message says what the server did, or did not do.
+
+    Args:
+        lasting: asking again is of no use.
+    """
+
+    def __init__(self, message: str, lasting: bool = False):
+        super().__init__(message)
+        self.lasting = lasting
 
 
 class RemoteFile:
@@ -83,11 +92,20 @@ class RemoteFile:
 
     The server is asked when the file is needed. FetchError then says why the file cannot be had, ValueError that what
     this kind of address needs is not installed.
+
+    Args:
+        address: of the file.
+        size, checksum: bytes and SHA-256, if they are known; what arrives is compared with them.
+
+    Attributes:
+        failures: transfers that failed, in this process.
     """
 
-    def __init__(self, address: str):
-        self.name = address
-        self._info: tuple[int | None, str] | None = None
+    def __init__(self, address: str, size: int | None = None, checksum: str | None = None):
+        self.name, self.checksum = address, checksum
+        self.failures = 0
+        # Equal content is fetched once, from whichever address.
+        self._info: tuple[int | None, str] | None = (size, f"sha256 {checksum}") if checksum else None
 
     def _size_and_identity(self) -> tuple[int | None, str]:
         if self._info is None:
@@ -104,17 +122,27 @@ class RemoteFile:
     def identity(self) -> str:
         return self._size_and_identity()[1]
 
-    def open(self) -> BinaryIO:
+    def open(self, ahead: bool = False) -> BinaryIO | None:
+        """As `Location.open`; `ahead` as of `fetched`."""
         size, identity = self._size_and_identity()
-        return fetched(identity, self.name, lambda path: asked(self.name, lambda: self._fetch(path, size)), size)
+        return fetched(identity, self.name, lambda path: asked(self.name, lambda: self._fetch(path, size)), size, ahead)
 
     def _fetch(self, path: Path, size: int | None) -> None:
-        system, remote = file_system(self.name)
-        with _progress(self.name, cache_bytes() if size is None else size) as callback:
-            system.get_file(remote, str(path), callback=callback)
+        self.failures += 1
+        fetch(self.name, path, cache_bytes() if size is None else size)
         got = path.stat().st_size
         if size is not None and got != size:
             raise OSError(f"{got} of {size} bytes arrived")
+        if self.checksum and sha256(path) != self.checksum:
+            raise OSError("what arrived differs from its SHA-256 checksum")
+        self.failures -= 1
+
+
+def fetch(address: str, path: Path, most: int) -> None:
+    """Writes the file at an address to a path; errors as fsspec's, and OSError for more than `most` bytes."""
+    system, remote = file_system(address)
+    with _progress(address, most) as callback:
+        system.get_file(remote, str(path), callback=callback)
 
 
 def asked(address: str, ask: Callable[[], T]) -> T:
@@ -136,7 +164,7 @@ def asked(address: str, ask: Callable[[], T]) -> T:
                 raise
             reason, lasting = _reason(error)
             if lasting:
-                raise FetchError(f"{shown}: {reason}") from error
+                raise FetchError(f"{shown}: {reason}", lasting) from error
             if attempt == ATTEMPTS or time.monotonic() > deadline:
                 raise FetchError(f"{shown}: {reason}; attempts made: {attempt}. Try again later") from error
             time.sleep(PAUSE * attempt)
@@ -200,8 +228,9 @@ class PipeOutput:
     def identity(self) -> str:
         return self.name
 
-    def open(self) -> BinaryIO:
-        return fetched(self.identity(), "pipe.tar", self._run, None)
+    def open(self, ahead: bool = False) -> BinaryIO | None:
+        """As `RemoteFile.open`."""
+        return fetched(self.identity(), "pipe.tar", self._run, None, ahead)
 
     def _run(self, path: Path) -> None:
         # A pipe of which any part fails has failed; sh would only see the last.

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import locations, open_sources
+from ernie_vil2.data.sources import locations, open_sources, source
 from ernie_vil2.data.sources.fetching import cache_bytes
 from ernie_vil2.data.sources.locations import FetchError, LocalFile, PipeOutput, RemoteFile
 from tests.bad_input.case import member
@@ -21,6 +21,7 @@ MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(locations, "PAUSE", 0)
+    monkeypatch.setattr(source, "DEADLINE", 0)
     monkeypatch.setattr("ernie_vil2.data.sources.patterns._allowed", True)
     return tmp_path / "cache" / "shards"
 
@@ -30,8 +31,8 @@ def fetched(cache):
 
 
 def captions(*patterns):
-    source = open_sources(patterns)
-    return [source[row].caption("") for row in range(len(source))]
+    samples = open_sources(patterns)
+    return [samples[row].caption("") for row in range(len(samples))]
 
 
 def remote(name, content):
@@ -158,15 +159,15 @@ def test_a_full_disk_is_no_fault_of_the_server(monkeypatch):
 
 def test_samples_of_a_shard_that_cannot_be_fetched_again_are_bad_ones(cache):
     with MisbehavingServer(a_tar=SHARD) as server:
-        source = open_sources([f"{server.address}/well/a.tar"])
-        assert source[0].image == b"image"
-        source.shards[0].release()
+        rows = open_sources([f"{server.address}/well/a.tar"])
+        assert rows[0].image == b"image"
+        rows.shards[0].release()
         for path in fetched(cache):
             path.unlink()
     said = []
     for row in (0, 1):
         with pytest.raises(BadSample) as caught:
-            source[row]
+            rows[row]
         said.append((caught.value.reason, caught.value.name))
     assert said[0][0] == "file not fetched" and f"{server.address}/well/a.tar: the connection is refused" in said[0][1]
     assert said[1] == ("file not fetched", f"{server.address}/well/a.tar")

@@ -1,0 +1,186 @@
+"""Shards at an address: counted by their index and compared with it, fetched before they are read, within a bound."""
+
+import hashlib
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import locations, open_sources, source
+from ernie_vil2.data.sources.fetching import FetchAhead
+from ernie_vil2.data.sources.locations import RemoteFile
+from ernie_vil2.data.stream import SampleStream
+from tests.bad_input.case import member
+from tests.misbehaving_server import MisbehavingServer
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(locations, "PAUSE", 0)
+    monkeypatch.setattr(source, "PAUSES", (0.01, 0.1))
+    return tmp_path / "cache" / "shards"
+
+
+def content(number, samples=4):
+    rows = [member(f"{number}-{row}.png", b"image") + member(f"{number}-{row}.txt", b"x") for row in range(samples)]
+    return b"".join(rows) + bytes(1024)
+
+
+def index(files, samples=4):
+    """What `tools/prepare_data.py` writes beside these shards."""
+    shards = [
+        {"name": name, "samples": samples, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    ]
+    return json.dumps({"shards": shards}).encode()
+
+
+@contextmanager
+def store(shards, **more):
+    files = {f"{number}.tar": content(number) for number in range(shards)}
+    with MisbehavingServer() as server:
+        server.files = {**files, "index.json": index(files), **more}
+        yield server
+
+
+def cached(cache):
+    return sorted(path.name[-5:] for path in cache.glob("[!.]*.tar"))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_index_beside_them_counts_shards_without_a_request_for_each(cache):
+    with store(50) as server:
+        samples = open_sources([f"{server.address}/well/{{0..49}}.tar"])
+        assert len(samples) == 200 and sum(server.asked.values()) <= 2  # for the index, and its size
+        assert samples[4 * 7 + 1].image_name == "7-1" and cached(cache) == ["7.tar"]
+
+
+@pytest.mark.parametrize("manner, fault", [("well", "differs from its SHA-256 checksum"), ("half", "broke off")])
+def test_a_shard_that_is_not_as_the_index_says_is_asked_for_again_and_not_used(monkeypatch, manner, fault):
+    monkeypatch.setattr(source, "DEADLINE", 0)
+    with store(1) as server:
+        samples = open_sources([f"{server.address}/well/0.tar"])
+        server.files["0.tar"], server.manners["0.tar"] = content(0).replace(b"image", b"imagf"), manner
+        with pytest.raises(BadSample, match=rf"0\.tar: .*{fault}.*attempts made: 3"):
+            samples[0]
+
+
+def test_a_store_that_fails_for_a_while_costs_no_sample_and_is_counted():
+    with store(1) as server:
+        samples = open_sources([f"{server.address}/well/0.tar"])
+        server.manners["0.tar"] = "503-then-9"
+        with remarks() as found:
+            assert samples[0].image_name == "0-0"
+        assert found == [source.LATE] and server.asked["GET", "503-then-9"] == 10
+        with remarks() as found:
+            assert samples[1].image_name == "0-1"
+        assert found == []
+
+
+def test_what_cannot_be_fetched_is_tried_anew_when_it_is_opened_another_time(monkeypatch):
+    monkeypatch.setattr(source, "DEADLINE", 0)
+    with store(2) as server:
+        samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
+        samples.held = 1
+        gone = server.files.pop("0.tar")
+        with pytest.raises(BadSample, match="no such file"):
+            samples[0]
+        server.files["0.tar"] = gone
+        with pytest.raises(BadSample, match="file not fetched"):
+            samples[1]
+        with remarks():
+            assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
+
+
+def test_shards_are_in_the_cache_before_they_are_read(cache):
+    with store(6) as server:
+        samples = open_sources([f"{server.address}/well/{{0..5}}.tar"])
+        samples.fetch_ahead(0, [2, 3], [5])
+        samples.fetch_ahead(1, [0], [])
+        wait_for(lambda: cached(cache) == ["0.tar", "2.tar", "3.tar", "5.tar"])
+        asked = sum(server.asked.values())
+        assert [samples[4 * number].image_name for number in (0, 2, 3, 5)] == ["0-0", "2-0", "3-0", "5-0"]
+        assert sum(server.asked.values()) == asked
+
+
+def test_the_stream_names_the_window_that_is_read_and_the_next(cache):
+    with store(8) as server:
+        data = f"Data.train=['{server.address}/well/{{0..7}}.tar']"
+        stream = SampleStream(load_config(None, [data, "Data.shuffle_buffer=16", "Data.groups=2",
+                                                 "Training.global_batch=4"]))  # fmt: skip
+        assert not stream.is_here(0)
+        expected = {shard for place in range(16, 48) for shard in [stream.where(place).split("/")[-1][:5]]
+                    if place % 4 >= 2}  # fmt: skip
+        stream.fetch_ahead(18)
+        wait_for(lambda: set(cached(cache)) == expected)
+        assert len(expected) == 4
+
+
+def bounded(monkeypatch, shards):
+    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str((shards + 0.5) * len(content(0)) / GIB))
+
+
+def test_files_that_are_open_are_the_last_to_leave_the_cache_and_never_for_what_is_wanted_ahead(cache, monkeypatch):
+    bounded(monkeypatch, 2)
+    with store(5) as server:
+        files = [RemoteFile(f"{server.address}/well/{number}.tar") for number in range(5)]
+        first = files[0].open()
+        files[1].open().close()
+        second = files[2].open(ahead=True)  # in the place of 1, though 0 was used before it
+        assert cached(cache) == ["0.tar", "2.tar"]
+        assert files[3].open(ahead=True) is None and cached(cache) == ["0.tar", "2.tar"]
+        files[4].open().close()
+        assert cached(cache) == ["2.tar", "4.tar"]
+        assert first.read() == content(0) and second.read() == content(2)
+
+
+def test_what_is_wanted_ahead_stays_within_the_bound_of_the_cache(cache, monkeypatch):
+    bounded(monkeypatch, 3)
+    monkeypatch.setattr(FetchAhead, "PAUSE", 0.01)
+    with store(8) as server:
+        samples = open_sources([f"{server.address}/well/{{0..7}}.tar"])
+        assert samples[0].image_name == "0-0"  # not open any more when others are read
+        samples.fetch_ahead(0, [1, 2], [3, 4, 5, 6, 7])
+        wait_for(lambda: len(samples._ahead._open) == 3)
+        assert len(cached(cache)) == 3 and "0.tar" not in cached(cache)
+        assert [samples[4 * number].image_name for number in (1, 2, 7)] == ["1-0", "2-0", "7-0"]
+        samples.fetch_ahead(0, [6], [])
+        wait_for(lambda: "6.tar" in cached(cache))
+        wait_for(lambda: len(cached(cache)) <= 3)
+
+
+def test_processes_share_what_is_fetched_ahead(cache):
+    with store(4) as server:
+        files = [RemoteFile(f"{server.address}/well/{number}.tar") for number in range(4)]
+        readers = [FetchAhead(lambda number: files[number].open(ahead=True)) for _ in range(3)]
+        for reader in readers:
+            reader.want(range(4), [])
+        wait_for(lambda: all(len(reader._open) == 4 for reader in readers))
+        assert server.asked["GET", "well"] == 4
+
+
+def test_what_fails_ahead_is_left_to_who_reads_it(monkeypatch):
+    monkeypatch.setattr(source, "DEADLINE", 0)
+    with store(2) as server:
+        samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
+        del server.files["0.tar"]
+        samples.fetch_ahead(0, [0, 1], [])
+        wait_for(lambda: samples._ahead._threads == 0)
+        assert samples[4].image_name == "1-0"
+        with pytest.raises(BadSample, match="no such file"):
+            samples[0]
+    assert threading.active_count() < 50
