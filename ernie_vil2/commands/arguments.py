@@ -12,6 +12,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 CALIBRATED = "calibrated"
+DOTS = "..."
 _PACKAGE = Path(__file__).parents[1]
 CONFIGURATIONS = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()), _PACKAGE)
 """Of an installation, or of a checkout."""
@@ -155,6 +156,13 @@ def number(text: str) -> float:
 def threshold(text: str) -> float | str:
     """A cosine, or `CALIBRATED`."""
     return text if text == CALIBRATED else number(text)
+
+
+def share(text: str) -> float | str:
+    """A share from 0 to 1, or the dots in a row of them."""
+    if text != DOTS and not 0 <= number(text) <= 1:
+        raise ArgumentTypeError(f"{text} is no share from 0 to 1")
+    return text if text == DOTS else float(text)
 
 
 def amount(text: str) -> float:

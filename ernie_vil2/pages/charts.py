@@ -78,6 +78,7 @@ def line_chart(
     y_max: float | None = None,
     height: int = 250,
     logarithmic: bool = False,
+    from_zero: bool = True,
 ) -> Chart:
     """The chart of some series; a point whose y is not finite leaves a gap in its line.
 
@@ -86,6 +87,7 @@ def line_chart(
 
     Args:
         y_max: fixes the top; by default the data do.
+        from_zero: False: both axes begin where the data do.
     """
     chart = Chart(title, note, x_label, y_label, height)
 
@@ -96,22 +98,25 @@ def line_chart(
     if not points:
         return chart
     values = [y for _, y in points]
-    last = max(x for x, _ in points) or 1
+    first = 0 if from_zero else min(x for x, _ in points)
+    last = max(x for x, _ in points)
+    last = last if last > first else first + 1
     if logarithmic:
         y_ticks, scale = _log_ticks(min(values), max(values)), math.log
     else:
-        y_ticks, scale = _ticks(min(0, *values), y_max or max(values), cover=True), float
+        bottom = min(0, *values) if from_zero else min(values)
+        y_ticks, scale = _ticks(bottom, y_max or max(values), cover=True), float
     low, high = scale(y_ticks[0]), scale(y_ticks[-1])
 
     def across(x: float) -> float:
-        return LEFT + (chart.edge - LEFT) * x / last
+        return LEFT + (chart.edge - LEFT) * (x - first) / (last - first)
 
     def up(y: float) -> float:
         return chart.floor - (chart.floor - TOP) * (scale(y) - low) / (high - low)
 
     return Chart(
         title, note, x_label, y_label, height,
-        x_ticks=_x_ticks(last, across),
+        x_ticks=_x_ticks(first, last, across),
         y_ticks=[(round(up(y), 1), _number(y)) for y in y_ticks],
         lines=[_line(line, [(across(x), up(y)) if shown(y) else None for x, y in line.points]) for line in series],
     )  # fmt: skip
@@ -134,10 +139,12 @@ def _line(line: Series, drawn: Sequence[tuple[float, float] | None]) -> Line:
     )
 
 
-def _x_ticks(last: float, across: Callable[[float], float]) -> list[tuple[float, str]]:
-    """Round values from 0 on and the last one, without those whose figures would run into the next ones'."""
+def _x_ticks(first: float, last: float, across: Callable[[float], float]) -> list[tuple[float, str]]:
+    """Round values and the last one, without those whose figures would run into the next ones'."""
     ticks: list[tuple[float, str]] = []
-    for x in sorted({*_ticks(0, last), last}, reverse=True):
+    for x in sorted({*_ticks(first, last), last}, reverse=True):
+        if x < first:
+            break
         place, label = round(across(x), 1), _number(x)
         if not ticks or ticks[-1][0] - place > DIGIT * (len(label) + len(ticks[-1][1])) / 2 + DIGIT:
             ticks.append((place, label))

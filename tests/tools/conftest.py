@@ -32,6 +32,8 @@ EXAMPLES = {
     "embed unpaired": {"--checkpoint": "IN/model", "--pictures": "IN/pictures", "--texts": "IN/words.txt",
                        "--output": "OUT/embeddings", "--device": "cpu"},
     "calibrate": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--device": "cpu"},
+    "interpolate": {"first": "IN/model", "others": "IN/run", "--alpha": ["0", "1"], "--new": "IN/val.tar",
+                    "--old": "IN/val.tar", "--write": "OUT/mixed", "--output": "OUT/interpolation", "--device": "cpu"},
     "search build": {"action": "build", "--index": "OUT/index", "--checkpoint": "IN/model", "--data": "IN/val.tar",
                      "--texts": "IN/words.txt", "--device": "cpu"},
     "search query": {"action": "query", "--index": "IN/index", "--file": "IN/words.txt", "--device": "cpu"},
