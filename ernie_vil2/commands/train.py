@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if finished:
             print(f"finished: {counted(trainer.step, 'step')}, run folder {trainer.run}")
             if trainer.best:
-                print("best: step {step}, mean recall {mean_recall:.1f}, ".format(**trainer.best)
+                print("best: step {step}, {metric} {value:.4g}, ".format(**trainer.best)
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
         else:
             print(f"stopped after step {trainer.step}; go on with the same command and --resume")

@@ -438,7 +438,15 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations on Data.val; 0: none")
+    every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations; 0: none")
+    at_start: bool = Field(
+        False, description="also before the first step, for comparison: initial weights are never the best checkpoint"
+    )
+    evaluators: list[str] | None = Field(
+        None,
+        description="what scores the model (docs/extending.md); the first that chooses chooses the best checkpoint. "
+        "null: what the task names, retrieval on Data.val for multi_view",
+    )
     protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side that are scored at once")
@@ -514,7 +522,7 @@ class Config(Section):
     )
     Training: TrainingConfig = Field(default_factory=TrainingConfig, description="the run itself")
     Evaluation: EvaluationConfig = Field(
-        default_factory=EvaluationConfig, description="retrieval on the validation set"
+        default_factory=EvaluationConfig, description="scores in the course of training"
     )
 
     @model_validator(mode="after")

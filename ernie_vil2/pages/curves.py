@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
@@ -16,28 +15,36 @@ VIEW_PAIRS = {
     "image_text": "image → text",
     "text_image": "text → image",
 }
+_OF_EVERY_RUN = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "samples_per_second", "loader_wait",
+                 "bad_samples", "skipped_steps")  # fmt: skip
+_NOTES = {"logit_scale": "1 / temperature."}
 MOST_POINTS = 150  # a longer training log is averaged down to this many points
 
 
 def training_charts(records: Sequence[Mapping]) -> list[Chart]:
-    """The losses, the recall, the learning rate, the logit scale and the norm of the gradient.
+    """The losses, what each evaluator found, the learning rate, what else the task logs, the norm of the gradient.
 
     Args:
         records: of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are passed over.
     """
     train = _train(records)
-    losses = []
-    for colour, (key, label) in enumerate(VIEW_PAIRS.items(), start=1):
-        points = _averaged(_points(train, key))
-        if points:
-            losses.append(Series(label, points, colour, dashed=key == "text_image"))
-    split, evaluations = _evaluations(records)
+    pairs = [
+        Series(label, points, colour, dashed=key == "text_image")
+        for colour, (key, label) in enumerate(VIEW_PAIRS.items(), start=1)
+        if (points := _averaged(_points(train, key)))
+    ]
+    title, losses = ("Loss of each view pair", pairs) if pairs else ("Loss", _one(train, "loss"))
+    others = dict.fromkeys(
+        name
+        for record in train
+        for name, value in record.items()
+        if isinstance(value, int | float) and name not in (*VIEW_PAIRS, *_OF_EVERY_RUN)
+    )
     return [
-        line_chart("Loss of each view pair", _smoothed(train), losses, y_label="loss", logarithmic=True),
-        line_chart("Recall over time", f"Scored on {split} while training.", _recall_series(evaluations),
-                   y_label="recall, %", y_max=100),
-        line_chart("Learning rate", "", _one(train, "learning_rate"), y_label="learning rate", height=170),
-        line_chart("Logit scale", "1 / temperature.", _one(train, "logit_scale"), y_label="logit scale", height=170),
+        line_chart(title, _smoothed(train), losses, y_label="loss", logarithmic=True),
+        *_evaluation_charts(records),
+        _small(train, "learning_rate"),
+        *(_small(train, name, _NOTES.get(name, "")) for name in others),
         line_chart("Gradient norm", "Before clipping.", _one(train, "gradient_norm"), y_label="norm", height=170,
                    logarithmic=True),
     ]  # fmt: skip
@@ -57,34 +64,30 @@ def speed_charts(records: Sequence[Mapping]) -> list[Chart]:
 
 
 def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
-    """The loss and the mean recall of several runs, by name, over the same steps."""
-    losses, recalls, splits = [], [], set()
+    """The loss of several runs, by name, and the number that chooses their best checkpoint, over the same steps."""
+    losses, scores, names = [], [], {}
     for number, (name, records) in enumerate(runs.items()):
         style = {"colour": number % COLOURS + 1, "dashed": number % (2 * COLOURS) >= COLOURS}
         losses.append(Series(name, _averaged(_points(_train(records), "loss")), **style))
-        split, evaluations = _evaluations(records)
-        by_step: dict[int, list[float]] = {}
-        for record in evaluations:
-            by_step.setdefault(record["step"], []).append(record["mR"])
-        recalls.append(Series(name, [(step, fmean(values)) for step, values in by_step.items()], **style))
-        splits.add(split)
-    note = f"Mean over directions and languages, scored on {', '.join(sorted(splits))} while training."
+        chosen_by = [record for record in _evaluations(records) if record["best_by"]]
+        deciding = [record for record in chosen_by if record["evaluator"] == chosen_by[0]["evaluator"]]
+        points = [(record["step"], record["metrics"].get(record["best_by"])) for record in deciding]
+        scores.append(Series(name, [point for point in points if point[1] is not None], **style))
+        names |= dict.fromkeys(_words(record["best_by"]) for record in deciding)
+    title = " and ".join(names) or "no score"
     return [
-        line_chart("Loss", "The weighted sum of the view pairs.", losses, y_label="loss", logarithmic=True),
-        line_chart("Mean recall over time", note, recalls, y_label="mean recall, %", y_max=100),
-    ]
+        line_chart("Loss", "The weighted sum of the losses.", losses, y_label="loss", logarithmic=True),
+        line_chart(f"{title[0].upper()}{title[1:]} over time", "By which the best checkpoint is chosen.", scores,
+                   y_label=title, y_max=_top(scores)),
+    ]  # fmt: skip
 
 
 def _train(records: Sequence[Mapping]) -> list[Mapping]:
     return _by_step(record for record in records if record.get("kind") == "train")
 
 
-def _evaluations(records: Sequence[Mapping]) -> tuple[str, list[Mapping]]:
-    """The split that was scored most often, and its records."""
-    evaluations = [record for record in records if record.get("kind") == "evaluation"]
-    splits = Counter(record["split"] for record in evaluations)
-    split = splits.most_common(1)[0][0] if splits else "no split"
-    return split, _by_step(record for record in evaluations if record["split"] == split)
+def _evaluations(records: Sequence[Mapping]) -> list[Mapping]:
+    return _by_step(record for record in records if record.get("kind") == "evaluation")
 
 
 def _smoothed(train: Sequence[Mapping]) -> str:
@@ -97,29 +100,56 @@ def _one(train: Sequence[Mapping], key: str) -> list[Series]:
     return [Series(key.replace("_", " "), points, 1)] if points else []
 
 
-def _recall_series(records: Sequence[Mapping]) -> list[Series]:
-    """Colour tells language and direction, a dashed line R@10 from R@1; a direction that is not scored has no line."""
-    scored = {
-        (language, way): [r for r in records if r["language"] == language and r.get(way)]
-        for language in sorted({r["language"] for r in records})
-        for way in ARROWS
-    }
+def _small(train: Sequence[Mapping], key: str, note: str = "") -> Chart:
+    name = key.replace("_", " ")
+    return line_chart(name.capitalize(), note, _one(train, key), y_label=name, height=170)
+
+
+def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
+    """One for each evaluator."""
+    evaluations = _evaluations(records)
+    charts = []
+    for name in dict.fromkeys(record["evaluator"] for record in evaluations):
+        own = [record for record in evaluations if record["evaluator"] == name]
+        series = _metric_series(own)
+        title = f"{name.replace('_', ' ')} over time"
+        charts.append(line_chart(f"{title[0].upper()}{title[1:]}", "", series, y_label="score", y_max=_top(series)))
+    return charts
+
+
+def _metric_series(records: Sequence[Mapping]) -> list[Series]:
+    """Of two numbers of one group, as R@1 and R@10 of a direction, the second is dashed; else each has its colour."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        metrics = record["metrics"]
+        for name in record.get("shown") or metrics:
+            if metrics.get(name) is not None:
+                lines.setdefault(name, []).append((record["step"], metrics[name]))
+    groups: dict[str, list[str]] = {}
+    for name in lines:
+        groups.setdefault(name.rpartition("/")[0], []).append(name)
+    if max(map(len, groups.values()), default=0) > 2:
+        groups = {name: [name] for name in lines}
     return [
-        Series(
-            f"{language} {ARROWS[way]} {name}",
-            [(r["step"], r[way][name]) for r in of_line],
-            colour=index % COLOURS + 1,
-            dashed=name == "R@10",
-        )
-        for index, ((language, way), of_line) in enumerate(scored.items())
-        if of_line
-        for name in ("R@1", "R@10")
+        Series(_words(name), lines[name], index % COLOURS + 1, dashed=place > 0 or index % (2 * COLOURS) >= COLOURS)
+        for index, names in enumerate(groups.values())
+        for place, name in enumerate(names)
     ]
+
+
+def _words(name: str) -> str:
+    return " ".join(ARROWS.get(part, part.replace("_", " ")) for part in name.split("/"))
+
+
+def _top(series: Sequence[Series]) -> float | None:
+    """100 for what looks like percent, so that charts compare; else as the data ask."""
+    values = [y for line in series for _, y in line.points]
+    return 100 if values and 1 < max(values) <= 100 else None
 
 
 def _by_step(records: Iterable[Mapping]) -> list[Mapping]:
     """By step, the last record of each: a resumed run logs the steps after its checkpoint again."""
-    latest = {(record["step"], record.get("language", "")): record for record in records}
+    latest = {(record["step"], record.get("evaluator", "")): record for record in records}
     return [latest[key] for key in sorted(latest)]
 
 

@@ -31,15 +31,17 @@ class MultiViewTask:
         ValueError: a vocabulary that cannot be read, or a tower that cannot be built.
     """
 
+    evaluators = ("retrieval",)
+
     def __init__(self, config: Config):
         self.config = config
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
         self.loss = build_loss(config.Loss)
 
-    def rows(self, stream: SampleStream) -> MultiViewRows:
+    def rows(self) -> MultiViewRows:
         """As `Task.rows`."""
-        return MultiViewRows(stream, self.config, self.tokenizer, self.loss.views)
+        return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views)
 
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a tower that encodes no view is not trained."""

@@ -11,7 +11,6 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch, SampleRows
-from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import decays
 
@@ -54,16 +53,22 @@ class Task(Protocol):
         config: the run's.
         model: what is trained and saved, from `build` on.
         tokenizer: of its texts.
+        evaluators: names in `evaluators.EVALUATORS` of what scores it, unless `Evaluation.evaluators` names others.
         least_rows: that a rank needs for a step, from `prepare` on.
     """
 
     config: Config
     model: nn.Layer
     tokenizer: Tokenizer
+    evaluators: Sequence[str]
     least_rows: int
 
-    def rows(self, stream: SampleStream) -> SampleRows:
-        """How the rows of a batch are made of the stream's samples."""
+    def rows(self) -> SampleRows:
+        """The stream of samples, and how the rows of a batch are made of them.
+
+        Raises:
+            OSError, ValueError: data that cannot be read.
+        """
 
     def build(self, initialize: bool) -> list[str]:
         """Makes `model`; says what a person should know of it.

@@ -182,7 +182,15 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
         state[f"{names[name]}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return state | _noted_evaluation(folder / EVALUATION)
+    state |= _noted_evaluation(folder / EVALUATION)
+    return state | {"best": _named(state["best"])}
+
+
+def _named(best: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The best evaluation with the name of its number; version 1 knew the mean recall alone."""
+    if best and "mean_recall" in best:
+        return {"step": best["step"], "metric": "mean_recall", "value": best["mean_recall"]}
+    return best
 
 
 def _noted_evaluation(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.evaluators import build_evaluators
 from ernie_vil2.files import write_text
 from ernie_vil2.models import import_own_towers
 from ernie_vil2.models.like import with_model_like
@@ -26,12 +27,11 @@ from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.report import headline
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
-from ernie_vil2.tasks import MultiViewTask
+from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.preview import Preview, ShownSample, preview
 from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
-from ernie_vil2.training.validation import validation_sets
 from ernie_vil2.wording import counted
 
 MOST_ROWS = 512
@@ -77,12 +77,13 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
     import_own_towers(config.Model)
     runtime.set_device(training.device)
-    stream = SampleStream(config)
-    val = validation_sets(config)
-    task = MultiViewTask(config)
+    task = build_task(config)
+    make = task.rows()
+    stream = make.stream
+    evaluators = build_evaluators(config, task)
     rows = min(training.global_batch // ranks, MOST_ROWS)
     read = [
-        preview(task.rows(stream), config, source, rows)
+        preview(make, config, source, rows)
         for source in tqdm(range(len(stream.names)), "reading", unit="source", delay=2, file=sys.stdout)
     ]
     bad_samples = BadSampleReport()
@@ -101,8 +102,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         "Ranks": f"{ranks}",
         "Steps": f"{training.steps:,}",
         "Validation": "; ".join(
-            f"{language}: {counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
-            for language, benchmark in val.items()
+            f"{what}: {sizes}" for evaluator in evaluators.values() for what, sizes in evaluator.data.items()
         ) or "none",
         "Run folder": _state(run),
     }  # fmt: skip

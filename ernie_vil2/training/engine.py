@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,13 +15,11 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
 from ernie_vil2.environment import environment
+from ernie_vil2.evaluators import Evaluator, Metrics, build_evaluators
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
@@ -42,16 +38,16 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
+from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.resuming import check_changes
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
+from ernie_vil2.training.scoring import as_lines, as_record, scored
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, squared_gradient_norm
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
-from ernie_vil2.training.validation import validate, validation_sets
-from ernie_vil2.views import Preprocessing
 
 
 class Trainer:
@@ -64,7 +60,7 @@ class Trainer:
 
     Attributes:
         step: optimiser steps done.
-        best: step and mean recall of the best evaluation whose checkpoint is kept, None before the first.
+        best: step, metric and value of the best evaluation whose checkpoint is kept, None before the first.
         signals: what has stopped the run, if a signal has.
 
     Raises:
@@ -114,9 +110,11 @@ class Trainer:
         config = self.config
         self.side_work = SideWork()
         with agreed_errors():
-            self.stream = SampleStream(config)
-        self.val = self._validation_sets(resumed=checkpoint is not None)
-        check_agreement(_facts(config, self.stream, self.val, checkpoint))
+            self.task = build_task(config)
+            self.rows = self.task.rows()
+        self.stream = self.rows.stream
+        self.evaluators = self._evaluators(resumed=checkpoint is not None)
+        check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
         if checkpoint:
             with agreed_errors():
                 self._build(initialize=False)
@@ -131,9 +129,10 @@ class Trainer:
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.gate = BatchGate(self.ranks)
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
+        self.meter = Meter()
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
-        self.evaluated = 0  # the step of the last evaluation
+        self.evaluated = -1  # the step of the last evaluation
         self.best: dict[str, Any] | None = None
         with agreed_errors():
             if checkpoint:
@@ -144,11 +143,13 @@ class Trainer:
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
 
-    def _validation_sets(self, resumed: bool) -> dict[str, Benchmark]:
-        """Those of the run; a resumed run goes on without where they cannot be read. A collective."""
+    def _evaluators(self, resumed: bool) -> dict[str, Evaluator]:
+        """Those of the run; a resumed run goes on without where their data cannot be read. A collective."""
         try:
             with agreed_errors():
-                return validation_sets(self.config)
+                return build_evaluators(self.config, self.task)
+        except ConfigError:
+            raise
         except (OSError, ValueError) as error:
             if not resumed:
                 raise
@@ -157,12 +158,11 @@ class Trainer:
             return {}
 
     def _build(self, initialize: bool) -> None:
-        self.task = build_task(self.config)
         paddle.seed(self.config.Training.seed)
         for remark in self.task.build(initialize):
             if self.rank == 0:
                 print(remark)
-        self.model, self.tokenizer = self.task.model, self.task.tokenizer
+        self.model = self.task.model
 
     def _prepare_norms(self) -> None:
         """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
@@ -181,8 +181,10 @@ class Trainer:
         state = load_checkpoint(checkpoint, self.model, self.optimizer)
         self.stream.check(state["data"])
         self.step, self.place, self.evaluated = state["step"], state["data"]["place"], state["evaluated"]
-        if state["best"] and find_checkpoint(self.run, state["best"]["step"]):
-            self.best = state["best"]
+        best = state["best"]
+        comparable = best and (not self._chooses or best["metric"] == self.evaluators[self._chooses].best_by)
+        if comparable and find_checkpoint(self.run, best["step"]):
+            self.best = best
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
@@ -205,79 +207,49 @@ class Trainer:
             FullDisk: there is no room for a checkpoint.
         """
         with self._owned, self.signals, watched_ranks(), runtime.flushed_denormals():
-            return self._finish()
+            return self._train()
 
-    def _finish(self) -> bool:
+    def _train(self) -> bool:
         training = self.config.Training
         if self.step >= training.steps and not self._evaluation_due():
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
         with agreed_errors():
-            log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
-        batches = training_batches(self.task.rows(self.stream), self.config, self.place, self.rank, self.ranks)
-        bar = tqdm(
+            self._log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
+        self._bar = tqdm(
             total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
             dynamic_ncols=True, mininterval=1.0,
         )  # fmt: skip
-        self._waited, counted, since = 0.0, self.step, time.monotonic()
-        with bar:
-            if self._evaluation_due():  # the run was stopped where it would have been evaluated
-                self._evaluate(log, bar, saved=True)
+        with self._bar:
+            if self._evaluation_due():  # at the start, or the run was stopped where it would have been evaluated
+                self._evaluate(saved=self.step > 0)
                 self._write_reports()
-            while self.step < training.steps and not self.signals.granted:
-                batch = self._next(batches)
-                if batch is None:
-                    self.place += training.global_batch
-                    continue
+            self.meter = Meter()
+            for batch in self._batches():
                 rate = learning_rate(self.step, self.config)
                 losses = self._train_step(batch, rate)
-                self.place += training.global_batch
-                bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
-                bar.update()
-                last = self.step == training.steps
-                if last or self.step % training.log_every == 0:
-                    seconds = time.monotonic() - since
-                    record = {
-                        **{name: value if math.isfinite(value) else None for name, value in losses.items()},
-                        "learning_rate": rate,
-                        **self.task.logged(),
-                        "samples_per_second": round((self.step - counted) * training.global_batch / seconds, 2),
-                        "loader_wait": round(self._waited / seconds, 4),
-                        "bad_samples": self.bad_samples.counts.total(),
-                        "skipped_steps": self.nonfinite.skipped,
-                        "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
-                    }
-                    with agreed_errors():
-                        if log:
-                            log.write("train", self.step, record)
-                    self._waited, counted, since = 0.0, self.step, time.monotonic()
-                due = last or bool(self.signals.granted) or self.step % training.checkpoint_every == 0
-                if due:
-                    self._save()
-                evaluated = self._evaluation_due() and not self.signals.granted
-                if evaluated:
-                    paused = time.monotonic()
-                    self._evaluate(log, bar, saved=due)
-                    since += time.monotonic() - paused
-                if due or evaluated:
-                    self._write_reports()
-        report = self._bad_samples_of_all_ranks()
-        if log:
-            log.close()
-            print(report)
-            if self.nonfinite.skipped:
-                print(f"warning: {self.nonfinite.skipped} steps that were not finite were left out", file=sys.stderr)
-            if self.side_work.failures:
-                print(f"warning: {self.side_work}", file=sys.stderr)
+                self._log_step(losses, rate)
+                self._save_and_evaluate()
+        self._end()
         return self.step >= training.steps and not self._evaluation_due()
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the steps, up to the last or until the run is stopped."""
+        training = self.config.Training
+        batches = training_batches(self.rows, self.config, self.place, self.rank, self.ranks)
+        while self.step < training.steps and not self.signals.granted:
+            batch = self._next(batches)
+            self.place += training.global_batch
+            if batch is not None:
+                yield batch
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch, its bad samples counted; None if a rank has too few others for a step. A collective."""
-        batch, error, asked = None, None, time.monotonic()
+        batch, error = None, None
         try:
-            batch = next(batches)
-            self._waited += time.monotonic() - asked
+            with self.meter.waiting():
+                batch = next(batches)
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
         except Exception as met:
             error = met
@@ -288,6 +260,51 @@ class Trainer:
                 self.bad_samples.write(self.run)
             raise
         return batch if usable else None
+
+    def _log_step(self, losses: dict[str, float], rate: float) -> None:
+        """Shows the step that is done, and logs it where a record is due."""
+        training = self.config.Training
+        self.meter.count(training.global_batch)
+        self._bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
+        self._bar.update()
+        if self.step < training.steps and self.step % training.log_every:
+            return
+        record = {
+            **{name: value if math.isfinite(value) else None for name, value in losses.items()},
+            "learning_rate": rate,
+            **self.task.logged(),
+            **self.meter.read(),
+            "bad_samples": self.bad_samples.counts.total(),
+            "skipped_steps": self.nonfinite.skipped,
+            "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
+        }
+        with agreed_errors():
+            if self._log:
+                self._log.write("train", self.step, record)
+
+    def _save_and_evaluate(self) -> None:
+        """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
+        training = self.config.Training
+        save = self.step == training.steps or self.signals.granted or self.step % training.checkpoint_every == 0
+        if save:
+            self._save()
+        evaluate = self._evaluation_due() and not self.signals.granted
+        if evaluate:
+            with self.meter.paused():
+                self._evaluate(saved=bool(save))
+        if save or evaluate:
+            self._write_reports()
+
+    def _end(self) -> None:
+        """Says what was left out over the run. A collective."""
+        report = self._bad_samples_of_all_ranks()
+        if self._log:
+            self._log.close()
+            print(report)
+            if self.nonfinite.skipped:
+                print(f"warning: {self.nonfinite.skipped} steps that were not finite were left out", file=sys.stderr)
+            if self.side_work.failures:
+                print(f"warning: {self.side_work}", file=sys.stderr)
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
         """One optimiser step; returns the losses over the global batch, and the norm of the gradient."""
@@ -374,7 +391,7 @@ class Trainer:
                     self.model,
                     optimizer,
                     self.config,
-                    self.tokenizer.tokens,
+                    self.task.tokenizer.tokens,
                     state,
                     training.keep_checkpoints,
                     self.best and self.best["step"],
@@ -382,32 +399,48 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
-        return bool(self.val and every) and self.evaluated < self.step and (last or self.step % every == 0)
+        if not self.evaluators or self.evaluated >= self.step:
+            return False
+        if self.step == 0:
+            return self.config.Evaluation.at_start
+        return bool(every) and (last or self.step % every == 0)
 
-    def _evaluate(self, log: RunLog | None, bar: tqdm, saved: bool) -> None:
-        """Scores the validation sets, and keeps the checkpoint of the best mean recall over languages. A collective.
+    @property
+    def _chooses(self) -> str | None:
+        """The name of the evaluator that chooses the best checkpoint."""
+        return next((name for name, evaluator in self.evaluators.items() if evaluator.best_by), None)
+
+    def _evaluate(self, saved: bool) -> None:
+        """Scores the model, and keeps the checkpoint of the best step. A collective.
 
         Args:
             saved: whether this step has its checkpoint.
         """
         average_statistics(self.model)
-        engine = Eager(self.model, Preprocessing.of(self.config.Model.image))
-        model = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
-        scores, failures = validate(model, self.val, self.config, self.rank, self.ranks)
+        found = {name: scored(name, evaluator, self.model) for name, evaluator in self.evaluators.items()}
         self.evaluated = self.step
         with agreed_errors():
-            for language, of_language in scores.items():
-                log.write("evaluation", self.step, {"split": "val", "language": language, **of_language.record})
-                bar.write(f"step {self.step}, val, {language}: {of_language.line}", sys.stdout)
+            if self._log:
+                for name, metrics in found.items():
+                    self._log.write("evaluation", self.step, as_record(name, self.evaluators[name], metrics))
+                    for line in as_lines(metrics):
+                        self._bar.write(f"step {self.step}, {line}", sys.stdout)
+        failures = {what: why for metrics in found.values() for what, why in metrics.failures.items()}
         if self.rank == 0:
-            for language, why in failures.items():
-                self.side_work.failed(f"evaluation on val, {language}", why)
-        recalls = [of_language.mean_recall for of_language in scores.values()]
-        recall = fmean(recalls) if recalls and None not in recalls and not failures else None
-        recall, failed = collectives.all_gather_object((recall, bool(failures)))[0]
-        improved = recall is not None and (self.best is None or recall > self.best["mean_recall"])
+            for what, why in failures.items():
+                self.side_work.failed(f"evaluation on {what}", why)
+        if self.step:
+            self._keep_best(found, saved, failed=bool(failures))
+
+    def _keep_best(self, found: Mapping[str, Metrics], saved: bool, failed: bool) -> None:
+        """Saves this step if it is the best evaluated one; else notes with its checkpoint that it was evaluated."""
+        improved = False
+        if self._chooses and not found[self._chooses].failures:
+            metric = self.evaluators[self._chooses].best_by
+            value = found[self._chooses].values[metric]
+            improved = self.best is None or value > self.best["value"]
         if improved:
-            self.best = {"step": self.step, "mean_recall": recall}
+            self.best = {"step": self.step, "metric": metric, "value": value}
         if improved and not saved:
             self._save()
         elif saved and not failed and self.rank == 0:
@@ -421,7 +454,7 @@ class Trainer:
 
 
 def _facts(
-    config: Config, stream: SampleStream, val: Mapping[str, Benchmark], checkpoint: Path | None
+    config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
 ) -> dict[str, Any]:
     """What the ranks of a run must have in common."""
     here = environment()
@@ -429,7 +462,7 @@ def _facts(
         **config.model_dump(),
         "training data": dict(zip(stream.names, stream.position(0)["sources"], strict=True)),
         "digest of the first samples": digest(stream),
-        "validation data": {language: [len(rows.images), len(rows.texts)] for language, rows in val.items()},
+        "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
         "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
         "git revision": here["git"],
         "versions": here["versions"],

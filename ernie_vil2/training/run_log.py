@@ -9,6 +9,7 @@ import sys
 import time
 from numbers import Real
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ernie_vil2.config import Config, dump_config
@@ -19,9 +20,11 @@ LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
 _FIELDS = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
-    "evaluation": {"split": str, "language": str},
+    "evaluation": {"evaluator": str, "best_by": str | None, "metrics": dict},
 }
 """By its kind what every record has, and pages rely on."""
+_OLD_EVALUATION = {"split": str, "language": str}
+_NO_FIGURES = ("kind", "step", "seconds", "split", "language", "images", "texts", "pairs", "chance", "tie_rule")
 _WRITTEN = ("config.yaml", "environment.json", LOG, "bad_samples.json", "bad_samples.txt", "curves.html")
 
 
@@ -64,7 +67,7 @@ class RunLog:
         with system_errors_named(self._file.name):
             self._file.write(record + "\n")
             self._file.flush()
-        for name, value in _numbers(values, f"{kind}/{values['language']}" if "language" in values else kind):
+        for name, value in _numbers(values.get("metrics", values), kind):
             self._curves.add_scalar(tag=name, step=step, value=value)
 
     def close(self) -> None:
@@ -101,7 +104,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
                 records.append(record)
             elif line.endswith(b"\n"):
                 damaged[number] = line
-    return records, damaged
+    return _joined(records), damaged
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -111,8 +114,33 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or record.get("kind") not in list(_FIELDS):
         return None
-    fields = {"step": int, "seconds": Real, **_FIELDS[record["kind"]]}
+    old = record["kind"] == "evaluation" and "metrics" not in record
+    fields = {"step": int, "seconds": Real, **(_OLD_EVALUATION if old else _FIELDS[record["kind"]])}
     return record if all(isinstance(record.get(name), kind) for name, kind in fields.items()) else None
+
+
+def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Version 1 wrote a record per language; those of one step become one, as retrieval writes it now."""
+    found: list[dict[str, Any]] = []
+    joined: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if record["kind"] != "evaluation" or "metrics" in record:
+            found.append(record)
+            continue
+        step, language = record["step"], record["language"]
+        if step not in joined:
+            kept = {name: record[name] for name in ("kind", "step", "seconds")}
+            joined[step] = {**kept, "evaluator": "retrieval", "best_by": "mean_recall", "metrics": {}}
+            found.append(joined[step])
+        figures = {name: value for name, value in record.items() if name not in _NO_FIGURES}
+        figures |= figures.pop("measures", {})
+        joined[step]["metrics"] |= dict(_numbers(figures, language))
+    for record in joined.values():
+        metrics = record["metrics"]
+        means = [value for name, value in metrics.items() if name.endswith("/mR") and name.count("/") == 1]
+        metrics |= {"mean_recall": fmean(means)} if means else {}
+        record["shown"] = [name for name in metrics if not name.endswith(("/R@5", "/mR"))]
+    return found
 
 
 def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:

@@ -9,6 +9,8 @@ import paddle.distributed as dist
 from ernie_vil2.commands import EXPECTED
 from ernie_vil2.config import load_config
 from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.tasks import multi_view
 from ernie_vil2.training import engine
 from ernie_vil2.training.checkpoint import FullDisk
 from ernie_vil2.training.engine import Trainer
@@ -16,7 +18,7 @@ from ernie_vil2.training.engine import Trainer
 
 def run(fault, overrides):
     if fault == "data" and dist.get_rank() == 1:
-        engine.SampleStream = fails
+        multi_view.SampleStream = fails
     trainer = Trainer(load_config(None, overrides))
     loss = trainer.task._step.loss
 
@@ -41,7 +43,7 @@ def run(fault, overrides):
     if fault == "disk" and dist.get_rank() == 0:
         engine.save_checkpoint = fails
     if fault == "evaluation" and dist.get_rank() == 1:
-        engine.ErnieViL2.encode_texts = fails  # the images are rank 0's
+        ErnieViL2.encode_texts = fails  # the images are rank 0's
     if fault == "late" and dist.get_rank() == 1:
         save = trainer._save
 

@@ -168,13 +168,15 @@ def test_only_the_newest_checkpoints_are_kept(config):
 def test_the_best_evaluation_has_its_checkpoint(config):
     trainer = Trainer(config("Evaluation.every=1", "Training.checkpoint_every=100", "Training.keep_checkpoints=1"))
     trainer.fit()
-    recalls = {}
-    for record in read_log(trainer.run / "log.jsonl"):
-        if record["kind"] == "evaluation":
-            recalls.setdefault(record["step"], []).append(record["mR"])
-    assert len(recalls) == 8 and all(len(of_languages) == 2 for of_languages in recalls.values())
-    best = max(recalls, key=lambda step: sum(recalls[step]))
-    assert trainer.best == {"step": best, "mean_recall": pytest.approx(sum(recalls[best]) / 2)}
+    metrics = {
+        record["step"]: record["metrics"]
+        for record in read_log(trainer.run / "log.jsonl")
+        if record["kind"] == "evaluation"
+    }
+    recalls = {step: (values["zh/mR"] + values["en/mR"]) / 2 for step, values in metrics.items()}
+    assert list(recalls) == list(range(1, 9))
+    best = max(recalls, key=recalls.get)
+    assert trainer.best == {"step": best, "metric": "mean_recall", "value": pytest.approx(recalls[best])}
     kept = trainer.run / "checkpoints" / "best"
     state = json.loads((kept / "state.json").read_text())
     if best == 8:  # saved before it was evaluated

@@ -327,6 +327,6 @@ def test_a_poisoned_run_is_said_to_be_one(config, tmp_path):
 
     run = tmp_path / "poisoned"
     arrays = optimizer_arrays(trainer.optimizer, trainer.model)
-    save_checkpoint(run, 3, trainer.model, arrays, trainer.config, trainer.tokenizer.tokens, {}, 1)
+    save_checkpoint(run, 3, trainer.model, arrays, trainer.config, trainer.task.tokenizer.tokens, {}, 1)
     with pytest.raises(DamagedCheckpoint, match="no checkpoint of .* is whole .step_00000003: weights are NaN"):
         recover(run)

@@ -67,6 +67,29 @@ def test_any_text_comes_back(tmp_path, text):
     assert read_log(tmp_path / "log.jsonl") == [record(1, name=text), record(2)]
 
 
+def test_records_of_a_language_each_become_one_of_an_evaluator(tmp_path):
+    """As runs wrote them before there were evaluators; curves and resumed runs go on with them."""
+    way = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}
+
+    def old(step, language, mean):
+        return {
+            **{"kind": "evaluation", "step": step, "seconds": 9.0, "split": "val", "language": language},
+            **{"images": 4, "texts": 4, "pairs": 4, "image_to_text": way, "text_to_image": {}, "mR": mean},
+            **{"chance": {"image_to_text": way}, "measures": {"STS": 5.0}, "tie_rule": "against the model"},
+        }
+
+    records = [record(4), old(4, "zh", 20.0), old(4, "en", 30.0), record(8), old(8, "zh", None)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    first, second = [each for each in read_log(tmp_path / "log.jsonl") if each["kind"] == "evaluation"]
+    recalls = {f"{language}/image_to_text/{name}": v for language in ("zh", "en") for name, v in way.items()}
+    others = {"zh/mR": 20.0, "en/mR": 30.0, "zh/STS": 5.0, "en/STS": 5.0, "mean_recall": 25.0}
+    assert first["metrics"] == recalls | others and first["best_by"] == "mean_recall" and first["step"] == 4
+    assert "zh/image_to_text/R@5" not in first["shown"] and {"zh/STS", "en/image_to_text/R@1"} <= {*first["shown"]}
+    assert "mean_recall" not in second["metrics"]
+    RunLog(tmp_path, Config(), first_step=4, evaluated=4).close()
+    assert read_log(tmp_path / "log.jsonl") == [record(4), first]
+
+
 def test_what_strangers_write_into_a_run_stays(tmp_path):
     for name in (".config.yaml.123.partial", ".report.html.77.partial", ".mine.partial"):
         (tmp_path / name).write_text("")

@@ -11,7 +11,7 @@ from tests.training.test_engine import crash_after
 
 CHARTS = {
     "Loss of each view pair": 4,
-    "Recall over time": 8,
+    "Retrieval over time": 9,
     "Learning rate": 1,
     "Logit scale": 1,
     "Gradient norm": 1,
@@ -42,7 +42,7 @@ def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path
     for chart in list(CHARTS)[:5]:  # the others depend on the clock
         assert lines_of(html, chart) == lines_of(page_of(whole), chart), chart
     assert [len(line) for line in lines_of(html, "Throughput")] == [8]
-    assert [len(line) for line in lines_of(html, "Recall over time")] == [2] * 8
+    assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 9
 
 
 def test_the_page_stands_alone_and_says_what_was_run(config):

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.sources import open_benchmark, open_sources
-from ernie_vil2.training.validation import validation_sets
+from ernie_vil2.evaluators.retrieval import validation_sets
 from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.test_chinese_clip import pickled, write_files, write_lmdb

@@ -6,7 +6,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import open_benchmark, open_sources
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.training.validation import validation_sets
+from ernie_vil2.evaluators.retrieval import validation_sets
 from tests.conftest import write_tar
 from tests.data.sources.published import (
     test_aic_icc,
