@@ -1,14 +1,14 @@
 """Batch norms over all ranks' rows, and the running statistics that they gather.
 
 Paddle's `SyncBatchNorm` has no CPU kernel, and its conversion leaves out the older `nn.BatchNorm`, which many
-PaddleClas backbones use. These norms keep Paddle's parameters, buffers and kernels and run on every backend.
+PaddleClas backbones use. These norms keep Paddle's parameters and buffers, and on GPUs run its kernel.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import paddle
-from paddle import nn
+from paddle import _C_ops, nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
@@ -38,8 +38,10 @@ def statistics_kept(model: nn.Layer) -> Iterator[None]:
     """
     statistics = running_statistics(model)
     before = [value.clone() for value in statistics]
-    yield
-    set_statistics(statistics, before)
+    try:
+        yield
+    finally:
+        set_statistics(statistics, before)
 
 
 @paddle.no_grad()
@@ -52,7 +54,9 @@ def set_statistics(statistics: Sequence[paddle.Tensor], values: Sequence[paddle.
 def synchronise_norms(model: nn.Layer) -> list[str]:
     """Lets a model's batch norms see the rows of all ranks when it trains, forward and backward, in place.
 
-    The ranks may hold different numbers of rows. A synchronised norm is a collective: every rank must call it.
+    The ranks may hold different numbers of rows; Paddle's kernel for GPUs then takes the mean of the ranks' means, so
+    that the rows of a rank that has lost some count a little more. A synchronised norm is a collective: every rank must
+    call it.
 
     Returns:
         Names of the norms that are of another kind or layout, and were left as they are.
@@ -72,32 +76,40 @@ class _Synced:
         """`[B, C, ...]`, normalised over all axes but C and over the ranks."""
         if not self.training or self._use_global_stats:
             return super().forward(x)
+        y = self._by_kernel(x) if x.place.is_gpu_place() else self._by_collectives(x)
+        act = getattr(self, "_act", None)
+        return getattr(F, act)(y) if act else y
+
+    def _by_kernel(self, x: paddle.Tensor) -> paddle.Tensor:
+        """As `nn.SyncBatchNorm`, which sums over the ranks on the device's own stream."""
+        arguments = self._mean, self._variance, self.weight, self.bias, False, self._momentum, self._epsilon
+        return _C_ops.sync_batch_norm_(x, *arguments, "NCHW", False, False)[0]
+
+    def _by_collectives(self, x: paddle.Tensor) -> paddle.Tensor:
         with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
             mean, variance, count = _statistics(x.astype(self._mean.dtype))
             for running, value in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(running * self._momentum + value * (1 - self._momentum))
-        y = _Normalise.apply(x, self.weight, self.bias, mean, variance, count, self._epsilon)
-        act = getattr(self, "_act", None)
-        return getattr(F, act)(y) if act else y
+        return _Normalise.apply(x, self.weight, self.bias, mean, variance, count, self._epsilon)
 
 
 class _Normalise(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, count, epsilon):
-        ctx.save_for_backward(x, weight, mean, variance)
-        ctx.count, ctx.epsilon = count, epsilon
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.epsilon = epsilon
         return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon)
 
     @staticmethod
     def backward(ctx, gradient):
-        x, weight, mean, variance = ctx.saved_tensor()
+        x, weight, mean, variance, count = ctx.saved_tensor()
         one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
         normalised = F.batch_norm(x, mean, variance, one, zero, epsilon=ctx.epsilon)
         wide = gradient.astype(mean.dtype)
         own = paddle.stack([_sums(wide * normalised.astype(mean.dtype)), _sums(wide)])  # [2, C]
         total = collectives.all_reduce(own.clone(), wait=False)
         # The chain through mean and variance, which every row of every rank has a share in.
-        along, average = total / ctx.count
+        along, average = total / count
         scale = weight / paddle.sqrt(variance + ctx.epsilon)
         centred = F.batch_norm(gradient, average, one, scale, zero, epsilon=0.0)
         return (
@@ -106,10 +118,11 @@ class _Normalise(PyLayer):
             own[1],
             None,
             None,
+            None,
         )
 
 
-def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, float]:
+def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """Mean and variance of each channel over all ranks, and the number of elements of each."""
     count = x.size / x.shape[1]
     mean = _sums(x) / count
@@ -118,7 +131,7 @@ def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, float]:
     own = paddle.concat([mean, variance, paddle.full([1], count, mean.dtype)])
     joined = collectives.all_gather(own.unsqueeze(0), wait=False)  # [ranks, 2C + 1]
     counts, (means, variances) = joined[:, -1:], joined[:, :-1].chunk(2, axis=1)
-    total = float(counts.sum())
+    total = counts.sum()
     mean = (counts * means).sum(axis=0) / total
     return mean, (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total, total
 

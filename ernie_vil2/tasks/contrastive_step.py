@@ -18,6 +18,7 @@ loss scale where there is a scaler.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import paddle
@@ -30,7 +31,7 @@ from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import statistics_kept
 from ernie_vil2.tasks.dropout import CounterBasedDropout
 from ernie_vil2.tasks.recompute import recompute_blocks
-from ernie_vil2.views import normalize_images
+from ernie_vil2.views import ImageNormalization
 
 Views = Mapping[str, paddle.Tensor]
 
@@ -76,11 +77,13 @@ class DirectStep:
         self.dropout = CounterBasedDropout(model, config.Training.seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()
         self.micro_batch = config.Training.micro_batch
-        if config.Training.recompute:
+        self.recomputes = config.Training.recompute
+        if self.recomputes:
             recompute_blocks(model, self.dropout)
-        self.image = config.Model.image
         self.duplicates = config.Loss.duplicates
         self.precision = config.Training.precision
+        dtype = paddle.get_default_dtype() if self.precision == "float32" else self.precision
+        self.normalize = ImageNormalization(config.Model.image.mean, config.Model.image.std, dtype)
         self.scaler = scaler
         self._total: paddle.Tensor | None = None
 
@@ -109,7 +112,7 @@ class DirectStep:
 
     def backward(self) -> None:
         """Adds the gradients of what `forward` returned. A collective, like it."""
-        with statistics_kept(self.model):
+        with statistics_kept(self.model) if self.recomputes else nullcontext():
             self._scaled(self._total).backward()
         self._total = None
 
@@ -126,16 +129,13 @@ class DirectStep:
         self, model: paddle.nn.Layer, views: Views, keys: Mapping[str, paddle.Tensor]
     ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
         """Embeddings of the views, `[b, D]` float32, and the scalars that the loss learns."""
-        inputs = {
-            name: normalize_images(view, self.image.mean, self.image.std) if view.dtype == paddle.uint8 else view
-            for name, view in views.items()
-        }
+        pixels = any(view.dtype == paddle.uint8 for view in views.values())
         reduced = self.precision != "float32"
         with (
             self.dropout.rows(keys),
             paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"),
         ):
-            return model(inputs)
+            return model(views, self.normalize if pixels else None)
 
     def _score(
         self,

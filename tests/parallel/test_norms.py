@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -94,13 +95,35 @@ def test_norms_of_other_kinds_are_named():
     assert synchronise_norms(model) == ["1", "2"]
 
 
+def test_on_gpus_a_norm_is_one_kernel(monkeypatch):
+    calls = []
+
+    def kernel(x, *arguments):
+        calls.append(arguments)
+        return x.value * 2, None, None, None, None, None
+
+    monkeypatch.setattr(paddle._C_ops, "sync_batch_norm_", kernel)
+    model = nn.Sequential(nn.BatchNorm2D(3, momentum=0.8, epsilon=1e-3), nn.BatchNorm(3, act="relu"))
+    assert synchronise_norms(model) == []
+    x = paddle.randn([2, 3, 4, 4])
+
+    on_gpu = SimpleNamespace(place=SimpleNamespace(is_gpu_place=lambda: True), value=x)
+    assert np.array_equal(model[0].forward(on_gpu), 2 * x)
+    assert np.array_equal(model[1].forward(on_gpu), 2 * paddle.nn.functional.relu(x))
+    mean, variance, weight, bias, is_test, momentum, epsilon, layout, *_ = calls[0]
+    norm = model[0]
+    assert (mean is norm._mean, variance is norm._variance, weight is norm.weight, bias is norm.bias) == (True,) * 4
+    assert (is_test, momentum, epsilon, layout) == (False, 0.8, 1e-3, "NCHW")
+
+
 def test_statistics_are_kept():
     model = nn.BatchNorm1D(2)
     wrapped = nn.Sequential(model)
     wrapped(paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]]))
     before = model._mean.numpy(), model._variance.numpy()
     assert before[0].tolist() == pytest.approx([0.2, 0.3])
-    with statistics_kept(wrapped):
+    with pytest.raises(RuntimeError, match="out of memory"), statistics_kept(wrapped):
         wrapped(paddle.ones([2, 2]))
         assert model._mean.numpy().tolist() != before[0].tolist()
+        raise RuntimeError("out of memory")
     assert np.array_equal(model._mean, before[0]) and np.array_equal(model._variance, before[1])
