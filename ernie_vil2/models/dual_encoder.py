@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import paddle
 from paddle import nn
@@ -102,10 +102,18 @@ class DualEncoder(nn.Layer):
         """`[B, L]` int64 ids, padded with 0, to `[B, D]`, L2-normalised float32."""
         return _normalized(self.text_projection(self.text(ids)))
 
-    def forward(self, views: dict[str, paddle.Tensor]) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
+    def forward(
+        self,
+        views: dict[str, paddle.Tensor],
+        normalize: Callable[[paddle.Tensor], paddle.Tensor] | None = None,
+    ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
         """Encodes any of the views `image_1`, `image_2` (images) and `text_1`, `text_2` (ids of equal length).
 
         The views of one kind go through their tower together; equal texts still get dropout masks of their own.
+
+        Args:
+            views: images and ids by view.
+            normalize: makes normalised pixels of all images at once; None: they are normalised.
 
         Returns:
             `[B, D]` embeddings by view, and `scalars`. Both come from one forward, so that data parallel wraps the
@@ -115,7 +123,8 @@ class DualEncoder(nn.Layer):
         for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
             names = [name for name in VIEWS_OF[kind] if name in views]
             if names:
-                joined = encode(paddle.concat([views[name] for name in names]))
+                joined = paddle.concat([views[name] for name in names])
+                joined = encode(normalize(joined) if normalize and kind == "image" else joined)
                 embeddings.update(zip(names, joined.chunk(len(names)), strict=True))
         return embeddings, self.scalars
 

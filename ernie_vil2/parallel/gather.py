@@ -12,9 +12,7 @@ from paddle.autograd import PyLayer
 from ernie_vil2.parallel import collectives
 
 
-def gather_ids(
-    ids: paddle.Tensor, on_host: np.ndarray, capacity: int
-) -> tuple[paddle.Tensor, np.ndarray, list[int]]:
+def gather_ids(ids: paddle.Tensor, on_host: np.ndarray, capacity: int) -> tuple[paddle.Tensor, np.ndarray, list[int]]:
     """The ids of all ranks' rows, and with them how many rows each rank holds: one small collective for both.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +42,8 @@ class CounterBasedDropout:
 
     While `rows` or `replay` is in force, `paddle.nn.functional.dropout` and `paddle.rand`, from which all layers of
     PaddleNLP's and PaddleClas's towers draw (dropout of states and of attention weights, stochastic depth), are this
-    object's. Paddle's own random state is neither read nor moved.
+    object's. Paddle's own random state is neither read nor moved. `paddle.to_tensor` of a number, by which stochastic
+    depth of PaddleClas makes its rate, fills a tensor on the device instead of sending one there.
 
     Args:
         model: the dual encoder, with towers `image` and `text`.
@@ -109,12 +110,12 @@ class CounterBasedDropout:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        before = F.dropout, paddle.rand
-        F.dropout, paddle.rand = self._dropout, self._rand
+        before = F.dropout, paddle.rand, paddle.to_tensor
+        F.dropout, paddle.rand, paddle.to_tensor = self._dropout, self._rand, partial(_filled, before[2])
         try:
             yield
         finally:
-            F.dropout, paddle.rand = before
+            F.dropout, paddle.rand, paddle.to_tensor = before
 
     def _dropout(self, x, p=0.5, axis=None, training=True, mode="upscale_in_train", inplace=False, name=None):
         upscale = mode == "upscale_in_train"
@@ -180,6 +181,14 @@ class DrawKeys:
         x = (x ^ _shift(x, 27)) * _constant(device, _MIX_2, "int64")
         x = x ^ _shift(x, 31)
         return x.astype("int32"), _shift(x, 32).astype("int32")
+
+
+def _filled(to_tensor, data, *arguments, dtype=None, **options):
+    """`to_tensor`, without a copy to the device where the data is one number and nothing else is asked for."""
+    if arguments or options or not isinstance(data, float):
+        return to_tensor(data, *arguments, dtype=dtype, **options)
+    own = "float64" if isinstance(data, np.float64) else paddle.get_default_dtype()
+    return paddle.full([], data, dtype or own)
 
 
 class _Mask(PyLayer):

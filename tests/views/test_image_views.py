@@ -9,7 +9,7 @@ from benchmarks.pillow_views import pillow_views
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.views import evaluation_view, normalize_images, training_views
+from ernie_vil2.views import ImageNormalization, evaluation_view, normalize_images, training_views
 from ernie_vil2.views.image_views import gaussian_blur, jitter_colours
 from tests.conftest import png
 
@@ -289,3 +289,14 @@ def test_normalisation_by_hand():
     values = normalize_images(paddle.to_tensor(pixels), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).numpy()
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225]
     assert values.shape == (1, 3, 1, 1) and np.allclose(values.ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float64", 1e-14)])
+def test_normalisation_in_one_pass(dtype, tolerance):
+    paddle = pytest.importorskip("paddle")
+    pixels = np.arange(256 * 3, dtype=np.uint8).reshape([2, 8, 16, 3])
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    found = ImageNormalization(mean, std, dtype)(paddle.to_tensor(pixels))
+    expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
+    assert found.dtype == getattr(paddle, dtype) and found.stop_gradient
+    np.testing.assert_allclose(found.numpy(), expected, atol=tolerance)
