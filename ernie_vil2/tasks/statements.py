@@ -100,15 +100,16 @@ class StatementTask:
 
     labels: ClassVar[tuple[str, ...]]
     images: ClassVar[int]
+    evaluators = ()
 
     def __init__(self, config: Config):
         self.config = config
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
 
-    def rows(self, stream: SampleStream) -> StatementRows:
+    def rows(self) -> StatementRows:
         """As `Task.rows`."""
-        return StatementRows(stream, self.config, self.tokenizer, self.images, self.labels)
+        return StatementRows(SampleStream(self.config), self.config, self.tokenizer, self.images, self.labels)
 
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a head begins at random unless the initial weights have one."""

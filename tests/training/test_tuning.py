@@ -42,7 +42,7 @@ def test_a_checkpoint_with_lora_is_a_plain_model_to_whoever_reads_it(config, tmp
     pixels = np.random.default_rng(0).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
     loaded = ernie_vil2.load_model(trainer.run)
     assert not any("lora" in name for name in loaded.engine.model.state_dict())
-    ids = paddle.to_tensor([trainer.tokenizer.encode("红色的圆")])
+    ids = paddle.to_tensor([trainer.task.tokenizer.encode("红色的圆")])
     expected = trainer.model.encode_text(ids).numpy()
     assert np.allclose(loaded.encode_texts(["红色的圆"]), expected, atol=2e-6)
     for layout in ("official", "paddlenlp", "ernie_vil2"):
