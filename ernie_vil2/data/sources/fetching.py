@@ -18,6 +18,8 @@ from ernie_vil2.files import written_whole
 from ernie_vil2.hub import cache_folder
 
 DEFAULT_GIB = 100.0
+ROOM = "room"  # the lock of who counts what is there
+RESERVED = ".reserved"
 _IMPORTED_BY = os.getpid()
 
 
@@ -69,15 +71,29 @@ def fetched(
             pass
         for left in folder.glob(f".{path.name}.*.partial"):  # by a process that was killed; none writes now
             left.unlink(missing_ok=True)
-        if not _make_room(folder, size or 0, name, ahead):
+        reserved = _reserve(path, size or 0, name, ahead)
+        if reserved is None:
             return None
-        with written_whole(path) as aside:
-            fetch(aside)
-        file = _opened(path)
-    if not _make_room(folder, 0, name, ahead) and ahead:  # others were fetching too
-        file.close()
-        path.unlink(missing_ok=True)
-        return None
+        try:
+            with written_whole(path) as aside:
+                fetch(aside)
+                file = _opened(aside)  # before others can see and remove it
+        finally:
+            Path(reserved.name).unlink(missing_ok=True)
+            reserved.close()
+    with _locked(folder / "locks" / ROOM):
+        _make_room(folder, 0, name, ahead)  # for what was larger than expected
+    return file
+
+
+def _reserve(path: Path, size: int, name: str, only_unused: bool) -> BinaryIO | None:
+    """Makes room for a file, and an empty one of its size that holds it while it is open; None: there is no room."""
+    with _locked(path.parent / "locks" / ROOM):
+        if not _make_room(path.parent, size, name, only_unused) and only_unused:
+            return None
+        file = open(path.with_name(f".{path.name}{RESERVED}"), "wb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.truncate(size)
     return file
 
 
@@ -97,20 +113,26 @@ def _make_room(folder: Path, size: int, name: str, only_unused: bool) -> bool:
         raise OSError(
             f"{name}: {size} bytes do not fit into the cache of {limit} bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"
         )
-    files = []
+    files, coming = [], {}
     for entry in os.scandir(folder):
+        path, hidden = Path(entry.path), entry.name.startswith(".")
         try:
-            if entry.is_file():
-                stat = entry.stat()
-                files.append((stat.st_mtime_ns, stat.st_size, Path(entry.path)))
+            if not entry.is_file() or (hidden and path.suffix == RESERVED and _remove_unused(path)):
+                continue  # of a process that was killed
+            stat = entry.stat()
         except FileNotFoundError:  # another process has removed it
             continue
-    used = sum(size for _, size, _ in files)
+        if hidden:  # the reserved size, or what has come if it is more: `.NAME.PROCESS.partial`
+            own = entry.name.removesuffix(RESERVED) if path.suffix == RESERVED else entry.name.rsplit(".", 2)[0]
+            coming[own] = max(coming.get(own, 0), stat.st_size)
+        else:
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+    used = sum(size for _, size, _ in files) + sum(coming.values())
     for remove in (_remove_unused,) if only_unused else (_remove_unused, _remove):
         for _, taken, path in sorted(files):
             if used + size <= limit:
                 return True
-            if not path.name.startswith(".") and remove(path):
+            if remove(path):
                 used -= taken
     return used + size <= limit
 

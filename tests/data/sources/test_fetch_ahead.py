@@ -1,5 +1,6 @@
 """Shards at an address: counted by their index and compared with it, fetched before they are read, within a bound."""
 
+import fcntl
 import hashlib
 import json
 import threading
@@ -161,6 +162,21 @@ def test_what_is_wanted_ahead_stays_within_the_bound_of_the_cache(cache, monkeyp
         samples.fetch_ahead(0, [6], [])
         wait_for(lambda: "6.tar" in cached(cache))
         wait_for(lambda: len(cached(cache)) <= 3)
+
+
+def test_room_that_a_killed_process_had_reserved_is_free_again(cache, monkeypatch):
+    bounded(monkeypatch, 2)
+    with store(3) as server:
+        files = [RemoteFile(f"{server.address}/well/{number}.tar") for number in range(3)]
+        files[0].open().close()
+        (kept,) = cache.glob("[!.]*.tar")
+        reserved = cache / f".{kept.name}.reserved"
+        reserved.write_bytes(bytes(2 * len(content(0))))
+        with open(reserved, "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_SH)
+            assert files[1].open(ahead=True) is None and cached(cache) == []
+        with files[1].open(ahead=True), files[2].open(ahead=True):
+            assert cached(cache) == ["1.tar", "2.tar"] and not list(cache.glob(".*"))
 
 
 def test_processes_share_what_is_fetched_ahead(cache):
