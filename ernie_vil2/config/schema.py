@@ -389,6 +389,11 @@ class TrainingConfig(Section):
     )
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
+    epochs: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="how often each sample is seen, in place of steps; the warm-up is then at most a tenth of the "
+        "run, whose config.yaml holds the steps. null: as many steps as are given",
+    )
     global_batch: Annotated[int, Field(ge=2)] = Field(
         7168, description="pairs in a step over all ranks (paper: 7,168 to 23,200); the ranks divide it"
     )
@@ -483,6 +488,14 @@ class TuningConfig(Section):
         description="the global batch that Optimizer.learning_rate is meant for; the rate is multiplied by "
         "Training.global_batch / base_batch. null: it is taken as it is",
     )
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="decay of an exponential moving average of the weights, which then is what is scored and saved; "
+        "in the first steps the decay is at most (1 + step) / (10 + step). null: there is none",
+    )
+    patience: Count | None = Field(
+        None, description="evaluations without a better one after which the run ends; null: it goes on"
+    )
     lora: LoraConfig | None = Field(
         None,
         description="{rank: 8, alpha: 16, layers: [patterns]}: only a change of low rank to the weights of these "
@@ -535,7 +548,9 @@ class Config(Section):
             raise ValueError(
                 f"Data.groups ({self.Data.groups}) does not divide Training.global_batch ({self.Training.global_batch})"
             )
-        if self.Schedule.warmup_steps >= self.Training.steps:
+        if self.Tuning.patience and not self.Evaluation.every:
+            raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
+        if self.Training.epochs is None and self.Schedule.warmup_steps >= self.Training.steps:
             raise ValueError(
                 f"Schedule.warmup_steps ({self.Schedule.warmup_steps}) leaves nothing of Training.steps "
                 f"({self.Training.steps})"

@@ -120,6 +120,11 @@ class SampleStream:
         return [place // self._share * self._batch + place % self._share for place in places]
 
     @property
+    def samples(self) -> int:
+        """Of an epoch, over all sources."""
+        return sum(self._samples)
+
+    @property
     def shares(self) -> list[float]:
         """For each source its share of the stream."""
         quotas = self._mixtures[0].quotas

@@ -1,8 +1,8 @@
 """Checkpoints: a folder each, written aside and renamed, of safetensors and JSON only.
 
 <run>/checkpoints/step_00000500/
-    model.safetensors      parameters and buffers by their name in the model
-    optimizer.safetensors  optimiser state as <parameter>/<kind>
+    model.safetensors      parameters and buffers by their name in the model; with Tuning.ema their averages
+    optimizer.safetensors  optimiser state as <parameter>/<kind>; with Tuning.ema also the weights themselves, /raw
     state.json             step and seed (the learning rate and every random state follow from these two), place in the
                            data and what the data is, loss scaler, counters, best evaluation
     config.yaml            the resolved configuration
@@ -35,6 +35,7 @@ from ernie_vil2.config import Config, dump_config
 from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, save_arrays, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
+from ernie_vil2.training.average import RAW, WeightAverage
 
 EVALUATION = "evaluation.json"
 INODES = 8
@@ -165,8 +166,13 @@ def recover(run: Path) -> Path | None:
     return None
 
 
-def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
-    """Restores model and optimiser in place.
+def load_checkpoint(
+    folder: Path,
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    average: WeightAverage | None = None,
+) -> dict[str, Any]:
+    """Restores model and optimiser in place, and the average of the weights, where there is one.
 
     Returns:
         What `state.json` holds, with what is known of the step's evaluation.
@@ -175,11 +181,15 @@ def load_checkpoint(folder: Path, model: paddle.nn.Layer, optimizer: paddle.opti
         ValueError: the weights are not those of this model.
     """
     load_weights(model, folder / "model.safetensors")
-    names = {name: parameter.name for name, parameter in model.named_parameters()}
-    state = {}
+    if average:
+        average.restart()
+    weights, state = model.state_dict(), {}
     for key, array in load_file(folder / "optimizer.safetensors").items():
         name, _, kind = key.rpartition("/")
-        state[f"{names[name]}_{kind}"] = paddle.to_tensor(array)
+        if kind == RAW:
+            weights[name].set_value(array)
+        else:
+            state[f"{weights[name].name}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     state |= _noted_evaluation(folder / EVALUATION)

@@ -28,6 +28,7 @@ from ernie_vil2.planning.report import headline
 from ernie_vil2.planning.summary import plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.tasks import build_task
+from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.preview import Preview, ShownSample, preview
 from ernie_vil2.training.run_page import config_facts
@@ -80,6 +81,8 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     task = build_task(config)
     make = task.rows()
     stream = make.stream
+    config = with_steps(config, stream.samples)
+    training = config.Training
     evaluators = build_evaluators(config, task)
     rows = min(training.global_batch // ranks, MOST_ROWS)
     read = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ernie_vil2.parallel.norms import batch_norms, running_statistics, set_stati
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.tasks import build_task
+from ernie_vil2.training.average import WeightAverage
 from ernie_vil2.training.batch_gate import BatchGate
 from ernie_vil2.training.checkpoint import (
     find_checkpoint,
@@ -38,6 +39,7 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
+from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
@@ -113,6 +115,7 @@ class Trainer:
             self.task = build_task(config)
             self.rows = self.task.rows()
         self.stream = self.rows.stream
+        self.config = config = with_steps(config, self.stream.samples)
         self.evaluators = self._evaluators(resumed=checkpoint is not None)
         check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
         if checkpoint:
@@ -126,6 +129,7 @@ class Trainer:
             paddle.amp.GradScaler(enable=config.Training.precision == "float16"),
             config.Training.sharding,
         )
+        self.average = WeightAverage(self.model, config.Tuning.ema) if config.Tuning.ema is not None else None
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.gate = BatchGate(self.ranks)
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
@@ -178,7 +182,7 @@ class Trainer:
 
     def _resume(self, checkpoint: Path) -> None:
         check_changes(checkpoint, self.config, self._extend)
-        state = load_checkpoint(checkpoint, self.model, self.optimizer)
+        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average)
         self.stream.check(state["data"])
         self.step, self.place, self.evaluated = state["step"], state["data"]["place"], state["evaluated"]
         best = state["best"]
@@ -211,7 +215,7 @@ class Trainer:
 
     def _train(self) -> bool:
         training = self.config.Training
-        if self.step >= training.steps and not self._evaluation_due():
+        if self._finished():
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
@@ -232,13 +236,16 @@ class Trainer:
                 self._log_step(losses, rate)
                 self._save_and_evaluate()
         self._end()
-        return self.step >= training.steps and not self._evaluation_due()
+        return self._finished()
+
+    def _finished(self) -> bool:
+        return (self.step >= self.config.Training.steps or self._settled) and not self._evaluation_due()
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the steps, up to the last or until the run is stopped."""
         training = self.config.Training
         batches = training_batches(self.rows, self.config, self.place, self.rank, self.ranks)
-        while self.step < training.steps and not self.signals.granted:
+        while self.step < training.steps and not self.signals.granted and not self._settled:
             batch = self._next(batches)
             self.place += training.global_batch
             if batch is not None:
@@ -292,6 +299,8 @@ class Trainer:
         if evaluate:
             with self.meter.paused():
                 self._evaluate(saved=bool(save))
+        if self._settled and not save:
+            self._save()
         if save or evaluate:
             self._write_reports()
 
@@ -301,6 +310,8 @@ class Trainer:
         if self._log:
             self._log.close()
             print(report)
+            if self._settled:
+                print(f"no better evaluation since step {self.best['step']}: ended by Tuning.patience")
             if self.nonfinite.skipped:
                 print(f"warning: {self.nonfinite.skipped} steps that were not finite were left out", file=sys.stderr)
             if self.side_work.failures:
@@ -321,6 +332,8 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.task.after_update()
+            if self.average:
+                self.average.update(self.step)
             if finite:
                 self.nonfinite.in_a_row = 0
         else:
@@ -372,6 +385,8 @@ class Trainer:
         average_statistics(self.model)
         check_weights(self.model, self.step)
         optimizer = optimizer_arrays(self.optimizer, self.model)
+        if self.average and self.rank == 0:
+            optimizer |= self.average.raw()
         training = self.config.Training
         state: dict[str, Any] = {
             "seed": training.seed,
@@ -383,7 +398,7 @@ class Trainer:
             "evaluated": self.evaluated,
             "best": self.best,
         }
-        with agreed_errors():
+        with self._scored_weights(), agreed_errors():
             if self.rank == 0:
                 save_checkpoint(
                     self.run,
@@ -396,6 +411,22 @@ class Trainer:
                     training.keep_checkpoints,
                     self.best and self.best["step"],
                 )
+
+    @contextmanager
+    def _scored_weights(self) -> Iterator[None]:
+        """Within the block the model is what is scored and saved: its average, where there is one. A collective."""
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place():
+            average_statistics(self.model)
+            yield
+
+    @property
+    def _settled(self) -> bool:
+        """Whether `Tuning.patience` is at its end."""
+        patience, every = self.config.Tuning.patience, self.config.Evaluation.every
+        return bool(patience and self.best) and self.evaluated - self.best["step"] >= patience * every
 
     def _evaluation_due(self) -> bool:
         every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
@@ -417,7 +448,8 @@ class Trainer:
             saved: whether this step has its checkpoint.
         """
         average_statistics(self.model)
-        found = {name: scored(name, evaluator, self.model) for name, evaluator in self.evaluators.items()}
+        with self._scored_weights():
+            found = {name: scored(name, evaluator, self.model) for name, evaluator in self.evaluators.items()}
         self.evaluated = self.step
         with agreed_errors():
             if self._log:

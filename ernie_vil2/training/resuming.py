@@ -15,6 +15,7 @@ FREE_ON_RESUME = {
     "Data.patience",
     "Data.max_bad_share",
     "Evaluation",
+    "Tuning.patience",
     "Training.output",
     "Training.device",
     "Training.micro_batch",

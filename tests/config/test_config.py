@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
         ("Training.steps=many", "Training.steps: Input should be a valid integer, got 'many'"),
         ("Training.global_batch=1.5", "Training.global_batch: Input should be a valid integer"),
         ("Training.precision=int8", "Training.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("Training.ema=0.99", "unknown key Training.ema; did you mean Tuning.ema?"),
         ("Model.text.lora=8", "unknown key Model.text.lora; did you mean Tuning.lora?"),
         ("Tuning.lora.ranks=8", "unknown key Tuning.lora.ranks; did you mean Tuning.lora.rank?"),
         ("Tuning.layer_decay=1.5", "Tuning.layer_decay: Input should be less than or equal to 1"),
@@ -60,7 +61,7 @@ def test_an_error_names_the_key_and_the_way_out(override, message):
 @pytest.mark.parametrize(
     ("override", "known"),
     [
-        ("Training.ema=0.99", "Training.task, "),
+        ("Training.mixup=0.99", "Training.task, "),
         ("Model.text.adapters=8", "Model.text.name, "),
         ("Data.mixup=0.2", "Data.train, "),
         ("Optimizer.lr=1", "Optimizer.learning_rate, "),

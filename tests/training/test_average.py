@@ -1,0 +1,102 @@
+"""The moving average of the weights: against NumPy, what is scored and saved, and patience."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import ernie_vil2
+from ernie_vil2.config import ConfigError
+from ernie_vil2.training.average import WeightAverage
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.length import with_steps
+from ernie_vil2.training.run_log import read_log
+from tests.training.test_engine import weights
+
+
+def test_the_average_is_that_of_numpy(config):
+    """Over every step of a run: w_t averaged with decay min(d, (1 + t) / (10 + t))."""
+    trainer = Trainer(config("Tuning.ema=0.5", "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"))
+    names = [name for name in trainer.model.state_dict() if name.startswith(("image.", "log"))]
+
+    def now():
+        return {name: trainer.model.state_dict()[name].numpy().astype(np.float64) for name in names}
+
+    expected, update = now(), trainer.average.update
+
+    def watched(step):
+        decay = min(0.5, (1 + step) / (10 + step))
+        for name, value in now().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+        update(step)
+
+    trainer.average.update = watched
+    trainer.fit()
+    saved, raw = weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
+    for name, value in now().items():
+        np.testing.assert_allclose(saved[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        if f"{name}/raw" in raw:
+            np.testing.assert_array_equal(raw[f"{name}/raw"], value.astype(np.float32), err_msg=name)
+    assert any("bn._variance/raw" in name for name in raw)
+
+
+def test_the_average_is_what_is_scored_and_the_weights_go_on_as_without_it(config, tmp_path, monkeypatch):
+    settings = ["Evaluation.every=4", "Evaluation.batch_size=16"]
+    plain = Trainer(config(*settings, f"Training.output={tmp_path / 'plain'}"))
+    plain.fit()
+    averaged = Trainer(config(*settings, "Tuning.ema=0.9"))
+    averaged.fit()
+    for one, other in zip(plain.model.parameters(), averaged.model.parameters(), strict=True):
+        assert np.array_equal(one.numpy(), other.numpy())
+    logged = [record["metrics"] for record in read_log(averaged.run / "log.jsonl") if record["kind"] == "evaluation"]
+    loaded = ernie_vil2.load_model(averaged.run).engine.model
+    scored = averaged.evaluators["retrieval"](loaded).values
+    assert logged[-1] == pytest.approx(scored)
+    saved = weights(averaged)
+    assert any(not np.array_equal(saved[name], value.numpy()) for name, value in averaged.model.state_dict().items())
+
+
+def test_a_frozen_weight_has_no_average_of_its_own(config):
+    trainer = Trainer(config("Tuning.ema=0.9", "Tuning.freeze=[text.*]"))
+    assert not any(name.startswith("text") for name in WeightAverage(trainer.model, 0.9).raw())
+
+
+def test_a_run_ends_when_nothing_gets_better(config, capsys):
+    settings = ["Tuning.patience=2", "Evaluation.every=2", "Training.steps=40", "Training.checkpoint_every=100"]
+    trainer = Trainer(config(*settings))
+    values = iter([10.0, 30.0, 20.0, 30.0, 50.0])
+
+    def evaluate(model):
+        found = evaluators(model)
+        return found._replace(values={**found.values, "mean_recall": next(values)})
+
+    evaluators = trainer.evaluators["retrieval"]
+    evaluate.best_by, evaluate.data = evaluators.best_by, evaluators.data
+    trainer.evaluators["retrieval"] = evaluate
+    assert trainer.fit()
+    assert trainer.step == 8 and trainer.best == {"step": 4, "metric": "mean_recall", "value": 30.0}
+    assert "no better evaluation since step 4: ended by Tuning.patience" in capsys.readouterr().out
+    assert [folder.name for folder in list_checkpoints(trainer.run)] == ["step_00000004", "step_00000008"]
+    again = Trainer(config(*settings), resume=True)
+    assert again.fit() and again.step == 8
+    longer = Trainer(config(*settings, "Tuning.patience=5"), resume=True)
+    assert longer.fit() and longer.step > 8
+
+
+def test_patience_without_evaluations_is_an_error(config):
+    with pytest.raises(ConfigError, match="Tuning.patience counts evaluations, and Evaluation.every is 0"):
+        config("Tuning.patience=2", "Evaluation.every=0")
+
+
+def test_epochs_are_steps(config):
+    """128 samples in batches of 16 are 8 steps an epoch."""
+    read = config("Training.epochs=2.5", "Schedule.warmup_steps=100")
+    found = with_steps(read, 128)
+    assert (found.Training.steps, found.Training.epochs, found.Schedule.warmup_steps) == (20, None, 2)
+    assert with_steps(config("Training.epochs=5", "Schedule.warmup_steps=3"), 128).Schedule.warmup_steps == 3
+    assert with_steps(read, 3).Training.steps == 1
+    trainer = Trainer(config("Training.epochs=0.5"))
+    assert trainer.fit() and trainer.step == 4
+    assert Trainer(config("Training.epochs=0.5"), resume=True).fit()
+    with pytest.raises(ConfigError, match="--resume --extend goes on to 8"):
+        Trainer(config("Training.epochs=1"), resume=True)
