@@ -55,7 +55,7 @@ class Run:
         self.optimizer.step()
 
     def save(self, step, keep=2, best=None):
-        optimizer, state = optimizer_arrays(self.optimizer, self.model), {"seed": 0}
+        optimizer, state = optimizer_arrays(self.optimizer, self.model), {"seed": 0, "best": None}
         return save_checkpoint(self.folder, step, self.model, optimizer, self.config, TOKENS, state, keep, best)
 
     def arrays(self):
@@ -77,7 +77,7 @@ def test_a_checkpoint_brings_weights_and_optimiser_back(run):
     saved = run.arrays()
     run.train()
     assert not all(map(np.array_equal, run.arrays(), saved))
-    assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 3, "seed": 0}
+    assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 3, "seed": 0, "best": None}
     assert all(map(np.array_equal, run.arrays(), saved))
 
 
@@ -275,7 +275,9 @@ def test_a_disk_without_inodes_says_so(disk, inodes):
 def test_a_damaged_note_of_an_evaluation_is_left_out(run, capsys):
     folder = run.save(1)
     note_evaluation(run.folder, 1, {"step": 1, "mean_recall": 9.0})
-    assert load_checkpoint(folder, run.model, run.optimizer)["best"] == {"step": 1, "mean_recall": 9.0}
+    assert load_checkpoint(folder, run.model, run.optimizer)["best"] == {
+        "step": 1, "metric": "mean_recall", "value": 9.0
+    }  # fmt: skip
     (folder / "evaluation.json").write_text('{"evaluated": ')
-    assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 1, "seed": 0}
+    assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 1, "seed": 0, "best": None}
     assert "evaluation.json is damaged and left out" in capsys.readouterr().err
