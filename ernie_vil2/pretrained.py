@@ -11,13 +11,17 @@ import paddle
 
 from ernie_vil2 import runtime
 from ernie_vil2.calibration import read_calibration
-from ernie_vil2.config import load_config
+from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
 from ernie_vil2.export_folder import ABOUT, CONFIG, VOCABULARY, BadExport, is_export, read_export
-from ernie_vil2.models.model_files import read_model, weights_path
+from ernie_vil2.models import set_weights
+from ernie_vil2.models.heads import build_classifier
+from ernie_vil2.models.model_files import StoredModel, read_model, weights_path
 from ernie_vil2.models.precision import check_precision
+from ernie_vil2.tasks import TASKS
+from ernie_vil2.tasks.statements import StatementTask
 from ernie_vil2.views import Preprocessing
 
 
@@ -73,14 +77,12 @@ def load_model(
     runtime.set_device(device or paddle.get_device())
     check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
-    if stored.tokens is None:
-        raise ValueError(f"{source}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
     config = stored.config
     if max_length is not None:
         if not 3 <= max_length <= config.Model.text.max_positions:
             raise ValueError(f"max_length is {max_length}; this model takes 3 to {config.Model.text.max_positions}")
         config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
-    tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
+    tokenizer = _tokenizer(source, stored, config)
     try:
         model, _ = stored.build(allow)
     except ValueError as error:
@@ -93,6 +95,43 @@ def load_model(
 def _calibrated(model: ErnieViL2, folder: Path) -> ErnieViL2:
     model.calibration = read_calibration(folder, lambda: model.fingerprint)
     return model
+
+
+def load_classifier(
+    source: str | os.PathLike,
+    vocab: str | os.PathLike | None = None,
+    device: str | None = None,
+    batch_size: int = 64,
+) -> tuple[ErnieViL2, tuple[str, ...]]:
+    """A model trained to label statements, and its labels in the order of what its `engine.model.label_logits` gives.
+
+    Args:
+        source: the run, or a checkpoint of it; these and the others as for `load_model`.
+
+    Raises:
+        FileNotFoundError: as for `load_model`.
+        ValueError: as for `load_model`, or the model was trained for something else.
+    """
+    runtime.set_device(device or paddle.get_device())
+    stored = read_model(source, vocab)
+    config = stored.config
+    task = TASKS.get(config.Training.task)
+    if not (isinstance(task, type) and issubclass(task, StatementTask)):
+        raise ValueError(f"{source} labels no statements: it was trained on Training.task {config.Training.task}")
+    model = build_classifier(config.Model, config.Head, stored.vocab_size, task.images, len(task.labels))
+    try:
+        set_weights(model, stored.arrays)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    model.eval()
+    engine = Eager(model, Preprocessing.of(config.Model.image))
+    return ErnieViL2(engine, _tokenizer(source, stored, config), config, batch_size), task.labels
+
+
+def _tokenizer(source: str | os.PathLike, stored: StoredModel, config: Config) -> Tokenizer:
+    if stored.tokens is None:
+        raise ValueError(f"{source}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
+    return Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:

@@ -92,20 +92,24 @@ def shapes(tmp_path_factory):
     }
 
 
-def untrained_checkpoint(folder, tokens):
+def untrained_checkpoint(folder, tokens, task="multi_view"):
     """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
     import paddle
 
     from ernie_vil2.config import dump_config, load_config
-    from ernie_vil2.models import build_dual_encoder, save_weights
+    from ernie_vil2.models import save_weights
+    from ernie_vil2.tasks import build_task
 
-    config = load_config(None, [
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    settings = [
         "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
         "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
         "Data.max_length=16",
-    ])  # fmt: skip
+        f"Training.task={task}",
+    ]
     paddle.seed(0)
-    save_weights(build_dual_encoder(config.Model, len(tokens)), folder / "model.safetensors")
-    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={folder / 'vocab.txt'}"]))
+    made.build(initialize=False)
+    save_weights(made.model, folder / "model.safetensors")
+    (folder / "config.yaml").write_text(dump_config(load_config(None, settings)), encoding="utf-8")
     return folder

@@ -21,8 +21,8 @@ from ernie_vil2.errors import RunError
 from ernie_vil2.terminal import PrintableStream, printable
 
 COMMANDS = (
-    "train", "eval", "calibrate", "interpolate", "embed", "search", "report", "plan", "prepare", "tag", "convert",
-    "export", "trim_vocabulary", "doctor",
+    "train", "eval", "eval_transfer", "calibrate", "interpolate", "embed", "search", "report", "plan", "prepare", "tag",
+    "convert", "export", "trim_vocabulary", "doctor",
 )  # fmt: skip
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""

@@ -31,8 +31,8 @@ RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options that name a model and say how it encodes."""
+def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> None:
+    """Options that name a model and say how it encodes; `engines`: by whichever engine, an export's among them."""
     parser.add_argument(
         "--checkpoint",
         type=model,
@@ -40,7 +40,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, official "
         ".pdparams, PaddleNLP folder, export, or a known name",
     )
-    add_engine_option(parser)
+    if engines:
+        add_engine_option(parser)
     parser.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
     )
@@ -77,6 +78,12 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def import_modules(args: argparse.Namespace) -> None:
+    """Imports the modules that the options name."""
+    for name in args.imports:
+        importlib.import_module(name)
+
+
 def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     """The model that the options name, and its weight file.
 
@@ -87,8 +94,7 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     from ernie_vil2.pretrained import load_model
     from ernie_vil2.run_folder import run_of
 
-    for name in args.imports:
-        importlib.import_module(name)
+    import_modules(args)
     weights = weights_path(args.checkpoint)
     model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size, engine=args.engine)
     if RANK == 0:

@@ -42,6 +42,7 @@ class StatementSource:
     """The rows of an annotation file, as samples.
 
     Args:
+        kind: the data set, `snli-ve` or `nlvr2`.
         annotations: JSON lines.
         labels: those that a row can have; "-", on which the annotators did not agree, is a reason of its own.
         parse: a row, and its name for errors, to a `StatementRow`; BadSample if it has another form.
@@ -50,8 +51,11 @@ class StatementSource:
         ValueError: the file is empty.
     """
 
-    def __init__(self, annotations: Path, labels: tuple[str, ...], parse: Callable[[dict, str], StatementRow]):
-        self.name, self.files, self.labels = str(annotations), [annotations], labels
+    def __init__(
+        self, kind: str, annotations: Path, labels: tuple[str, ...], parse: Callable[[dict, str], StatementRow]
+    ):
+        self.kind, self.labels = kind, labels
+        self.name, self.files = str(annotations), [annotations]
         self._table, self._parse = JsonTable(annotations), parse
         self.release = self._table.release
 

@@ -91,7 +91,7 @@ def check_benchmark(
     counts = _counts(benchmark)
     texts_of_image = np.bincount(benchmark.pairs[:, 0], minlength=counts["images"])
     images_of_text = np.bincount(benchmark.pairs[:, 1], minlength=counts["texts"])
-    files = _decode_all(benchmark.images, progress, workers)
+    files = decode_all(benchmark.images, progress, workers)
     verdicts, differences = [], []
     for protocol in protocols:
         part = protocol.select(benchmark)
@@ -121,9 +121,10 @@ def _said(counts: Mapping[str, int]) -> str:
     return ", ".join(counted(count, kind.removesuffix("s")) for kind, count in counts.items())
 
 
-def _decode_all(
-    images: Sequence[BenchmarkImage], progress: Callable[[int], object], workers: int | None
+def decode_all(
+    images: Sequence[BenchmarkImage], progress: Callable[[int], object], workers: int | None = None
 ) -> BadSampleReport:
+    """Reads and decodes images; arguments as for `check_benchmark`."""
     report = BadSampleReport()
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(images), CHUNK):

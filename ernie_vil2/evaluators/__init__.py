@@ -7,11 +7,15 @@ from collections.abc import Callable
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.evaluators.evaluator import Evaluator, Metrics
 from ernie_vil2.evaluators.retrieval import build_retrieval
+from ernie_vil2.evaluators.statements import build_statements
 from ernie_vil2.tasks import Task
 
 __all__ = ["EVALUATORS", "Evaluator", "Metrics", "build_evaluators"]
 
-EVALUATORS: dict[str, Callable[[Config, Task], Evaluator | None]] = {"retrieval": build_retrieval}
+EVALUATORS: dict[str, Callable[[Config, Task], Evaluator | None]] = {
+    "retrieval": build_retrieval,
+    "statements": build_statements,
+}
 """By their names in `Evaluation.evaluators`; None: the configuration gives it nothing to score."""
 
 

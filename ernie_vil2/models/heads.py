@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -14,6 +16,8 @@ from ernie_vil2.models.towers import build_image_tower, build_text_tower
 
 HEAD = "head."
 """What the names of its parameters begin with, in the model."""
+ROWS = 4096
+"""Rows of embeddings that are classified at once."""
 
 
 class StatementHead(nn.Layer):
@@ -31,7 +35,7 @@ class StatementHead(nn.Layer):
 
     def __init__(self, embed_dim: int, images: int, labels: int, config: HeadConfig):
         super().__init__()
-        self.interaction = config.kind == "interaction"
+        self.interaction, self.labels = config.kind == "interaction", labels
         self.scale = embed_dim**0.5  # to numbers of size 1, as the layers that follow expect
         sides = images + 1
         width = config.width or 2 * embed_dim
@@ -42,7 +46,7 @@ class StatementHead(nn.Layer):
             self.pair, sides = _mlp(images * embed_dim, embed_dim, embed_dim, config.dropout), 2
         self.classifier = _mlp(sides * embed_dim, width, labels, config.dropout)
 
-    def forward(self, images: list[paddle.Tensor], text: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, images: Sequence[paddle.Tensor], text: paddle.Tensor) -> paddle.Tensor:
         """`[B, D]` embeddings of each image and of the text, L2-normalised, to `[B, labels]` in their precision."""
         with paddle.amp.auto_cast(enable=False):
             sides = [embedding * self.scale for embedding in (*images, text)]
@@ -76,6 +80,15 @@ class StatementClassifier(DualEncoder):
         embeddings, _ = super().forward(views)
         text = embeddings.pop("text_1")
         return {"logits": self.head(list(embeddings.values()), text)}, {}
+
+    @paddle.no_grad()
+    def label_logits(self, images: Sequence[np.ndarray], texts: np.ndarray) -> np.ndarray:
+        """As `forward`, of embeddings that there are already, `[N, D]` each: `[N, labels]`."""
+        parts = [np.empty([0, self.head.labels], np.float32)]
+        for start in range(0, len(texts), ROWS):
+            *sides, text = (paddle.to_tensor(side[start : start + ROWS]) for side in (*images, texts))
+            parts.append(self.head(sides, text).numpy())
+        return np.concatenate(parts)
 
 
 def build_classifier(

@@ -100,7 +100,7 @@ class StatementTask:
 
     labels: ClassVar[tuple[str, ...]]
     images: ClassVar[int]
-    evaluators = ()
+    evaluators = ("statements",)
 
     def __init__(self, config: Config):
         self.config = config

@@ -8,6 +8,7 @@ import pytest
 
 from ernie_vil2 import commands
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
+from tests.statements import entailment_folder
 from tests.tagging.rectangles import export
 
 CONFIG = """
@@ -27,6 +28,9 @@ EXAMPLES = {
     "eval embeddings": {"--embeddings": "IN/embeddings", "--output": "OUT/results"},
     "eval rows": {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv",
                   "--protocol": "official-rows", "--output": "OUT/results"},
+    "eval_transfer": {"--checkpoint": "IN/classifier", "--data": "IN/snli-ve", "--output": "OUT/results",
+                      "--device": "cpu"},
+    "eval_transfer check": {"--data": "IN/snli-ve", "--check": None, "--split": "test"},
     "embed": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/embeddings",
               "--cache": "OUT/cache", "--device": "cpu"},
     "embed unpaired": {"--checkpoint": "IN/model", "--pictures": "IN/pictures", "--texts": "IN/words.txt",
@@ -69,6 +73,9 @@ def inputs(tmp_path_factory, shapes):
     tokens = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
     (folder / "model").mkdir()
     untrained_checkpoint(folder / "model", tokens)
+    (folder / "classifier").mkdir()
+    untrained_checkpoint(folder / "classifier", tokens, "entailment")
+    entailment_folder(folder / "snli-ve")
     (folder / "run" / "checkpoints").mkdir(parents=True)
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
     (folder / "run" / "log.jsonl").touch()

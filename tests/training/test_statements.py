@@ -8,6 +8,7 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.tasks import build_task
+from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
 from tests.statements import entailment_folder, pairs_folder
@@ -128,6 +129,40 @@ def test_a_head_of_other_labels_is_refused(statements, tmp_path):
     first.fit()
     with pytest.raises(ConfigError, match="trained with other values of Training.task"):
         Trainer(statements("image_pair", "Training.steps=3", f"Training.output={first.run}"), resume=True)
+
+
+@TASKS
+def test_the_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, task):
+    trainer = Trainer(
+        statements(task, f"Data.val=[{folders[task]}]", "Evaluation.every=2", "Optimizer.learning_rate=0.01")
+    )
+    trainer.fit()
+    records = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
+    accuracies = {record["step"]: record["metrics"]["accuracy"] for record in records}
+    best = max((value, -step) for step, value in accuracies.items() if step)
+    assert trainer.best == {"step": -best[1], "metric": "accuracy", "value": best[0]}
+    wanted = {f"accuracy/{label}" for label in trainer.task.labels}
+    if task == "image_pair":
+        wanted |= {
+            "consistency",
+            *(f"{name}/{part}" for name in ("accuracy", "consistency") for part in ("balanced", "unbalanced")),
+        }
+    assert records[-1]["metrics"].keys() == {"accuracy"} | wanted and records[-1]["evaluator"] == "statements"
+
+
+def test_validation_data_of_another_task_are_refused(statements, config, folders):
+    for made in (statements("entailment", f"Data.val=[{folders['image_pair']}]"),
+                 config("Evaluation.evaluators=[statements]", f"Data.val=[{folders['image_pair']}]")):  # fmt: skip
+        with pytest.raises(ConfigError, match="the labels of nlvr2 dev are False, True, which Training.task="):
+            Trainer(made)
+
+
+def test_a_dry_run_shows_statements(statements, folders):
+    config = statements("image_pair", f"Data.val=[{folders['image_pair']}]")
+    found = dry_run(config)
+    html = (found.folder / "dry_run.html").read_text()
+    assert "nlvr2 dev: 64 statements, 64 images" in html and not found.would_stop
+    assert "the left one is a" in html and "image_2" in html
 
 
 @TASKS

@@ -34,7 +34,7 @@ def _is_nlvr2(path: Path) -> bool:
 
 def _open(place: Location, options: Options) -> StatementSource:
     folders = NLVR2.images_of(Path(place.name), options)
-    source = StatementSource(Path(place.name), LABELS, partial(_row, folders))
+    source = StatementSource(NLVR2.name, Path(place.name), LABELS, partial(_row, folders))
     folders.require(source.first_images())
     return source
 

@@ -23,7 +23,7 @@ def _find(folder: Path) -> dict[str, list[Path]]:
 
 def _open(place: Location, options: Options) -> StatementSource:
     folders = SNLI_VE.images_of(Path(place.name), options)
-    source = StatementSource(Path(place.name), LABELS, partial(_row, folders))
+    source = StatementSource(SNLI_VE.name, Path(place.name), LABELS, partial(_row, folders))
     folders.require(source.first_images())
     return source
 

@@ -1,0 +1,148 @@
+"""Scoring statements from the command line, in the published files' form."""
+
+import csv
+import json
+
+import pytest
+
+from ernie_vil2 import commands
+from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
+from tests.pages import Page
+from tests.statements import entailment_folder, pairs_folder
+
+TOKENS = [
+    "[PAD]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[UNK]",
+    "a",
+    "the",
+    "left",
+    "one",
+    "is",
+    "both",
+    "are",
+    *COLOURS,
+    *SHAPES,
+]
+TASKS = {"entailment": (entailment_folder, "test", 48), "image_pair": (pairs_folder, "test1", 64)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """For each task the folder of its data and a checkpoint."""
+    found = {}
+    for task, (make, _, _) in TASKS.items():
+        folder = tmp_path_factory.mktemp(task)
+        (folder / "model").mkdir()
+        found[task] = make(folder / "data"), untrained_checkpoint(folder / "model", TOKENS, task)
+    return found
+
+
+@pytest.fixture
+def score(made, tmp_path, capsys):
+    """`score(task, *arguments)`: exit code, standard output and error."""
+
+    def score(task, *arguments):
+        data, checkpoint = made[task]
+        given = ["--checkpoint", checkpoint, "--data", data, "--output", tmp_path, "--device", "cpu"]
+        code = commands.run("eval_transfer", list(map(str, [*given, *arguments])))
+        return code, *capsys.readouterr()
+
+    return score
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_written_is_one(score, tmp_path, task):
+    _, split, count = TASKS[task]
+    code, said, _ = score(task, "--split", split, "--name", "result")
+    assert code == 0
+    record = json.loads((tmp_path / "result.json").read_text())
+    with open(tmp_path / "result.csv", newline="") as file:
+        predictions = list(csv.DictReader(file))
+    assert record["scored"] == len(predictions) == count == sum(map(sum, record["confusion"]))
+    right = [row["predicted"] == row["label"] for row in predictions]
+    assert record["values"]["accuracy"] == pytest.approx(100 * sum(right) / count)
+    assert f"{record['values']['accuracy']:.2f}" in said and "published: ERNIE-ViL 2.0" in said
+    assert (tmp_path / "result.txt").read_text().splitlines()[0] in said
+    page = Page((tmp_path / "result.html").read_text())
+    shown = " ".join(page.text)
+    images = 2 if task == "image_pair" else 1
+    assert len(page.all("img")) % images == 0 and len(page.all("img")) >= 12 * images
+    wrong = [row for row in predictions if row["predicted"] != row["label"]]
+    surest = min(wrong, key=lambda row: float(row[f"probability of {row['label']}"]))
+    assert surest["id"] in shown and surest["text"] in shown and "published: ERNIE-ViL 2.0" in shown
+    if task == "image_pair":
+        assert record["values"]["consistency"] == pytest.approx(official_consistency(predictions))
+        assert {"accuracy/balanced", "accuracy/unbalanced"} <= record["values"].keys()
+
+
+def official_consistency(predictions):
+    """As NLVR2's metrics.py computes it: the identifier without the pair tells the sentence."""
+    consistent = {}
+    for row in predictions:
+        split, number, _, sentence = row["id"].split("-")
+        key = split, number, sentence
+        consistent[key] = consistent.get(key, True) and row["predicted"].lower() == row["label"].lower()
+    return 100 * sum(consistent.values()) / len(consistent)
+
+
+def test_a_model_of_another_task_is_refused(score, made):
+    code, _, said = score("entailment", "--checkpoint", made["image_pair"][1])
+    assert code == 2 and said.startswith(f"error: {made['image_pair'][1]} says False, True; the labels of snli-ve test")
+
+
+def test_a_model_of_retrieval_is_refused(score, tmp_path):
+    (tmp_path / "plain").mkdir()
+    plain = untrained_checkpoint(tmp_path / "plain", TOKENS)
+    code, _, said = score("entailment", "--checkpoint", plain)
+    assert code == 2 and "labels no statements: it was trained on Training.task multi_view" in said
+
+
+def test_statements_without_their_image_are_left_out_and_counted(score, made, tmp_path):
+    data = entailment_folder(tmp_path / "data")
+    (data / "flickr30k-images" / "2003.jpg").unlink()
+    (data / "flickr30k-images" / "2005.jpg").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with open(data / "snli_ve_test.jsonl", "a") as file:
+        file.write('{"Flikr30kID": "2000", "sentence2": "a", "gold_label": "-"}\n')
+    code, said, _ = score("entailment", "--data", data, "--split", "test")
+    assert code == 0 and "snli-ve test: 42 of 48 statements scored" in said
+    assert "no gold label: 1 (snli_ve_test.jsonl:49)" in said
+    assert "missing image: 1 (2003)" in said and "broken image: 1 (2005)" in said
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_check_compares_with_the_published_counts(made, capsys, task):
+    data = made[task][0]
+    assert commands.run("eval_transfer", ["--check", "--data", str(data)]) == 1
+    said = capsys.readouterr().out
+    for line in {
+        "entailment": [
+            "snli-ve train: 48 statements (entailment 16, neutral 16, contradiction 16, images 16)",
+            "snli-ve train has 176,932 entailment as published; here are 16",
+            "snli-ve test has 1,000 images as published; here are 16",
+        ],
+        "image_pair": [
+            "nlvr2 dev: 64 statements (False 32, True 32, images 64)",
+            "  balanced: 32 statements",
+            "nlvr2 test1 has 6,967 statements as published; here are 64",
+        ],
+    }[task]:
+        assert line in said
+    assert "occur in train" not in said
+
+
+def test_check_finds_what_a_split_shares_with_train(tmp_path, capsys):
+    data = entailment_folder(tmp_path / "snli")
+    lines = (data / "snli_ve_train.jsonl").read_text().splitlines(keepends=True)
+    with open(data / "snli_ve_test.jsonl", "a") as file:
+        file.write(lines[0])
+    commands.run("eval_transfer", ["--check", "--data", str(data)])
+    assert "images of test that occur in train: 1 (0)" in capsys.readouterr().out
+
+    data = pairs_folder(tmp_path / "nlvr2")
+    path = data / "data" / "dev.json"
+    path.write_text(path.read_text().replace("https://example.com/dev-0-0-left", "https://example.com/train-3-0-right"))
+    commands.run("eval_transfer", ["--check", "--data", str(data)])
+    assert "images of dev that occur in train: 1 (https://example.com/train-3-0-right)" in capsys.readouterr().out
