@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -75,9 +75,16 @@ class StatementClassifier(DualEncoder):
         self.head = head
         self.log_logit_scale.stop_gradient = True
 
-    def forward(self, views: dict[str, paddle.Tensor]) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
-        """`image_1`, of two images `image_2` as well, and `text_1` to `logits` `[B, labels]`; there are no scalars."""
-        embeddings, _ = super().forward(views)
+    def forward(
+        self,
+        views: dict[str, paddle.Tensor],
+        normalize: Callable[[paddle.Tensor], paddle.Tensor] | None = None,
+    ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
+        """`image_1`, of two images `image_2` as well, and `text_1` to `logits` `[B, labels]`; there are no scalars.
+
+        Arguments as for `DualEncoder.forward`.
+        """
+        embeddings, _ = super().forward(views, normalize)
         text = embeddings.pop("text_1")
         return {"logits": self.head(list(embeddings.values()), text)}, {}
 
