@@ -120,7 +120,8 @@ def test_the_rank_of_the_right_answer_is_shown_where_it_is_missed():
     assert "rank 1,234" in right and "rank" not in wrong
 
 
-@pytest.mark.parametrize("template", ["report.html", "retrieval.html", "run.html", "dry_run.html"])
+@pytest.mark.parametrize("template", ["report.html", "retrieval.html", "run.html", "dry_run.html",
+                                      "classification.html"])  # fmt: skip
 def test_what_users_wrote_is_text_not_markup(template):
     evil = "<script>alert('\"&')</script>"
     records = [training(1), evaluation(1, evil, evil), evaluation(2, evil, evil)]
@@ -130,6 +131,13 @@ def test_what_users_wrote_is_text_not_markup(template):
     cards = {evil: [card([answer(True, caption=evil)], evil, evil, image=IMAGES["png"], tags=[evil])]}
     sample = {"images": {evil: IMAGES["png"]}, "texts": {"sample": evil, evil: evil}}
     recalls = table([(evil, None), (evil, [evil])]) | {"notes": [evil]}
+    classes = {
+        "several": False,
+        "classes": [{"name": evil, "pictures": 1, "percent": 1.0, "instead": [(evil, 1)]}],
+        "left_out": 1,
+        "matrix": {"names": [evil], "rows": [[(1, 1.0), (0, 0.0)]], "whole": False},
+        "cards": cards[evil],
+    }
     html = render(
         template,
         title=evil,
@@ -141,6 +149,10 @@ def test_what_users_wrote_is_text_not_markup(template):
         speed=charts,
         queries=cards,
         definitions={evil: evil},
+        figures={"columns": [evil], "rows": [(evil, [evil])]},
+        notes=[evil],
+        results={evil: classes},
+        definition=evil,
         bad_samples=report,
         sources=[{"name": evil, "note": evil, "samples": [sample]}],
         plan=evil,
@@ -149,7 +161,7 @@ def test_what_users_wrote_is_text_not_markup(template):
     page = Page(html)
     assert page.all("script") == []
     assert "".join(page.text).count(evil) >= 9
-    assert page.all("svg", role="img") or template == "retrieval.html"
+    assert page.all("svg", role="img") or template in ("retrieval.html", "classification.html")
 
 
 def test_a_template_that_lacks_its_data_says_so():

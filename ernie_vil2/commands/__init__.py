@@ -21,8 +21,8 @@ from ernie_vil2.errors import RunError
 from ernie_vil2.terminal import PrintableStream, printable
 
 COMMANDS = (
-    "train", "eval", "eval_transfer", "calibrate", "interpolate", "embed", "search", "report", "plan", "prepare", "tag",
-    "convert", "export", "trim_vocabulary", "doctor",
+    "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "embed", "search", "report",
+    "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
 )  # fmt: skip
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""
@@ -90,7 +90,7 @@ def explained(error: BaseException) -> str:
 def main() -> int:
     """The console command `ernie-vil2 COMMAND ...`."""
     summaries = "\n".join(
-        f"  {name.replace('_', '-'):<17}{importlib.import_module(f'{__name__}.{name}').__doc__.splitlines()[0]}"
+        f"  {name.replace('_', '-'):<21}{importlib.import_module(f'{__name__}.{name}').__doc__.splitlines()[0]}"
         for name in COMMANDS
     )
     names = [name.replace("_", "-") for name in COMMANDS]

@@ -96,6 +96,16 @@ def named_file(text: str) -> tuple[str, str]:
     return name, input_file(path)
 
 
+def named_list(text: str) -> tuple[str, str]:
+    """Name and place of NAME=FILE, or of NAME=FILE@LIST, a list in a JSON file."""
+    name, equals, place = text.partition("=")
+    if not equals or os.path.exists(place):
+        return named_file(text)
+    path, mark, _ = place.rpartition("@")
+    named_file(f"{name}={path if mark else place}")
+    return name, place
+
+
 def optional_file(text: str) -> tuple[str, str | None]:
     """Name and file of NAME=FILE, or a name alone."""
     return named_file(text) if "=" in text else (text, None)

@@ -1,6 +1,7 @@
 """Examples of every command that work, for tests that change one argument or one thing around them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,12 @@ EXAMPLES = {
               "--cache": "OUT/cache", "--device": "cpu"},
     "embed unpaired": {"--checkpoint": "IN/model", "--pictures": "IN/pictures", "--texts": "IN/words.txt",
                        "--output": "OUT/embeddings", "--device": "cpu"},
+    "eval_classification": {"--checkpoint": "IN/model", "--data": "IN/classes", "--split": "test",
+                            "--names": "en=IN/names.txt", "--templates": "en=IN/templates.txt",
+                            "--linear-probe": "IN/classes", "--output": "OUT/results", "--device": "cpu"},
+    "eval_classification table": {"--checkpoint": "IN/model", "--data": "IN/labels.csv", "--images": "IN/drawings",
+                                  "--threshold": "0.1", "--json": "OUT/figures.json", "--output": "OUT/results",
+                                  "--device": "cpu"},
     "calibrate": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--device": "cpu"},
     "interpolate": {"first": "IN/model", "others": "IN/run", "--alpha": ["0", "1"], "--new": "IN/val.tar",
                     "--old": "IN/val.tar", "--write": "OUT/mixed", "--output": "OUT/interpolation", "--device": "cpu"},
@@ -79,6 +86,17 @@ def inputs(tmp_path_factory, shapes):
     (folder / "run" / "checkpoints").mkdir(parents=True)
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
     (folder / "run" / "log.jsonl").touch()
+    for split, count in (("test", 1), ("train", 5)):
+        for name in ("disc", "bar"):
+            (folder / "classes" / split / name).mkdir(parents=True)
+            for copy in range(count):
+                drawing = draw(COLOURS["red"][0], name, np.random.default_rng(copy))
+                (folder / "classes" / split / name / f"{copy}.png").write_bytes(png(drawing))
+    (folder / "drawings").mkdir()
+    for name in ("disc", "bar"):
+        shutil.copy(folder / "classes" / "test" / name / "0.png", folder / "drawings" / f"{name}.png")
+    (folder / "names.txt").write_text("bar\tred bar\ndisc\tred disc\n")
+    (folder / "labels.csv").write_text("image,label\nbar.png,bar\ndisc.png,disc\n")
     image = png(draw(COLOURS["red"][0], "disc", np.random.default_rng(0)))
     (folder / "pictures").mkdir()
     (folder / "pictures" / "disc.png").write_bytes(image)

@@ -21,7 +21,8 @@ from tests.tools.test_full_disk import TO_GO_ON
 
 HUGE = 1 << 40  # bytes, of which none are on the disk
 MEMORY = 2 << 30
-FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.optional_file}
+FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.named_list,
+         arguments.optional_file}  # fmt: skip
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
                   arguments.run_folder}  # fmt: skip
 OUTPUTS = {arguments.output_file, arguments.output_folder}
@@ -100,7 +101,8 @@ def run(command, tmp_path, capsys):
 
 
 def value(kind, path):
-    return f"en={path}" if kind in (arguments.named_file, arguments.optional_file) else os.fspath(path)
+    named = (arguments.named_file, arguments.named_list, arguments.optional_file)
+    return f"en={path}" if kind in named else os.fspath(path)
 
 
 def sparse(path):

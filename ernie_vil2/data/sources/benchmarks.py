@@ -124,7 +124,7 @@ def benchmarks_of(
         except BadSample as bad:
             read.append(bad)
             continue
-        image = BenchmarkImage(ids(sample, source.place(index)), partial(_image, source, index), sample.fields)
+        image = BenchmarkImage(ids(sample, source.place(index)), partial(image_bytes, source, index), sample.fields)
         read.append(_Read(replace(sample, image=b""), image))
         found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
     if languages is None:
@@ -183,5 +183,6 @@ def _text_id(sample: Sample, text_id: str | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _image(source: Source, index: int) -> bytes:
+def image_bytes(source: Source, index: int) -> bytes:
+    """The image of a sample, read anew."""
     return source[index].image

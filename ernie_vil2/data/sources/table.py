@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,21 +61,32 @@ class TableSource:
                 raise BadSample(Reason.MALFORMED_CAPTION, place)
             check_text(row["text"], place)
             captions.setdefault("", row["text"])
-        key = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
-        if key is None:
-            raise BadSample(Reason.NO_IMAGE, place)
+        key, name, file, data = image_of(row, place)
         fields = {column: value for column, value in row.items() if column != key}
-        file, data = _file_and_bytes(row[key], place)
-        name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or place
-        if not is_id(name):
-            raise BadSample(Reason.MALFORMED_ROW, place)
         if data is None:
-            check_inside(file)
             data = read_image(self._folders, file)
-        return Sample(str(name), text_name(captions, fields, self._text_id, place), data, captions, tags, fields)
+        return Sample(name, text_name(captions, fields, self._text_id, place), data, captions, tags, fields)
 
     def __reduce__(self):
         return TableSource, (self.name, self._text_id, self._images)
+
+
+def image_of(row: Mapping[str, Any], place: str) -> tuple[str, str, str | None, bytes | None]:
+    """The column of a row that holds its image, the image's name, and its file or its bytes.
+
+    Raises:
+        BadSample: there is none, or it is malformed, or the file leads out of its folder.
+    """
+    key = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
+    if key is None:
+        raise BadSample(Reason.NO_IMAGE, place)
+    file, data = _file_and_bytes(row[key], place)
+    name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or place
+    if not is_id(name):
+        raise BadSample(Reason.MALFORMED_ROW, place)
+    if data is None:
+        check_inside(file)
+    return key, str(name), file, data
 
 
 def _file_and_bytes(value: Any, place: str) -> tuple[str | None, bytes | None]:

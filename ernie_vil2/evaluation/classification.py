@@ -1,0 +1,289 @@
+"""Classification by embeddings: classes as prompts, what they answer to pictures, and how right that is.
+
+The definitions are those of CLIP_benchmark: the prompts' embeddings are normalised, averaged over the templates and
+normalised again; a picture's answer is the class of the highest cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
+from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
+from ernie_vil2.evaluation.check import decode_all
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.prompts import class_embeddings, prompts
+from ernie_vil2.wording import counted
+
+FEWEST_FOR_FIVE = 5
+"""Classes from which acc5 says something."""
+COLUMNS = ("acc1", "acc5", "mean per-class recall", "mAP")
+DEFINITION = (
+    "Every class is the mean of its prompts' normalised embeddings, normalised again; a picture's answer is the class "
+    "of the highest cosine, of equal ones the first. acc1 is the share of pictures whose answer is right, "
+    f"acc5, from {FEWEST_FOR_FIVE} classes on, of those whose class is among the first five; mean per-class recall is "
+    "the mean over the classes of the share of their pictures that are answered right. Where pictures have several "
+    "classes, mAP is the mean over the classes of the average precision with which the cosine ranks all pictures. "
+    "Classes without a picture can be answered and count in no mean. Percent."
+)
+
+
+@dataclass(frozen=True)
+class EncodedClasses:
+    """Pictures `[N, D]`, and classes `[C, D]` by language; rows as in `benchmark`, whose texts are the classes.
+
+    `problems` counts the pictures that were asked for and those that could not be used; `benchmark` is without them.
+    """
+
+    benchmark: Benchmark
+    images: np.ndarray
+    classes: Mapping[str, np.ndarray]
+    problems: BadSampleReport
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """`[N, C]`, whether a picture is of a class."""
+        found = np.zeros((len(self.benchmark.images), len(self.benchmark.texts)), bool)
+        found[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
+        return found
+
+    def zero_shot(self, logit_scale: float) -> dict[str, Answers]:
+        """What the classes of each language answer."""
+        return {
+            language: Answers(
+                self.truth, _cosines(self.images, classes), names_of(self.benchmark, language), logit_scale
+            )
+            for language, classes in self.classes.items()
+        }
+
+
+def _cosines(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    # As in ranking: equal classes tie, in whichever order the sum was taken.
+    return (images.astype(np.float64) @ classes.astype(np.float64).T).astype(np.float32)
+
+
+def names_of(labelled: Benchmark, language: str) -> tuple[str, ...]:
+    """The names of the classes in a language."""
+    return tuple(str(one.fields[language]) for one in labelled.texts)
+
+
+def with_prompts(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) -> Benchmark:
+    """The pictures with every class in every template of every language as texts, to be encoded.
+
+    Args:
+        labelled: as `open_labelled` gives it.
+        templates: by the languages of the names.
+    """
+    texts = [
+        BenchmarkText(f"{language}/{row}", text)
+        for language, own in templates.items()
+        for row, text in enumerate(prompts(names_of(labelled, language), own))
+    ]
+    return replace(labelled, texts=texts, pairs=np.empty([0, 2], np.int64))
+
+
+def encoded_classes(
+    labelled: Benchmark, templates: Mapping[str, Sequence[str]], encoded: EncodedBenchmark
+) -> EncodedClasses:
+    """Classes and pictures from what became of `with_prompts`; ValueError if an embedding is not finite."""
+    if not (np.isfinite(encoded.images).all() and np.isfinite(encoded.texts).all()):
+        raise ValueError(
+            "an embedding is not finite; evaluate an earlier checkpoint, or in float32 if it was half precision"
+        )
+    rows = {image.id: row for row, image in enumerate(labelled.images)}
+    used = labelled.select(images=[rows[image.id] for image in encoded.benchmark.images])
+    counts = [len(labelled.texts) * len(own) for own in templates.values()]
+    parts = np.split(encoded.texts, list(accumulate(counts))[:-1])
+    classes = {
+        language: class_embeddings(part, len(own))
+        for (language, own), part in zip(templates.items(), parts, strict=True)
+    }
+    return EncodedClasses(used, encoded.images, classes, encoded.problems)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier says of N pictures and C classes.
+
+    Attributes:
+        truth: `[N, C]`, whether a picture is of a class.
+        scores: `[N, C]`, cosines or probabilities.
+        names: of the classes.
+        logit_scale: by which cosines become logits; None: scores are probabilities.
+    """
+
+    truth: np.ndarray
+    scores: np.ndarray
+    names: tuple[str, ...]
+    logit_scale: float | None = None
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether pictures have several classes, or none: then they are ranked and not answered."""
+        return bool((self.truth.sum(axis=1) != 1).any())
+
+    @cached_property
+    def answer(self) -> np.ndarray:
+        """`[N]`, the class of each picture's highest score."""
+        return self.scores.argmax(axis=1)
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """`[N]`, where each picture's own class stands, from 1 on; of several classes the best one."""
+        order = np.argsort(-self.scores, axis=1, kind="stable")
+        return 1 + np.take_along_axis(self.truth, order, axis=1).argmax(axis=1)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """`[N, C]`, the softmax of the logits over the classes."""
+        if self.logit_scale is None:
+            return self.scores
+        weights = np.exp(self.logit_scale * (self.scores - self.scores.max(axis=1, keepdims=True)))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """`[C]`, how many pictures each class has."""
+        return self.truth.sum(axis=0)
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """`[C, C]`, how many pictures of a class (row) get an answer (column)."""
+        classes = len(self.names)
+        found = np.zeros((classes, classes), np.int64)
+        np.add.at(found, (self.truth.argmax(axis=1), self.answer), 1)
+        return found
+
+    @cached_property
+    def per_class(self) -> np.ndarray:
+        """`[C]`, the recall of each class, or where pictures have several its average precision; NaN without any."""
+        if self.several:
+            return average_precision(self.truth, self.scores)
+        with np.errstate(invalid="ignore"):
+            return np.diag(self.confusion) / self.counts
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """Those of `COLUMNS` that apply, in percent."""
+        mean = 100 * float(np.nanmean(self.per_class))
+        if self.several:
+            return {"mAP": mean}
+        found = {"acc1": 100 * float(np.mean(self.rank <= 1))}
+        if len(self.names) >= FEWEST_FOR_FIVE:
+            found["acc5"] = 100 * float(np.mean(self.rank <= 5))
+        return found | {"mean per-class recall": mean}
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """What a random order of the classes would be expected to reach; {} where pictures have several."""
+        classes = len(self.names)
+        reached = {"acc1": 100 / classes, "acc5": 500 / classes, "mean per-class recall": 100 / classes}
+        return {name: reached[name] for name in self.figures if name in reached}
+
+    def above(self, least: float) -> dict[str, float]:
+        """Of answers that score at least so much: their share of the pictures, precision and recall, in percent.
+
+        Where pictures have several classes, every class is an answer that scores enough.
+        """
+        given = self.scores >= least
+        if not self.several:
+            given &= np.arange(len(self.names)) == self.answer[:, None]
+        right = int((given & self.truth).sum())
+        return {
+            "answered": 100 * float(given.any(axis=1).mean()),
+            "precision": 100 * right / max(int(given.sum()), 1),
+            "recall": 100 * right / max(int(self.truth.sum()), 1),
+        }
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """`[C]`, for each class the mean over its pictures of the precision among all that score no less.
+
+    So equal scores count in no order of their own; without them it is CLIP_benchmark's. NaN without a picture.
+    """
+    found = np.full(truth.shape[1], np.nan)
+    for column in np.flatnonzero(truth.any(axis=0)):
+        order = np.argsort(-scores[:, column], kind="stable")
+        falling = -scores[order, column]
+        right = truth[order, column]
+        reached = np.searchsorted(falling, falling[right], side="right")  # how many score no less
+        found[column] = (np.cumsum(right)[reached - 1] / reached).mean()
+    return found
+
+
+def remarks(labelled: Benchmark) -> list[str]:
+    """What a person should know of classes and pictures before believing the figures, a line each."""
+    pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
+    labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
+    lines = []
+    if empty := [one.id for one, count in zip(labelled.texts, pictures.tolist(), strict=True) if not count]:
+        lines.append(
+            f"classes without a picture: {_first(empty)}; they can be answered and count in no mean: add pictures, or "
+            "take them out"
+        )
+    for language in labelled.texts[0].fields:
+        names: dict[str, list[str]] = {}
+        for one in labelled.texts:
+            names.setdefault(str(one.fields[language]), []).append(one.id)
+        if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
+            lines.append(
+                f"names of several classes in {language}: {_first(same)}; nothing tells these apart: give each its own"
+            )
+    if (labels > 1).any():
+        lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")
+    return lines
+
+
+class ClassCheck(NamedTuple):
+    """What was found in the pictures of classes, for a person; `good`: all of it can be used and nothing is odd."""
+
+    lines: list[str]
+    good: bool
+
+
+def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> ClassCheck:
+    """Reads and decodes every picture, and looks for pictures that stand several times.
+
+    Args:
+        progress: called with the number of pictures just done.
+    """
+    counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
+    files = decode_all(labelled.images, progress)
+    first: dict[bytes, int] = {}
+    again, torn = [], []
+    own: list[set[int]] = [set() for _ in labelled.images]
+    for row, column in labelled.pairs.tolist():
+        own[row].add(column)
+    for row, image in enumerate(labelled.images):
+        try:
+            digest = blake2b(image.read(), digest_size=16).digest()
+        except (BadSample, OSError):
+            continue
+        earlier = first.setdefault(digest, row)
+        if earlier != row:
+            (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
+    odd = remarks(labelled)
+    if again:
+        odd.append(f"pictures that stand twice in a class: {_first(again)}")
+    if torn:
+        odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
+    sizes = f"{min(counts):,} to {max(counts):,} pictures each"
+    lines = [
+        f"{labelled.name}: {counted(len(labelled.images), 'picture')}, {len(labelled.texts):,} classes of {sizes}",
+        *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
+        f"entries: {labelled.rows}",
+        f"images: {files}",
+        *odd,
+    ]
+    return ClassCheck(lines, not (odd or labelled.rows.counts or files.counts))
+
+
+def _first(names: Sequence[str]) -> str:
+    return first_names(len(names), names[: BadSampleReport.NAMES])

@@ -1,0 +1,155 @@
+"""Pictures with classes: folders, tables, samples."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ernie_vil2.data.sources.labelled import open_labelled
+from tests.conftest import COLOURS, draw, png
+
+PICTURES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
+
+
+def folders(root, **classes):
+    """A folder for each class with so many pictures."""
+    for name, count in classes.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number}.png").write_bytes(PICTURES["red"])
+    return root
+
+
+def shown(labelled):
+    """Names of the classes, and of each picture its classes."""
+    own = {image.id: [] for image in labelled.images}
+    for image, one in labelled.pairs.tolist():
+        own[labelled.images[image].id].append(labelled.texts[one].id)
+    return {one.id: dict(one.fields) for one in labelled.texts}, own
+
+
+def test_a_folder_per_class(tmp_path):
+    folders(tmp_path / "set", sea_lion=2, dog=1, none=0)
+    (tmp_path / "set" / "dog" / "deep").mkdir()
+    (tmp_path / "set" / "dog" / "deep" / "9.jpg").write_bytes(PICTURES["red"])
+    (tmp_path / "set" / "loose.png").write_bytes(PICTURES["red"])
+    labelled = open_labelled([tmp_path / "set"])
+    names, own = shown(labelled)
+    assert names == {"dog": {"en": "dog"}, "none": {"en": "none"}, "sea_lion": {"en": "sea lion"}}
+    assert own == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
+                   "sea_lion/1.png": ["sea_lion"]}  # fmt: skip
+    assert labelled.rows.counts == {"no label": 1} and labelled.rows.read == 5
+    assert labelled.name == "set" and labelled.images[0].read() == PICTURES["red"]
+
+
+def test_the_layout_of_chinese_clip(tmp_path):
+    folders(tmp_path / "cifar" / "test", **{"000": 1, "011": 1})
+    folders(tmp_path / "cifar" / "train", **{"000": 2})
+    (tmp_path / "cifar" / "label_cn.txt").write_text("".join(f"类{number}\n" for number in range(12)), encoding="utf-8")
+    for path in (tmp_path / "cifar", tmp_path / "cifar" / "test"):
+        names, own = shown(open_labelled([path]))
+        assert list(names) == [f"{number:03d}" for number in range(12)] and names["011"] == {"zh": "类11"}
+        assert own == {"000/0.png": ["000"], "011/0.png": ["011"]}
+    train = open_labelled([tmp_path / "cifar"], default="train")
+    assert train.name == "cifar-train" and len(train.images) == 2
+    with pytest.raises(ValueError, match="has no split val; choose one of test, train"):
+        open_labelled([tmp_path / "cifar"], split="val")
+
+
+def test_train_is_no_stand_in_for_test_nor_the_other_way_round(tmp_path):
+    folders(tmp_path / "a" / "test", x=1, y=1)
+    with pytest.raises(ValueError, match="has no split train; choose one of test"):
+        open_labelled([tmp_path / "a"], default="train")
+    folders(tmp_path / "b" / "train", x=1, y=1)
+    folders(tmp_path / "b" / "valid", x=1, y=1)
+    assert open_labelled([tmp_path / "b"]).name == "b-valid"
+
+
+def table(folder, kind, rows):
+    path = folder / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([{**row, "image": PICTURES[row["image"][:-4]]} for row in rows]), path)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    else:
+        lines = [",".join([row["image"], "|".join(row["label"]), row["image_id"]]) for row in rows]
+        path.write_text("\n".join(["image,label,image_id", *lines]) + "\n", encoding="utf-8")
+    for name, picture in PICTURES.items():
+        (folder / f"{name}.png").write_bytes(picture)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables_without_captions_and_with_several_labels(tmp_path, kind):
+    rows = [
+        {"image": "red.png", "label": ["猫"], "image_id": "1"},
+        {"image": "blue.png", "label": ["狗", "猫"], "image_id": "2"},
+    ]
+    labelled = open_labelled([table(tmp_path, kind, rows)])
+    names, own = shown(labelled)
+    assert names == {"狗": {"zh": "狗"}, "猫": {"zh": "猫"}} and own == {"1": ["猫"], "2": ["狗", "猫"]}
+    assert [image.read() for image in labelled.images] == [PICTURES["red"], PICTURES["blue"]]
+    assert not labelled.rows.counts
+
+
+def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path):
+    rows = [
+        {"image": "red.png", "species": "cat"},
+        {"image": "blue.png", "species": 7},
+        {"image": "green.png"},
+        {"image": "yellow.png", "species": ""},
+        {"image": "red.png", "species": "dog"},
+        {"image": "../red.png", "species": "cat"},
+        {"image": "x.png", "species": [1.5]},
+        {"species": "cat"},
+        {"image": "y.png", "species": "fish"},
+    ]
+    (tmp_path / "names.txt").write_text("cat\tCat\n7\tSeven\ndog\tDog\n")
+    labelled = open_labelled([table(tmp_path, "jsonl", rows)], {"en": str(tmp_path / "names.txt")}, label="species")
+    names, own = shown(labelled)
+    assert names["dog"] == {"en": "Dog"} and own == {"red.png": ["cat"], "blue.png": ["7"]}
+    assert labelled.rows.counts == {
+        "no label": 2, "repeated image id": 1, "image outside its folder": 1, "malformed row": 1, "no image": 1,
+        "unknown label": 1,
+    }  # fmt: skip
+    assert labelled.rows.names["unknown label"] == ["y.png: fish"]
+
+
+def test_a_field_of_samples(shapes):
+    labelled = open_labelled([shapes["val"]], label="kind")
+    names, own = shown(labelled)
+    assert set(names) == {"disc", "square", "bar", "cross"} and len(own) == 16
+    assert all(kind in name for name, (kind,) in own.items())
+    several, _ = shown(open_labelled([shapes["val"]], label="tags_en"))
+    assert set(several) == {*names, *COLOURS}
+
+
+def test_names_in_two_languages(tmp_path):
+    folders(tmp_path / "set", cat=1, dog=1)
+    (tmp_path / "zh.txt").write_text("猫\n狗\n", encoding="utf-8")
+    (tmp_path / "en.txt").write_text("dog\ta dog\ncat\ta cat\n")
+    places = {"zh": str(tmp_path / "zh.txt"), "en": str(tmp_path / "en.txt")}
+    names, _ = shown(open_labelled([tmp_path / "set"], places))
+    assert names == {"cat": {"zh": "猫", "en": "a cat"}, "dog": {"zh": "狗", "en": "a dog"}}
+    (tmp_path / "en.txt").write_text("dog\ta dog\n")
+    with pytest.raises(ValueError, match="class cat has a name in one language and none in another"):
+        open_labelled([tmp_path / "set"], places)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error"),
+    [
+        (lambda root: folders(root / "a", x=1), {}, r"one class alone \(x\) is no question"),
+        (lambda root: folders(root / "a", x=1, y=1), {"split": "test"}, "has no splits; leave out split"),
+        (lambda root: table(root, "jsonl", [{"image": "red.png"}]), {}, "nothing has a label; say which column"),
+        (lambda root: table(root, "jsonl", [{"image": "red.png", "label": "x"}]), {"split": "test"}, "no splits"),
+        (lambda root: root / "none", {}, "none"),
+        (lambda root: table(root, "jsonl", [{"image": "../a", "label": "x"}, {"image": "../b", "label": "y"}]), {},
+         "one class alone"),
+    ],
+)  # fmt: skip
+def test_what_holds_no_classes_is_explained(tmp_path, make, options, error):
+    with pytest.raises((ValueError, OSError), match=error):
+        open_labelled([make(tmp_path)], **options)

@@ -1,0 +1,251 @@
+"""Classification against values worked out by hand, scikit-learn, and CLIP_benchmark on the same embeddings."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
+
+from ernie_vil2.data.benchmark import BenchmarkText
+from ernie_vil2.evaluation.classification import (
+    Answers,
+    average_precision,
+    check_labelled,
+    encoded_classes,
+    remarks,
+    with_prompts,
+)
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.prompts import OWN, class_embeddings, prompts, read_templates, repeated
+from tests.evaluation.encoding_model import StandIn, benchmark, no_file, picture, unit
+
+
+def answers(truth, scores, **changes):
+    scores = np.asarray(scores, np.float32)
+    return Answers(np.asarray(truth, bool), scores, tuple(map(str, range(scores.shape[1]))), **changes)
+
+
+def one_hot(labels, classes):
+    return np.eye(classes, dtype=bool)[labels]
+
+
+def drawn(seed, images, classes):
+    """Embeddings of pictures and classes, and one class for each picture, towards which it leans."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
+    texts = unit(rng.normal(size=(classes, 6)))
+    return labels, unit(texts[labels] + rng.normal(size=(images, 6))), texts
+
+
+def test_figures_by_hand():
+    found = answers(one_hot([0, 0, 0, 1], 3), [[3, 1, 2], [1, 3, 2], [2, 1, 3], [1, 3, 2]])
+    assert found.answer.tolist() == [0, 1, 2, 1] and found.rank.tolist() == [1, 3, 2, 1]
+    assert found.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
+    # Class 2 has no picture: it was answered once, and is in no mean.
+    assert found.figures == pytest.approx({"acc1": 50, "mean per-class recall": 100 * (1 / 3 + 1) / 2})
+    assert found.chance == pytest.approx({"acc1": 100 / 3, "mean per-class recall": 100 / 3})
+
+
+def test_acc5_has_a_meaning_from_five_classes_on():
+    for classes, expected in ((4, {"acc1", "mean per-class recall"}), (5, {"acc1", "acc5", "mean per-class recall"})):
+        assert answers(one_hot([0, 1], classes), np.zeros((2, classes))).figures.keys() == expected
+    six = answers(one_hot([0, 5], 6), [[1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 1.5]])
+    assert six.rank.tolist() == [6, 6] and six.figures["acc5"] == 0
+    assert replace(six, scores=six.scores - 5 * six.truth * [1, 0, 0, 0, 0, -1]).figures["acc5"] == 50
+
+
+def test_of_equal_scores_the_first_class_is_the_answer():
+    equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
+    assert equal.answer.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
+    assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean per-class recall"]
+
+
+def test_average_precision_by_hand():
+    truth = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], bool)
+    scores = np.array([[4, 1], [3, 1], [2, 1], [1, 1]], np.float32)
+    assert average_precision(truth, scores)[0] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert np.isnan(average_precision(truth, scores)[1])
+    # Where all score the same, each picture stands among all of them, in whichever order they come.
+    assert average_precision(truth, np.ones((4, 2)))[0] == average_precision(truth[::-1], np.ones((4, 2)))[0] == 0.5
+
+
+@given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 30), classes=st.integers(2, 8), ties=st.booleans())
+def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, ties):
+    rng = np.random.default_rng(seed)
+    truth, scores = rng.random((images, classes)) < 0.4, rng.normal(size=(images, classes)).astype(np.float32)
+    truth[0] = True  # every class has a picture, and one picture several classes
+    scores = np.round(scores) if ties else scores
+    found = answers(truth, scores)
+    expected = 100 * average_precision_score(truth, scores, average="macro")
+    assert found.several and found.figures == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
+
+
+@given(seed=st.integers(0, 2**32 - 1), images=st.integers(8, 40), classes=st.integers(2, 8))
+def test_the_figures_are_those_of_clip_benchmark_by_definition(seed, images, classes):
+    """`accuracy` and `balanced_accuracy_score` as CLIP_benchmark's zeroshot_classification.py calls them."""
+    labels, pictures, texts = drawn(seed, images, classes)
+    logits = 100 * pictures @ texts.T
+    found = answers(one_hot(labels, classes), pictures @ texts.T).figures
+    order = np.argsort(-logits, axis=1)
+    assert found["acc1"] == pytest.approx(100 * np.mean(order[:, 0] == labels))
+    assert found["mean per-class recall"] == pytest.approx(100 * balanced_accuracy_score(labels, logits.argmax(axis=1)))
+    if classes >= 5:
+        assert found["acc5"] == pytest.approx(100 * np.mean((order[:, :5] == labels[:, None]).any(axis=1)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_figures_are_those_that_clip_benchmark_computes(seed):
+    theirs = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification", reason="needs clip_benchmark, torch")
+    import torch
+
+    labels, pictures, texts = drawn(seed, 200, 7)
+    names, templates = [f"class {number}" for number in range(7)], ["a {c}", "the {c}!", "{c} of {c}"]
+    embedded = {text: row for text, row in zip(prompts(names, templates), np.random.default_rng(seed).normal(
+        size=(21, 6)).astype(np.float32) + np.repeat(texts, 3, axis=0), strict=True)}  # fmt: skip
+
+    class Model:
+        def encode_text(self, rows):
+            return rows
+
+        def encode_image(self, rows):
+            return rows
+
+    def tokens(prompts):
+        return torch.tensor(np.array([embedded[text] for text in prompts]).tolist())
+
+    classifier = theirs.zero_shot_classifier(Model(), tokens, names, templates, "cpu", amp=False)
+    own = class_embeddings(unit(np.array(list(embedded.values()))), len(templates))
+    np.testing.assert_allclose(own, np.array(classifier.T.tolist()), atol=1e-6)
+    truth = one_hot(labels, 7)
+    for several in (False, True):
+        if several:
+            truth |= np.random.default_rng(seed).random(truth.shape) < 0.2
+        target = torch.tensor(truth.astype(int).tolist() if several else labels.tolist())
+        images = torch.tensor(pictures.tolist())
+        loader = type("Loader", (list,), {"dataset": type("Data", (), {"classes": names})})([(images, target)])
+        expected = theirs.evaluate(Model(), loader, tokens, names, templates, "cpu", amp=False)
+        found = answers(truth, pictures @ own.T).figures
+        keys = {"mAP": "mean_average_precision"} if several else {
+            "acc1": "acc1", "acc5": "acc5", "mean per-class recall": "mean_per_class_recall"}  # fmt: skip
+        assert found == pytest.approx({name: 100 * expected[key] for name, key in keys.items()}, abs=1e-4)
+
+
+def test_answers_above_a_threshold_by_hand():
+    found = answers(one_hot([0, 0, 1, 1], 2), [[0.9, 0.1], [0.4, 0.3], [0.6, 0.5], [0.1, 0.2]])
+    expected = {"answered": 50, "precision": 50, "recall": 25}  # the first and third, of which the first is right
+    assert found.above(0.5) == expected
+    assert found.above(2.0) == {"answered": 0, "precision": 0, "recall": 0}
+    several = answers([[1, 1], [1, 0]], [[0.9, 0.6], [0.2, 0.7]])
+    assert several.above(0.5) == {
+        "answered": 100,
+        "precision": pytest.approx(200 / 3),
+        "recall": pytest.approx(200 / 3),
+    }
+
+
+def test_probabilities_by_hand():
+    cosines = answers(one_hot([0], 2), [[0.5, 0.1]], logit_scale=10.0)
+    assert cosines.probabilities[0, 0] == pytest.approx(1 / (1 + np.exp(-4)), rel=1e-6)
+    assert replace(cosines, logit_scale=None).probabilities is cosines.scores
+
+
+def test_a_class_is_the_normalised_mean_of_its_normalised_prompts():
+    rows = np.array([[3, 0], [0, 4], [1, 0], [1, 0]], np.float32)
+    expected = [[2**-0.5, 2**-0.5], [1, 0]]
+    np.testing.assert_allclose(class_embeddings(rows, 2), expected, rtol=1e-6)
+    assert prompts(["猫", "{}"], ["一只{}", "{c}、{}"]) == ["一只猫", "猫、猫", "一只{}", "{}、{}"]
+
+
+@pytest.mark.parametrize("language", sorted(path.stem for path in OWN.iterdir()))
+def test_our_own_templates(language):
+    own = read_templates(language)
+    assert own[0] == "{}" and 10 <= len(own) and not repeated(own)
+    assert all(template.count("{}") == 1 for template in own)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("a cat\n{}\n", "template 'a cat' has no slot; put {} where the name belongs"),
+        ("", "nothing in it"),
+        ("x\t{}\n", "templates are a list, not texts by label"),
+    ],
+)
+def test_templates_that_are_none_are_explained(tmp_path, content, error):
+    (tmp_path / "t.txt").write_text(content)
+    with pytest.raises(ValueError, match=error.replace("{}", r"\{\}")) as caught:
+        read_templates("en", str(tmp_path / "t.txt"))
+    assert str(tmp_path / "t.txt") in str(caught.value)
+
+
+def test_a_language_without_templates_is_named():
+    for language in ("fr", ""):
+        with pytest.raises(ValueError, match="only in en, zh; give a file"):
+            read_templates(language)
+    assert repeated(("{}", "a {}", "{}")) == ["{}"]
+
+
+def labelled(images, own, names=("cat", "dog")):
+    """Pictures of classes, of each the number or numbers of its class."""
+    made = benchmark(images, [""])
+    pairs = np.array([(row, one) for row, each in enumerate(own) for one in np.atleast_1d(each)], np.int64)
+    texts = [BenchmarkText(f"c{row}", name, {"en": name, "zh": f"{name}类"}) for row, name in enumerate(names)]
+    return replace(made, texts=texts, pairs=pairs)
+
+
+def test_pictures_that_cannot_be_used_are_left_out_with_their_classes():
+    data = labelled({"a": picture(1), "gone": no_file, "broken": b"x", "b": picture(2)}, [1, 0, 0, 1])
+    templates = {"zh": ("{}", "一个{}"), "en": ("a {}",)}
+    model = StandIn()
+    encoded = encoded_classes(data, templates, encode_benchmark(model, with_prompts(data, templates)))
+    assert [image.id for image in encoded.benchmark.images] == ["a", "b"]
+    assert encoded.truth.tolist() == [[False, True], [False, True]]
+    assert encoded.problems.counts == {"missing image": 1, "broken image": 1}
+    expected = {
+        "zh": class_embeddings(model.encode_texts(["cat类", "一个cat类", "dog类", "一个dog类"]), 2),
+        "en": model.encode_texts(["a cat", "a dog"]),
+    }
+    for language, found in encoded.zero_shot(20.0).items():
+        np.testing.assert_allclose(found.scores, encoded.images @ expected[language].T, atol=1e-6)
+        assert found.names == (("cat类", "dog类") if language == "zh" else ("cat", "dog"))
+        # The broken pictures were all of the first class: it has none left, and no mean breaks.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.isnan(found.per_class[0]) and 0 <= found.figures["mean per-class recall"] <= 100
+
+
+def test_embeddings_that_are_not_finite_are_no_answers():
+    data, templates = labelled({"a": picture(1)}, [0]), {"en": ("{}",)}
+    encoded = encode_benchmark(StandIn(), with_prompts(data, templates))
+    with pytest.raises(ValueError, match="not finite; evaluate an earlier checkpoint"):
+        encoded_classes(data, templates, replace(encoded, images=encoded.images * np.nan))
+
+
+def test_what_is_odd_about_classes_is_said():
+    assert remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1])) == []
+    (empty,) = remarks(labelled({"a": picture(1)}, [0]))
+    assert empty.startswith("classes without a picture: 1 (c1); they can be answered and count in no mean")
+    same = remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1], ("cat", "cat")))
+    assert same == [
+        f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing tells these apart: give each its own"
+        for language, name in (("en", "cat"), ("zh", "cat类"))
+    ]
+    assert remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 picture of several classes: mAP is scored"]
+
+
+def test_check_finds_pictures_that_stand_several_times():
+    one, two = picture(1), picture(2)
+    done = []
+    good = check_labelled(labelled({"a": one, "b": two}, [0, 1]), done.append)
+    assert good.good and sum(done) == 2 and good.lines[0] == "small: 2 pictures, 2 classes of 1 to 1 pictures each"
+    bad = check_labelled(
+        labelled({"a": one, "b": one, "c": one, "d": b"x", "e": no_file}, [0, 0, 1, 1, 1]), done.append
+    )
+    assert not bad.good
+    text = "\n".join(bad.lines)
+    assert "pictures that stand twice in a class: 1 (b as a)" in text
+    assert "equal pictures in different classes: 1 (c as a); leave each in one" in text
+    assert "broken image: 1 (d)" in text

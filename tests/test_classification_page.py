@@ -1,0 +1,56 @@
+"""docs/classification.md, executed: its commands on small data laid out as it says, with an untrained model."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2 import commands
+from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
+
+PAGE = Path(__file__).parents[1] / "docs" / "classification.md"
+
+
+def drawing(shape, seed):
+    return png(draw(list(COLOURS.values())[seed % 4][0], shape, np.random.default_rng(seed)))
+
+
+def lay_out(folder, shapes):
+    """What the page's commands name."""
+    (folder / "runs" / "emoji").mkdir(parents=True)
+    untrained_checkpoint(folder / "runs" / "emoji", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *SHAPES])
+    (folder / "demo_data").mkdir()
+    shutil.copy(shapes["val"], folder / "demo_data" / "emoji-test.tar")
+    names = list(SHAPES)
+    for label, shape in enumerate(names):
+        for split in ("test", "train"):
+            place = folder / "cifar-10" / split / str(label)
+            place.mkdir(parents=True)
+            for copy in range(5):
+                (place / f"{copy}.png").write_bytes(drawing(shape, 10 * label + copy))
+        (folder / f"{shape}.png").write_bytes(drawing(shape, label))
+    texts = {
+        "kinds.txt": [f"{shape}\ta {shape}" for shape in names],
+        "cifar-10/label_cn.txt": SHAPES.values(),
+        "mine.txt": ["{}", "一个{}"],
+        "birds.csv": ["image,species", *(f"{shape}.png,{shape}" for shape in names)],
+        "zh.txt": [f"{shape}\t{name}" for shape, name in SHAPES.items()],
+        "en.txt": sorted(names),
+    }
+    for name, lines in texts.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def test_every_command_of_the_page_runs(tmp_path, shapes, monkeypatch, capsys):
+    lay_out(tmp_path, shapes)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    assert len(lines) >= 5
+    for line in lines:
+        python, tool, *arguments = line.split()
+        assert (python, tool) == ("python", "tools/eval_classification.py")
+        assert commands.run("eval_classification", [*arguments, "--device", "cpu"]) == 0, line
+        assert "mean per-class recall" in capsys.readouterr().out
+    assert len(list(Path("classification").glob("*.html"))) == 3
