@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ernie_vil2.config.migrations import VERSION, migrate
 from ernie_vil2.config.schema import Config
 from ernie_vil2.files import read_text
 
@@ -172,7 +175,8 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
 
     Raises:
         ConfigError: unknown key (with the nearest right one), wrong type, value out of range, invalid YAML or too much
-            of it, or a file that is missing or no text.
+            of it, a file that is missing or no text, or one of a version to come. Keys of earlier versions are
+            understood, with a warning that names the new one.
     """
     tree: Any = {}
     if path is not None:
@@ -181,10 +185,28 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
+        _migrate(tree, str(path))
     overrides = list(overrides)
     for text in overrides:
         _override(tree, text)
-    return validated(tree, " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)]))
+    origin = " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)])
+    if overrides:  # which say no version, in whatever file they are written
+        _migrate(tree, origin)
+    return validated(tree, origin)
+
+
+def _migrate(tree: dict, origin: str) -> None:
+    try:
+        for remark in migrate(tree):
+            _warn(f"warning: {origin}: {remark}")
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+@cache
+def _warn(line: str) -> None:
+    """Says it once, however often a process reads the file."""
+    print(line, file=sys.stderr)
 
 
 def validated(tree: Any, origin: str) -> Config:
@@ -197,4 +219,4 @@ def validated(tree: Any, origin: str) -> Config:
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump({"version": VERSION, **config.model_dump()}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -193,14 +193,10 @@ def load_checkpoint(
     optimizer.set_state_dict(state)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     state |= _noted_evaluation(folder / EVALUATION)
-    return state | {"best": _named(state["best"])}
-
-
-def _named(best: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The best evaluation with the name of its number; version 1 knew the mean recall alone."""
-    if best and "mean_recall" in best:
-        return {"step": best["step"], "metric": "mean_recall", "value": best["mean_recall"]}
-    return best
+    best = state.get("best")
+    if best and "mean_recall" in best:  # as version 1 wrote it, which knew no other number
+        state["best"] = {"step": best["step"], "metric": "mean_recall", "value": best["mean_recall"]}
+    return state
 
 
 def _noted_evaluation(path: Path) -> dict[str, Any]:

@@ -61,6 +61,8 @@ CASES = [
     config("YAML number of 5,000 digits", f"Training: {{steps: {'7' * 5000}}}", "a number of more than 100 digits"),
     config("YAML tag that its value does not fit", "a: !!bool x", "not valid YAML"),
     config("10,000 unknown keys", "".join(f"k{n}: 1\n" for n in range(10_000)), "unknown key k0"),
+    config("`version: 99`, of a later release", "version: 99\n", "is of a later release of this package"),
+    config("`version` that is no number", "version: new\n", "version: 'new' is none"),
     config("YAML key of 100,000 characters", f"? {'k' * 100_000}\n: 1\n", "unknown key kkk"),
     config("YAML text where a number belongs, of 500,000 characters", f"Training: {{steps: '{'x' * 500_000}'}}",
            "Input should be a valid integer"),

@@ -1,0 +1,84 @@
+"""Files of earlier versions, and of later ones."""
+
+import pytest
+import yaml
+
+from ernie_vil2.config import Config, ConfigError, dump_config, load, load_config, migrations
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet():
+    load._warn.cache_clear()
+
+
+def written(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_what_is_written_says_its_version_and_comes_back(tmp_path):
+    text = dump_config(Config())
+    assert yaml.safe_load(text)["version"] == migrations.VERSION
+    assert load_config(written(tmp_path, text)) == Config()
+
+
+@pytest.mark.parametrize("head", ["", "version: 1\n"])
+def test_a_key_that_is_gone_is_a_message_and_no_refusal(tmp_path, capsys, head):
+    path = written(tmp_path, f"{head}Data: {{samples_per_text: 4, max_length: 20}}\n")
+    for _ in range(2):
+        assert load_config(path).Data.max_length == 20
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: {path}: Data.samples_per_text is gone: all samples are shuffled")
+    assert error.count("\n") == 1  # said once
+    assert load_config(None, ["Data.samples_per_text=1"]) == Config() and capsys.readouterr().err == ""  # as it is now
+
+
+def test_a_key_of_an_earlier_version_is_none_of_this_one(tmp_path):
+    path = written(tmp_path, f"version: {migrations.VERSION}\nData: {{samples_per_text: 4}}\n")
+    with pytest.raises(ConfigError, match="unknown key Data.samples_per_text"):
+        load_config(path)
+
+
+def test_every_version_leads_to_the_next_and_a_renamed_key_is_named(tmp_path, capsys, monkeypatch):
+    """By a table with two steps more: a key that is renamed twice is found under its last name."""
+
+    def renames(old, new):
+        def migration(tree):
+            if old not in tree.get("Training", {}):
+                return []
+            tree["Training"][new] = tree["Training"].pop(old)
+            return [f"Training.{old} is now Training.{new}"]
+
+        return migration
+
+    monkeypatch.setattr(migrations, "VERSION", 4)
+    monkeypatch.setitem(migrations.MIGRATIONS, 2, renames("length", "updates"))
+    monkeypatch.setitem(migrations.MIGRATIONS, 3, renames("updates", "steps"))
+    path = written(tmp_path, "version: 2\nTraining: {length: 70000}\n")
+    assert load_config(path).Training.steps == 70000
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {path}: Training.length is now Training.updates",
+        f"warning: {path}: Training.updates is now Training.steps",
+    ]
+    assert load_config(path, ["Training.updates=80000"]).Training.steps == 80000
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("99", "version: 99 is of a later release of this package, which knows up to"),
+        ("0", "version: 0 is none"),
+        ("true", "version: True is none"),
+        ("two", "version: 'two' is none"),
+    ],
+)
+def test_a_version_that_is_not_known_is_refused(tmp_path, version, message):
+    with pytest.raises(ConfigError, match=f"config.yaml: {message}"):
+        load_config(written(tmp_path, f"version: {version}\n"))
+
+
+@pytest.mark.parametrize("data", ["null", "[a]", "text"])
+def test_a_section_that_is_none_stays_the_schemas_affair(tmp_path, data):
+    with pytest.raises(ConfigError, match="config.yaml: Data: Input should be"):
+        load_config(written(tmp_path, f"Data: {data}\n"))
