@@ -1,6 +1,7 @@
 """docs/classification.md, executed: its commands on small data laid out as it says, with an untrained model."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 from ernie_vil2 import commands
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 
-PAGE = Path(__file__).parents[1] / "docs" / "classification.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "classification.md"
+SHORT = ["Training.steps=2", "Evaluation.every=2", "Schedule.warmup_steps=1", "Data.workers=0", "Training.output=new"]
 
 
 def drawing(shape, seed):
@@ -21,7 +24,9 @@ def lay_out(folder, shapes):
     (folder / "runs" / "emoji").mkdir(parents=True)
     untrained_checkpoint(folder / "runs" / "emoji", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *SHAPES])
     (folder / "demo_data").mkdir()
-    shutil.copy(shapes["val"], folder / "demo_data" / "emoji-test.tar")
+    for split, source in (("train", "train"), ("val", "val"), ("test", "val")):
+        shutil.copy(shapes[source], folder / "demo_data" / f"emoji-{split}.tar")
+    shutil.copy(ROOT / "demo_data" / "vocabulary.txt", folder / "demo_data")
     names = list(SHAPES)
     for label, shape in enumerate(names):
         for split in ("test", "train"):
@@ -49,8 +54,13 @@ def test_every_command_of_the_page_runs(tmp_path, shapes, monkeypatch, capsys):
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     assert len(lines) >= 5
     for line in lines:
-        python, tool, *arguments = line.split()
-        assert (python, tool) == ("python", "tools/eval_classification.py")
+        python, tool, *arguments = shlex.split(line)
+        assert python == "python"
+        if tool == "tools/train.py":
+            assert commands.run("train", [*arguments, *(part for text in SHORT for part in ("-o", text))]) == 0
+            assert "zh/acc1" in Path("new/log.jsonl").read_text()
+            continue
+        assert tool == "tools/eval_classification.py"
         assert commands.run("eval_classification", [*arguments, "--device", "cpu"]) == 0, line
-        assert "mean per-class recall" in capsys.readouterr().out
+        assert "mean per class recall" in capsys.readouterr().out
     assert len(list(Path("classification").glob("*.html"))) == 3

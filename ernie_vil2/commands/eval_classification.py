@@ -63,14 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.sources.labelled import open_labelled
     from ernie_vil2.evaluation.classification import remarks
-    from ernie_vil2.evaluation.prompts import read_templates, repeated
+    from ernie_vil2.evaluation.prompts import choose_templates, repeated
 
     options = {"names": dict(args.names), "label": args.label, "images": args.images}
     labelled = open_labelled(args.data, split=args.split, **options)
-    languages, given = list(labelled.texts[0].fields), dict(args.templates)
-    if extra := given.keys() - set(languages):
-        raise ValueError(f"templates in {', '.join(sorted(extra))}, but the names are in {', '.join(languages)}")
-    templates = {language: read_templates(language, given.get(language)) for language in languages}
+    given = dict(args.templates)
+    templates = choose_templates(labelled, given)
     if args.check:
         return _check(labelled)
     notes = [

@@ -2,6 +2,7 @@
 
 from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml, validated
 from ernie_vil2.config.schema import (
+    ClassesConfig,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -20,6 +21,7 @@ from ernie_vil2.config.schema import (
 )
 
 __all__ = [
+    "ClassesConfig",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -442,6 +442,15 @@ class TrainingConfig(Section):
         return self
 
 
+class ClassesConfig(Section):
+    data: list[str] = Field(min_length=1, description="a folder of classes, tables, or other sources")
+    label: str = Field("label", description="column or field of the classes")
+    names: dict[str, str] = Field(default={}, description="files of the classes' names by language")
+    templates: dict[str, str] = Field(default={}, description="files of prompt templates by language")
+    split: str | None = Field(None, description="null: val, else what is scored")
+    images: str | None = Field(None, description="folder of a table's image files; null: beside it")
+
+
 class EvaluationConfig(Section):
     every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations; 0: none")
     at_start: bool = Field(
@@ -453,6 +462,11 @@ class EvaluationConfig(Section):
         "null: what the task names, retrieval on Data.val for multi_view",
     )
     protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
+    classes: ClassesConfig | None = Field(
+        None,
+        description="{data: [folder], label: label, names: {zh: FILE}, templates: {zh: FILE}, split: val, images: "
+        "FOLDER}, or data alone: pictures that the evaluator classification scores (docs/classification.md)",
+    )
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side that are scored at once")
 

@@ -24,7 +24,7 @@ from ernie_vil2.wording import counted
 
 FEWEST_FOR_FIVE = 5
 """Classes from which acc5 says something."""
-COLUMNS = ("acc1", "acc5", "mean per-class recall", "mAP")
+COLUMNS = ("acc1", "acc5", "mean_per_class_recall", "mAP")
 DEFINITION = (
     "Every class is the mean of its prompts' normalised embeddings, normalised again; a picture's answer is the class "
     "of the highest cosine, of equal ones the first. acc1 is the share of pictures whose answer is right, "
@@ -178,13 +178,13 @@ class Answers:
         found = {"acc1": 100 * float(np.mean(self.rank <= 1))}
         if len(self.names) >= FEWEST_FOR_FIVE:
             found["acc5"] = 100 * float(np.mean(self.rank <= 5))
-        return found | {"mean per-class recall": mean}
+        return found | {"mean_per_class_recall": mean}
 
     @cached_property
     def chance(self) -> dict[str, float]:
         """What a random order of the classes would be expected to reach; {} where pictures have several."""
         classes = len(self.names)
-        reached = {"acc1": 100 / classes, "acc5": 500 / classes, "mean per-class recall": 100 / classes}
+        reached = {"acc1": 100 / classes, "acc5": 500 / classes, "mean_per_class_recall": 100 / classes}
         return {name: reached[name] for name in self.figures if name in reached}
 
     def above(self, least: float) -> dict[str, float]:
@@ -216,6 +216,11 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
         reached = np.searchsorted(falling, falling[right], side="right")  # how many score no less
         found[column] = (np.cumsum(right)[reached - 1] / reached).mean()
     return found
+
+
+def several_classes(labelled: Benchmark) -> bool:
+    """Whether a picture has several classes."""
+    return len(labelled.pairs) > len(np.unique(labelled.pairs[:, 0]))
 
 
 def remarks(labelled: Benchmark) -> list[str]:

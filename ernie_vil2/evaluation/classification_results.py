@@ -34,7 +34,7 @@ def format_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """The rows as a table in plain text, in percent, without the columns that none has."""
     columns = columns_of(rows)
     width = max(len(label) for label, _ in rows)
-    lines = [" " * width + "".join(f"{name:>{len(name) + 4}}" for name in columns)]
+    lines = [" " * width + "".join(f"{said(name):>{len(name) + 4}}" for name in columns)]
     lines.append("-" * len(lines[0]))
     for label, figures in rows:
         lines.append(f"{label:<{width}}" + "".join(f"{_cell(figures, name):>{len(name) + 4}}" for name in columns))
@@ -44,6 +44,11 @@ def format_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
 def columns_of(rows: Sequence[tuple[str, Mapping[str, float]]]) -> list[str]:
     """Those of `COLUMNS` that a row has."""
     return [name for name in COLUMNS if any(name in figures for _, figures in rows)]
+
+
+def said(name: str) -> str:
+    """The heading of a figure."""
+    return name.replace("_", " ")
 
 
 def _cell(figures: Mapping[str, float], name: str) -> str:
@@ -141,7 +146,10 @@ def _write_page(
             "Pictures": f"{len(encoded.benchmark.images):,}",
             "Classes": f"{len(encoded.benchmark.texts):,}",
         },
-        figures={"columns": columns, "rows": [(label, [_cell(one, key) for key in columns]) for label, one in rows]},
+        figures={
+            "columns": list(map(said, columns)),
+            "rows": [(label, [_cell(one, key) for key in columns]) for label, one in rows],
+        },
         notes=notes,
         results={label: _on_page(encoded, answers, pictures) for label, answers in results.items()},
         definition=DEFINITION,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.class_names import read_list
 
 SLOTS = ("{c}", "{}")
@@ -36,6 +37,21 @@ def read_templates(language: str, place: str | None = None) -> tuple[str, ...]:
         if not any(slot in template for slot in SLOTS):
             raise ValueError(f"{place}: template {template!r} has no slot; put {SLOTS[1]} where the name belongs")
     return tuple(found)
+
+
+def choose_templates(labelled: Benchmark, places: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Templates in every language of the classes' names.
+
+    Args:
+        places: files by language, see `read_templates`; the other languages have our own.
+
+    Raises:
+        OSError, ValueError: see `read_templates`; or a file is for a language in which there are no names.
+    """
+    languages = list(labelled.texts[0].fields)
+    if extra := places.keys() - set(languages):
+        raise ValueError(f"templates in {', '.join(sorted(extra))}, but the names are in {', '.join(languages)}")
+    return {language: read_templates(language, places.get(language)) for language in languages}
 
 
 def repeated(templates: Sequence[str]) -> list[str]:

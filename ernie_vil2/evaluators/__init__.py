@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.evaluators.classification import build_classification
 from ernie_vil2.evaluators.evaluator import Evaluator, Metrics
 from ernie_vil2.evaluators.retrieval import build_retrieval
 from ernie_vil2.evaluators.statements import build_statements
@@ -14,6 +15,7 @@ __all__ = ["EVALUATORS", "Evaluator", "Metrics", "build_evaluators"]
 
 EVALUATORS: dict[str, Callable[[Config, Task], Evaluator | None]] = {
     "retrieval": build_retrieval,
+    "classification": build_classification,
     "statements": build_statements,
 }
 """By their names in `Evaluation.evaluators`; None: the configuration gives it nothing to score."""

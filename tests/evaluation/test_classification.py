@@ -45,12 +45,12 @@ def test_figures_by_hand():
     assert found.answer.tolist() == [0, 1, 2, 1] and found.rank.tolist() == [1, 3, 2, 1]
     assert found.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
     # Class 2 has no picture: it was answered once, and is in no mean.
-    assert found.figures == pytest.approx({"acc1": 50, "mean per-class recall": 100 * (1 / 3 + 1) / 2})
-    assert found.chance == pytest.approx({"acc1": 100 / 3, "mean per-class recall": 100 / 3})
+    assert found.figures == pytest.approx({"acc1": 50, "mean_per_class_recall": 100 * (1 / 3 + 1) / 2})
+    assert found.chance == pytest.approx({"acc1": 100 / 3, "mean_per_class_recall": 100 / 3})
 
 
 def test_acc5_has_a_meaning_from_five_classes_on():
-    for classes, expected in ((4, {"acc1", "mean per-class recall"}), (5, {"acc1", "acc5", "mean per-class recall"})):
+    for classes, expected in ((4, {"acc1", "mean_per_class_recall"}), (5, {"acc1", "acc5", "mean_per_class_recall"})):
         assert answers(one_hot([0, 1], classes), np.zeros((2, classes))).figures.keys() == expected
     six = answers(one_hot([0, 5], 6), [[1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 1.5]])
     assert six.rank.tolist() == [6, 6] and six.figures["acc5"] == 0
@@ -60,7 +60,7 @@ def test_acc5_has_a_meaning_from_five_classes_on():
 def test_of_equal_scores_the_first_class_is_the_answer():
     equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
     assert equal.answer.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
-    assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean per-class recall"]
+    assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean_per_class_recall"]
 
 
 def test_average_precision_by_hand():
@@ -91,7 +91,7 @@ def test_the_figures_are_those_of_clip_benchmark_by_definition(seed, images, cla
     found = answers(one_hot(labels, classes), pictures @ texts.T).figures
     order = np.argsort(-logits, axis=1)
     assert found["acc1"] == pytest.approx(100 * np.mean(order[:, 0] == labels))
-    assert found["mean per-class recall"] == pytest.approx(100 * balanced_accuracy_score(labels, logits.argmax(axis=1)))
+    assert found["mean_per_class_recall"] == pytest.approx(100 * balanced_accuracy_score(labels, logits.argmax(axis=1)))
     if classes >= 5:
         assert found["acc5"] == pytest.approx(100 * np.mean((order[:, :5] == labels[:, None]).any(axis=1)))
 
@@ -129,7 +129,7 @@ def test_the_figures_are_those_that_clip_benchmark_computes(seed):
         expected = theirs.evaluate(Model(), loader, tokens, names, templates, "cpu", amp=False)
         found = answers(truth, pictures @ own.T).figures
         keys = {"mAP": "mean_average_precision"} if several else {
-            "acc1": "acc1", "acc5": "acc5", "mean per-class recall": "mean_per_class_recall"}  # fmt: skip
+            "acc1": "acc1", "acc5": "acc5", "mean_per_class_recall": "mean_per_class_recall"}  # fmt: skip
         assert found == pytest.approx({name: 100 * expected[key] for name, key in keys.items()}, abs=1e-4)
 
 
@@ -214,7 +214,7 @@ def test_pictures_that_cannot_be_used_are_left_out_with_their_classes():
         # The broken pictures were all of the first class: it has none left, and no mean breaks.
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert np.isnan(found.per_class[0]) and 0 <= found.figures["mean per-class recall"] <= 100
+            assert np.isnan(found.per_class[0]) and 0 <= found.figures["mean_per_class_recall"] <= 100
 
 
 def test_embeddings_that_are_not_finite_are_no_answers():
