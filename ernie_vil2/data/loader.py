@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -31,8 +31,15 @@ class RowReport(NamedTuple):
         return self.name
 
 
+class ShownRow(NamedTuple):
+    """What a person sees of a row: images `[H, W, 3]` uint8 RGB by name, and texts by name, the sample's first."""
+
+    images: Mapping[str, np.ndarray]
+    texts: Mapping[str, str]
+
+
 class SampleRows:
-    """How the rows of a batch are made of samples, one sample each. A task says what a row holds, and fills it.
+    """How the rows of a batch are made of samples, one sample each. A task says what a row holds, fills and shows it.
 
     Args:
         stream: the samples by their position.
@@ -61,6 +68,14 @@ class SampleRows:
     def finished(self, arrays: Arrays) -> Arrays:
         """What of the rows that could be used becomes the batch."""
         return arrays
+
+    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
+        """A row of a batch, which holds the sample at a position of the stream."""
+        return ShownRow({}, {"sample": batch["names"][row]})
+
+    def notes(self, batch: Batch) -> list[str]:
+        """What is to be said of the rows together, as how their texts fit."""
+        return []
 
     def __call__(self, position: int, arrays: Arrays, row: int) -> RowReport:
         """Makes one row; says which sample it holds, or why it holds none."""

@@ -128,6 +128,11 @@ class Sample:
     no_caption: ClassVar[Reason] = Reason.EMPTY_CAPTION
     """Why it cannot be used where a caption is needed and there is none."""
 
+    @property
+    def stored_bytes(self) -> int:
+        """Of its images as they are stored."""
+        return len(self.image)
+
     def caption(self, language: str) -> str:
         """The caption in a language, or the one that has no language; BadSample if nothing can be read in it."""
         text = (self.captions.get(language) or self.captions.get("") or "").strip()
@@ -160,6 +165,11 @@ class Statement(Sample):
     label: str
     right: bytes | None = None
     no_caption: ClassVar[Reason] = Reason.STATEMENT
+
+    @property
+    def stored_bytes(self) -> int:
+        """As `Sample.stored_bytes`, of both images."""
+        return len(self.image) + len(self.right or b"")
 
 
 def is_blank(text: str) -> bool:

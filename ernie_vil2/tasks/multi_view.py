@@ -32,6 +32,7 @@ class MultiViewTask:
     """
 
     evaluators = ("retrieval",)
+    planned = True
 
     def __init__(self, config: Config):
         self.config = config

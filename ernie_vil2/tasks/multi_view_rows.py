@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 
 import numpy as np
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.decoding import ImageRemark
+from ernie_vil2.data.loader import Batch, ShownRow
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.samples import SEVERAL_LINES
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, Layout
 from ernie_vil2.tasks.view_rows import ViewRows
-from ernie_vil2.views import draw_text, training_views
+from ernie_vil2.views import draw_text, tags_text, training_views
 
 
 class MultiViewRows(ViewRows):
@@ -59,3 +61,16 @@ class MultiViewRows(ViewRows):
             for view, image in zip(self._image_views, images, strict=True):
                 row[view][0] = image
         return sample.image_name
+
+    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
+        """As `SampleRows.shown`, with the captions and tags, as a sentence, of which the text was drawn."""
+        images, texts = super().shown(batch, row, position)
+        source, sample = self.stream[position]
+        views = self.stream.views[source]
+        captions, tags = {}, {}
+        for language in views.languages:
+            with suppress(BadSample):
+                captions[f"caption, {language}"] = sample.caption(language)
+            if found := sample.tag_list(language):
+                tags[f"tags, {language}"] = tags_text(found, language, views)
+        return ShownRow(images, {**texts, **captions, **tags})

@@ -11,7 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS
-from ernie_vil2.data.loader import Batch
+from ernie_vil2.data.loader import Batch, ShownRow
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
@@ -61,6 +61,12 @@ class StatementRows(ViewRows):
             row[view][0] = training_views(image, name, 1, size, self._views, random, self._image.background)[0]
         return sample.text_name
 
+    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
+        """As `SampleRows.shown`, with the statement as it is written, and its label."""
+        images, texts = super().shown(batch, row, position)
+        sample = self.stream[position][1]
+        return ShownRow(images, {**texts, "statement": sample.text, "label": sample.label})
+
 
 class _Classified:
     """Of a step: the loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
@@ -101,6 +107,7 @@ class StatementTask:
     labels: ClassVar[tuple[str, ...]]
     images: ClassVar[int]
     evaluators = ("statements",)
+    planned = False
 
     def __init__(self, config: Config):
         self.config = config

@@ -54,6 +54,7 @@ class Task(Protocol):
         model: what is trained and saved, from `build` on.
         tokenizer: of its texts.
         evaluators: names in `evaluators.EVALUATORS` of what scores it, unless `Evaluation.evaluators` names others.
+        planned: whether `planning` knows what a step of it needs.
         least_rows: that a rank needs for a step, from `prepare` on.
     """
 
@@ -61,6 +62,7 @@ class Task(Protocol):
     model: nn.Layer
     tokenizer: Tokenizer
     evaluators: Sequence[str]
+    planned: bool
     least_rows: int
 
     def rows(self) -> SampleRows:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.data.loader import ShownRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluators import build_evaluators
@@ -30,7 +31,7 @@ from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.optimizer import learning_rate
-from ernie_vil2.training.preview import Preview, ShownSample, preview
+from ernie_vil2.training.preview import Preview, preview
 from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.wording import counted
@@ -38,6 +39,7 @@ from ernie_vil2.wording import counted
 MOST_ROWS = 512
 """Samples of a source that are read, where the batch of a rank is larger."""
 SCHEDULE_POINTS = 200
+NO_PLAN = "no plan: what a step of this task needs is not known before it is run"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     write_text(folder / "config.yaml", dump_config(config))
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
-    plan, plan_line = _plan(folder / "config.yaml", ranks, read)
+    plan, plan_line = _plan(folder / "config.yaml", ranks, read) if task.planned else (NO_PLAN, NO_PLAN)
     sources = _sources(stream, config, read)
     facts = {
         **config_facts(config),
@@ -153,7 +155,7 @@ def _state(run: Path) -> str:
 
 def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
     """The plan for the device at hand and a line of it, or why there is none."""
-    stored = [sample.stored_bytes for each in read for sample in each.samples]
+    stored = [size for each in read for size in each.stored_bytes]
     try:
         device = DEVICES["cpu"]
         if paddle.get_device() != "cpu":
@@ -179,12 +181,7 @@ def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> l
             f"{each.read:,} read in {each.seconds:.1f} s (Data.workers: {config.Data.workers}), "
             f"{len(each.bad):,} unusable",
         ]
-        if each.lengths:
-            parts.append(
-                f"texts of {fmean(each.lengths):.1f} tokens, {each.cut:,} of them cut at {config.Data.max_length}, "
-                f"{each.unknown / sum(each.lengths):.1%} of the tokens unknown"
-            )
-        lines.append("; ".join(parts))
+        lines.append("; ".join([*parts, *each.notes]))
     return lines
 
 
@@ -197,14 +194,9 @@ def _schedule(config: Config) -> Chart:
     return line_chart("Learning rate", note, [Series("learning rate", points, 1)], y_label="learning rate")
 
 
-def _shown(sample: ShownSample) -> dict[str, dict]:
+def _shown(row: ShownRow) -> dict[str, dict]:
     """Images and texts by name, for the page."""
-    texts = {"sample": sample.name}
-    if sample.tokens:
-        texts["drawn text, as tokens"] = " ".join(sample.tokens)
-    texts |= {f"caption, {language}": text for language, text in sample.captions.items()}
-    texts |= {f"tags, {language}": text for language, text in sample.tags.items()}
-    return {"images": {name: _png(view) for name, view in sample.image_views.items()}, "texts": texts}
+    return {"images": {name: _png(view) for name, view in row.images.items()}, "texts": dict(row.texts)}
 
 
 def _png(view: np.ndarray) -> bytes:

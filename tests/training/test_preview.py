@@ -1,8 +1,10 @@
+from statistics import fmean
+
 import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.loader import training_batches
+from ernie_vil2.data.loader import read_batch, training_batches
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.tasks.multi_view_rows import MultiViewRows
@@ -43,10 +45,10 @@ def test_a_preview_shows_what_training_will_see(settings):
         compared = list(zip(found.samples, rows, strict=False))
         assert len(compared) >= 4, "too few to compare"
         for sample, (name, views, ids) in compared:
-            assert sample.name == name
-            assert sample.tokens == [tokenizer.tokens[number] for number in ids]
-            assert sample.image_views.keys() == views.keys()
-            assert all(np.array_equal(sample.image_views[view], views[view]) for view in views)
+            assert sample.texts["sample"] == name
+            assert sample.texts["text, as tokens"] == " ".join(tokenizer.tokens[number] for number in ids)
+            assert sample.images.keys() == views.keys()
+            assert all(np.array_equal(sample.images[view], views[view]) for view in views)
 
 
 def test_it_counts_and_names_what_is_wrong(settings):
@@ -54,19 +56,27 @@ def test_it_counts_and_names_what_is_wrong(settings):
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
     found = preview(rows, settings, 1, 30)  # an epoch of the TSV
     assert sorted(found.bad) == [("broken image", str(number)) for number in sorted(map(str, range(0, 30, 3)))]
-    assert len(found.samples) == SHOWN and len(found.lengths) == 20 and found.cut == 0
-    assert all(sample.captions["en"] == f"a disc {sample.name}" and not sample.tags for sample in found.samples)
+    mean = fmean(len(tokenizer.encode(f"a disc {number}")) for number in range(30) if number % 3)
+    assert found.notes == [f"texts of {mean:.1f} tokens, 0 of them cut at 7, 0.0% of the tokens unknown"]
+    assert len(found.samples) == len(found.stored_bytes) == SHOWN
+    for sample in found.samples:
+        others = {name: text for name, text in sample.texts.items() if name != "text, as tokens"}
+        assert others == {"sample": others["sample"], "caption, en": f"a disc {others['sample']}"}
 
-    shapes = preview(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings, 0, 32)
+    rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
+    shapes = preview(rows, settings, 0, 32)
     # "图片中包含绿色、方块" is cut, "绿色的方块" fills the seven tokens exactly or stays below.
-    assert shapes.cut == sum(length == 7 for length in shapes.lengths) > 0
-    first = shapes.samples[0]
-    assert set(first.captions) == set(first.tags) == {"zh"} and first.tags["zh"].startswith("图片中包含")
+    text = read_batch(rows, settings, rows.stream.first_places(0, 32))["text"].numpy()
+    full = int((text[:, 6] != PAD_ID).sum())
+    assert full > 0 and f", {full} of them cut at 7, " in shapes.notes[0]
+    texts = shapes.samples[0].texts
+    assert texts.keys() == {"sample", "text, as tokens", "caption, zh", "tags, zh"}
+    assert texts["tags, zh"].startswith("图片中包含")
 
 
 def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
     tokenizer = Tokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"], max_length=16)
     found = preview(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
-    assert found.samples[0].tokens == ["[CLS]", "a", "[UNK]", "[UNK]", "[SEP]"]
-    assert found.unknown == 2 * len(found.lengths) == 60  # a broken image is not looked at
-    assert found.samples[0].image_views == {}
+    assert found.samples[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
+    assert found.notes == ["texts of 5.0 tokens, 0 of them cut at 16, 40.0% of the tokens unknown"]
+    assert not found.bad and found.samples[0].images == {}  # a broken image is not looked at
