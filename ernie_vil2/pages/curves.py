@@ -56,8 +56,8 @@ def speed_charts(records: Sequence[Mapping]) -> list[Chart]:
     waited = [(step, 100 * share) for step, share in _points(train, "loader_wait")]
     waits = [Series("loader wait", _averaged(waited), 2)] if waited else []
     return [
-        line_chart("Throughput", "Pairs of all ranks, evaluation left out.", _one(train, "samples_per_second"),
-                   y_label="pairs a second", height=170),
+        line_chart("Throughput", "Samples of all ranks, evaluation left out.", _one(train, "samples_per_second"),
+                   y_label="samples a second", height=170),
         line_chart("Loader wait", "Share of the time in which rank 0 waited for its batch.", waits,
                    y_label="% of the time", height=170),
     ]  # fmt: skip

@@ -16,7 +16,7 @@ PAGE = "curves.html"
 
 
 def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:
-    """Writes the page from the run's log: facts, losses, recall, schedule, speed, and what could not be used.
+    """Writes the page from the run's log: facts, losses, scores, schedule, speed, and what could not be used.
 
     As the log of a resumed run goes on where the interrupted one was, so do the curves.
 
@@ -48,10 +48,11 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
 def config_facts(config: Config) -> dict[str, str]:
     """Names and values of what a run trains, for the head of a page."""
     return {
+        "Task": config.Training.task.replace("_", " "),
         "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
         "Training data": ", ".join(source.name for source in config.Data.sources),
         "Languages": ", ".join(config.Views.languages),
-        "Global batch": f"{config.Training.global_batch:,} pairs",
+        "Global batch": f"{config.Training.global_batch:,} samples",
     }
 
 
@@ -63,6 +64,6 @@ def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]
     return {
         "Steps": f"{train[-1]['step']:,} of {config.Training.steps:,}",
         "Training time": f"{train[-1]['seconds'] / 60:.1f} minutes",
-        "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} pairs a second (median)",
+        "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} samples a second (median)",
         "Loader wait": f"{fmean(record['loader_wait'] for record in train):.1%} of the time",
     }

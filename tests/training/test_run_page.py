@@ -53,7 +53,7 @@ def test_the_page_stands_alone_and_says_what_was_run(config):
     assert page.all("script") == page.all("link") == page.all("img") == []
     assert "http" not in html and "url(" not in html and "@import" not in html
     text = " ".join(page.text)
-    for expected in ("3 of 3", "16 pairs", "paddlepaddle ", "All 48 samples read could be used"):
+    for expected in ("3 of 3", "16 samples", "paddlepaddle ", "All 48 samples read could be used"):
         assert expected in text, expected
 
 
@@ -66,7 +66,7 @@ def test_progress_is_counted_from_the_log():
     assert facts == {
         "Steps": "3 of 5,000",
         "Training time": "3.0 minutes",
-        "Throughput": "30 pairs a second (median)",
+        "Throughput": "30 samples a second (median)",
         "Loader wait": "20.0% of the time",
     }
     assert progress_facts(load_config(None), []) == {}
