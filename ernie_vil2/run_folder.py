@@ -3,6 +3,7 @@
 <run>/run.lock                        locked by the process that trains here, as long as it lives
 <run>/checkpoints/step_00000500/      see training/checkpoint.py
 <run>/checkpoints/best                link to the checkpoint with the best evaluation, if there has been one
+<run>/evaluation/before.json, ...     what was scored, see evaluation/results.py
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from ernie_vil2.terminal import printable
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 LOCK = "run.lock"
+RESULTS = "evaluation"
+"""Folder of what was scored, within a run."""
+BEFORE, AFTER = "before", "after"
+"""Names of the results on `Data.test`, in `RESULTS`."""
 DRY_RUN = "dry_run"
 STEP = re.compile(r"step_(\d{8,})")
 """Names of checkpoints, and nothing else's: not that of a copy, `step_00000500_keep`."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.changes import Changes
 from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
 from ernie_vil2.pages.curves import MOST_POINTS
 from ernie_vil2.pages.page import marked
@@ -60,7 +61,7 @@ def run_page(records, **changes):
 
 def report_page(**changes):
     empty = {"title": "A report", "facts": {}, "comparison": None, "tables": {}, "training": [], "queries": {}}
-    return render("report.html", **empty | {"definitions": {}} | changes)
+    return render("report.html", **empty | {"definitions": {}, "changes": []} | changes)
 
 
 def answer(correct, image=IMAGES["png"], caption="answer", rank=None):
@@ -121,7 +122,7 @@ def test_the_rank_of_the_right_answer_is_shown_where_it_is_missed():
 
 
 @pytest.mark.parametrize("template", ["report.html", "retrieval.html", "run.html", "dry_run.html",
-                                      "classification.html"])  # fmt: skip
+                                      "classification.html", "interpolation.html"])  # fmt: skip
 def test_what_users_wrote_is_text_not_markup(template):
     evil = "<script>alert('\"&')</script>"
     records = [training(1), evaluation(1, evil, evil), evaluation(2, evil, evil)]
@@ -155,6 +156,11 @@ def test_what_users_wrote_is_text_not_markup(template):
         definition=evil,
         bad_samples=report,
         sources=[{"name": evil, "note": evil, "samples": [sample]}],
+        changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
+        charts=[line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, y_label=evil)],
+        columns=[evil, evil],
+        rows=[{"share": evil, evil: 1.0}],
+        chosen=evil,
         plan=evil,
         schedule=line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)], y_label=evil),
     )

@@ -179,11 +179,11 @@ def encode_languages(
     """
     import paddle
 
-    from ernie_vil2.run_folder import run_of
+    from ernie_vil2.run_folder import RESULTS, run_of
 
     model, weights = load(args)
     run = run_of(weights.parent)
-    args.output = args.output or (run and run / "evaluation")
+    args.output = args.output or (run and run / RESULTS)
     cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
     inputs, files = {}, [weights]
     for language, benchmark in open_data(args, args.language, model.config.Views.languages, protocols).items():

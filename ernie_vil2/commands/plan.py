@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="GB/s that leave a rank (default: the device's link, its network above 8 ranks)",
     )
     parser.add_argument("--sample-kb", type=amount, default=50, help="stored kilobytes of a sample (default 50)")
+    parser.add_argument("--samples", type=count, default=100_000,
+                        help="of the training data, if Training.epochs gives the length (default 100,000)")  # fmt: skip
     parser.add_argument("--json", type=output_file, metavar="FILE", help="also write all figures to this file")
 
 
@@ -50,9 +52,12 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.files import write_text
     from ernie_vil2.models.like import with_model_like
     from ernie_vil2.planning.summary import plan_run
+    from ernie_vil2.training.length import with_steps
 
     text, made, advice = plan_run(
-        lambda overrides: with_model_like(load_config(args.config, [*args.override, *overrides])),
+        lambda overrides: with_steps(
+            with_model_like(load_config(args.config, [*args.override, *overrides])), args.samples
+        ),
         args.ranks,
         device,
         args.utilisation,
@@ -60,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         args.bandwidth and args.bandwidth * 1e9,
     )
     print(text)
+    if epochs := load_config(args.config, args.override).Training.epochs:
+        print(f"steps of {epochs:g} epochs of {args.samples:,} samples; --samples says how many there are")
     if args.json:
         figures = made.as_dict() | {"advice": advice and {"overrides": advice.overrides, **advice.plan.as_dict()}}
         write_text(args.json, json.dumps(figures, indent=1))

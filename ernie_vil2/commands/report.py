@@ -24,10 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
+    from ernie_vil2.evaluation.changes import read_changes
     from ernie_vil2.evaluation.report import ReportedRun, write_report
     from ernie_vil2.evaluation.results import read_evaluations
     from ernie_vil2.models.model_files import weights_path
-    from ernie_vil2.run_folder import run_of
+    from ernie_vil2.run_folder import AFTER, BEFORE, RESULTS, run_of
     from ernie_vil2.training.run_log import read_log
     from ernie_vil2.training.run_page import config_facts, progress_facts
 
@@ -38,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
         config = load_config(checkpoint / "config.yaml")
         records = read_log(folder / "log.jsonl")
         facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
-        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / "evaluation")))
+        before, after = (folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER))
+        changes = read_changes(before, after) if before.is_file() and after.is_file() else {}
+        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / RESULTS), changes))
         if args.data:
             cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
     # Captions are drawn alike by every run and in every language: show them side by side.

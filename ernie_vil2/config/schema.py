@@ -251,7 +251,7 @@ class LossConfig(Section):
 class PlaceConfig(Section):
     """Where data lies."""
 
-    data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
+    data: list[str] = Field(default=[], description="as plain entries of Data.train")
     split: str | None = Field(
         None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
     )
@@ -260,9 +260,16 @@ class PlaceConfig(Section):
     caption_lines: bool | None = Field(None, description="null: as in Views")
 
 
+class ScoredConfig(PlaceConfig):
+    """Data that are scored; without `data` of their own those of the first source of `Data.train`."""
+
+    protocol: str | None = Field(None, description="how they are scored; null: Evaluation.protocol")
+
+
 class SourceConfig(PlaceConfig):
     """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
 
+    data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
     weight: Annotated[float, Field(gt=0)] | None = Field(
         None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
     )
@@ -290,6 +297,11 @@ def _kind_of_source(entry: Any) -> str:
     return "pattern" if isinstance(entry, str) else "source"
 
 
+ScoredData = list[
+    Annotated[Annotated[str, Tag("pattern")] | Annotated[ScoredConfig, Tag("source")], Discriminator(_kind_of_source)]
+]
+
+
 class DataConfig(Section):
     train: list[
         Annotated[
@@ -301,17 +313,22 @@ class DataConfig(Section):
         "addresses or commands. Plain entries together are one source; a mapping {data: [...], split: ..., weight: "
         "..., ...} is one of its own (docs/streaming.md)",
     )
-    val: list[
-        Annotated[
-            Annotated[str, Tag("pattern")] | Annotated[PlaceConfig, Tag("source")], Discriminator(_kind_of_source)
-        ]
-    ] = Field(
+    val: ScoredData = Field(
         default=[],
         description="scored during training: the same, by plain entries or one mapping {data: [...], split: ..., "
-        "images: ...}",
+        "images: ..., protocol: ...}; without data that of the first source of train",
+    )
+    test: ScoredData = Field(
+        default=[],
+        description="scored before the first step, and after the last with the best checkpoint, for the report: as val",
     )
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
+    )
+    unit: Literal["pair", "image"] = Field(
+        "pair",
+        description="what stands once in an epoch: each pair, so that an image with five texts stands there five "
+        "times, or each image, with one of its texts drawn",
     )
     shuffle_buffer: Count = Field(
         100_000, description="samples that are shuffled together, behind shards in a random order; over all groups"
@@ -344,16 +361,32 @@ class DataConfig(Section):
         return [SourceConfig(data=plain), *own] if plain else own
 
     @property
-    def validation(self) -> PlaceConfig | None:
+    def validation(self) -> ScoredConfig | None:
         """`val` as one place; None: there is none."""
-        if not self.val:
+        return self._scored(self.val)
+
+    @property
+    def tested(self) -> ScoredConfig | None:
+        """Likewise `test`."""
+        return self._scored(self.test)
+
+    def _scored(self, entries: list) -> ScoredConfig | None:
+        if not entries:
             return None
-        return PlaceConfig(data=self.val) if isinstance(self.val[0], str) else self.val[0]
+        place = ScoredConfig(data=entries) if isinstance(entries[0], str) else entries[0]
+        if place.data:
+            return place
+        if not self.sources:
+            raise ValueError("data that are scored without a place of their own are those of Data.train: set it")
+        of_training = self.sources[0]
+        return place.model_copy(update={"data": of_training.data, "images": place.images or of_training.images})
 
     @model_validator(mode="after")
     def _check(self):
-        if len(self.val) > 1 and not all(isinstance(entry, str) for entry in self.val):
-            raise ValueError("val: write plain entries, or one mapping {data: [...], split: ..., images: ...}")
+        for name in ("val", "test"):
+            entries = getattr(self, name)
+            if len(entries) > 1 and not all(isinstance(entry, str) for entry in entries):
+                raise ValueError(f"{name}: write plain entries, or one mapping {{data: [...], split: ...}}")
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):
             left = self.sources[weighted.index(False)]

@@ -21,6 +21,7 @@ class Draw(IntEnum):
     MIXTURE = 2
     IMAGES = 3
     TEXT = 4
+    UNIT = 5
 
 
 def generator(draw: Draw, seed: int, *place: int) -> np.random.Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from hashlib import blake2b
 from os.path import basename
 from typing import Any
@@ -10,11 +11,16 @@ import numpy as np
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.schema import DataConfig
+from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.mixture import Mixture
 from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.sources import HELD_SHARDS, Sources, open_sources
+from ernie_vil2.data.units import Units
 from ernie_vil2.wording import counted
+
+SCORED = "image that is scored too"
+"""Remark on a sample."""
 
 
 class SampleStream:
@@ -29,7 +35,9 @@ class SampleStream:
 
     Attributes:
         names: for each source what a person knows it by.
+        sources: what is read, in the same order.
         views: for each source the views of its samples: `Views` with what the source has of its own.
+        scored: contents of the images that are scored, see `data.leakage`; a sample with one of them is remarked on.
 
     Raises:
         FileNotFoundError, ValueError: as `open_sources`; a source has fewer samples than there are groups.
@@ -46,22 +54,27 @@ class SampleStream:
         ]
         self.views = [source.views(config.Views) for source in data.sources]
         self._text_ids = [source.text_id or data.text_id for source in data.sources]
-        self._sources = [
+        self.sources = [
             open_sources(source.data, text_id, source.split, source.images)
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
-        self._samples = [len(source) for source in self._sources]
+        self._units = [
+            Units(source, seed, number) if data.unit == "image" else None for number, source in enumerate(self.sources)
+        ]
+        parts = [units or source for units, source in zip(self._units, self.sources, strict=True)]
+        self._samples = [len(part) for part in parts]
         for name, samples in zip(self.names, self._samples, strict=True):
             if samples < data.groups:
                 raise ValueError(f"{name}: {counted(samples, 'sample')} for {data.groups} groups; lower Data.groups")
         self._orders: list[list[SampleOrder]] = []
-        for number, source in enumerate(self._sources):
+        for number, source in enumerate(self.sources):
             source.held += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
-            shards, window = ShardOrder(source.shard_sizes, seed, number), _window(source, data)
+            shards, window = ShardOrder(parts[number].shard_sizes, seed, number), _window(source, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
         weights = [source.weight or samples for source, samples in zip(data.sources, self._samples, strict=True)]
         self._mixtures = [Mixture(weights, seed, group) for group in range(data.groups)]
         self._ahead: dict[tuple[int, int], tuple[int, int]] = {}
+        self.scored: frozenset[int] = frozenset()
 
     def _locate(self, place: int) -> tuple[int, int, int]:
         """The source's number, the group's, and the place in this group's stream of the source."""
@@ -73,37 +86,43 @@ class SampleStream:
     def _numbered(self, place: int) -> tuple[int, int]:
         """The source's number, and that of the sample in it."""
         source, group, own_place = self._locate(place)
-        return source, self._orders[source][group][own_place]
+        order, units = self._orders[source][group], self._units[source]
+        if units is None:
+            return source, order[own_place]
+        return source, units.row(order[own_place], order.window(own_place)[0])
 
     def __getitem__(self, place: int) -> tuple[int, Sample]:
         """The source's number and the sample; BadSample if it cannot be used."""
         source, number = self._numbered(place)
-        return source, self._sources[source][number]
+        sample = self.sources[source][number]
+        if self.scored and content_id("", sample.image) in self.scored:
+            warnings.warn(SCORED, ImageRemark, stacklevel=1)
+        return source, sample
 
     def fetch_ahead(self, place: int) -> None:
         """Begins to fetch the shards of a place's window and of the next, where they lie elsewhere.
 
         It is for the process that reads on from there to call.
         """
-        if not any(source.fetches for source in self._sources):
+        if not any(source.fetches for source in self.sources):
             return
         source, group, own_place = self._locate(place)
         order = self._orders[source][group]
         epoch, window, _ = order.window(own_place)
-        if self._sources[source].fetches and self._ahead.get((source, group)) != (epoch, window):
+        if self.sources[source].fetches and self._ahead.get((source, group)) != (epoch, window):
             self._ahead[source, group] = epoch, window
             windows = order.window_shards(epoch, window), order.window_shards(epoch, window + 1)
-            self._sources[source].fetch_ahead(group, *windows)
+            self.sources[source].fetch_ahead(group, *windows)
 
     def is_here(self, place: int) -> bool:
         """Whether the sample at a place can be read without fetching its shard."""
         source, number = self._numbered(place)
-        return self._sources[source].is_here(number)
+        return self.sources[source].is_here(number)
 
     def where(self, place: int) -> str:
         """Shard and row of the sample at a place, for a person who looks for it."""
         source, number = self._numbered(place)
-        return self._sources[source].place(number)
+        return self.sources[source].place(number)
 
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
         """Image and text as numbers. What one data set calls an image says nothing of another's; captions do.
@@ -144,7 +163,7 @@ class SampleStream:
 
     def position(self, place: int) -> dict[str, Any]:
         """What a checkpoint holds of the stream, for JSON: the place it has come to, and what its data is."""
-        contents = map(_content, self._sources)
+        contents = map(_content, self.sources)
         return {
             "place": place,
             "sources": [
@@ -162,7 +181,7 @@ class SampleStream:
         Raises:
             ValueError: a source has other shards, shards of other sizes, or other content in them.
         """
-        for then, source in zip(position["sources"], self._sources, strict=True):
+        for then, source in zip(position["sources"], self.sources, strict=True):
             now = _content(source)
             # Earlier checkpoints know nothing of the content.
             if any(then.get(key, value) != value for key, value in now.items()):

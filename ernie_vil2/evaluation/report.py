@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ernie_vil2.config import Config
+from ernie_vil2.evaluation.changes import Changes
 from ernie_vil2.evaluation.results import places
 from ernie_vil2.evaluation.retrieval import Row
 from ernie_vil2.evaluation.retrieval_page import figures_note, recall_table
@@ -23,6 +24,7 @@ class ReportedRun:
         facts: name and value of what was run and how far it came.
         records: of its `log.jsonl`.
         evaluations: the records that its evaluations left, see `read_evaluations`.
+        changes: between what it scored before and after training, see `read_changes`.
     """
 
     name: str
@@ -30,6 +32,7 @@ class ReportedRun:
     facts: Mapping[str, str]
     records: Sequence[Mapping]
     evaluations: Sequence[Mapping]
+    changes: Mapping[str, Changes] = field(default_factory=dict)
 
 
 def write_report(
@@ -61,6 +64,11 @@ def write_report(
         facts=dict(facts) if several else {**runs[0].facts, **facts},
         comparison={"runs": [run.name for run in runs], "rows": list(_compared(runs))} if several else None,
         tables=result_tables(runs),
+        changes=[
+            (f"{run.name}: {name}" if several else name, change)
+            for run in runs
+            for name, change in run.changes.items()
+        ],
         training=comparison_charts({run.name: run.records for run in runs})
         if several
         else training_charts(runs[0].records),
@@ -105,7 +113,9 @@ def _notes(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
     results = [result for _, record in found for result in record["results"].values()]
     differences = [sentence for result in results for sentence in result["differences"]]
     rules = [figures_note(result["tie_rule"]) for result in results]
-    return list(dict.fromkeys(differences + rules))
+    published = [f"published: {row['model']}: {row['source']}{'; ' * bool(row['note'])}{row['note']}"
+                 for _, record in found for row in record.get("published", [])]  # fmt: skip
+    return list(dict.fromkeys(differences + rules + published))
 
 
 def _compared(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:

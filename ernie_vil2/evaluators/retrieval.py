@@ -1,4 +1,4 @@
-"""Retrieval on `Data.val`, by the protocol that `Evaluation.protocol` names."""
+"""Retrieval on `Data.val`, by its protocol or the one that `Evaluation.protocol` names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.sources import open_benchmarks
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.protocol import Evaluation, score
+from ernie_vil2.evaluation.protocol import Evaluation, Protocol, score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluators.evaluator import Metrics
 from ernie_vil2.parallel.ranks import LostRank
@@ -28,12 +28,16 @@ LOGGED_ALONE = ("R@5", "mR", "MRR")
 """Of each language; the others are printed and drawn as well."""
 
 
-def validation_sets(config: Config) -> dict[str, Benchmark]:
-    """What `Evaluation.protocol` scores of `Data.val`, by language: those of the run's in which there are captions."""
-    place, views = config.Data.validation, config.Views
+def scored_sets(config: Config, place: ScoredConfig | None, default: str) -> tuple[Protocol, dict[str, Benchmark]]:
+    """What a protocol scores of some data, by language: those of the run's in which there are captions.
+
+    Args:
+        place: `Data.validation` or `Data.tested`; None: there is nothing.
+        default: the split, if neither the place nor the protocol names one.
+    """
+    views, scoring = config.Views, protocol((place and place.protocol) or config.Evaluation.protocol)
     if place is None:
-        return {}
-    scoring = protocol(config.Evaluation.protocol)
+        return scoring, {}
     found = open_benchmarks(
         place.data,
         preferred=views.languages,
@@ -41,10 +45,10 @@ def validation_sets(config: Config) -> dict[str, Benchmark]:
         images=place.images,
         text_id=place.text_id or config.Data.text_id,
         caption_lines=views.caption_lines if place.caption_lines is None else place.caption_lines,
-        default=scoring.split or "val",
+        default=scoring.split or default,
     )
     # Captions that name no language are in whatever the run's texts are in.
-    return {language or ", ".join(views.languages): scoring.select(each) for language, each in found.items()}
+    return scoring, {language or ", ".join(views.languages): scoring.select(each) for language, each in found.items()}
 
 
 class Retrieval:
@@ -54,9 +58,8 @@ class Retrieval:
     embeddings that are not finite, costs the numbers of its language, and the mean.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, sets: dict[str, Benchmark]):
-        self.config, self.tokenizer, self.sets = config, tokenizer, sets
-        self.protocol = protocol(config.Evaluation.protocol)
+    def __init__(self, config: Config, tokenizer: Tokenizer, scoring: Protocol, sets: dict[str, Benchmark]):
+        self.config, self.tokenizer, self.protocol, self.sets = config, tokenizer, scoring, sets
         self.best_by = MEAN if self.protocol.directions else None
         self.data = {
             language: f"{counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
@@ -89,8 +92,8 @@ class Retrieval:
 
 def build_retrieval(config: Config, task: Task) -> Retrieval | None:
     """The evaluator of a run with `Data.val`."""
-    sets = validation_sets(config)
-    return Retrieval(config, task.tokenizer, sets) if sets else None
+    scoring, sets = scored_sets(config, config.Data.validation, "val")
+    return Retrieval(config, task.tokenizer, scoring, sets) if sets else None
 
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:

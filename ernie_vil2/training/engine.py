@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.data.leakage import watch
 from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluators import Evaluator, Metrics, build_evaluators
+from ernie_vil2.evaluators import Evaluator, Metrics, build_evaluators, scored_benchmarks
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
@@ -39,6 +40,7 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
+from ernie_vil2.training.comparison import Comparison
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
@@ -50,6 +52,8 @@ from ernie_vil2.training.scoring import as_lines, as_record, scored
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, squared_gradient_norm
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
+
+T = TypeVar("T")
 
 
 class Trainer:
@@ -116,8 +120,12 @@ class Trainer:
             self.rows = self.task.rows()
         self.stream = self.rows.stream
         self.config = config = with_steps(config, self.stream.samples)
-        self.evaluators = self._evaluators(resumed=checkpoint is not None)
+        resumed = checkpoint is not None
+        self.evaluators = self._scored(lambda: build_evaluators(config, self.task), resumed) or {}
+        self.comparison = self._scored(self._comparison, resumed)
         check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
+        with agreed_errors():
+            self._look_for_leakage()
         if checkpoint:
             with agreed_errors():
                 self._build(initialize=False)
@@ -147,11 +155,11 @@ class Trainer:
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
 
-    def _evaluators(self, resumed: bool) -> dict[str, Evaluator]:
-        """Those of the run; a resumed run goes on without where their data cannot be read. A collective."""
+    def _scored(self, build: Callable[[], T], resumed: bool) -> T | None:
+        """What is built on data that are scored; a resumed run goes on without if they are gone. A collective."""
         try:
             with agreed_errors():
-                return build_evaluators(self.config, self.task)
+                return build()
         except ConfigError:
             raise
         except (OSError, ValueError) as error:
@@ -159,7 +167,24 @@ class Trainer:
                 raise
             if self.rank == 0:
                 self.side_work.failed("validation data", str(error))
-            return {}
+            return None
+
+    def _look_for_leakage(self) -> None:
+        scored = scored_benchmarks(self.evaluators)
+        if self.comparison:
+            scored += self.comparison.sets.values()
+        for line in watch(self.stream, scored) if scored else ():
+            if self.rank == 0:
+                print(line)
+
+    def _comparison(self) -> Comparison | None:
+        """What scores `Data.test`, if there is some."""
+        if not self.config.Data.test:
+            return None
+        if "retrieval" not in self.task.evaluators:
+            raise ConfigError(f"Data.test is scored by retrieval, which Training.task={self.config.Training.task} is "
+                              "not; leave it out")  # fmt: skip
+        return Comparison(self.config)
 
     def _build(self, initialize: bool) -> None:
         paddle.seed(self.config.Training.seed)
@@ -211,7 +236,15 @@ class Trainer:
             FullDisk: there is no room for a checkpoint.
         """
         with self._owned, self.signals, watched_ranks(), runtime.flushed_denormals():
-            return self._train()
+            began = self.step
+            if began == 0 and self.comparison and self.rank == 0:
+                with self.side_work.attempt("Data.test, before"):
+                    print(self.comparison.before(self.model, self.task.tokenizer))
+            finished = self._train()
+            if finished and self.comparison and self.rank == 0 and (self.step > began or self.comparison.lacks_after):
+                with self.side_work.attempt("Data.test, after"):
+                    print(self.comparison.after(self.best["step"] if self.best else self.step))
+            return finished
 
     def _train(self) -> bool:
         training = self.config.Training

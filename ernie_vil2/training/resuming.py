@@ -11,6 +11,7 @@ from ernie_vil2.config import Config, ConfigError, load_config
 FREE_ON_RESUME = {
     "Loss.tile",
     "Data.val",
+    "Data.test",
     "Data.workers",
     "Data.patience",
     "Data.max_bad_share",

@@ -44,6 +44,13 @@ class BenchmarkSource:
     def __len__(self) -> int:
         return len(self._benchmark.pairs) + len(self._bad)
 
+    def image_name(self, index: int) -> str:
+        """As `NamesImages.image_name`."""
+        pairs = self._benchmark.pairs
+        if index >= len(pairs):
+            raise BadSample(*self._bad[index - len(pairs)])
+        return self._benchmark.images[pairs[index, 0]].id
+
     def __getitem__(self, index: int) -> Sample:
         pairs = self._benchmark.pairs
         if index >= len(pairs):

@@ -125,6 +125,13 @@ class ChineseClipSource:
     def __len__(self) -> int:
         return self._size
 
+    def image_name(self, index: int) -> str:
+        """As `NamesImages.image_name`."""
+        image_row = int(self.pairs["images"][index])
+        if image_row == NO_IMAGE:
+            raise BadSample(Reason.UNMATCHED_IMAGE, f"{self.name}, pair {index + 1}")
+        return self._image_id(image_row)
+
     def __getitem__(self, index: int) -> Sample:
         text_row, image_row = int(self.pairs["texts"][index]), int(self.pairs["images"][index])
         text_id, text, image_ids = self._text(text_row)

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import blake2b
@@ -50,6 +50,13 @@ class Shard(Source, Protocol):
 
     def release(self) -> None:
         """Gives back what is open; the next sample opens it again."""
+
+
+class NamesImages(Protocol):
+    """A shard that knows what a row's image is called without reading it."""
+
+    def image_name(self, index: int) -> str:
+        """As `Sample.image_name`; BadSample where the row cannot be used."""
 
 
 class Sources:
@@ -102,6 +109,28 @@ class Sources:
         """Shard and row of a sample, for a person who looks for it."""
         shard, row = self.locate(index)
         return f"{self.shards[shard].name}, {row + 1}"
+
+    @property
+    def names_images(self) -> bool:
+        """Whether the images' names are known without reading the images."""
+        return all(hasattr(shard, "image_name") for shard in self.shards)
+
+    def image_names(self) -> Iterator[list[str | None]]:
+        """For each shard the name of every row's image, None of a row that cannot be used.
+
+        Where the names are not known otherwise, every sample is read.
+        """
+        first = 0
+        for shard, size in zip(self.shards, self.shard_sizes.tolist(), strict=True):
+            yield [self._image_name(shard, first, row) for row in range(size)]
+            first += size
+            shard.release()
+
+    def _image_name(self, shard: Shard, first: int, row: int) -> str | None:
+        try:
+            return shard.image_name(row) if hasattr(shard, "image_name") else self[first + row].image_name
+        except BadSample:
+            return None
 
     def is_here(self, index: int) -> bool:
         """Whether a sample can be read without fetching a file."""

@@ -67,6 +67,10 @@ class TableSource:
             data = read_image(self._folders, file)
         return Sample(name, text_name(captions, fields, self._text_id, place), data, captions, tags, fields)
 
+    def image_name(self, index: int) -> str:
+        """As `NamesImages.image_name`."""
+        return image_of(self._table.row(index), self._table.row_name(index))[1]
+
     def __reduce__(self):
         return TableSource, (self.name, self._text_id, self._images)
 

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.sources import open_benchmark, open_sources
-from ernie_vil2.evaluators.retrieval import validation_sets
+from ernie_vil2.evaluators.retrieval import scored_sets
 from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.test_chinese_clip import pickled, write_files, write_lmdb
@@ -64,7 +64,8 @@ def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
     place = str(make(tmp_path))
     trained = samples(open_sources([place], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
     assert trained == [(name, text, picture) for name, text, picture in ROWS]
-    validated = validation_sets(load_config(None, [f"Data.val=['{place}']", "Views.languages={zh: 1.0}"]))["zh"]
+    config = load_config(None, [f"Data.val=['{place}']", "Views.languages={zh: 1.0}"])
+    validated = scored_sets(config, config.Data.validation, "val")[1]["zh"]
     for benchmark in (open_benchmark(place, language="zh"), validated):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
         assert sorted((picture.id, text.text, picture.read()) for picture, text in pairs) == sorted(trained)

@@ -6,7 +6,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import open_benchmark, open_sources
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.evaluators.retrieval import validation_sets
+from ernie_vil2.evaluators.retrieval import scored_sets
 from tests.conftest import write_tar
 from tests.data.sources.published import (
     test_aic_icc,
@@ -17,6 +17,12 @@ from tests.data.sources.published import (
     test_karpathy,
 )
 from tests.data.sources.published.conftest import image, write
+
+
+def validation_sets(config):
+    """What is scored of `Data.val`, by language."""
+    return scored_sets(config, config.Data.validation, "val")[1]
+
 
 A = test_coco_cn.A
 CLIP = test_chinese_clip.FILES | {

@@ -1,0 +1,74 @@
+"""Before and after: `Data.test` scored with the weights that training began with, and with those that it found best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from ernie_vil2.config import Config
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.engines import Eager
+from ernie_vil2.evaluation.paper_results import paper_results
+from ernie_vil2.evaluation.protocol import Evaluation, evaluate
+from ernie_vil2.evaluation.results import places, whole_table, write_evaluation
+from ernie_vil2.evaluators.retrieval import scored_sets
+from ernie_vil2.pretrained import load_model
+from ernie_vil2.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
+from ernie_vil2.views import Preprocessing
+
+
+class Comparison:
+    """Scores `Data.test` by its protocol. The results lie in the run's folder of results, where reports look.
+
+    Args:
+        config: of a run with `Data.test`.
+
+    Raises:
+        ValueError: there is no such protocol, or nothing can be read of the data.
+        FileNotFoundError: there is nothing there.
+    """
+
+    def __init__(self, config: Config):
+        self._config, self._run = config, Path(config.Training.output)
+        self._data = config.Data.tested.data
+        self.protocol, self.sets = scored_sets(config, config.Data.tested, "test")
+
+    def before(self, model: nn.Layer, tokenizer: Tokenizer) -> str:
+        """Scores a dual encoder as training begins with it; a line for people for each language."""
+        engine = Eager(model, Preprocessing.of(self._config.Model.image))
+        encoder = ErnieViL2(engine, tokenizer, self._config, self._config.Evaluation.batch_size)
+        return self._score(BEFORE, encoder, self._config.Model.weights or "initial weights")
+
+    @property
+    def lacks_after(self) -> bool:
+        """Whether the result at the end is not there yet."""
+        return not (self._run / RESULTS / f"{AFTER}.json").is_file()
+
+    def after(self, step: int) -> str:
+        """Likewise the checkpoint of a step."""
+        folder = checkpoint_folder(self._run, step)
+        model = load_model(folder, batch_size=self._config.Evaluation.batch_size)
+        return self._score(AFTER, model, str(folder))
+
+    def _score(self, name: str, model: ErnieViL2, source: str) -> str:
+        block, device = self._config.Evaluation.block, paddle.get_device()
+        evaluations = {
+            name if len(self.sets) == 1 else f"{name}, {language}": evaluate(
+                model, benchmark, self.protocol, block, device
+            )
+            for language, benchmark in self.sets.items()
+        }
+        published = paper_results(self.protocol.name)
+        about = {"model": source, "data": self._data, "places": places(self._data)}
+        table = whole_table(evaluations, published)
+        write_evaluation(self._run / RESULTS, name, evaluations, table, published, about, device=device)
+        return "\n".join(f"{label}: {_line(evaluation)}" for label, evaluation in evaluations.items())
+
+
+def _line(evaluation: Evaluation) -> str:
+    figures = {f"{way.replace('_', ' ')} R@1": one.recall.get("R@1") for way, one in evaluation.results.items()}
+    figures |= {"mean recall": evaluation.mean_recall, **evaluation.measures}
+    return ", ".join(f"{name} {value:.1f}" for name, value in figures.items() if value is not None)

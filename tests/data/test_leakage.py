@@ -1,0 +1,86 @@
+"""Images that are scored and trained on: by id before a run, by content in it."""
+
+import pytest
+
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.leakage import watch
+from ernie_vil2.data.sources import open_benchmark
+from ernie_vil2.data.stream import SampleStream
+from tests.conftest import draw, png, write_tsv
+from tests.data.sources.published.conftest import write
+from tests.data.sources.published.test_training import FOLDERS
+
+
+def images(path, numbers, prefix=""):
+    """Rows of images that are their numbers."""
+    return write_tsv(path, [(f"text {number}", f"{prefix}{number}", f"{number}".encode()) for number in numbers])
+
+
+def watched(train, scored):
+    stream = SampleStream(load_config(None, [f"Data.train=['{train}']"]))
+    return stream, watch(stream, [open_benchmark(scored)])
+
+
+def test_content_is_remarked_on_whatever_it_is_called(tmp_path):
+    stream, lines = watched(images(tmp_path / "a.tsv", range(6)), images(tmp_path / "b.tsv", range(4, 8), "other"))
+    assert lines == []
+    found = {}
+    for place in range(6):
+        with remarks() as said:
+            _, sample = stream[place]
+        found[sample.image] = said
+    assert {content for content, said in found.items() if said} == {b"4", b"5"}
+    assert found[b"4"] == ["image that is scored too"]
+
+
+def test_ids_are_compared_where_they_are_known_without_reading(tmp_path):
+    files, expected = FOLDERS["coco-captions"]
+    write(tmp_path / "train", files)
+    alike, other = expected[0][0], "nobody's"
+    scored = write_tsv(tmp_path / "b.tsv", [("x", alike, b"other content"), ("y", other, b"another")])
+    _, lines = watched(tmp_path / "train", scored)
+    assert lines == [f"leakage: of 2 scored images 1 ({alike}) have the ids of training images of {tmp_path}/train; "
+                     "equal content is counted as the run reads it"]  # fmt: skip
+    _, lines = watched(tmp_path / "train", images(tmp_path / "c.tsv", range(3), "z"))
+    assert lines == []
+
+
+def test_an_image_that_cannot_be_read_is_no_leak(tmp_path):
+    train = images(tmp_path / "a.tsv", range(3))
+    write(tmp_path / "scored", FOLDERS["coco-captions"][0])
+    benchmark = open_benchmark(tmp_path / "scored")
+    for path in (tmp_path / "scored").rglob("*.jpg"):
+        path.unlink()
+    stream = SampleStream(load_config(None, [f"Data.train=['{train}']"]))
+    assert watch(stream, [benchmark]) == [] and stream.scored == frozenset()
+
+
+def test_a_run_counts_them(tmp_path, capsys):
+    import numpy as np
+
+    from ernie_vil2.training.engine import Trainer
+
+    rng = np.random.default_rng(0)
+    pictures = [png(draw((number * 20, 90, 120), "disc", rng)) for number in range(12)]
+    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", pictures[n]) for n in range(10)])
+    val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", pictures[n]) for n in range(8, 12)])
+    config = load_config(None, [
+        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+        "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
+        f"Data.train=['{train}']", f"Data.val=['{val}']", "Data.workers=0", "Schedule.warmup_steps=0",
+        "Training.steps=2", "Training.global_batch=5", f"Training.output={tmp_path / 'run'}",
+    ])  # fmt: skip
+    assert Trainer(config).fit()
+    assert "odd, but used:\n  image that is scored too: 2 (t" in capsys.readouterr().out
+
+
+def test_scored_data_without_a_place_are_those_of_training(tmp_path):
+    data = load_config(None, ["Data.train=[{data: [a], images: pictures}]", "Data.val=[{split: val}]",
+                              "Data.test=[{split: test, protocol: coco-cn-test, images: others}]"]).Data  # fmt: skip
+    assert (data.validation.data, data.validation.split, data.validation.images) == (["a"], "val", "pictures")
+    assert (data.tested.data, data.tested.protocol, data.tested.images) == (["a"], "coco-cn-test", "others")
+    with pytest.raises(ConfigError, match="test: write plain entries, or one mapping"):
+        load_config(None, ["Data.test=[a, {split: test}]"])
+    with pytest.raises(ValueError, match="are those of Data.train: set it"):
+        _ = load_config(None, ["Data.val=[{split: val}]"]).Data.validation

@@ -1,0 +1,109 @@
+"""Images as the units of an epoch: each once, its texts in turn."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.units import Units
+from tests.conftest import write_tar
+from tests.data.sources.published.conftest import write
+from tests.data.sources.published.test_training import CLIP, FOLDERS
+
+
+class Named:
+    """Shards of rows that say what their image is called."""
+
+    def __init__(self, shards):
+        self.shards = shards
+
+    def image_names(self):
+        return iter(self.shards)
+
+
+shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)
+
+
+@given(shards, st.integers(0, 2**31 - 1))
+def test_the_rows_of_a_unit_are_those_of_its_image_and_take_turns(named, seed):
+    units = Units(Named(named), seed)
+    rows = [(shard, name) for shard, names in enumerate(named) for name in names]
+    assert units.shard_sizes == [len({*names} - {None}) + names.count(None) for names in named]
+    seen = set()
+    for unit in range(len(units)):
+        first = units.row(unit, 0)
+        shard, name = rows[first]
+        own = {row for row, value in enumerate(rows) if value == (shard, name)} if name else {first}
+        for turn in range(2):
+            epochs = range(turn * len(own), (turn + 1) * len(own))
+            assert {units.row(unit, epoch) for epoch in epochs} == own
+        seen |= own
+    assert seen == set(range(len(rows)))
+
+
+def stream(folder, *overrides):
+    return SampleStream(load_config(None, [f"Data.train=['{folder}']", "Views.languages={zh: 1.0}", *overrides]))
+
+
+def names(stream, places):
+    return [stream[place][1].image_name for place in places]
+
+
+@pytest.mark.parametrize("layout", ["coco-captions", "chinese-clip", "mscoco"])
+def test_each_image_of_a_benchmark_stands_once_in_an_epoch(tmp_path, layout):
+    files, expected = FOLDERS[layout]
+    write(tmp_path, files)
+    images = sorted({name for name, _, _ in expected})
+    found = stream(tmp_path, "Data.unit=image")
+    assert found.samples == len(images)
+    texts = Counter()
+    for epoch in range(4):
+        places = range(epoch * len(images), (epoch + 1) * len(images))
+        assert sorted(names(found, places)) == images
+        texts.update(found[place][1].caption("zh") for place in places)
+    assert texts.keys() == {text for _, text, _ in expected}
+    assert found.epochs(2 * len(images)) == [2.0]
+
+
+def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
+    write(tmp_path, CLIP | {"train_texts.jsonl": CLIP["train_texts.jsonl"] + '{"text_id": 9, "text": "x", '
+                            '"image_ids": [77]}\n'})  # fmt: skip
+    found = stream(tmp_path, "Data.unit=image")
+    assert found.samples == 3
+    bad = 0
+    for place in range(3):
+        try:
+            found[place]
+        except BadSample as problem:
+            bad += problem.reason == "unmatched image id"
+    assert bad == 1
+
+
+def test_tables_and_shards_of_ones_own(tmp_path):
+    rows = [{"image": f"{image}.jpg", "text": f"{image}{number}"} for image in "ab" for number in range(3)]
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for image in "ab":
+        (tmp_path / "table" / f"{image}.jpg").write_bytes(image.encode())
+    assert sorted(names(stream(tmp_path / "table", "Data.unit=image"), range(2))) == ["a.jpg", "b.jpg"]
+    members = []
+    for number, row in enumerate(rows):
+        fields = {"caption": row["text"], "image_id": row["image"]}
+        members += [(f"{number}.jpg", row["image"].encode()), (f"{number}.json", json.dumps(fields).encode())]
+    write_tar(tmp_path / "a.tar", members)
+    assert sorted(names(stream(tmp_path / "a.tar", "Data.unit=image"), range(2))) == ["a.jpg", "b.jpg"]
+    assert stream(tmp_path / "a.tar").samples == 6
+
+
+def test_equal_seeds_draw_alike_and_others_do_not(tmp_path):
+    write(tmp_path, CLIP)
+    drawn = [[stream(tmp_path, "Data.unit=image", f"Training.seed={seed}")[place][1].caption("zh")
+              for place in range(40)] for seed in (1, 1, 2)]  # fmt: skip
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert np.isclose(sum(text == "狗" for text in drawn[0]) / 40, 0.25, atol=0.01)  # image 6 has two texts

@@ -1,0 +1,51 @@
+"""Queries won and lost between two results, from their files of ranks."""
+
+import csv
+
+import pytest
+
+from ernie_vil2.evaluation.changes import SHOWN, read_changes
+from ernie_vil2.evaluation.results import CSV_COLUMNS, cell_text
+
+
+def ranks(path, label, rows):
+    """rows of (direction, id, query, rank)"""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(CSV_COLUMNS)
+        for way, key, query, rank in rows:
+            writer.writerow([label, way, key, cell_text(query), rank, "x", 0.5, "y", 0.6])
+    return path
+
+
+def test_a_query_is_won_or_lost_with_the_first_place(tmp_path):
+    way = "image_to_text"
+    before = ranks(tmp_path / "b.csv", "before", [(way, "a", "=A", 1), (way, "b", "B", 9), (way, "c", "C", 1),
+                                                  (way, "d", "D", 7), (way, "e", "E", 3), (way, "gone", "F", 1),
+                                                  ("text_to_image", "a", "猫", 2)])  # fmt: skip
+    after = ranks(tmp_path / "a.csv", "after", [(way, "a", "=A", 4), (way, "b", "B", 1), (way, "c", "C", 1),
+                                                (way, "d", "D", 2), (way, "e", "E", 1), (way, "new", "G", 1),
+                                                ("text_to_image", "a", "猫", 1)])  # fmt: skip
+    found = read_changes(before, after)
+    images = found["image → text"]
+    assert (images.kept, images.won, images.lost, images.missed) == (1, 2, 1, 1)
+    assert images.most_won == [("B", 9, 1), ("E", 3, 1)] and images.most_lost == [("=A", 1, 4)]
+    assert found["text → image"].most_won == [("猫", 2, 1)]
+
+
+def test_languages_are_apart_and_only_the_first_are_named(tmp_path):
+    rows = [("text_to_image", str(number), f"q{number}", number + 2) for number in range(30)]
+    before = ranks(tmp_path / "b.csv", "before, zh", rows)
+    after = ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
+    (change,) = read_changes(before, after).values()
+    assert list(read_changes(before, after)) == ["zh, text → image"]
+    assert change.won == 30 and change.most_won[0] == ("q29", 31, 1) and len(change.most_won) == SHOWN
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", ",".join(CSV_COLUMNS) + "\nbefore,image_to_text,a,A,first,,,,\n"])
+def test_another_file_is_named(tmp_path, content):
+    good = ranks(tmp_path / "b.csv", "before", [("image_to_text", "a", "A", 1)])
+    other = tmp_path / "other.csv"
+    other.write_text(content)
+    with pytest.raises(ValueError, match="other.csv: not a file of ranks"):
+        read_changes(good, other)

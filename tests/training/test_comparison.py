@@ -1,0 +1,78 @@
+"""Before and after: `Data.test` scored at both ends by one protocol, and the report that shows both."""
+
+import json
+
+import pytest
+
+from ernie_vil2 import commands
+from ernie_vil2.config import ConfigError
+from ernie_vil2.run_folder import list_checkpoints
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
+
+
+@pytest.fixture
+def tested(config, shapes):
+    return lambda *changes: config(
+        f"Data.test=[{shapes['val']}]", "Training.steps=30", "Training.checkpoint_every=10", "Evaluation.every=10",
+        "Evaluation.at_start=true", *changes,
+    )  # fmt: skip
+
+
+def results(trainer, name):
+    return json.loads((trainer.run / "evaluation" / f"{name}.json").read_text())
+
+
+def means(record):
+    return [one["result"]["mR"] for one in record["results"].values()]
+
+
+def test_both_ends_are_scored_by_one_protocol_and_reported(tested, capsys):
+    trainer = Trainer(tested())
+    assert trainer.fit()
+    before, after = results(trainer, "before"), results(trainer, "after")
+    assert list(before["results"]) == ["before, zh", "before, en"] and sum(means(after)) > sum(means(before))
+    protocols = {one["protocol"] for record in (before, after) for one in record["results"].values()}
+    assert protocols == {"pairs"} and after["model"].endswith(f"step_{trainer.best['step']:08d}")
+    said = capsys.readouterr().out
+    assert "before, zh: image to text R@1 " in said and "after, en: image to text R@1 " in said
+    # What is scored before is what step 0 of the curve is, as val and test are the same data here.
+    curve = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
+    assert curve[0]["step"] == 0 and curve[-1]["step"] == 30
+    assert curve[0]["metrics"]["zh/mR"] == pytest.approx(means(before)[0])
+    best = next(record for record in curve if record["step"] == trainer.best["step"])
+    assert best["metrics"]["zh/mR"] == pytest.approx(means(after)[0])
+
+    assert commands.run("report", ["--run", str(trainer.run)]) == 0
+    page = (trainer.run / "report.html").read_text()
+    assert page.count("<h2>Retrieval: ") == 1 and "before, zh" in page and "after, zh" in page
+    assert "Won and lost" in page and "zh, image → text" in page
+
+
+def test_a_run_that_goes_on_keeps_what_it_was_before(tested):
+    trainer = Trainer(tested("Training.steps=10"))
+    trainer.fit()
+    before, after = results(trainer, "before"), results(trainer, "after")
+    (trainer.run / "evaluation" / "after.json").unlink()
+    again = Trainer(tested("Training.steps=10"), resume=True)
+    assert again.fit() and means(results(again, "after")) == means(after)
+    longer = Trainer(tested("Training.steps=20"), resume=True, extend=True)
+    assert longer.fit() and results(longer, "before") == before
+    assert results(longer, "after")["model"] != after["model"]
+
+
+def test_test_data_that_are_gone_end_no_resumed_run(tested, shapes, tmp_path):
+    copy = tmp_path / "test.tar"
+    copy.write_bytes(shapes["val"].read_bytes())
+    Trainer(tested(f"Data.test=[{copy}]", "Training.steps=10")).fit()
+    copy.unlink()
+    settings = tested(f"Data.test=[{copy}]", "Training.steps=20")
+    resumed = Trainer(settings, resume=True, extend=True)
+    assert resumed.fit() and list_checkpoints(resumed.run)[-1].name == "step_00000020"
+    with pytest.raises(FileNotFoundError):
+        Trainer(tested(f"Data.test=[{copy}]", f"Training.output={tmp_path / 'new'}"))
+
+
+def test_a_task_that_is_no_retrieval_has_no_test_of_it(tested):
+    with pytest.raises(ConfigError, match="Data.test is scored by retrieval, which Training.task=entailment is not"):
+        Trainer(tested("Training.task=entailment"))
