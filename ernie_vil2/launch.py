@@ -126,7 +126,7 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
         tell_all(signal.SIGKILL if hurried else number)
 
     previous = {number: signal.signal(number, forward) for number in heard()}
-    failed, obituary, deadline = None, False, None
+    failed, report, deadline = None, False, None
     try:
         for _ in members:
             while (rank := _next(ended, deadline)) is None:
@@ -136,15 +136,15 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
                 failed = rank
                 deadline = time.monotonic() + grace
                 if members[rank].code not in STOPPED.values():
-                    obituary = not interrupted
+                    report = not interrupted
                     tell_all(signal.SIGTERM)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if failed is None:
         return 0
-    if obituary:
-        print(members[failed].obituary(f"rank {failed} of {ranks}"), file=sys.stderr, flush=True)
+    if report:
+        print(members[failed].failure_report(f"rank {failed} of {ranks}"), file=sys.stderr, flush=True)
     code = STOPPED[signal.SIGINT] if hurried else members[failed].code
     return 128 - code if code < 0 else code
 
@@ -225,7 +225,7 @@ class _Rank:
         if self._process.poll() is None:
             self._process.send_signal(number)
 
-    def obituary(self, name: str) -> str:
+    def failure_report(self, name: str) -> str:
         # Not for ever: a loader process that outlives its rank may hold the pipe open.
         self._reader.join(timeout=2)
         end = f"{name} ended with code {self.code}"

@@ -10,13 +10,13 @@ import numpy as np
 from ernie_vil2.data.order import Draw, generator
 
 BLOCK = 65_536
-"""Places that hold every source exactly in its share; a share is a whole number of them, at least one."""
+"""Positions that hold every source exactly in its share; a share is a whole number of them, at least one."""
 
 
 class Mixture:
-    """Which source stands at a place of the endless stream, and how often it stood there before.
+    """Which source stands at a position of the endless stream, and how often it stood there before.
 
-    Every block of 65,536 places holds each source equally often, in a new order drawn from the seed, so that
+    Every block of 65,536 positions holds each source equally often, in a new order drawn from the seed, so that
     the shares hold exactly over blocks and as well as chance lets them within.
 
     Args:
@@ -30,21 +30,21 @@ class Mixture:
         self.quotas = _quotas(np.asarray(weights, np.float64))
         self._block = -1
 
-    def __getitem__(self, place: int) -> tuple[int, int]:
-        """The source's number, and the place in that source's own stream."""
-        block, place = divmod(place, BLOCK)
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        """The source's number, and the position in that source's own stream."""
+        block, position = divmod(position, BLOCK)
         self._shuffle(block)
-        source = int(self._sources[place])
-        return source, block * int(self.quotas[source]) + int(self._places[place])
+        source = int(self._sources[position])
+        return source, block * int(self.quotas[source]) + int(self._positions[position])
 
-    def places(self, place: int) -> list[int]:
-        """For each source the samples of it that stand before a place: its own next place."""
-        block, place = divmod(place, BLOCK)
+    def positions(self, position: int) -> list[int]:
+        """For each source the samples of it that stand before a position: its own next position."""
+        block, position = divmod(position, BLOCK)
         self._shuffle(block)
-        return (block * self.quotas + np.bincount(self._sources[:place], minlength=len(self.quotas))).tolist()
+        return (block * self.quotas + np.bincount(self._sources[:position], minlength=len(self.quotas))).tolist()
 
-    def first_places(self, source: int, count: int) -> list[int]:
-        """The first `count` places that hold a source."""
+    def first_positions(self, source: int, count: int) -> list[int]:
+        """The first `count` positions that hold a source."""
         found: list[int] = []
         for block in itertools.count():
             self._shuffle(block)
@@ -59,13 +59,13 @@ class Mixture:
         every = np.repeat(np.arange(len(self.quotas)), self.quotas)
         order = generator(Draw.MIXTURE, self._seed, block, self._group).permutation(every)
         self._sources = order.astype(np.uint16)  # there is a block of every group
-        self._places = np.empty(BLOCK, np.int32)
+        self._positions = np.empty(BLOCK, np.int32)
         for source, quota in enumerate(self.quotas):
-            self._places[self._sources == source] = np.arange(quota)
+            self._positions[self._sources == source] = np.arange(quota)
 
 
 def _quotas(weights: np.ndarray) -> np.ndarray:
-    """Places of a block by weight: whole numbers by largest remainder, at least one for each source."""
+    """Positions of a block by weight: whole numbers by largest remainder, at least one for each source."""
     exact = weights / weights.sum() * BLOCK
     quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
     missing = BLOCK - quotas.sum()

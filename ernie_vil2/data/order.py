@@ -1,7 +1,7 @@
-"""The order of samples: a function of the seed and of the place in an endless stream, without any other state.
+"""The order of samples: a function of the seed and of the position in an endless stream, without any other state.
 
-What is drawn at a place does not depend on what was drawn before it. A run that goes on at a place therefore needs to
-know that place alone, and any number of ranks and workers may share the stream.
+What is drawn at a position does not depend on what was drawn before it. A run that continues at a position therefore
+needs to know that position alone, and any number of ranks and workers may share the stream.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Draw(IntEnum):
     UNIT = 5
 
 
-def generator(draw: Draw, seed: int, *place: int) -> np.random.Generator:
-    """Random numbers for one purpose at one place, of up to three coordinates.
+def generator(draw: Draw, seed: int, *position: int) -> np.random.Generator:
+    """Random numbers for one purpose at one position, of up to three coordinates.
 
-    A counter-based generator (Philox, Salmon et al. 2011): seed and purpose are its key, the place is the upper part of
-    its counter, so that no two places ever share a number.
+    A counter-based generator (Philox, Salmon et al. 2011): seed and purpose are its key, the position is the upper part
+    of its counter, so that no two positions ever share a number.
     """
-    counter = [0, *place, *[0] * (3 - len(place))]
+    counter = [0, *position, *[0] * (3 - len(position))]
     return np.random.Generator(np.random.Philox(key=[seed, draw], counter=counter))
 
 
@@ -51,15 +51,15 @@ class ShardOrder:
         # Groups do not come to the end of an epoch with the same row of a batch.
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
-    def sample(self, epoch: int, place: int) -> int:
-        """Number of the sample at a place of an epoch's row, counted over all shards as they were given."""
+    def sample(self, epoch: int, position: int) -> int:
+        """Number of the sample at a position of an epoch's row, counted over all shards as they were given."""
         shards, ends = self._epoch(epoch)
-        number = int(np.searchsorted(ends, place, side="right"))
+        number = int(np.searchsorted(ends, position, side="right"))
         shard = shards[number]
-        return int(self._starts[shard] + self._sizes[shard] - ends[number] + place)
+        return int(self._starts[shard] + self._sizes[shard] - ends[number] + position)
 
     def shards(self, epoch: int, first: int, last: int) -> list[int]:
-        """The shards that hold the places from `first` up to `last`, in their order."""
+        """The shards that hold the positions from `first` up to `last`, in their order."""
         shards, ends = self._epoch(epoch)
         begin, end = np.searchsorted(ends, [first, last], side="right")
         found = shards[begin : end + 1]
@@ -72,7 +72,7 @@ class ShardOrder:
 
 
 class SampleOrder:
-    """Which sample of one source stands at a place of a group's endless stream; each sample once in every epoch.
+    """Which sample of one source stands at a position of a group's endless stream; each sample once in every epoch.
 
     An epoch's row of samples is cut into one part for each group, of sizes that differ by one at most: whole shards,
     but for the two at its ends. A part is cut into windows of nearly equal size, which are shuffled each on its own.
@@ -95,21 +95,21 @@ class SampleOrder:
         self._first_window = group * -(-shards.samples // buffer)
         self._at = -1, -1
 
-    def __getitem__(self, place: int) -> int:
+    def __getitem__(self, position: int) -> int:
         """Number of the sample, counted over all shards as they were given."""
-        epoch, window, place = self.window(place)
+        epoch, window, position = self.window(position)
         if (epoch, window) != self._at:
             seed, source = self._shards.key
             self._order = generator(Draw.WINDOW, seed, source, epoch, self._first_window + window).permutation(
                 min(self._width, self.samples - window * self._width)
             )
             self._at = epoch, window
-        return self._shards.sample(epoch, self._first + window * self._width + int(self._order[place]))
+        return self._shards.sample(epoch, self._first + window * self._width + int(self._order[position]))
 
-    def window(self, place: int) -> tuple[int, int, int]:
-        """The epoch of a place, its window in there, and the place in that window."""
-        epoch, place = divmod(place, self.samples)
-        return epoch, *divmod(place, self._width)
+    def window(self, position: int) -> tuple[int, int, int]:
+        """The epoch of a position, its window in there, and the position in that window."""
+        epoch, position = divmod(position, self.samples)
+        return epoch, *divmod(position, self._width)
 
     def window_shards(self, epoch: int, window: int) -> list[int]:
         """The shards that a window is of; a window behind an epoch's last is the next epoch's first."""

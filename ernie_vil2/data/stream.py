@@ -24,9 +24,9 @@ SCORED = "image that is scored too"
 
 
 class SampleStream:
-    """The samples of `Data.train` by their place in the stream, which goes on without end.
+    """The samples of `Data.train` by their position in the stream, which goes on without end.
 
-    Which sample stands at a place follows from the seed, the shards with their sizes, `Data.shuffle_buffer` and
+    Which sample stands at a position follows from the seed, the shards with their sizes, `Data.shuffle_buffer` and
     `Data.groups`: the rows of a global batch are of one group after the other, and a group has its own part of the
     shards in every epoch.
 
@@ -76,53 +76,53 @@ class SampleStream:
         self._ahead: dict[tuple[int, int], tuple[int, int]] = {}
         self.scored: frozenset[int] = frozenset()
 
-    def _locate(self, place: int) -> tuple[int, int, int]:
-        """The source's number, the group's, and the place in this group's stream of the source."""
-        batch, row = divmod(place, self._batch)
+    def _locate(self, position: int) -> tuple[int, int, int]:
+        """The source's number, the group's, and the position in this group's stream of the source."""
+        batch, row = divmod(position, self._batch)
         group, row = divmod(row, self._share)
-        source, own_place = self._mixtures[group][batch * self._share + row]
-        return source, group, own_place
+        source, own_position = self._mixtures[group][batch * self._share + row]
+        return source, group, own_position
 
-    def _numbered(self, place: int) -> tuple[int, int]:
+    def _numbered(self, position: int) -> tuple[int, int]:
         """The source's number, and that of the sample in it."""
-        source, group, own_place = self._locate(place)
+        source, group, own_position = self._locate(position)
         order, units = self._orders[source][group], self._units[source]
         if units is None:
-            return source, order[own_place]
-        return source, units.row(order[own_place], order.window(own_place)[0])
+            return source, order[own_position]
+        return source, units.row(order[own_position], order.window(own_position)[0])
 
-    def __getitem__(self, place: int) -> tuple[int, Sample]:
+    def __getitem__(self, position: int) -> tuple[int, Sample]:
         """The source's number and the sample; BadSample if it cannot be used."""
-        source, number = self._numbered(place)
+        source, number = self._numbered(position)
         sample = self.sources[source][number]
         if self.scored and content_id("", sample.image) in self.scored:
             warnings.warn(SCORED, ImageRemark, stacklevel=1)
         return source, sample
 
-    def fetch_ahead(self, place: int) -> None:
-        """Begins to fetch the shards of a place's window and of the next, where they lie elsewhere.
+    def fetch_ahead(self, position: int) -> None:
+        """Begins to fetch the shards of a position's window and of the next, where they lie elsewhere.
 
         It is for the process that reads on from there to call.
         """
         if not any(source.fetches for source in self.sources):
             return
-        source, group, own_place = self._locate(place)
+        source, group, own_position = self._locate(position)
         order = self._orders[source][group]
-        epoch, window, _ = order.window(own_place)
+        epoch, window, _ = order.window(own_position)
         if self.sources[source].fetches and self._ahead.get((source, group)) != (epoch, window):
             self._ahead[source, group] = epoch, window
             windows = order.window_shards(epoch, window), order.window_shards(epoch, window + 1)
             self.sources[source].fetch_ahead(group, *windows)
 
-    def is_here(self, place: int) -> bool:
-        """Whether the sample at a place can be read without fetching its shard."""
-        source, number = self._numbered(place)
+    def is_here(self, position: int) -> bool:
+        """Whether the sample at a position can be read without fetching its shard."""
+        source, number = self._numbered(position)
         return self.sources[source].is_here(number)
 
-    def where(self, place: int) -> str:
-        """Shard and row of the sample at a place, for a person who looks for it."""
-        source, number = self._numbered(place)
-        return self.sources[source].place(number)
+    def where(self, position: int) -> str:
+        """Shard and row of the sample at a position, for a person who looks for it."""
+        source, number = self._numbered(position)
+        return self.sources[source].where(number)
 
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
         """Image and text as numbers. What one data set calls an image says nothing of another's; captions do.
@@ -133,10 +133,10 @@ class SampleStream:
         text = f"{data}\n{sample.text_name}" if self._text_ids[source] else sample.text_name
         return content_id(f"{data}\n{sample.image_name}", sample.image), content_id(text)
 
-    def first_places(self, source: int, count: int) -> list[int]:
-        """The first `count` places of the first group at which a source stands."""
-        places = self._mixtures[0].first_places(source, count)
-        return [place // self._share * self._batch + place % self._share for place in places]
+    def first_positions(self, source: int, count: int) -> list[int]:
+        """The first `count` positions of the first group at which a source stands."""
+        positions = self._mixtures[0].first_positions(source, count)
+        return [position // self._share * self._batch + position % self._share for position in positions]
 
     @property
     def samples(self) -> int:
@@ -149,39 +149,39 @@ class SampleStream:
         quotas = self._mixtures[0].quotas
         return (quotas / quotas.sum()).tolist()
 
-    def epochs(self, place: int) -> list[float]:
-        """For each source how often its samples stand before a place: 1.5 is each once and half of them twice."""
-        batch, row = divmod(place, self._batch)
-        own_places = np.sum(
+    def epochs(self, position: int) -> list[float]:
+        """For each source how often its samples stand before a position: 1.5 is each once and half of them twice."""
+        batch, row = divmod(position, self._batch)
+        own_positions = np.sum(
             [
-                mixture.places(batch * self._share + min(max(row - group * self._share, 0), self._share))
+                mixture.positions(batch * self._share + min(max(row - group * self._share, 0), self._share))
                 for group, mixture in enumerate(self._mixtures)
             ],
             axis=0,
         )
-        return (own_places / self._samples).tolist()
+        return (own_positions / self._samples).tolist()
 
-    def position(self, place: int) -> dict[str, Any]:
-        """What a checkpoint holds of the stream, for JSON: the place it has come to, and what its data is."""
+    def position(self, position: int) -> dict[str, Any]:
+        """What a checkpoint holds of the stream, for JSON: the position it has come to, and what its data is."""
         contents = map(_content, self.sources)
         return {
-            "place": place,
+            "place": position,  # the key of the first checkpoints
             "sources": [
                 {"name": name, "epochs": epochs, **content}
-                for name, epochs, content in zip(self.names, self.epochs(place), contents, strict=True)
+                for name, epochs, content in zip(self.names, self.epochs(position), contents, strict=True)
             ],
         }
 
-    def check(self, position: dict[str, Any]) -> None:
+    def check(self, state: dict[str, Any]) -> None:
         """Makes sure that a run goes on with the data it began with.
 
         Args:
-            position: as `position` gave it.
+            state: as `state` gave it.
 
         Raises:
             ValueError: a source has other shards, shards of other sizes, or other content in them.
         """
-        for then, source in zip(position["sources"], self.sources, strict=True):
+        for then, source in zip(state["sources"], self.sources, strict=True):
             now = _content(source)
             # Earlier checkpoints know nothing of the content.
             if any(then.get(key, value) != value for key, value in now.items()):

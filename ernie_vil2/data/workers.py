@@ -39,30 +39,30 @@ GLANCE = 1.0
 
 
 class WorkerError(RunError):
-    """A loader process failed or was killed; the message says at which place of the stream."""
+    """A loader process failed or was killed; the message says at which position of the stream."""
 
 
 def filled_batches(
     fill: Fill,
     layout: Layout,
     rows: int,
-    places: Iterable[Sequence[int]],
-    workers: int,
+    positions: Iterable[Sequence[int]],
+    processes: int,
     patience: float = math.inf,
-    stuck: Callable[[int], Any] = lambda place: None,
+    stuck: Callable[[int], Any] = lambda position: None,
 ) -> Iterator[tuple[Arrays, list[Any]]]:
     """Batches of rows, in order.
 
     Args:
-        fill: makes the row of a place, called with the place, the arrays and the row's number. What it returns goes
-            through a pipe. It must do the same for the same place in whichever process.
+        fill: makes the row of a position, called with the position, the arrays and the row's number. What it returns
+            goes through a pipe. It must do the same for the same position in whichever process.
         layout: by the array's name, the shape of one row and its type.
         rows: rows of a batch.
-        places: for each batch the places of its rows. Every process goes through its own copy.
-        workers: processes; 0: this one makes the rows when they are asked for.
+        positions: for each batch the positions of its rows. Every process goes through its own copy.
+        processes: that make rows; 0: this one makes the rows when they are asked for.
         patience: seconds that a row may take. A worker that takes longer, because what it reads from does not answer,
-            is killed, and another one goes on without that row. This process's own rows may take any time.
-        stuck: what is reported of such a row, called with its place.
+            is killed, and another one continues without that row. This process's own rows may take any time.
+        stuck: what is reported of such a row, called with its position.
 
     Yields:
         The arrays of a batch, `[rows, ...]`, and what `fill` returned for each row. The arrays hold until the next
@@ -71,44 +71,44 @@ def filled_batches(
     Raises:
         WorkerError: a worker failed, something killed it, or a second row takes too long before a batch is whole.
     """
-    if not workers:
+    if not processes:
         arrays = {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in layout.items()}
-        for batch in places:
-            yield arrays, [fill(place, arrays, row) for row, place in enumerate(batch)]
+        for batch in positions:
+            yield arrays, [fill(position, arrays, row) for row, position in enumerate(batch)]
         return
     slots = [{name: _shared((rows, *shape), kind) for name, (shape, kind) in layout.items()} for _ in range(AHEAD)]
-    crew: list[_Worker] = []
-    places = iter(places)
+    workers: list[_Worker] = []
+    positions = iter(positions)
     try:
-        for number in range(workers):
-            crew.append(_Worker(fill, slots, places, range(number, rows, workers), crew))
-        for number, batch in enumerate(places):
+        for number in range(processes):
+            workers.append(_Worker(fill, slots, positions, range(number, rows, processes), workers))
+        for number, batch in enumerate(positions):
             arrays, reports = slots[number % AHEAD], [None] * len(batch)
             given_up: dict[int, Any] = {}
-            for index, worker in enumerate(crew):
-                while (place := worker.stuck_at(patience)) is not None:
+            for index, worker in enumerate(workers):
+                while (position := worker.stuck_at(patience)) is not None:
                     worker.end(wait=False)
                     if given_up:
                         raise WorkerError(
                             f"the data stands still: nothing came within {patience:g} seconds, twice in one batch "
-                            f"({given_up.popitem()[1]}; {stuck(place)}). See that its disk or server answers, then go "
-                            "on with --resume, or with more Data.patience"
+                            f"({given_up.popitem()[1]}; {stuck(position)}). See that its disk or server answers, then "
+                            "continue with --resume, or with more Data.patience"
                         )
-                    given_up[place] = stuck(place)
+                    given_up[position] = stuck(position)
                     fill_others = partial(_fill_others, fill, dict(given_up))
-                    rest = itertools.chain([batch], places)
-                    crew[index] = worker = _Worker(fill_others, slots, rest, worker.rows, crew, number)
-                reports[worker.rows.start :: workers] = worker.reports()
+                    rest = itertools.chain([batch], positions)
+                    workers[index] = worker = _Worker(fill_others, slots, rest, worker.rows, workers, number)
+                reports[worker.rows.start :: processes] = worker.reports()
             yield arrays, reports
-            for worker in crew:
-                worker.go_on()
+            for worker in workers:
+                worker.release_slot()
     finally:
-        for worker in crew:
+        for worker in workers:
             worker.end()
 
 
-def _fill_others(fill: Fill, given_up: Mapping[int, Any], place: int, arrays: Arrays, row: int) -> Any:
-    return given_up[place] if place in given_up else fill(place, arrays, row)
+def _fill_others(fill: Fill, given_up: Mapping[int, Any], position: int, arrays: Arrays, row: int) -> Any:
+    return given_up[position] if position in given_up else fill(position, arrays, row)
 
 
 def _shared(shape: tuple[int, ...], kind: Any) -> np.ndarray:
@@ -124,13 +124,13 @@ class _Worker:
         self,
         fill: Fill,
         slots: Sequence[Arrays],
-        places: Iterable[Sequence[int]],
+        positions: Iterable[Sequence[int]],
         rows: range,
-        elder: Sequence[_Worker],
+        earlier: Sequence[_Worker],
         first: int = 0,
     ):
         self.rows = rows
-        self._place = _shared((2,), np.int64)  # and how many rows have been begun
+        self._position = _shared((2,), np.int64)  # and how many rows have been begun
         self._pipe, child = Pipe()
         self._alive, parent = True, os.getpid()
         self.pid = os.fork()
@@ -145,9 +145,9 @@ class _Worker:
             for number in STOPPED:
                 signal.signal(number, signal.SIG_IGN)
             # Were the parent's ends open here as well, no pipe would close with its death.
-            for worker in (*elder, self):
+            for worker in (*earlier, self):
                 worker._pipe.close()
-            self._work(fill, slots, enumerate(places, first), first, child)
+            self._work(fill, slots, enumerate(positions, first), first, child)
         finally:
             os._exit(0)
 
@@ -155,12 +155,12 @@ class _Worker:
         self,
         fill: Fill,
         slots: Sequence[Arrays],
-        places: Iterable[tuple[int, Sequence[int]]],
+        positions: Iterable[tuple[int, Sequence[int]]],
         first: int,
         pipe: Connection,
     ) -> None:
         try:
-            for number, batch in places:
+            for number, batch in positions:
                 if number >= first + len(slots):
                     pipe.recv()
                 reports = self._fill(fill, slots[number % len(slots)], batch)
@@ -170,26 +170,26 @@ class _Worker:
         except (EOFError, ConnectionError):
             pass  # the parent is gone
 
-    def _fill(self, fill: Fill, arrays: Arrays, places: Sequence[int]) -> list[Any] | str:
+    def _fill(self, fill: Fill, arrays: Arrays, positions: Sequence[int]) -> list[Any] | str:
         reports = []
         try:
             for row in self.rows:
-                self._place[:] = places[row], self._place[1] + 1
-                reports.append(fill(places[row], arrays, row))
+                self._position[:] = positions[row], self._position[1] + 1
+                reports.append(fill(positions[row], arrays, row))
         except BaseException:
             return traceback.format_exc()
         return reports
 
     def stuck_at(self, patience: float) -> int | None:
-        """Waits for the next reports; the place whose row takes longer than `patience`, if there is one."""
-        waited, begun = 0.0, self._place[1]
+        """Waits for the next reports; the position whose row takes longer than `patience`, if there is one."""
+        waited, begun = 0.0, self._position[1]
         glance = min(GLANCE, patience)
         while self._alive and not self._pipe.poll(glance):
             # Looks, not the clock: whoever suspends the run for a while suspends both sides.
-            waited = waited + glance if begun == self._place[1] else 0.0
-            begun = self._place[1]
+            waited = waited + glance if begun == self._position[1] else 0.0
+            begun = self._position[1]
             if waited >= patience:
-                return int(self._place[0])
+                return int(self._position[0])
         return None
 
     def reports(self) -> list[Any]:
@@ -202,10 +202,12 @@ class _Worker:
             how = f"code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
             reports = f"it ended with {how}; where memory runs out, use fewer Data.workers"
         if isinstance(reports, str):
-            raise WorkerError(f"loader process {self.pid} failed at place {self._place[0]} of the stream: {reports}")
+            raise WorkerError(
+                f"loader process {self.pid} failed at position {self._position[0]} of the stream: {reports}"
+            )
         return reports
 
-    def go_on(self) -> None:
+    def release_slot(self) -> None:
         """Gives the memory of the oldest batch back to the worker."""
         try:
             self._pipe.send(None)

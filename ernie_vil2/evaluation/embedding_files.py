@@ -349,7 +349,7 @@ def _tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
             sample = source[index]
         except BadSample:
             continue
-        yield image_id(sample, source.place(index)), sample.captions[""].strip()
+        yield image_id(sample, source.where(index)), sample.captions[""].strip()
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:

@@ -98,12 +98,12 @@ def digest(stream: SampleStream, samples: int = 16) -> str:
     Fetched shards are not looked at: each machine would fetch what only one of them reads.
     """
     summary = blake2b(digest_size=8)
-    for place in range(samples):
-        if not stream.is_here(place):
-            summary.update(stream.where(place).encode())
+    for position in range(samples):
+        if not stream.is_here(position):
+            summary.update(stream.where(position).encode())
             continue
         try:
-            source, sample = stream[place]
+            source, sample = stream[position]
         except BadSample as bad:
             summary.update(str(bad).encode())
         else:

@@ -172,7 +172,7 @@ def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
 def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> list[str]:
     """For each source its share and epochs, what reading it took, and how its texts fit."""
     training = config.Training
-    contents = stream.position(training.steps * training.global_batch)["sources"]
+    contents = stream.state(training.steps * training.global_batch)["sources"]
     lines = []
     for share, content, each in zip(stream.shares, contents, read, strict=True):
         parts = [

@@ -427,7 +427,7 @@ class Trainer:
             "scaler": _plain(self.scaler.state_dict()),
             "bad_samples": bad_samples.as_dict(),
             "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
-            "data": self.stream.position(self.place),
+            "data": self.stream.state(self.place),
             "evaluated": self.evaluated,
             "best": self.best,
         }
@@ -525,7 +525,7 @@ def _facts(
     here = environment()
     return {
         **config.model_dump(),
-        "training data": dict(zip(stream.names, stream.position(0)["sources"], strict=True)),
+        "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
         "digest of the first samples": digest(stream),
         "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
         "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,

@@ -46,11 +46,11 @@ def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview
     Raises:
         WorkerError: a loader process failed or was killed.
     """
-    positions = make.stream.first_places(source, rows)
+    positions = make.stream.first_positions(source, rows)
     began = time.monotonic()
     batch = read_batch(make, config, positions)
     seconds = time.monotonic() - began
-    shown = [positions[int(place)] for place in batch.get("places", [])[:SHOWN]]
+    shown = [positions[int(position)] for position in batch.get("places", [])[:SHOWN]]
     return Preview(
         read=rows,
         bad=[tuple(each) for each in batch["bad"]],

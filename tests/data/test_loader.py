@@ -152,8 +152,8 @@ def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     assert sorted(batch["names"]) == ["a", "d"] and batch["rows"] == 4
     assert sorted(batch["bad"]) == [["broken image", "c"], ["empty caption", "b"]]
     assert batch["image_1"].shape[0] == batch["text"].shape[0] == 2
-    order = [sample_name(settings, place) for place in range(4)]
-    assert [order[place] for place in batch["places"].tolist()] == batch["names"]
+    order = [sample_name(settings, position) for position in range(4)]
+    assert [order[position] for position in batch["places"].tolist()] == batch["names"]
 
 
 def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, monkeypatch):
@@ -162,17 +162,17 @@ def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, m
     path = write_tsv(tmp_path / "a.tsv", [(f"text {row}", str(row), image) for row in range(8)])
     settings = config("Training.global_batch=4", f"Data.train=[{path}]", "Data.workers=2", "Data.patience=3")
     stream = SampleStream(settings)
-    order = [stream[place][1].image_name for place in range(8)]
+    order = [stream[position][1].image_name for position in range(8)]
     read = SampleStream.__getitem__
     monkeypatch.setattr(SampleStream, "__getitem__",
-                        lambda self, place: time.sleep(3600) if place == 5 else read(self, place))  # fmt: skip
+                        lambda self, position: time.sleep(3600) if position == 5 else read(self, position))  # fmt: skip
     batches = training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings)
     assert next(batches)["names"] == order[:4]
     batch = next(batches)
     assert batch["names"] == [order[4], *order[6:]]
     assert batch["bad"] == [["no answer in time", f"{path}, {int(order[5]) + 1}"]]
     batches.close()
-    monkeypatch.setattr(SampleStream, "__getitem__", lambda self, place: time.sleep(3600))
+    monkeypatch.setattr(SampleStream, "__getitem__", lambda self, position: time.sleep(3600))
     with pytest.raises(WorkerError) as caught:
         next(training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
     named = [f"{path}, {int(name) + 1}" for name in order[:4]]
@@ -188,9 +188,9 @@ def test_transparent_pixels_are_seen_on_the_background_of_the_configuration(tmp_
     assert (batch["image_1"].numpy() == np.array([1, 2, 3])).all()
 
 
-def sample_name(settings, place):
+def sample_name(settings, position):
     try:
-        return SampleStream(settings)[place][1].image_name
+        return SampleStream(settings)[position][1].image_name
     except BadSample as bad:
         return bad.name
 
@@ -248,9 +248,9 @@ def test_a_leak_of_a_kibibyte_a_sample_would_be_seen(tmp_path, tokenizer, monkey
     """Of a fifth of those samples, so that this one's growth over the same share of the epoch is 16 MiB."""
     leaked, make = [], SampleRows.__call__
 
-    def leaking(rows, place, arrays, row):
+    def leaking(rows, position, arrays, row):
         leaked.append(bytearray(1024))
-        return make(rows, place, arrays, row)
+        return make(rows, position, arrays, row)
 
     monkeypatch.setattr(SampleRows, "__call__", leaking)
     memory = memory_by_samples(tmp_path, tokenizer, 20_000)

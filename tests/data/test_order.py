@@ -19,7 +19,7 @@ def test_the_order_is_that_of_earlier_versions():
         ((2**31 - 1, 4, 4), [20, 21, 28, 29, 30, 31, 33, 36, 34, 35, 38, 37, 40, 39, 32, 41, 7, 8, 22]),
     ]:
         order = sample_order(sizes, *key)
-        assert [order[place] for place in range(60, 60 + len(expected))] == expected
+        assert [order[position] for position in range(60, 60 + len(expected))] == expected
 
 
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), source=st.integers(0, 5), buffer=st.integers(1, 50))
@@ -27,34 +27,34 @@ def test_every_sample_stands_once_in_every_epoch(sizes, seed, source, buffer):
     order = sample_order(sizes, seed, source, buffer)
     for epoch in range(3):
         first = epoch * sum(sizes)
-        assert sorted(order[first + place] for place in range(sum(sizes))) == list(range(sum(sizes)))
+        assert sorted(order[first + position] for position in range(sum(sizes))) == list(range(sum(sizes)))
 
 
-@given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), places=st.data())
-def test_a_place_alone_says_which_sample_it_is(sizes, seed, buffer, places):
+@given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), positions=st.data())
+def test_a_position_alone_says_which_sample_it_is(sizes, seed, buffer, positions):
     order = sample_order(sizes, seed, buffer=buffer)
-    whole = [order[place] for place in range(3 * sum(sizes))]
-    picked = places.draw(st.lists(st.integers(0, len(whole) - 1), max_size=20))
-    assert [order[place] for place in picked] == [whole[place] for place in picked]
-    for place in picked[:3]:
-        assert sample_order(sizes, seed, buffer=buffer)[place] == whole[place]
+    whole = [order[position] for position in range(3 * sum(sizes))]
+    picked = positions.draw(st.lists(st.integers(0, len(whole) - 1), max_size=20))
+    assert [order[position] for position in picked] == [whole[position] for position in picked]
+    for position in picked[:3]:
+        assert sample_order(sizes, seed, buffer=buffer)[position] == whole[position]
 
 
 @given(shards=st.integers(1, 40), size=st.integers(1, 20), buffer=st.integers(1, 200), seed=st.integers(0, 2**31 - 1))
 def test_reading_goes_from_shard_to_shard(shards, size, buffer, seed):
     """Shards that have begun and are not read to their end: no more than a window fills, and two."""
     order = sample_order([size] * shards, seed, buffer=buffer)
-    stream = np.array([order[place] // size for place in range(shards * size)])
+    stream = np.array([order[position] // size for position in range(shards * size)])
     first = np.array([np.flatnonzero(stream == shard)[0] for shard in range(shards)])
     last = np.array([np.flatnonzero(stream == shard)[-1] for shard in range(shards)])
-    in_use = [((first <= place) & (last >= place)).sum() for place in range(len(stream))]
+    in_use = [((first <= position) & (last >= position)).sum() for position in range(len(stream))]
     assert max(in_use) <= buffer // size + 2
 
 
 def test_without_a_buffer_shards_are_read_from_their_first_sample_to_their_last():
     order = sample_order([3, 2, 4], seed=1, buffer=1)
     shards = {0: [0, 1, 2], 3: [3, 4], 5: [5, 6, 7, 8]}
-    stream = [order[place] for place in range(9)]
+    stream = [order[position] for position in range(9)]
     while stream:
         samples = shards.pop(stream[0])
         assert stream[: len(samples)] == samples
@@ -64,31 +64,31 @@ def test_without_a_buffer_shards_are_read_from_their_first_sample_to_their_last(
 def test_seeds_epochs_and_sources_have_orders_of_their_own():
     def order(seed, source, epoch):
         samples = sample_order([50, 50], seed, source)
-        return tuple(samples[100 * epoch + place] for place in range(100))
+        return tuple(samples[100 * epoch + position] for position in range(100))
 
     orders = {order(seed, source, epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 8
 
 
-def test_every_sample_is_as_likely_at_every_place():
+def test_every_sample_is_as_likely_at_every_position():
     seeds, samples = 4000, 6
     counts = np.zeros([samples, samples])
     for seed in range(seeds):
         order = sample_order([2, 1, 3], seed, buffer=6)
-        counts[np.arange(samples), [order[place] for place in range(samples)]] += 1
+        counts[np.arange(samples), [order[position] for position in range(samples)]] += 1
     chi_square = ((counts - seeds / samples) ** 2 / (seeds / samples)).sum()
     assert chi_square < 52.6  # 25 degrees of freedom: passed by chance once in a thousand
 
 
 def test_draws_do_not_meet():
     firsts = {
-        tuple(generator(draw, seed, *place).integers(0, 2**63, 2))
+        tuple(generator(draw, seed, *position).integers(0, 2**63, 2))
         for draw in Draw
         for seed in (0, 1)
-        for place in ((0,), (1,), (0, 1), (0, 0, 1), (2**40,))
+        for position in ((0,), (1,), (0, 1), (0, 0, 1), (2**40,))
     }
     assert len(firsts) == len(Draw) * 2 * 5
-    # A place has numbers enough: its last are not the next one's first.
+    # A position has numbers enough: its last are not the next one's first.
     long = generator(Draw.IMAGES, 0, 7).integers(0, 2**63, 100_000)
     assert not np.isin(generator(Draw.IMAGES, 0, 8).integers(0, 2**63, 100), long).any()
 
@@ -105,7 +105,7 @@ def test_the_groups_share_every_epoch_and_the_shards_of_a_group_are_its_own(size
     assert max(part.samples for part in parts) - min(part.samples for part in parts) <= 1
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     for epoch in range(3):
-        read = [[part[epoch * part.samples + place] for place in range(part.samples)] for part in parts]
+        read = [[part[epoch * part.samples + position] for position in range(part.samples)] for part in parts]
         assert sorted(sum(read, [])) == list(range(sum(sizes)))
         # A shard is opened once, and once more for every border that lies in it.
         opened = sum(len(set(shard_of[samples])) for samples in read)
@@ -116,8 +116,8 @@ def test_the_groups_share_every_epoch_and_the_shards_of_a_group_are_its_own(size
 def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, groups):
     part = sample_order(sizes, seed, 0, buffer, groups=min(groups, sum(sizes)))
     shard_of, read = np.repeat(np.arange(len(sizes)), sizes), {}
-    for place in range(3 * part.samples):
-        read.setdefault(part.window(place)[:2], set()).add(shard_of[part[place]])
+    for position in range(3 * part.samples):
+        read.setdefault(part.window(position)[:2], set()).add(shard_of[part[position]])
     windows = list(read)
     for (epoch, window), following in zip(windows, windows[1:], strict=False):
         assert set(part.window_shards(epoch, window)) == read[epoch, window]
@@ -125,6 +125,6 @@ def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, gr
 
 
 def test_groups_of_equal_parts_are_shuffled_each_in_its_own_way():
-    orders = [[part[place] - 100 * (part[place] // 100) for place in range(100)]
+    orders = [[part[position] - 100 * (part[position] // 100) for position in range(100)]
               for part in (sample_order([100] * 4, 0, 0, 100, group, 4) for group in range(4))]  # fmt: skip
     assert len(set(map(tuple, orders))) == 4

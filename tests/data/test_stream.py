@@ -22,8 +22,8 @@ def stream(data, *overrides):
     return SampleStream(load_config(None, [f"Data.train={data}", *overrides]))
 
 
-def drawn(stream, places):
-    return [(source, sample.image_name) for source, sample in map(stream.__getitem__, places)]
+def drawn(stream, positions):
+    return [(source, sample.image_name) for source, sample in map(stream.__getitem__, positions)]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_plain_entries_are_one_source_of_which_each_sample_comes_once_an_epoch(t
 def ids_of_all(data, *overrides):
     """Image and text of every sample of the first epoch by its caption."""
     every = stream(data, *overrides)
-    drawn = [every[place] for place in range(round(1 / every.epochs(1)[0]))]
+    drawn = [every[position] for position in range(round(1 / every.epochs(1)[0]))]
     return {sample.caption("zh"): every.ids(source, sample) for source, sample in drawn}
 
 
@@ -107,7 +107,7 @@ def test_equal_names_in_two_data_sets_are_two_images_and_equal_captions_one_text
     assert mixed.names == [f"{one} (1)", f"{other}", f"{one} (3)"]
 
 
-def test_a_bad_sample_keeps_its_place(tmp_path):
+def test_a_bad_sample_keeps_its_position(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("no columns\n")
     with pytest.raises(BadSample, match="malformed row"):
@@ -115,19 +115,19 @@ def test_a_bad_sample_keeps_its_place(tmp_path):
 
 
 def test_a_checkpoint_knows_the_place_and_the_data(two):
-    position = stream(two).position(400)
-    assert position["place"] == 400
-    a, b = position["sources"]
+    state = stream(two).state(400)
+    assert state["place"] == 400
+    a, b = state["sources"]
     assert (a["samples"], a["shards"], b["samples"], b["shards"]) == (30, 3, 10, 1)
     assert a["epochs"] * 30 + b["epochs"] * 10 == pytest.approx(400)
-    stream(two).check(position)
+    stream(two).check(state)
 
 
 def test_data_in_another_folder_is_the_same_data(tmp_path):
     for folder in ("old", "new"):
         (tmp_path / folder).mkdir()
         shard(tmp_path / folder / "a.tsv", range(3))
-    stream(f"[{tmp_path}/new/a.tsv]").check(stream(f"[{tmp_path}/old/a.tsv]").position(0))
+    stream(f"[{tmp_path}/new/a.tsv]").check(stream(f"[{tmp_path}/old/a.tsv]").state(0))
 
 
 def longer(folder):
@@ -144,37 +144,37 @@ def further(folder):
 
 @pytest.mark.parametrize("change", [longer, renamed, further])
 def test_changed_data_is_named(two, tmp_path, change):
-    position = stream(two).position(400)
+    state = stream(two).state(400)
     change(tmp_path)
     with pytest.raises(
         ValueError, match=r"the data .*a\*\.tsv has changed since the checkpoint: 30 samples in 3 shards"
     ):
-        stream(two).check(position)
+        stream(two).check(state)
 
 
 @pytest.mark.parametrize("number", [0, 9])
 def test_other_content_of_the_same_length_under_the_same_name_is_named(two, tmp_path, number):
-    position = stream(two).position(400)
+    state = stream(two).state(400)
     path = tmp_path / "b.tsv"
     text = path.read_text()
     path.write_text(text.replace(f"b{number}\tb{number}", f"c{number}\tb{number}"))
     assert path.stat().st_size == len(text) and path.read_text() != text
     with pytest.raises(ValueError, match=r"the data .*b\.tsv has changed since the checkpoint: 10 samples in 1 shard"):
-        stream(two).check(position)
+        stream(two).check(state)
 
 
 def test_a_copy_of_the_data_with_other_times_is_the_same_data(two, tmp_path):
-    position = stream(two).position(400)
+    state = stream(two).state(400)
     for path in tmp_path.glob("*.tsv"):
         os.utime(path, (1, 1))
-    stream(two).check(position)
+    stream(two).check(state)
 
 
 def test_a_checkpoint_that_knows_nothing_of_the_content_can_be_resumed(two):
-    position = stream(two).position(400)
-    for source in position["sources"]:
+    state = stream(two).state(400)
+    for source in state["sources"]:
         del source["content"]
-    stream(two).check(position)
+    stream(two).check(state)
 
 
 def test_no_data_is_an_error():
@@ -188,16 +188,16 @@ def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
     names = np.array([int(name) // 2 for _, name in drawn(stream(f"['{tmp_path}/*.tsv']"), range(600))])
     first = np.array([np.flatnonzero(names == number)[0] for number in range(300)])
     last = np.array([np.flatnonzero(names == number)[-1] for number in range(300)])
-    in_use = [((first <= place) & (last >= place)).sum() for place in range(600)]
+    in_use = [((first <= position) & (last >= position)).sum() for position in range(600)]
     assert 40 < max(in_use) <= HELD_SHARDS
 
 
-def opened_by(data, places, monkeypatch, *overrides):
-    """What is drawn at the places, and the shards that were opened for it."""
+def opened_by(data, positions, monkeypatch, *overrides):
+    """What is drawn at the positions, and the shards that were opened for it."""
     own, opened = stream(data, *overrides), set()
     read = LocalFile.open
     monkeypatch.setattr(LocalFile, "open", lambda self: opened.add(self.name) or read(self))
-    names = [name for _, name in drawn(own, places)]
+    names = [name for _, name in drawn(own, positions)]
     monkeypatch.setattr(LocalFile, "open", read)
     return names, opened
 
@@ -207,11 +207,12 @@ def test_a_machine_opens_its_share_of_the_shards(tmp_path, monkeypatch, machines
     for number in range(24):
         shard(tmp_path / f"{number:02}.tsv", range(5 * number, 5 * number + 5))
     data, options = f"['{tmp_path}/*.tsv']", ["Data.groups=4", "Training.global_batch=8", "Data.shuffle_buffer=40"]
-    places = np.arange(120).reshape(15, 8)
-    whole = np.array([name for _, name in drawn(stream(data, *options), places.ravel())]).reshape(15, 8)
+    positions = np.arange(120).reshape(15, 8)
+    whole = np.array([name for _, name in drawn(stream(data, *options), positions.ravel())]).reshape(15, 8)
     assert sorted(whole.ravel().tolist(), key=int) == [str(number) for number in range(120)]
     shares = [
-        opened_by(data, share.ravel().tolist(), monkeypatch, *options) for share in np.split(places, machines, axis=1)
+        opened_by(data, share.ravel().tolist(), monkeypatch, *options)
+        for share in np.split(positions, machines, axis=1)
     ]
     assert [len(opened) for _, opened in shares] == [24 // machines] * machines
     parts = [np.array(names).reshape(15, -1) for names, _ in shares]
@@ -221,11 +222,11 @@ def test_a_machine_opens_its_share_of_the_shards(tmp_path, monkeypatch, machines
 @pytest.mark.parametrize("options", [[], ["Data.groups=4"]])
 def test_the_stream_knows_how_far_each_source_is_in_all_groups(two, options):
     mixed = stream(two, "Training.global_batch=8", *options)
-    for place in (0, 3, 8, 333, 801):
-        counts = Counter(source for source, _ in drawn(mixed, range(place)))
-        assert mixed.epochs(place) == [counts[0] / 30, counts[1] / 10]
-    first = mixed.first_places(0, 20)
-    assert [mixed[place][0] for place in first] == [0] * 20
+    for position in (0, 3, 8, 333, 801):
+        counts = Counter(source for source, _ in drawn(mixed, range(position)))
+        assert mixed.epochs(position) == [counts[0] / 30, counts[1] / 10]
+    first = mixed.first_positions(0, 20)
+    assert [mixed[position][0] for position in first] == [0] * 20
 
 
 def test_one_group_is_the_stream_of_earlier_versions(two):

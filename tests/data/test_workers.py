@@ -15,13 +15,13 @@ LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
 ROOT = Path(__file__).parents[2]
 
 
-def fill(place, arrays, row):
-    arrays["square"][row] = place, place**2
-    arrays["small"][row] = place % 256
-    return f"row of {place}"
+def fill(position, arrays, row):
+    arrays["square"][row] = position, position**2
+    arrays["small"][row] = position % 256
+    return f"row of {position}"
 
 
-def places(rows, first=0):
+def positions(rows, first=0):
     return (range(start, start + rows) for start in itertools.count(first, rows))
 
 
@@ -41,12 +41,12 @@ def wait_until(condition, seconds=20):
 
 @pytest.mark.parametrize("rows, workers", [(5, 0), (5, 1), (5, 3), (4, 4), (2, 5)])
 def test_batches_are_those_of_their_places_in_order(rows, workers):
-    batches = filled_batches(fill, LAYOUT, rows, places(rows, first=300), workers)
+    batches = filled_batches(fill, LAYOUT, rows, positions(rows, first=300), workers)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 7)):
         expected = np.arange(rows) + 300 + number * rows
         assert np.array_equal(arrays["square"], np.stack([expected, expected**2], axis=1))
         assert np.array_equal(arrays["small"], expected % 256)
-        assert reports == [f"row of {place}" for place in expected]
+        assert reports == [f"row of {position}" for position in expected]
     batches.close()
 
 
@@ -57,7 +57,7 @@ def test_the_stream_may_end(workers):
 
 
 def test_an_array_holds_until_the_next_batch_is_asked_for():
-    batches = filled_batches(fill, LAYOUT, 3, places(3), workers=2)
+    batches = filled_batches(fill, LAYOUT, 3, positions(3), processes=2)
     arrays, _ = next(batches)
     time.sleep(0.2)  # the workers are as far ahead as they may be
     assert arrays["square"][:, 0].tolist() == [0, 1, 2]
@@ -65,7 +65,7 @@ def test_an_array_holds_until_the_next_batch_is_asked_for():
 
 
 def test_workers_make_rows_side_by_side_and_end_with_their_reader():
-    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, places(6), workers=3)
+    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, positions(6), processes=3)
     pids = [next(batches)[1] for _ in range(4)]
     assert all(batch == pids[0] for batch in pids)
     assert len(set(pids[0][:3])) == 3 and pids[0][:3] == pids[0][3:] and os.getpid() not in pids[0]
@@ -74,7 +74,7 @@ def test_workers_make_rows_side_by_side_and_end_with_their_reader():
 
 
 def test_a_signal_to_the_group_does_not_end_the_workers_before_their_reader():
-    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, places(2), workers=2)
+    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, positions(2), processes=2)
     for pid in next(batches)[1]:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
@@ -82,32 +82,32 @@ def test_a_signal_to_the_group_does_not_end_the_workers_before_their_reader():
     batches.close()
 
 
-def test_what_fails_in_a_worker_is_told_with_its_place():
-    def fails(place, arrays, row):
-        if place == 13:
+def test_what_fails_in_a_worker_is_told_with_its_position():
+    def fails(position, arrays, row):
+        if position == 13:
             raise EOFError("a shard ends")
-        return place
+        return position
 
-    batches = filled_batches(fails, LAYOUT, 4, places(4), workers=3)
+    batches = filled_batches(fails, LAYOUT, 4, positions(4), processes=3)
     assert [next(batches)[1] for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    with pytest.raises(WorkerError, match="(?s)at place 13 of the stream.*EOFError: a shard ends"):
+    with pytest.raises(WorkerError, match="(?s)at position 13 of the stream.*EOFError: a shard ends"):
         next(batches)
 
 
-def test_a_worker_that_is_killed_is_told_with_its_place():
-    def killed(place, arrays, row):
-        if place == 9:
+def test_a_worker_that_is_killed_is_told_with_its_position():
+    def killed(position, arrays, row):
+        if position == 9:
             os.kill(os.getpid(), signal.SIGKILL)
-        return place
+        return position
 
-    batches = filled_batches(killed, LAYOUT, 4, places(4), workers=2)
+    batches = filled_batches(killed, LAYOUT, 4, positions(4), processes=2)
     assert [next(batches)[1] for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    with pytest.raises(WorkerError, match=r"at place 9 of the stream: it ended with signal 9 \(Killed\)"):
+    with pytest.raises(WorkerError, match=r"at position 9 of the stream: it ended with signal 9 \(Killed\)"):
         next(batches)
 
 
 def test_a_worker_that_is_killed_while_it_waits_is_told():
-    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, places(2), workers=2)
+    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, positions(2), processes=2)
     os.kill(next(batches)[1][1], signal.SIGKILL)
     with pytest.raises(WorkerError, match="signal 9"):
         for _ in range(5):
@@ -115,28 +115,30 @@ def test_a_worker_that_is_killed_while_it_waits_is_told():
 
 
 def stands_still_at(*stuck):
-    """Rows that are their place, but for those that never come, as of a network disk that is gone."""
+    """Rows that are their position, but for those that never come, as of a network disk that is gone."""
 
-    def fill(place, arrays, row):
-        arrays["small"][row] = place
-        return time.sleep(3600) if place in stuck else place
+    def fill(position, arrays, row):
+        arrays["small"][row] = position
+        return time.sleep(3600) if position in stuck else position
 
     return fill
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
-    fill, left_out = stands_still_at(0, 13), "place {}".format
-    batches = filled_batches(fill, LAYOUT, 5, places(5), workers, patience=3, stuck=left_out)
+    fill, left_out = stands_still_at(0, 13), "position {}".format
+    batches = filled_batches(fill, LAYOUT, 5, positions(5), workers, patience=3, stuck=left_out)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 8)):
         expected = [5 * number + row for row in range(5)]
-        assert reports == [left_out(place) if place in (0, 13) else place for place in expected]
-        assert all(arrays["small"][row] == place for row, place in enumerate(expected) if reports[row] == place)
+        assert reports == [left_out(position) if position in (0, 13) else position for position in expected]
+        assert all(
+            arrays["small"][row] == position for row, position in enumerate(expected) if reports[row] == position
+        )
     batches.close()
 
 
 def test_a_second_row_that_never_comes_in_a_batch_is_an_error_that_names_both():
-    batches = filled_batches(stands_still_at(5, 6), LAYOUT, 4, places(4), 2, patience=3, stuck="a.tar, {}".format)
+    batches = filled_batches(stands_still_at(5, 6), LAYOUT, 4, positions(4), 2, patience=3, stuck="a.tar, {}".format)
     assert next(batches)[1] == [0, 1, 2, 3]
     with pytest.raises(WorkerError, match=r"nothing came within 3 seconds, twice .*\(a.tar, [56]; a.tar, [56]\)"):
         next(batches)
@@ -144,7 +146,7 @@ def test_a_second_row_that_never_comes_in_a_batch_is_an_error_that_names_both():
 
 def test_rows_that_take_long_together_are_not_given_up():
     """Patience is for a row; a whole batch may take any time."""
-    batches = filled_batches(lambda place, *_: time.sleep(0.8) or place, LAYOUT, 8, places(8), 1, patience=3)
+    batches = filled_batches(lambda position, *_: time.sleep(0.8) or position, LAYOUT, 8, positions(8), 1, patience=3)
     assert next(batches)[1] == list(range(8))
     batches.close()
 
@@ -154,13 +156,13 @@ import itertools, os, time
 import numpy as np
 from ernie_vil2.data.workers import filled_batches
 
-def slow(place, arrays, row):
-    time.sleep(0.01 if place < 4 else {then})
+def slow(position, arrays, row):
+    time.sleep(0.01 if position < 4 else {then})
     return os.getpid()
 
 def start():
-    places = (range(start, start + 4) for start in itertools.count(0, 4))
-    return filled_batches(slow, {{"x": ((), np.int64)}}, 4, places, workers=2)
+    positions = (range(start, start + 4) for start in itertools.count(0, 4))
+    return filled_batches(slow, {{"x": ((), np.int64)}}, 4, positions, processes=2)
 
 # Workers of a second loader are born with the first one's pipes.
 readers = [start(), start()]

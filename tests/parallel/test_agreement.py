@@ -44,14 +44,14 @@ def test_when_the_first_rank_is_the_odd_one_it_is_named(monkeypatch):
 class Rows(list):
     """A stream of one source."""
 
-    def is_here(self, place):
-        return not isinstance(super().__getitem__(place), str)
+    def is_here(self, position):
+        return not isinstance(super().__getitem__(position), str)
 
-    def where(self, place):
-        return super().__getitem__(place)
+    def where(self, position):
+        return super().__getitem__(position)
 
-    def __getitem__(self, place):
-        sample = super().__getitem__(place)
+    def __getitem__(self, position):
+        sample = super().__getitem__(position)
         if isinstance(sample, Exception):
             raise sample
         return 0, sample

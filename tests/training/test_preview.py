@@ -35,10 +35,10 @@ def test_a_preview_shows_what_training_will_see(settings):
     stream = SampleStream(settings)
     batch = next(training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
     expected = {}  # by source, in order
-    for row, place in enumerate(batch["places"]):
+    for row, position in enumerate(batch["places"]):
         ids = [number for number in batch["text"][row].tolist() if number != PAD_ID]
         views = {view: batch[view][row].numpy() for view in ("image_1", "image_2")}
-        expected.setdefault(stream[place][0], []).append((batch["names"][row], views, ids))
+        expected.setdefault(stream[position][0], []).append((batch["names"][row], views, ids))
     for source, rows in expected.items():
         found = preview(MultiViewRows(stream, settings, tokenizer, VIEWS), settings, source, 8)
         assert found.read == 8 and found.seconds > 0
@@ -66,7 +66,7 @@ def test_it_counts_and_names_what_is_wrong(settings):
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
     shapes = preview(rows, settings, 0, 32)
     # "图片中包含绿色、方块" is cut, "绿色的方块" fills the seven tokens exactly or stays below.
-    text = read_batch(rows, settings, rows.stream.first_places(0, 32))["text"].numpy()
+    text = read_batch(rows, settings, rows.stream.first_positions(0, 32))["text"].numpy()
     full = int((text[:, 6] != PAD_ID).sum())
     assert full > 0 and f", {full} of them cut at 7, " in shapes.notes[0]
     texts = shapes.samples[0].texts

@@ -131,7 +131,7 @@ def benchmarks_of(
         except BadSample as bad:
             read.append(bad)
             continue
-        image = BenchmarkImage(ids(sample, source.place(index)), partial(image_bytes, source, index), sample.fields)
+        image = BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index), sample.fields)
         read.append(_Read(replace(sample, image=b""), image))
         found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
     if languages is None:

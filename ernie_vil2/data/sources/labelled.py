@@ -183,7 +183,7 @@ def _in_samples(source, label: str) -> Iterator:
         try:
             sample = source[index]
             labels = _labels(sample.fields.get(label), sample.image_name)
-            yield BenchmarkImage(ids(sample, source.place(index)), partial(image_bytes, source, index)), labels
+            yield BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index)), labels
         except BadSample as bad:
             yield bad
 

@@ -105,7 +105,7 @@ class Sources:
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return shard, int(index - (self._ends[shard] - self.shard_sizes[shard]))
 
-    def place(self, index: int) -> str:
+    def where(self, index: int) -> str:
         """Shard and row of a sample, for a person who looks for it."""
         shard, row = self.locate(index)
         return f"{self.shards[shard].name}, {row + 1}"
