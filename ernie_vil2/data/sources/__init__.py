@@ -21,6 +21,8 @@ from ernie_vil2.data.sources.source import HELD_SHARDS, THREADS, Shard, Source, 
 from ernie_vil2.data.sources.tar import TarSource
 from ernie_vil2.data.sources.tsv import TsvSource
 
+MANY = 10_000  # shards that wait to be opened at once
+
 __all__ = [
     "HELD_SHARDS",
     "LAYOUTS",
@@ -154,10 +156,16 @@ def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | 
         for shard in one.shards:
             location, samples = prepared(shard)
             shards.append((one.layout, location, options._replace(samples=samples)))
-    with ThreadPoolExecutor(THREADS) as threads:
-        opened, quiet = threads.map(open_shard, *zip(*shards, strict=True)), not shows_progress()
-        bar = tqdm(opened, "shards", len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)
-        return Sources(list(bar), [location for _, location, _ in shards])
+    quiet = not shows_progress()
+    bar = tqdm(desc="shards", total=len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)
+    with ThreadPoolExecutor(THREADS) as threads, bar:
+        opened = []
+        # A task each would take more memory than the shards, which may be hundreds of thousands.
+        for start in range(0, len(shards), MANY):
+            for shard in threads.map(open_shard, *zip(*shards[start : start + MANY], strict=True)):
+                opened.append(shard)
+                bar.update()
+    return Sources(opened, [location for _, location, _ in shards])
 
 
 def _options(found: Content, images: str | Path | None, text_id: str | None) -> Options:

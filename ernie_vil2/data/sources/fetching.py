@@ -179,7 +179,8 @@ class FetchAhead:
         self.process = os.getpid()
         self._fetch = fetch
         self._lock = Lock()
-        self._wanted: list[int] = []
+        self._wanted: dict[int, None] = {}
+        self._missing: list[int] = []  # of these, the one that is needed first last
         self._open: dict[int, BinaryIO] = {}  # so that nobody takes them out of the cache before they are read
         self._threads = 0
 
@@ -190,32 +191,33 @@ class FetchAhead:
         order.shuffle(now)
         order.shuffle(later)
         with self._lock:
-            wanted = dict.fromkeys([*now, *later])
-            for number in self._open.keys() - wanted.keys():
+            self._wanted = dict.fromkeys([*now, *later])
+            for number in self._open.keys() - self._wanted.keys():
                 self._open.pop(number).close()
-            self._wanted = [number for number in wanted if number not in self._open][::-1]
-            for _ in range(min(self.THREADS, len(self._wanted)) - self._threads):
+            self._missing = [number for number in self._wanted if number not in self._open][::-1]
+            for _ in range(min(self.THREADS, len(self._missing)) - self._threads):
                 Thread(target=self._work, daemon=True).start()
                 self._threads += 1
 
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._wanted:
+                if not self._missing:
                     self._threads -= 1
                     return
-                number = self._wanted.pop()
+                number = self._missing.pop()
             try:
                 file = self._fetch(number)
             except (OSError, ValueError):
                 continue
             with self._lock:
-                if file is None:
-                    self._wanted.append(number)
-                elif number in self._open:
-                    file.close()
-                else:
+                wanted = number in self._wanted and number not in self._open
+                if file is not None and wanted:
                     self._open[number] = file
+                elif file is not None:
+                    file.close()
+                elif wanted:
+                    self._missing.append(number)
             if file is None:
                 time.sleep(self.PAUSE)
 

@@ -101,6 +101,8 @@ class RemoteFile:
         failures: transfers that failed, in this process.
     """
 
+    __slots__ = ("_info", "checksum", "failures", "name")
+
     def __init__(self, address: str, size: int | None = None, checksum: str | None = None):
         self.name, self.checksum = address, checksum
         self.failures = 0
@@ -290,6 +292,8 @@ def _plain(version: Any) -> str:
 
 class ByteRanges:
     """Reads parts of a file. It is opened at first use, so that a reader may be sent to another process."""
+
+    __slots__ = ("_file", "location")
 
     def __init__(self, location: Location):
         self.location = location

@@ -2,15 +2,18 @@
 
 import fcntl
 import hashlib
+import itertools
 import json
 import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.loader import SampleRows, training_batches
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import locations, open_sources, source
 from ernie_vil2.data.sources.fetching import FetchAhead
@@ -177,6 +180,31 @@ def test_room_that_a_killed_process_had_reserved_is_free_again(cache, monkeypatc
             assert files[1].open(ahead=True) is None and cached(cache) == []
         with files[1].open(ahead=True), files[2].open(ahead=True):
             assert cached(cache) == ["1.tar", "2.tar"] and not list(cache.glob(".*"))
+
+
+def test_an_epoch_from_a_store_with_faults_holds_every_sample_once(cache, monkeypatch):
+    """Through two loader processes, with room for a third of the shards in the cache."""
+    bounded(monkeypatch, 8)
+    faults = itertools.cycle(["well", "503-then-2", "half-then-1", "half-then-5", "429-then-1"])
+    with store(24) as server:
+        server.manners = {f"{number}.tar": next(faults) for number in range(24)}
+        config = load_config(None, [f"Data.train=['{server.address}/well/{{0..23}}.tar']", "Data.shuffle_buffer=12",
+                                    "Training.global_batch=8", "Data.workers=2"])  # fmt: skip
+        batches = training_batches(Names(SampleStream(config)), config)
+        epoch = list(itertools.islice(batches, 12))
+        batches.close()
+    names = [name for batch in epoch for name in batch["names"]]
+    assert sorted(names) == sorted(f"{number}-{row}" for number in range(24) for row in range(4))
+    assert {remark for batch in epoch for remark, _ in batch["remarks"]} == {source.LATE}
+
+
+class Names(SampleRows):
+    """Rows of which only the name counts."""
+
+    layout = {"row": ((), np.int8)}
+
+    def fill(self, position, row):
+        return self.stream[position][1].image_name
 
 
 def test_processes_share_what_is_fetched_ahead(cache):
