@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+TUNED_ON = 900
 ENGINES = ("exact", "ivf", "hnsw", "numpy", "faiss-flat", "milvus-lite")
 
 
@@ -67,7 +68,8 @@ def prepare(args: argparse.Namespace, path: Path) -> None:
 
     rng = np.random.default_rng(0)
     if args.index is None:
-        rows, queries = (rng.normal(size=(count, args.width)).astype(np.float32) for count in (args.rows, 600))
+        shapes = ((args.rows, args.width), (args.asked + TUNED_ON, args.width))
+        rows, queries = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
         rows, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, queries))
     else:
         sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -76,12 +78,14 @@ def prepare(args: argparse.Namespace, path: Path) -> None:
         with open_index(args.index) as index:
             collection = index.collection("images")
             rows = np.array(collection.rows)
-            texts = collection.texts(300 + args.asked) if args.queries is None else (
-                args.queries.read_text(encoding="utf-8").splitlines() + collection.texts(300))  # fmt: skip
-            texts = [text for text in texts if text.strip()]
+            texts = collection.texts(TUNED_ON + args.asked)
+            rng.shuffle(texts)
+            if args.queries:
+                lines = args.queries.read_text(encoding="utf-8").splitlines()
+                lines = [line for line in lines if line.strip()][: args.asked]
+                args.asked, texts = len(lines), lines + texts[:TUNED_ON]
             queries = index.encode_texts(texts)
-    asked = queries[: args.asked] if args.queries else queries[1::2][: args.asked]
-    tuned = queries[args.asked :] if args.queries else queries[::2]
+    asked, tuned = queries[: args.asked], queries[args.asked :]
     print(f"{len(rows):,} rows of {rows.shape[1]}, {len(asked)} queries asked, {len(tuned)} tuned on, "
           f"{args.threads} thread{'s'[: args.threads > 1]}")  # fmt: skip
     np.savez(path, rows=rows.astype(np.float16), asked=asked, tuned=tuned)
@@ -146,7 +150,7 @@ def product_engine(name: str):
             def search(query):
                 return ranked(rows, query[None], engine.candidates(query[None], RERANKED), 10)[1][0]
 
-            facts = {key: value for key, value in engine.facts.items() if key in ("cells", "breadth", "recall")}
+            facts = {key: value for key, value in engine.facts.items() if key in ("cells", "directions", "breadth", "recall")}
             search.parameters = json.dumps(facts)
             return search
 

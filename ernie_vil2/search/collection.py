@@ -208,7 +208,7 @@ class LocalCollection:
         folder = self.folder / "engine"
         try:
             facts = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
-            if facts["rows"] <= len(rows):
+            if facts["rows"] <= len(rows) and facts["name"] != Exact.name:
                 return ENGINES[facts["name"]].open(rows[: facts["rows"]], folder)
         except FileNotFoundError:
             pass
@@ -385,7 +385,8 @@ def _candidates(now: _Snapshot, queries: np.ndarray, count: int, allowed: np.nda
     """Parts of the candidates, `[Q, C]` rows: from the engine and from the rows that came after it was built."""
     covered = now.engine.facts["rows"]
     chosen = np.arange(len(now.rows)) if allowed is None else np.flatnonzero(allowed)
-    if len(chosen) <= EXACT_UP_TO or count * 20 > covered:
+    few = allowed is not None and len(chosen) <= min(EXACT_UP_TO, len(now.rows) // 2)
+    if now.engine.name != Exact.name and (few or count * 20 > covered):
         # An approximate engine looks at a few of all rows, and may see too few of these.
         yield _exact(now.rows, chosen, queries, count)
         return
