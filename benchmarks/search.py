@@ -1,7 +1,8 @@
-"""Engines of a search index on real embeddings: build time, disk, memory, recall and latency for text queries.
+"""Engines of a search index on real embeddings: build time, disk, memory, recall and latency, one query at a time.
 
     python benchmarks/search.py --index indexes/icons
     python benchmarks/search.py --index indexes/icons --queries queries.txt --threads 1 --engines exact ivf numpy
+    python benchmarks/search.py --index indexes/icons --among texts --engines numpy exact
     python benchmarks/search.py --rows 100000 --width 256       # random rows, which flatter: for a quick look only
 
 Beside the product's own engines stand, in the same run: `numpy`, a float32 product with argpartition; `faiss-flat`,
@@ -18,13 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
-TUNED_ON = 900
-ENGINES = ("exact", "ivf", "hnsw", "numpy", "faiss-flat", "milvus-lite")
+TUNED_ON = 1500
+ENGINES = ("numpy", "exact", "ivf", "hnsw", "faiss-flat", "milvus-lite")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", metavar="FOLDER", help="an index in a folder, whose pictures are searched")
+    parser.add_argument("--among", choices=("images", "texts"), default="images",
+                        help="texts: the index's texts are searched, for its pictures")  # fmt: skip
     parser.add_argument("--queries", type=Path, help="texts to ask, one per line; default: captions of the index")
     parser.add_argument("--rows", type=int, default=50_000, help="of random rows, where there is no index")
     parser.add_argument("--width", type=int, default=256)
@@ -76,15 +79,17 @@ def prepare(args: argparse.Namespace, path: Path) -> None:
         from ernie_vil2.search import open_index
 
         with open_index(args.index) as index:
-            collection = index.collection("images")
-            rows = np.array(collection.rows)
-            texts = collection.texts(TUNED_ON + args.asked)
-            rng.shuffle(texts)
-            if args.queries:
-                lines = args.queries.read_text(encoding="utf-8").splitlines()
-                lines = [line for line in lines if line.strip()][: args.asked]
-                args.asked, texts = len(lines), lines + texts[:TUNED_ON]
-            queries = index.encode_texts(texts)
+            rows = np.array(index.collection(args.among).rows)
+            pictures = index.collection("images")
+            if args.among == "texts":
+                queries = rng.permutation(pictures.sample(TUNED_ON + args.asked))
+            else:
+                texts = rng.permutation(pictures.texts(TUNED_ON + args.asked)).tolist()
+                if args.queries:
+                    lines = args.queries.read_text(encoding="utf-8").splitlines()
+                    lines = [line for line in lines if line.strip()][: args.asked]
+                    args.asked, texts = len(lines), lines + texts[:TUNED_ON]
+                queries = index.encode_texts(texts)
     asked, tuned = queries[: args.asked], queries[args.asked :]
     print(f"{len(rows):,} rows of {rows.shape[1]}, {len(asked)} queries asked, {len(tuned)} tuned on, "
           f"{args.threads} thread{'s'[: args.threads > 1]}")  # fmt: skip
@@ -142,7 +147,7 @@ def product_engine(name: str):
         from ernie_vil2.search.engines import ENGINES, RERANKED, ranked
 
         kind = ENGINES[name]
-        kind.build(rows, tuned, recall, folder, lambda line: print(line, file=sys.stderr))
+        kind.build(rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
 
         def reopened():
             engine = kind.open(rows, folder)
@@ -150,7 +155,9 @@ def product_engine(name: str):
             def search(query):
                 return ranked(rows, query[None], engine.candidates(query[None], RERANKED), 10)[1][0]
 
-            facts = {key: value for key, value in engine.facts.items() if key in ("cells", "directions", "breadth", "recall")}
+            facts = {
+                key: value for key, value in engine.facts.items() if key in ("cells", "directions", "breadth", "recall")
+            }
             search.parameters = json.dumps(facts)
             return search
 

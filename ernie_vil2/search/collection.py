@@ -101,7 +101,9 @@ class Collection(Protocol):
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
         """Fields that are worth filtering by: for each its values and how many items have each, most frequent first."""
 
-    def build(self, engine: str | None, queries: np.ndarray, recall: float, log: Callable[[str], None]) -> None:
+    def build(
+        self, engine: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
+    ) -> None:
         """Makes searching fast; see `Engine.build`. None: the engine that suits the number of rows."""
 
     def close(self) -> None: ...
@@ -396,5 +398,7 @@ def _candidates(now: _Snapshot, queries: np.ndarray, count: int, allowed: np.nda
 
 
 def _exact(rows: np.ndarray, chosen: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
+    if not len(chosen):
+        return np.empty([len(queries), 0], np.int64)
     found = Exact(rows[chosen]).candidates(queries, count)
-    return np.where(found >= 0, chosen[found], -1) if len(chosen) else found
+    return np.where(found >= 0, chosen[found], -1)

@@ -37,12 +37,14 @@ class Engine(Protocol):
     facts: dict[str, Any]
 
     @classmethod
-    def build(cls, rows: np.ndarray, queries: np.ndarray, recall: float, folder: Path, log: Log) -> Engine:
+    def build(
+        cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
+    ) -> Engine:
         """Makes the engine and writes it into `folder`.
 
         Args:
             rows: `[N, D]` float16, L2-normalised.
-            queries: `[Q, D]` float32 to tune on: of the kind that will be asked.
+            queries: gives `[Q, D]` float32 to tune on, of the kind that will be asked, where the engine is tuned.
             recall: share of the ten closest rows that is to be found.
         """
 
@@ -64,14 +66,14 @@ class Engine(Protocol):
 
 
 class Exact:
-    """The product with all rows, in float32, which is held in memory from the first query on."""
+    """The product with all rows, which are held in memory from the first query on."""
 
     name = "exact"
 
     def __init__(self, rows: np.ndarray):
         self.facts: dict[str, Any] = {"rows": len(rows), "recall": 1.0}
-        self._stored = rows
-        self._rows: np.ndarray | None = None
+        self._rows = rows
+        self._index: Any = None
 
     @classmethod
     def build(cls, rows, queries, recall, folder, log):
@@ -84,18 +86,15 @@ class Exact:
     def candidates(self, queries, count, allowed=None):
         import faiss
 
-        if self._rows is None:
-            self._rows = self._stored.astype(np.float32)
-        count, wanted = min(count, len(self._rows)), count
-        if allowed is None:
-            # Less than half the time of a product in NumPy, which writes all scores before the best are chosen.
-            _, found = faiss.knn(np.ascontiguousarray(queries), self._rows, count, metric=faiss.METRIC_INNER_PRODUCT)
-            return _padded(found, wanted)
-        scores = queries @ self._rows.T  # [Q, N]
-        scores[:, ~allowed] = -np.inf
-        found = np.argpartition(scores, -count, axis=1)[:, -count:]
-        found[np.take_along_axis(scores, found, axis=1) == -np.inf] = -1
-        return _padded(found, wanted)
+        if self._index is None:
+            # A third of the time of a product in NumPy, which writes all scores before the best are chosen.
+            index = faiss.IndexScalarQuantizer(
+                self._rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            )
+            index.is_trained, index.ntotal = True, len(self._rows)
+            faiss.copy_array_to_vector(np.ascontiguousarray(self._rows).view(np.uint8).ravel(), index.codes)
+            self._index = index
+        return _searched(self._index, queries, count, faiss.SearchParameters(sel=_selector(allowed)))
 
 
 class _Asked(NamedTuple):
@@ -104,10 +103,9 @@ class _Asked(NamedTuple):
     queries: np.ndarray
     closest: np.ndarray
 
-    def share(self, found: np.ndarray) -> float:
-        """The mean share of the closest rows among those found."""
-        shared = [len(np.intersect1d(a, b)) for a, b in zip(found, self.closest, strict=True)]
-        return float(np.mean(shared)) / self.closest.shape[1]
+    def shares(self, found: np.ndarray) -> np.ndarray:
+        """For each query the share of the closest rows that is among those found."""
+        return np.array([np.isin(b, a).mean() for a, b in zip(found, self.closest, strict=True)])
 
 
 class _Faiss:
@@ -126,18 +124,18 @@ class _Faiss:
     def build(cls, rows, queries, recall, folder, log):
         import faiss
 
-        truth = ranked(rows, queries, Exact(rows).candidates(queries, RERANKED), min(10, len(rows)))[1]
-        fitted, chosen, held_out = (_Asked(queries[third::3], truth[third::3]) for third in range(3))
-        index = cls._trained(rows, fitted.queries, chosen, recall, log)
+        queries = queries()
+        closest = ranked(rows, queries, _closest(rows.astype(np.float32), queries), min(10, len(rows)))[1]
+        fitted, tuned_on, held_out = (_Asked(queries[third::3], closest[third::3]) for third in range(3))
+        index, facts = cls._trained(rows, fitted.queries, tuned_on, recall, log)
         for block in _blocks(rows):
             index.add(block)
         with written_whole(folder / cls.file) as aside:
             faiss.write_index(index, str(aside))
-        engine = cls(index, {"rows": len(rows)} | cls._sizes(index))
-        reached = engine._tune(rows, chosen, recall, log)
-        if len(held_out.queries):
-            reached = engine._recall(rows, held_out)
-        engine.facts |= {"recall": round(reached, 4), "wanted_recall": recall, "queries": len(queries)}
+        engine = cls(index, {"rows": len(rows)} | facts)
+        engine._tune(rows, tuned_on, recall, log)
+        reached = engine._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
+        engine.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
         write_text(folder / "engine.json", json.dumps(engine.facts))
         return engine
 
@@ -149,36 +147,25 @@ class _Faiss:
         return cls(faiss.read_index(str(folder / cls.file), faiss.IO_FLAG_MMAP), facts)
 
     def candidates(self, queries, count, allowed=None):
-        import faiss
 
-        selector, breadth = None, self.facts["breadth"]
+        breadth = self.facts["breadth"]
         if allowed is not None:
             # The ten closest of a third of the rows lie about as far as the thirty closest of all.
             breadth = round(breadth * len(allowed) / max(np.count_nonzero(allowed), 1))
-            bitmap = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bitmap))
-        parameters = self._parameters(breadth, selector)
-        _, found = self._index.search(np.ascontiguousarray(queries), min(count, self._index.ntotal), params=parameters)
-        return _padded(found, count)
-
-    @staticmethod
-    def _sizes(index):
-        """Facts of what was trained."""
-        return {}
+        return _searched(self._index, queries, count, self._parameters(breadth, _selector(allowed)))
 
     def _tune(self, rows, asked, recall, log):
-        """Chooses the least breadth that reaches the recall; returns what it reaches."""
+        """Chooses the least breadth that surely reaches the recall: less the standard error, for other queries."""
         for breadth in self.breadths:
             self.facts["breadth"] = breadth
-            reached = self._recall(rows, asked)
-            log(f"{self.name}, breadth {breadth}: recall@10 {reached:.3f}")
-            if reached >= recall:
+            shares = self._shares(rows, asked)
+            error = shares.std() / np.sqrt(len(shares))
+            log(f"{self.name}, breadth {breadth}: recall@10 {shares.mean():.3f} ± {error:.3f}")
+            if shares.mean() - error >= recall:
                 break
-        return reached
 
-    def _recall(self, rows, asked):
-        found = ranked(rows, asked.queries, self.candidates(asked.queries, RERANKED), asked.closest.shape[1])[1]
-        return asked.share(found)
+    def _shares(self, rows, asked):
+        return asked.shares(ranked(rows, asked.queries, self.candidates(asked.queries, RERANKED), 10)[1])
 
 
 class Ivf(_Faiss):
@@ -196,21 +183,25 @@ class Ivf(_Faiss):
         import faiss
 
         directions = _directions(rows, queries, asked, recall)
+        width = len(directions)
         cells = min(1 << round(np.log2(max(4 * np.sqrt(len(rows)), 1))), max(len(rows) // 39, 1))
-        log(f"{cls.name}: {cells:,} cells, {len(directions)} of {rows.shape[1]} directions")
-        transform = faiss.LinearTransform(rows.shape[1], len(directions), False)
+        log(f"{cls.name}: {cells:,} cells, {width} of {rows.shape[1]} directions")
+        transform = faiss.LinearTransform(rows.shape[1], width, False)
         faiss.copy_array_to_vector(directions.ravel(), transform.A)
         transform.is_trained = True
-        cells = faiss.index_factory(len(directions), f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
-        index = faiss.IndexPreTransform(transform, cells)
-        index.train(_sampled(rows, cells.nlist * TRAINING_ROWS_PER_CELL))
-        return index
+        inner = faiss.index_factory(width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexPreTransform(transform, inner)
+        index.train(_sampled(rows, cells * TRAINING_ROWS_PER_CELL))
+        return index, {"cells": cells, "directions": width}
 
-    @staticmethod
-    def _sizes(index):
+    @classmethod
+    def open(cls, rows, folder):
         import faiss
 
-        return {"cells": faiss.extract_index_ivf(index).nlist, "directions": index.chain.at(0).d_out}
+        engine = super().open(rows, folder)
+        # Reading ahead starts threads for every query, which takes longer than the query.
+        faiss.downcast_InvertedLists(faiss.extract_index_ivf(engine._index).invlists).prefetch_nthread = 0
+        return engine
 
     def _parameters(self, breadth, selector):
         import faiss
@@ -230,7 +221,7 @@ class Hnsw(_Faiss):
 
         index = faiss.IndexHNSWFlat(rows.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 80
-        return index
+        return index, {}
 
     def _parameters(self, breadth, selector):
         import faiss
@@ -277,7 +268,7 @@ def _directions(rows: np.ndarray, queries: np.ndarray, asked: _Asked, recall: fl
     for eighths in range(2, 8):
         kept = directions[: max(len(directions) * eighths // 8, 1)]
         projected = np.concatenate([block @ kept.T for block in _blocks(rows)])
-        if asked.share(Exact(projected).candidates(asked.queries @ kept.T, RERANKED)) >= 1 - (1 - recall) / 4:
+        if asked.shares(_closest(projected, asked.queries @ kept.T)).mean() >= 1 - (1 - recall) / 4:
             return kept
     return directions
 
@@ -286,6 +277,22 @@ def _blocks(rows: np.ndarray, size: int = 1 << 16) -> Iterator[np.ndarray]:
     return (rows[start : start + size].astype(np.float32) for start in range(0, len(rows), size))
 
 
-def _padded(found: np.ndarray, count: int) -> np.ndarray:
+def _closest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Candidates for many queries at once, by the product with all rows `[N, D]` float32."""
+    import faiss
+
+    return faiss.knn(np.ascontiguousarray(queries), rows, min(RERANKED, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)[
+        1
+    ]
+
+
+def _searched(index: Any, queries: np.ndarray, count: int, parameters: Any) -> np.ndarray:
+    _, found = index.search(np.ascontiguousarray(queries), min(count, index.ntotal), params=parameters)
     missing = count - found.shape[1]
-    return np.pad(found.astype(np.int64), ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else found
+    return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else found
+
+
+def _selector(allowed: np.ndarray | None) -> Any:
+    import faiss
+
+    return None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))

@@ -28,7 +28,8 @@ from ernie_vil2.search.index import Index
 CHUNK = 2048
 """Items that are committed together: what a killed process has to encode again at most."""
 THUMBNAIL = 160
-TUNING_QUERIES = 900
+TUNING_QUERIES = 1500
+FEWEST_QUERIES = 100
 THREADS = 4
 
 
@@ -168,13 +169,17 @@ def build(index: Index, kind: str, engine: str | None, recall: float, log: Calla
     pictures.
     """
     collection = index.collection(kind)
-    texts = collection.texts(TUNING_QUERIES)
-    if len(texts) < TUNING_QUERIES // 9 and kind == "images" and index.has("texts"):
-        texts = index.collection("texts").texts(TUNING_QUERIES)
-    queries = index.encode_texts(texts)
-    if len(texts) < TUNING_QUERIES // 9:
-        log("there are too few captions to tune on: pictures of the index stand in, and sentences may find less")
-        queries = np.concatenate([queries, collection.sample(TUNING_QUERIES)])
+
+    def queries() -> np.ndarray:
+        texts = collection.texts(TUNING_QUERIES)
+        if len(texts) < FEWEST_QUERIES and kind == "images" and index.has("texts"):
+            texts = index.collection("texts").texts(TUNING_QUERIES)
+        found = index.encode_texts(texts)
+        if len(texts) < FEWEST_QUERIES:
+            log("there are too few captions to tune on: pictures of the index stand in, and sentences may find less")
+            found = np.concatenate([found, collection.sample(TUNING_QUERIES)])
+        return found
+
     collection.build(engine, queries, recall, log)
 
 

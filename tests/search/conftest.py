@@ -51,7 +51,7 @@ class Kept:
         return collection
 
     def build(self, collection, queries, recall=0.95):
-        collection.build(None if self.engine == "milvus" else self.engine, queries, recall, lambda line: None)
+        collection.build(None if self.engine == "milvus" else self.engine, lambda: queries, recall, lambda line: None)
 
     def close(self):
         for one in reversed(self._open):

@@ -1,0 +1,109 @@
+"""Engines by themselves: what they find, how they tune, and a collection under any order of changes."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.search.collection import Item, LocalCollection
+from ernie_vil2.search.engines import ENGINES, RERANKED, Exact, ranked
+from tests.search.conftest import unit
+
+
+def in_few_directions(rng, count, width=64, few=6, off=None):
+    """Unit vectors that are large in a few directions only; with `off`, as far as texts are from pictures."""
+    rows = rng.normal(size=(count, width)) * np.where(np.arange(width) < few, 1, 0.05)
+    rows += 0 if off is None else off
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 24), st.integers(1, 80), st.integers(0, 2**32 - 1), st.booleans())
+def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered):
+    rng = np.random.default_rng(seed)
+    rows, queries = unit(rng, count, width).astype(np.float16), unit(rng, 3, width)
+    allowed = rng.random(count) < 0.5 if filtered else None
+    found = Exact(rows).candidates(queries, wanted, allowed)
+    assert found.shape == (3, wanted)
+    scores = queries @ rows.T.astype(np.float32)
+    if filtered:
+        scores[:, ~allowed] = -np.inf
+    for line, score in zip(found, scores, strict=True):
+        there = min(wanted, int(np.isfinite(score).sum()))
+        assert len(set(line[:there])) == there and (line[there:] == -1).all()
+        np.testing.assert_allclose(score[line[:there]], np.sort(score)[::-1][:there], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ivf", "hnsw"])
+@pytest.mark.parametrize("recall", [0.8, 0.99])
+def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_path, name, recall):
+    rng = np.random.default_rng(0)
+    off = rng.normal(size=64) * 0.1
+    rows = in_few_directions(rng, 4000).astype(np.float16)
+    tuned, asked = in_few_directions(rng, 300, off=off), in_few_directions(rng, 100, off=off)
+    built = ENGINES[name].build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
+    opened = ENGINES[name].open(rows, tmp_path)
+    assert opened.facts == built.facts and opened.facts["wanted_recall"] == recall
+    found = ranked(rows, asked, opened.candidates(asked, RERANKED), 10)[1]
+    truth = np.argsort(-(asked @ rows.T.astype(np.float32)), axis=1, kind="stable")[:, :10]
+    reached = np.mean([np.isin(b, a).mean() for a, b in zip(found, truth, strict=True)])
+    assert reached >= recall - 0.02 and abs(reached - opened.facts["recall"]) < 0.05
+    if name == "ivf":
+        assert opened.facts["directions"] == 16  # a quarter: the other directions tell nothing apart
+
+
+def test_all_directions_are_kept_where_all_of_them_tell_rows_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = unit(rng, 2000, 16).astype(np.float16)
+    built = ENGINES["ivf"].build(rows, lambda: unit(rng, 300, 16), 0.99, tmp_path, lambda line: None)
+    assert built.facts["directions"] > 8
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(st.integers(0, 30), min_size=1, max_size=12)),
+        st.tuples(st.just("remove"), st.lists(st.integers(0, 30), min_size=1, max_size=6)),
+        st.tuples(st.just("build"), st.sampled_from(["exact", "ivf", "hnsw", None])),
+        st.tuples(st.just("open"), st.none()),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(OPERATIONS, st.integers(0, 2**32 - 1))
+def test_after_any_changes_a_collection_holds_and_finds_what_a_dictionary_does(operations, seed):
+    rng = np.random.default_rng(seed)
+    expected: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "images")
+        collection = LocalCollection(folder, 8, writable=True)
+        for operation, value in operations:
+            if operation == "add":
+                vectors = unit(rng, len(value), 8)
+                collection.add([Item(str(one), b"", {"odd": one % 2 == 1}) for one in value], vectors)
+                expected |= {str(one): vector for one, vector in zip(value, vectors, strict=True)}
+            elif operation == "remove":
+                assert collection.remove([str(one) for one in value]) == len(
+                    {str(one) for one in value} & set(expected)
+                )
+                expected = {key: vector for key, vector in expected.items() if key not in map(str, value)}
+            elif operation == "build" and expected:
+                queries = unit(rng, 30, 8)
+                collection.build(value, lambda queries=queries: queries, 0.95, lambda line: None)
+            elif operation == "open":
+                collection.close()
+                collection = LocalCollection(folder, 8, writable=True)
+        (query,) = unit(rng, 1, 8)
+        for where, keys in (({}, list(expected)), ({"odd": True}, [key for key in expected if int(key) % 2])):
+            (hits,) = collection.search(query[None], 100, where)
+            assert {hit.id for hit in hits} == set(keys)
+            np.testing.assert_allclose(
+                [hit.score for hit in hits], sorted((expected[key] @ query for key in keys), reverse=True), atol=2e-3
+            )
+        assert len(collection) == len(expected)
+        collection.close()
