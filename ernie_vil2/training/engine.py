@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import paddle
 from tqdm import tqdm
 
@@ -20,12 +19,12 @@ from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluators import Evaluator, Metrics, build_evaluators, scored_benchmarks
+from ernie_vil2.evaluators import Evaluator, build_evaluators, scored_benchmarks
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
-from ernie_vil2.parallel.norms import batch_norms, running_statistics, set_statistics, synchronise_norms
+from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.tasks import build_task
@@ -48,10 +47,11 @@ from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.resuming import check_changes
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
-from ernie_vil2.training.scoring import as_lines, as_record, scored
-from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, squared_gradient_norm
+from ernie_vil2.training.scoring import Scores, as_lines
+from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, scaler_state
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.update import Update
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Trainer:
 
     Attributes:
         step: optimiser steps done.
-        best: step, metric and value of the best evaluation whose checkpoint is kept, None before the first.
+        scores: the evaluators, and what they found best.
         signals: what has stopped the run, if a signal has.
 
     Raises:
@@ -94,6 +94,11 @@ class Trainer:
         except BaseException:
             self._owned.close()
             raise
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Step, metric and value of the best evaluation whose checkpoint is kept, None before the first."""
+        return self.scores.best
 
     def _claimed(self, resume: bool) -> Path | None:
         """Makes rank 0 the owner of the run folder, until `fit` ends. A collective.
@@ -144,16 +149,16 @@ class Trainer:
         self.meter = Meter()
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
-        self.evaluated = -1  # the step of the last evaluation
-        self.best: dict[str, Any] | None = None
+        self.scores = Scores(self.evaluators, config)
         with agreed_errors():
             if checkpoint:
                 self._resume(checkpoint)
         self._prepare_norms()
-        self._trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
-        self._statistics = running_statistics(self.model)
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
+        self.update = Update(
+            self.task, self.parallel, self.optimizer, self.scaler, self.average, self.nonfinite, self.signals, config
+        )
 
     def _scored(self, build: Callable[[], T], resumed: bool) -> T | None:
         """What is built on data that are scored; a resumed run goes on without if they are gone. A collective."""
@@ -209,17 +214,15 @@ class Trainer:
         check_changes(checkpoint, self.config, self._extend)
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average)
         self.stream.check(state["data"])
-        self.step, self.place, self.evaluated = state["step"], state["data"]["place"], state["evaluated"]
-        best = state["best"]
-        comparable = best and (not self._chooses or best["metric"] == self.evaluators[self._chooses].best_by)
-        if comparable and find_checkpoint(self.run, best["step"]):
-            self.best = best
+        self.step, self.place, best = state["step"], state["data"]["place"], state["best"]
+        self.scores.resume(state["evaluated"], best if best and find_checkpoint(self.run, best["step"]) else None)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
-        self._mark_best()
+        if self.rank == 0:
+            mark_best(self.run, self._best_step)
 
     def fit(self) -> bool:
         """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
@@ -253,13 +256,13 @@ class Trainer:
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
         with agreed_errors():
-            self._log = RunLog(self.run, self.config, self.step, self.evaluated) if self.rank == 0 else None
+            self._log = RunLog(self.run, self.config, self.step, self.scores.evaluated) if self.rank == 0 else None
         self._bar = tqdm(
             total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
             dynamic_ncols=True, mininterval=1.0,
         )  # fmt: skip
         with self._bar:
-            if self._evaluation_due():  # at the start, or the run was stopped where it would have been evaluated
+            if self.scores.due(self.step):  # at the start, or the run was stopped where it would have been evaluated
                 self._evaluate(saved=self.step > 0)
                 self._write_reports()
             self.meter = Meter()
@@ -272,13 +275,13 @@ class Trainer:
         return self._finished()
 
     def _finished(self) -> bool:
-        return (self.step >= self.config.Training.steps or self._settled) and not self._evaluation_due()
+        return (self.step >= self.config.Training.steps or self.scores.settled) and not self.scores.due(self.step)
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the steps, up to the last or until the run is stopped."""
         training = self.config.Training
         batches = training_batches(self.rows, self.config, self.place, self.rank, self.ranks)
-        while self.step < training.steps and not self.signals.granted and not self._settled:
+        while self.step < training.steps and not self.signals.granted and not self.scores.settled:
             batch = self._next(batches)
             self.place += training.global_batch
             if batch is not None:
@@ -328,11 +331,11 @@ class Trainer:
         save = self.step == training.steps or self.signals.granted or self.step % training.checkpoint_every == 0
         if save:
             self._save()
-        evaluate = self._evaluation_due() and not self.signals.granted
+        evaluate = self.scores.due(self.step) and not self.signals.granted
         if evaluate:
             with self.meter.paused():
                 self._evaluate(saved=bool(save))
-        if self._settled and not save:
+        if self.scores.settled and not save:
             self._save()
         if save or evaluate:
             self._write_reports()
@@ -343,7 +346,7 @@ class Trainer:
         if self._log:
             self._log.close()
             print(report)
-            if self._settled:
+            if self.scores.settled:
                 print(f"no better evaluation since step {self.best['step']}: ended by Tuning.patience")
             if self.nonfinite.skipped:
                 print(f"warning: {self.nonfinite.skipped} steps that were not finite were left out", file=sys.stderr)
@@ -351,49 +354,9 @@ class Trainer:
                 print(f"warning: {self.side_work}", file=sys.stderr)
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
-        """One optimiser step; returns the losses over the global batch, and the norm of the gradient."""
-        self.parallel.train()
-        statistics = [value.clone() for value in self._statistics]
-        own = self.task.forward(batch, self.step)
-        self.task.backward()
-        found = self._over_ranks(own | {"gradient_norm": self._squared_norm()})
-        found["gradient_norm"] **= 0.5
-        finite = all(map(math.isfinite, found.values()))
+        losses = self.update(batch, self.step, rate)
         self.step += 1
-        if finite or self._is_scaled_too_much(found):
-            self.optimizer.set_lr(rate)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.task.after_update()
-            if self.average:
-                self.average.update(self.step)
-            if finite:
-                self.nonfinite.in_a_row = 0
-        else:
-            set_statistics(self._statistics, statistics)
-            losses = {name: float(loss) for name, loss in own.items()}
-            self.nonfinite.meet(self.step, batch, losses, self.model, self.rank)
-        self.optimizer.clear_grad()
-        return found
-
-    def _squared_norm(self) -> paddle.Tensor:
-        """This rank's share of the squared norm of the gradient, before it is clipped. A collective."""
-        share = squared_gradient_norm(self.optimizer, self._trained, self.config.Training.sharding)
-        return (share / self.scaler.scale(paddle.ones([])) ** 2).reshape([]).astype(paddle.get_default_dtype())
-
-    def _is_scaled_too_much(self, found: dict[str, float]) -> bool:
-        """Whether a gradient is not finite because of float16's loss scale, which the scaler then halves."""
-        finite = all(math.isfinite(value) for name, value in found.items() if name != "gradient_norm")
-        return self.scaler.is_enable() and finite and float(self.scaler.scale(paddle.ones([]))) > 1
-
-    def _over_ranks(self, losses: dict[str, paddle.Tensor]) -> dict[str, float]:
-        """Sums over ranks; the wishes of any rank to stop travel along, so that all stop at the same step."""
-        values = paddle.stack([*losses.values(), *map(paddle.to_tensor, self.signals.wishes())]).detach()
-        if self.ranks > 1:
-            collectives.all_reduce(values)
-        sums = values.tolist()
-        self.signals.grant(sums[len(losses) :])
-        return dict(zip(losses, sums, strict=False))
+        return losses
 
     def _bad_samples_of_all_ranks(self) -> BadSampleReport:
         """A collective: every rank must call it."""
@@ -424,11 +387,11 @@ class Trainer:
         state: dict[str, Any] = {
             "seed": training.seed,
             "ranks": self.ranks,
-            "scaler": _plain(self.scaler.state_dict()),
+            "scaler": scaler_state(self.scaler),
             "bad_samples": bad_samples.as_dict(),
             "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
             "data": self.stream.state(self.place),
-            "evaluated": self.evaluated,
+            "evaluated": self.scores.evaluated,
             "best": self.best,
         }
         with self._scored_weights(), agreed_errors():
@@ -442,7 +405,7 @@ class Trainer:
                     self.task.tokenizer.tokens,
                     state,
                     training.keep_checkpoints,
-                    self.best and self.best["step"],
+                    self._best_step,
                 )
 
     @contextmanager
@@ -455,25 +418,6 @@ class Trainer:
             average_statistics(self.model)
             yield
 
-    @property
-    def _settled(self) -> bool:
-        """Whether `Tuning.patience` is at its end."""
-        patience, every = self.config.Tuning.patience, self.config.Evaluation.every
-        return bool(patience and self.best) and self.evaluated - self.best["step"] >= patience * every
-
-    def _evaluation_due(self) -> bool:
-        every, last = self.config.Evaluation.every, self.step == self.config.Training.steps
-        if not self.evaluators or self.evaluated >= self.step:
-            return False
-        if self.step == 0:
-            return self.config.Evaluation.at_start
-        return bool(every) and (last or self.step % every == 0)
-
-    @property
-    def _chooses(self) -> str | None:
-        """The name of the evaluator that chooses the best checkpoint."""
-        return next((name for name, evaluator in self.evaluators.items() if evaluator.best_by), None)
-
     def _evaluate(self, saved: bool) -> None:
         """Scores the model, and keeps the checkpoint of the best step. A collective.
 
@@ -482,40 +426,27 @@ class Trainer:
         """
         average_statistics(self.model)
         with self._scored_weights():
-            found = {name: scored(name, evaluator, self.model) for name, evaluator in self.evaluators.items()}
-        self.evaluated = self.step
+            found = self.scores.score(self.model, self.step)
         with agreed_errors():
             if self._log:
-                for name, metrics in found.items():
-                    self._log.write("evaluation", self.step, as_record(name, self.evaluators[name], metrics))
-                    for line in as_lines(metrics):
-                        self._bar.write(f"step {self.step}, {line}", sys.stdout)
+                for record in self.scores.records(found):
+                    self._log.write("evaluation", self.step, record)
+                for line in as_lines(found):
+                    self._bar.write(f"step {self.step}, {line}", sys.stdout)
         failures = {what: why for metrics in found.values() for what, why in metrics.failures.items()}
         if self.rank == 0:
             for what, why in failures.items():
                 self.side_work.failed(f"evaluation on {what}", why)
-        if self.step:
-            self._keep_best(found, saved, failed=bool(failures))
-
-    def _keep_best(self, found: Mapping[str, Metrics], saved: bool, failed: bool) -> None:
-        """Saves this step if it is the best evaluated one; else notes with its checkpoint that it was evaluated."""
-        improved = False
-        if self._chooses and not found[self._chooses].failures:
-            metric = self.evaluators[self._chooses].best_by
-            value = found[self._chooses].values[metric]
-            improved = self.best is None or value > self.best["value"]
-        if improved:
-            self.best = {"step": self.step, "metric": metric, "value": value}
-        if improved and not saved:
+        if self.scores.improved(found) and not saved:
             self._save()
-        elif saved and not failed and self.rank == 0:
+        elif saved and not failures and self.rank == 0:
             with self.side_work.attempt("note of the evaluation"):
                 note_evaluation(self.run, self.step, self.best)
-                keep_only(self.run, self.config.Training.keep_checkpoints, self.best and self.best["step"])
+                keep_only(self.run, self.config.Training.keep_checkpoints, self._best_step)
 
-    def _mark_best(self) -> None:
-        if self.rank == 0:
-            mark_best(self.run, self.best and self.best["step"])
+    @property
+    def _best_step(self) -> int | None:
+        return self.best and self.best["step"]
 
 
 def _facts(
@@ -531,11 +462,4 @@ def _facts(
         "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
         "git revision": here["git"],
         "versions": here["versions"],
-    }
-
-
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A loss scaler's state for JSON; arrays become lists, as `GradScaler.load_state_dict` reads the first entry."""
-    return {
-        key: value.tolist() if isinstance(value, np.ndarray | paddle.Tensor) else value for key, value in state.items()
     }

@@ -1,13 +1,15 @@
-"""Evaluators in the course of a run: rank 0's numbers on every rank, and errors that end no run."""
+"""Evaluators in the course of a run: when they are due, rank 0's numbers on every rank, errors that end no run."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import paddle
 from paddle import nn
 
+from ernie_vil2.config import Config
 from ernie_vil2.evaluators import Evaluator, Metrics
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.ranks import LostRank
@@ -36,10 +38,73 @@ def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
     return metrics._replace(values=values, failures=failures)
 
 
-def as_record(name: str, evaluator: Evaluator, metrics: Metrics) -> dict[str, Any]:
-    """For the log; what is not finite is null."""
-    values = {key: value if math.isfinite(value) else None for key, value in metrics.values.items()}
-    return {"evaluator": name, "best_by": evaluator.best_by, "shown": shown(metrics), "metrics": values}
+class Scores:
+    """The evaluators of a run, when they are due, and which step they found best.
+
+    Args:
+        evaluators: by name; the first that has a number to choose by chooses.
+        config: the run's.
+
+    Attributes:
+        evaluated: the step of the last evaluation, -1 before the first.
+        best: step, metric and value of the best evaluation whose checkpoint is kept, None before the first.
+    """
+
+    def __init__(self, evaluators: Mapping[str, Evaluator], config: Config):
+        self.evaluators, self._config = evaluators, config
+        self.evaluated = -1
+        self.best: dict[str, Any] | None = None
+        self._chooses = next((name for name, evaluator in evaluators.items() if evaluator.best_by), None)
+
+    def resume(self, evaluated: int, best: dict[str, Any] | None) -> None:
+        """Goes on from what a checkpoint holds; a best number of another name is none to compare with."""
+        self.evaluated = evaluated
+        if best and (not self._chooses or best["metric"] == self.evaluators[self._chooses].best_by):
+            self.best = best
+
+    def due(self, step: int) -> bool:
+        """Whether the model of this step is to be scored."""
+        settings, last = self._config.Evaluation, step == self._config.Training.steps
+        if not self.evaluators or self.evaluated >= step:
+            return False
+        if step == 0:
+            return settings.at_start
+        return bool(settings.every) and (last or step % settings.every == 0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether `Tuning.patience` is at its end."""
+        patience, every = self._config.Tuning.patience, self._config.Evaluation.every
+        return bool(patience and self.best) and self.evaluated - self.best["step"] >= patience * every
+
+    def score(self, model: nn.Layer, step: int) -> dict[str, Metrics]:
+        """What each evaluator makes of the model of a step. A collective."""
+        found = {name: scored(name, evaluator, model) for name, evaluator in self.evaluators.items()}
+        self.evaluated = step
+        return found
+
+    def improved(self, found: Mapping[str, Metrics]) -> bool:
+        """Whether what was found makes the evaluated step the best one, which it then is; step 0 never is."""
+        if not self.evaluated or not self._chooses or found[self._chooses].failures:
+            return False
+        metric = self.evaluators[self._chooses].best_by
+        value = found[self._chooses].values[metric]
+        if self.best is not None and value <= self.best["value"]:
+            return False
+        self.best = {"step": self.evaluated, "metric": metric, "value": value}
+        return True
+
+    def records(self, found: Mapping[str, Metrics]) -> list[dict[str, Any]]:
+        """For the log; what is not finite is null."""
+        return [
+            {
+                "evaluator": name,
+                "best_by": self.evaluators[name].best_by,
+                "shown": shown(metrics),
+                "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.values.items()},
+            }
+            for name, metrics in found.items()
+        ]
 
 
 def shown(metrics: Metrics) -> list[str]:
@@ -47,10 +112,11 @@ def shown(metrics: Metrics) -> list[str]:
     return list(metrics.values if metrics.shown is None else metrics.shown)
 
 
-def as_lines(metrics: Metrics) -> list[str]:
+def as_lines(found: Mapping[str, Metrics]) -> list[str]:
     """For the terminal, one for the numbers of each first part of their names: `zh: image_to_text/R@1 47.3, ...`."""
-    groups: dict[str, list[str]] = {}
-    for name in shown(metrics):
-        group, _, rest = name.partition("/") if "/" in name else ("", "", name)
-        groups.setdefault(group, []).append(f"{rest} {metrics.values[name]:.4g}")
-    return [f"{group}: {', '.join(numbers)}".removeprefix(": ") for group, numbers in groups.items()]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for evaluator, metrics in found.items():
+        for name in shown(metrics):
+            group, _, rest = name.partition("/") if "/" in name else ("", "", name)
+            groups.setdefault((evaluator, group), []).append(f"{rest} {metrics.values[name]:.4g}")
+    return [f"{group}: {', '.join(numbers)}".removeprefix(": ") for (_, group), numbers in groups.items()]

@@ -115,3 +115,11 @@ def _own_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, paddle.Tenso
     if state:
         raise RuntimeError(f"optimiser state that belongs to no parameter: {', '.join(state)}")
     return own
+
+
+def scaler_state(scaler: paddle.amp.GradScaler) -> dict[str, Any]:
+    """A loss scaler's state for JSON; arrays become lists, as `GradScaler.load_state_dict` reads the first entry."""
+    return {
+        key: value.tolist() if isinstance(value, np.ndarray | paddle.Tensor) else value
+        for key, value in scaler.state_dict().items()
+    }

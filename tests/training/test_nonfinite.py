@@ -36,7 +36,7 @@ def spoilt(trainer, what, steps):
         if trainer.step in steps:
             trainer.task._step._total = trainer.task._step._total * math.nan
             total = total * math.nan
-            for statistic in trainer._statistics:  # as activations do that are NaN
+            for statistic in trainer.update._statistics:  # as activations do that are NaN
                 statistic.set_value(statistic * math.nan)
         return total, pairs
 
@@ -191,7 +191,7 @@ def test_too_many_steps_in_a_row_end_the_run(config):
     with pytest.raises(NotFinite, match=f"as those of the {MOST_IN_A_ROW - 1} before; batches and weights are in "):
         trainer.fit()
     assert (
-        trainer.step == 3 + MOST_IN_A_ROW and (trainer.run / "nonfinite_step_00000013" / "model.safetensors").exists()
+        trainer.step == 2 + MOST_IN_A_ROW and (trainer.run / "nonfinite_step_00000013" / "model.safetensors").exists()
     )
     assert all(np.isfinite(value).all() for value in weights(trainer).values())
 
@@ -274,7 +274,7 @@ def test_steps_that_the_loss_scaler_leaves_out_are_no_failures_until_it_has_noth
     plain.fit()
     for steps, ends in (({1, 2}, None), ({1, 2, 3, 4}, 4)):
         trainer = Trainer(config(f"Training.output={tmp_path / str(ends)}"))
-        trainer.scaler = trainer.task._step.scaler = Scaler(4.0)
+        trainer.scaler = trainer.task._step.scaler = trainer.update._scaler = Scaler(4.0)
         spoilt(trainer, "infinite gradient", steps)
         if ends:
             with pytest.raises(NotFinite, match=f"gradient of step {ends} is"):

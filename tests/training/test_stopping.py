@@ -148,7 +148,8 @@ def signalled_in(trainer, owner, method, step):
 def test_a_signal_is_heard_at_any_time(config, method):
     """Ranks agree in the course of a step; a wish that comes between two agreements waits for the next."""
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
-    signalled_in(trainer, trainer.signals if method == "grant" else trainer, method, 4)
+    owner = {"grant": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
+    signalled_in(trainer, owner, method, 4)
     assert not trainer.fit()
     assert trainer.signals.granted == signal.SIGTERM and trainer.step == (6 if method == "grant" else 5)
     check_saved(trainer.run)
@@ -160,8 +161,8 @@ def test_a_stopped_run_saves_first_and_is_evaluated_when_it_goes_on(config, tmp_
     assert whole.fit()
     for step in (3, 7):  # `_over_ranks` is called before the step is counted
         stopped = Trainer(config(*settings), resume=True)
-        signalled_in(stopped, stopped, "_over_ranks", step)
-        assert not stopped.fit() and stopped.step == step + 1 and stopped.evaluated == step - 1
+        signalled_in(stopped, stopped.update, "_over_ranks", step)
+        assert not stopped.fit() and stopped.step == step + 1 and stopped.scores.evaluated == step - 1
         assert list_checkpoints(stopped.run)[-1].name == f"step_{step + 1:08d}"
     last = Trainer(config(*settings), resume=True)
     assert last.fit() and last.best == whole.best

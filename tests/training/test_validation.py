@@ -10,7 +10,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.training import engine
+from ernie_vil2.training import engine, scoring
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
@@ -40,7 +40,7 @@ def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, fol
     settings = config(*settings)
     crash_after(Trainer(settings), 3)
     trainer = Trainer(settings, resume=True)
-    assert trainer.step == trainer.evaluated == 2 and trainer.fit() and not trainer.side_work.failures
+    assert trainer.step == trainer.scores.evaluated == 2 and trainer.fit() and not trainer.side_work.failures
     assert [record["step"] for record in evaluations(trainer)] == [2, 4]
     names = {name for record in evaluations(trainer) for name in record["metrics"]}
     scored = {way for way in DIRECTION_NAMES if any(f"/{way}/" in name for name in names)}
@@ -112,11 +112,12 @@ def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     monkeypatch.undo()
     again = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"), resume=True)
     assert again.fit() and not again.side_work.failures
-    assert "mean_recall" in evaluations(again)[-1]["metrics"] and again.evaluated == 8  # what had failed is made up for
+    assert again.scores.evaluated == 8  # what had failed is made up for
+    assert "mean_recall" in evaluations(again)[-1]["metrics"]
 
 
 def killed_in_evaluation(overrides):
-    engine.scored = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+    scoring.scored = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
     Trainer(load_config(None, overrides)).fit()
 
 
