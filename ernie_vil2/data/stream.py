@@ -161,7 +161,7 @@ class SampleStream:
         )
         return (own_positions / self._samples).tolist()
 
-    def position(self, position: int) -> dict[str, Any]:
+    def state(self, position: int) -> dict[str, Any]:
         """What a checkpoint holds of the stream, for JSON: the position it has come to, and what its data is."""
         contents = map(_content, self.sources)
         return {
