@@ -514,6 +514,17 @@ class LoraConfig(Section):
     )
 
 
+class TeacherConfig(Section):
+    embeddings: str = Field(
+        description="folder with the teacher's embeddings of the training images and texts, as "
+        "tools/extract_embeddings.py writes them; any model may have made them"
+    )
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of its term beside those of Loss.weights")
+    logit_scale: Annotated[float, Field(gt=0)] = Field(
+        100.0, description="1 / temperature of the teacher's distributions over a batch"
+    )
+
+
 class TuningConfig(Section):
     freeze: list[str] = Field(
         default=[],
@@ -547,6 +558,11 @@ class TuningConfig(Section):
         None,
         description="{rank: 8, alpha: 16, layers: [patterns]}: only a change of low rank to the weights of these "
         "layers is trained (LoRA); whoever reads the checkpoint gets it merged. null: the weights themselves are",
+    )
+    teacher: TeacherConfig | None = Field(
+        None,
+        description="{embeddings: folder, weight: 1, logit_scale: 100}: the loss has one more term, how far the "
+        "model's distributions over a batch are from a teacher's, whose embeddings lie in the folder",
     )
 
 
@@ -595,6 +611,8 @@ class Config(Section):
             raise ValueError(
                 f"Data.groups ({self.Data.groups}) does not divide Training.global_batch ({self.Training.global_batch})"
             )
+        if self.Tuning.teacher and not (self.Loss.weights.image_text or self.Loss.weights.text_image):
+            raise ValueError("Tuning.teacher compares images with texts: give Loss.weights.image_text a weight")
         if self.Tuning.patience and not self.Evaluation.every:
             raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
         if self.Training.epochs is None and self.Schedule.warmup_steps >= self.Training.steps:

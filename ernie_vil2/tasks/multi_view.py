@@ -18,6 +18,7 @@ from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.fused_attention import fuse_attention
 from ernie_vil2.tasks.multi_view_rows import MultiViewRows
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 from ernie_vil2.tasks.tuning import tune
 
 
@@ -38,11 +39,14 @@ class MultiViewTask:
         self.config = config
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
-        self.loss = build_loss(config.Loss)
+        self.loss, self.teacher = build_loss(config.Loss), None
+        if config.Tuning.teacher:
+            self.loss = TaughtLoss(self.loss, config.Tuning.teacher)
+            self.teacher = Teacher(config.Tuning.teacher.embeddings)
 
     def rows(self) -> MultiViewRows:
         """As `Task.rows`."""
-        return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views)
+        return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views, self.teacher)
 
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a tower that encodes no view is not trained."""
@@ -70,6 +74,8 @@ class MultiViewTask:
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and the loss of each view pair."""
         views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
+        if self.teacher:
+            self.loss.rows = batch["teacher"]
         total, pairs = self._step.forward(views, batch["ids"], batch["places"], step)
         return {"loss": total, **pairs}
 

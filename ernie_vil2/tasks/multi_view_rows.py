@@ -17,27 +17,39 @@ from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, Layout
+from ernie_vil2.tasks.teacher import Teacher
 from ernie_vil2.tasks.view_rows import ViewRows
 from ernie_vil2.views import draw_text, tags_text, training_views
 
 
 class MultiViewRows(ViewRows):
-    """`image_1`, `image_2`; `text`, one encoding for both text views; `ids` `[b, 2]`, image and text, on the host.
+    """`image_1`, `image_2`; `text`, one encoding for both text views; `ids` `[b, 2]`, image and text, on the host;
+    with a teacher `teacher` `[b, 2 W]`, its embeddings of image and text side by side.
 
     Args:
         views: names of the views that the loss needs; others are not made.
+        teacher: what knows better.
     """
 
     on_host = ("ids",)
 
-    def __init__(self, stream: SampleStream, config: Config, tokenizer: Tokenizer, views: Collection[str]):
+    def __init__(
+        self,
+        stream: SampleStream,
+        config: Config,
+        tokenizer: Tokenizer,
+        views: Collection[str],
+        teacher: Teacher | None = None,
+    ):
+        self._teacher = teacher
         image_views = [view for view in IMAGE_VIEWS if view in views]
         super().__init__(stream, config, tokenizer, image_views, any(view in views for view in TEXT_VIEWS))
 
     @property
     def layout(self) -> Layout:
         """As `SampleRows.layout`."""
-        return {"ids": ((2,), np.int64), **super().layout}
+        taught = {"teacher": ((2 * self._teacher.width,), np.float32)} if self._teacher else {}
+        return {"ids": ((2,), np.int64), **taught, **super().layout}
 
     def fill(self, position: int, row: Arrays) -> str:
         """As `SampleRows.fill`."""
@@ -47,7 +59,10 @@ class MultiViewRows(ViewRows):
             if sample.has_lines and not self.stream.views[source].caption_lines:
                 warnings.warn(SEVERAL_LINES, ImageRemark, stacklevel=1)
             views = self.stream.views[source]
-            self._write_text(row, draw_text(sample, views, generator(Draw.TEXT, self._seed, position)))
+            text = draw_text(sample, views, generator(Draw.TEXT, self._seed, position))
+            self._write_text(row, text)
+            if self._teacher:
+                row["teacher"][0] = self._teacher.row(sample.image_name, text)
         if self._image_views:
             images = training_views(
                 sample.image,

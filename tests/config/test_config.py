@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
         ("Schedule.warmup_steps=100000", "leaves nothing of Training.steps"),
         (
             "Data.train=[{data: [a.tar], wieght: 2}]",
-            "did you mean Data.train.weight?",
+            "did you mean Data.train.weight or ",
         ),
         ("Data.train=[{data: []}]", "Data.train.0.source.data: List should have at least 1 item"),
         ("Data.train=[3]", "Data.train.0.source: Input should be a valid dictionary"),

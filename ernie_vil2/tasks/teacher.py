@@ -1,0 +1,111 @@
+"""A teacher whose embeddings lie in a folder: as rows of a batch, and as one more term of the loss.
+
+The folder is as `tools/extract_embeddings.py` writes it (format numpy): `image_embeddings.npy` `[N, W]` with
+`images.jsonl` (`{"image_id"}`), `text_embeddings.npy` `[M, W]` with `texts.jsonl` (`{"text"}`), rows in the same order.
+Any model may have made them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from ernie_vil2.config import TeacherConfig
+from ernie_vil2.data.decoding import ImageRemark
+from ernie_vil2.data.rows import as_object, numbered_lines
+from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses.teacher import teacher_loss
+from ernie_vil2.parallel import gather_rows
+
+UNKNOWN = "image or text without the teacher's embedding"
+"""Remark on a sample."""
+
+
+class Teacher:
+    """Embeddings by image id and by text; both sides are read when they are asked for.
+
+    Args:
+        folder: `Tuning.teacher.embeddings`.
+
+    Attributes:
+        width: W.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the files are damaged or do not belong together.
+    """
+
+    def __init__(self, folder: str):
+        self._images, self._image_rows = _side(Path(folder), "image", "image_id")
+        self._texts, self._text_rows = _side(Path(folder), "text", "text")
+        self.width = self._images.shape[1]
+        if self._texts.shape[1] != self.width:
+            raise ValueError(f"{folder}: image embeddings are {self.width} wide, text embeddings "
+                             f"{self._texts.shape[1]}; both must come from one model")  # fmt: skip
+
+    def row(self, image_id: str, text: str) -> np.ndarray:
+        """`[2 W]`, the two embeddings, L2-normalised; zeros, with a remark, where one is unknown."""
+        found = np.zeros(2 * self.width, np.float32)
+        rows = self._image_rows.get(image_id), self._text_rows.get(text)
+        if None in rows:
+            warnings.warn(UNKNOWN, ImageRemark, stacklevel=1)
+            return found
+        for part, table, row in zip(np.split(found, 2), (self._images, self._texts), rows, strict=True):
+            part[:] = table[row] / max(float(np.linalg.norm(table[row])), 1e-12)
+        return found
+
+
+class TaughtLoss:
+    """A multi-view loss with the teacher's as one more term; see `MultiViewLoss`.
+
+    Attributes:
+        rows: the teacher's, of this rank, to be set before each step.
+    """
+
+    def __init__(self, loss: MultiViewLoss, config: TeacherConfig):
+        self.views, self.weights = loss.views, loss.weights
+        self._loss, self._config = loss, config
+        self.rows: paddle.Tensor | None = None
+
+    def __call__(
+        self,
+        local: Mapping[str, paddle.Tensor],
+        gathered: Mapping[str, paddle.Tensor],
+        scalars: Mapping[str, paddle.Tensor],
+        *places,
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        """As of `MultiViewLoss`; "teacher" is one more of the losses. A collective."""
+        total, losses = self._loss(local, gathered, scalars, *places)
+        images, texts = ((local[view], gathered[view]) for view in ("image_1", "text_1"))
+        teacher = self.rows, gather_rows(self.rows)[0]
+        taught = teacher_loss(images, texts, teacher, scalars["logit_scale"], self._config.logit_scale)
+        return total + self._config.weight * taught, {**losses, "teacher": taught}
+
+
+def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]]:
+    """The embeddings, as a memory map, and the row of each name; of equal names the first."""
+    path, names = folder / f"{kind}_embeddings.npy", folder / f"{kind}s.jsonl"
+    try:
+        table = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; tools/extract_embeddings.py writes a teacher's "
+                                "embeddings") from None  # fmt: skip
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole .npy file of numbers ({error}); extract again") from None
+    if table.ndim != 2 or table.dtype.kind != "f":
+        raise ValueError(f"{path}: {table.dtype} of shape {table.shape}; embeddings are float32 [rows, width]")
+    rows: dict[str, int] = {}
+    count = 0
+    for where, line in numbered_lines(names):
+        name = as_object(line, where).get(key)
+        if name is None:
+            raise ValueError(f"{where}: no {key}")
+        rows.setdefault(str(name), count)
+        count += 1
+    if count != len(table):
+        raise ValueError(f"{names}: {count} rows for {len(table)} embeddings; the folder mixes two runs, extract again")
+    return table, rows
