@@ -53,7 +53,7 @@ def expand_braces(pattern: str, lists: bool = True) -> list[str]:
 
 
 def _expanded(pattern: str, lists: bool) -> list[str]:
-    start = pattern.find("{")
+    start = pattern.find("{", 1 if pattern.startswith("{}") else 0)  # which bash leaves alone at the beginning
     while start >= 0:
         end, commas = _closing(pattern, start)
         if end is not None:
@@ -73,18 +73,23 @@ def _check_count(count: int, pattern: str) -> None:
 
 
 def _closing(pattern: str, start: int) -> tuple[int | None, list[int]]:
-    """The brace that closes the one at `start`, and the commas between them that belong to no inner pair."""
-    depth, commas = 0, []
-    for place in range(start, len(pattern)):
-        character = pattern[place]
+    """The brace that closes the one at `start`, and the commas between them that belong to no inner pair.
+
+    As in bash, only a brace behind a comma or two dots closes: `{a},b}` is `a}` and `b`.
+    """
+    depth, commas, dots = 0, [], False
+    for position in range(start, len(pattern)):
+        character = pattern[position]
         if character == "{":
             depth += 1
-        elif character == "}":
+        elif character == "}" and depth > 1:
             depth -= 1
-            if depth == 0:
-                return place, commas
+        elif character == "}" and (commas or dots):
+            return position, commas
         elif character == "," and depth == 1:
-            commas.append(place)
+            commas.append(position)
+        elif depth == 1 and pattern.startswith("..", position):
+            dots = True
     return None, []
 
 

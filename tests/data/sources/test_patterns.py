@@ -1,7 +1,7 @@
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.sources import open_sources
@@ -22,6 +22,8 @@ patterns = st.lists(pieces | st.sampled_from(["{", "}", ",", "{}", "{a}"]), max_
 
 @settings(max_examples=60)
 @given(patterns)
+@example("{},}")
+@example("{a},}{1..2}{},}")
 def test_braces_are_expanded_as_bash_does(pattern):
     said = subprocess.run(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)
     assert expand_braces(f"x{pattern}") == said.stdout.splitlines()
