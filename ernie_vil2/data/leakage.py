@@ -25,6 +25,8 @@ def watch(stream: SampleStream, scored: Iterable[Benchmark]) -> list[str]:
         Lines for people, none if nothing is called alike.
     """
     images = {id(image): image for benchmark in scored for image in benchmark.images}.values()
+    if not images:
+        return []
     with ThreadPoolExecutor(THREADS) as threads:
         stream.scored = frozenset(threads.map(_content, images)) - {None}
     ids = {image.id for image in images}

@@ -12,6 +12,7 @@ from paddle import _C_ops, nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
+from ernie_vil2.config import TrainingConfig
 from ernie_vil2.parallel import collectives
 
 
@@ -69,6 +70,22 @@ def synchronise_norms(model: nn.Layer) -> list[str]:
         else:
             left.append(name)
     return left
+
+
+def prepare_norms(model: nn.Layer, ranks: int, training: TrainingConfig) -> list[str]:
+    """Synchronises batch norms over the ranks, in place, where `Training.sync_norms` asks for it.
+
+    Returns:
+        Which rows they see, for people, where that is not the global batch.
+    """
+    norms = [name for name, norm in batch_norms(model).items() if not norm._use_global_stats]
+    left = norms if ranks > 1 else []
+    if ranks > 1 and training.sync_norms:
+        left = [name for name in synchronise_norms(model) if name in norms]
+    lines = [f"batch norms of each rank's own rows: {', '.join(left)}"] if left else []
+    if norms and training.micro_batch:
+        lines.append(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
+    return lines
 
 
 class _Synced:

@@ -7,7 +7,8 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
@@ -17,6 +18,7 @@ from ernie_vil2.evaluation.results import places, whole_table, write_evaluation
 from ernie_vil2.evaluators.retrieval import scored_sets
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
+from ernie_vil2.tasks import Task
 from ernie_vil2.views import Preprocessing
 
 
@@ -25,21 +27,27 @@ class Comparison:
 
     Args:
         config: of a run with `Data.test`.
+        tokenizer: of its model.
 
     Raises:
         ValueError: there is no such protocol, or nothing can be read of the data.
         FileNotFoundError: there is nothing there.
     """
 
-    def __init__(self, config: Config):
-        self._config, self._run = config, Path(config.Training.output)
+    def __init__(self, config: Config, tokenizer: Tokenizer):
+        self._config, self._tokenizer, self._run = config, tokenizer, Path(config.Training.output)
         self._data = config.Data.tested.data
         self.protocol, self.sets = scored_sets(config, config.Data.tested, "test")
 
-    def before(self, model: nn.Layer, tokenizer: Tokenizer) -> str:
+    @property
+    def benchmarks(self) -> list[Benchmark]:
+        """What is scored."""
+        return list(self.sets.values())
+
+    def before(self, model: nn.Layer) -> str:
         """Scores a dual encoder as training begins with it; a line for people for each language."""
         engine = Eager(model, Preprocessing.of(self._config.Model.image))
-        encoder = ErnieViL2(engine, tokenizer, self._config, self._config.Evaluation.batch_size)
+        encoder = ErnieViL2(engine, self._tokenizer, self._config, self._config.Evaluation.batch_size)
         return self._score(BEFORE, encoder, self._config.Model.weights or "initial weights")
 
     @property
@@ -66,6 +74,22 @@ class Comparison:
         table = whole_table(evaluations, published)
         write_evaluation(self._run / RESULTS, name, evaluations, table, published, about, device=device)
         return "\n".join(f"{label}: {_line(evaluation)}" for label, evaluation in evaluations.items())
+
+
+def build_comparison(config: Config, task: Task) -> Comparison | None:
+    """The comparison of a run with `Data.test`.
+
+    Raises:
+        ConfigError: the task is not scored by retrieval.
+        OSError, ValueError: as `Comparison`.
+    """
+    if not config.Data.test:
+        return None
+    if "retrieval" not in task.evaluators:
+        raise ConfigError(
+            f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
+        )
+    return Comparison(config, task.tokenizer)
 
 
 def _line(evaluation: Evaluation) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
-from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
+from ernie_vil2.parallel.norms import prepare_norms
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.tasks import build_task
@@ -39,7 +39,7 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
-from ernie_vil2.training.comparison import Comparison
+from ernie_vil2.training.comparison import build_comparison
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
@@ -127,7 +127,7 @@ class Trainer:
         self.config = config = with_steps(config, self.stream.samples)
         resumed = checkpoint is not None
         self.evaluators = self._scored(lambda: build_evaluators(config, self.task), resumed) or {}
-        self.comparison = self._scored(self._comparison, resumed)
+        self.comparison = self._scored(lambda: build_comparison(config, self.task), resumed)
         check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
         with agreed_errors():
             self._look_for_leakage()
@@ -146,14 +146,13 @@ class Trainer:
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.gate = BatchGate(self.ranks)
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
-        self.meter = Meter()
         self.step = 0
         self.place = 0  # of the stream, that the next step begins at
         self.scores = Scores(self.evaluators, config)
         with agreed_errors():
             if checkpoint:
                 self._resume(checkpoint)
-        self._prepare_norms()
+        self._say(prepare_norms(self.model, self.ranks, config.Training))
         self.task.prepare(self.parallel, self.scaler)
         self.signals = StopSignals()
         self.update = Update(
@@ -175,40 +174,18 @@ class Trainer:
             return None
 
     def _look_for_leakage(self) -> None:
-        scored = scored_benchmarks(self.evaluators)
-        if self.comparison:
-            scored += self.comparison.sets.values()
-        for line in watch(self.stream, scored) if scored else ():
-            if self.rank == 0:
-                print(line)
-
-    def _comparison(self) -> Comparison | None:
-        """What scores `Data.test`, if there is some."""
-        if not self.config.Data.test:
-            return None
-        if "retrieval" not in self.task.evaluators:
-            raise ConfigError(f"Data.test is scored by retrieval, which Training.task={self.config.Training.task} is "
-                              "not; leave it out")  # fmt: skip
-        return Comparison(self.config)
+        scored = scored_benchmarks(self.evaluators) + (self.comparison.benchmarks if self.comparison else [])
+        self._say(watch(self.stream, scored))
 
     def _build(self, initialize: bool) -> None:
         paddle.seed(self.config.Training.seed)
-        for remark in self.task.build(initialize):
-            if self.rank == 0:
-                print(remark)
+        self._say(self.task.build(initialize))
         self.model = self.task.model
 
-    def _prepare_norms(self) -> None:
-        """Synchronises batch norms over the ranks, and says which rows they see where that is not the global batch."""
-        training = self.config.Training
-        norms = [name for name, norm in batch_norms(self.model).items() if not norm._use_global_stats]
-        left = norms if self.ranks > 1 else []
-        if self.ranks > 1 and training.sync_norms:
-            left = [name for name in synchronise_norms(self.model) if name in norms]
-        if self.rank == 0 and left:
-            print(f"batch norms of each rank's own rows: {', '.join(left)}")
-        if self.rank == 0 and norms and training.micro_batch:
-            print(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
+    def _say(self, lines: Iterable[str]) -> None:
+        if self.rank == 0:
+            for line in lines:
+                print(line)
 
     def _resume(self, checkpoint: Path) -> None:
         check_changes(checkpoint, self.config, self._extend)
@@ -221,7 +198,6 @@ class Trainer:
         self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
-        if self.rank == 0:
             mark_best(self.run, self._best_step)
 
     def fit(self) -> bool:
@@ -240,13 +216,14 @@ class Trainer:
         """
         with self._owned, self.signals, watched_ranks(), runtime.flushed_denormals():
             began = self.step
-            if began == 0 and self.comparison and self.rank == 0:
+            compared = self.comparison if self.rank == 0 else None
+            if compared and began == 0:
                 with self.side_work.attempt("Data.test, before"):
-                    print(self.comparison.before(self.model, self.task.tokenizer))
+                    print(compared.before(self.model))
             finished = self._train()
-            if finished and self.comparison and self.rank == 0 and (self.step > began or self.comparison.lacks_after):
+            if compared and finished and (self.step > began or compared.lacks_after):
                 with self.side_work.attempt("Data.test, after"):
-                    print(self.comparison.after(self.best["step"] if self.best else self.step))
+                    print(compared.after(self._best_step or self.step))
             return finished
 
     def _train(self) -> bool:
