@@ -21,21 +21,22 @@ def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
     model.eval()
     try:
         with paddle.no_grad():
-            own = evaluator(model)
+            found = evaluator(model)
+        own = found._replace(values={key: float(value) for key, value in found.values.items()})
     except LostRank:
         raise
     except Exception as met:
         error = str(met) or type(met).__name__
     everyone = collectives.all_gather_object((own, error))
     metrics, _ = everyone[0]
-    values = {key: float(value) for key, value in metrics.values.items()}
     failures = dict(metrics.failures)
     for rank, (_, why) in enumerate(everyone):
         if why is not None:
             failures.setdefault(name, why if rank == 0 else f"rank {rank}: {why}")
-    if not failures and evaluator.best_by is not None and not math.isfinite(values.get(evaluator.best_by, math.nan)):
-        failures[name] = f"no finite {evaluator.best_by}, by which the best checkpoint is chosen"
-    return metrics._replace(values=values, failures=failures)
+    best_by = evaluator.best_by
+    if not failures and best_by is not None and not math.isfinite(metrics.values.get(best_by, math.nan)):
+        failures[name] = f"no finite {best_by}, by which the best checkpoint is chosen"
+    return metrics._replace(failures=failures)
 
 
 class Scores:
@@ -109,7 +110,7 @@ class Scores:
 
 def shown(metrics: Metrics) -> list[str]:
     """The names of the numbers that are printed and drawn."""
-    return list(metrics.values if metrics.shown is None else metrics.shown)
+    return [name for name in metrics.values if metrics.shown is None or name in metrics.shown]
 
 
 def as_lines(found: Mapping[str, Metrics]) -> list[str]:
