@@ -15,7 +15,7 @@ from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.results import format_counts, queries_title
 from ernie_vil2.tagging.journal import Batch
-from ernie_vil2.tagging.report import TaggingReport
+from ernie_vil2.tagging.summary import TaggingReport
 from ernie_vil2.wording import counted
 from tests.conftest import draw, png, write_tsv
 

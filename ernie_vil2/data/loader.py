@@ -15,7 +15,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.workers import Arrays, Layout, filled_batches
+from ernie_vil2.data.workers import Arrays, RowLayout, filled_batches
 
 Batch = dict[str, Any]
 
@@ -54,7 +54,7 @@ class SampleRows:
         self.stream = stream
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowLayout:
         """Shape and type of what a row holds, by name."""
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.mixture import Mixture
 from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.samples import Sample, content_id
-from ernie_vil2.data.sources import HELD_SHARDS, Sources, open_sources
+from ernie_vil2.data.sources import HELD_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.units import Units
 from ernie_vil2.wording import counted
 
@@ -191,13 +191,13 @@ class SampleStream:
                 )
 
 
-def _window(sources: Sources, data: DataConfig) -> int:
+def _window(sources: ShardedSource, data: DataConfig) -> int:
     """Samples of a window of one group: all groups' together fill no more shards than a process holds, less two."""
     held = max(1, len(sources) * (HELD_SHARDS - 2) // len(sources.shards))
     return max(1, min(data.shuffle_buffer, held) // data.groups)
 
 
-def _content(sources: Sources) -> dict[str, Any]:
+def _content(sources: ShardedSource) -> dict[str, Any]:
     """Number of samples and shards, and digests of the shards' names and sizes in their order, and of their content."""
     lines = (f"{basename(shard.name)}\t{len(shard)}\n" for shard in sources.shards)
     digest = blake2b("".join(lines).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

@@ -38,7 +38,7 @@ class TagsFile:
 
     def __init__(self, path: str | Path, bad: BadSampleReport | None = None):
         self.name = str(path)
-        kind = KINDS.get(Path(path).suffix)
+        kind = READERS.get(Path(path).suffix)
         if kind is None:
             raise ValueError(f"{path}: tags are in a .jsonl, .tsv or .csv file")
         self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
@@ -117,7 +117,7 @@ class TagsTsv(TextLines):
         }
 
 
-KINDS = {".jsonl": JsonTable, ".tsv": TagsTsv, ".csv": CsvTable}
+READERS = {".jsonl": JsonTable, ".tsv": TagsTsv, ".csv": CsvTable}
 
 
 def tags_id(sample: Sample, field: str | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.sources import ShardedSource
 
 
 class Units:
@@ -25,7 +25,7 @@ class Units:
         shard_sizes: units of each shard.
     """
 
-    def __init__(self, source: Sources, seed: int, number: int = 0):
+    def __init__(self, source: ShardedSource, seed: int, number: int = 0):
         self._key = seed, number
         units, self.shard_sizes, rows = [np.zeros(0, np.int64)], [], 0
         for names in source.image_names():

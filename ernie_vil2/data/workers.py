@@ -29,7 +29,7 @@ from ernie_vil2.errors import RunError
 from ernie_vil2.launch import STOPPED, end_with_parent
 
 Arrays = dict[str, np.ndarray]
-Layout = Mapping[str, tuple[tuple[int, ...], Any]]
+RowLayout = Mapping[str, tuple[tuple[int, ...], Any]]
 Fill = Callable[[int, Arrays, int], Any]
 
 AHEAD = 2
@@ -44,7 +44,7 @@ class WorkerError(RunError):
 
 def filled_batches(
     fill: Fill,
-    layout: Layout,
+    layout: RowLayout,
     rows: int,
     positions: Iterable[Sequence[int]],
     processes: int,

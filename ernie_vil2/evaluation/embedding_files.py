@@ -26,7 +26,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.rows import as_object, is_id, numbered_lines
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
-from ernie_vil2.data.sources import Sources, TsvSource
+from ernie_vil2.data.sources import ShardedSource, TsvSource
 from ernie_vil2.data.sources.benchmarks import ImageIds
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.files import written_whole
@@ -343,7 +343,7 @@ def _official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 def _tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
     """Image id and text id of every row that can be read, as `open_benchmark` gives them."""
-    source, image_id = Sources([TsvSource(path) for path in paths]), ImageIds()
+    source, image_id = ShardedSource([TsvSource(path) for path in paths]), ImageIds()
     for index in range(len(source)):
         try:
             sample = source[index]

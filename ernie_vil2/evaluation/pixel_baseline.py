@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
-from ernie_vil2.data.sources import Source
+from ernie_vil2.data.sources import SampleSequence
 from ernie_vil2.evaluation.retrieval import recall
 
 SIDE = 32
@@ -49,7 +49,7 @@ class PixelBaseline:
         return {"image_to_text": recall(self.ranks[chosen])}
 
 
-def pixel_baseline(train: Source, test: Source, block: int = 256) -> PixelBaseline:
+def pixel_baseline(train: SampleSequence, test: SampleSequence, block: int = 256) -> PixelBaseline:
     """Scores the texts of `test` for every image of `test` by the most similar image of `train` with that text.
 
     Texts are distinguished by `text_name`; training images of texts that `test` lacks take no part. A test image
@@ -83,7 +83,7 @@ def pixel_baseline(train: Source, test: Source, block: int = 256) -> PixelBaseli
 
 
 def _embedded(
-    source: Source, report: BadSampleReport, texts: Container[str] | None = None
+    source: SampleSequence, report: BadSampleReport, texts: Container[str] | None = None
 ) -> Iterator[tuple[Sample, np.ndarray]]:
     """The samples with one of the texts, or all, without their bytes."""
     for row in range(len(source)):

@@ -21,7 +21,7 @@ NO_PAIRS = np.zeros((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
-class Ranking:
+class QueryRanks:
     """What the queries of one direction find; arrays `[Q]`, one entry a query row.
 
     `rank` is the 1-based rank of the best positive, int64, and 0 for a row without a positive, which is no query.
@@ -35,12 +35,12 @@ class Ranking:
     top: np.ndarray
     top_score: np.ndarray
 
-    def moved(self, places: int) -> Ranking:
+    def moved(self, places: int) -> QueryRanks:
         """The same of a gallery that begins so many places later."""
         return replace(self, positive=self.positive + places * (self.positive >= 0), top=self.top + places)
 
     @classmethod
-    def joined(cls, rankings: Sequence[Ranking]) -> Ranking:
+    def joined(cls, rankings: Sequence[QueryRanks]) -> QueryRanks:
         """The rankings behind each other."""
         names = [one.name for one in fields(cls)]
         return cls(*(np.concatenate([getattr(found, name) for found in rankings]) for name in names))
@@ -56,7 +56,7 @@ def rank_queries(
     ties: str = "pessimistic",
     names: tuple[str, str] = ("left", "right"),
     device: str = "cpu",
-) -> tuple[Ranking, Ranking]:
+) -> tuple[QueryRanks, QueryRanks]:
     """Ranks right rows for every left row, and left rows for every right row, from one pass over the scores.
 
     Args:
@@ -122,9 +122,9 @@ class _Tally:
     def count(self, rows: slice, tile: np.ndarray, beats: np.ufunc) -> None:
         self.rank[rows] += np.count_nonzero(beats(tile, self.bar[rows, None]), axis=1)
 
-    def ranking(self) -> Ranking:
+    def ranking(self) -> QueryRanks:
         positive_score = np.where(self.positive >= 0, self.bar, np.float32(np.nan))
-        return Ranking(self.rank, self.positive, positive_score, self.top, self.top_score)
+        return QueryRanks(self.rank, self.positive, positive_score, self.top, self.top_score)
 
 
 def first_positive_ranks(

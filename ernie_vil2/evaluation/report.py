@@ -65,9 +65,7 @@ def write_report(
         comparison={"runs": [run.name for run in runs], "rows": list(_compared(runs))} if several else None,
         tables=result_tables(runs),
         changes=[
-            (f"{run.name}: {name}" if several else name, change)
-            for run in runs
-            for name, change in run.changes.items()
+            (f"{run.name}: {name}" if several else name, change) for run in runs for name, change in run.changes.items()
         ],
         training=comparison_charts({run.name: run.records for run in runs})
         if several

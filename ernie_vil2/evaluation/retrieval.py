@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_vil2.evaluation.ranking import NO_PAIRS, TIE_RULES, Ranking, rank_queries, refuse_unpaired, top_matches
+from ernie_vil2.evaluation.ranking import NO_PAIRS, TIE_RULES, QueryRanks, rank_queries, refuse_unpaired, top_matches
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
 
 CUTOFFS = (1, 5, 10)
@@ -57,11 +57,11 @@ class DirectionResult:
     """
 
     asked: Matching
-    ranking: Ranking
+    ranking: QueryRanks
     folds: tuple[tuple[slice, slice], ...]
 
     @classmethod
-    def joined(cls, folds: Sequence[tuple[Matching, Ranking]]) -> DirectionResult:
+    def joined(cls, folds: Sequence[tuple[Matching, QueryRanks]]) -> DirectionResult:
         """The folds of one direction behind each other."""
         matchings, rankings = zip(*folds, strict=True)
         bounds = np.cumsum([(0, 0), *((len(one.left), len(one.right)) for one in matchings)], axis=0)
@@ -78,7 +78,7 @@ class DirectionResult:
             for first, last in zip(starts.tolist(), bounds[1:].tolist(), strict=True)
         ]
         shifted = [found.moved(start[1]) for found, start in zip(rankings, starts, strict=True)]
-        return cls(asked, Ranking.joined(shifted), tuple(folds))
+        return cls(asked, QueryRanks.joined(shifted), tuple(folds))
 
     @cached_property
     def recall(self) -> dict[str, float]:
@@ -160,7 +160,7 @@ def score_matchings(
     Raises:
         ValueError: an embedding that is not finite, or a pair out of range.
     """
-    folds: dict[str, list[tuple[Matching, Ranking]]] = {direction: [] for direction in directions}
+    folds: dict[str, list[tuple[Matching, QueryRanks]]] = {direction: [] for direction in directions}
     for matching in matchings:
         sides = [embeddings[side][rows] for side, rows in zip(matching.sides, matching[:2], strict=True)]
         rankings = rank_queries(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
-from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.sources.published.nlvr2 import NLVR2, subsets_beside
 from ernie_vil2.data.sources.published.snli_ve import SNLI_VE
 from ernie_vil2.data.statements import StatementRow, StatementSource
@@ -85,7 +85,7 @@ class Statements:
         }
 
 
-def read_statements(sources: Sources) -> Statements:
+def read_statements(sources: ShardedSource) -> Statements:
     """The statements of one annotation file; no image is read.
 
     Raises:

@@ -33,7 +33,7 @@ from ernie_vil2.models.release_settings import (
     read_paddlenlp,
     write_files,
 )
-from ernie_vil2.models.released import HEAD_WIDTH, TEXT_EPSILON, WORDS, Layout, detect_format, from_ours, to_ours
+from ernie_vil2.models.released import HEAD_WIDTH, TEXT_EPSILON, WORDS, WeightFormat, detect_format, from_ours, to_ours
 from ernie_vil2.models.weight_files import INDEX, read_weights, write_weights
 from ernie_vil2.models.weights import WeightReport, set_weights
 from ernie_vil2.run_folder import named_checkpoint
@@ -60,7 +60,7 @@ class StoredModel:
         vocabulary: the file that the tokens are from.
     """
 
-    layout: Layout
+    layout: WeightFormat
     arrays: dict[str, np.ndarray]
     config: Config
     tokens: list[str] | None
@@ -124,7 +124,7 @@ def weights_path(source: str | os.PathLike) -> Path:
                             "config.json, or a run or checkpoint folder with config.yaml")  # fmt: skip
 
 
-def changed_ways(config: Config, layout: Layout) -> list[str]:
+def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
     """What a model does otherwise once it is in a release's format, which fixes it; one sentence each."""
     if layout == "ernie_vil2":
         return []
@@ -212,7 +212,7 @@ def read_model(
     return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None)
 
 
-def write_model(model: StoredModel, folder: str | Path, layout: Layout) -> None:
+def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) -> None:
     """Writes the files of a format into a new folder, which appears when it is whole.
 
     Raises:

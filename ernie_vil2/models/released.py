@@ -16,7 +16,7 @@ import numpy as np
 from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.terminal import printable
 
-Layout = Literal["official", "paddlenlp", "ernie_vil2"]
+WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
 
 _FIRST_PARTS = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 HEAD_WIDTH = 64
@@ -60,7 +60,7 @@ _TABLE = _ARRAYS + [tuple(f"{name}.{part}" for name in row) for row in _LAYERS f
 _COLUMN = {"official": 1, "paddlenlp": 2}
 
 
-def detect_format(arrays: Mapping[str, np.ndarray]) -> Layout:
+def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
     """Whose names these arrays have.
 
     Raises:
@@ -76,7 +76,7 @@ def detect_format(arrays: Mapping[str, np.ndarray]) -> Layout:
     )
 
 
-def to_ours(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
     """The arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
     if layout == "ernie_vil2":
         return dict(arrays)
@@ -95,7 +95,7 @@ def to_ours(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.nd
     return ours
 
 
-def from_ours(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
     """The inverse of `to_ours`.
 
     Raises:
@@ -127,7 +127,9 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.
 
 
 def architecture(
-    arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None] | None = None, layout: Layout | None = None
+    arrays: Mapping[str, np.ndarray],
+    heads: tuple[int | None, int | None] | None = None,
+    layout: WeightFormat | None = None,
 ) -> ModelConfig:
     """The model that arrays of a release belong to, read from their shapes, with what the release does around them:
     its preprocessing, its tokenizer's rules and the epsilon of its text tower.

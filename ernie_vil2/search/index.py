@@ -23,7 +23,7 @@ from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, Hit, Where
-from ernie_vil2.search.store import KINDS, VERSION, Store, open_store
+from ernie_vil2.search.store import SIDES, VERSION, Store, open_store
 
 LONGEST_QUERY = 10_000
 """Signs of a query; only what fits into the model's text length counts, and nobody means more."""
@@ -55,7 +55,7 @@ class Index:
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now; ValueError if the index has none."""
         if kind not in self._collections:
-            found = self._store.collection(kind) if kind in KINDS else None
+            found = self._store.collection(kind) if kind in SIDES else None
             if found is None:
                 raise ValueError(f"this index has no {kind}")
             self._collections[kind] = found

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 from ernie_vil2.files import write_text
 from ernie_vil2.search.collection import Collection, DamagedIndex, LocalCollection
 
-KINDS = ("images", "texts")
+SIDES = ("images", "texts")
 VERSION = 1
 
 

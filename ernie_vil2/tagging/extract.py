@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.samples import BadSample, Sample, content_id
-from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.tags import Tags, tags_id
 from ernie_vil2.files import write_text, written_whole
-from ernie_vil2.tagging.journal import Batch, Journal, JournalError
-from ernie_vil2.tagging.report import TaggingReport
+from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
+from ernie_vil2.tagging.summary import TaggingReport
 
 
 class Tagger(Protocol):
@@ -40,7 +40,7 @@ class Tagger(Protocol):
 
 
 def extract_tags(
-    source: Sources,
+    source: ShardedSource,
     tagger: Tagger,
     output: str | Path,
     id_field: str | None = None,
@@ -97,7 +97,7 @@ def extract_tags(
 class _RowsRead:
     """What was read of a source so far: its ids, each with its image, and a digest of all of it."""
 
-    def __init__(self, source: Sources, id_field: str | None):
+    def __init__(self, source: ShardedSource, id_field: str | None):
         self.source = source
         self._id_field = id_field
         self._images: dict[int, int] = {}
@@ -195,7 +195,7 @@ class _Reading:
                 self._shared.append(name)
         self._content = read.content
 
-    def tagged(self, tagger: Tagger) -> Batch:
+    def tagged(self, tagger: Tagger) -> TaggedRows:
         """What the tagger finds in them."""
         names, prepared, usable, bad = [], [], [], []
         for read in self._read:
@@ -209,7 +209,7 @@ class _Reading:
             except BadSample as error:
                 bad.append((error.reason, error.name))
         found = dict(zip(usable, tagger.tag(prepared) if prepared else [], strict=True))
-        return Batch(self.end, [(name, found.get(name)) for name in names], bad, self._shared, self._content)
+        return TaggedRows(self.end, [(name, found.get(name)) for name in names], bad, self._shared, self._content)
 
 
 def _summary(journal: Journal, tagger: Tagger, shared: set[str]) -> TaggingReport:

@@ -14,7 +14,7 @@ from ernie_vil2.files import system_errors_named
 
 
 @dataclass(frozen=True)
-class Batch:
+class TaggedRows:
     """What became of a range of a source's rows.
 
     Args:
@@ -78,13 +78,13 @@ class Journal:
         self._file.seek(0)
         return sum(len(line) for line in self._file if line.endswith(b"\n"))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TaggedRows]:
         with open(self.path, "rb") as lines:
             next(lines)
             for line in lines:
-                yield Batch(**self._parse(line))
+                yield TaggedRows(**self._parse(line))
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: TaggedRows) -> None:
         """Writes a batch down."""
         self._write(asdict(batch))
 

@@ -16,7 +16,7 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.data.workers import Arrays, Layout
+from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.tasks.teacher import Teacher
 from ernie_vil2.tasks.view_rows import ViewRows
 from ernie_vil2.views import draw_text, tags_text, training_views
@@ -46,7 +46,7 @@ class MultiViewRows(ViewRows):
         super().__init__(stream, config, tokenizer, image_views, any(view in views for view in TEXT_VIEWS))
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowLayout:
         """As `SampleRows.layout`."""
         taught = {"teacher": ((2 * self._teacher.width,), np.float32)} if self._teacher else {}
         return {"ids": ((2,), np.int64), **taught, **super().layout}

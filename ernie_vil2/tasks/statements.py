@@ -16,7 +16,7 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.data.workers import Arrays, Layout
+from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.models import import_own_towers
 from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.models.initial_weights import load_initial_weights
@@ -42,7 +42,7 @@ class StatementRows(ViewRows):
         self._labels = labels
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowLayout:
         """As `SampleRows.layout`."""
         return {"label": ((1,), np.int64), **super().layout}
 

@@ -11,7 +11,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch, SampleRows, ShownRow
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
-from ernie_vil2.data.workers import Arrays, Layout
+from ernie_vil2.data.workers import Arrays, RowLayout
 
 
 class ViewRows(SampleRows):
@@ -33,7 +33,7 @@ class ViewRows(SampleRows):
         self._image_views, self._has_text = image_views, has_text
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowLayout:
         """As `SampleRows.layout`."""
         side = self._image.image_size
         layout: dict = {view: ((side, side, 3), np.uint8) for view in self._image_views}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ernie_vil2 import restricted_pickle
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample, is_blank
-from ernie_vil2.data.sources import Sources, index
+from ernie_vil2.data.sources import ShardedSource, index
 from ernie_vil2.data.sources.benchmarks import open_shard
 from ernie_vil2.data.sources.layout import Options
 from ernie_vil2.data.sources.layouts import content
@@ -51,7 +51,7 @@ def use(place, tokenizer, rows=50):
             # Not by `open_sources`: its threads cannot be interrupted.
             found = content(LocalFile(place))
             options = Options(found.split, place)
-            source = Sources([open_shard(found.layout, shard, options) for shard in found.shards])
+            source = ShardedSource([open_shard(found.layout, shard, options) for shard in found.shards])
         except (ValueError, OSError) as error:
             assert place.name in str(error)
             return

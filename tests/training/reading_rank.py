@@ -6,11 +6,11 @@ import sys
 import paddle.distributed as dist
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.training.engine import Trainer
 
 if __name__ == "__main__":
-    trainer_process, read = os.getpid(), Sources.__getitem__
+    trainer_process, read = os.getpid(), ShardedSource.__getitem__
 
     def listed(source, index):
         # The trainer itself compares the first samples with the other ranks'.
@@ -19,5 +19,5 @@ if __name__ == "__main__":
                 print(dist.get_rank(), source.shards[source.locate(index)[0]].name, file=log)
         return read(source, index)
 
-    Sources.__getitem__ = listed
+    ShardedSource.__getitem__ = listed
     Trainer(load_config(None, sys.argv[2:])).fit()

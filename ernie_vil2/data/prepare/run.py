@@ -25,7 +25,7 @@ from ernie_vil2.checksums import sha256
 from ernie_vil2.data.prepare.index import PreparedIndex, describe
 from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.sources import Sources
+from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.errors import RunError
@@ -43,7 +43,9 @@ class PrepareError(RunError):
     """The output folder is another run's, or a process was killed; the message says what to do."""
 
 
-def check(source: Sources, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1) -> PreparedIndex:
+def check(
+    source: ShardedSource, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
+) -> PreparedIndex:
     """Reads and decodes every sample and writes nothing; the result has no files.
 
     Args, Raises: as `prepare`.
@@ -66,7 +68,7 @@ def _shared(images: np.ndarray) -> list[int]:
 
 
 def prepare(
-    source: Sources, output: str | Path, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
+    source: ShardedSource, output: str | Path, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
 ) -> PreparedIndex:
     """Turns a source into tar shards, with `index.json` and `report.txt` beside them.
 
@@ -98,7 +100,7 @@ def prepare(
     return index
 
 
-def _describe(source: Sources, settings: Settings, tags: Sequence[TagsFile]) -> dict:
+def _describe(source: ShardedSource, settings: Settings, tags: Sequence[TagsFile]) -> dict:
     inputs = [f"{shard.name} {size}" for shard, size in zip(source.shards, source.shard_sizes, strict=True)]
     return describe(settings, inputs, [file.name for file in tags])
 

@@ -17,7 +17,7 @@ from ernie_vil2.data.sources.layouts import LAYOUTS, Content, annotates, content
 from ernie_vil2.data.sources.locations import LocalFile, Location
 from ernie_vil2.data.sources.patterns import at_most, find
 from ernie_vil2.data.sources.prepared import PreparedShards
-from ernie_vil2.data.sources.source import HELD_SHARDS, THREADS, Shard, Source, Sources
+from ernie_vil2.data.sources.source import HELD_SHARDS, THREADS, SampleSequence, Shard, ShardedSource
 from ernie_vil2.data.sources.tar import TarSource
 from ernie_vil2.data.sources.tsv import TsvSource
 
@@ -27,8 +27,8 @@ __all__ = [
     "HELD_SHARDS",
     "LAYOUTS",
     "Shard",
-    "Source",
-    "Sources",
+    "SampleSequence",
+    "ShardedSource",
     "TarSource",
     "TsvSource",
     "open_benchmark",
@@ -43,7 +43,7 @@ def open_sources(
     split: str | None = None,
     images: str | None = None,
     default: str | None = "train",
-) -> Sources:
+) -> ShardedSource:
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
     A shard of `tools/prepare_data.py` is as long as the `index.json` beside it says, if it has the size in bytes that
@@ -149,7 +149,7 @@ def _places(paths: Iterable[str | Path]) -> list[Location]:
     return places
 
 
-def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | None) -> Sources:
+def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | None) -> ShardedSource:
     prepared, shards = PreparedShards(), []
     for one in found:
         options = _options(one, images, text_id)
@@ -165,7 +165,7 @@ def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | 
             for shard in threads.map(open_shard, *zip(*shards[start : start + MANY], strict=True)):
                 opened.append(shard)
                 bar.update()
-    return Sources(opened, [location for _, location, _ in shards])
+    return ShardedSource(opened, [location for _, location, _ in shards])
 
 
 def _options(found: Content, images: str | Path | None, text_id: str | None) -> Options:

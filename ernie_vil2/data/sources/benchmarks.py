@@ -13,7 +13,7 @@ from ernie_vil2.data.rows import is_id
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options
 from ernie_vil2.data.sources.locations import Location
-from ernie_vil2.data.sources.source import Shard, Source, Sources
+from ernie_vil2.data.sources.source import SampleSequence, Shard, ShardedSource
 
 TEXT_ID = "text_id"
 """Field that names a text in tables and in Chinese-CLIP's files."""
@@ -99,7 +99,7 @@ class ImageIds:
 
 
 def benchmarks_of(
-    source: Sources,
+    source: ShardedSource,
     name: str,
     languages: Sequence[str] | None = None,
     preferred: Collection[str] = (),
@@ -190,6 +190,6 @@ def _text_id(sample: Sample, text_id: str | None) -> str | None:
     return None if value is None else str(value)
 
 
-def image_bytes(source: Source, index: int) -> bytes:
+def image_bytes(source: SampleSequence, index: int) -> bytes:
     """The image of a sample, read anew."""
     return source[index].image

@@ -15,7 +15,7 @@ from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.sources.benchmarks import ImageIds, image_bytes
 from ernie_vil2.data.sources.layout import SPLITS, ImageFolders, family
-from ernie_vil2.data.sources.table import image_of
+from ernie_vil2.data.sources.table_source import image_of
 from ernie_vil2.data.sources.tables import LIST_SEPARATOR, TABLES, Table, open_table
 
 LABEL = "label"

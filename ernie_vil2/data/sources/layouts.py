@@ -20,7 +20,7 @@ from ernie_vil2.data.sources.published.flickr30k_cn import FLICKR30K_CN
 from ernie_vil2.data.sources.published.karpathy import FLICKR30K, MSCOCO
 from ernie_vil2.data.sources.published.nlvr2 import NLVR2
 from ernie_vil2.data.sources.published.snli_ve import SNLI_VE
-from ernie_vil2.data.sources.table import TABLE
+from ernie_vil2.data.sources.table_source import TABLE
 from ernie_vil2.data.sources.tar import TAR
 from ernie_vil2.data.sources.tsv import TSV
 

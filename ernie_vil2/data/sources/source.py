@@ -31,7 +31,7 @@ LATE = "shard fetched after attempts that failed"
 """Remark on the sample that was read of it first."""
 
 
-class Source(Protocol):
+class SampleSequence(Protocol):
     """Random access to samples; reading one raises BadSample when it cannot be used."""
 
     def __len__(self) -> int: ...
@@ -39,7 +39,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-class Shard(Source, Protocol):
+class Shard(SampleSequence, Protocol):
     """A source that is opened at its first sample."""
 
     name: str
@@ -59,7 +59,7 @@ class NamesImages(Protocol):
         """As `Sample.image_name`; BadSample where the row cannot be used."""
 
 
-class Sources:
+class ShardedSource:
     """Many shards, one behind the other, of which a process holds at most `held` open.
 
     A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run. One

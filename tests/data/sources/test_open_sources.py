@@ -6,7 +6,7 @@ from ernie_vil2.data.prepare.shards import Settings
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import TarSource, open_sources
 from ernie_vil2.data.sources.locations import LocalFile
-from ernie_vil2.data.sources.source import HELD_SHARDS, Sources
+from ernie_vil2.data.sources.source import HELD_SHARDS, ShardedSource
 from tests.conftest import draw, png, write_tar, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
@@ -51,14 +51,14 @@ class Numbers:
 def test_shards_of_random_sizes_find_every_row():
     rng = np.random.default_rng(0)
     parts = [rng.random(rng.integers(4)).tolist() for _ in range(20)]
-    source = Sources([Numbers(part) for part in parts])
+    source = ShardedSource([Numbers(part) for part in parts])
     assert [source[i] for i in range(len(source))] == [value for part in parts for value in part]
     assert source.shard_sizes.tolist() == [len(part) for part in parts]
 
 
 def test_a_bounded_number_of_shards_is_open_at_once():
     shards = [Numbers([number]) for number in range(2 * HELD_SHARDS)]
-    source = Sources(shards)
+    source = ShardedSource(shards)
     for order in (range(len(source)), [0, 1, 0, len(source) - 1]):
         for index in order:
             assert source[index] == index and shards[index].open

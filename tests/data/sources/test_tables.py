@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.table import TableSource
+from ernie_vil2.data.sources.table_source import TableSource
 from ernie_vil2.data.sources.tables import HELD_GROUPS, CsvTable, JsonTable, ParquetTable
 
 ROWS = [

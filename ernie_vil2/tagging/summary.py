@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from ernie_vil2.data.samples import BadSampleReport, first_names
-from ernie_vil2.tagging.journal import Batch
+from ernie_vil2.tagging.journal import TaggedRows
 from ernie_vil2.wording import counted
 
 
@@ -37,7 +37,7 @@ class TaggingReport:
     tags: Counter[str] = field(default_factory=Counter)
     remarks: Sequence[str] = ()
 
-    def add(self, batch: Batch, rows: int, shared: Container[str] = ()) -> None:
+    def add(self, batch: TaggedRows, rows: int, shared: Container[str] = ()) -> None:
         """Takes one more batch, of so many rows, without the ids that are `shared`."""
         self.samples.add(rows, batch.bad)
         self.shared += len(batch.shared)
