@@ -20,7 +20,7 @@ LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
 _FIELDS = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
-    "evaluation": {"evaluator": str, "best_by": str | None, "metrics": dict},
+    "evaluation": {"evaluator": str, "best_by": str | None, "shown": list | None, "metrics": dict},
 }
 """By its kind what every record has, and pages rely on."""
 _OLD_EVALUATION = {"split": str, "language": str}
@@ -116,7 +116,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     old = record["kind"] == "evaluation" and "metrics" not in record
     fields = {"step": int, "seconds": Real, **(_OLD_EVALUATION if old else _FIELDS[record["kind"]])}
-    return record if all(isinstance(record.get(name), kind) for name, kind in fields.items()) else None
+    if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
+        return None
+    numbers = record["metrics"].values() if "metrics" in fields else ()
+    return record if all(isinstance(number, Real | None) for number in numbers) else None
 
 
 def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,8 +136,8 @@ def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             joined[step] = {**kept, "evaluator": "retrieval", "best_by": "mean_recall", "metrics": {}}
             found.append(joined[step])
         figures = {name: value for name, value in record.items() if name not in _NO_FIGURES}
-        figures |= figures.pop("measures", {})
-        joined[step]["metrics"] |= dict(_numbers(figures, language))
+        numbers = _numbers(figures, language)
+        joined[step]["metrics"] |= {name.replace("/measures/", "/"): value for name, value in numbers}
     for record in joined.values():
         metrics = record["metrics"]
         means = [value for name, value in metrics.items() if name.endswith("/mR") and name.count("/") == 1]

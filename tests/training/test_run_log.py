@@ -37,6 +37,9 @@ BAD = [
     b'{"kind": {}, "step": 1, "seconds": 1}\n',
     line(1, loss="low"),
     line(1, "evaluation"),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics=[1.0]),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": "high"}),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1.0}, shown="accuracy"),
     b'{"kind": "train", "step": "1", "seconds": 1}\n',
     b'{"kind": "note", "step": 1, "seconds": 1}\n',
     b'{"kind": "train", "step": ' + b"1" * 5000 + b', "seconds": 1}\n',
@@ -75,7 +78,11 @@ def test_records_of_a_language_each_become_one_of_an_evaluator(tmp_path):
         return {
             **{"kind": "evaluation", "step": step, "seconds": 9.0, "split": "val", "language": language},
             **{"images": 4, "texts": 4, "pairs": 4, "image_to_text": way, "text_to_image": {}, "mR": mean},
-            **{"chance": {"image_to_text": way}, "measures": {"STS": 5.0}, "tie_rule": "against the model"},
+            **{
+                "chance": {"image_to_text": way},
+                "measures": {"STS": 5.0} if mean else 7,
+                "tie_rule": "against the model",
+            },
         }
 
     records = [record(4), old(4, "zh", 20.0), old(4, "en", 30.0), record(8), old(8, "zh", None)]
