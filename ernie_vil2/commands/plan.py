@@ -9,8 +9,7 @@ import json
 import os
 
 from ernie_vil2.commands.arguments import amount, configuration, count, output_file
-
-DEVICES = "a100-40g, a100-80g, h100-80g, h200-141g, v100-32g, rtx-4090, cpu"
+from ernie_vil2.planning.devices import DEVICES, check
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="overrides one value; may be repeated")  # fmt: skip
     parser.add_argument("--ranks", type=count, required=True, help="devices, one rank on each")
-    parser.add_argument("--device", required=True, help=f"one of {DEVICES}")
+    parser.add_argument("--device", required=True, choices=DEVICES, help="on which the ranks run")
     parser.add_argument("--utilisation", type=amount, default=0.35,
                         help="share of the device's peak speed that training reaches (default 0.35)")  # fmt: skip
     parser.add_argument(
@@ -43,15 +42,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--utilisation is at most 1")
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.planning.devices import check, find_device
 
-    device = find_device(args.device)
-    check(load_config(args.config, args.override), args.ranks, device)
+    device = DEVICES[args.device]
+    check(load_config(args.config, args.override), args.ranks, device)  # before Paddle is imported, which takes seconds
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.files import write_text
     from ernie_vil2.models.like import with_model_like
-    from ernie_vil2.planning.summary import plan_run
+    from ernie_vil2.planning.report import plan_run
     from ernie_vil2.training.length import with_steps
 
     text, made, advice = plan_run(
@@ -60,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
         ),
         args.ranks,
         device,
-        args.utilisation,
-        round(args.sample_kb * 1000),
-        args.bandwidth and args.bandwidth * 1e9,
+        utilisation=args.utilisation,
+        sample_bytes=round(args.sample_kb * 1000),
+        bandwidth=args.bandwidth and args.bandwidth * 1e9,
     )
     print(text)
     if epochs := load_config(args.config, args.override).Training.epochs:
         print(f"steps of {epochs:g} epochs of {args.samples:,} samples; --samples says how many there are")
     if args.json:
-        figures = made.as_dict() | {"advice": advice and {"overrides": advice.overrides, **advice.plan.as_dict()}}
+        figures = made.as_dict() | {"advice": advice and {"overrides": advice[0], **advice[1].as_dict()}}
         write_text(args.json, json.dumps(figures, indent=1))
     return 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ernie_vil2.config import Config, ConfigError
+if TYPE_CHECKING:
+    from ernie_vil2.config import Config
 
 GIB = 2**30
 
@@ -18,64 +19,40 @@ class Device:
     Attributes:
         name: as the command line takes it.
         memory: bytes.
-        flops: operations a second by precision, dense and with float32 accumulation; a precision that it lacks is
-            missing.
         link: bytes a second that leave the device towards others in its machine.
         network: bytes a second that leave it towards other machines, in the maker's own server.
+        flops: operations a second by precision, dense and with float32 accumulation, of what it can compute in.
     """
 
     name: str
     memory: int
-    flops: Mapping[str, float]
     link: float
     network: float
+    flops: Mapping[str, float]
 
 
-def _device(
-    name: str, gib: int, link: float, network: float, float32: float, bfloat16: float = 0, float16: float = 0
-) -> Device:
-    """Sizes in GiB, GB/s and TFLOP/s; a speed of 0 is a precision that the device lacks."""
-    speeds = {"float32": float32, "bfloat16": bfloat16, "float16": float16}
-    flops = {precision: speed * 1e12 for precision, speed in speeds.items() if speed}
-    return Device(name, gib * GIB, flops, link * 1e9, network * 1e9)
-
-
-DEVICES = {
-    device.name: device
-    for device in (
-        _device("a100-40g", 40, link=300, network=25, float32=19.5, bfloat16=312, float16=312),
-        _device("a100-80g", 80, link=300, network=25, float32=19.5, bfloat16=312, float16=312),
-        _device("h100-80g", 80, link=450, network=50, float32=67, bfloat16=989, float16=989),
-        _device("h200-141g", 141, link=450, network=50, float32=67, bfloat16=989, float16=989),
-        _device("v100-32g", 32, link=150, network=6.25, float32=15.7, float16=125),
-        _device("rtx-4090", 24, link=32, network=1.25, float32=82.6, bfloat16=165.2, float16=165.2),
-        _device("cpu", 16, link=10, network=1.25, float32=0.1),
-    )
+# GiB; GB/s of link and network; TFLOP/s in float32, bfloat16 and float16, 0 for a precision that the device lacks.
+_SHEETS = {
+    "a100-40g": (40, 300, 25, 19.5, 312, 312),
+    "a100-80g": (80, 300, 25, 19.5, 312, 312),
+    "h100-80g": (80, 450, 50, 67, 989, 989),
+    "h200-141g": (141, 450, 50, 67, 989, 989),
+    "v100-32g": (32, 150, 6.25, 15.7, 0, 125),
+    "rtx-4090": (24, 32, 1.25, 82.6, 165.2, 165.2),
+    "cpu": (16, 10, 1.25, 0.1, 0, 0),
 }
-
-
-def find_device(name: str) -> Device:
-    """The device of this name.
-
-    Raises:
-        ValueError: there is none; the message lists the known ones.
-    """
-    if name in DEVICES:
-        return DEVICES[name]
-    near = difflib.get_close_matches(name, DEVICES, n=1)
-    meant = f"; did you mean {near[0]}?" if near else "."
-    raise ValueError(f"no device is called {name!r}{meant} Known: {', '.join(DEVICES)}")
+_PRECISIONS = ("float32", "bfloat16", "float16")
+DEVICES = {
+    name: Device(name, gib * GIB, link * 1e9, network * 1e9,
+                 {kind: speed * 1e12 for kind, speed in zip(_PRECISIONS, speeds, strict=True) if speed})
+    for name, (gib, link, network, *speeds) in _SHEETS.items()
+}  # fmt: skip
 
 
 def recognise(name: str, memory: float) -> Device:
-    """The known device that a GPU is.
+    """The known device that a GPU is, by its name ("NVIDIA A100-SXM4-80GB") and bytes; ValueError if there is none.
 
-    Args:
-        name: as its driver gives it, for example "NVIDIA A100-SXM4-80GB".
-        memory: its bytes, by which versions of one model are told apart; drivers keep some for themselves.
-
-    Raises:
-        ValueError: it is none of `DEVICES`.
+    Drivers keep some of the memory for themselves.
     """
     for device in DEVICES.values():
         model = device.name.removeprefix("rtx-").partition("-")[0]
@@ -85,21 +62,16 @@ def recognise(name: str, memory: float) -> Device:
 
 
 def check(config: Config, ranks: int, device: Device) -> None:
-    """Whether `ranks` of this device can run `config` at all.
+    """Whether `ranks` of this device can run `config` at all; ConfigError if not."""
+    from ernie_vil2.config import ConfigError
 
-    Raises:
-        ConfigError: the ranks do not divide the batch, or the device lacks the precision.
-    """
     batch, precision = config.Training.global_batch, config.Training.precision
     if batch % ranks:
         fewer = max(number for number in range(1, min(ranks, batch) + 1) if batch % number == 0)
         more = min((number for number in range(ranks, batch + 1) if batch % number == 0), default=batch)
         lower = batch // ranks * ranks or ranks
-        raise ConfigError(
-            f"{ranks} ranks do not divide Training.global_batch ({batch}): plan for --ranks {fewer} or {more}, or set "
-            f"-o Training.global_batch={lower} or {lower + ranks}"
-        )
+        raise ConfigError(f"{ranks} ranks do not divide Training.global_batch ({batch}): plan for --ranks {fewer} or "
+                          f"{more}, or set -o Training.global_batch={lower} or {lower + ranks}")  # fmt: skip
     if precision not in device.flops:
-        raise ConfigError(
-            f"{device.name} does not compute in {precision}: set -o Training.precision={' or '.join(device.flops)}"
-        )
+        raise ConfigError(f"{device.name} does not compute in {precision}: "
+                          f"set -o Training.precision={' or '.join(device.flops)}")  # fmt: skip

@@ -1,68 +1,139 @@
-"""What a run needs, from its configuration alone. docs/plan.md has the formulas."""
+"""What a run needs, from its configuration and the cost of a row. docs/plan.md has the formulas."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ernie_vil2.config import Config
+from ernie_vil2.launch import STOPPED
 from ernie_vil2.losses import build_loss
-from ernie_vil2.planning.devices import Device, check
-from ernie_vil2.planning.memory import Need, held, phases
-from ernie_vil2.planning.towers import Sizes, Towers
-from ernie_vil2.planning.traffic import Transfer, gradient_transfers, norm_transfers, transfers
+from ernie_vil2.parallel.collectives import sent_bytes
+from ernie_vil2.planning.devices import Device
+from ernie_vil2.planning.towers import Towers
 
 USABLE = 0.92
 """Share of a device's memory that tensors can have: the rest is the driver's and lost between blocks."""
 RANKS_PER_MACHINE = 8
+LOGITS_KEPT, LOGITS_AT_WORK = 3, 3
+"""Float32 matrices of logits that the plain loss keeps for each view pair, and has in use beyond these."""
+TILES_AT_WORK = 13
+"""Tiles' worth of float32 that the tiled loss has in use, where its exponentials are float64."""
+BUCKET = 25 * 2**20
+"""Bytes of gradients that Paddle's data parallel reduces at once."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Figures of one run.
+class Transfer:
+    """One kind of message that a rank sends in a step.
 
     Attributes:
-        ranks: devices, one rank on each.
-        rows: pairs of a step on each rank.
-        encoded: of these, pairs that are encoded at once with what is kept for backward.
-        views: encodings of a row by kind, "image" and "text".
-        sizes: elements of the model.
-        held: bytes a rank holds all the time, by what.
-        phases: bytes that each part of a step needs beyond these, by part and what.
-        limit: bytes of the device that tensors can have.
-        transfers: what a rank sends in a step.
-        flops: operations of a step over all ranks.
-        compute: seconds of a step at the stated utilisation.
-        transfer: seconds of a step in which a rank sends and computes nothing.
-        hidden_transfer: seconds of sending beside the computation, if that is long enough.
-        steps: of the schedule.
-        global_batch: pairs of a step.
-        sample_bytes: stored bytes of a sample, as assumed.
-        device_bytes: bytes of a sample that the loader hands to the device.
+        what: is sent.
+        collective: as in `sent_bytes`.
+        calls: of the collective in a step.
+        payload: bytes that a rank puts in over all calls.
+        sent: bytes that leave a rank in a ring.
+        hidden: whether it runs while the step computes.
     """
 
-    ranks: int
-    rows: int
-    encoded: int
-    views: Mapping[str, int]
-    sizes: Sizes
-    held: Mapping[str, float]
-    phases: Mapping[str, Mapping[str, float]]
-    limit: float
-    transfers: list[Transfer]
-    flops: float
-    compute: float
-    transfer: float
-    hidden_transfer: float
-    steps: int
-    global_batch: int
-    sample_bytes: int
-    device_bytes: int
+    what: str
+    collective: str
+    calls: int
+    payload: int
+    sent: float
+    hidden: bool
+
+
+class Plan:
+    """Figures of a run of `config` on `ranks` devices, which `check` lets through; memory is a rank's, in bytes.
+
+    Args:
+        config: of the run.
+        towers: those of `config.Model`.
+        utilisation: share of the device's peak speed that training reaches.
+        sample_bytes: stored bytes of one sample.
+        bandwidth: bytes a second that leave a rank; None: the device's, within a machine up to 8 ranks and between
+            machines above.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        towers: Towers,
+        ranks: int,
+        device: Device,
+        utilisation: float = 0.35,
+        sample_bytes: int = 50_000,
+        bandwidth: float | None = None,
+    ):
+        self.config, self.towers, self.ranks = config, towers, ranks
+        self.device, self.utilisation, self.sample_bytes = device, utilisation, sample_bytes
+        self._speed = ranks * device.flops[config.Training.precision] * utilisation
+        self._bandwidth = bandwidth or (device.link if ranks <= RANKS_PER_MACHINE else device.network)
+        loss, training = build_loss(config.Loss), config.Training
+        self.global_batch, self.steps = training.global_batch, training.steps
+        self.rows = self.global_batch // ranks
+        self.pairs = len(loss.weights)
+        self.views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
+        self.cached = training.micro_batch is not None
+        self.parts = -(-self.rows // training.micro_batch) if self.cached else 1
+        self.encoded = -(-self.rows // self.parts)
+        """Rows of a rank that are encoded at once, with what is kept for backward."""
+        self.parameters = {**towers.of_tower, "all": sum(towers.parameters)}
+        self.sharding = training.sharding if ranks > 1 else "none"
+        self._costs = {kind: towers.cost(kind, training.precision, training.recompute)
+                       for kind, count in self.views.items() if count}  # fmt: skip
+        self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
+        self.device_bytes = self._image_bytes + (8 * config.Data.max_length if self.views["text"] else 0) + 16
+        """Bytes of a sample that the loader hands to the device."""
+        self._embeddings = self.rows * sum(self.views.values()) * towers.embed_dim * 4
+        self.transfers = list(self._transfers()) if ranks > 1 else []
+        """What a rank sends in a step."""
+        self.limit = USABLE * device.memory
+        """What tensors can have of the device."""
+
+    @cached_property
+    def held(self) -> dict[str, float]:
+        """What is held from the first step to the last."""
+        trained = self.parameters["all"]
+        owned = trained if self.sharding == "none" else self.towers.largest_share(self.ranks)
+        return {
+            "weights": 4 * (trained + 2 * sum(self.towers.norm_channels)),
+            "gradients": 4 * (owned if self.sharding == "stage2" else trained),
+            "optimiser state": 8 * owned,
+            "images of the batch": self.rows * self._image_bytes,
+        }
+
+    @cached_property
+    def phases(self) -> dict[str, dict[str, float]]:
+        """What each part of a step needs beyond `held`."""
+        training, tile = self.config.Training, self.config.Loss.tile
+        rows = {kind: self.encoded * self.views[kind] for kind in self._costs}
+        activations = sum(rows[kind] * cost.kept for kind, cost in self._costs.items())
+        work = max(rows[kind] * cost.work for kind, cost in self._costs.items())
+        if training.precision != "float32":
+            activations += 2 * self.parameters["all"]  # the weights in 16 bits
+        # The rank's own and all ranks', each with its gradient; in one process these are the same.
+        embeddings = 2 * self._embeddings * (1 + (self.ranks if self.ranks > 1 else 0))
+        if tile is None:
+            logits = (LOGITS_KEPT * self.pairs + LOGITS_AT_WORK) * self.rows * self.global_batch * 4
+        else:
+            logits = TILES_AT_WORK * min(tile, self.rows) * min(tile, self.global_batch) * 4
+        loss = {"embeddings": embeddings, "logits": logits}
+        backward = {"activations": activations, "work space": work, "embeddings": embeddings}
+        phases = {"loss": loss if self.cached else {**loss, "activations": activations}, "backward": backward}
+        if self.ranks > 1 and self.sharding == "none":
+            backward["buckets of gradients"] = 4 * self.parameters["all"]
+        if self.config.Optimizer.clip_norm is not None and self.sharding == "none":  # fleet's stages clip in place
+            phases["optimiser"] = {"clipped gradients": 4 * self.parameters["all"]}
+        return phases
 
     @property
     def peak(self) -> float:
-        """Bytes of a rank in the part of the step that needs the most."""
+        """In the part of the step that needs the most."""
         return sum(self.held.values()) + max(sum(phase.values()) for phase in self.phases.values())
 
     @property
@@ -70,10 +141,51 @@ class Plan:
         """Whether `peak` is within `limit`."""
         return self.peak <= self.limit
 
+    def _transfers(self) -> Iterator[Transfer]:
+        def sent(what: str, collective: str, payload: int, calls: int = 1, hidden: bool = False) -> Transfer:
+            return Transfer(what, collective, calls, payload, sent_bytes(collective, payload, self.ranks), hidden)
+
+        yield sent("ids of the rows", "all_gather", self.rows * 2 * 8)
+        yield sent("embeddings", "all_gather", self._embeddings)
+        yield sent("gradients of the embeddings", "reduce_scatter", self.ranks * self._embeddings)
+        # The sum, that of each pair, the norm of the gradient, and whether a signal asks for the end.
+        yield sent("losses", "all_reduce", (1 + self.pairs + 1 + len(STOPPED)) * 4)
+        size, tensors = 4 * self.parameters["all"], len(self.towers.parameters)
+        if self.sharding == "none":
+            yield sent("gradients of the parameters", "all_reduce", size, math.ceil(size / BUCKET), hidden=True)
+        else:
+            yield sent("gradients of the parameters", "reduce", size, tensors, hidden=self.sharding == "stage2")
+            yield sent("updated parameters", "broadcast", size, tensors)
+        norms, channels = len(self.towers.norm_channels), sum(self.towers.norm_channels)
+        if norms and self.views["image"] and self.config.Training.sync_norms:
+            forwards = self.parts * (1 + self.cached + self.config.Training.recompute)
+            # Means, variances and the number of elements; then two sums.
+            statistics = (2 * channels + norms) * 4 * forwards
+            yield sent("statistics of batch norms", "all_gather", statistics, norms * forwards)
+            yield sent("gradients of these", "all_reduce", 2 * channels * 4 * self.parts, norms * self.parts)
+
+    @property
+    def flops(self) -> float:
+        """Operations of a step over all ranks."""
+        encoding = self.global_batch * sum(self.views[kind] * cost.flops for kind, cost in self._costs.items())
+        # Tiles are computed twice: the products of forward, these again, and two for the gradients.
+        products = 3 if self.config.Loss.tile is None else 4
+        scoring = self.pairs * products * 2.0 * self.global_batch**2 * self.towers.embed_dim
+        return (3 + self.cached + self.config.Training.recompute) * encoding + scoring
+
+    @property
+    def compute(self) -> float:
+        """Seconds of a step at the stated utilisation."""
+        return self.flops / self._speed
+
+    def sending(self, hidden: bool) -> float:
+        """Seconds of sending beside the computation, or those in which a rank sends and computes nothing."""
+        return sum(each.sent for each in self.transfers if each.hidden == hidden) / self._bandwidth
+
     @property
     def seconds(self) -> float:
         """Of a step: computing, or sending beside it where that takes longer, and then the rest of the sending."""
-        return max(self.compute, self.hidden_transfer) + self.transfer
+        return max(self.compute, self.sending(hidden=True)) + self.sending(hidden=False)
 
     @property
     def days(self) -> float:
@@ -87,88 +199,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
-        derived = ("peak", "fits", "seconds", "days", "samples_per_second")
-        return asdict(self) | {name: getattr(self, name) for name in derived}
-
-
-def make_plan(
-    config: Config,
-    towers: Towers,
-    ranks: int,
-    device: Device,
-    utilisation: float = 0.35,
-    sample_bytes: int = 50_000,
-    bandwidth: float | None = None,
-) -> Plan:
-    """Plans a run of `config` on `ranks` devices.
-
-    Args:
-        config: of the run.
-        towers: those of `config.Model`.
-        utilisation: share of the device's peak speed that training reaches.
-        sample_bytes: stored bytes of one sample.
-        bandwidth: bytes a second that leave a rank; None: the device's, within a machine up to 8 ranks and between
-            machines above.
-
-    Raises:
-        ConfigError: the ranks do not divide the batch, or the device lacks the precision.
-    """
-    training = config.Training
-    check(config, ranks, device)
-    rows = training.global_batch // ranks
-    loss = build_loss(config.Loss)
-    views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
-    sizes, width = towers.sizes, towers.embed_dim
-    censuses = {kind: towers.census(kind, training.precision) for kind in views if views[kind]}
-    parts = -(-rows // training.micro_batch) if training.micro_batch else 1
-    cached = training.micro_batch is not None
-    sharding = training.sharding if ranks > 1 else "none"
-    sent = transfers(ranks, rows, sum(views.values()), width, len(loss.weights))
-    sent += gradient_transfers(ranks, sizes.parameters, sizes.tensors, sharding)
-    if views["image"] and training.sync_norms:
-        forwards = parts * (1 + cached + training.recompute)
-        sent += norm_transfers(ranks, sizes.norms, sizes.channels, forwards, backwards=parts)
-
-    need = Need(
-        rows=rows,
-        encoded=-(-rows // parts),
-        cached=cached,
-        recompute=training.recompute,
-        global_batch=training.global_batch,
-        ranks=ranks,
-        views=views,
-        censuses=censuses,
-        sizes=sizes,
-        share=sizes.parameters if sharding == "none" else towers.largest_share(ranks),
-        sharding=sharding,
-        width=width,
-        pairs=len(loss.weights),
-        tile=config.Loss.tile,
-        clips=config.Optimizer.clip_norm is not None,
-        image_bytes=3 * config.Model.image.image_size**2,
-    )
-    encoding = sum(views[kind] * census.flops for kind, census in censuses.items()) * training.global_batch
-    # Tiles are computed twice: the products of forward, these again, and two for the gradients.
-    products = 3 if config.Loss.tile is None else 4
-    scoring = len(loss.weights) * products * 2.0 * training.global_batch**2 * width
-    flops = (3 + cached + training.recompute) * encoding + scoring
-    bandwidth = bandwidth or (device.link if ranks <= RANKS_PER_MACHINE else device.network)
-    return Plan(
-        ranks=ranks,
-        rows=rows,
-        encoded=need.encoded,
-        views=views,
-        sizes=sizes,
-        held=held(need),
-        phases=phases(need),
-        limit=USABLE * device.memory,
-        transfers=sent,
-        flops=flops,
-        compute=flops / (ranks * device.flops[training.precision] * utilisation),
-        transfer=sum(transfer.sent for transfer in sent if not transfer.hidden) / bandwidth,
-        hidden_transfer=sum(transfer.sent for transfer in sent if transfer.hidden) / bandwidth,
-        steps=training.steps,
-        global_batch=training.global_batch,
-        sample_bytes=sample_bytes,
-        device_bytes=views["image"] * need.image_bytes + (8 * config.Data.max_length if views["text"] else 0) + 16,
-    )
+        names = ("ranks rows global_batch encoded views parameters held phases peak limit fits flops compute seconds "
+                 "steps days samples_per_second sample_bytes")  # fmt: skip
+        figures = {name: getattr(self, name) for name in names.split()}
+        return figures | {"transfers": [asdict(transfer) for transfer in self.transfers]}

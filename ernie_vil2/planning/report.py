@@ -1,66 +1,100 @@
-"""A plan as text for the terminal."""
+"""A plan as people read it, with what to change where the run does not fit or could be faster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from ernie_vil2.planning.advice import Advice
-from ernie_vil2.planning.devices import GIB, Device
+from ernie_vil2.config import Config, LossConfig
+from ernie_vil2.planning.devices import Device, check
 from ernie_vil2.planning.plan import Plan
+from ernie_vil2.planning.towers import Towers
 from ernie_vil2.wording import counted
 
-_WIDTH = 34
+Advice = tuple[tuple[str, ...], Plan]
+"""`Section.key=value` overrides, and the plan with them."""
 
 
-def show(title: str, plan: Plan, device: Device, advice: Advice | None, assumptions: str) -> str:
-    """The plan with what it rests on, a figure a line, and what to change.
+def plan_run(
+    load: Callable[[Sequence[str]], Config], ranks: int, device: Device, **figures: Any
+) -> tuple[str, Plan, Advice | None]:
+    """Plans a run, looks for what would make it fit or faster, and puts both into words.
 
     Args:
-        title: what is planned.
-        advice: that goes with the plan.
-        assumptions: one line on what was not known from the configuration.
+        load: the run's configuration with further overrides.
+        figures: as `Plan` takes them; errors as of `Plan` and `build_dual_encoder`.
     """
-    lines = [title, *_run(plan), *_memory(plan, device), *_traffic(plan), *_loader(plan), *_time(plan)]
-    return "\n".join([*lines, "", f"assumed: {assumptions}", *_advice(plan, advice)])
+    config = load(())
+    check(config, ranks, device)
+    towers = Towers(config)
+    made = Plan(config, towers, ranks, device, **figures)
+    advice = advise(made, lambda overrides: Plan(load(overrides), towers, ranks, device, **figures))
+    model = config.Model
+    title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
+    assumed = (f"assumed: {made.utilisation:.0%} of the device's peak speed, {made.sample_bytes / 1000:g} kB a sample; "
+               "docs/plan.md says how each figure is computed")  # fmt: skip
+    return "\n".join([title, *_lines(made), "", assumed, *_advice(made, advice)]), made, advice
+
+
+def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
+    """The changes that make a run fit in the least time, and among these the fewest.
+
+    A run that fits as it is may be faster in another precision, and is offered that only.
+
+    Args:
+        plan: of the run as it is.
+        replan: the plan with `Section.key=value` overrides.
+
+    Returns:
+        None where nothing that can be changed is of use.
+    """
+    training, tile = plan.config.Training, plan.config.Loss.tile
+    options = {"Training.precision": (training.precision, [name for name in plan.device.flops if name != "float32"])}
+    if not plan.fits:  # what spares memory without another objective
+        options |= {
+            "Loss.tile": (tile, [tile or LossConfig().tile]),
+            "Training.recompute": (training.recompute, [True]),
+            "Training.sharding": (training.sharding, ["stage1"] if plan.ranks > 1 else []),
+            "Training.micro_batch": (training.micro_batch, [2**n for n in range(16) if 2**n < plan.rows]),
+        }
+    choices = [
+        [(), *((f"{key}={str(value).lower()}",) for value in values if value != now)]
+        for key, (now, values) in options.items()
+    ]
+    changes = filter(None, (tuple(itertools.chain(*each)) for each in itertools.product(*choices)))
+    plans = [(overrides, replan(overrides)) for overrides in changes]
+    useful = [each for each in plans if each[1].fits and (not plan.fits or each[1].seconds < plan.seconds)]
+    # Of equals the one that uses the most memory: a device is faster with large micro batches.
+    return min(useful, key=lambda each: (each[1].seconds, len(each[0]), -each[1].peak), default=None)
 
 
 def headline(plan: Plan) -> str:
     """The plan on one line: whether it fits, and how long it takes."""
-    verdict = "fits" if plan.fits else "DOES NOT FIT"
     time = f"{plan.days:,.1f} days" if plan.days >= 1 else f"{24 * plan.days:.1f} hours"
-    return (f"plan: {verdict}, {_size(plan.peak)} of {_size(plan.limit)} at most, {plan.seconds:,.3g} s a step, "
+    return (f"plan: {_verdict(plan)}, {_size(plan.peak)} of {_size(plan.limit)} at most, {plan.seconds:,.3g} s a step, "
             f"{time}")  # fmt: skip
 
 
-def _line(name: str, value: str, note: str = "") -> str:
-    return f"  {name:<{_WIDTH}}{value:>14}  {note}".rstrip()
-
-
-def _run(plan: Plan) -> Iterable[str]:
+def _lines(plan: Plan) -> Iterator[str]:
+    """The plan, a figure a line."""
     views = " and ".join(counted(count, f"{kind} view") for kind, count in plan.views.items() if count)
-    yield _line(
-        "batch",
-        f"{plan.global_batch:,}",
-        f"{counted(plan.ranks, 'rank')} of {counted(plan.rows, 'row')}, {views} of each",
-    )
+    each = f"{counted(plan.ranks, 'rank')} of {counted(plan.rows, 'row')}, {views} of each"
+    yield _line("batch", f"{plan.global_batch:,}", each)
     if plan.encoded < plan.rows:
         yield _line("micro batch", f"{plan.encoded:,}", "rows of a rank encoded at once, every row twice")
-    yield _line("parameters", f"{plan.sizes.parameters / 1e6:,.1f} M",
-                f"image {plan.sizes.image / 1e6:,.1f} M, text {plan.sizes.text / 1e6:,.1f} M")  # fmt: skip
+    millions = {name: f"{count / 1e6:,.1f} M" for name, count in plan.parameters.items()}
+    yield _line("parameters", millions["all"], f"image {millions['image']}, text {millions['text']}")
 
-
-def _memory(plan: Plan, device: Device) -> Iterable[str]:
     yield from ("", "memory of a rank")
     for name, size in plan.held.items():
         yield _line(name, _size(size))
     for phase, parts in plan.phases.items():
         inner = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
         yield _line(f"in the {phase}", _size(sum(parts.values())), inner)
-    verdict = "fits" if plan.fits else "DOES NOT FIT"
-    yield _line("most at one time", _size(plan.peak), f"of {_size(plan.limit)} usable on {device.name}: {verdict}")
+    usable = f"of {_size(plan.limit)} usable on {plan.device.name}: {_verdict(plan)}"
+    yield _line("most at one time", _size(plan.peak), usable)
 
-
-def _traffic(plan: Plan) -> Iterable[str]:
     yield from ("", "sent by a rank in a step")
     for transfer in plan.transfers:
         calls = f"{transfer.calls} x " if transfer.calls > 1 else ""
@@ -69,50 +103,45 @@ def _traffic(plan: Plan) -> Iterable[str]:
     if not plan.transfers:
         yield _line("nothing", "")
 
-
-def _loader(plan: Plan) -> Iterable[str]:
-    rate = plan.samples_per_second
+    rate, stored = plan.samples_per_second, plan.samples_per_second * plan.sample_bytes
     yield from ("", "loader")
     yield _line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} a rank")
-    stored = rate * plan.sample_bytes
     yield _line("read a second", _size(stored), f"{_size(stored / plan.ranks)} a rank")
     yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "a rank")
 
-
-def _time(plan: Plan) -> Iterable[str]:
-    yield from ("", "time")
-    yield _line("operations of a step", _count(plan.flops, "FLOP"), f"{_count(plan.flops / plan.ranks, 'FLOP')} a rank")
-    sending = (
-        f"computing {plan.compute:.3g} s, sending {plan.transfer:.2g} s and {plan.hidden_transfer:.2g} s beside it"
-    )
-    yield _line("step", f"{plan.seconds:,.3g} s", sending)
     pairs = plan.steps * plan.global_batch
-    pairs = counted(pairs, "pair") if pairs < 1e6 else f"{pairs / 1e6:,.0f} M pairs"
-    yield _line("schedule", f"{plan.days:,.1f} days",
-                f"{counted(plan.steps, 'step')}, {pairs}, "
-                f"{plan.days * 24 * plan.ranks:,.0f} device hours")  # fmt: skip
+    shown = counted(pairs, "pair") if pairs < 1e6 else f"{pairs / 1e6:,.0f} M pairs"
+    sending = f"sending {plan.sending(hidden=False):.2g} s and {plan.sending(hidden=True):.2g} s beside it"
+    yield from ("", "time")
+    yield _line("operations of a step", _flops(plan.flops), f"{_flops(plan.flops / plan.ranks)} a rank")
+    yield _line("step", f"{plan.seconds:,.3g} s", f"computing {plan.compute:.3g} s, {sending}")
+    hours = f"{plan.days * 24 * plan.ranks:,.0f} device hours"
+    yield _line("schedule", f"{plan.days:,.1f} days", f"{counted(plan.steps, 'step')}, {shown}, {hours}")
 
 
-def _advice(plan: Plan, advice: Advice | None) -> Iterable[str]:
+def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
     if advice:
-        changes = " ".join(f"-o {override}" for override in advice.overrides)
+        overrides, better = advice
         what = "to make it faster" if plan.fits else "to make it fit"
-        yield f"{what}: {changes}"
-        yield (f"  then {_size(advice.plan.peak)} of {_size(plan.limit)} at most, step {advice.plan.seconds:.3g} s, "
-               f"schedule {advice.plan.days:,.1f} days")  # fmt: skip
+        yield f"{what}: {' '.join(f'-o {override}' for override in overrides)}"
+        yield (f"  then {_size(better.peak)} of {_size(plan.limit)} at most, step {better.seconds:.3g} s, "
+               f"schedule {better.days:,.1f} days")  # fmt: skip
     elif not plan.fits:
         yield "nothing in the configuration that leaves the objective as it is makes it fit: plan for more ranks"
 
 
-def _size(count: float) -> str:
-    for unit, size in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:,.0f} B"
+def _verdict(plan: Plan) -> str:
+    return "fits" if plan.fits else "DOES NOT FIT"
 
 
-def _count(count: float, unit: str) -> str:
-    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if count >= size:
-            return f"{count / size:,.1f} {prefix}{unit}"
-    return f"{count:,.0f} {unit}"
+def _line(name: str, value: str, note: str = "") -> str:
+    return f"  {name:<34}{value:>14}  {note}".rstrip()
+
+
+def _size(count: float, step: float = 1024, units: Sequence[str] = ("B", "KiB", "MiB", "GiB")) -> str:
+    power = max(number for number in range(len(units)) if number == 0 or count >= step**number)
+    return f"{count / step**power:,.{int(power > 0)}f} {units[power]}"
+
+
+def _flops(count: float) -> str:
+    return _size(count, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))

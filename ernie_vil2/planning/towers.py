@@ -1,82 +1,81 @@
-"""The towers of a configuration as a plan needs them: sizes and censuses, without weights."""
+"""The towers of a configuration as a plan needs them: their sizes, and what a row costs, measured on a few rows."""
 
 from __future__ import annotations
 
+import gc
 import heapq
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
+from paddle.base import core
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.models import DualEncoder, build_dual_encoder
-from ernie_vil2.models.towers.backbones import PatchConv2D
+from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
-from ernie_vil2.planning.census import Census, count
-from ernie_vil2.planning.graph import Graph, trace
-from ernie_vil2.planning.precision import reduced
+
+ENOUGH = 2**25
+"""Bytes that the measured rows keep, if they are no more than 64 and no less than two."""
+IN_16_BITS = {"maps": 0.77, "tokens": 0.71}
+"""Share of the kept bytes that is left in 16 bits: softmax, norms and their like stay in float32."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Numbers of elements.
+class RowCost:
+    """What a row costs in a tower, with its projection and normalisation, in training.
 
     Attributes:
-        image, text: parameters of a tower with its projection.
-        tensors: that hold the parameters of the model.
-        norms: batch norms.
-        channels: that all batch norms together normalise; each has a running mean and a running variance.
+        flops: of forward's matrix products and convolutions; backward takes twice as many.
+        kept: bytes that forward keeps for backward, its input included.
+        work: bytes that are in use beyond `kept`, where forward and backward together need the most; where blocks are
+            recomputed, the one that runs a second time is part of it.
     """
 
-    image: int
-    text: int
-    tensors: int
-    norms: int
-    channels: int
-
-    @property
-    def parameters(self) -> int:
-        """Of the whole model, the temperature included."""
-        return self.image + self.text + 1
+    flops: float
+    kept: float
+    work: float
 
 
 class Towers:
-    """The towers of `config`, counted on demand and once for each precision.
+    """The towers of `config`, built without weights; what a row costs is measured on Paddle's device when asked for.
 
     Args:
         config: `Model` and `Data.max_length` are read.
-        on_cpu: count what a CPU computes, where some layers have another form and transposed tensors are copied.
+
+    Attributes:
+        embed_dim: width of the joint space.
+        parameters: elements of each tensor that is trained.
+        of_tower: their sum in the "image" and in the "text" tower, each with its projection.
+        norm_channels: of each batch norm.
 
     Raises:
         ValueError: as `build_dual_encoder`.
     """
 
-    def __init__(self, config: Config, on_cpu: bool = False):
-        text = config.Model.text
-        vocab_size = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer).vocab_size
-        self.model = _without_weights(config, vocab_size)
-        self.embed_dim = self.model.embed_dim
-        self._side, self._length = config.Model.image.image_size, config.Data.max_length
-        self._on_cpu = on_cpu
-        self._graphs: dict[str, Graph] = {}
-        self._censuses: dict[tuple[str, str], Census] = {}
-        if not on_cpu:
-            for layer in self.model.sublayers():
-                if isinstance(layer, PatchConv2D):
-                    layer.__class__ = nn.Conv2D
+    def __init__(self, config: Config):
+        from paddlenlp.transformers.model_utils import no_init_weights
 
-    @property
-    def sizes(self) -> Sizes:
-        """Counted from the layers."""
-        model = self.model
-        image, text = (
-            sum(parameter.size for layer in layers for parameter in layer.parameters() if not parameter.stop_gradient)
-            for layers in ((model.image, model.image_projection), (model.text, model.text_projection))
-        )
-        norms = batch_norms(model).values()
-        tensors = sum(not parameter.stop_gradient for parameter in model.parameters())
-        return Sizes(image, text, tensors, len(norms), sum(norm._mean.size for norm in norms))
+        side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
+        with paddle.LazyGuard(), no_init_weights():
+            model = build_dual_encoder(config.Model, Tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
+        self.embed_dim = model.embed_dim
+        self._layers = {kind: nn.LayerList([getattr(model, kind), getattr(model, f"{kind}_projection")])
+                        for kind in ("image", "text")}  # fmt: skip
+        self.parameters = _trained_sizes(model)
+        self.of_tower = {kind: sum(_trained_sizes(layers)) for kind, layers in self._layers.items()}
+        self.norm_channels = [norm._mean.size for norm in batch_norms(model).values()]
+        self._encode = {"image": model.encode_image, "text": model.encode_text}
+        self._rows = {"image": paddle.ones([1, 3, side, side]), "text": paddle.ones([1, length], "int64")}
+        self._costs: dict[str, tuple[RowCost, RowCost]] = {}
+        model.train()
 
     def largest_share(self, ranks: int) -> int:
         """Elements of the parameters that the busiest of `ranks` owns when whole parameters are shared out.
@@ -84,38 +83,121 @@ class Towers:
         As fleet's sharding does it: the largest parameter first, each to the rank that has the fewest elements.
         """
         shares = [0] * ranks
-        sizes = (parameter.size for parameter in self.model.parameters() if not parameter.stop_gradient)
-        for size in sorted(sizes, reverse=True):
+        for size in sorted(self.parameters, reverse=True):
             heapq.heapreplace(shares, shares[0] + size)
         return max(shares)
 
-    def census(self, kind: str, precision: str) -> Census:
-        """Of the tower "image" or "text" with its projection and normalisation, in training."""
-        if (kind, precision) not in self._censuses:
-            graph = self._graph(kind)
-            self._censuses[kind, precision] = count(graph if precision == "float32" else reduced(graph))
-        return self._censuses[kind, precision]
-
-    def _graph(self, kind: str) -> Graph:
-        if kind not in self._graphs:
-            model = self.model
-            if kind == "image":
-                encode, shape, dtype, blocks = (
-                    model.encode_image,
-                    [3, self._side, self._side],
-                    "float32",
-                    model.image.blocks,
-                )
-            else:
-                encode, shape, dtype, blocks = model.encode_text, [self._length], "int64", model.text.blocks
-            self._graphs[kind] = trace(model, encode, shape, dtype, blocks, strided_views=not self._on_cpu)
-        return self._graphs[kind]
+    def cost(self, kind: str, precision: str = "float32", recompute: bool = False) -> RowCost:
+        """Of a row of the tower "image" or "text"; with `recompute` its blocks keep their inputs only."""
+        if kind not in self._costs:
+            flops = _flops(self._encode[kind], self._rows[kind])
+            repeats = [_Repeat(*alike) for _, alike in groupby(self._layers[kind][0].blocks, key=str)]
+            for parameter in self._layers[kind].parameters():
+                parameter.initialize()
+            self._costs[kind] = _measured(self._encode[kind], self._rows[kind], repeats, flops)
+        cost = self._costs[kind][recompute]
+        share = IN_16_BITS["maps" if kind == "image" and self.norm_channels else "tokens"]
+        return cost if precision == "float32" else replace(cost, kept=share * cost.kept)
 
 
-def _without_weights(config: Config, vocab_size: int) -> DualEncoder:
-    from paddlenlp.transformers.model_utils import no_init_weights
+def _trained_sizes(layer: nn.Layer) -> list[int]:
+    return [parameter.size for parameter in layer.parameters() if not parameter.stop_gradient]
 
-    with paddle.LazyGuard(), no_init_weights():
-        model = build_dual_encoder(config.Model, vocab_size)
-    model.train()
-    return model
+
+class _Repeat:
+    """Neighbouring blocks that are alike: the first one computes and is measured, the others hand on what they get.
+
+    Attributes:
+        count: of the blocks.
+        left: bytes that the first one left in memory when it last ran, with its result and without what it was given,
+            if that is gone by the time the next one begins.
+        result: bytes of its result.
+    """
+
+    def __init__(self, first: nn.Layer, *others: nn.Layer):
+        self.count, self.left, self.result = 1 + len(others), 0, 0
+        self._results, self._bytes = 1, _allocator()[0]
+        first.register_forward_pre_hook(self._begin)
+        first.register_forward_post_hook(self._end)
+        for block in others:
+            block._sub_layers.clear()
+            # Past `__setattr__`: PaddleNLP puts a wrapper of its own around a forward that is set on its layers.
+            block.__dict__["forward"] = self._hand_on
+
+    def _begin(self, layer, inputs):
+        self._before = self._bytes()
+
+    def _end(self, layer, inputs, output):
+        results = [output] if isinstance(output, paddle.Tensor) else output
+        self.left, self._results = self._bytes() - self._before, len(results)
+        self.result = sum(result.size * result.element_size() for result in results)
+
+    def _hand_on(self, *inputs, **_):
+        self.left = self._bytes() - self._before
+        return inputs[0] if self._results == 1 else inputs[: self._results]
+
+
+def _measured(encode: Callable, row: paddle.Tensor, repeats: list[_Repeat], flops: float) -> tuple[RowCost, RowCost]:
+    """What `row` costs, without and with recomputation of blocks."""
+    current, peak, reset_peak = _allocator()
+
+    def step(rows: int) -> np.ndarray:
+        """Bytes that forward leaves, that are in use beyond these at the most, and that each block leaves and gives."""
+        batch = row.expand([rows, *row.shape[1:]]).clone()
+        gc.collect()
+        before = current()
+        reset_peak()
+        embeddings = encode(batch)
+        kept = current() - before
+        embeddings.sum().backward()
+        return np.array(
+            [kept, peak() - before - kept, *(size for each in repeats for size in (each.left, each.result))]
+        )
+
+    step(1)  # what is allocated once, the gradients of the parameters above all, is no part of a row
+    rows = int(max(2, min(64, ENOUGH // step(1)[0])))  # of one row Paddle spares some copies
+    # What twice the rows take more: a gradient of a parameter, before it is added, is no part of a row either.
+    kept, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
+    blocks = list(zip([each.count for each in repeats], blocks[::2], blocks[1::2], strict=True))
+    kept += row.size * row.element_size() + sum((count - 1) * left for count, left, _ in blocks)
+    kept_again = kept + sum(count * (result - left) for count, left, result in blocks)
+    work_again = work + max((left - result for _, left, result in blocks), default=0.0)
+    return RowCost(flops, kept, max(0.0, work)), RowCost(flops, kept_again, max(0.0, work_again))
+
+
+def _flops(encode: Callable, row: paddle.Tensor) -> float:
+    """Of the matrix products and convolutions of a row, two for every multiplication and its addition."""
+    flops = 0.0
+    for op in operations(encode, row):
+        name = op.name().removeprefix("pd_op.")
+        if name in ("matmul", "bmm"):
+            first = op.operands_source()[0].shape
+            inner = first[-2] if name == "matmul" and op.attrs()["transpose_x"] else first[-1]
+        elif name in ("conv2d", "depthwise_conv2d"):
+            inner = math.prod(op.operands_source()[1].shape[1:])  # of [out, in / groups, height, width]
+        else:
+            continue
+        flops += 2.0 * math.prod(op.results()[0].shape) * inner
+    return flops
+
+
+def operations(encode: Callable, batch: paddle.Tensor) -> list[Any]:
+    """Those of Paddle's graph of `encode` for a batch like this one; parameters need no values."""
+
+    class Encoding(nn.Layer):
+        @paddle.jit.not_to_static  # rewriting its Python for control flow on tensors takes a minute
+        def forward(self, batch: paddle.Tensor) -> paddle.Tensor:
+            return encode(batch)
+
+    layer, spec = Encoding(), paddle.static.InputSpec(batch.shape, batch.dtype)
+    with warnings.catch_warnings(action="ignore"):  # that traced tensors are on no device
+        graph = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program.main_program
+    return graph.global_block().ops
+
+
+def _allocator() -> list[Callable[[], int]]:
+    """Bytes in use now and at their most, and a function that lets the most begin anew, where tensors are."""
+    place = paddle.zeros([1]).place
+    of, number = ("device", place.gpu_device_id()) if place.is_gpu_place() else ("host", 0)
+    return [partial(getattr(core, f"{of}_memory_stat_{what}_value"), "Allocated", number)
+            for what in ("current", "peak", "reset_peak")]  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models import build_dual_encoder, build_image_tower, import_own_towers
+from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.engine import Trainer
 
 MODULE = '''
@@ -104,3 +105,13 @@ def test_a_tower_of_ones_own_stands_beside_one_of_ours(my_towers):
     config = load_config(None, [TOWERS[0], "Model.text={name: ernie, width: 16, depth: 1, heads: 2}"]).Model
     import_own_towers(config)
     assert build_dual_encoder(config, 20).embed_dim == 16
+
+
+def test_a_plan_of_ones_own_towers(my_towers):
+    """They list no blocks: a row keeps its pixels and the width of its embedding at the least."""
+    config = load_config(None, [*TOWERS, "Data.max_length=24"])
+    import_own_towers(config.Model)
+    cost = Towers(config).cost("image")
+    assert cost.flops == 2 * 3 * 16
+    assert cost.kept >= 4 * (3 * 32 * 32 + 16)
+    assert Towers(config).cost("image", recompute=True).kept == cost.kept

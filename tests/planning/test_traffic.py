@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.launch import run_ranks
 from ernie_vil2.planning.devices import DEVICES
-from ernie_vil2.planning.plan import make_plan
+from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers
 from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
 
@@ -36,7 +36,7 @@ def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, monkeypatch, c
 
     config = load_config(None, settings)
     planned = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})
-    for transfer in make_plan(config, Towers(config, on_cpu=True), 2, DEVICES["cpu"]).transfers:
+    for transfer in Plan(config, Towers(config), 2, DEVICES["cpu"]).transfers:
         if transfer.what == "gradients of the parameters":  # sent by Paddle's own data parallel, which is not counted
             continue
         # Gloo has no reduce_scatter: the whole is summed on every rank, which sends twice as much.

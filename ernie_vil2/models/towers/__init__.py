@@ -82,4 +82,6 @@ def _own(name: str, *arguments) -> nn.Layer:
     built = tower(*arguments)
     if not isinstance(getattr(built, "width", None), int):
         raise ValueError(f"{name} does not say its output width: set self.width")
+    if not hasattr(built, "blocks"):
+        built.blocks = []
     return built

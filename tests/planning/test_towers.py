@@ -1,0 +1,143 @@
+"""What a row costs, measured on a few rows and blocks, against a whole model at work and against values by hand."""
+
+import gc
+from itertools import groupby
+
+import paddle
+import pytest
+from paddle import nn
+from paddle.base import core
+
+from ernie_vil2 import runtime
+from ernie_vil2.config import load_config
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.planning import towers as module
+from ernie_vil2.planning.towers import Towers
+from ernie_vil2.tasks.dropout import CounterBasedDropout
+from ernie_vil2.tasks.recompute import recompute_blocks
+
+TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=4", "Model.text.heads=4"]
+VIT = ["image_size=32", "name=ViT", "patch_size=8", "width=64", "depth=5", "heads=4"]
+IMAGES = {
+    "ViT": VIT,
+    "ResNet18": ["image_size=64", "name=ResNet18"],
+    "RepVGG": ["image_size=64", "name=RepVGG", "width=16", "depth=1"],
+    "EfficientNetB0": ["image_size=64", "name=EfficientNetB0"],
+}
+ROWS = 16
+
+
+def configuration(image="ViT", *more):
+    return load_config(None, [f"Model.image.{size}" for size in IMAGES[image]] + TEXT + list(more))
+
+
+@pytest.fixture(autouse=True)
+def as_in_training():
+    """What a run sets before it builds its model, whatever earlier tests have set."""
+    runtime.set_device("cpu")
+
+
+def whole_model(config):
+    text = config.Model.text
+    model = build_dual_encoder(config.Model, Tokenizer(text.vocabulary, config.Data.max_length).vocab_size)
+    model.train()
+    return model
+
+
+def bytes_kept(encode, batch):
+    """What a forward leaves in memory for each row, with its input."""
+    encode(batch).sum().backward()  # what is allocated once, at the first use, is none of it
+    gc.collect()  # nor is what earlier models left in cycles, which Python may free while this one runs
+    before = core.host_memory_stat_current_value("Allocated", 0)
+    embeddings = encode(batch)
+    kept = core.host_memory_stat_current_value("Allocated", 0) - before
+    del embeddings
+    return (kept + batch.size * batch.element_size()) / len(batch)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_few_rows_and_blocks_cost_what_they_cost_in_the_whole_model(name):
+    config = configuration(name)
+    towers, model = Towers(config), whole_model(config)
+    trained = [parameter.size for parameter in model.parameters() if not parameter.stop_gradient]
+    assert sorted(towers.parameters) == sorted(trained)
+    assert sum(towers.of_tower.values()) + 1 == sum(trained), "and the temperature"
+    side = config.Model.image.image_size
+    for kind, encode, batch in (
+        ("image", model.encode_image, paddle.randn([ROWS, 3, side, side])),
+        ("text", model.encode_text, paddle.randint(1, 1000, [ROWS, config.Data.max_length])),
+    ):
+        assert towers.cost(kind).kept == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
+
+
+@pytest.mark.parametrize("name", ["ViT", "ResNet18", "EfficientNetB0"])
+def test_recomputed_blocks_leave_what_they_leave_in_the_whole_model(name):
+    config = configuration(name)
+    model, side = whole_model(config), config.Model.image.image_size
+    dropout = CounterBasedDropout(model, seed=0)
+    recompute_blocks(model, dropout)
+
+    def encode(batch):
+        with dropout.rows({"image_1": paddle.arange(ROWS)}):
+            return model.encode_image(batch)
+
+    kept = bytes_kept(encode, paddle.randn([ROWS, 3, side, side]))
+    assert Towers(config).cost("image", recompute=True).kept == pytest.approx(kept, rel=0.05)
+
+
+def test_operations_of_a_vit_by_hand():
+    tokens, patches, width, mlp, depth = 17, 16, 64, 256, 5
+    block = tokens * width * (4 * width + 2 * mlp) + 2 * tokens**2 * width
+    projection = width * 32  # to the text tower's width
+    products = patches * 3 * 8 * 8 * width + depth * block + projection
+    assert Towers(configuration()).cost("image").flops == 2 * products
+
+
+class Perceptron(nn.Layer):
+    """Blocks alike but for the last one, each of which takes and gives two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.LayerList([Pair(64) for _ in range(5)] + [Pair(32)])
+
+    def encode(self, batch):
+        other = batch[:, :8]
+        for block in self.blocks:
+            batch, other = block(batch, other)
+        return batch
+
+
+class Pair(nn.Layer):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(64, width)
+
+    def forward(self, batch, other):
+        return self.linear(batch).tanh(), other
+
+
+def test_a_perceptron_by_hand():
+    """Backward needs the input and what each tanh gives; at the most a gradient of a result and one of an input."""
+    model = Perceptron()
+    repeats = [module._Repeat(*alike) for _, alike in groupby(model.blocks, key=str)]
+    assert [repeat.count for repeat in repeats] == [5, 1]
+    row = paddle.rand([1, 64])
+    cost, _ = module._measured(model.encode, row, repeats, flops=1.0)
+    assert cost.kept == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
+    assert 0 < cost.work < 4 * 64 * 4
+
+
+def test_16_bits_spare_memory_and_no_operations():
+    towers = Towers(configuration())
+    for kind in ("image", "text"):
+        full, half = (towers.cost(kind, precision) for precision in ("float32", "bfloat16"))
+        assert 0.5 < half.kept / full.kept < 0.8
+        assert (half.flops, half.work) == (full.flops, full.work)
+
+
+def test_shares_go_to_the_emptiest_rank():
+    """5, 4, 3, 3, 2 over two ranks: 5 + 3 and 4 + 3 + 2."""
+    towers = Towers(configuration())
+    towers.parameters = [3, 5, 2, 4, 3]
+    assert [towers.largest_share(ranks) for ranks in (1, 2, 5)] == [17, 9, 5]
