@@ -87,7 +87,7 @@ def rank(args) -> int:
     def counted(batch, rate):
         losses = step(batch, rate)
         if trainer.step == args.steps:
-            trainer.signals.grant([1.0, 0.0])  # as a signal that all ranks have received
+            trainer.signals.agree([1.0, 0.0])  # as a signal that all ranks have received
         return losses
 
     trainer._train_step = counted

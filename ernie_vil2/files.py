@@ -51,7 +51,7 @@ def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, the file there takes the name `path`.
 
     When it ends in an exception, whatever was written is removed and `path` is as before. A symbolic link stays, and
@@ -94,7 +94,7 @@ def _kind(path: Path) -> int | None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file."""
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
@@ -133,7 +133,7 @@ def system_errors_named(path: str | Path, aside: Path | None = None) -> Iterator
 
 
 @contextmanager
-def files_written_whole(folder: str | Path) -> Iterator[Path]:
+def atomic_files(folder: str | Path) -> Iterator[Path]:
     """Yields a temporary folder; when the block ends well, the files in it get their names in `folder`.
 
     When it ends in an exception, `folder` is as before; where it did not exist, it does not.
@@ -148,14 +148,14 @@ def files_written_whole(folder: str | Path) -> Iterator[Path]:
             aside.mkdir()
             yield aside
             for written in sorted(aside.iterdir()):
-                with written_whole(folder / written.name) as named:
+                with atomic_write(folder / written.name) as named:
                     shutil.move(written, named)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, which gets that name when the block ends well and all is on the disk.
 
     When the block ends in an exception, what was written is removed. A process that is killed leaves its folder behind;

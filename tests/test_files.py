@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, write_text, written_whole
+from ernie_vil2.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
 
 
 def test_a_text_replaces_the_file_and_leaves_nothing_else(tmp_path):
@@ -17,7 +17,7 @@ def test_a_text_replaces_the_file_and_leaves_nothing_else(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "a.txt") as aside:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a.txt") as aside:
         aside.write_text("half")
         raise RuntimeError
     assert (tmp_path / "a.txt").read_text() == "old"
@@ -25,7 +25,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(OSError) as caught, written_whole(tmp_path / "a.txt") as aside, open("/dev/full", "w") as full:
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "a.txt") as aside, open("/dev/full", "w") as full:
         aside.write_text("half")
         full.write("more than there is room for")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a.txt")
@@ -51,7 +51,7 @@ def test_a_pipe_stays_and_gets_the_content_once_it_is_whole(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "pipe") as aside:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "pipe") as aside:
         aside.write_text("half")
         raise RuntimeError
     write_text(tmp_path / "link", "whole")
@@ -89,14 +89,14 @@ def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path, name):
 
 
 def test_a_folder_is_seen_when_it_is_whole(tmp_path):
-    with folder_written_whole(tmp_path / "runs" / "a") as aside:
+    with atomic_folder(tmp_path / "runs" / "a") as aside:
         (aside / "one").write_text("1")
         assert not (tmp_path / "runs" / "a").exists()
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
-    with pytest.raises(RuntimeError), folder_written_whole(tmp_path / "runs" / "b") as aside:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "runs" / "b") as aside:
         (aside / "one").write_text("1")
         raise RuntimeError
-    with pytest.raises(OSError), folder_written_whole(tmp_path / "runs" / "a"):
+    with pytest.raises(OSError), atomic_folder(tmp_path / "runs" / "a"):
         pass
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
@@ -141,7 +141,7 @@ def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     name = f".a.{os.getpid()}.partial"
     assert calls == [("fsync", name), ("replace", name)]
     calls.clear()
-    with folder_written_whole(tmp_path / "b") as aside:
+    with atomic_folder(tmp_path / "b") as aside:
         for part in ("one", "two"):
             (aside / part).write_text(part)
     assert set(calls[:2]) == {("fsync", "one"), ("fsync", "two")}

@@ -14,7 +14,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.results import format_counts, queries_title
-from ernie_vil2.tagging.journal import Batch
+from ernie_vil2.tagging.journal import TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
 from ernie_vil2.wording import counted
 from tests.conftest import draw, png, write_tsv
@@ -46,7 +46,7 @@ def scored(tmp_path):
 
 def tagged(tmp_path):
     made = TaggingReport()
-    made.add(Batch(1, [("a", {"en": ("cat",)})], []), 1)
+    made.add(TaggedRows(1, [("a", {"en": ("cat",)})], []), 1)
     return str(made)
 
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.unpaired import read_unpaired
     from ernie_vil2.evaluation import embedding_files
-    from ernie_vil2.files import files_written_whole
+    from ernie_vil2.files import atomic_files
 
     model, _ = encoding.load(args)
     if unpaired:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if encoding.RANK != 0:
         return 0
 
-    with files_written_whole(args.output) as folder:
+    with atomic_files(args.output) as folder:
         if args.format == "numpy":
             embedding_files.write_numpy(folder, encoded)
         elif args.format == "chinese-clip":

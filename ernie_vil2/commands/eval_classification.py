@@ -111,7 +111,7 @@ def _score(args: argparse.Namespace, labelled, templates: dict, training, notes:
         write_classification,
     )
     from ernie_vil2.evaluation.linear_probe import probe_classes
-    from ernie_vil2.files import written_whole
+    from ernie_vil2.files import atomic_write
     from ernie_vil2.run_folder import run_of
 
     model, weights = encoding.load(args)
@@ -155,7 +155,7 @@ def _score(args: argparse.Namespace, labelled, templates: dict, training, notes:
         "checksums": retrieval_results.checksums([weights, *labelled.files]),
     }
     name = args.name or retrieval_results.result_name(output, data, filter(None, [args.split]))
-    with written_whole(args.json) if args.json else nullcontext() as aside:  # all of both, or nothing
+    with atomic_write(args.json) if args.json else nullcontext() as aside:  # all of both, or nothing
         if aside:
             record = classification_record(classes, results, notes, about)
             Path(aside).write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ernie_vil2 import runtime
-    from ernie_vil2.files import files_written_whole
+    from ernie_vil2.files import atomic_files
     from ernie_vil2.models.mixtures import check_alike, mixture
     from ernie_vil2.models.model_files import read_model, write_model
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         chosen = max(rows, key=lambda row: row["mean"])["share"]
     # Both or neither, should the disk be full.
-    with files_written_whole(args.output) if rows else nullcontext() as folder:
+    with atomic_files(args.output) if rows else nullcontext() as folder:
         if rows:
             write_table(args, rows, chosen, folder)
         if args.write:

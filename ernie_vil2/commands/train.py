@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
         else:
             print(f"stopped after step {trainer.step}; go on with the same command and --resume")
-    return 0 if finished else STOPPED[trainer.signals.granted]
+    return 0 if finished else STOPPED[trainer.signals.agreed]
 
 
 def dry_run(config, processes: int) -> int:

@@ -207,7 +207,7 @@ class BadSampleReport:
     """Counts the samples that could not be used, by reason, and what is odd about others; with the first names of each.
 
     Args:
-        max_share: largest share of bad samples that is put up with.
+        max_share: largest share of bad samples that is tolerated.
         patience: samples that are read before the share is judged.
     """
 

@@ -30,7 +30,7 @@ class TagsFile:
     Args:
         path: the file, `.jsonl`, `.tsv` or `.csv`.
         bad: counts the rows that have no id or malformed tags, and those that repeat an id; None: the former are an
-            error, the latter are passed over.
+            error, the latter are skipped.
 
     Raises:
         ValueError: the file is of no such kind, there is no row in it, or (without `bad`) a row cannot be used.

@@ -14,7 +14,7 @@ from ernie_vil2.environment import environment
 from ernie_vil2.evaluation.cards import thumbnail
 from ernie_vil2.evaluation.classification import COLUMNS, DEFINITION, Answers, EncodedClasses
 from ernie_vil2.evaluation.results import cell_text
-from ernie_vil2.files import files_written_whole, write_text, written_whole
+from ernie_vil2.files import atomic_files, atomic_write, write_text
 from ernie_vil2.pages import write_page
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
@@ -71,7 +71,7 @@ def write_classification(
         about: what was run, for the record: `model`, `data` and `templates` among it.
     """
     rows = table_rows(results)
-    with files_written_whole(output) as folder:
+    with atomic_files(output) as folder:
         written = [folder / f"{name}.{suffix}" for suffix in ("txt", "json", "csv", "html")]
         write_text(written[0], "\n\n".join([format_table(rows), "\n".join(notes), DEFINITION]) + "\n")
         record = classification_record(encoded, results, notes, about)
@@ -114,7 +114,7 @@ def classification_record(
 def write_answers(path: Path, encoded: EncodedClasses, results: Mapping[str, Answers]) -> None:
     """Writes a CSV file with one line per picture and result, `CSV_COLUMNS`: its classes and the first answer."""
     images, labels = encoded.benchmark.images, [one.id for one in encoded.benchmark.texts]
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for result, answers in results.items():

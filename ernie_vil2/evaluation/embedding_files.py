@@ -29,7 +29,7 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
 from ernie_vil2.data.sources import ShardedSource, TsvSource
 from ernie_vil2.data.sources.benchmarks import ImageIds
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.files import written_whole
+from ernie_vil2.files import atomic_write
 
 OFFICIAL_FILE = "cross_modal_embeddings.out"
 """What the official release calls its file."""
@@ -79,7 +79,7 @@ def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
     texts = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
     for kind, names, rows in (("image", images, encoded.images), ("text", texts, encoded.texts)):
         if names:
-            with written_whole(folder / f"{kind}_embeddings.npy") as aside, open(aside, "wb") as file:
+            with atomic_write(folder / f"{kind}_embeddings.npy") as aside, open(aside, "wb") as file:
                 np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
             _write_json_lines(folder / f"{kind}s.jsonl", names)
     if not len(benchmark.pairs):
@@ -123,7 +123,7 @@ def write_official(path: str | Path, encoded: EncodedBenchmark, rows: np.ndarray
     Args:
         rows: `[R, 2]` (image row, text row) of each line, such as `official_rows`; None: the benchmark's pairs.
     """
-    with written_whole(path) as aside, open(aside, "w", encoding="ascii", newline="\n") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="ascii", newline="\n") as file:
         for image, text in encoded.benchmark.pairs if rows is None else rows:
             embeddings = (encoded.texts[text], encoded.images[image])
             columns = [" ".join(map(str, embedding.astype(np.float32))) for embedding in embeddings]
@@ -361,7 +361,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
 
 
 def _write_json_lines(path: Path, entries: Iterable[dict]) -> None:
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
         for entry in entries:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 

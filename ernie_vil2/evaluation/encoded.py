@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ernie_vil2 import runtime
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.files import save_arrays, written_whole
+from ernie_vil2.files import atomic_write, save_arrays
 from ernie_vil2.wording import counted
 
 
@@ -257,7 +257,7 @@ class _Cache:
 
     def write(self, path: Path, content: str, encoded: _Encoded) -> None:
         about = {"content": content, "checksum": _checksum(encoded.embeddings), "bad": encoded.bad}
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             save_arrays(aside, {"embeddings": encoded.embeddings}, {"chunk": json.dumps(about)})
 
 

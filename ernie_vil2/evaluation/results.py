@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
-from ernie_vil2.files import files_written_whole, write_text, written_whole
+from ernie_vil2.files import atomic_files, atomic_write, write_text
 from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
@@ -247,7 +247,7 @@ def write_evaluation(
         about: what was run, for the record: `model` and `data` among it.
         top_k: how many answers to every query; None: these are not written.
     """
-    with files_written_whole(output) as folder:
+    with atomic_files(output) as folder:
         written = write_results(folder, name, evaluations, table, published, about)
         for label, evaluation in evaluations.items():
             stem = name if len(evaluations) == 1 else f"{name}-{label.replace(', ', '-').replace('/', '-')}"
@@ -306,7 +306,7 @@ def write_ranks(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None
     `result` is the evaluation's label and `query` the text or, for an image, its id. Of equal scores the answer of
     the lower row is named. What a spreadsheet would take for a formula has an apostrophe in front, see `cell_text`.
     """
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for label, evaluation in evaluations.items():
@@ -350,7 +350,7 @@ def write_answers(path: str | Path, evaluations: Mapping[str, Evaluation], k: in
 
     `{"result", "direction", "query_id", "query", "answers": [{"id", "score"}, ...]}`, best first.
     """
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
         for label, evaluation in evaluations.items():
             for direction, result in evaluation.results.items():
                 for query, answers in _answers(evaluation, result, k, device):
@@ -375,7 +375,7 @@ def write_predictions(path: str | Path, evaluation: Evaluation, k: int, device: 
         {row.id: number for row, number in zip(side, whole_numbers(side), strict=True)}
         for side in (benchmark.images, benchmark.texts)
     )
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
         for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):
             names = [name for name, _ in answers]
             entry = {"text_id": texts[query.id], "image_ids": [images[name] for name in names]}

@@ -16,7 +16,7 @@ from ernie_vil2.evaluation.cards import thumbnail
 from ernie_vil2.evaluation.paper_results import paper_results
 from ernie_vil2.evaluation.results import cell_text
 from ernie_vil2.evaluation.statements import StatementScores
-from ernie_vil2.files import files_written_whole, write_text
+from ernie_vil2.files import atomic_files, write_text
 from ernie_vil2.pages import write_page
 from ernie_vil2.wording import counted
 
@@ -81,7 +81,7 @@ def write_statement_results(
         about: what was run, for the record: `model` and `data` among it.
     """
     rows = table_rows(label, scores)
-    with files_written_whole(output) as folder:
+    with atomic_files(output) as folder:
         written = [folder / f"{name}.{suffix}" for suffix in ("txt", "json", "csv", "html")]
         wrapped = [
             textwrap.fill(line, 110, subsequent_indent="    ") for note in notes(scores) for line in note.split("\n")

@@ -28,7 +28,7 @@ from ernie_vil2.export_folder import (
     VOCABULARY,
     named_in_utf8,
 )
-from ernie_vil2.files import folder_written_whole, write_text
+from ernie_vil2.files import atomic_folder, write_text
 
 TOP = 10
 
@@ -68,7 +68,7 @@ def export(
         raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "is there already; name a new folder", str(folder))
-    with folder_written_whole(folder) as made, named_in_utf8(made) as aside:
+    with atomic_folder(folder) as made, named_in_utf8(made) as aside:
         save_graphs(model.engine, model.preprocessing, aside)
         if engine == "onnx":
             from ernie_vil2.export.onnx_graphs import convert

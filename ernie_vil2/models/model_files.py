@@ -21,7 +21,7 @@ from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files, write_chec
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.export_folder import ABOUT, is_export
-from ernie_vil2.files import folder_written_whole, write_text
+from ernie_vil2.files import atomic_folder, write_text
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
@@ -230,7 +230,7 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
         raise FileExistsError(f"{folder} exists already; name another folder")
     config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
     lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
-    with folder_written_whole(folder) as aside:
+    with atomic_folder(folder) as aside:
         write_text(aside / "vocab.txt", "\n".join(lines) + "\n")
         if layout == "official":
             write_weights(aside / OFFICIAL_WEIGHTS, arrays)

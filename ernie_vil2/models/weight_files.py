@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ernie_vil2.files import read_text, save_arrays, system_errors_named, written_whole
+from ernie_vil2.files import atomic_write, read_text, save_arrays, system_errors_named
 from ernie_vil2.restricted_pickle import Array, Refused, load
 from ernie_vil2.terminal import printable
 
@@ -88,7 +88,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     if path.suffix not in (".pdparams", ".safetensors"):
         raise ValueError(f"{path}: the name must end in .pdparams or .safetensors")
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         if path.suffix == ".safetensors":
             save_arrays(aside, arrays)
         else:

@@ -25,7 +25,7 @@ def training_charts(records: Sequence[Mapping]) -> list[Chart]:
     """The losses, what each evaluator found, the learning rate, what else the task logs, the norm of the gradient.
 
     Args:
-        records: of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are passed over.
+        records: of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are skipped.
     """
     train = _train(records)
     pairs = [

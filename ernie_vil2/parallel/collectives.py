@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 import paddle.distributed as dist
 
-from ernie_vil2.parallel.ranks import meet
+from ernie_vil2.parallel.ranks import barrier
 
 _listening: list[dict[str, Traffic]] = []
 
@@ -62,7 +62,7 @@ def sent_bytes(kind: str, payload: int, ranks: int) -> float:
 def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
     """`[b, ...]` of equal shape on every rank to `[ranks * b, ...]`, in rank order; without gradient.
 
-    `wait=False` goes without `ranks.meet`: between layers of one forward no rank is late, and there are many of them.
+    `wait=False` goes without `barrier`: between layers of one forward no rank is late, and there are many of them.
     """
     _about_to_send("all_gather", tensor, wait)
     gathered = paddle.empty([dist.get_world_size() * tensor.shape[0], *tensor.shape[1:]], tensor.dtype)
@@ -92,7 +92,7 @@ def all_gather_object(value: Any) -> list[Any]:
     """Any picklable value of every rank, in rank order; for what is small and rare, and not counted."""
     if dist.get_world_size() == 1:
         return [value]
-    meet()
+    barrier()
     values: list[Any] = []
     dist.all_gather_object(values, value)
     return values
@@ -100,7 +100,7 @@ def all_gather_object(value: Any) -> list[Any]:
 
 def _about_to_send(kind: str, tensor: paddle.Tensor, wait: bool = True) -> None:
     if wait:
-        meet()
+        barrier()
     payload = tensor.size * tensor.element_size()
     for traffic in _listening:
         entry = traffic[kind]

@@ -113,7 +113,7 @@ def _one_group_of_all_ranks() -> Iterator[None]:
         dist.new_group = new_group
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits until every rank has come here as often as this one; a collective of its own.
 
     Before a collective of gloo: it gives a rank up that comes 30 seconds after the first, as one does that has written
@@ -126,7 +126,7 @@ def meet() -> None:
     if ranks == 1 or dist.get_backend() != "GLOO":
         return
     store = _meeting_store()
-    come = store.add("meet", 1)
+    come = store.add("barrier", 1)
     # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
     needed = -(-come // ranks) * ranks
     pause, since = 1e-4, time.monotonic()
@@ -138,7 +138,7 @@ def meet() -> None:
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-        come = store.add("meet", 0)
+        come = store.add("barrier", 0)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.files import atomic_write, write_text
 
 RERANKED = 100
 """Candidates that an approximate engine proposes for a query, at least."""
@@ -130,7 +130,7 @@ class _Faiss:
         index, facts = cls._trained(rows, fitted.queries, tuned_on, recall, log)
         for block in _blocks(rows):
             index.add(block)
-        with written_whole(folder / cls.file) as aside:
+        with atomic_write(folder / cls.file) as aside:
             faiss.write_index(index, str(aside))
         engine = cls(index, {"rows": len(rows)} | facts)
         engine._tune(rows, tuned_on, recall, log)

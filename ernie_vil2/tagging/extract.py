@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ernie_vil2.data.samples import BadSample, Sample, content_id
 from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.tags import Tags, tags_id
-from ernie_vil2.files import write_text, written_whole
+from ernie_vil2.files import atomic_write, write_text
 from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
 
@@ -223,7 +223,7 @@ def _summary(journal: Journal, tagger: Tagger, shared: set[str]) -> TaggingRepor
 
 
 def _write_tags(journal: Journal, output: Path, shared: set[str]) -> None:
-    with written_whole(output) as aside, open(aside, "w", encoding="utf-8") as file:
+    with atomic_write(output) as aside, open(aside, "w", encoding="utf-8") as file:
         for batch in journal:
             for name, tags in batch.found:
                 if tags and name not in shared:

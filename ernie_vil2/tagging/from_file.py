@@ -16,7 +16,7 @@ from ernie_vil2.tagging.text import clean_tags
 class FileTagger:
     """A `Tagger` that looks tags up by id, as `clean_tags` leaves them.
 
-    Rows of the file that cannot be used, or that repeat an id, are counted and passed over.
+    Rows of the file that cannot be used, or that repeat an id, are counted and skipped.
 
     Args:
         path: a `.jsonl`, `.tsv` or `.csv` file, see `TagsFile`.
@@ -47,7 +47,7 @@ class FileTagger:
         """Rows that could not be used, and rows whose id no sample has."""
         lines = []
         if self._bad_rows.counts:
-            lines.append(f"rows of {self._file.name} that were passed over:")
+            lines.append(f"rows of {self._file.name} that were skipped:")
             for reason, count in self._bad_rows.counts.most_common():
                 lines.append(f"  {reason}: {first_names(count, self._bad_rows.names[reason])}")
         unused = np.sort(self._file.places[~np.isin(self._file.ids, ids)])

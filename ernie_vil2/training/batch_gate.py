@@ -34,7 +34,7 @@ class BatchGate:
 
         Raises:
             Exception: a rank has met an error, see `agree`.
-            TooManyBadSamples: it is the hundredth batch in a row that is passed over.
+            TooManyBadSamples: it is the hundredth batch in a row that is skipped.
         """
         found = paddle.to_tensor([float(samples >= least), float(error is not None)])
         if self._ranks > 1:

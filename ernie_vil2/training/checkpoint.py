@@ -32,7 +32,7 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.checksums import DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.files import folder_written_whole, remove_folder, remove_partial, save_arrays, write_text
+from ernie_vil2.files import atomic_folder, remove_folder, remove_partial, save_arrays, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 from ernie_vil2.training.average import RAW, WeightAverage
@@ -77,7 +77,7 @@ def save_checkpoint(
     """
     final = checkpoint_folder(run, step)
     with _room_for(_sizes(model, optimizer), final.parent):
-        with folder_written_whole(final) as aside:
+        with atomic_folder(final) as aside:
             save_weights(model, aside / "model.safetensors")
             save_arrays(aside / "optimizer.safetensors", optimizer)
             (aside / "state.json").write_text(

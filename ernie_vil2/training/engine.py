@@ -147,7 +147,7 @@ class Trainer:
         self.gate = BatchGate(self.ranks)
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
         self.step = 0
-        self.place = 0  # of the stream, that the next step begins at
+        self.position = 0  # in the stream, of the next step's first sample
         self.scores = Scores(self.evaluators, config)
         with agreed_errors():
             if checkpoint:
@@ -191,7 +191,7 @@ class Trainer:
         check_changes(checkpoint, self.config, self._extend)
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average)
         self.stream.check(state["data"])
-        self.step, self.place, best = state["step"], state["data"]["place"], state["best"]
+        self.step, self.position, best = state["step"], state["data"]["place"], state["best"]
         self.scores.resume(state["evaluated"], best if best and find_checkpoint(self.run, best["step"]) else None)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -205,7 +205,7 @@ class Trainer:
 
         Returns:
             True when the run is finished, False when SIGINT or SIGTERM stopped it; then its checkpoint is saved, and
-            `signals.granted` says which.
+            `signals.agreed` says which.
 
         Raises:
             NotFinite: a loss, a gradient or a weight is NaN or infinite; see `Training.nonfinite`.
@@ -257,10 +257,10 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """The batches of the steps, up to the last or until the run is stopped."""
         training = self.config.Training
-        batches = training_batches(self.rows, self.config, self.place, self.rank, self.ranks)
-        while self.step < training.steps and not self.signals.granted and not self.scores.settled:
+        batches = training_batches(self.rows, self.config, self.position, self.rank, self.ranks)
+        while self.step < training.steps and not self.signals.agreed and not self.scores.settled:
             batch = self._next(batches)
-            self.place += training.global_batch
+            self.position += training.global_batch
             if batch is not None:
                 yield batch
 
@@ -296,7 +296,7 @@ class Trainer:
             **self.meter.read(),
             "bad_samples": self.bad_samples.counts.total(),
             "skipped_steps": self.nonfinite.skipped,
-            "epochs": dict(zip(self.stream.names, self.stream.epochs(self.place), strict=True)),
+            "epochs": dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True)),
         }
         with agreed_errors():
             if self._log:
@@ -305,10 +305,10 @@ class Trainer:
     def _save_and_evaluate(self) -> None:
         """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
         training = self.config.Training
-        save = self.step == training.steps or self.signals.granted or self.step % training.checkpoint_every == 0
+        save = self.step == training.steps or self.signals.agreed or self.step % training.checkpoint_every == 0
         if save:
             self._save()
-        evaluate = self.scores.due(self.step) and not self.signals.granted
+        evaluate = self.scores.due(self.step) and not self.signals.agreed
         if evaluate:
             with self.meter.paused():
                 self._evaluate(saved=bool(save))
@@ -367,7 +367,7 @@ class Trainer:
             "scaler": scaler_state(self.scaler),
             "bad_samples": bad_samples.as_dict(),
             "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
-            "data": self.stream.state(self.place),
+            "data": self.stream.state(self.position),
             "evaluated": self.scores.evaluated,
             "best": self.best,
         }

@@ -44,7 +44,7 @@ class NonFiniteSteps:
         self.skipped = 0
         self.in_a_row = 0
 
-    def meet(self, step: int, batch: Batch, own: Mapping[str, float], model: paddle.nn.Layer, rank: int) -> None:
+    def record(self, step: int, batch: Batch, own: Mapping[str, float], model: paddle.nn.Layer, rank: int) -> None:
         """Saves what led to a step that is not finite, before it has changed a weight. A collective.
 
         Every rank saves the names of its samples and what of its losses and gradients is not finite; where the run

@@ -10,18 +10,18 @@ from ernie_vil2.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
 
 
 class StopSignals:
-    """Within its context signals of `STOPPED` are wishes: noted by the rank that hears them, granted by all together.
+    """Within its context a signal of `STOPPED` is a request to stop: noted by one rank, agreed by all of them.
 
-    A wish that one rank alone acted on would leave the others waiting for it. Each rank therefore adds `wishes` to what
-    it sums over ranks in every step, and hands the sums to `grant`. Who will not wait for that presses Ctrl-C again:
-    it ends the process as it is. A process that ignores SIGHUP, as under `nohup`, goes on to ignore it.
+    A request that one rank alone acted on would leave the others waiting for it. Each rank therefore adds `requests` to
+    what it sums over ranks in every step, and hands the sums to `agree`. Who will not wait for that presses Ctrl-C
+    again: it ends the process as it is. A process that ignores SIGHUP, as under `nohup`, continues to ignore it.
 
     Attributes:
-        granted: the signal that ends the run, the same on every rank; None: the run goes on.
+        agreed: the signal that ends the run, the same on every rank; None: the run continues.
     """
 
     def __init__(self):
-        self.granted: signal.Signals | None = None
+        self.agreed: signal.Signals | None = None
         self._noted: set[int] = set()
         self._second_ctrl_c = SecondCtrlC()
 
@@ -40,10 +40,10 @@ class StopSignals:
         if number == signal.SIGHUP:
             leave_closed_terminal()
 
-    def wishes(self) -> list[float]:
+    def requests(self) -> list[float]:
         """For each of the signals 1 if this rank has received it, else 0."""
         return [float(number in self._noted) for number in STOPPED]
 
-    def grant(self, wishes: Sequence[float]) -> None:
-        """Takes the sums of all ranks' `wishes`."""
-        self.granted = next((number for number, ranks in zip(STOPPED, wishes, strict=True) if ranks), None)
+    def agree(self, requests: Sequence[float]) -> None:
+        """Takes the sums of all ranks' `requests`."""
+        self.agreed = next((number for number, ranks in zip(STOPPED, requests, strict=True) if ranks), None)

@@ -76,7 +76,7 @@ class Update:
         else:
             set_statistics(self._statistics, statistics)
             losses = {name: float(loss) for name, loss in own.items()}
-            self._nonfinite.meet(step + 1, batch, losses, self._task.model, dist.get_rank())
+            self._nonfinite.record(step + 1, batch, losses, self._task.model, dist.get_rank())
         self._optimizer.clear_grad()
         return found
 
@@ -91,10 +91,10 @@ class Update:
         return self._scaler.is_enable() and finite and float(self._scaler.scale(paddle.ones([]))) > 1
 
     def _over_ranks(self, losses: dict[str, paddle.Tensor]) -> dict[str, float]:
-        """Sums over ranks; the wishes of any rank to stop travel along, so that all stop at the same step."""
-        values = paddle.stack([*losses.values(), *map(paddle.to_tensor, self._signals.wishes())]).detach()
+        """Sums over ranks; requests to stop, of any rank, travel along, so that all stop at the same step."""
+        values = paddle.stack([*losses.values(), *map(paddle.to_tensor, self._signals.requests())]).detach()
         if dist.get_world_size() > 1:
             collectives.all_reduce(values)
         sums = values.tolist()
-        self._signals.grant(sums[len(losses) :])
+        self._signals.agree(sums[len(losses) :])
         return dict(zip(losses, sums, strict=False))

@@ -163,7 +163,7 @@ CASES = [
     Case("shards in which keys begin anew", keys_begin_anew, used=2, note="both; for the loss they are two images",
          check=two_images),
     Case("folders and files with a dot in front", raw(header("d", type=tarfile.DIRTYPE) + member("d/.DS_Store", b"x")
-         + member("._0.png", b"x") + WHOLE), used=2, note="passed over"),
+         + member("._0.png", b"x") + WHOLE), used=2, note="skipped"),
     Case("folder named x.tar without a source", pointed_at(Path.mkdir),
          stopped="no layout that is known; here are no files"),
     Case("pipe named x.tar", pointed_at(os.mkfifo), stopped=PIPE),

@@ -1,4 +1,4 @@
-"""Three ranks come together and meet."""
+"""Three ranks join and meet at barriers."""
 
 import os
 import socket
@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from ernie_vil2.launch import run_ranks
-from ernie_vil2.parallel.ranks import _connections, join_ranks, meet, watched_ranks
+from ernie_vil2.parallel.ranks import _connections, barrier, join_ranks, watched_ranks
 
 RANK = """
 import sys, time
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.ranks import join_ranks, meet, watched_ranks
+from ernie_vil2.parallel.ranks import join_ranks, barrier, watched_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()
 assert (rank, ranks) == (dist.get_rank(), 3)
@@ -22,11 +22,11 @@ with watched_ranks():
         if rank == turn:
             time.sleep(0.5)
             open(f"{folder}/{turn}", "w")
-        meet()
+        barrier()
         open(f"{folder}/{turn}")  # nobody is past the meeting before the last one has come
     since = time.monotonic()
     for _ in range(50):
-        meet()
+        barrier()
     seconds = time.monotonic() - since
 open(f"{folder}/seconds{rank}", "w").write(str(seconds))
 """
@@ -41,19 +41,19 @@ def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
 LISTENING = """
 import os, sys
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.ranks import join_ranks, meet
+from ernie_vil2.parallel.ranks import join_ranks, barrier
 paddle.set_device("cpu")
 rank, ranks = join_ranks()
 dist.all_reduce(paddle.ones([1]))
 dist.new_group([0, 1])
-meet()
+barrier()
 links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
 with open(f"{sys.argv[1]}/{rank}", "w") as found:
     for line in [*open("/proc/net/tcp"), *open("/proc/net/tcp6")]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
             print(fields[1], file=found)
-meet()
+barrier()
 """
 
 
@@ -76,6 +76,6 @@ def test_looking_through_the_sockets_opens_none(tmp_path):
 
 def test_a_single_process_needs_no_others():
     assert join_ranks() == (0, 1)
-    meet()
+    barrier()
     with watched_ranks():
         pass

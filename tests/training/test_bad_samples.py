@@ -84,9 +84,9 @@ def test_batches_without_samples_are_passed_over(config, lost_shard):
     trainer = Trainer(config(*lost_shard))
     assert trainer.fit()
     # Three batches of an epoch can be used.
-    assert trainer.step == 6 and trainer.place >= 9 * 16
+    assert trainer.step == 6 and trainer.position >= 9 * 16
     report = json.loads((trainer.run / "bad_samples.json").read_text())
-    assert report["read"] == trainer.place and set(report["reasons"]) == {"empty caption"}
+    assert report["read"] == trainer.position and set(report["reasons"]) == {"empty caption"}
     log = read_log(trainer.run / "log.jsonl")
     assert [record["step"] for record in log if record["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
@@ -99,7 +99,7 @@ def test_a_batch_with_fewer_samples_than_micro_batches_is_passed_over(config, tm
     counts = []
     original = trainer._train_step
     trainer._train_step = lambda batch, rate: counts.append(len(batch["names"])) or original(batch, rate)
-    assert trainer.fit() and min(counts) >= 8 and trainer.place > 3 * 16
+    assert trainer.fit() and min(counts) >= 8 and trainer.position > 3 * 16
 
 
 def test_a_run_whose_data_is_gone_stops():

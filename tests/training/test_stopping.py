@@ -116,7 +116,7 @@ def test_what_nohup_lets_be_ignored_stays_ignored():
     try:
         with StopSignals() as signals:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not any(signals.wishes())
+            assert not any(signals.requests())
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -144,14 +144,14 @@ def signalled_in(trainer, owner, method, step):
     setattr(owner, method, with_signal)
 
 
-@pytest.mark.parametrize("method", ["_evaluate", "_save", "_over_ranks", "grant"])
+@pytest.mark.parametrize("method", ["_evaluate", "_save", "_over_ranks", "agree"])
 def test_a_signal_is_heard_at_any_time(config, method):
     """Ranks agree in the course of a step; a wish that comes between two agreements waits for the next."""
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
-    owner = {"grant": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
+    owner = {"agree": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
     signalled_in(trainer, owner, method, 4)
     assert not trainer.fit()
-    assert trainer.signals.granted == signal.SIGTERM and trainer.step == (6 if method == "grant" else 5)
+    assert trainer.signals.agreed == signal.SIGTERM and trainer.step == (6 if method == "agree" else 5)
     check_saved(trainer.run)
 
 

@@ -19,7 +19,7 @@ from ernie_vil2.data.rows import check_text
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, BadSampleReport, Reason, Sample, content_id, is_blank
 from ernie_vil2.data.sources import SampleSequence
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
-from ernie_vil2.files import written_whole
+from ernie_vil2.files import atomic_write
 
 DIGEST_BYTES = 16
 # How the formats that a shard may hold begin; whatever else can be decoded becomes JPEG.
@@ -132,7 +132,7 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
         path.unlink(missing_ok=True)  # one of other content, which could not be verified
         first = next(samples, None)
         if first is not None:
-            with written_whole(path) as aside, tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as archive:
+            with atomic_write(path) as aside, tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as archive:
                 _write(archive, *first)
                 for members in samples:
                     _write(archive, *members)

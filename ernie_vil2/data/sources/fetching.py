@@ -14,7 +14,7 @@ from random import Random
 from threading import Lock, Thread
 from typing import BinaryIO
 
-from ernie_vil2.files import written_whole
+from ernie_vil2.files import atomic_write
 from ernie_vil2.hub import cache_folder
 
 DEFAULT_GIB = 100.0
@@ -75,7 +75,7 @@ def fetched(
         if reserved is None:
             return None
         try:
-            with written_whole(path) as aside:
+            with atomic_write(path) as aside:
                 fetch(aside)
                 file = _opened(aside)  # before others can see and remove it
         finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.files import written_whole
+from ernie_vil2.files import atomic_write
 from ernie_vil2.hub import cache_folder
 
 Index = dict[str, np.ndarray]
@@ -47,7 +47,7 @@ def _keep(path: Path, index: Index) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.savez(content, **index)
-        with written_whole(path) as aside, open(aside, "wb") as file:
+        with atomic_write(path) as aside, open(aside, "wb") as file:
             file.write(_checksum(content.getbuffer()))
             file.write(content.getbuffer())
     except OSError:  # as above
