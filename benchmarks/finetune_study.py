@@ -1,0 +1,253 @@
+"""What fine-tuning on few drawings wins, and what it forgets: the demo's model and a design team that it has not seen.
+
+    python benchmarks/finetune_study.py                  # about an hour and a half on two cores
+    python benchmarks/finetune_study.py --minutes 9      # ends before; the same command goes on with what is missing
+    python benchmarks/finetune_study.py --table          # the tables of docs/finetuning.md, of what there is
+
+The demo's model is pretrained without Microsoft's drawings (fluent-emoji, fluent-emoji-flat), then fine-tuned on 100,
+on 300 and on all of them but those of held-out concepts. Scored are the drawings of the held-out concepts, the new task,
+and Twitter's, the demo's test set, the old one: two-way mean recall, the mean of Chinese and English. A seed draws the
+drawings, their order and what else is random. Settings were chosen on concepts of their own, in neither.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ernie_vil2 import runtime  # noqa: E402
+from ernie_vil2.files import write_text  # noqa: E402
+
+TEAM = ("fluent-emoji", "fluent-emoji-flat")
+SIZES = {"100": 40, "300": 80, "all": 120}
+"""Drawings, and steps of a fine-tuning on so many."""
+SCRATCH_STEPS = 200
+SHARES = (0.25, 0.5, 0.75)
+"""Of the fine-tuned model, in mixtures with the pretrained one."""
+FINE_TUNED = ["Loss.weights={image_image: 0, text_text: 0}", "Optimizer.learning_rate=5e-4"]
+LORA = "Tuning.lora={rank: 8, layers: [image.network.*, text.network.encoder.*]}"
+METHODS = {
+    "from scratch": None,
+    "full": FINE_TUNED,
+    "layer-decayed (0.7)": [*FINE_TUNED, "Tuning.layer_decay=0.7"],
+    "LoRA (rank 8)": [*FINE_TUNED, LORA, "Optimizer.learning_rate=2e-3"],
+    "frozen text tower": [*FINE_TUNED, "Tuning.freeze=[text.*]"],
+}
+MIXED = "full"
+
+
+class Study:
+    """The data, runs and results in a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.data = folder, folder / "data"
+        self.results = folder / "results.json"
+        self.found = json.loads(self.results.read_text()) if self.results.exists() else {}
+
+    def note(self, key: str, scores: dict[str, float]) -> None:
+        self.found[key] = scores
+        write_text(self.results, json.dumps(self.found, indent=1))
+        print(f"{key}: new {scores['new']:.2f}, old {scores['old']:.2f}", flush=True)
+
+    def make_data(self) -> None:
+        """Shards of pretraining, of held-out drawings, of those that settings are chosen on, and of the rest."""
+        if (self.data / "train.tar").exists():
+            return
+        parts: dict[str, list] = {"pretrain": [], "held_out": [], "validation": [], "train": []}
+        for name, members in samples(ROOT / "demo_data" / "emoji-train.tar").items():
+            concept, _, style = name.partition("_")
+            part = "pretrain" if style not in TEAM else split_of(concept)
+            parts[part].append(members)
+        for part, chosen in parts.items():
+            write_shard(self.data / f"{part}.tar", chosen)
+
+    def subset(self, size: str, seed: int) -> Path:
+        """A shard of so many drawings of the team; those of a smaller size are among those of a larger."""
+        if size == "all":
+            return self.data / "train.tar"
+        path = self.data / f"train_{size}_{seed}.tar"
+        if not path.exists():
+            every = list(samples(self.data / "train.tar").values())
+            order = np.random.default_rng(seed).permutation(len(every))
+            write_shard(path, [every[row] for row in order[: int(size)]])
+        return path
+
+    @property
+    def pretrained(self) -> Path:
+        return self.folder / "pretrained"
+
+    def pretrain(self, seconds: float) -> bool:
+        """Whether the pretraining is at its end; it goes on where it was, for so long."""
+        command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(ROOT / "configs/demo/emoji.yaml"),
+                   "--resume", "--processes", "2", "-o", f"Data.train=['{self.data}/pretrain.tar']",
+                   "-o", f"Training.output={self.pretrained}"]  # fmt: skip
+        with subprocess.Popen(command, cwd=ROOT) as process:
+            try:
+                return process.wait(seconds) == 0
+            except subprocess.TimeoutExpired:
+                process.terminate()  # it saves a checkpoint
+                process.wait()
+        return False
+
+    def fine_tune(self, method: str, size: str, seed: int) -> Path:
+        """The run folder of a fine-tuning."""
+        from ernie_vil2.config import load_config
+        from ernie_vil2.training.engine import Trainer
+
+        run = self.folder / "runs" / f"{method.split(' ')[0]}_{size}_{seed}"
+        shutil.rmtree(run, ignore_errors=True)  # one that was stopped
+        changes, steps = METHODS[method], SIZES[size]
+        if changes is None:
+            changes, steps = [], SCRATCH_STEPS
+        else:
+            changes = [f"Model.weights={self.pretrained}", "Schedule.warmup_steps=5", "Schedule.floor=0", *changes]
+        trainer = Trainer(load_config(ROOT / "configs/demo/emoji.yaml", [
+            f"Data.train=['{self.subset(size, seed)}']", "Data.val=[]", "Training.global_batch=64",
+            f"Training.steps={steps}", f"Training.seed={seed}", f"Training.output={run}", "Training.device=cpu",
+            *changes,
+        ]))  # fmt: skip
+        trainer.fit()
+        return run
+
+    def score(self, model) -> dict[str, float]:
+        """Two-way mean recall of both tasks, the mean over languages."""
+        from ernie_vil2.data.sources import open_benchmarks
+        from ernie_vil2.evaluation.protocol import evaluate
+        from ernie_vil2.evaluation.protocols import protocol
+
+        places = {"new": self.data / "held_out.tar", "old": ROOT / "demo_data" / "emoji-test.tar"}
+        return {
+            task: fmean(
+                evaluate(model, benchmark, protocol("pairs")).mean_recall
+                for benchmark in open_benchmarks(place, ["zh", "en"], text_id="id").values()
+            )
+            for task, place in places.items()
+        }
+
+    def score_mixtures(self, run: Path, key: str) -> None:
+        """Scores what lies between the pretrained model and a fine-tuned one."""
+        from ernie_vil2.models import set_weights
+        from ernie_vil2.models.mixtures import mixture
+        from ernie_vil2.models.model_files import read_model
+        from ernie_vil2.pretrained import load_model
+
+        stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
+        for share in SHARES:
+            if f"{key}/{share}" not in self.found:
+                set_weights(model.engine.model, mixture(stored, [1 - share, share]))
+                self.note(f"{key}/{share}", self.score(model))
+
+
+def split_of(concept: str) -> str:
+    """Of 20 concepts 6 are held out and 2 are for choosing settings."""
+    number = int(hashlib.md5(concept.encode()).hexdigest(), 16) % 20
+    return "held_out" if number < 6 else "validation" if number < 8 else "train"
+
+
+def samples(shard: Path) -> dict[str, list[tuple[str, bytes]]]:
+    """The members of each sample of a shard, in its order."""
+    found: dict[str, list[tuple[str, bytes]]] = {}
+    with tarfile.open(shard) as archive:
+        for member in archive:
+            content = archive.extractfile(member).read()
+            found.setdefault(member.name.partition(".")[0], []).append((member.name, content))
+    return found
+
+
+def write_shard(path: Path, chosen: list[list[tuple[str, bytes]]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    with tarfile.open(aside, "w") as archive:
+        for name, content in (member for members in chosen for member in members):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    aside.rename(path)
+
+
+def jobs(seeds: int):
+    """Method, size, seed and key of every fine-tuning, so that each seed is whole before the next."""
+    for seed in range(seeds):
+        for size in SIZES:
+            for method in METHODS:
+                yield method, size, seed, f"{method}/{size}/{seed}"
+
+
+def work(study: Study, seeds: int, minutes: float) -> bool:
+    """Does what is missing until the time is up; whether nothing is missing any more."""
+    from ernie_vil2.pretrained import load_model
+
+    end = time.monotonic() + 60 * minutes
+    study.make_data()
+    if "zero-shot" not in study.found:
+        if not study.pretrain(max(1.0, end - time.monotonic() - 30)):
+            return False
+        study.note("zero-shot", study.score(load_model(study.pretrained)))
+    for method, size, seed, key in jobs(seeds):
+        wanted = [key, *(f"{key}/{share}" for share in SHARES if method == MIXED)]
+        if all(name in study.found for name in wanted):
+            continue
+        if time.monotonic() + 150 > end:  # longer than any of them takes
+            return False
+        run = study.fine_tune(method, size, seed)
+        if key not in study.found:
+            study.note(key, study.score(load_model(run)))
+        if method == MIXED:
+            study.score_mixtures(run, key)
+    return True
+
+
+def spread(values: list[float]) -> str:
+    return f"{fmean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def show(study: Study, seeds: int) -> None:
+    """Markdown: means and standard deviations over the seeds that are there."""
+    before = study.found["zero-shot"]
+    names = {method: [method] for method in METHODS}
+    names[MIXED] += [f"{MIXED}, mixed {share:g}" for share in SHARES]
+    for task, title in (("new", "New task: drawings of held-out concepts"), ("old", "Old task: the demo's test set")):
+        print(f"\n| {title} | " + " | ".join(f"{size} drawings" for size in SIZES) + " |")
+        print("|---" + "|---:" * len(SIZES) + "|")
+        print("| zero-shot | " + " | ".join(f"{before[task]:.1f}" for _ in SIZES) + " |")
+        for method, rows in names.items():
+            for name in rows:
+                end = f"/{name.rpartition(' ')[2]}" if ", mixed " in name else ""
+                cells = []
+                for size in SIZES:
+                    keys = [f"{method}/{size}/{seed}{end}" for seed in range(seeds)]
+                    values = [study.found[key][task] for key in keys if key in study.found]
+                    cells.append(spread(values) if values else "")
+                print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "finetune_study", help="of data, runs, results")
+    parser.add_argument("--seeds", type=int, default=5, help="fine-tunings of each kind")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which the command ends")
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    args = parser.parse_args()
+    runtime.configure()
+    study = Study(args.folder.resolve())
+    done = args.table or work(study, args.seeds, args.minutes)
+    if "zero-shot" in study.found:
+        show(study, args.seeds)
+    print("" if done else "\nnot finished: the same command goes on")
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
