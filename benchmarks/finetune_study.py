@@ -5,9 +5,9 @@
     python benchmarks/finetune_study.py --table          # the tables of docs/finetuning.md, of what there is
 
 The demo's model is pretrained without Microsoft's drawings (fluent-emoji, fluent-emoji-flat), then fine-tuned on 100,
-on 300 and on all of them but those of held-out concepts. Scored are the drawings of the held-out concepts, the new task,
-and Twitter's, the demo's test set, the old one: two-way mean recall, the mean of Chinese and English. A seed draws the
-drawings, their order and what else is random. Settings were chosen on concepts of their own, in neither.
+on 300 and on all of them but those of held-out concepts. Scored are the drawings of the held-out concepts, the new
+task, and Twitter's, the demo's test set, the old one: two-way mean recall, the mean of Chinese and English. A seed
+draws the drawings, their order and what else is random. Settings were chosen on concepts of their own, in neither.
 """
 
 import argparse
