@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ernie_vil2.files import write_text
-from tests.bad_input import addresses, classes, images, models, rows, settings, shards, texts
+from tests.bad_input import addresses, classes, images, models, rows, settings, shards, texts, tuning
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
 SECTIONS = {
@@ -16,6 +16,7 @@ SECTIONS = {
     "Classes": classes.CASES,
     "Configurations, vocabularies, lists": settings.CASES,
     "Weights and model folders": models.CASES,
+    "Fine-tuning": tuning.CASES,
 }
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
