@@ -111,9 +111,12 @@ def _notes(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
     results = [result for _, record in found for result in record["results"].values()]
     differences = [sentence for result in results for sentence in result["differences"]]
     rules = [figures_note(result["tie_rule"]) for result in results]
-    published = [f"published: {row['model']}: {row['source']}{'; ' * bool(row['note'])}{row['note']}"
-                 for _, record in found for row in record.get("published", [])]  # fmt: skip
-    return list(dict.fromkeys(differences + rules + published))
+    sources: dict[str, dict[str, None]] = {}
+    for row in (row for _, record in found for row in record.get("published", [])):
+        source = "; ".join(filter(None, [row["source"], row["note"]]))
+        sources.setdefault(source, {})[row["model"]] = None
+    published = [f"published, {', '.join(models)}: {source}" for source, models in sources.items()]
+    return list(dict.fromkeys([*differences, *rules, *published]))
 
 
 def _compared(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:

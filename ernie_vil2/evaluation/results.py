@@ -25,6 +25,7 @@ from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
 from ernie_vil2.files import atomic_files, atomic_write, write_text
+from ernie_vil2.run_folder import BEFORE
 from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
@@ -285,9 +286,10 @@ def _record(evaluation: Evaluation) -> dict:
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The records that `write_results` left in a folder, by name; other JSON is left out with a warning."""
+    """The records that `write_results` left in a folder, by name, what was scored before training first; other JSON is
+    left out with a warning."""
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             format_table(record["table"])
