@@ -1,9 +1,11 @@
 """InfoNCE (arXiv 2209.15270, equation 1), aware of rows that hold the same image or text."""
 
 import paddle
+from paddle.autograd import PyLayer
 
 from .duplicates import check_arguments, same_sample
 from .tiled import tiled_both_ways, tiled_info_nce
+from .tiles import computed_whole, float32_products
 
 
 def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignored"):
@@ -36,7 +38,7 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
         # Scaling the rows instead of the logits makes the gradient of logit_scale a sum of B x D
         # terms behind a matrix product; a float32 sum of B x N terms is off by up to a percent at 4,096.
         scaled = rows.astype(dtype) * logit_scale.astype(dtype)
-        logits = paddle.matmul(scaled, columns.astype(dtype), transpose_y=True)  # [B, N]
+        logits = _Product.apply(scaled, columns.astype(dtype))  # [B, N]
         is_own = paddle.arange(offset, offset + count).unsqueeze(1) == paddle.arange(total)  # [B, N]
         answers = (is_own | same if duplicates == "positives" else is_own).astype(dtype)
         answer = (logits * answers).sum(axis=1, keepdim=True) / answers.sum(axis=1, keepdim=True)
@@ -46,12 +48,32 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
         return paddle.logsumexp(logits - answer, axis=1)
 
 
+class _Product(PyLayer):
+    """`[B, D]` and `[N, D]` to `[B, N]`, in float32 also on GPUs, forward and backward."""
+
+    @staticmethod
+    @float32_products()
+    def forward(ctx, rows, columns):
+        ctx.save_for_backward(rows, columns)
+        ctx.fixed = rows.stop_gradient, columns.stop_gradient  # Paddle wants None for these
+        return paddle.matmul(rows, columns, transpose_y=True)
+
+    @staticmethod
+    @float32_products()
+    def backward(ctx, gradient):
+        rows, columns = ctx.saved_tensor()
+        of_rows = None if ctx.fixed[0] else paddle.matmul(gradient, columns)
+        of_columns = None if ctx.fixed[1] else paddle.matmul(gradient, rows, transpose_x=True)
+        return of_rows, of_columns
+
+
 class InfoNCE:
     """Equation 1 for the view pairs of `MultiViewLoss`, in tiles or all at once.
 
     Args:
         duplicates: see `info_nce`.
-        tile: rows and columns of the tiles in which the logits are computed (see `losses.tiled`); None: all at once.
+        tile: rows and columns of the tiles in which the logits are computed (see `losses.tiled`); None, and on GPUs
+            where they are small: all at once.
     """
 
     def __init__(self, duplicates, tile):
@@ -60,7 +82,7 @@ class InfoNCE:
     def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
         """The loss of every row, `[B]`; arguments as for `info_nce`, `scalars` with `logit_scale`."""
         scale = scalars["logit_scale"]
-        if self.tile is not None:
+        if self._in_tiles(rows, columns):
             return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, self.tile)
         has_ids = row_ids is not None and column_ids is not None
         same = same_sample(row_ids, column_ids) if has_ids and self.duplicates != "ignored" else None
@@ -68,6 +90,9 @@ class InfoNCE:
 
     def both_ways(self, rows, columns, scalars, ids):
         """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
-        if self.tile is not None:
+        if self._in_tiles(rows, columns):
             return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, self.tile)
         return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)
+
+    def _in_tiles(self, rows, columns):
+        return self.tile is not None and not computed_whole(rows, columns)

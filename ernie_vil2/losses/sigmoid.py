@@ -10,7 +10,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from .duplicates import check_arguments
-from .tiles import Tiles, spread, sums_over
+from .tiles import Tiles, computed_whole, float32_products, spread, sums_over
 
 
 class SigmoidLoss:
@@ -19,7 +19,8 @@ class SigmoidLoss:
     Args:
         duplicates: what a column is to a row that holds the same image or text: "ignored", a negative like any other
             (as published); "masked", left out; "positives", as positive as the row's own column.
-        tile: rows and columns of the tiles in which the logits are computed; None: all at once.
+        tile: rows and columns of the tiles in which the logits are computed; None, and on GPUs where they are small:
+            all at once.
     """
 
     def __init__(self, duplicates, tile):
@@ -51,7 +52,8 @@ class SigmoidLoss:
         check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, self.duplicates)
         with paddle.amp.auto_cast(enable=False):
             dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
-            tiles = _Signs(offset, row_ids, column_ids, self.duplicates, self.tile, both_ways)
+            tile = None if computed_whole(rows, columns) else self.tile
+            tiles = _Signs(offset, row_ids, column_ids, self.duplicates, tile, both_ways)
             leaves = (rows, columns, scalars["logit_scale"], scalars["logit_bias"])
             return _TiledSigmoid.apply(*(leaf.astype(dtype) for leaf in leaves), tiles)
 
@@ -70,6 +72,7 @@ class _Signs(Tiles):
 
 class _TiledSigmoid(PyLayer):
     @staticmethod
+    @float32_products()
     def forward(ctx, rows, columns, logit_scale, logit_bias, tiles):
         column_blocks = tiles.column_blocks(len(columns))
         sums_of_rows, sums_of_columns = [], [0.0] * len(column_blocks)
@@ -91,6 +94,7 @@ class _TiledSigmoid(PyLayer):
         return tuple(paddle.concat(found).astype(rows.dtype) for found in directions)
 
     @staticmethod
+    @float32_products()
     def backward(ctx, *gradients):
         rows, columns, logit_scale, logit_bias = ctx.saved_tensor()
         tiles = ctx.tiles

@@ -6,25 +6,22 @@ again. Four things keep this exact:
 - The positive of a row is kept out of the tiles: its logit is one dot product. With `p` its exponential and `others`
   the sum over the tiles, the loss is `log((p + others) / p)` and its gradient with respect to the positive logit
   `-others / (p + others)`: neither is a difference of nearly equal numbers, however sure the model is.
-- Embeddings are normalised, so that no logit is larger than `logit_scale`. Up to a scale of 40 the exponentials of
-  a tile fit float32 as they are, above it they are float64: no running maximum is needed. What has one entry a row is
-  float64.
+- Each row keeps the largest logit that it has met, and the sum of the exponentials relative to it: none is above 1,
+  whatever the scale, and all but what has one entry a row is float32.
 - With `G` the gradient with respect to the logits, that of the scale is the sum of `rows * (G @ columns)`, B x D
   terms that the gradient of the rows needs anyway.
 - Rows against columns and columns against rows have the same logits: `tiled_both_ways` multiplies once for both.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import paddle
 from paddle.autograd import PyLayer
 
 from .duplicates import check_arguments
-from .tiles import Tiles, spread, sums_over
+from .tiles import Tiles, expanded, float32_products, largest_over, spread, sums_over
 
-FLOAT32_SCALE = 40.0  # exp(-40) to exp(40) and their sums lie well within float32
-FLOAT64_SCALE = 600.0  # exp(-600) to exp(600) likewise within float64
+UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, so that its differences are numbers
 
 
 def tiled_info_nce(
@@ -46,7 +43,7 @@ def tiled_info_nce(
         `[B]`, the loss of every row, in nats; float64 for float64 rows, otherwise float32, under autocast too.
 
     Raises:
-        ValueError: unknown `duplicates`, missing ids, a row without its own column, or a scale beyond 600.
+        ValueError: unknown `duplicates`, missing ids, or a row without its own column.
     """
     return _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile)[0]
 
@@ -75,24 +72,14 @@ def tiled_both_ways(rows, columns, logit_scale, ids=None, duplicates="ignored", 
 
 def _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile, both_ways=False):
     check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, duplicates)
-    scale = float(logit_scale)
-    if scale > FLOAT64_SCALE:
-        raise ValueError(
-            f"logit_scale is {scale:.0f}, beyond the {FLOAT64_SCALE:.0f} of the tiled loss: "
-            "raise Loss.temperature, lower Loss.max_logit_scale, or set Loss.tile to null"
-        )
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
-        exps_dtype = dtype if scale <= FLOAT32_SCALE else paddle.float64
-        tiles = _Exponentials(offset, row_ids, column_ids, duplicates, tile, both_ways, exps_dtype)
+        tiles = _Logits(offset, row_ids, column_ids, duplicates, tile, both_ways)
         return _TiledInfoNCE.apply(rows.astype(dtype), columns.astype(dtype), logit_scale.astype(dtype), tiles)
 
 
-@dataclass(frozen=True)
-class _Exponentials(Tiles):
+class _Logits(Tiles):
     """Tiles with what their entries are to the softmax."""
-
-    exps_dtype: paddle.dtype
 
     def tile(self, scaled, columns, block, column_block):
         """One tile without the columns that belong to its rows.
@@ -102,78 +89,109 @@ class _Exponentials(Tiles):
             columns: `[N, D]`, all columns.
 
         Returns:
-            Three times `[r, c]`: the logits; their exponentials, 0 where a column does not count; and 1 where a column
-            is a further positive of the row, or None unless duplicates are positives.
+            Twice `[r, c]`: the logits, `UNCOUNTED` where a column does not count; and 1 where a column is a further
+            positive of the row, or None unless duplicates are positives.
         """
         logits = paddle.matmul(scaled, columns[column_block], transpose_y=True)
-        exps = logits.astype(self.exps_dtype).exp()
         positives = None
         if self.duplicates != "ignored":
             same = self.same(block, column_block)
             if self.duplicates == "masked":
-                exps.masked_fill_(same, 0.0)
+                logits.masked_fill_(same, UNCOUNTED)
             else:
                 positives = same.astype(logits.dtype)
         if self.has_positives(block, column_block):
-            exps.fill_diagonal_(0.0)
+            logits.fill_diagonal_(UNCOUNTED)
             if positives is not None:
                 positives.fill_diagonal_(0.0)
-        return logits, exps, positives
+        return logits, positives
+
+
+class _Sums(NamedTuple):
+    """What the softmax of some rows, or columns, has come to over the tiles so far, an entry for each of them."""
+
+    largest: paddle.Tensor  # of the logits that count, or half of `UNCOUNTED`
+    others: paddle.Tensor  # float64, sum of the exponentials relative to it
+    further: paddle.Tensor | None  # float64, sum and number of the logits of further positives
+
+    @classmethod
+    def of(cls, logits, positives, axis, last):
+        """Of one tile, over an axis; `last` as in `_exponentials`."""
+        largest = largest_over(logits, axis).clip(min=UNCOUNTED / 2)
+        further = None if positives is None else sums_over([logits * positives, positives], axis)
+        (others,) = sums_over([_exponentials(logits, largest, axis, last)], axis)
+        return cls(largest, others, further)
+
+    def __add__(self, more):
+        """With another tile's of the same rows."""
+        largest = paddle.maximum(self.largest, more.largest)
+        others = sum(each.others * (each.largest - largest).astype("float64").exp() for each in (self, more))
+        return _Sums(largest, others, None if self.further is None else self.further + more.further)
 
 
 class _Direction(NamedTuple):
-    """What the softmax of one direction comes to, a float64 entry for each of its rows."""
+    """What the softmax of one direction comes to, an entry for each of its rows, float64 but for `largest`."""
 
-    total: paddle.Tensor  # sum of the exponentials of all columns that count
-    positives: paddle.Tensor  # number of positives, those of duplicates among them
     loss: paddle.Tensor
+    largest: paddle.Tensor  # of the logits but the positive one
+    share: paddle.Tensor  # of a logit as large as that in the softmax
+    positive_share: paddle.Tensor  # of the positive logit
+    positives: paddle.Tensor  # their number, those of duplicates among them
 
     @classmethod
-    def of(cls, positive_logits, found):
-        none = 0.0, paddle.zeros_like(positive_logits)
-        others, further_logits, further = found if len(found) == 3 else (*found, *none)
-        total, positives = others + positive_logits.exp(), further + 1
-        return cls(total, positives, total.log() - (positive_logits + further_logits) / positives)
+    def of(cls, positive_logits, blocks):
+        largest, others = (paddle.concat([getattr(sums, name) for sums in blocks]) for name in ("largest", "others"))
+        further_logits, further = 0.0, paddle.zeros_like(positive_logits)
+        if blocks[0].further is not None:
+            further_logits, further = paddle.concat([sums.further for sums in blocks], axis=1)
+        positives = further + 1
+        top = paddle.maximum(largest.astype("float64"), positive_logits)
+        from_largest, from_positive = (largest.astype("float64") - top).exp(), (positive_logits - top).exp()
+        total = others * from_largest + from_positive
+        loss = total.log() + (top - (positive_logits + further_logits) / positives)
+        return cls(loss, largest, from_largest / total, from_positive / total, positives)
 
 
 class _TiledInfoNCE(PyLayer):
     @staticmethod
+    @float32_products()
     def forward(ctx, rows, columns, logit_scale, tiles):
         row_blocks, column_blocks = tiles.row_blocks(len(rows)), tiles.column_blocks(len(columns))
-        positive_logits, sums_of_rows, sums_of_columns = [], [], [0.0] * len(column_blocks)
+        positive_logits, of_rows, of_columns = [], [], [None] * len(column_blocks)
         for block in row_blocks:
-            scaled, row_sums = rows[block] * logit_scale, 0.0
+            scaled, sums = rows[block] * logit_scale, None
             positive = scaled.astype("float64") * columns[tiles.positive_columns(block)].astype("float64")
             positive_logits.append(positive.sum(axis=1))
             for number, column_block in enumerate(column_blocks):
-                logits, exps, positives = tiles.tile(scaled, columns, block, column_block)
-                terms = [exps] if positives is None else [exps, logits * positives, positives]
-                row_sums = row_sums + sums_over(terms, axis=1)
+                logits, positives = tiles.tile(scaled, columns, block, column_block)
                 if tiles.both_ways:
-                    sums_of_columns[number] = sums_of_columns[number] + sums_over(terms, axis=0)
-            sums_of_rows.append(row_sums)
+                    found, before = _Sums.of(logits, positives, axis=0, last=False), of_columns[number]
+                    of_columns[number] = before + found if before else found
+                found = _Sums.of(logits, positives, axis=1, last=True)
+                sums = sums + found if sums else found
+            of_rows.append(sums)
         positive_logits = paddle.concat(positive_logits)
-        directions = [_Direction.of(positive_logits, paddle.concat(sums_of_rows, axis=1))]
+        directions = [_Direction.of(positive_logits, of_rows)]
         if tiles.both_ways:
-            directions.append(_Direction.of(positive_logits, paddle.concat(sums_of_columns, axis=1)))
+            directions.append(_Direction.of(positive_logits, of_columns))
         ctx.save_for_backward(rows, columns, logit_scale)
         ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]  # Paddle wants None for these
-        ctx.tiles, ctx.positive_logits, ctx.directions = tiles, positive_logits, directions
+        ctx.tiles, ctx.directions = tiles, directions
         return tuple(direction.loss.astype(rows.dtype) for direction in directions)
 
     @staticmethod
+    @float32_products()
     def backward(ctx, *gradients):
         rows, columns, logit_scale = ctx.saved_tensor()
         tiles, directions = ctx.tiles, ctx.directions
-        # A logit's gradient is its exponential times the one weight, less the other where it is a positive.
-        exps_weights, positive_weights, grad_positives = [], [], 0.0
+        # A logit's gradient is its share times the row's gradient, less a part of that where it is a positive.
+        weights, positive_weights, grad_positives = [], [], 0.0
         for gradient, direction in zip(gradients, directions, strict=True):
             gradient = gradient.astype("float64")
-            exps_weights.append(gradient / direction.total)
+            weights.append((gradient * direction.share).astype(rows.dtype))
             positive_weights.append(gradient / direction.positives)
-            grad_positives += exps_weights[-1] * ctx.positive_logits.exp() - positive_weights[-1]
-        exps_weights = [weights.astype(tiles.exps_dtype) for weights in exps_weights]
-        positive_weights = [weights.astype(rows.dtype) for weights in positive_weights]
+            grad_positives += gradient * direction.positive_share - positive_weights[-1]
+        positive_weights = [each.astype(rows.dtype) for each in positive_weights]
         grad_positives = grad_positives.astype(rows.dtype).unsqueeze(1)
 
         rows_gradient, columns_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
@@ -183,8 +201,11 @@ class _TiledInfoNCE(PyLayer):
             grad_rows = grad_positives[block] * columns[positive_columns]  # G @ columns
             columns_gradient[positive_columns] += grad_positives[block] * scaled
             for column_block in tiles.column_blocks(len(columns)):
-                _, exps, positives = tiles.tile(scaled, columns, block, column_block)
-                grad_logits = (exps * spread(exps_weights, block, column_block)).astype(rows.dtype)
+                logits, positives = tiles.tile(scaled, columns, block, column_block)
+                back = _shares(logits, directions[1], weights[1], column_block, 0) if tiles.both_ways else None
+                grad_logits = _shares(logits, directions[0], weights[0], block, 1, last=True)
+                if back is not None:
+                    grad_logits.add_(back)
                 if positives is not None:
                     grad_logits -= positives * spread(positive_weights, block, column_block)
                 grad_rows += paddle.matmul(grad_logits, columns[column_block])
@@ -194,3 +215,16 @@ class _TiledInfoNCE(PyLayer):
         scale_gradient = scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
         found = rows_gradient, columns_gradient, scale_gradient
         return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
+
+
+def _shares(logits, direction, weights, block, axis, last=False):
+    """What each logit of a tile has of its row's gradient (axis 1), or of its column's (axis 0)."""
+    exponentials = _exponentials(logits, direction.largest[block], axis, last)
+    return exponentials.multiply_(expanded(weights[block], axis, exponentials))
+
+
+def _exponentials(logits, largest, axis, last):
+    """Relative to the largest logit of each row (axis 1) or column (axis 0); in the place of the logits if it is the
+    last that is asked of them."""
+    largest = expanded(largest, axis, logits)
+    return (logits.subtract_(largest) if last else logits - largest).exp_()

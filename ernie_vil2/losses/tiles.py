@@ -1,10 +1,20 @@
 """How B x N logits are cut into tiles, and sums over a tile that are quick and exact."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import paddle
+from paddle.base import core
 
 from .duplicates import same_sample
+
+WHOLE = 64 * 2**20
+"""Bytes of logits up to which a GPU computes them at once: tiles would spare little, and be many short kernels."""
+
+
+def computed_whole(rows, columns):
+    """Whether the logits of `[B, D]` rows and `[N, D]` columns are computed at once, whatever the tile."""
+    return rows.place.is_gpu_place() and 4 * rows.shape[0] * columns.shape[0] <= WHOLE
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,35 @@ class Tiles:
     def same(self, block, column_block):
         """bool `[r, c]`, the duplicates in a tile, among them each row and its own column."""
         return same_sample(self.row_ids[block], self.column_ids[column_block])
+
+
+@contextmanager
+def float32_products():
+    """Within the block, GPUs compute products of float32 in float32, where they otherwise may round to TF32."""
+    allowed = core.get_cublas_switch()
+    core.set_cublas_switch(False)
+    try:
+        yield
+    finally:
+        core.set_cublas_switch(allowed)
+
+
+def expanded(vector, axis, tile):
+    """An entry for each row (axis 1) or column (axis 0), in the shape of a tile.
+
+    By hand: broadcasting in a sum or product costs Paddle on CPU five times as much.
+    """
+    return vector.unsqueeze(axis).expand(tile.shape)
+
+
+def largest_over(tile, axis):
+    """The largest entries of a `[r, c]` matrix over an axis, one for each row (axis 1) or column (axis 0)."""
+    if axis == 1:
+        return tile.max(axis=1)
+    while len(tile) > 1:  # by halves: over axis 0 Paddle's own takes ten times as long on CPU
+        half = (len(tile) + 1) // 2
+        tile = paddle.maximum(tile[:half], tile[-half:])
+    return tile[0]
 
 
 def sums_over(terms, axis):

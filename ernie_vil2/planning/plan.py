@@ -20,8 +20,8 @@ USABLE = 0.92
 RANKS_PER_MACHINE = 8
 LOGITS_KEPT, LOGITS_AT_WORK = 3, 3
 """Float32 matrices of logits that the plain loss keeps for each view pair, and has in use beyond these."""
-TILES_AT_WORK = 13
-"""Tiles' worth of float32 that the tiled loss has in use, where its exponentials are float64."""
+TILES_AT_WORK = 12
+"""Tiles' worth of float32 that the tiled loss has in use, where duplicates are positives."""
 BUCKET = 25 * 2**20
 """Bytes of gradients that Paddle's data parallel reduces at once."""
 

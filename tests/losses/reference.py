@@ -21,11 +21,13 @@ def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
     logits = scale * cosines
     # Relative to the own logit, and without it in the sum, so that small losses keep their digits.
     exponents = logits - logits[own][:, None]
-    top = exponents.max(axis=1, keepdims=True)
-    exps = np.exp(exponents - top) * counts
+    counted = np.where(counts, exponents, -np.inf)
+    top = counted.max(axis=1, keepdims=True)
+    exps = np.exp(counted - top)
     others = (exps * ~own).sum(axis=1)
     target = answers / answers.sum(axis=1, keepdims=True)
-    losses = np.log1p(others * np.exp(top[:, 0])) - (target * exponents).sum(axis=1)
+    with np.errstate(divide="ignore"):  # where there are no others
+        losses = np.logaddexp(0, np.log(others) + top[:, 0]) - (target * exponents).sum(axis=1)
     slope = exps / exps.sum(axis=1, keepdims=True) - target
     if duplicates != "positives":
         slope[own] = -others / exps.sum(axis=1)

@@ -1,12 +1,16 @@
 """The multi-view loss against a NumPy reference and its finite differences."""
 
 import math
+from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
+from paddle.base import core
 
 from ernie_vil2.losses import DUPLICATES, MultiViewLoss
+from ernie_vil2.losses.tiles import computed_whole
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
@@ -144,3 +148,56 @@ def test_missing_ids_are_named(views, tile):
 def test_an_empty_tile_is_refused():
     with pytest.raises(ValueError, match="tile of 0 rows"):
         MultiViewLoss(WEIGHTS, tile=0)
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+@pytest.mark.parametrize("tile", [None, 2])
+def test_no_product_may_be_rounded_to_tf32(monkeypatch, kind, tile):
+    """Neither forward nor backward; what a GPU may do besides is as it was."""
+    allowed, product = [], paddle.matmul
+
+    def watched(*arguments, **options):
+        allowed.append(core.get_cublas_switch())
+        return product(*arguments, **options)
+
+    monkeypatch.setattr(paddle, "matmul", watched)
+    rng = np.random.default_rng(0)
+    views = {name: paddle.to_tensor(rng.normal(size=[5, 3]), stop_gradient=False) for name in VIEWS}
+    scalars = {name: paddle.to_tensor(1.0, stop_gradient=False) for name in ("logit_scale", "logit_bias")}
+    before = core.get_cublas_switch()
+    core.set_cublas_switch(True)
+    try:
+        MultiViewLoss(WEIGHTS, tile=tile, kind=kind)(views, views, scalars)[0].backward()
+        assert len(allowed) >= 12 and not any(allowed) and core.get_cublas_switch()
+    finally:
+        core.set_cublas_switch(before)
+
+
+def test_small_logits_are_computed_at_once_on_gpus():
+    def tensor(rows, on_gpu):
+        return SimpleNamespace(shape=[rows, 8], place=SimpleNamespace(is_gpu_place=lambda: on_gpu))
+
+    assert computed_whole(tensor(2048, True), tensor(8192, True))
+    assert not computed_whole(tensor(2049, True), tensor(8192, True))
+    assert not computed_whole(tensor(1, False), tensor(1, False))
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_computed_at_once_they_give_the_same(monkeypatch, kind):
+    rng = np.random.default_rng(0)
+    views = {name: paddle.to_tensor(rng.normal(size=[5, 3])) for name in VIEWS}
+    scalars = {name: paddle.to_tensor(1.0, "float64") for name in ("logit_scale", "logit_bias")}
+    ids, found, products, product = paddle.to_tensor(IDS), [], [], paddle.matmul
+
+    def counted(*arguments, **options):
+        products.append(arguments[0].shape[0])
+        return product(*arguments, **options)
+
+    monkeypatch.setattr(paddle, "matmul", counted)
+    module = import_module(f"ernie_vil2.losses.{kind}")
+    for whole in (False, True):
+        monkeypatch.setattr(module, "computed_whole", lambda rows, columns, whole=whole: whole)
+        products.clear()
+        found.append(float(MultiViewLoss(WEIGHTS, "masked", tile=2, kind=kind)(views, views, scalars, ids, ids)[0]))
+        assert (max(products) == 5) == whole
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
