@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import ernie_vil2
+from ernie_vil2 import commands
 from ernie_vil2.engines import Eager
 from ernie_vil2.models.model_files import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
@@ -55,6 +56,10 @@ def test_a_checkpoint_with_lora_is_a_plain_model_to_whoever_reads_it(config, tmp
         assert not report.missing and not report.unexpected
         for name, value in loaded.engine.model.state_dict().items():
             assert np.array_equal(value.numpy(), stored.arrays[name]), name
+    graphs = tmp_path / "graphs"
+    assert commands.run("export", [str(trainer.run), str(graphs), "--to", "paddle-inference"]) == 0
+    exported = ernie_vil2.load_model(graphs)
+    assert np.allclose(exported.encode_texts(["红色的圆"]), expected, atol=1e-5)
     again = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
     engine = Eager(again.model, loaded.preprocessing)
     model = ernie_vil2.ErnieViL2(engine, loaded.tokenizer, loaded.config)
