@@ -146,7 +146,7 @@ def paddle_step(folder: Path, batch: int):
     import numpy as np
     import paddle
 
-    from ernie_vil2 import runtime
+    from ernie_vil2 import cpu, runtime
     from ernie_vil2.config import load_config
     from ernie_vil2.losses import MultiViewLoss
     from ernie_vil2.models import build_dual_encoder
@@ -188,7 +188,7 @@ def paddle_step(folder: Path, batch: int):
         optimizer.clear_grad()
 
     def own_step():
-        with runtime.flushed_denormals():
+        with cpu.flushed_denormals():
             step.forward(views, names, places, 0)
             step.backward()
             float(squared_gradient_norm(optimizer, trained, "none"))
@@ -202,8 +202,8 @@ def paddle_step(folder: Path, batch: int):
     step = DirectStep(model, loss, config)
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     parameters = sum(parameter.size for parameter in model.parameters())
-    plain = not any(map(runtime.enabled, runtime.SWITCHES))
-    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else runtime.summary()}
+    plain = not any(map(cpu.enabled, cpu.SWITCHES))
+    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else cpu.summary()}
     return about, plain_step if plain else own_step
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import runtime
+from . import cpu
 from .launch import rank_environments
 from .wording import counted
 
@@ -163,25 +163,25 @@ def check_conflicts():
 
 
 def check_runtime():
-    """The switches of `ernie_vil2.runtime`, and whether one that is missing costs speed here."""
-    vendor, flags = runtime.cpu()
-    facts = "; ".join(runtime.applied().values())
+    """The switches of `ernie_vil2.cpu`, and whether one that is missing costs speed here."""
+    vendor, flags = cpu.processor()
+    facts = "; ".join(cpu.applied().values())
     mkl_type = os.environ.get("MKL_DEBUG_CPU_TYPE")
-    cores = runtime.usable_cores()
+    cores = cpu.usable_cores()
     threads = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
     if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
         return Result(
             "warn",
             "CPU switches",
             f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}",
-            f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}",
+            f"unset MKL_DEBUG_CPU_TYPE {cpu.SWITCH}",
         )
     if int(threads.split(",")[0]) < cores:
         return Result(
             "warn",
             "CPU switches",
             f"{threads} of {cores} usable cores; {facts}",
-            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}",
+            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {cpu.SWITCH}",
         )
     return Result("ok", "CPU switches", facts)
 
@@ -212,7 +212,7 @@ def check_devices():
     """Processors and GPUs, and whether the installed Paddle can use the latter."""
     import paddle
 
-    cores = counted(runtime.usable_cores(), "CPU core")
+    cores = counted(cpu.usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
         count = paddle.device.cuda.device_count()
         if count:

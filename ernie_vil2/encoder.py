@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2 import runtime
+from ernie_vil2 import cpu
 from ernie_vil2.calibration import Calibration
 from ernie_vil2.config import Config
 from ernie_vil2.data.image_files import read_file
@@ -245,7 +245,7 @@ class ErnieViL2:
             except BadSample as bad:
                 return bad
 
-        pool, waiting = ThreadPoolExecutor(min(8, runtime.usable_cores())), deque()
+        pool, waiting = ThreadPoolExecutor(min(8, cpu.usable_cores())), deque()
         try:
             for row, image in enumerate(images):
                 waiting.append(pool.submit(attempt, row, image))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2 import __version__, runtime
+from ernie_vil2 import __version__, cpu
 
 PACKAGES = (
     "paddlepaddle",
@@ -42,4 +42,4 @@ def environment() -> dict[str, Any]:
         revision += "+changes" * bool(changed.stdout.strip())
     except (OSError, subprocess.CalledProcessError):
         revision = None
-    return {"versions": versions, "git": revision, "runtime": runtime.applied(), "command": sys.argv}
+    return {"versions": versions, "git": revision, "runtime": cpu.applied(), "command": sys.argv}

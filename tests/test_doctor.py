@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 from packaging.requirements import Requirement
 
-from ernie_vil2 import doctor, runtime
+from ernie_vil2 import cpu, doctor
 from ernie_vil2.doctor import Result
 
 
@@ -87,8 +87,8 @@ def test_conflicts_are_those_of_pip(monkeypatch):
     ],
 )
 def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
-    monkeypatch.setattr(runtime, "cpu", lambda: (vendor, {"avx2"}))
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
+    monkeypatch.setattr(cpu, "processor", lambda: (vendor, {"avx2"}))
+    monkeypatch.setattr(cpu, "usable_cores", lambda: 8)
     for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

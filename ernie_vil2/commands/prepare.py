@@ -40,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.output) == args.check:
         raise ValueError("give --output FOLDER, or --check")
 
+    from ernie_vil2.cpu import usable_cores
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.sources import open_sources
     from ernie_vil2.data.tags import TagsFile
-    from ernie_vil2.runtime import usable_cores
 
     settings = Settings(
         args.short_side,

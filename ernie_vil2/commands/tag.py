@@ -127,7 +127,7 @@ def lexicon_tagger(args: argparse.Namespace):
 
 
 def image_options(args: argparse.Namespace) -> dict:
-    from ernie_vil2.runtime import usable_cores
+    from ernie_vil2.cpu import usable_cores
 
     return {"batch_size": args.batch_size, "threads": args.threads or usable_cores()}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2 import runtime
+from ernie_vil2 import cpu
 from ernie_vil2.engines import described
 from ernie_vil2.engines.paddle_inference import PaddleGraph
 from ernie_vil2.export_folder import named_in_utf8
@@ -38,8 +38,7 @@ class Exported:
         self._weights = about["weights"]
         with named_in_utf8(folder) as plain:
             self.encode_pixels, self.encode_ids = (
-                LIBRARIES[self.name](plain, tower, self.precision, device, runtime.threads())
-                for tower in ("image", "text")
+                LIBRARIES[self.name](plain, tower, self.precision, device, cpu.threads()) for tower in ("image", "text")
             )
 
     def __str__(self) -> str:

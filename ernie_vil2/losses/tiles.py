@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import paddle
 from paddle.base import core
 
+from ernie_vil2.cpu.tensors import pairwise_sums, sums
+
 from .duplicates import same_sample
 
 WHOLE = 64 * 2**20
@@ -90,20 +92,11 @@ def largest_over(tile, axis):
 
 
 def sums_over(terms, axis):
-    """Sums of `[r, c]` matrices over an axis, one row each, float64.
-
-    As products with ones: on CPU they are many times faster than Paddle's sum over axis 0.
-    """
-    ones = paddle.ones([terms[0].shape[axis]], dtype=terms[0].dtype)
-    found = [paddle.matmul(term.astype(ones.dtype), ones, transpose_x=axis == 0) for term in terms]
-    return paddle.stack(found).astype("float64")
+    """Sums of `[r, c]` matrices over an axis in the type of the first one, one row each, float64."""
+    return paddle.stack([sums(term.astype(terms[0].dtype), axis) for term in terms]).astype("float64")
 
 
 def spread(weights, block, column_block):
     """`[r, 1]`, the weights of the rows; with those of the columns `[r, c]`, the sum of both."""
-    of_rows = weights[0][block].unsqueeze(1)
-    if len(weights) == 1:
-        return of_rows
-    of_columns = weights[1][column_block]
-    # Expanded by hand: adding [r, 1] and [c] costs Paddle on CPU five times as much.
-    return of_columns.expand([of_rows.shape[0], of_columns.shape[0]]) + of_rows
+    of_rows = weights[0][block]
+    return of_rows.unsqueeze(1) if len(weights) == 1 else pairwise_sums(of_rows, weights[1][column_block])

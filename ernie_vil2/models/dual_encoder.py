@@ -11,7 +11,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config.schema import ModelConfig
 from ernie_vil2.config.view_names import VIEWS_OF
-from ernie_vil2.models.cpu_layers import use_cpu_layers
+from ernie_vil2.cpu import speed_up
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
 from ernie_vil2.models.towers.transformers import SIZES
 from ernie_vil2.models.towers.vit import SIZES as VIT_SIZES
@@ -23,7 +23,7 @@ def build_dual_encoder(
     """The dual encoder of `config`, randomly initialised; `temperature` and `bias` as in `DualEncoder`."""
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias)
-    use_cpu_layers(model)
+    speed_up(model)
     return model
 
 

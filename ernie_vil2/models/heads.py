@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config.schema import HeadConfig, ModelConfig
-from ernie_vil2.models.cpu_layers import use_cpu_layers
+from ernie_vil2.cpu import speed_up
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
 
@@ -105,5 +105,5 @@ def build_classifier(
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
     embed_dim = config.embed_dim or text.width
     model = StatementClassifier(image, text, embed_dim, StatementHead(embed_dim, images, labels, head))
-    use_cpu_layers(model)
+    speed_up(model)
     return model

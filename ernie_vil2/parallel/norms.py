@@ -13,6 +13,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config import TrainingConfig
+from ernie_vil2.cpu.tensors import channel_sums
 from ernie_vil2.parallel import collectives
 
 
@@ -123,7 +124,7 @@ class _Normalise(PyLayer):
         one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
         normalised = F.batch_norm(x, mean, variance, one, zero, epsilon=ctx.epsilon)
         wide = gradient.astype(mean.dtype)
-        own = paddle.stack([_sums(wide * normalised.astype(mean.dtype)), _sums(wide)])  # [2, C]
+        own = paddle.stack([channel_sums(wide * normalised.astype(mean.dtype)), channel_sums(wide)])  # [2, C]
         total = collectives.all_reduce(own.clone(), wait=False)
         # The chain through mean and variance, which every row of every rank has a share in.
         along, average = total / count
@@ -142,23 +143,15 @@ class _Normalise(PyLayer):
 def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """Mean and variance of each channel over all ranks, and the number of elements of each."""
     count = x.size / x.shape[1]
-    mean = _sums(x) / count
+    mean = channel_sums(x) / count
     one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
-    variance = _sums(paddle.square(F.batch_norm(x, mean, one, one, zero, epsilon=0.0))) / count
+    variance = channel_sums(paddle.square(F.batch_norm(x, mean, one, one, zero, epsilon=0.0))) / count
     own = paddle.concat([mean, variance, paddle.full([1], count, mean.dtype)])
     joined = collectives.all_gather(own.unsqueeze(0), wait=False)  # [ranks, 2C + 1]
     counts, (means, variances) = joined[:, -1:], joined[:, :-1].chunk(2, axis=1)
     total = counts.sum()
     mean = (counts * means).sum(axis=0) / total
     return mean, (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total, total
-
-
-def _sums(x: paddle.Tensor) -> paddle.Tensor:
-    """`[B, C, ...]` to `[C]`, as matrix products: Paddle's sum over these axes is many times slower on CPU."""
-    rows, channels = x.shape[:2]
-    flat = x.reshape([rows * channels, -1])
-    by_row = flat.matmul(paddle.ones([flat.shape[1], 1], x.dtype)).reshape([rows, channels])
-    return paddle.ones([1, rows], x.dtype).matmul(by_row).flatten()
 
 
 class _SyncedBatchNorm(_Synced, nn.BatchNorm):

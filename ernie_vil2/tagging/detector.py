@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_vil2 import runtime
+from ernie_vil2 import cpu, runtime
 from ernie_vil2.config import read_yaml
 from ernie_vil2.tagging.detector_input import DetectorInput, DetectorPreprocessing
 
@@ -145,7 +145,7 @@ def _predictor(program: Path, weights: Path, device: str):
     else:
         config.disable_gpu()
         config.disable_onednn()  # its kernels lack what some exported programs ask for (Paddle 3.3)
-        config.set_cpu_math_library_num_threads(runtime.usable_cores())
+        config.set_cpu_math_library_num_threads(cpu.usable_cores())
     try:
         return inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError, MemoryError) as error:

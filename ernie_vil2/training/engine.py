@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import paddle
 from tqdm import tqdm
 
-from ernie_vil2 import runtime
+from ernie_vil2 import cpu, runtime
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.leakage import watch
 from ernie_vil2.data.loader import Batch, training_batches
@@ -214,7 +214,7 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self._owned, self.signals, watched_ranks(), runtime.flushed_denormals():
+        with self._owned, self.signals, watched_ranks(), cpu.flushed_denormals():
             began = self.step
             compared = self.comparison if self.rank == 0 else None
             if compared and began == 0:
@@ -231,7 +231,7 @@ class Trainer:
         if self._finished():
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
-            print(runtime.summary())
+            print(cpu.summary())
         with agreed_errors():
             self._log = RunLog(self.run, self.config, self.step, self.scores.evaluated) if self.rank == 0 else None
         self._bar = tqdm(

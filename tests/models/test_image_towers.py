@@ -6,12 +6,10 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from paddle import nn
 from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vit
 
 from ernie_vil2.config.schema import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.models.towers.backbones import PatchConv2D
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 
@@ -220,30 +218,3 @@ for name in ("PPLCNet_x0_25", "ResNet18", "ViT-B/16"):
 """
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")
-
-
-@pytest.mark.parametrize("kernel, size", [(1, 4), (2, 6), (4, 9)])
-@pytest.mark.parametrize("bias", [None, False])
-def test_patch_convolution_equals_paddles(kernel, size, bias):
-    layer = nn.Conv2D(3, 5, kernel, stride=kernel, bias_attr=bias)
-    images = paddle.randn([2, 3, size, size])
-    images.stop_gradient = False
-    results = []
-    assert PatchConv2D.fits(layer)
-    for kind in (nn.Conv2D, PatchConv2D):
-        layer.__class__ = kind
-        output = layer(images)
-        gradients = paddle.grad(output.square().sum(), [images, *layer.parameters()])
-        results.append([value.numpy() for value in (output, *gradients)])
-    for own, paddles in zip(*results, strict=True):
-        assert np.allclose(own, paddles, rtol=1e-4, atol=1e-5)
-
-
-def test_other_convolutions_are_left_alone():
-    others = [
-        nn.Conv2D(4, 4, 3),
-        nn.Conv2D(4, 4, 3, stride=3, padding=1),
-        nn.Conv2D(4, 4, 1, stride=2),
-        nn.Conv2D(4, 4, 1, groups=2),
-    ]
-    assert not any(map(PatchConv2D.fits, others))

@@ -66,10 +66,6 @@ class Backbone(nn.Layer):
         parent, child, layer = classifiers[0]
         setattr(parent, child, nn.Identity())
         self.width = layer.weight.shape[0]
-        if not paddle.is_compiled_with_cuda():
-            for sublayer in self.network.sublayers():
-                if PatchConv2D.fits(sublayer):
-                    sublayer.__class__ = PatchConv2D
 
     @property
     def blocks(self) -> list[nn.Layer]:
@@ -89,35 +85,6 @@ class Backbone(nn.Layer):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.network(images).flatten(1)
-
-
-class PatchConv2D(nn.Conv2D):
-    """A convolution of patches that do not overlap (1x1 among them) as one matrix product over all images.
-
-    Paddle's CPU kernel multiplies image by image; on the small maps of small images the calls cost more than the sums.
-    """
-
-    @staticmethod
-    def fits(layer: nn.Layer) -> bool:
-        """Whether a layer is such a convolution and nothing more special."""
-        return (
-            type(layer) is nn.Conv2D
-            and list(layer.weight.shape[2:]) == list(layer._stride)
-            and layer._groups == 1
-            and layer._padding == 0
-            and layer._data_format == "NCHW"
-        )
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        (images, channels, height, width), (down, across) = x.shape, self._stride
-        rows, columns = height // down, width // across
-        patches = x[:, :, : rows * down, : columns * across]
-        patches = patches.reshape([images, channels, rows, down, columns, across]).transpose([1, 3, 5, 0, 2, 4])
-        y = paddle.matmul(
-            self.weight.reshape([self._out_channels, -1]), patches.reshape([channels * down * across, -1])
-        )
-        y = y.reshape([-1, images, rows, columns]).transpose([1, 0, 2, 3])
-        return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
 
 
 def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn.Layer:

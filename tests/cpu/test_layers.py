@@ -9,8 +9,8 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.cpu.layers import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.cpu_layers import CpuLayerNorm, CpuLinear, use_cpu_layers
 
 SMALL = ModelConfig(
     image=ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=24, depth=2, heads=3),
@@ -36,7 +36,7 @@ def outputs_and_gradients(layer, x, weights):
 def as_plain_and_fast(layer, x, weights):
     plain = type(layer)
     before = outputs_and_gradients(layer, x, weights)
-    use_cpu_layers(layer)
+    speed_up(layer)
     assert type(layer) is not plain and isinstance(layer, plain)
     return zip(before, outputs_and_gradients(layer, x, weights), strict=True)
 
@@ -80,7 +80,7 @@ def test_other_layers_are_left_alone():
         nn.LayerNorm(4, bias_attr=False),
     ]
     kinds = list(map(type, others))
-    use_cpu_layers(nn.LayerList(others))
+    speed_up(nn.LayerList(others))
     assert list(map(type, others)) == kinds
 
 
@@ -119,7 +119,7 @@ def test_a_dual_encoder_has_them_and_learns_the_same(monkeypatch):
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
 def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(frozen):
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
-    use_cpu_layers(model)
+    speed_up(model)
     x = paddle.randn([5, 6])
     (model(x) ** 3).sum().backward()
     expected = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
@@ -139,14 +139,14 @@ def test_an_input_that_does_not_learn_gets_no_gradient(layer):
     """As behind a frozen embedding."""
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=[5, 6]).astype(np.float32))
     plain = paddle.grad((layer(x) ** 2).sum(), list(layer.parameters()))
-    use_cpu_layers(layer)
+    speed_up(layer)
     for one, other in zip(plain, paddle.grad((layer(x) ** 2).sum(), list(layer.parameters())), strict=True):
         np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_recomputed_gradients_are_the_same():
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
-    use_cpu_layers(model)
+    speed_up(model)
     x = paddle.randn([5, 6])
     x.stop_gradient = False
     gradients = []
@@ -157,3 +157,31 @@ def test_recomputed_gradients_are_the_same():
         gradients.append([value.grad.numpy() for value in (x, *model.parameters())])
     for direct, again in zip(*gradients, strict=True):
         np.testing.assert_array_equal(again, direct)
+
+
+@pytest.mark.parametrize("kernel, size", [(1, 4), (2, 6), (4, 9)])
+@pytest.mark.parametrize("bias", [None, False])
+def test_patch_convolution_equals_paddles(kernel, size, bias):
+    layer = nn.Conv2D(4, 5, kernel, stride=kernel, bias_attr=bias)
+    images = paddle.randn([2, 4, size, size])
+    images.stop_gradient = False
+    results = []
+    assert CpuPatchConv2D.fits(layer)
+    for kind in (nn.Conv2D, CpuPatchConv2D):
+        layer.__class__ = kind
+        output = layer(images)
+        gradients = paddle.grad(output.square().sum(), [images, *layer.parameters()])
+        results.append([value.numpy() for value in (output, *gradients)])
+    for own, paddles in zip(*results, strict=True):
+        assert np.allclose(own, paddles, rtol=1e-4, atol=1e-5)
+
+
+def test_other_convolutions_are_left_alone():
+    others = [
+        nn.Conv2D(4, 4, 3),
+        nn.Conv2D(3, 4, 4, stride=4),
+        nn.Conv2D(4, 4, 3, stride=3, padding=1),
+        nn.Conv2D(4, 4, 1, stride=2),
+        nn.Conv2D(4, 4, 1, groups=2),
+    ]
+    assert not any(map(CpuPatchConv2D.fits, others))

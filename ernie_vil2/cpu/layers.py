@@ -1,4 +1,4 @@
-"""Layers that a CPU trains faster: same parameters, same outputs, gradients equal to rounding.
+"""Layers that a CPU computes faster: same parameters, outputs and gradients equal to rounding.
 
 The gradients of biases and of LayerNorm's parameters are sums over the rows of a matrix. Paddle's CPU kernels take ten
 times longer over one than MKL over the product of a row of ones with that matrix.
@@ -11,21 +11,22 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2 import runtime
+from ernie_vil2.cpu import switches
+from ernie_vil2.cpu.tensors import sums
 
 
-def use_cpu_layers(model: nn.Layer) -> None:
+def speed_up(model: nn.Layer) -> None:
     """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU.
 
     Parameters, their names and the state stay what they are. `ERNIE_VIL2_RUNTIME=-layers` keeps the plain layers.
     """
-    if paddle.get_device() != "cpu" or not runtime.enabled("layers"):
+    if paddle.get_device() != "cpu" or not switches.enabled("layers"):
         return
     for layer in model.sublayers(include_self=True):
-        for kind in (CpuLinear, CpuLayerNorm):
+        for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
             if kind.fits(layer):
                 layer.__class__ = kind
-    runtime.note("layers", "gradients of biases and norms by matrix products")
+    switches.note("layers", "gradients of biases and norms, and small convolutions, by matrix products")
 
 
 class CpuLinear(nn.Linear):
@@ -61,6 +62,37 @@ class CpuLayerNorm(nn.LayerNorm):
         return _LayerNorm.apply(x, self.weight, self.bias, self._epsilon)
 
 
+class CpuPatchConv2D(nn.Conv2D):
+    """A convolution of patches that do not overlap (1x1 among them) as one matrix product over all images.
+
+    Paddle's CPU kernel multiplies image by image; on the small maps of small images the calls cost more than the sums.
+    The pixels of a tower's first convolution it multiplies faster.
+    """
+
+    @staticmethod
+    def fits(layer: nn.Layer) -> bool:
+        """Whether a layer is such a convolution and nothing more special."""
+        return (
+            type(layer) is nn.Conv2D
+            and list(layer.weight.shape[2:]) == list(layer._stride)
+            and layer._groups == 1
+            and layer._in_channels > 3
+            and layer._padding == 0
+            and layer._data_format == "NCHW"
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        (images, channels, height, width), (down, across) = x.shape, self._stride
+        rows, columns = height // down, width // across
+        patches = x[:, :, : rows * down, : columns * across]
+        patches = patches.reshape([images, channels, rows, down, columns, across]).transpose([1, 3, 5, 0, 2, 4])
+        y = paddle.matmul(
+            self.weight.reshape([self._out_channels, -1]), patches.reshape([channels * down * across, -1])
+        )
+        y = y.reshape([-1, images, rows, columns]).transpose([1, 0, 2, 3])
+        return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
+
+
 class _Linear(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -73,7 +105,7 @@ class _Linear(PyLayer):
         x, weight = ctx.saved_tensor()
         g = _rows(gradient)
         input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.input_learns else None
-        return input_gradient, paddle.matmul(_rows(x), g, transpose_x=True), _sum_of_rows(g)
+        return input_gradient, paddle.matmul(_rows(x), g, transpose_x=True), sums(g, 0)
 
 
 class _LayerNorm(PyLayer):
@@ -99,7 +131,7 @@ class _LayerNorm(PyLayer):
         centred = x - x @ mean @ spread
         scale = (centred.square() @ mean + ctx.epsilon).rsqrt()  # [N, 1]
         product = g * centred
-        parameters = scale.squeeze(1) @ product, _sum_of_rows(g)
+        parameters = scale.squeeze(1) @ product, sums(g, 0)
         if not ctx.input_learns:
             return None, *parameters
         weighted_mean = weight.unsqueeze(1) / width
@@ -114,11 +146,6 @@ class _LayerNorm(PyLayer):
 def _rows(x: paddle.Tensor) -> paddle.Tensor:
     """`[..., D]` to `[N, D]`."""
     return x.reshape([-1, x.shape[-1]])
-
-
-def _sum_of_rows(x: paddle.Tensor) -> paddle.Tensor:
-    """`[N, D]` to `[D]`."""
-    return paddle.ones([x.shape[0]], x.dtype) @ x
 
 
 def _trains(x: paddle.Tensor, *parameters: paddle.Tensor) -> bool:
