@@ -5,6 +5,7 @@ python tools/report.py --run runs/first runs/second@best --data demo_data/emoji-
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from ernie_vil2.commands.arguments import add_pipe_option, count, natural, output_file, run_folder, source
@@ -24,11 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
-    from ernie_vil2.evaluation.changes import read_changes
     from ernie_vil2.evaluation.report import ReportedRun, write_report
     from ernie_vil2.evaluation.results import read_evaluations
     from ernie_vil2.models.model_files import weights_path
-    from ernie_vil2.run_folder import AFTER, BEFORE, RESULTS, run_of
+    from ernie_vil2.run_folder import RESULTS, run_of
     from ernie_vil2.training.run_log import read_log
     from ernie_vil2.training.run_page import config_facts, progress_facts
 
@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> int:
         config = load_config(checkpoint / "config.yaml")
         records = read_log(folder / "log.jsonl")
         facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
-        before, after = (folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER))
-        changes = read_changes(before, after) if before.is_file() and after.is_file() else {}
-        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / RESULTS), changes))
+        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / RESULTS), _changes(folder)))
         if args.data:
             cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
     # Captions are drawn alike by every run and in every language: show them side by side.
@@ -56,6 +54,21 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"report: {output.resolve()}, with answers of {', '.join(map(str, checkpoints))}")
     return 0
+
+
+def _changes(folder: Path) -> dict:
+    """What was won and lost between the results before and after training, if there are both and they can be read."""
+    from ernie_vil2.evaluation.changes import read_changes
+    from ernie_vil2.run_folder import AFTER, BEFORE, RESULTS
+
+    before, after = (folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER))
+    if not (before.is_file() and after.is_file()):
+        return {}
+    try:
+        return read_changes(before, after)
+    except (OSError, ValueError) as error:
+        print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
+        return {}
 
 
 def _names(given: list[str], folders: list[Path]) -> list[str]:

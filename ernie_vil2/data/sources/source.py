@@ -113,7 +113,8 @@ class ShardedSource:
     @property
     def names_images(self) -> bool:
         """Whether the images' names are known without reading the images."""
-        return all(hasattr(shard, "image_name") for shard in self.shards)
+        # The rows of a Parquet file hold their images, and are read whole.
+        return all(hasattr(shard, "image_name") and not shard.name.endswith(".parquet") for shard in self.shards)
 
     def image_names(self) -> Iterator[list[str | None]]:
         """For each shard the name of every row's image, None of a row that cannot be used.
