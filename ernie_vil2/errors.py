@@ -3,3 +3,7 @@
 
 class RunError(RuntimeError):
     """A run cannot go on, for a reason that its message explains: a command line prints that, and no traceback."""
+
+
+class LostRank(RunError):
+    """A rank has died, or is stuck; the message says which."""

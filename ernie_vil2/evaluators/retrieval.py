@@ -14,11 +14,11 @@ from ernie_vil2.data.sources import open_benchmarks
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
+from ernie_vil2.errors import LostRank
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import Evaluation, Protocol, score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluators.evaluator import Metrics
-from ernie_vil2.parallel.ranks import LostRank
 from ernie_vil2.tasks import Task
 from ernie_vil2.views import Preprocessing
 from ernie_vil2.wording import counted

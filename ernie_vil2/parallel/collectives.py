@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 import paddle.distributed as dist
 
-from ernie_vil2.parallel.ranks import barrier
+from ernie_vil2.parallel.gloo import barrier
 
 _listening: list[dict[str, Traffic]] = []
 

@@ -1,41 +1,29 @@
-"""How ranks come together, wait for one another, and notice that one of them is lost."""
+"""How ranks come together, and notice that one of them is lost; `gloo` has what ranks over gloo need beside."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import io
 import os
-import re
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import paddle
 import paddle.distributed as dist
-from paddle.base import core
 from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
-from ernie_vil2.errors import RunError
-from ernie_vil2.launch import LOOPBACK, STORE, end_with_parent
+from ernie_vil2.errors import LostRank
+from ernie_vil2.launch import end_with_parent
+from ernie_vil2.parallel import gloo
 
-PATIENCE = 1800.0
-"""Seconds that ranks wait for the slowest one before a collective, as long as it is alive."""
 BEAT = 4.0
 """Seconds between two signs of life of a rank."""
 MISSED = 5
 """Signs of life in a row whose lack makes a rank a lost one: it is named before gloo gives up, after 30 seconds."""
-_SIGNALS = signal.valid_signals()
 _DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
-
-
-class LostRank(RunError):
-    """A rank has died, or is stuck; the message says which."""
 
 
 def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
@@ -60,85 +48,12 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     strategy = fleet.DistributedStrategy()
     if sharded_optimizer:
         strategy.hybrid_configs = {"sharding_degree": ranks, "dp_degree": 1}
-    host, port = _store_address()
-    if host == LOOPBACK and os.environ["PADDLE_TRAINER_ID"] == "0" and sys.platform == "linux":
-        store = _store_on_loopback(port)
-        core.create_or_get_global_tcp_store = lambda: store
+    gloo.keep_store_on_loopback()
     with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
         dist.init_parallel_env()
-        with _one_group_of_all_ranks():
+        with gloo.one_group_of_all_ranks():
             fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return dist.get_rank(), ranks
-
-
-def _store_on_loopback(port: int) -> core.TCPStore:
-    """The store of all ranks, in this process, which can be reached from this machine alone.
-
-    Paddle's own listens on all addresses, so that whoever can reach the machine can write into it. Its thread looks up
-    the socket by its number before it waits again: behind that number comes a socket of ours, at the port that the
-    ranks know. Until then, for some milliseconds, the first one listens at a port that nobody has been told.
-    """
-    with socket.create_server((LOOPBACK, 0)) as free:
-        other = free.getsockname()[1]
-    paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})  # whose event loop would keep the first socket
-    with _signals_held():  # from its thread for good: it takes an interrupted read for the end of a connection
-        store = core.TCPStore(LOOPBACK, other, True, 1)
-        inherited = os.environ.pop(STORE, None)
-        with socket.socket(fileno=int(inherited)) if inherited else socket.create_server((LOOPBACK, port)) as server:
-            for number, connection in _connections():
-                accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                if accepts and connection.getsockname()[1:2] == (other,):
-                    os.dup2(server.fileno(), number, inheritable=False)
-        store.add("awake", 0)
-    return store
-
-
-@contextlib.contextmanager
-def _one_group_of_all_ranks() -> Iterator[None]:
-    """Over gloo, groups of all ranks that are asked for within the block are the one that there is.
-
-    fleet asks for more of them, and from three ranks on gloo often fails to connect the second ("Connection refused").
-    """
-    new_group = dist.new_group
-
-    def shared(ranks=None, *arguments, **options):
-        if dist.get_backend() == "GLOO" and (ranks is None or len(ranks) == dist.get_world_size()):
-            return dist.get_group(0)
-        return new_group(ranks, *arguments, **options)
-
-    dist.new_group = shared
-    try:
-        yield
-    finally:
-        dist.new_group = new_group
-
-
-def barrier() -> None:
-    """Waits until every rank has come here as often as this one; a collective of its own.
-
-    Before a collective of gloo: it gives a rank up that comes 30 seconds after the first, as one does that has written
-    a checkpoint or scored a validation set for all. Other backends wait by themselves.
-
-    Raises:
-        LostRank: not all came within `PATIENCE`, or rank 0 has ended.
-    """
-    ranks = dist.get_world_size()
-    if ranks == 1 or dist.get_backend() != "GLOO":
-        return
-    store = _meeting_store()
-    come = store.add("barrier", 1)
-    # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
-    needed = -(-come // ranks) * ranks
-    pause, since = 1e-4, time.monotonic()
-    while come < needed:
-        if time.monotonic() - since > PATIENCE:
-            raise LostRank(
-                f"{needed - come} of {ranks} ranks did not come within {PATIENCE / 60:.0f} minutes to where rank "
-                f"{dist.get_rank()} waits; look into their logs"
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
-        come = store.add("barrier", 0)
 
 
 @contextlib.contextmanager
@@ -156,74 +71,11 @@ def watched_ranks() -> Iterator[None]:
     watch = _Watch(dist.get_rank(), dist.get_world_size())
     watch.start()
     try:
-        with _before_abort(watch.find):
+        with gloo.lost_ranks_named(watch.find, BEAT):
             yield
-        watch.done()
-    except RuntimeError as error:
-        # What gloo calls a time-out can also be a connection that the other side has closed.
-        if "gloo/transport" not in str(error):
-            raise
-        time.sleep(BEAT)  # so that a launcher finds the rank that has died before this one, and names it
-        raise LostRank(
-            f"{_peer(str(error))} has died, or did not answer rank {dist.get_rank()} for 30 seconds; look into its log"
-        ) from error
+            watch.done()
     finally:
         watch.stop()
-
-
-@contextlib.contextmanager
-def _before_abort(action: Callable[[], None]) -> Iterator[None]:
-    """Within the block, `action` runs before C++ ends the process for an exception that nobody catches.
-
-    So Paddle ends where gloo fails while data parallel averages gradients. Where there is no GNU C++ library, nothing.
-    """
-    try:
-        set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
-    except (OSError, AttributeError):
-        yield
-        return
-    handler = ctypes.CFUNCTYPE(None)(action)
-    set_terminate.restype = ctypes.c_void_p
-    before = set_terminate(handler)
-    try:
-        yield
-    finally:
-        set_terminate(ctypes.c_void_p(before))
-
-
-def _peer(message: str) -> str:
-    """The rank that gloo complains of; it does not always say which."""
-    named = re.search(r"pair_rank = (\d+)", message)
-    if named:
-        return f"rank {named[1]}"
-    return f"rank {1 - dist.get_rank()}" if dist.get_world_size() == 2 else "another rank"
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Signals wait until the block ends; threads that it starts get none."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-class _Store:
-    """A connection to counters that all ranks share; they live in rank 0's process. Not for two threads at once."""
-
-    def __init__(self):
-        host, port = _store_address()
-        # A world of its own: it has nobody to wait for.
-        self._store = core.TCPStore(host, port, False, 1)
-        _send_at_once(port)
-
-    def add(self, key: str, amount: int) -> int:
-        try:
-            with _signals_held():  # the store takes an interrupted read for the end of its connection
-                return self._store.add(key, amount)
-        except ValueError as error:
-            raise LostRank("rank 0 has ended, to which all ranks are connected; look into its log") from error
 
 
 class _Watch(threading.Thread):
@@ -236,11 +88,11 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._rank, self._ranks = rank, ranks
         self._stopped = threading.Event()
-        self._store = _Store()
+        self._store = gloo.Store()
         self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
+        signal.pthread_sigmask(signal.SIG_BLOCK, gloo.SIGNALS)  # they are for the main thread
         while not self._stopped.wait(BEAT):
             try:
                 self._store.add(f"pulse/{self._rank}", 1)
@@ -297,37 +149,3 @@ class _Watch(threading.Thread):
         sys.stdout.flush()
         self._stopped.wait(delay)
         os._exit(1)  # the main thread may stand in a collective that never ends
-
-
-@functools.cache
-def _meeting_store() -> _Store:
-    return _Store()
-
-
-def _send_at_once(port: int) -> None:
-    """Switches Nagle's algorithm off for this process's connections to a port.
-
-    Paddle's store sends a request in several pieces; with Nagle's algorithm a call takes 44 ms instead of 0.05 ms.
-    """
-    for _, connection in _connections():
-        with contextlib.suppress(OSError):  # some are not connected
-            if connection.getpeername()[1:2] == (port,):  # of a socket within the machine, a name
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _connections() -> Iterator[tuple[int, socket.socket]]:
-    """This process's sockets by the number of their descriptor; none elsewhere than on Linux."""
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
-        with contextlib.suppress(OSError):  # one is closed by now
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
-                    yield int(name), connection
-
-
-def _store_address() -> tuple[str, int]:
-    """Where Paddle keeps the store of all ranks: its launcher's choice, or the first rank's endpoint."""
-    environ = os.environ
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
-    host, _, port = (environ.get("PADDLE_MASTER") or environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]).rpartition(":")
-    return host, int(port)

@@ -7,12 +7,14 @@ import sys
 import pytest
 
 from ernie_vil2.launch import run_ranks
-from ernie_vil2.parallel.ranks import _connections, barrier, join_ranks, watched_ranks
+from ernie_vil2.parallel.gloo import _connections, barrier
+from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 
 RANK = """
 import sys, time
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.ranks import join_ranks, barrier, watched_ranks
+from ernie_vil2.parallel.gloo import barrier
+from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()
 assert (rank, ranks) == (dist.get_rank(), 3)
@@ -41,7 +43,8 @@ def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
 LISTENING = """
 import os, sys
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.ranks import join_ranks, barrier
+from ernie_vil2.parallel.gloo import barrier
+from ernie_vil2.parallel.ranks import join_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()
 dist.all_reduce(paddle.ones([1]))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from paddle import nn
 
 from ernie_vil2.config import load_config
+from ernie_vil2.errors import LostRank
 from ernie_vil2.evaluators import Metrics
-from ernie_vil2.parallel.ranks import LostRank
 from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.scoring import Scores, as_lines, scored
 
