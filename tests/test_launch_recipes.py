@@ -1,0 +1,30 @@
+"""The recipes of docs/launch: what a shell and a YAML reader say of them, and that their arguments are ours."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ernie_vil2.commands import parser
+
+RECIPES = Path(__file__).parents[1] / "docs" / "launch"
+
+
+def test_the_script_for_slurm_is_a_shell_script():
+    assert subprocess.run(["bash", "-n", RECIPES / "train.slurm"]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["kubeflow", "paddlecloud"])
+def test_a_job_for_kubernetes_runs_a_command_that_is_understood(name):
+    spec = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["spec"]
+    worker = spec["paddleReplicaSpecs"]["Worker"] if name == "kubeflow" else spec["worker"]
+    pod = worker["template"]["spec"]
+    assert "OnFailure" in (worker.get("restartPolicy"), pod.get("restartPolicy"))
+    (container,) = pod["containers"]
+    words = container["args"] if name == "kubeflow" else shlex.split(container["args"][0])
+    arguments = parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
+    assert arguments.resume and "Data.groups=2" in arguments.override and worker["replicas"] == 2
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
