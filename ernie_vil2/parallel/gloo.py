@@ -91,11 +91,42 @@ def barrier() -> None:
     Raises:
         LostRank: not all came within `PATIENCE`, or rank 0 has ended.
     """
-    ranks = dist.get_world_size()
-    if ranks == 1 or dist.get_backend() != "GLOO":
-        return
-    store = _meeting_store()
-    come = store.add("barrier", 1)
+    if dist.get_world_size() > 1 and dist.get_backend() == "GLOO":
+        _meet("barrier")
+
+
+class HostSums:
+    """Sums over the ranks that ask no device: by counters in the store that all ranks share, on any backend."""
+
+    def __init__(self):
+        self._calls = 0
+        self._totals: dict[str, int] = {}
+
+    def __call__(self, *values: int) -> list[int]:
+        """Each of some whole numbers, not negative, summed over the ranks. A collective: all give as many.
+
+        Raises:
+            LostRank: as `barrier`.
+        """
+        if dist.get_world_size() == 1:
+            return list(values)
+        # Counters are read after all have added and before any adds again: a rank that is ahead has the other set.
+        self._calls += 1
+        keys = [f"sum/{self._calls % 2}/{number}" for number in range(len(values))]
+        store = _meeting_store()
+        for key, value in zip(keys, values, strict=True):
+            if value:
+                store.add(key, value)
+        _meet("sums")
+        before, now = self._totals, {key: store.add(key, 0) for key in keys}
+        self._totals = before | now
+        return [now[key] - before.get(key, 0) for key in keys]
+
+
+def _meet(counter: str) -> None:
+    """Waits until every rank has come to a counter as often as this one."""
+    ranks, store = dist.get_world_size(), _meeting_store()
+    come = store.add(counter, 1)
     # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
     needed = -(-come // ranks) * ranks
     pause, since = 1e-4, time.monotonic()
@@ -107,7 +138,7 @@ def barrier() -> None:
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-        come = store.add("barrier", 0)
+        come = store.add(counter, 0)
 
 
 @contextlib.contextmanager

@@ -174,13 +174,10 @@ class DrawKeys:
         return low[draw % _DRAWS_AT_ONCE], high[draw % _DRAWS_AT_ONCE]
 
     def _next_halves(self) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """`_fold` for the next draws, int32 `[_DRAWS_AT_ONCE, R]` each; a product of int64 keeps its lower 64 bits."""
-        device = paddle.get_device()
-        x = self._keys.unsqueeze(0) + _weyl_sequence(device, _DRAWS_AT_ONCE * len(self._halves))
-        x = (x ^ _shift(x, 30)) * _constant(device, _MIX_1, "int64")
-        x = (x ^ _shift(x, 27)) * _constant(device, _MIX_2, "int64")
-        x = x ^ _shift(x, 31)
-        return x.astype("int32"), _shift(x, 32).astype("int32")
+        """For the next draws, int32 `[_DRAWS_AT_ONCE, R]` each."""
+        first = _DRAWS_AT_ONCE * len(self._halves)
+        keys = _folded(self._keys.unsqueeze(0), paddle.arange(first, first + _DRAWS_AT_ONCE).unsqueeze(1))
+        return keys.astype("int32"), _shift(keys, 32).astype("int32")
 
 
 def _filled(to_tensor, data, *arguments, dtype=None, **options):
@@ -227,23 +224,23 @@ def _fold(key: np.ndarray, part: int | np.ndarray) -> np.ndarray:
     return x ^ x >> np.uint64(31)
 
 
-# What is the same in every step goes to the device once: an upload waits for all that the device has yet to do.
+def _folded(key: paddle.Tensor, part: paddle.Tensor) -> paddle.Tensor:
+    """`_fold` on the device, of int64 keys: their products keep the lower 64 bits."""
+    device = paddle.get_device()
+    x = key + (part + 1) * _constant(device, _WEYL, "int64")
+    x = (x ^ _shift(x, 30)) * _constant(device, _MIX_1, "int64")
+    x = (x ^ _shift(x, 27)) * _constant(device, _MIX_2, "int64")
+    return x ^ _shift(x, 31)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _coordinates(device: str, *shape: int) -> paddle.Tensor:
-    """int32 `[1, *shape]`, a hash of every element's coordinates; the sizes of the axes do not enter it."""
-    key = np.zeros(1, np.uint64)
+    """int32 `[1, *shape]`, a hash of every element's coordinates; the sizes of the axes do not enter it. On Paddle's
+    device, by which it is kept."""
+    key = paddle.zeros([1], "int64")
     for size in shape:
-        key = _fold(key[..., None], np.arange(size))
-    return paddle.to_tensor((key >> np.uint64(32)).astype(np.uint32).view(np.int32), place=device)
-
-
-@lru_cache(maxsize=64)
-def _weyl_sequence(device: str, first: int) -> paddle.Tensor:
-    """int64 `[_DRAWS_AT_ONCE, 1]`, what `_fold` adds for the draws from `first` on."""
-    numbers = np.arange(first, first + _DRAWS_AT_ONCE, dtype=np.uint64)
-    return paddle.to_tensor((_WEYL * (numbers + np.uint64(1))).view(np.int64)[:, None], place=device)
+        key = _folded(key.unsqueeze(-1), paddle.arange(size))
+    return _shift(key, 32).astype("int32")
 
 
 @lru_cache(maxsize=64)

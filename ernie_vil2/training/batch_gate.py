@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import paddle
-
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agree
+from ernie_vil2.parallel.gloo import HostSums
 
 MOST_IN_A_ROW = 100
 
@@ -22,6 +20,7 @@ class BatchGate:
 
     def __init__(self, ranks: int):
         self._ranks = ranks
+        self._sums = HostSums()
         self._in_a_row = 0
 
     def lets_through(self, samples: int, least: int, error: Exception | None = None) -> bool:
@@ -36,10 +35,7 @@ class BatchGate:
             Exception: a rank has met an error, see `agree`.
             TooManyBadSamples: it is the hundredth batch in a row that is skipped.
         """
-        found = paddle.to_tensor([float(samples >= least), float(error is not None)])
-        if self._ranks > 1:
-            collectives.all_reduce(found)
-        enough, failed = found.tolist()
+        enough, failed = self._sums(samples >= least, error is not None)
         if failed:
             agree(error)
         if enough == self._ranks:

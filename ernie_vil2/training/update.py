@@ -92,9 +92,10 @@ class Update:
 
     def _over_ranks(self, losses: dict[str, paddle.Tensor]) -> dict[str, float]:
         """Sums over ranks; requests to stop, of any rank, travel along, so that all stop at the same step."""
-        values = paddle.stack([*losses.values(), *map(paddle.to_tensor, self._signals.requests())]).detach()
+        requests = [paddle.full([], request) for request in self._signals.requests()]
+        values = paddle.stack([*losses.values(), *requests]).detach()
         if dist.get_world_size() > 1:
             collectives.all_reduce(values)
-        sums = values.tolist()
+        sums = values.tolist()  # the one wait of a step for the device
         self._signals.agree(sums[len(losses) :])
         return dict(zip(losses, sums, strict=False))
