@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 DEMO := runs/emoji
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo search test lint doctor
+.PHONY: help setup demo search test lint doctor docs
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -48,3 +48,7 @@ lint: $(STAMP) ## check the style of the code, and that imports go downwards onl
 
 doctor: $(STAMP) ## check this installation, line by line
 	@$(PYTHON) tools/doctor.py
+
+docs: $(STAMP) ## build the pages and the API reference into site/
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo 'site/index.html'

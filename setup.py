@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 FAST_DECODER = "simplejpeg>=1.9,<2"
 MILVUS = ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"]
 ONNX = ["onnxruntime>=1.19", "ml_dtypes==0.5.4"]  # the latter for 8-bit weights; newer ones need NumPy 2
+DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"]
 GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
 
 
@@ -65,6 +66,7 @@ setup(
         "milvus": MILVUS,
         "onnx": ONNX,
         "icons": ["resvg-py==0.5.0"],
+        "docs": DOCS,
         "dev": [
             "lmdb>=1.4",
             "pytest>=8,<10",
@@ -77,6 +79,7 @@ setup(
             FAST_DECODER,
             *MILVUS,
             *ONNX,
+            *DOCS,
         ],  # fmt: skip
     },
 )

@@ -1,0 +1,22 @@
+"""The API reference is built from the docstrings, without network: every package has its page."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_the_pages_and_the_reference_are_built(tmp_path):
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT)
+    assert done.returncode == 0
+    packages = [path.parent.name for path in (ROOT / "ernie_vil2").glob("*/__init__.py")]
+    for package in packages:
+        assert (tmp_path / "site" / "reference" / f"ernie_vil2.{package}.html").is_file()
+    reference = (tmp_path / "site" / "reference" / "ernie_vil2.html").read_text(encoding="utf-8")
+    assert "encode_images" in reference
