@@ -36,7 +36,7 @@ def set_device(name):
     if asked := re.fullmatch(r"(?:gpu|cuda)(:\d+)?", name):
         if not paddle.is_compiled_with_cuda():
             raise ValueError(f"device {name}: the installed Paddle is its CPU build. Put the GPU build in its place "
-                             "(Paddle's install page has the command, see docs/installation.md), or name cpu")  # fmt: skip
+                             "(docs/installation.md says how), or name cpu")  # fmt: skip
         name = f"gpu{asked[1] or ''}"
         if int((asked[1] or ":0")[1:]) >= gpus:
             raise ValueError(f"device {name}: Paddle sees {gpus} GPUs; name another, or look at nvidia-smi and "
