@@ -89,7 +89,7 @@ def test_the_evaluator(parts, shapes, tmp_path, capsys):
 
 def test_the_search_engine(parts, tmp_path):
     rows = np.eye(5, dtype=np.float16)
-    engine = engines.ENGINES["rounded"].build(rows, rows, 1.0, tmp_path, print)
+    engine = engines.ENGINES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
     assert engine.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
 
 

@@ -20,7 +20,9 @@ DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=model, metavar="CHECKPOINT", help="as --checkpoint of eval_retrieval.py")
-    parser.add_argument("folder", type=output_folder, metavar="FOLDER", help="folder to be made")
+    parser.add_argument("folder", nargs="?", type=output_folder, metavar="FOLDER",
+                        help="folder to be made; default: one beside the weights, named after --to and --precision: "
+                        "evaluation, tagging and search then use it where it ranks alike")  # fmt: skip
     parser.add_argument("--to", required=True, choices=TARGETS, help="the library that shall run it")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
                         help="bfloat16: paddle-inference only; int8: weights, onnx only; default: float32")  # fmt: skip
@@ -34,10 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.export.write import export
+    from ernie_vil2.models.model_files import weights_path
     from ernie_vil2.pretrained import load_model
 
     if args.data is None and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
+    args.folder = args.folder or weights_path(args.checkpoint).parent / f"{args.to}-{args.precision}"
     loaded = load_model(args.checkpoint, args.vocab, "cpu")
     images, texts = inputs(loaded, args.data or [str(DEMO)], args.samples)
     report = export(loaded, args.folder, TARGETS[args.to], args.precision, images, texts, str(args.checkpoint))

@@ -90,7 +90,8 @@ def _quantize(path: Path) -> None:
     log = logging.getLogger()
     level, _ = log.level, log.setLevel(logging.ERROR)  # it advises a preparation that changes nothing here
     try:
-        quantize_dynamic(str(whole), str(path), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+        quantize_dynamic(str(whole), str(path), weight_type=QuantType.QInt8, per_channel=True,
+                         op_types_to_quantize=["MatMul", "Gemm"])  # fmt: skip
     finally:
         log.setLevel(level)
     whole.unlink()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.calibration import write_calibration
 from ernie_vil2.checksums import write_checksums
 from ernie_vil2.config import dump_config
 from ernie_vil2.encoder import ErnieViL2, ImageLike
@@ -97,6 +98,8 @@ def export(
             raise NotExportable(f"the graphs for {engine} do not run: {reason(error)}") from error
         write_text(aside / PARITY, json.dumps(report, indent=1))
         write_checksums(aside, sorted(path.name for path in aside.iterdir()))
+        if model.calibration:  # after the checksums: it may be found anew
+            write_calibration(dataclasses.replace(model.calibration, fingerprint=exported.fingerprint), aside)
     return report
 
 

@@ -186,7 +186,7 @@ def open_index(
         beside = weights_path(model).parent
         model = beside if run_of(beside) else model  # of a run the checkpoint: its newest will be another one
         name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
-        model = load_model(model, device=device)
+        model = load_model(model, device=device, engine="fastest")
     else:
         name = store.about["model"] if store.about else "the model given"
     fingerprint = model.fingerprint

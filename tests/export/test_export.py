@@ -1,5 +1,6 @@
 """Exported folders give what the checkpoint gives, and say what is wrong with them."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import commands
-from ernie_vil2.checksums import CHECKSUMS
+from ernie_vil2.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
+from ernie_vil2.checksums import CHECKSUMS, write_checksums
 from ernie_vil2.export.write import export
 from ernie_vil2.export_folder import BadExport
-from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, untrained
+from tests.conftest import untrained_checkpoint
+from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 MODELS = {
@@ -126,6 +129,63 @@ def test_nothing_is_installed(model, tmp_path, monkeypatch):
     assert not asked.exists() and {(one.name, one.version) for one in distributions()} == before
 
 
+def test_a_calibration_goes_with_its_model_and_can_be_found_anew(tmp_path):
+    calibrated = untrained(TEXT % ("ernie", "cls"), "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}")
+    thresholds = {direction: Threshold(0.25, 90.0, 80.0, 70.0) for direction in DIRECTIONS}
+    calibrated.calibration = Calibration(calibrated.fingerprint, "shapes", 33.0, thresholds)
+    for engine, precision in (("onnx", "float32"), ("onnx", "int8"), ("paddle_inference", "float32")):
+        folder = tmp_path / f"{engine}-{precision}"
+        export(calibrated, folder, engine, precision)
+        made = ernie_vil2.load_model(folder)
+        assert made.calibration == dataclasses.replace(calibrated.calibration, fingerprint=made.fingerprint)
+        np.testing.assert_allclose(
+            made.rank(IMAGES, TEXTS).probabilities, calibrated.rank(IMAGES, TEXTS).probabilities, atol=0.05
+        )
+        write_calibration(dataclasses.replace(made.calibration, logit_scale=44.0), folder)
+        assert ernie_vil2.load_model(folder).calibration.logit_scale == 44
+
+
+def test_the_fastest_engine_at_hand_computes_a_checkpoint_where_it_ranks_alike(tmp_path, shapes, capsys, monkeypatch):
+    checkpoint = untrained_checkpoint(tmp_path, TOKENS)
+    model = ernie_vil2.load_model(checkpoint, device="cpu")
+
+    def engine(**options):
+        return ernie_vil2.load_model(checkpoint, device="cpu", engine="fastest", **options).engine.name
+
+    assert engine() == "paddle"
+    data = ["--data", str(shapes["val"]), "--samples", "4"]
+    assert commands.run("export", [str(checkpoint), "--to", "paddle-inference", *data]) == 0
+    assert (checkpoint / "paddle-inference-float32").is_dir() and engine() == "paddle_inference"
+    export(model, checkpoint / "mine", "onnx", images=IMAGES, texts=TEXTS)
+    export(model, checkpoint / "int8", "onnx", "int8", images=IMAGES, texts=TEXTS)
+    assert engine() == "onnx"
+    assert engine(max_length=8) == engine(precision="float32", max_length=8) == "paddle"  # not the export's
+    assert ernie_vil2.load_model(checkpoint, device="cpu").engine.name == "paddle"
+
+    given = ["--checkpoint", str(checkpoint), "--device", "cpu"]
+    (tmp_path / "words.txt").write_text("red\ngreen\n")
+    asked = {
+        "eval": [*given, *data[:2], "--language", "en", "--output", str(tmp_path / "results")],
+        "tag": ["lexicon", str(shapes["val"]), *given, "--words", f"en={tmp_path / 'words.txt'}",
+                "--output", str(tmp_path / "tags.jsonl")],
+        "search": ["build", "--index", str(tmp_path / "index"), *given, *data[:2]],
+    }  # fmt: skip
+    for command, arguments in asked.items():
+        assert commands.run(command, arguments) == 0
+        assert "engine: onnx, float32 on cpu" in capsys.readouterr().out
+    assert commands.run("eval", [*asked["eval"], "--engine", "paddle", "--no-cache"]) == 0
+    assert "engine: paddle, float32 on cpu" in capsys.readouterr().out
+
+    report = json.loads((checkpoint / "mine" / "parity.json").read_text())
+    report["top_10"]["same_order"] = 0.99
+    (checkpoint / "mine" / "parity.json").write_text(json.dumps(report))
+    assert engine() == "paddle_inference"  # damaged, and not alike
+    write_checksums(checkpoint / "mine", json.loads((checkpoint / "mine" / CHECKSUMS).read_text()))
+    assert engine() == "paddle_inference"
+    (checkpoint / "paddle-inference-float32" / "image.json").write_text("{}")
+    assert engine() == "paddle"
+
+
 @pytest.mark.parametrize("engine, precision, cosine", [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)])
 def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_path, engine, precision, cosine):
     report = export(model, tmp_path / "made", engine, precision, IMAGES, TEXTS)
@@ -133,8 +193,11 @@ def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_p
     made = ernie_vil2.load_model(tmp_path / "made")
     assert made.precision == precision and made.fingerprint != model.fingerprint
     if engine == "onnx":
-        kinds = {tensor.data_type for tensor in onnx.load(str(tmp_path / "made" / "text.onnx")).graph.initializer}
-        assert onnx.TensorProto.INT8 in kinds
+        weights = {one.name: one for one in onnx.load(str(tmp_path / "made" / "text.onnx")).graph.initializer}
+        quantised = {name: one for name, one in weights.items() if one.data_type == onnx.TensorProto.INT8 and one.dims}
+        scales = [weights[name.replace("_quantized", "_scale")] for name in quantised if name.endswith("_quantized")]
+        assert len(scales) > 5  # each output of a product has its own
+        assert all(one.dims and one.dims[0] >= 32 for one in scales)
         assert report["texts"]["largest_difference"] > 1e-5
 
 

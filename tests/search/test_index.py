@@ -28,7 +28,7 @@ def folder(tmp_path, model, shapes):
 
 
 def test_three_lines(folder, checkpoint, monkeypatch, model):
-    monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, device=None: model)
+    monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, **_: model)
     with ernie_vil2.open_index(folder, checkpoint) as index:
         hits = index.search(texts=["red disc", "蓝色"], count=3)
     assert [len(line) for line in hits] == [3, 3]
