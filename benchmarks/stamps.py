@@ -49,6 +49,7 @@ class Study:
 
     def __init__(self, start: str, folder: Path):
         self.start, self.folder, self.results = start, folder, folder / "results.json"
+        folder.mkdir(parents=True, exist_ok=True)
         self.found = json.loads(self.results.read_text()) if self.results.exists() else {}
 
     def note(self, key: str, model) -> None:
