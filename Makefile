@@ -5,10 +5,10 @@ STAMP := .venv/.installed
 DEMO := runs/emoji
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo search test lint doctor docs
+.PHONY: help setup demo search test test-gpu lint doctor docs
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 setup: $(STAMP) ## make .venv and install everything into it (about 2 GB)
 
@@ -41,6 +41,12 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 
 test: $(STAMP) ## run the tests
 	@$(PYTHON) -m pytest
+
+test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with what they found
+	@mkdir -p gpu_report
+	@{ $(PYTHON) tools/doctor.py; nvidia-smi; } >gpu_report/machine.txt 2>&1 || true
+	@$(PYTHON) -m pytest tests/gpu -rs --junitxml=gpu_report/tests.xml
+	@echo 'gpu_report/ holds the results'
 
 lint: $(STAMP) ## check the style of the code, and that imports go downwards only
 	@.venv/bin/ruff check .

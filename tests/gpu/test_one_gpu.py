@@ -1,0 +1,98 @@
+"""One GPU: what CPUs have been tested on, reduced precision, and what a step takes."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
+from ernie_vil2.views import ImageNormalization, normalize_images
+from tests.training.conftest import ROOT
+
+TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
+STEPS = ["Training.steps=20", "Training.device=gpu"]
+SIZES = [
+    "Model.image={name: ViT-B/16}",
+    "Model.text={name: ernie-base}",
+    "Data.max_length=48",
+    "Views.resize=256",
+    "Data.workers=8",
+    "Training.precision=bfloat16",
+    "Training.global_batch=256",
+    "Training.steps=30",
+    "Training.log_every=30",
+    "Training.device=gpu",
+]
+
+
+@pytest.mark.parametrize("tests", ["training/test_dropout.py", "training/test_step.py", "losses", "views", "models"])
+def test_what_holds_on_cpus_holds_here(tests):
+    """In a process of its own, whose device is Paddle's default: the GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", f"tests/{tests}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def losses(trainer):
+    trainer.fit()
+    return [record["loss"] for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "train"]
+
+
+def test_twenty_steps_of_bfloat16_are_near_those_of_float32(config, tmp_path, report):
+    runs = {
+        precision: losses(
+            Trainer(config(*TEXT, *STEPS, f"Training.precision={precision}", f"Training.output={tmp_path / precision}"))
+        )
+        for precision in ("float32", "bfloat16")
+    }
+    report(**runs)
+    np.testing.assert_allclose(runs["bfloat16"], runs["float32"], rtol=0.03)
+
+
+@pytest.mark.parametrize("name", ["CvT_13_224", "DSNet_tiny"])
+def test_float16_trains_a_backbone_with_stochastic_depth(config, name, report):
+    image = f"Model.image={{name: {name}, image_size: 224}}"
+    found = losses(Trainer(config(image, "Views.resize=224", *STEPS, "Training.precision=float16")))
+    report(**{name: found})
+    assert np.isfinite(found).all() and found[-1] < found[0]
+
+
+@pytest.mark.parametrize("dtype, spacing", [("float16", 2**-11), ("bfloat16", 2**-8)])
+def test_pixels_are_normalised_in_one_pass_in_a_narrow_type(dtype, spacing):
+    pixels = paddle.randint(0, 256, [4, 32, 32, 3]).astype("uint8")
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    found = ImageNormalization(mean, std, dtype)(pixels).astype("float32")
+    np.testing.assert_allclose(found.numpy(), normalize_images(pixels, mean, std).numpy(), rtol=spacing, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [[], ["Training.micro_batch=64"], ["Training.recompute=true"]],
+                         ids=["direct", "cached", "recomputed"])  # fmt: skip
+def test_time_memory_wait_and_utilisation_of_a_step(config, changes, report):
+    """For the report; the memory of the plan is `tools/plan.py` of the same configuration."""
+    trainer = Trainer(config(*SIZES, *changes))
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader", "--loop-ms=500"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watch:
+        began = time.monotonic()
+        trainer.fit()
+        seconds = time.monotonic() - began
+        watch.terminate()
+        samples = watch.communicate()[0].splitlines()
+    record = next(each for each in read_log(trainer.run / "log.jsonl") if each["kind"] == "train")
+    plan = subprocess.run(
+        [sys.executable, "tools/plan.py", *[part for each in [*SIZES, *changes] for part in ("-o", each)]],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ,
+    ).stdout  # fmt: skip
+    report(
+        seconds=seconds,
+        samples_per_second=record["samples_per_second"],
+        loader_wait=record["loader_wait"],
+        peak_bytes=paddle.device.cuda.max_memory_allocated(),
+        nvidia_smi=samples,
+        plan=plan,
+    )
+    assert record["samples_per_second"] > 0
