@@ -1,0 +1,33 @@
+"""The Chinese pages: blocks of commands are those of the English page but for comments, and every link leads somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = {page: ROOT / "docs" / page.name for page in sorted((ROOT / "docs" / "zh").glob("*.md"))}
+PAGES[ROOT / "README.zh.md"] = ROOT / "README.md"
+
+
+def blocks(page):
+    """The blocks of a page, without what follows a `#`."""
+    found = re.findall(r"^```.*?^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    return [[re.sub(r"\s*#.*", "", line) for line in block.splitlines()] for block in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_those_of_the_english_page(page):
+    assert blocks(page) == blocks(PAGES[page])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert links and not missing
+
+
+def test_the_pages_that_users_follow_are_there():
+    names = {page.name for page in PAGES}
+    assert names >= {"README.zh.md", "installation.md", "guide.md", "finetuning.md", "export.md", "launch.md", "faq.md"}
