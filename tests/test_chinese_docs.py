@@ -1,4 +1,4 @@
-"""The Chinese pages: blocks of commands are those of the English page but for comments, and every link leads somewhere."""
+"""The Chinese pages: blocks of commands are the English ones but for comments, and every link leads somewhere."""
 
 import re
 from pathlib import Path
