@@ -1,20 +1,20 @@
-"""Make two small data sets of statements from the demo's drawings, in the form in which SNLI-VE and NLVR2 are published.
+"""Make two small data sets of statements about the demo's drawings, in the form of SNLI-VE and of NLVR2.
 
-    python demo_data/transfer.py                     # runs/transfer/snli-ve and runs/transfer/nlvr2; a minute
-    python demo_data/transfer.py --blind text        # the same where every image is one and the same: text alone is left
-    python demo_data/transfer.py --blind images      # or every text
+    python demo_data/transfer.py                    # runs/transfer/snli-ve and runs/transfer/nlvr2; a minute
+    python demo_data/transfer.py --blind text       # the same with one image everywhere: text alone is left
+    python demo_data/transfer.py --blind images     # or with one text: images alone are left
 
-Concepts are dealt to train, dev and test, so that those of dev and test occur in no row of train; they are drawn by other
-teams, too. Labels come from captions, tags and pixels:
+Concepts are dealt to train, dev and test, so that those of dev and test occur in no row of train; these are drawn by
+other teams, too. Labels come from captions, tags and pixels:
 
-- snli-ve: an image entails its own caption, or one of its tags ("fruit" of an apple); it contradicts the caption or tag of
-  a concept with which it shares no word; of one with which it shares a tag, the hypothesis is neutral. Every hypothesis
-  stands once with each label, and every image has each label equally often.
+- snli-ve: an image entails its own caption, or one of its tags ("fruit" of an apple); it contradicts the caption or
+  tag of a concept with which it shares no word; with that of one with which it shares a tag it is neutral. Every
+  hypothesis stands equally often with each label, and so does every image.
 - nlvr2: of two drawings, "both are red", "exactly one is an animal", "the left one is larger". Colour and size are
-  measured, what is an animal, food, ... is told by tags. Of every sentence half the pairs are true, and every pair has a
-  sentence that is true and one that is false.
+  measured; what is an animal, food or a vehicle is told by tags. Of every sentence half the pairs are true, and every
+  pair has a sentence that is true and one that is false.
 
-So neither text nor images alone tell a label: who sees one of them is right exactly as often as who guesses.
+So neither the text nor the images alone tell a label: who sees one of them is right as often as who guesses.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from scipy.optimize import linear_sum_assignment
 HERE = Path(__file__).resolve().parent
 SPLITS = {"train": ("train", 0.6), "dev": ("val", 0.15), "test": ("test", 0.25)}
 """For each split the shard of its drawings, and its share of the concepts."""
+ROUNDS = 20, 4  # snli-ve: hypotheses of each concept, of train and of the others
+GROUPS = 3000, 300  # nlvr2: groups of eight rows
 COMMON_TAG = 5  # concepts that have a tag which can stand for one of them
 IMPOSSIBLE = 1e3
 HUES = {"red": (170, 8), "yellow": (21, 34), "green": (36, 85), "blue": (90, 130)}  # OpenCV's, 0 to 179
 KINDS = {
     "an animal": {"animal", "bird", "insect"},
     "food": {"food", "fruit", "vegetable", "dessert", "sweet"},
-    "a tool": {"tool", "weapon"},
-    "clothing": {"clothing", "clothes", "shoe"},
     "a vehicle": {"vehicle", "car", "train", "railway", "boat", "ship"},
 }
 LARGER = 1.5  # times the area, to be called larger
 TRUE, FALSE = "True", "False"
-POOL = 3000  # pairs of drawings, of which the pairs of one sentence are taken
+POOL = 20_000  # pairs of drawings, of which those of the sentences are taken
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,14 @@ def with_neighbours(concepts: Sequence[Drawing], rng: np.random.Generator) -> li
         concepts = [one for place, one in enumerate(concepts) if place not in lonely]
 
 
-def sentences() -> dict[str, Callable[[Drawing, Drawing], bool | None]]:
-    """What can be said of two drawings, and when it is true; None where that is arguable."""
+def sentences() -> dict[str, dict[str, Callable[[Drawing, Drawing], bool | None]]]:
+    """By subject what can be said of two drawings, and whether it is true; None where that is arguable."""
 
     def has(what: str, one: Drawing) -> bool | None:
         return one.colours[what] if what in HUES else bool(KINDS[what] & one.tags)
 
     def ways(what: str) -> dict[str, Callable[[bool, bool], bool]]:
-        plural = {"an animal": "animals", "a tool": "tools", "a vehicle": "vehicles"}.get(what, what)
+        plural = {"an animal": "animals", "a vehicle": "vehicles"}.get(what, what)
         return {
             f"both are {plural}": lambda left, right: left and right,
             f"neither is {what}": lambda left, right: not (left or right),
@@ -192,13 +192,15 @@ def sentences() -> dict[str, Callable[[Drawing, Drawing], bool | None]]:
 
         return judge
 
-    found = {text: judged(what, way) for what in (*HUES, *KINDS) for text, way in ways(what).items()}
+    found = {what: {text: judged(what, way) for text, way in ways(what).items()} for what in (*HUES, *KINDS)}
 
     def larger(first: float, second: float) -> bool | None:
         return None if max(first, second) < LARGER * min(first, second) else first > second
 
-    found["the left one is larger"] = lambda left, right: larger(left.area, right.area)
-    found["the right one is larger"] = lambda left, right: larger(right.area, left.area)
+    found["size"] = {
+        "the left one is larger": lambda left, right: larger(left.area, right.area),
+        "the right one is larger": lambda left, right: larger(right.area, left.area),
+    }
     return found
 
 
@@ -206,17 +208,18 @@ def pair_rows(
     drawn: Sequence[Drawing], groups: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, list[tuple[int, int]], list[tuple[int, str, str]]]]:
     """Groups of two sentences and four pairs of drawings: the pairs, and (pair, sentence, label) of each row."""
-    judges = sentences()
+    judges = [(text, judge) for texts in sentences().values() for text, judge in texts.items()]
     pairs = rng.integers(len(drawn), size=[POOL * 4, 2])
     pairs = np.array([(a, b) for a, b in pairs.tolist() if drawn[a].concept != drawn[b].concept])[:POOL]
     truth = {}
-    for text, judge in judges.items():
+    for text, judge in judges:
         found = [judge(drawn[a], drawn[b]) for a, b in pairs.tolist()]
         truth[text] = np.array([-1 if one is None else int(one) for one in found])
-    texts, number = list(judges), 0
+    subjects, number = [list(texts) for texts in sentences().values()], 0
     while number < groups:
-        one, other = rng.choice(len(texts), 2, replace=False)
-        first, second = truth[texts[one]], truth[texts[other]]
+        one, other = (subjects[subject] for subject in rng.choice(len(subjects), 2, replace=False))
+        one, other = one[rng.integers(len(one))], other[rng.integers(len(other))]
+        first, second = truth[one], truth[other]
         chosen = []
         for wanted in ((1, 0), (0, 1)):
             fitting = np.flatnonzero((first == wanted[0]) & (second == wanted[1]))
@@ -224,8 +227,8 @@ def pair_rows(
                 chosen += rng.choice(fitting, 2, replace=False).tolist()
         if len(chosen) < 4:
             continue
-        rows = [(place, texts[which], TRUE if (place < 2) == (which == one) else FALSE)
-                for place in range(4) for which in (one, other)]  # fmt: skip
+        rows = [(place, text, TRUE if (place < 2) == (text == one) else FALSE)
+                for place in range(4) for text in (one, other)]  # fmt: skip
         yield number, [tuple(pairs[pair].tolist()) for pair in chosen], rows
         number += 1
 
@@ -292,8 +295,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--blind", choices=("text", "images"), help="leave nothing but this to tell the labels by")
-    parser.add_argument("--rounds", type=int, default=20, help="snli-ve: hypotheses of each concept of train")
-    parser.add_argument("--groups", type=int, default=3000, help="nlvr2: groups of eight rows of train")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
@@ -303,10 +304,12 @@ def main() -> None:
     ending = f"-{args.blind}-alone" if args.blind else ""
     for split, drawn in every.items():
         own = [one for one in drawn if one.concept in concepts[split]]
-        share = 1 if split == "train" else 0.2
-        for name, write, count in (("snli-ve", write_entailment, args.rounds), ("nlvr2", write_pairs, args.groups)):
+        for name, write, (train, others) in (
+            ("snli-ve", write_entailment, ROUNDS),
+            ("nlvr2", write_pairs, GROUPS),
+        ):
             folder = args.output / f"{name}{ending}"
-            labels = write(folder, split, own, max(1, round(share * count)), args.blind, rng)
+            labels = write(folder, split, own, train if split == "train" else others, args.blind, rng)
             print(f"{folder}, {split}: {labels.total():,} rows, {dict(labels)}; {len(concepts[split])} concepts, "
                   f"{len(own):,} drawings")  # fmt: skip
 

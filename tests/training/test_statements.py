@@ -1,5 +1,8 @@
 """Training on statements with labels: entailment and image pairs, by the trainer of everything else."""
 
+import os
+import signal
+
 import numpy as np
 import paddle
 import pytest
@@ -8,10 +11,12 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.tasks import build_task
+from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
 from tests.statements import entailment_folder, pairs_folder
+from tests.training.conftest import MINUTE, as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_engine import crash_after, weights
 
 FOLDERS = {"entailment": entailment_folder, "image_pair": pairs_folder}
@@ -163,6 +168,31 @@ def test_a_dry_run_shows_statements(statements, folders):
     html = (found.folder / "dry_run.html").read_text()
     assert "nlvr2 dev: 64 statements, 64 images" in html and not found.would_stop
     assert "the left one is a" in html and "image_2" in html
+
+
+@pytest.mark.slow
+@TASKS
+def test_two_ranks_that_are_killed_come_to_the_end_of_one_process(folders, overrides, tmp_path, task):
+    settings = [*overrides, f"Training.task={task}", f"Data.train=[{folders[task]}]", f"Data.val=[{folders[task]}]",
+                "Data.text_id=null", "Model.text.dropout=0.1", "Training.steps=20", "Training.checkpoint_every=4",
+                "Evaluation.every=10", "Optimizer.learning_rate=1e-4"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    whole = run("tools/train.py", *as_arguments([*settings, f"Training.output={one}"]))
+    assert whole.returncode == 0, whole.stderr
+    command = ["tools/train.py", "--processes", 2, "--resume", *as_arguments([*settings, f"Training.output={two}"])]
+    with start(*command) as process:
+        wait_for_steps(process, two, 7)
+        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
+        process.communicate(timeout=2 * MINUTE)
+    assert process.returncode not in (0, None) and list_checkpoints(two)
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    found, expected = (read_log(folder / "log.jsonl") for folder in (two, one))
+    assert [record["step"] for record in found] == [record["step"] for record in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        names = ours["metrics"] if ours["kind"] == "evaluation" else ["loss", "accuracy"]
+        ours, theirs = (record.get("metrics", record) for record in (ours, theirs))
+        assert np.allclose(*[[record[name] for name in names] for record in (ours, theirs)], rtol=1e-3)
 
 
 @TASKS

@@ -1,0 +1,110 @@
+"""The step of statements: one definition of the loss for micro batches, ranks and precisions."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.launch import run_ranks
+from ernie_vil2.tasks import build_task
+from tests.training.test_step import OWN, ROWS, VIT, compute, default_dtype, errors, setting
+
+CASES = [(task, head) for task in ("entailment", "image_pair") for head in ("concatenation", "interaction")]
+TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
+
+
+def step_of(task, head, *changes):
+    """The step of a new model, as the trainer prepares it for one process."""
+    config = setting(VIT, f"Training.task={task}", f"Head.kind={head}", "Head.dropout=0.3", *changes)
+    paddle.seed(0)
+    made = build_task(config)
+    made.build(initialize=False)
+    made.model.train()
+    made.prepare(None, None)
+    return made, made._step
+
+
+def batch(task, dtype="float32", rows=range(ROWS)):
+    """Views, labels and positions of some rows of the global batch."""
+    rng, rows = np.random.default_rng(0), np.array(rows)
+    names = ("image_1", "image_2")[: {"entailment": 1, "image_pair": 2}[task]]
+    views = {name: rng.normal(size=[ROWS, 3, 32, 32]).astype(dtype) for name in names}
+    views["text_1"] = rng.integers(1, 50, size=[ROWS, 8])
+    labels = rng.integers(0, 2, size=[ROWS, 1])
+    return {name: paddle.to_tensor(view[rows]) for name, view in views.items()}, labels[rows], rows
+
+
+@pytest.mark.parametrize(("task", "head"), CASES)
+@pytest.mark.parametrize("micro_batch", [1, 3, 10])
+def test_gradients_of_micro_batches_are_those_of_the_direct_step(task, head, micro_batch):
+    with default_dtype("float64"):
+        _, direct = step_of(task, head)
+        _, cached = step_of(task, head, f"Training.micro_batch={micro_batch}")
+        expected, found = compute(direct, batch(task, "float64")), compute(cached, batch(task, "float64"))
+    assert expected[1].keys() >= {"head.classifier.0.weight", "image.norm.weight"}
+    assert "log_logit_scale" not in expected[1]
+    assert max(errors(found, expected)) < 1e-10
+
+
+def test_the_loss_is_the_mean_cross_entropy():
+    with default_dtype("float64"):
+        made, step = step_of("entailment", "concatenation", "Head.dropout=0", "Model.text.dropout=0",
+                             "Model.text.attention_dropout=0", "Model.image.drop_path=0")  # fmt: skip
+        views, labels, rows = batch("entailment", "float64")
+        total, shares = step.forward(views, labels, rows, 0)
+        logits = made.model(views)[0]["logits"].numpy()
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    assert float(total) == pytest.approx(-np.log(probabilities[np.arange(ROWS), labels[:, 0]]).mean(), rel=1e-9)
+    assert float(shares["accuracy"]) == pytest.approx((logits.argmax(axis=1) == labels[:, 0]).mean())
+
+
+def test_a_loss_is_not_cut_off():
+    """As Paddle's cross_entropy does at 64 on CPU."""
+    made, step = step_of("entailment", "concatenation")
+    made.model.head.classifier[-1].weight.set_value(made.model.head.classifier[-1].weight * 1e4)
+    assert float(step.forward(*batch("entailment"), 0)[0]) > 200
+
+
+def test_two_ranks_of_unequal_rows_have_the_gradients_of_one_process(tmp_path, monkeypatch):
+    """The average over the ranks, which data parallel takes, of all rows that could be used."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    assert run_ranks([sys.executable, str(Path(__file__).with_name("statement_rank.py")), str(tmp_path)], 2) == 0
+    ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
+    for dtype, tolerance in TOLERANCES.items():
+        for task, head in CASES:
+            for micro_batch in ("null", "2"):
+                with default_dtype(dtype):
+                    _, step = step_of(task, head)
+                    expected = compute(step, batch(task, dtype, np.concatenate(OWN)))
+                case = f"{dtype}/{task}/{head}/{micro_batch}/"
+                parts = [{key.removeprefix(case): value for key, value in rank.items() if key.startswith(case)}
+                         for rank in ranks]  # fmt: skip
+                losses = {name: sum(float(part[f"losses/{name}"]) for part in parts) for name in expected[0]}
+                for part in parts:
+                    gradients = {key.removeprefix("gradients/"): value for key, value in part.items()
+                                 if key.startswith("gradients/")}  # fmt: skip
+                    assert max(errors((losses, gradients), expected)) < tolerance, case
+
+
+@pytest.mark.parametrize("head", ["concatenation", "interaction"])
+def test_the_head_computes_in_float32_whatever_the_towers_do(monkeypatch, head):
+    """On CPU autocast changes nothing, so that what is asked of it is looked at."""
+    asked = []
+
+    @contextmanager
+    def recorded(enable=True, dtype="float16", **options):
+        asked.append(dtype if enable else "float32")
+        yield
+        asked.pop()
+
+    made, step = step_of("image_pair", head, "Training.precision=bfloat16")
+    seen = {}
+    made.model.head.classifier[0].register_forward_pre_hook(lambda *_: seen.update(head=asked[-1]))
+    made.model.image.blocks[0].register_forward_pre_hook(lambda *_: seen.update(image=asked[-1]))
+    monkeypatch.setattr(paddle.amp, "auto_cast", recorded)
+    step.forward(*batch("image_pair"), 0)
+    assert seen == {"image": "bfloat16", "head": "float32"}
