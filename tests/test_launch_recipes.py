@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ernie_vil2.commands import parser
+from ernie_vil2.config import load_config
 
 RECIPES = Path(__file__).parents[1] / "docs" / "launch"
 
@@ -25,6 +26,8 @@ def test_a_job_for_kubernetes_runs_a_command_that_is_understood(name):
     (container,) = pod["containers"]
     words = container["args"] if name == "kubeflow" else shlex.split(container["args"][0])
     arguments = parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
-    assert arguments.resume and "Data.groups=2" in arguments.override and worker["replicas"] == 2
+    config = load_config(arguments.config, arguments.override)
+    assert config.Data.train == ["s3://bucket/{00000..05799}.tar"]
+    assert arguments.resume and config.Data.groups == worker["replicas"] == 2
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
