@@ -438,6 +438,12 @@ class TrainingConfig(Section):
     recompute: bool = Field(
         False, description="the blocks of both towers keep only their inputs for backward and run a second time there"
     )
+    dropout: Literal["counter", "native"] = Field(
+        "counter",
+        description="dropout of pretraining: masks that follow from a row's position in the global batch, however it "
+        "is cut (counter), or Paddle's own in one kernel, other masks on another number of ranks (native; without "
+        "micro_batch and recompute; docs/memory.md)",
+    )
     fused_attention: Literal["auto", "on", "off"] = Field(
         "auto",
         description="attention of a ViT image tower as one kernel without its matrix of weights, equal to rounding; "
@@ -469,6 +475,9 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check(self):
+        if self.dropout == "native" and (self.micro_batch or self.recompute):
+            # Rows are encoded twice, and the second time must draw the masks of the first.
+            raise ValueError("dropout: native does not go with micro_batch or recompute; use dropout: counter")
         if self.sharding == "stage2" and self.micro_batch:
             # It sends gradients away during backward, and the cached step has one backward for every micro batch.
             raise ValueError("sharding: stage2 does not go with micro_batch; use stage1, or micro_batch: null")

@@ -73,8 +73,9 @@ def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
 def all_reduce(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
     """Replaces a tensor by its sum over the ranks, in place, and returns it; `wait` as in `all_gather`."""
     _about_to_send("all_reduce", tensor, wait)
-    dist.all_reduce(tensor)
-    return tensor
+    whole = tensor.contiguous()  # backends read memory from its first byte on
+    dist.all_reduce(whole)
+    return tensor if tensor.is_contiguous() else paddle.assign(whole, tensor)
 
 
 def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
@@ -84,7 +85,7 @@ def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
         return all_reduce(tensor.clone())[dist.get_rank() * rows :][:rows]
     _about_to_send("reduce_scatter", tensor)
     own = paddle.empty([rows, *tensor.shape[1:]], tensor.dtype)
-    dist.stream.reduce_scatter(own, tensor)
+    dist.stream.reduce_scatter(own, tensor.contiguous())
     return own
 
 

@@ -29,7 +29,7 @@ from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import statistics_kept
-from ernie_vil2.tasks.dropout import CounterBasedDropout
+from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.recompute import recompute_blocks
 from ernie_vil2.views import ImageNormalization
 
@@ -74,7 +74,8 @@ class DirectStep:
         self.model = model
         self.parallel = parallel or model
         self.loss = loss
-        self.dropout = CounterBasedDropout(model, config.Training.seed)
+        seed, native = config.Training.seed, config.Training.dropout == "native"
+        self.dropout = NativeDropout(seed) if native else CounterBasedDropout(model, seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()
         self.micro_batch = config.Training.micro_batch
         self.recomputes = config.Training.recompute
@@ -122,7 +123,7 @@ class DirectStep:
         """The ids of the rows, and their keys for dropout, in one copy to the device."""
         keys = self.dropout.keys(number, views.keys(), positions)
         columns = paddle.to_tensor(np.column_stack([ids, *keys.values()]))
-        of_keys = columns[:, ids.shape[1] :].unbind(axis=1)
+        of_keys = columns[:, ids.shape[1] :].unbind(axis=1) if keys else []
         return columns[:, : ids.shape[1]], dict(zip(keys, of_keys, strict=True))
 
     def _encode(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
@@ -149,6 +150,27 @@ class CounterBasedDropout:
         bits = (_coordinates(paddle.get_device(), first // count, *rest) ^ low) * _MULTIPLY_1
         bits = ((bits ^ _shift(bits, 15)) + high) * _MULTIPLY_2
         return bits.reshape(list(shape))
+
+
+class NativeDropout:
+    """Paddle's own dropout, of which every step and rank has its own, and a step that is repeated the same.
+
+    As `CounterBasedDropout` where a row is encoded once and masks may depend on how rows are shared out over ranks.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
+        """None: that Paddle draws for this step from now on is all that there is to do."""
+        (key,) = _row_keys(self.seed, step, len(VIEWS), np.array([dist.get_rank()]))
+        paddle.seed(int(key >> np.uint64(32)))
+        return {}
+
+    @contextmanager
+    def rows(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
+        """Nothing: the towers draw as they are."""
+        yield
 
 
 class DrawKeys:

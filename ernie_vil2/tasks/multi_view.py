@@ -59,6 +59,8 @@ class MultiViewTask:
         if initialize:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
         remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
+        if config.Training.dropout == "native":
+            remarks.append("dropout: Paddle's own; another number of ranks draws other masks")
         self.model.freeze_all_but(self.loss.views)
         return remarks + tune(self.model, config.Tuning)
 

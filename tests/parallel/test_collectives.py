@@ -48,3 +48,30 @@ def test_where_the_backend_has_reduce_scatter_it_is_called_once_with_equal_parts
     assert own.tolist() == everyone.sum(axis=0)[2:4].tolist() and calls == [[6, 2]]
     assert list(traffic) == ["reduce_scatter"]
     assert (traffic["reduce_scatter"].payload, traffic["reduce_scatter"].sent) == (48, 32)
+
+
+def test_a_backend_gets_memory_in_one_piece(monkeypatch):
+    """As a transposed view is not, whose first bytes are not its first row."""
+    contiguous = []
+
+    def doubled(tensor):
+        contiguous.append(tensor.is_contiguous())
+        tensor.set_value(2 * tensor)
+
+    def first(own, tensor):
+        contiguous.append(tensor.is_contiguous())
+        own.set_value(tensor[: len(own)])
+
+    before = paddle.get_flags("FLAGS_use_stride_kernel")
+    paddle.set_flags({"FLAGS_use_stride_kernel": True})
+    try:
+        view = paddle.arange(6.0).reshape([2, 3]).t()
+        assert not view.is_contiguous()
+        monkeypatch.setattr(dist, "all_reduce", doubled)
+        assert collectives.all_reduce(view, wait=False).tolist() == view.tolist() == [[0, 6], [2, 8], [4, 10]]
+        monkeypatch.setattr(dist, "get_backend", lambda: "NCCL")
+        monkeypatch.setattr(dist.stream, "reduce_scatter", first)
+        assert collectives.reduce_scatter(paddle.arange(6.0).reshape([2, 3]).t()).shape == [3, 2]
+    finally:
+        paddle.set_flags(before)
+    assert contiguous == [True, True]

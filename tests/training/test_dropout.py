@@ -8,11 +8,21 @@ from hypothesis import strategies as st
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config import load_config
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.tasks.dropout import CounterBasedDropout
+from ernie_vil2.tasks.contrastive_step import build_step
+from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 
 MASK = 2**64 - 1
+SMALL = [
+    "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 2}",
+    "Model.text={name: ernie, width: 32, depth: 1, heads: 2, max_positions: 8, dropout: 0.3}",
+    "Loss.weights={image_image: 0, image_text: 0, text_image: 0}",
+    "Views.resize=32",
+    "Data.max_length=8",
+    "Training.global_batch=6",
+]
 
 
 class Towers(nn.Layer):
@@ -217,3 +227,33 @@ def test_replay_draws_again_and_goes_on():
         following = paddle.rand([2, 3]).numpy()
     np.testing.assert_array_equal(drawn, again)
     assert not any(np.array_equal(following, value) for value in drawn)
+
+
+def test_native_dropout_is_one_of_each_step():
+    """Repeated, a step draws the same; another one, or another seed, does not."""
+
+    def drawn(seed, step):
+        dropout = NativeDropout(seed)
+        with dropout.rows(dropout.keys(step, ["text_1"], np.arange(4))):
+            return F.dropout(paddle.ones([4, 1000]), 0.5).numpy()
+
+    assert np.array_equal(drawn(0, 3), drawn(0, 3))
+    assert len({drawn(seed, step).tobytes() for seed, step in ((0, 3), (0, 4), (1, 3))}) == 3
+
+
+def test_a_step_of_native_dropout():
+    config = load_config(None, [*SMALL, "Training.dropout=native"])
+    model = build_dual_encoder(config.Model, 50)
+    model.train()
+    step = build_step(model, build_loss(config.Loss), config)
+    rng = np.random.default_rng(0)
+    texts = paddle.to_tensor(rng.integers(1, 50, size=[6, 8]))
+    views = {"text_1": texts, "text_2": texts}
+    totals = [float(step.forward(views, np.tile(np.arange(6)[:, None], 2), np.arange(6), n)[0]) for n in (0, 1, 0)]
+    assert totals[0] == totals[2] != totals[1]
+
+
+@pytest.mark.parametrize("other", ["micro_batch=2", "recompute=true"])
+def test_native_dropout_is_refused_where_rows_are_encoded_twice(other):
+    with pytest.raises(ConfigError, match="dropout: native does not go with micro_batch or recompute"):
+        load_config(None, ["Training.dropout=native", f"Training.{other}"])
