@@ -313,7 +313,7 @@ class LocalCollection:
         name = engine or ("exact" if len(rows) <= EXACT_UP_TO else "ivf")
         folder.mkdir(exist_ok=True)
         built = ENGINES[name].build(rows, queries, recall, folder, log)
-        write_text(folder / "engine.json", _dumps(built.facts | {"name": name}))
+        write_text(folder / "engine.json", _dumps(built.facts))
         with self._transaction():
             self._set_state("facets", self._count_facets())
             self._set_state("generation", self._now.generation + 1)

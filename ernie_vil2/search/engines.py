@@ -71,7 +71,7 @@ class Exact:
     name = "exact"
 
     def __init__(self, rows: np.ndarray):
-        self.facts: dict[str, Any] = {"rows": len(rows), "recall": 1.0}
+        self.facts: dict[str, Any] = {"name": self.name, "rows": len(rows), "recall": 1.0}
         self._rows = rows
         self._index: Any = None
 
@@ -130,12 +130,13 @@ class _Faiss:
         index, facts = cls._trained(rows, fitted.queries, tuned_on, recall, log)
         for block in _blocks(rows):
             index.add(block)
-        with atomic_write(folder / cls.file) as aside:
-            faiss.write_index(index, str(aside))
-        engine = cls(index, {"rows": len(rows)} | facts)
+        engine = cls(index, {"name": cls.name, "rows": len(rows)} | facts)
         engine._tune(rows, tuned_on, recall, log)
         reached = engine._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
         engine.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
+        # Both at the end: who opens the index meanwhile finds the engine that was there.
+        with atomic_write(folder / cls.file) as aside:
+            faiss.write_index(index, str(aside))
         write_text(folder / "engine.json", json.dumps(engine.facts))
         return engine
 

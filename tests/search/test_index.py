@@ -136,6 +136,25 @@ def test_one_writer_and_any_number_of_readers(folder, model):
     open_index(folder, model, writable=True).close()
 
 
+def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers(folder, model):
+    def killed_while_tuning(line):
+        if "breadth" in line:
+            with open_index(folder, model) as reader:
+                answered.append(
+                    (reader.collection("images").engine["name"], len(reader.search(texts=["red"], count=5)[0]))
+                )
+            raise KeyboardInterrupt
+
+    answered = []
+    with open_index(folder, model, writable=True) as writer:
+        build(writer, "images", "hnsw", 0.9, lambda line: None)
+        with pytest.raises(KeyboardInterrupt):
+            build(writer, "images", "ivf", 0.9, killed_while_tuning)
+    with open_index(folder, model) as reader:
+        answered.append((reader.collection("images").engine["name"], len(reader.search(texts=["red"], count=5)[0])))
+    assert answered == [("hnsw", 5)] * 2
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
