@@ -21,7 +21,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +171,13 @@ def load_checkpoint(
     model: paddle.nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
     average: WeightAverage | None = None,
+    own: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Restores model and optimiser in place, and the average of the weights, where there is one.
+
+    Args:
+        own: Paddle's names of the parameters whose state this rank holds; None: all. Paddle would keep that of the
+            others, too, for as long as the run lasts.
 
     Returns:
         What `state.json` holds, with what is known of the step's evaluation.
@@ -188,7 +193,7 @@ def load_checkpoint(
         name, _, kind = key.rpartition("/")
         if kind == RAW:
             weights[name].set_value(array)
-        else:
+        elif own is None or weights[name].name in own:
             state[f"{weights[name].name}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))

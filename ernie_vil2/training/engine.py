@@ -48,7 +48,7 @@ from ernie_vil2.training.resuming import check_changes
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
 from ernie_vil2.training.scoring import Scores, as_lines
-from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, scaler_state
+from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, own_parameters, scaler_state
 from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.update import Update
@@ -189,7 +189,9 @@ class Trainer:
 
     def _resume(self, checkpoint: Path) -> None:
         check_changes(checkpoint, self.config, self._extend)
-        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average)
+        trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
+        own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
+        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
         self.stream.check(state["data"])
         self.step, self.position, best = state["step"], state["data"]["place"], state["best"]
         self.scores.resume(state["evaluated"], best if best and find_checkpoint(self.run, best["step"]) else None)

@@ -81,6 +81,15 @@ def test_a_checkpoint_brings_weights_and_optimiser_back(run):
     assert all(map(np.array_equal, run.arrays(), saved))
 
 
+def test_a_rank_that_shards_the_optimiser_takes_its_own_state_alone(run, tmp_path):
+    run.train()
+    folder, other = run.save(3), Run(tmp_path / "other")
+    own = other.model.log_logit_scale.name
+    load_checkpoint(folder, other.model, other.optimizer, own={own})
+    assert len(other.optimizer.state_dict()) == 4  # two moments and two powers of the betas
+    assert all(key.startswith(f"{own}_") for key in other.optimizer.state_dict())
+
+
 def test_checksums_are_those_of_the_files(run):
     folder = run.save(1)
     sums = json.loads((folder / "checksums.json").read_text())
