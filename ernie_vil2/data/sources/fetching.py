@@ -192,8 +192,10 @@ class FetchAhead:
         order.shuffle(later)
         with self._lock:
             self._wanted = dict.fromkeys([*now, *later])
-            for number in self._open.keys() - self._wanted.keys():
-                self._open.pop(number).close()
+            for number, file in list(self._open.items()):
+                taken = not os.fstat(file.fileno()).st_nlink  # out of the cache, by who needed the room at once
+                if taken or number not in self._wanted:
+                    self._open.pop(number).close()
             self._missing = [number for number in self._wanted if number not in self._open][::-1]
             for _ in range(min(self.THREADS, len(self._missing)) - self._threads):
                 Thread(target=self._work, daemon=True).start()
