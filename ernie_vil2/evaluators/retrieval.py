@@ -68,7 +68,7 @@ class Retrieval:
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """As `Evaluator.__call__`: `zh/image_to_text/R@1`, `zh/mR`, further measures of the protocol, `mean_recall`."""
-        engine = Eager(model, Preprocessing.of(self.config.Model.image))
+        engine = Eager(model, Preprocessing.of(self.config.Model.image), self.config.Training.precision)
         encoder = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
         rank, ranks = dist.get_rank(), dist.get_world_size()
         block, device = self.config.Evaluation.block, paddle.get_device()

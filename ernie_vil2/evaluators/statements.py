@@ -32,7 +32,7 @@ class StatementEvaluator:
 
     def __call__(self, model: StatementClassifier) -> Metrics:
         """As `Evaluator.__call__`: see `StatementScores.values`."""
-        engine = Eager(model, Preprocessing.of(self.config.Model.image))
+        engine = Eager(model, Preprocessing.of(self.config.Model.image), self.config.Training.precision)
         encoder = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
         rank, ranks = dist.get_rank(), dist.get_world_size()
         encoded = encode_benchmark(encoder, self.statements.benchmark, rank=rank, ranks=ranks)
