@@ -71,7 +71,7 @@ def compare(ours, theirs, our_name, their_name) -> bool:
     """Prints the ratios; false where the two do not agree."""
     memory, seconds = (ours[key] / theirs[key] for key in ("memory", "seconds"))
     print(f"  {our_name} / {their_name}: {memory:.3f} of the memory, {seconds:.2f} of the time")
-    for value in ("loss", "slope"):
+    for value in ("loss", "gradient"):
         if abs(ours[value] - theirs[value]) > 1e-3 * abs(theirs[value]):
             print(f"error: they do not agree on the {value}: {ours[value]}, {theirs[value]}", file=sys.stderr)
             return False
@@ -102,12 +102,12 @@ def measured(form, rows, width, tile) -> dict[str, float]:
             copied(views[name], part, start * 256)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, start = held("VmRSS"), time.process_time()
-    loss, slope = run(views)
+    loss, gradient = run(views)
     return {
         "seconds": time.process_time() - start,
         "memory": held("VmHWM") - before,
         "loss": loss,
-        "slope": slope,
+        "gradient": gradient,
     }
 
 

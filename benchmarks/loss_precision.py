@@ -2,10 +2,10 @@
 
     python benchmarks/loss_precision.py
 
-Random unit vectors and noisy copies of them, which the more noise the less a model tells apart; one direction. An error
-is relative: of the vector of losses by its norm, of the gradients likewise, of the mean loss and of the gradient of the
-scale as they are. The last form multiplies the logits by the scale, as the formula is mostly written; the gradient
-of the scale is then a float32 sum of B x N terms. Float64 is the plain form.
+Random unit vectors and noisy copies of them, which a model distinguishes the less the more noise there is; one
+direction. An error is relative: of the vector of losses by its norm, of the gradients likewise, of the mean loss and
+of the gradient of the scale as they are. The last form multiplies the logits by the scale, as the formula is mostly
+written; the gradient of the scale is then a float32 sum of B x N terms. Float64 is the plain form.
 """
 
 import argparse

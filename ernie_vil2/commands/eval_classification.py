@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--names", nargs="+", default=[], type=named_list, metavar="LANG=FILE",
         help="of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels")  # fmt: skip
     add("--templates", nargs="+", default=[], type=named_list, metavar="LANG=FILE",
-        help="texts with {} for the name, one a line, or JSON; default: our own in zh and en")  # fmt: skip
+        help="texts with {} for the name, one per line, or JSON; default: our own in zh and en")  # fmt: skip
     add("--linear-probe", nargs="*", type=source, metavar="PATH",
         help="also a logistic regression on embeddings of these; default: --data's train split")  # fmt: skip
     add("--threshold", type=threshold, metavar="COSINE",

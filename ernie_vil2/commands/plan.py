@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.files import write_text
     from ernie_vil2.models.like import with_model_like
-    from ernie_vil2.planning.report import plan_run
+    from ernie_vil2.planning.text import plan_run
     from ernie_vil2.training.length import with_steps
 
     text, made, advice = plan_run(

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
-    from ernie_vil2.evaluation.report import ReportedRun, write_report
+    from ernie_vil2.evaluation.report_page import ReportedRun, write_report
     from ernie_vil2.evaluation.results import read_evaluations
     from ernie_vil2.models.model_files import weights_path
     from ernie_vil2.run_folder import RESULTS, run_of

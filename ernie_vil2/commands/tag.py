@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     detector = add_way(ways, "detector", "what a detector exported by PaddleDetection finds")
     detector.add_argument("--model", required=True, type=input_folder, metavar="FOLDER", help="the exported detector")
     detector.add_argument("--classes", nargs="+", required=True, type=optional_file, metavar="LANG[=FILE]",
-                          help="names of the classes, one a line; without FILE those in infer_cfg.yml")  # fmt: skip
+                          help="names of the classes, one per line; without FILE those in infer_cfg.yml")  # fmt: skip
     detector.add_argument("--attributes", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
-                          help="names of the attributes, one a line")  # fmt: skip
+                          help="names of the attributes, one per line")  # fmt: skip
     detector.add_argument("--threshold", type=number, default=0.5, help="least score of an object; default 0.5")
     detector.add_argument("--attribute-threshold", type=number, default=0.5,
                           help="least score of its attribute; default 0.5")  # fmt: skip
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model does not bring its own"
     )
     lexicon.add_argument(
-        "--words", nargs="+", required=True, type=named_file, metavar="LANG=FILE", help="the words, one a line"
+        "--words", nargs="+", required=True, type=named_file, metavar="LANG=FILE", help="the words, one per line"
     )
     lexicon.add_argument("--templates", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
-                         help="texts with {} for the word, one a line; default: the word alone")  # fmt: skip
+                         help="texts with {} for the word, one per line; default: the word alone")  # fmt: skip
     lexicon.add_argument("--top", type=count, default=5, metavar="K", help="words of an image at most; default 5")
     lexicon.add_argument("--threshold", type=threshold, default=-1.0, metavar="COSINE",
                          help="least of image and word; calibrated: tools/calibrate.py's; default: any")  # fmt: skip

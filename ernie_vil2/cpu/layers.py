@@ -118,7 +118,7 @@ class _LayerNorm(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient):
-        """With c = x - mean(x), s = 1 / deviation and g the gradient, all a row at a time:
+        """With c = x - mean(x), s = 1 / deviation and g the gradient, row by row:
 
         dx = s (g w - mean(g w) - s^2 c mean(g w c)),  dw = sum of s g c over the rows,  db = sum of g.
 

@@ -21,8 +21,8 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
         offset: the column that belongs to row 0.
         same: bool `[B, N]` from `same_sample`: the duplicates of each row; "ignored" does without.
         duplicates: what a column is to a row that holds the same image or text: "ignored", a negative
-            like any other (as in the paper); "masked", left out of the sum over j; "positives", as
-            good an answer as the row's own column: the loss is the mean over these answers.
+            like any other (as in the paper); "masked", left out of the sum over j; "positives", a
+            positive like the row's own column: the loss is the mean over the positives.
 
     Returns:
         `[B]`, the loss of every row, in nats; float64 for float64 rows, otherwise float32, under
@@ -39,13 +39,13 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
         # terms behind a matrix product; a float32 sum of B x N terms is off by up to a percent at 4,096.
         scaled = rows.astype(dtype) * logit_scale.astype(dtype)
         logits = _Product.apply(scaled, columns.astype(dtype))  # [B, N]
-        is_own = paddle.arange(offset, offset + count).unsqueeze(1) == paddle.arange(total)  # [B, N]
-        answers = (is_own | same if duplicates == "positives" else is_own).astype(dtype)
-        answer = (logits * answers).sum(axis=1, keepdim=True) / answers.sum(axis=1, keepdim=True)
+        is_positive = paddle.arange(offset, offset + count).unsqueeze(1) == paddle.arange(total)  # [B, N]
+        positives = (is_positive | same if duplicates == "positives" else is_positive).astype(dtype)
+        positive = (logits * positives).sum(axis=1, keepdim=True) / positives.sum(axis=1, keepdim=True)
         if duplicates == "masked":
-            logits = paddle.where(same & ~is_own, paddle.full_like(logits, -float("inf")), logits)
+            logits = paddle.where(same & ~is_positive, paddle.full_like(logits, -float("inf")), logits)
         # Not cross_entropy or log_softmax: on CPU they cut a loss off at 64; at scale 100 it can reach 200.
-        return paddle.logsumexp(logits - answer, axis=1)
+        return paddle.logsumexp(logits - positive, axis=1)
 
 
 class _Product(PyLayer):

@@ -41,7 +41,7 @@ def agree(error: Exception | None) -> None:
 
 @contextmanager
 def agreed_errors() -> Iterator[None]:
-    """An error that one rank meets within the block ends it on all ranks, which otherwise would wait for that one.
+    """An error of one rank within the block ends it on all ranks, which otherwise would wait for that one.
 
     A collective, see `agree`: every rank must enter the block, and there must be no collective in it.
     """

@@ -92,7 +92,7 @@ def barrier() -> None:
         LostRank: not all came within `PATIENCE`, or rank 0 has ended.
     """
     if dist.get_world_size() > 1 and dist.get_backend() == "GLOO":
-        _meet("barrier")
+        _wait_for_all("barrier")
 
 
 class HostSums:
@@ -113,21 +113,21 @@ class HostSums:
         # Counters are read after all have added and before any adds again: a rank that is ahead has the other set.
         self._calls += 1
         keys = [f"sum/{self._calls % 2}/{number}" for number in range(len(values))]
-        store = _meeting_store()
+        store = _barrier_store()
         for key, value in zip(keys, values, strict=True):
             if value:
                 store.add(key, value)
-        _meet("sums")
+        _wait_for_all("sums")
         before, now = self._totals, {key: store.add(key, 0) for key in keys}
         self._totals = before | now
         return [now[key] - before.get(key, 0) for key in keys]
 
 
-def _meet(counter: str) -> None:
+def _wait_for_all(counter: str) -> None:
     """Waits until every rank has come to a counter as often as this one."""
-    ranks, store = dist.get_world_size(), _meeting_store()
+    ranks, store = dist.get_world_size(), _barrier_store()
     come = store.add(counter, 1)
-    # Nobody leaves a meeting before all have come, so that the count tells which meeting this is.
+    # Nobody leaves a barrier before all have come, so that the count tells which one this is.
     needed = -(-come // ranks) * ranks
     pause, since = 1e-4, time.monotonic()
     while come < needed:
@@ -218,7 +218,7 @@ class Store:
 
 
 @functools.cache
-def _meeting_store() -> Store:
+def _barrier_store() -> Store:
     return Store()
 
 

@@ -19,10 +19,10 @@ from paddle.base import core
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 
-ENOUGH = 2**25
+ENOUGH = 2**27
 """Bytes that the measured rows keep, if they are no more than 64 and no less than two."""
 IN_16_BITS = {"maps": 0.77, "tokens": 0.71}
 """Share of the kept bytes that is left in 16 bits: softmax, norms and their like stay in float32."""
@@ -61,21 +61,15 @@ class Towers:
     """
 
     def __init__(self, config: Config):
-        from paddlenlp.transformers.model_utils import no_init_weights
-
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
-        with paddle.LazyGuard(), no_init_weights():
-            model = build_dual_encoder(config.Model, Tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
+        model = _without_weights(config, Tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
         self.embed_dim = model.embed_dim
-        self._layers = {kind: nn.LayerList([getattr(model, kind), getattr(model, f"{kind}_projection")])
-                        for kind in ("image", "text")}  # fmt: skip
         self.parameters = _trained_sizes(model)
-        self.of_tower = {kind: sum(_trained_sizes(layers)) for kind, layers in self._layers.items()}
+        self.of_tower = {kind: sum(_trained_sizes(_tower(model, kind))) for kind in ("image", "text")}
         self.norm_channels = [norm._mean.size for norm in batch_norms(model).values()]
-        self._encode = {"image": model.encode_image, "text": model.encode_text}
+        self._measured = _without_weights(config, vocab_size=8)  # the gradient of more words would hide that of a row
         self._rows = {"image": paddle.ones([1, 3, side, side]), "text": paddle.ones([1, length], "int64")}
         self._costs: dict[str, tuple[RowCost, RowCost]] = {}
-        model.train()
 
     def largest_share(self, ranks: int) -> int:
         """Elements of the parameters that the busiest of `ranks` owns when whole parameters are shared out.
@@ -90,14 +84,32 @@ class Towers:
     def cost(self, kind: str, precision: str = "float32", recompute: bool = False) -> RowCost:
         """Of a row of the tower "image" or "text"; with `recompute` its blocks keep their inputs only."""
         if kind not in self._costs:
-            flops = _flops(self._encode[kind], self._rows[kind])
-            repeats = [_Repeat(*alike) for _, alike in groupby(self._layers[kind][0].blocks, key=str)]
-            for parameter in self._layers[kind].parameters():
+            encode, row, tower = (
+                getattr(self._measured, f"encode_{kind}"),
+                self._rows[kind],
+                _tower(self._measured, kind),
+            )
+            flops = _flops(encode, row)
+            repeats = [_Repeat(*alike) for _, alike in groupby(tower[0].blocks, key=str)]
+            for parameter in tower.parameters():
                 parameter.initialize()
-            self._costs[kind] = _measured(self._encode[kind], self._rows[kind], repeats, flops)
+            self._costs[kind] = _measured(encode, row, repeats, flops)
         cost = self._costs[kind][recompute]
         share = IN_16_BITS["maps" if kind == "image" and self.norm_channels else "tokens"]
         return cost if precision == "float32" else replace(cost, kept=share * cost.kept)
+
+
+def _without_weights(config: Config, vocab_size: int) -> DualEncoder:
+    from paddlenlp.transformers.model_utils import no_init_weights
+
+    with paddle.LazyGuard(), no_init_weights():
+        model = build_dual_encoder(config.Model, vocab_size)
+    model.train()
+    return model
+
+
+def _tower(model: DualEncoder, kind: str) -> nn.LayerList:
+    return nn.LayerList([getattr(model, kind), getattr(model, f"{kind}_projection")])
 
 
 def _trained_sizes(layer: nn.Layer) -> list[int]:

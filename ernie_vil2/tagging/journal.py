@@ -1,4 +1,4 @@
-"""What a run has found so far, a line a batch, so that a run that was stopped or killed goes on."""
+"""What a run has found so far, one line per batch, so that a run that was stopped or killed goes on."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
-from ernie_vil2.planning.report import headline, plan_run
+from ernie_vil2.planning.text import headline, plan_run
 from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.length import with_steps

@@ -6,7 +6,7 @@ import numpy as np
 def reference(rows, columns, scale, offset, same, duplicates):
     """Loss of every row and the gradients of their sum with respect to rows, columns and scale.
 
-    With p the softmax over the columns that count and t uniform over the answers, the loss of a row is
+    With p the softmax over the columns that count and t uniform over the positives, the loss of a row is
     log(sum exp(s)) - t.s, so its gradient with respect to the logits s is p - t.
     """
     return weighted_reference(rows, columns, scale, offset, same, duplicates, np.ones(len(rows)))
@@ -17,7 +17,7 @@ def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
     cosines = rows @ columns.T
     own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
     counts = ~same | own if duplicates == "masked" else np.ones_like(own)
-    answers = same | own if duplicates == "positives" else own
+    positives = same | own if duplicates == "positives" else own
     logits = scale * cosines
     # Relative to the own logit, and without it in the sum, so that small losses keep their digits.
     exponents = logits - logits[own][:, None]
@@ -25,14 +25,14 @@ def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
     top = counted.max(axis=1, keepdims=True)
     exps = np.exp(counted - top)
     others = (exps * ~own).sum(axis=1)
-    target = answers / answers.sum(axis=1, keepdims=True)
+    target = positives / positives.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):  # where there are no others
         losses = np.logaddexp(0, np.log(others) + top[:, 0]) - (target * exponents).sum(axis=1)
-    slope = exps / exps.sum(axis=1, keepdims=True) - target
+    grad_logits = exps / exps.sum(axis=1, keepdims=True) - target
     if duplicates != "positives":
-        slope[own] = -others / exps.sum(axis=1)
-    slope *= weights[:, None]
-    return losses, scale * slope @ columns, scale * slope.T @ rows, (slope * cosines).sum()
+        grad_logits[own] = -others / exps.sum(axis=1)
+    grad_logits *= weights[:, None]
+    return losses, scale * grad_logits @ columns, scale * grad_logits.T @ rows, (grad_logits * cosines).sum()
 
 
 def sigmoid_reference(rows, columns, scale, bias, offset, same, duplicates, weights):
@@ -47,8 +47,14 @@ def sigmoid_reference(rows, columns, scale, bias, offset, same, duplicates, weig
     z = np.where(positive, 1.0, -1.0)
     exponents = -z * (scale * cosines + bias)
     losses = np.logaddexp(0, exponents) * counts
-    slope = -z / (1 + np.exp(-exponents)) * counts * weights[:, None]
-    return losses.sum(axis=1), scale * slope @ columns, scale * slope.T @ rows, (slope * cosines).sum(), slope.sum()
+    grad_logits = -z / (1 + np.exp(-exponents)) * counts * weights[:, None]
+    return (
+        losses.sum(axis=1),
+        scale * grad_logits @ columns,
+        scale * grad_logits.T @ rows,
+        (grad_logits * cosines).sum(),
+        grad_logits.sum(),
+    )
 
 
 def normalised(rng, count, width):

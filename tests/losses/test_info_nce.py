@@ -68,8 +68,8 @@ def test_two_rows_by_hand(duplicates, loss):
 def test_a_hopeless_row_costs_all_it_costs():
     """Own column opposite, the other one equal, scale 100: logits (-100, 100), hence a loss of 200."""
     rows, columns = np.array([[1.0]]), np.array([[-1.0], [1.0]])
-    losses, _, _, slope = run(rows, columns, 100, 0, np.eye(1, 2, dtype=bool), "ignored", "float32")
-    assert losses.tolist() == [200] and slope == 2
+    losses, _, _, scale_gradient = run(rows, columns, 100, 0, np.eye(1, 2, dtype=bool), "ignored", "float32")
+    assert losses.tolist() == [200] and scale_gradient == 2
 
 
 def test_same_sample_by_hand():

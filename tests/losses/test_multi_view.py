@@ -27,9 +27,9 @@ def mean_loss(rows, columns, scale, duplicates):
     logits = scale * rows @ columns.T
     if duplicates == "masked":
         logits = np.where(same & ~own, -np.inf, logits)
-    answers = same if duplicates == "positives" else own
+    positives = same if duplicates == "positives" else own
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return np.mean([-line[answer].mean() for line, answer in zip(log_softmax, answers, strict=True)])
+    return np.mean([-line[positive].mean() for line, positive in zip(log_softmax, positives, strict=True)])
 
 
 def reference(views, scale, duplicates):
@@ -42,7 +42,7 @@ def reference(views, scale, duplicates):
     return sum(WEIGHTS[pair] * loss for pair, loss in pairs.items()), pairs
 
 
-def slope(function, array, step=1e-5):
+def numerical_gradient(function, array, step=1e-5):
     """Central differences of function() with respect to every entry of the array that it reads."""
     result = np.empty_like(array)
     for index in np.ndindex(array.shape):
@@ -78,10 +78,10 @@ def test_values_and_gradients_equal_the_reference(views, duplicates, tile):
     assert total.shape == [] and float(total) == pytest.approx(expected_total, abs=1e-12)
     assert {pair: float(loss) for pair, loss in pairs.items()} == pytest.approx(expected_pairs, abs=1e-12)
     for name, array in views.items():
-        expected = slope(lambda: reference(views, SCALE, duplicates)[0], array)
+        expected = numerical_gradient(lambda: reference(views, SCALE, duplicates)[0], array)
         np.testing.assert_allclose(leaves[name].grad.numpy(), expected, atol=1e-8, err_msg=name)
     scale_array = np.array(SCALE)
-    expected = slope(lambda: reference(views, scale_array, duplicates)[0], scale_array)
+    expected = numerical_gradient(lambda: reference(views, scale_array, duplicates)[0], scale_array)
     np.testing.assert_allclose(scale.grad.numpy(), expected, atol=1e-8)
 
 

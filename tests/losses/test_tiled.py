@@ -135,10 +135,10 @@ def test_a_sure_model_keeps_the_digits_of_its_small_losses():
         lambda *x: [tiled_info_nce(*x, tile=200)], rows, columns, scale, [np.ones(512)], "float32"
     )
     exact = [array.astype("float64") for array in (rows, columns, scale)]
-    expected, *slopes = reference(*exact, 0, np.eye(512, dtype=bool), "ignored")
+    expected, *expected_gradients = reference(*exact, 0, np.eye(512, dtype=bool), "ignored")
     assert 0 < expected.mean() < 1e-5
     assert relative_error(losses[0], expected) < 1e-5
-    for ours, theirs in zip(found, slopes, strict=True):
+    for ours, theirs in zip(found, expected_gradients, strict=True):
         assert relative_error(ours, theirs) < 1e-5
 
 
@@ -175,9 +175,9 @@ def test_half_precision_embeddings_are_scored_in_float32():
     losses.sum().backward()
     assert losses.dtype == paddle.float32 and rows.grad.dtype == paddle.bfloat16
     exact = [x.astype("float64").numpy() for x in (rows, columns)]
-    expected, slope, *_ = reference(*exact, 50.0, 0, np.eye(6, dtype=bool), "ignored")
+    expected, gradient, *_ = reference(*exact, 50.0, 0, np.eye(6, dtype=bool), "ignored")
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
-    assert relative_error(rows.grad.astype("float32").numpy(), slope) < 1e-2
+    assert relative_error(rows.grad.astype("float32").numpy(), gradient) < 1e-2
 
 
 def test_what_needs_no_gradient_gets_none():

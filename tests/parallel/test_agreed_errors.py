@@ -1,4 +1,4 @@
-"""What one of three ranks meets, all end with, or wait for."""
+"""An error of one of three ranks ends all of them, or they wait for it."""
 
 import json
 import sys

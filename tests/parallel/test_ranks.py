@@ -1,4 +1,4 @@
-"""Three ranks join and meet at barriers."""
+"""Three ranks join, and wait for one another at barriers."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ with watched_ranks():
             time.sleep(0.5)
             open(f"{folder}/{turn}", "w")
         barrier()
-        open(f"{folder}/{turn}")  # nobody is past the meeting before the last one has come
+        open(f"{folder}/{turn}")  # nobody is past the barrier before the last one has come
     since = time.monotonic()
     for _ in range(50):
         barrier()
@@ -36,7 +36,7 @@ open(f"{folder}/seconds{rank}", "w").write(str(seconds))
 
 def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
     assert run_ranks([sys.executable, "-c", RANK, str(tmp_path)], 3) == 0
-    # A meeting takes a millisecond; were requests held back by Nagle's algorithm, it would take 90.
+    # A barrier takes a millisecond; were requests held back by Nagle's algorithm, it would take 90.
     assert all(float((tmp_path / f"seconds{rank}").read_text()) < 50 * 0.04 for rank in range(3))
 
 

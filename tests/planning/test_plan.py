@@ -7,7 +7,7 @@ import pytest
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.planning.devices import DEVICES, GIB, Device, check, recognise
 from ernie_vil2.planning.plan import Plan
-from ernie_vil2.planning.report import _lines, advise
+from ernie_vil2.planning.text import _lines, advise
 from ernie_vil2.planning.towers import Towers
 
 SMALL = [

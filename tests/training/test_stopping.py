@@ -146,7 +146,7 @@ def signalled_in(trainer, owner, method, step):
 
 @pytest.mark.parametrize("method", ["_evaluate", "_save", "_over_ranks", "agree"])
 def test_a_signal_is_heard_at_any_time(config, method):
-    """Ranks agree in the course of a step; a wish that comes between two agreements waits for the next."""
+    """Ranks agree in the course of a step; a request that comes between two agreements waits for the next."""
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
     owner = {"agree": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
     signalled_in(trainer, owner, method, 4)

@@ -81,7 +81,7 @@ def size_in_python(array: Any) -> int:
 
 
 class _Compact:
-    """Reads a struct of Thrift's compact protocol as a dict by field number; texts and floats are passed over."""
+    """Reads a struct of Thrift's compact protocol as a dict by field number; texts and floats are skipped."""
 
     def __init__(self, data: bytes):
         self._data, self.place = data, 0

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.evaluation.report import ReportedRun, result_tables, write_report
+from ernie_vil2.evaluation.report_page import ReportedRun, result_tables, write_report
 from ernie_vil2.evaluation.results import read_evaluations
 from tests.pages import Page
 

@@ -77,7 +77,7 @@ def headline(plan: Plan) -> str:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    """The plan, a figure a line."""
+    """The plan, a figure per line."""
     views = " and ".join(counted(count, f"{kind} view") for kind, count in plan.views.items() if count)
     each = f"{counted(plan.ranks, 'rank')} of {counted(plan.rows, 'row')}, {views} of each"
     yield _line("batch", f"{plan.global_batch:,}", each)
@@ -105,15 +105,15 @@ def _lines(plan: Plan) -> Iterator[str]:
 
     rate, stored = plan.samples_per_second, plan.samples_per_second * plan.sample_bytes
     yield from ("", "loader")
-    yield _line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} a rank")
-    yield _line("read a second", _size(stored), f"{_size(stored / plan.ranks)} a rank")
-    yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "a rank")
+    yield _line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
+    yield _line("read a second", _size(stored), f"{_size(stored / plan.ranks)} per rank")
+    yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "per rank")
 
     pairs = plan.steps * plan.global_batch
     shown = counted(pairs, "pair") if pairs < 1e6 else f"{pairs / 1e6:,.0f} M pairs"
     sending = f"sending {plan.sending(hidden=False):.2g} s and {plan.sending(hidden=True):.2g} s beside it"
     yield from ("", "time")
-    yield _line("operations of a step", _flops(plan.flops), f"{_flops(plan.flops / plan.ranks)} a rank")
+    yield _line("operations of a step", _flops(plan.flops), f"{_flops(plan.flops / plan.ranks)} per rank")
     yield _line("step", f"{plan.seconds:,.3g} s", f"computing {plan.compute:.3g} s, {sending}")
     hours = f"{plan.days * 24 * plan.ranks:,.0f} device hours"
     yield _line("schedule", f"{plan.days:,.1f} days", f"{counted(plan.steps, 'step')}, {shown}, {hours}")
