@@ -189,10 +189,10 @@ def write_shard(path: Path, chosen: list[list[tuple[str, bytes]]]) -> None:
 
 
 def jobs(seeds: int):
-    """Method, size, seed and key of every fine-tuning, so that each seed is whole before the next."""
-    for seed in range(seeds):
-        for size in SIZES:
-            for method in METHODS:
+    """Method, size, seed and key of every fine-tuning, so that a method is whole before the next."""
+    for method in METHODS:
+        for seed in range(seeds):
+            for size in SIZES:
                 yield method, size, seed, f"{method}/{size}/{seed}"
 
 
