@@ -24,7 +24,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # of effec
 
 import cv2  # noqa: E402
 
-from ernie_vil2 import runtime  # noqa: E402
+from ernie_vil2 import cpu  # noqa: E402
 from ernie_vil2.data.tokenizer import Tokenizer  # noqa: E402
 from ernie_vil2.export_folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export  # noqa: E402
 from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view  # noqa: E402
@@ -92,7 +92,7 @@ class OnnxModel:
         about = read_export(folder)
         if about["engine"] != "onnx":
             raise BadExport(f"{folder} is an export for {about['engine']}; export the checkpoint with --to onnx")
-        threads = threads or runtime.threads()
+        threads = threads or cpu.threads()
         with named_in_utf8(folder) as plain:
             self._image, self._text = (
                 OnnxGraph(plain, tower, about["precision"], device, threads) for tower in ("image", "text")
