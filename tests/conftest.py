@@ -108,7 +108,7 @@ def untrained_checkpoint(folder, tokens, task="multi_view"):
         f"Training.task={task}",
     ]
     paddle.seed(0)
-    made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={folder / 'vocab.txt'}"]))
+    made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={json.dumps(str(folder / 'vocab.txt'))}"]))
     made.build(initialize=False)
     save_weights(made.model, folder / "model.safetensors")
     (folder / "config.yaml").write_text(dump_config(load_config(None, settings)), encoding="utf-8")

@@ -25,7 +25,8 @@ def server():
 @contextmanager
 def impatient():
     """With a cache of its own, no pauses, and a quarter of a second of silence for those that never answer."""
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+    # A fetch ahead may still write into the cache while it is removed.
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         patch.setenv("ERNIE_VIL2_CACHE", folder)
         patch.setattr(locations, "PAUSE", 0)
         patch.setattr(source, "DEADLINE", 0)
