@@ -38,7 +38,7 @@ METHODS = {
     "fine-tuned": ["Loss.weights={image_image: 0, text_text: 0}", "Optimizer.learning_rate=1e-3",
                    "Schedule.warmup_steps=5", "Schedule.floor=0"],
 }  # fmt: skip
-SHARES = (0.5,)
+SHARES = (0.25, 0.5)
 """Of the fine-tuned model, in mixtures with the start (WiSE-FT)."""
 RETRIEVAL = ("stamps zh", "stamps en", "demo zh", "demo en")
 CLASSES = ("zh", "en", "linear probe")
