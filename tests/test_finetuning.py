@@ -11,6 +11,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import commands
+from ernie_vil2.config import load_config
 from ernie_vil2.data.sources import open_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
@@ -154,6 +155,15 @@ def test_the_configurations_of_the_page_are_those_that_there_are():
     named = {argument for command in commands_of_the_page() for argument in command if "configs/finetune/" in argument}
     there = {path.stem for path in PAGE.parents[1].glob("configs/finetune/*.yaml")}
     assert {Path(path).stem for path in named} == there
+
+
+@pytest.mark.parametrize("path", sorted(PAGE.parents[1].glob("configs/finetune/*.yaml")), ids=lambda path: path.stem)
+def test_images_and_captions_alone_are_contrasted_and_one_switch_takes_all_view_pairs(path):
+    def weights(*overrides):
+        return load_config(path, overrides).Loss.weights.model_dump()
+
+    assert weights() == {"image_image": 0, "text_text": 0, "image_text": 1, "text_image": 1}
+    assert weights("Loss.weights={}") == dict.fromkeys(weights(), 1)
 
 
 def test_the_report_shows_both_ends_with_the_published_rows_and_their_source(page):
