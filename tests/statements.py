@@ -8,6 +8,8 @@ import numpy as np
 from tests.conftest import COLOURS, SHAPES, draw, png
 
 CONCEPTS = list(product(COLOURS, SHAPES))
+TOKENS = [*"[PAD] [CLS] [SEP] [MASK] [UNK] a the left one is both are".split(), *COLOURS, *SHAPES]
+"""A vocabulary for the statements."""
 
 
 def _pictures(rng):

@@ -6,26 +6,10 @@ from pathlib import Path
 
 from ernie_vil2 import commands
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
-from tests.statements import entailment_folder, pairs_folder
+from tests.conftest import untrained_checkpoint
+from tests.statements import TOKENS, entailment_folder, pairs_folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "transfer.md"
-TOKENS = [
-    "[PAD]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "[UNK]",
-    "a",
-    "the",
-    "left",
-    "one",
-    "is",
-    "both",
-    "are",
-    *COLOURS,
-    *SHAPES,
-]
 TOOLS = {"tools/train.py": "train", "tools/eval_transfer.py": "eval_transfer"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ class ShownRow(NamedTuple):
     texts: Mapping[str, str]
 
 
-class SampleRows:
+class SampleRows(ABC):
     """How the rows of a batch are made of samples, one sample each. A task says what a row holds, fills and shows it.
 
     Args:
@@ -54,16 +55,16 @@ class SampleRows:
         self.stream = stream
 
     @property
+    @abstractmethod
     def layout(self) -> RowLayout:
         """Shape and type of what a row holds, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, position: int, row: Arrays) -> str:
         """Writes the sample at a position into `row`, arrays `[1, ...]` that hold anything; returns its name.
 
         Everything random follows from the seed and the position. BadSample if the sample cannot be used.
         """
-        raise NotImplementedError
 
     def finished(self, arrays: Arrays) -> Arrays:
         """What of the rows that could be used becomes the batch."""

@@ -6,26 +6,10 @@ import json
 import pytest
 
 from ernie_vil2 import commands
-from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
+from tests.conftest import untrained_checkpoint
 from tests.pages import Page
-from tests.statements import entailment_folder, pairs_folder
+from tests.statements import TOKENS, entailment_folder, pairs_folder
 
-TOKENS = [
-    "[PAD]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "[UNK]",
-    "a",
-    "the",
-    "left",
-    "one",
-    "is",
-    "both",
-    "are",
-    *COLOURS,
-    *SHAPES,
-]
 TASKS = {"entailment": (entailment_folder, "test", 48), "image_pair": (pairs_folder, "test1", 64)}
 
 
