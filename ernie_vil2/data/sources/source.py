@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 from collections import OrderedDict
@@ -65,6 +66,8 @@ class ShardedSource:
     A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run. One
     that cannot be fetched is asked for again for up to `DEADLINE` seconds, and anew when it is opened another time.
 
+    Threads may read at the same time; they take turns, since one of them may release the shard of another.
+
     Args:
         shards: in their order.
         locations: of their files, if these may have to be fetched.
@@ -83,6 +86,7 @@ class ShardedSource:
         self._ends = np.cumsum(self.shard_sizes)
         self._held: OrderedDict[int, None] = OrderedDict()
         self._unreadable: dict[int, Reason] = {}
+        self._turn = threading.Lock()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -162,6 +166,10 @@ class ShardedSource:
 
     def __getitem__(self, index: int) -> Sample:
         number, row = self.locate(index)
+        with self._turn:
+            return self._row(number, row)
+
+    def _row(self, number: int, row: int) -> Sample:
         shard = self.shards[number]
         if number in self._unreadable:
             raise BadSample(self._unreadable[number], shard.name)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,21 @@ def test_a_bounded_number_of_shards_is_open_at_once():
         for index in order:
             assert source[index] == index and shards[index].open
             assert sum(shard.open for shard in shards) <= HELD_SHARDS
+
+
+def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
+    """Of more shards than may be open, so that each thread lets go of what another reads."""
+    for number in range(6):
+        write_tar(
+            tmp_path / f"{number}.tar",
+            [m for row in range(8) for m in ((f"{number}-{row}.png", IMAGE), (f"{number}-{row}.txt", b"red"))],
+        )
+    source = open_sources([str(tmp_path / "*.tar")])
+    source.held = 2
+    rows = [row for start in range(6) for row in range(start, len(source), 6)] * 10
+    with ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(lambda row: source[row].image_name, rows))
+    assert read == [f"{row // 8}-{row % 8}" for row in rows]
 
 
 def test_a_file_that_is_lost_while_in_use_makes_bad_samples(tmp_path):
