@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 
 
 @dataclass(frozen=True)

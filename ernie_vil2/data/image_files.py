@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
+from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size, check_text
 from ernie_vil2.files import check_ordinary
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})

@@ -6,16 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES
 from ernie_vil2.files import check_ordinary, read_text, system_errors_named
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_CHARACTERS = 100_000
-"""Of a caption, or of all tags of a sample in a language; a longer one is a whole document, or damage."""
 MAX_JSON_VALUES = 2**24
 """Of a JSON file, by its commas and brackets. The largest of the benchmarks, Karpathy's COCO, has 12 million."""
-MAX_ID_BITS = 4096
-"""Of a whole number that is an id."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -36,26 +32,6 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path.name}:{number}", line.rstrip(b"\r\n")
 
 
-def as_text(line: bytes, name: str) -> str:
-    """A line as UTF-8; BadSample if it is not."""
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadSample(Reason.NOT_UTF8, name) from error
-
-
-def as_object(line: bytes, name: str) -> dict:
-    """A line as JSON object; BadSample if it is none, or longer than `MAX_TEXT_BYTES`."""
-    check_size(len(line), MAX_TEXT_BYTES, name)
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadSample(Reason.MALFORMED_JSON, name) from error
-    if not isinstance(row, dict):
-        raise BadSample(Reason.MALFORMED_JSON, name)
-    return row
-
-
 def read_json(path: Path, kind: type) -> dict | list:
     """A whole JSON file.
 
@@ -74,27 +50,3 @@ def read_json(path: Path, kind: type) -> dict | list:
     if not isinstance(content, kind):
         raise ValueError(f"{path}: the top level is a {type(content).__name__}, where a {kind.__name__} is expected")
     return content
-
-
-def check_text(text: str, name: str | None = None) -> None:
-    """BadSample if a text is longer than `MAX_CHARACTERS`, or holds half a character, as the JSON escape `\\ud800`.
-
-    Args:
-        name: of the row, for the error; None: what the text begins with.
-    """
-    name = text if name is None else name
-    if len(text) > MAX_CHARACTERS:
-        raise BadSample(Reason.TEXT_TOO_LONG, name)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadSample(Reason.NOT_UNICODE, name) from error
-
-
-def is_id(value: object) -> bool:
-    """Whether a value can be an id: a text that is not blank, or a whole number. BadSample as `check_text`."""
-    if isinstance(value, str):
-        check_text(value)
-        return bool(value.strip())
-    # A pickle can hold a number that is longer than Python is willing to write in digits (4,300).
-    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MAX_ID_BITS

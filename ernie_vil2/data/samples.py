@@ -22,6 +22,10 @@ MAX_BYTES = 2**28
 """Of an image file, of a row that holds an image, of a member of a shard; what is longer is not read."""
 MAX_TEXT_BYTES = 2**22
 """Of a JSON object, of a text file of a sample, of a row without image: as Python objects they take far more."""
+MAX_CHARACTERS = 100_000
+"""Of a caption, or of all tags of a sample in a language; a longer one is a whole document, or damage."""
+MAX_ID_BITS = 4096
+"""Of a whole number that is an id."""
 
 
 class Reason(StrEnum):
@@ -108,6 +112,50 @@ def check_size(size: int, most: int, name: str) -> None:
     """BadSample if something is larger than `most` bytes, which is `MAX_BYTES` or `MAX_TEXT_BYTES`."""
     if size > most:
         raise BadSample(Reason.TOO_LARGE if most == MAX_BYTES else Reason.TOO_MUCH_TEXT, name)
+
+
+def as_text(line: bytes, name: str) -> str:
+    """A line as UTF-8; BadSample if it is not."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSample(Reason.NOT_UTF8, name) from error
+
+
+def as_object(line: bytes, name: str) -> dict:
+    """A line as JSON object; BadSample if it is none, or longer than `MAX_TEXT_BYTES`."""
+    check_size(len(line), MAX_TEXT_BYTES, name)
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadSample(Reason.MALFORMED_JSON, name) from error
+    if not isinstance(row, dict):
+        raise BadSample(Reason.MALFORMED_JSON, name)
+    return row
+
+
+def check_text(text: str, name: str | None = None) -> None:
+    """BadSample if a text is longer than `MAX_CHARACTERS`, or holds half a character, as the JSON escape `\\ud800`.
+
+    Args:
+        name: of the row, for the error; None: what the text begins with.
+    """
+    name = text if name is None else name
+    if len(text) > MAX_CHARACTERS:
+        raise BadSample(Reason.TEXT_TOO_LONG, name)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadSample(Reason.NOT_UNICODE, name) from error
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be an id: a text that is not blank, or a whole number. BadSample as `check_text`."""
+    if isinstance(value, str):
+        check_text(value)
+        return bool(value.strip())
+    # A pickle can hold a number that is longer than Python is willing to write in digits (4,300).
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MAX_ID_BITS
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.benchmark import BenchmarkImage
-from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, Reason, Statement, is_blank
+from ernie_vil2.data.samples import BadSample, Reason, Statement, check_text, is_blank
 from ernie_vil2.data.sources.tables import JsonTable
 
 NO_GOLD_LABEL = "-"

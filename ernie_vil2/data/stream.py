@@ -12,8 +12,7 @@ import numpy as np
 from ernie_vil2.config import Config
 from ernie_vil2.config.schema import DataConfig
 from ernie_vil2.data.decoding import ImageRemark
-from ernie_vil2.data.mixture import Mixture
-from ernie_vil2.data.order import SampleOrder, ShardOrder
+from ernie_vil2.data.order import Mixture, SampleOrder, ShardOrder
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.sources import HELD_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.units import Units

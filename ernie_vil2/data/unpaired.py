@@ -9,8 +9,8 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.image_files import image_files, read_file
-from ernie_vil2.data.rows import as_text, check_text, numbered_lines
-from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.rows import numbered_lines
+from ernie_vil2.data.samples import BadSample, BadSampleReport, as_text, check_text
 
 
 def read_unpaired(pictures: Path | None, lines: Path | None) -> Benchmark:

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.data.rows import as_object, is_id, numbered_lines
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
+from ernie_vil2.data.rows import numbered_lines
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
 from ernie_vil2.data.sources import ShardedSource, TsvSource
 from ernie_vil2.data.sources.benchmarks import ImageIds
 from ernie_vil2.evaluation.encoded import EncodedBenchmark

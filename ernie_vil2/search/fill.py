@@ -18,8 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.image_files import image_files, read_file
-from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.files import read_text
 from ernie_vil2.search.collection import Collection, Item

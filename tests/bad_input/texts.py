@@ -2,8 +2,7 @@
 
 from functools import partial
 
-from ernie_vil2.data.rows import MAX_CHARACTERS
-from ernie_vil2.data.samples import SEVERAL_LINES, Reason
+from ernie_vil2.data.samples import MAX_CHARACTERS, SEVERAL_LINES, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
 from tests.bad_input.case import CAPTION, GOOD, Case, as_json, members, shard
 

@@ -15,8 +15,16 @@ import numpy as np
 
 from ernie_vil2.checksums import sha256
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
-from ernie_vil2.data.rows import check_text
-from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, BadSampleReport, Reason, Sample, content_id, is_blank
+from ernie_vil2.data.samples import (
+    SEVERAL_LINES,
+    BadSample,
+    BadSampleReport,
+    Reason,
+    Sample,
+    check_text,
+    content_id,
+    is_blank,
+)
 from ernie_vil2.data.sources import SampleSequence
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
 from ernie_vil2.files import atomic_write

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank, is_id
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options
 from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.sources.source import SampleSequence, Shard, ShardedSource

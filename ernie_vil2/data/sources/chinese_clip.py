@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.data.rows import as_object, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample
-from ernie_vil2.data.sources.index import Index, cached_index
+from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
+from ernie_vil2.data.sources.indexed_file import Index, cached_index
 from ernie_vil2.data.sources.lines import Lines, TextLines, decode_base64
-from ernie_vil2.data.sources.members import text_name
+from ernie_vil2.data.sources.tar import text_name
 
 IMAGES = "_imgs.tsv"
 # The name of the text file and its keys: text id, text, image ids.

@@ -9,8 +9,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ernie_vil2 import restricted_pickle
-from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, check_size
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, check_size, is_id
 from ernie_vil2.data.sources.chinese_clip import pair_sample
 from ernie_vil2.data.sources.layout import Layout, in_order
 from ernie_vil2.data.sources.lines import decode_base64

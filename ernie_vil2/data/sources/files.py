@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ernie_vil2.data.image_files import IMAGE_SUFFIXES, read_file
 from ernie_vil2.data.samples import BadSample, Reason, Sample
-from ernie_vil2.data.sources.index import Index, pack_names, unpack_name
+from ernie_vil2.data.sources.indexed_file import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.layout import Layout
-from ernie_vil2.data.sources.members import assemble, split_name
+from ernie_vil2.data.sources.tar import assemble, split_name
 
 
 class FilesSource:

@@ -1,16 +1,29 @@
-"""Files that are scanned once and then read by row."""
+"""Files that are scanned once and then read by row; what a scan found is kept for the next start."""
 
 from __future__ import annotations
 
+import io
+import os
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
+
+import numpy as np
 
 from ernie_vil2.data.samples import MAX_BYTES, check_size
-from ernie_vil2.data.sources.index import Index, cached_index
-from ernie_vil2.data.sources.locations import ByteRanges, LocalFile, Location, as_location
+from ernie_vil2.data.sources.locations import LocalFile, Location, as_location
 from ernie_vil2.data.sources.prepared import INDEX
-from ernie_vil2.files import system_errors_named
+from ernie_vil2.files import atomic_write, system_errors_named
+from ernie_vil2.hub import cache_folder
+
+Index = dict[str, np.ndarray]
+CHECKSUM = 16  # bytes that stand before the arrays; the archive's own leaves its table of contents out
+VERSION = 2  # of what the scans write; another one is scanned anew
+WORTH_KEEPING = 0.5  # seconds; a scan that is quicker is repeated instead
 
 
 class IndexedFile(ABC):
@@ -93,3 +106,92 @@ class IndexedFile(ABC):
     @abstractmethod
     def _rows(self, index: Index) -> int:
         """Rows that an index lists."""
+
+
+class ByteRanges:
+    """Reads parts of a file. It is opened at first use, so that a reader may be sent to another process."""
+
+    __slots__ = ("_file", "location")
+
+    def __init__(self, location: Location):
+        self.location = location
+        self._file: BinaryIO | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on; processes that share the open file do not disturb each other.
+
+        Raises:
+            OSError: the file cannot be read, or it ends before that; it has changed since it was indexed.
+        """
+        if self._file is None:
+            self._file = self.location.open()
+        data = b""
+        while len(data) < size:  # the kernel gives no more than 2 GiB at once
+            more = os.pread(self._file.fileno(), size - len(data), offset + len(data))
+            if not more:
+                raise OSError(f"{self.location.name} ends before byte {offset + size}: it has changed while in use")
+            data += more
+        return data
+
+    def close(self) -> None:
+        """Gives the open file back; the next read opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __del__(self):
+        self.close()
+
+    def __reduce__(self):
+        return ByteRanges, (self.location,)
+
+
+def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
+    """The index of a shard: from the cache folder, or from a scan, which is kept there if it took long.
+
+    Args:
+        kind: of index, so that two readers of one file do not meet.
+        identity: of the file and its content (`Location.identity`).
+    """
+    key = blake2b(f"{VERSION} {kind} {identity}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    path = cache_folder() / "indexes" / key
+    with suppress(OSError):  # a cache that cannot be read only costs time
+        kept = path.read_bytes()
+        content = kept[CHECKSUM:]
+        if kept[:CHECKSUM] == _checksum(content):  # otherwise it is damaged: as if it were not there
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                return dict(stored)
+    start = time.monotonic()
+    index = scan()
+    if time.monotonic() - start > WORTH_KEEPING:
+        _keep(path, index)
+    return index
+
+
+def _keep(path: Path, index: Index) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, **index)
+        with atomic_write(path) as aside, open(aside, "wb") as file:
+            file.write(_checksum(content.getbuffer()))
+            file.write(content.getbuffer())
+    except OSError:  # as above
+        pass
+
+
+def _checksum(content: bytes | memoryview) -> bytes:
+    return blake2b(content, digest_size=CHECKSUM).digest()
+
+
+def pack_names(names: list[str]) -> Index:
+    """Texts as two arrays: their UTF-8 bytes in one row, and where each ends."""
+    encoded = [name.encode("utf-8", "backslashreplace") for name in names]
+    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    return {"name_bytes": np.frombuffer(b"".join(encoded), np.uint8), "name_ends": ends}
+
+
+def unpack_name(index: Index, row: int) -> str:
+    """A text of `pack_names` by its number."""
+    ends = index["name_ends"]
+    return index["name_bytes"][ends[row - 1] if row else 0 : ends[row]].tobytes().decode()

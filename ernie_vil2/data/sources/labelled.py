@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.class_names import named_classes, read_list
 from ernie_vil2.data.image_files import image_files, read_file
-from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.sources.benchmarks import ImageIds, image_bytes
 from ernie_vil2.data.sources.layout import SPLITS, ImageFolders, family

@@ -12,8 +12,7 @@ import numpy as np
 
 from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES
-from ernie_vil2.data.sources.index import Index
-from ernie_vil2.data.sources.indexed_file import IndexedFile
+from ernie_vil2.data.sources.indexed_file import Index, IndexedFile
 
 PIECE = 2**20  # bytes of a line that are looked at together
 MAX_LINE = 2**29  # bytes; a line of less, but too many for a row, is a bad sample

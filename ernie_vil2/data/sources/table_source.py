@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.image_files import IMAGE_SUFFIXES, check_inside, read_image
-from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.rows import BYTE_ORDER_MARK
+from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.sources.layout import SPLITS, Layout, family, in_order
 from ernie_vil2.data.sources.locations import LocalFile
-from ernie_vil2.data.sources.members import IMAGE_ID, text_name, texts_of
 from ernie_vil2.data.sources.tables import TABLES, open_table, parquet_file
+from ernie_vil2.data.sources.tar import IMAGE_ID, text_name, texts_of
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
 # puts the bytes of an image under its suffix.

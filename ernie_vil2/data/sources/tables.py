@@ -11,10 +11,9 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ernie_vil2.data.rows import BYTE_ORDER_MARK, as_object, as_text
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size
-from ernie_vil2.data.sources.index import Index
-from ernie_vil2.data.sources.indexed_file import IndexedFile
+from ernie_vil2.data.rows import BYTE_ORDER_MARK
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, as_object, as_text, check_size
+from ernie_vil2.data.sources.indexed_file import Index, IndexedFile
 from ernie_vil2.data.sources.lines import TextLines, measured_lines
 from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.sources.parquet_pages import decoded_size, size_in_python

@@ -6,8 +6,7 @@ import binascii
 from hashlib import blake2b
 from pathlib import Path
 
-from ernie_vil2.data.rows import as_text, check_text, is_id
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample, as_text, check_text, is_id
 from ernie_vil2.data.sources.chinese_clip import IMAGES
 from ernie_vil2.data.sources.layout import Layout
 from ernie_vil2.data.sources.lines import Lines, decode_base64

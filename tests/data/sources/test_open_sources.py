@@ -142,7 +142,7 @@ def test_a_shard_that_is_not_what_its_index_says_makes_bad_samples(prepared, dam
 
 def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.sources.index.WORTH_KEEPING", -1)
+    monkeypatch.setattr("ernie_vil2.data.sources.indexed_file.WORTH_KEEPING", -1)
     path = write_tar(tmp_path / "a.tar", [("1.png", IMAGE), ("1.txt", b"x")])
     first = TarSource(path)
     with monkeypatch.context() as patch:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Container
 from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
-from ernie_vil2.data.rows import as_text, numbered_lines
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.rows import numbered_lines
+from ernie_vil2.data.samples import BadSample, Reason, as_text
 from ernie_vil2.data.sources.layout import ImageFolders
 
 

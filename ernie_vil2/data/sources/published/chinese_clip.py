@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.rows import as_object, numbered_lines
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.rows import numbered_lines
+from ernie_vil2.data.samples import BadSample, Reason, as_object
 from ernie_vil2.data.sources.chinese_clip import (
     IMAGES,
     LONGEST_ID,

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
-from ernie_vil2.data.rows import is_id, read_json
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.rows import read_json
+from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, in_order
 
 NAME = re.compile(r"captions_((?:train|val|test)\d*)\.json")

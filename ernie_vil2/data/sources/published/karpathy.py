@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.rows import is_id, read_json
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.rows import read_json
+from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.sources.layout import SPLITS, ImageFolders, Layout, found_files
 
 FIELDS = ("imgid", "cocoid", "filepath", "split")

@@ -6,8 +6,8 @@ import re
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.rows import as_object, is_id, numbered_lines
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.rows import numbered_lines
+from ernie_vil2.data.samples import BadSample, Reason, as_object, is_id
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options, find_file, in_order
 from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.statements import StatementRow, StatementSource, text_of

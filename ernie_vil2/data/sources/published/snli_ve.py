@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.rows import is_id
-from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options, found_files, in_order
 from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.sources.published.karpathy import FLICKR30K
