@@ -1,6 +1,5 @@
 """docs/finetuning.md, executed: every command as it stands there, on small folders laid out as they are published."""
 
-import base64
 import json
 import re
 import shlex
@@ -15,95 +14,20 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.sources import open_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
-from tests.conftest import COLOURS, SHAPES, draw, png, shape_members, untrained_checkpoint, write_tar
-from tests.data.sources.published.conftest import write
+from tests.conftest import shape_members, untrained_checkpoint, write_tar
+from tests.published_folders import (
+    SMALL,
+    SPLITS,
+    TOKENS,
+    aic_icc,
+    coco_cn,
+    flickr30k_cn,
+    karpathy,
+    muge,
+    own,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetuning.md"
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES,
-          *dict.fromkeys("".join([*(name for _, name in COLOURS.values()), *SHAPES.values(), "的图片"]))]  # fmt: skip
-SPLITS = ("train", "val", "test")
-OF_COCO = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
-
-
-def pictures(split, copies):
-    """Name, image, Chinese and English texts of shapes in colours."""
-    rng = np.random.default_rng([len(split), copies])
-    for copy in range(copies):
-        for colour, (rgb, colour_zh) in COLOURS.items():
-            for shape, shape_zh in SHAPES.items():
-                chinese, english = [f"{colour_zh}的{shape_zh}", f"{colour_zh}{shape_zh}"], [f"a {colour} {shape}"]
-                yield f"{split}{colour}{shape}{copy}", png(draw(rgb, shape, rng)), chinese, english * 2
-
-
-SMALL = {split: list(pictures(split, 2 if split == "train" else 1)) for split in SPLITS}
-
-
-def coco_cn(folder):
-    names = {row[0]: f"COCO_{OF_COCO[split]}_{number:012}"
-             for split in SPLITS for number, row in enumerate(SMALL[split], 1000 * SPLITS.index(split))}  # fmt: skip
-    home = folder / "coco-cn-version1805v1.1"
-    captions = ""
-    for split, rows in SMALL.items():
-        write(home, {f"coco-cn_{split}.txt": "".join(f"{names[row[0]]}\n" for row in rows)})
-        captions += "".join(f"{names[row[0]]}#{n}\t{text}\n" for row in rows for n, text in enumerate(row[2]))
-        write(folder, {f"{OF_COCO[split]}/{names[row[0]]}.jpg": row[1] for row in rows})
-    write(home, {"imageid.human-written-caption.txt": captions})
-
-
-def flickr30k_cn(folder):
-    for split, collection in (("test", "flickr30kzhmbosontest"), ("val", "flickr30kzhbbosonval"),
-                              ("train", "flickr30kzhbbosontrain")):  # fmt: skip
-        kind = "zhm" if split == "test" else "zhb"
-        rows = list(enumerate(SMALL[split], 1000 * SPLITS.index(split)))
-        captions = [f"{number}#{kind}#{n} {' '.join(f'{sign}:n' for sign in text)}\n"
-                    for number, row in rows for n, text in enumerate(row[2])]  # fmt: skip
-        write(folder, {f"{collection}/ImageSets/{collection}.txt": "".join(f"{number}\n" for number, _ in rows),
-                       f"{collection}/TextData/seg.{collection}.caption.txt": "".join(captions)})  # fmt: skip
-        write(folder, {f"flickr30k-images/{number}.jpg": row[1] for number, row in rows})
-
-
-def muge(folder):
-    for split, spelling in (("train", "train"), ("val", "valid")):
-        rows = list(enumerate(SMALL[split], 1000 * SPLITS.index(split)))
-        images = "".join(f"{number}\t{base64.b64encode(row[1]).decode()}\n" for number, row in rows)
-        texts = "".join(json.dumps({"text_id": 10 * number + n, "text": text, "image_ids": [number]}) + "\n"
-                        for number, row in rows for n, text in enumerate(row[2]))  # fmt: skip
-        write(folder, {f"{spelling}_imgs.tsv": images, f"{spelling}_texts.jsonl": texts})
-
-
-def aic_icc(folder):
-    for split, date in (("train", "20170902"), ("validation", "20170910")):
-        rows = SMALL["val" if split == "validation" else split]
-        home = f"ai_challenger_caption_{split}_{date}"
-        annotations = [{"url": "", "image_id": f"{row[0]}.jpg", "caption": row[2]} for row in rows]
-        write(folder, {f"{home}/caption_{split}_annotations_{date}.json": annotations})
-        write(folder, {f"{home}/caption_{split}_images_{date}/{row[0]}.jpg": row[1] for row in rows})
-
-
-def karpathy(folder, name, home):
-    images, number = [], 0
-    for split, rows in SMALL.items():
-        for row in rows:
-            part = "restval" if name == "coco" and split == "train" and number % 4 == 0 else split
-            file = f"COCO_{OF_COCO[part]}_{number:012}.jpg" if name == "coco" else f"{number}.jpg"
-            sentences = [{"raw": text, "sentid": 10 * number + n, "imgid": number} for n, text in enumerate(row[3])]
-            images.append({"filename": file, "split": part, "imgid": number, "sentences": sentences})
-            write(folder, {f"{OF_COCO[part] if name == 'coco' else home}/{file}": row[1]})
-            number += 1
-    write(folder, {f"dataset_{name}.json": {"images": images, "dataset": name}})
-
-
-def own(folder):
-    for split, rows in SMALL.items():
-        if split == "val":  # a table may be a .jsonl too
-            lines = [json.dumps({"image": f"{row[0]}.png", "caption_zh": row[2][0]}) for row in rows]
-            write(folder, {"val.jsonl": "\n".join(lines) + "\n"})
-        else:
-            lines = [f"{row[0]}.png,{row[2][0]}\n" for row in rows]
-            write(folder, {f"{split}.csv": "".join(["image,caption_zh\n", *lines])})
-        write(folder, {f"{row[0]}.png": row[1] for row in rows})
-
-
 def commands_of_the_page():
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
