@@ -11,9 +11,10 @@ PAGES[ROOT / "README.zh.md"] = ROOT / "README.md"
 
 
 def blocks(page):
-    """The blocks of a page, without what follows a `#`."""
+    """The blocks of a page, without what follows a `#`; of each line of a tree of files the first name."""
     found = re.findall(r"^```.*?^```$", page.read_text(encoding="utf-8"), re.M | re.S)
-    return [[re.sub(r"\s*#.*", "", line) for line in block.splitlines()] for block in found]
+    compared = {False: r".*?(?=\s*#|$)", True: r"[│├└─\s]*\S*"}
+    return [[re.match(compared["──" in block], line)[0] for line in block.splitlines()] for block in found]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -30,4 +31,6 @@ def test_links_lead_somewhere(page):
 
 def test_the_pages_that_users_follow_are_there():
     names = {page.name for page in PAGES}
-    assert names >= {"README.zh.md", "installation.md", "guide.md", "finetuning.md", "export.md", "launch.md", "faq.md"}
+    assert names >= {"README.zh.md", *(f"{name}.md" for name in (
+        "installation", "demo", "guide", "data", "weights", "benchmarks", "finetuning", "export", "launch", "faq",
+    ))}  # fmt: skip
