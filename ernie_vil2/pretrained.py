@@ -49,7 +49,7 @@ def load_model(
             - a run folder of this package, which is its newest checkpoint, as `RUN@newest` is; `RUN@best` is the one
               of the best evaluation; or a checkpoint, or a converted folder,
             - a folder that `tools/export.py` wrote: its graphs are run as they are, so that `vocab`, `heads`,
-              `max_length`, `allow` and `precision` do not apply,
+              `max_length` and `allow` do not apply, nor a reduced `precision` unless it is the export's,
             - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
         vocab: vocabulary file. None: `vocab.txt` in the folder or beside the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
@@ -74,7 +74,10 @@ def load_model(
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
     if is_export(folder):
-        return _calibrated(_load_export(folder, device, batch_size, engine), folder)
+        made = _load_export(folder, device, batch_size, engine)
+        if precision not in ("float32", made.precision):
+            raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
+        return _calibrated(made, folder)
     if engine not in ("auto", "fastest", "paddle"):
         raise ValueError(f"{source} is no export for {engine}: make one, tools/export.py {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
@@ -123,6 +126,7 @@ def load_classifier(
     vocab: str | os.PathLike | None = None,
     device: str | None = None,
     batch_size: int = 64,
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> tuple[ErnieViL2, tuple[str, ...]]:
     """A model trained to label statements, and its labels in the order of what its `engine.model.label_logits` gives.
 
@@ -134,6 +138,7 @@ def load_classifier(
         ValueError: as for `load_model`, or the model was trained for something else.
     """
     runtime.set_device(device or paddle.get_device())
+    check_precision(precision, "precision")
     stored = read_model(source, vocab)
     config = stored.config
     task = TASKS.get(config.Training.task)
@@ -145,7 +150,7 @@ def load_classifier(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     model.eval()
-    engine = Eager(model, Preprocessing.of(config.Model.image))
+    engine = Eager(model, Preprocessing.of(config.Model.image), precision)
     return ErnieViL2(engine, _tokenizer(source, stored, config), config, batch_size), task.labels
 
 

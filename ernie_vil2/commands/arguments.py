@@ -32,6 +32,12 @@ def add_engine_option(parser: argparse.ArgumentParser) -> None:
                         "CPU a float32 export beside it that ranks alike, else Paddle")  # fmt: skip
 
 
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that encodes."""
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
+                        help="of the towers, on a GPU that has it; embeddings and scores are float32")  # fmt: skip
+
+
 class _AllowPipes(argparse.Action):
     def __init__(self, *args, **options):
         super().__init__(*args, nargs=0, **options)

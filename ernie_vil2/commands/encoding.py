@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from ernie_vil2.commands.arguments import (
     add_engine_option,
     add_pipe_option,
+    add_precision_option,
     count,
     input_file,
     input_folder,
@@ -49,6 +51,7 @@ def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> 
                         help="module of your own that a tower of the model is of")  # fmt: skip
     parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    add_precision_option(parser)
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )
@@ -96,7 +99,14 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
 
     import_modules(args)
     weights = weights_path(args.checkpoint)
-    model = load_model(weights, args.vocab, args.device, batch_size=args.batch_size, engine=args.engine)
+    model = load_model(
+        weights,
+        args.vocab,
+        args.device,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        engine=args.engine,
+    )
     if RANK == 0:
         print(f"engine: {described(model.engine)}")
     if run_of(weights.parent):
@@ -213,10 +223,15 @@ def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, titl
     from ernie_vil2.evaluation.encoded import encode_benchmark
 
     if RANKS > 1:
-        from ernie_vil2.parallel.ranks import join_ranks
-
-        join_ranks()
+        _join_ranks()
     rows = len(benchmark.images) + len(benchmark.texts)
     title = f"encoding {title}".strip()
     with tqdm(total=rows, unit="row", desc=title, disable=RANK != 0, file=sys.stdout) as bar:
         return encode_benchmark(model, benchmark, cache, bar.update, rank=RANK, ranks=RANKS)
+
+
+@functools.cache  # once per command, however many data sets it encodes
+def _join_ranks() -> None:
+    from ernie_vil2.parallel.ranks import join_ranks
+
+    join_ranks()

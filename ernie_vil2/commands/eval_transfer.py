@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     weights = weights_path(args.checkpoint)
     encoding.import_modules(args)
-    model, labels = load_classifier(weights, args.vocab, args.device, args.batch_size)
+    model, labels = load_classifier(weights, args.vocab, args.device, args.batch_size, args.precision)
     statements = read_statements(_sources(args, args.split))
     if statements.labels != labels:
         raise ValueError(f"{args.checkpoint} says {', '.join(labels)}; the labels of {statements.name} are "

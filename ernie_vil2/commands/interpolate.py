@@ -13,7 +13,17 @@ import argparse
 import json
 from pathlib import Path
 
-from ernie_vil2.commands.arguments import DOTS, add_pipe_option, count, model, number, output_folder, share, source
+from ernie_vil2.commands.arguments import (
+    DOTS,
+    add_pipe_option,
+    add_precision_option,
+    count,
+    model,
+    number,
+    output_folder,
+    share,
+    source,
+)
 
 SIDES = ("new", "old")
 MOST = 1001
@@ -37,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=output_folder, default=Path("interpolation"), metavar="FOLDER",
                         help="of table and page (default interpolation)")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    add_precision_option(parser)
     parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
 
 
@@ -61,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.files import atomic_files
     from ernie_vil2.models.mixtures import check_alike, mixture
     from ernie_vil2.models.model_files import read_model, write_model
+    from ernie_vil2.models.precision import check_precision
 
     runtime.set_device(args.device)
+    check_precision(args.precision, "--precision")
     stored = [read_model(name) for name in args.models]
     check_alike(stored, args.models)
     if alphas:
@@ -135,7 +148,8 @@ def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
             sets |= {(side, language): (one, scoring) for language, one in found.items()}
     network, _ = stored[0].build()
     tokenizer = Tokenizer(stored[0].tokens, config.Data.max_length, config.Model.text.tokenizer)
-    encoder = ErnieViL2(Eager(network, Preprocessing.of(config.Model.image)), tokenizer, config, args.batch_size)
+    engine = Eager(network, Preprocessing.of(config.Model.image), args.precision)
+    encoder = ErnieViL2(engine, tokenizer, config, args.batch_size)
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
         set_weights(network, mixture(stored, shares))

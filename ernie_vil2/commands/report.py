@@ -8,7 +8,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from ernie_vil2.commands.arguments import add_pipe_option, count, natural, output_file, run_folder, source
+from ernie_vil2.commands.arguments import (
+    add_pipe_option,
+    add_precision_option,
+    count,
+    natural,
+    output_file,
+    run_folder,
+    source,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=[], type=source, metavar="FILE",
                         help="where queries and answers come from; default: none are shown")  # fmt: skip
     add_pipe_option(parser)
+    add_precision_option(parser)
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
     parser.add_argument("--output", type=output_file, metavar="FILE",
@@ -85,7 +94,7 @@ def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], 
     from ernie_vil2.evaluation.protocols import protocol
     from ernie_vil2.pretrained import load_model
 
-    model = load_model(checkpoint, device="auto")
+    model = load_model(checkpoint, device="auto", precision=args.precision)
     made = []
     for language, benchmark in open_benchmarks(args.data, preferred=config.Views.languages).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}

@@ -20,6 +20,7 @@ from pathlib import Path
 from ernie_vil2.commands.arguments import (
     CALIBRATED,
     add_pipe_option,
+    add_precision_option,
     amount,
     count,
     input_file,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
         )
         action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
+        add_precision_option(action)
         add_pipe_option(action)
     for name in ("build", "add"):
         actions[name].add_argument("--data", nargs="+", default=[], type=source, metavar="SOURCE",
@@ -154,7 +156,7 @@ def _opened(args: argparse.Namespace, writable: bool = False):
     from ernie_vil2.engines import described
     from ernie_vil2.search import open_index
 
-    index = open_index(args.index, args.checkpoint, writable, args.device)
+    index = open_index(args.index, args.checkpoint, writable, args.device, args.precision)
     if args.action != "query":
         print(f"engine: {described(index.model.engine)}")
     return index

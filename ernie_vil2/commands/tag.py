@@ -13,6 +13,7 @@ import argparse
 from ernie_vil2.commands.arguments import (
     CALIBRATED,
     add_engine_option,
+    add_precision_option,
     add_pipe_option,
     count,
     input_file,
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lexicon.add_argument("--checkpoint", required=True, type=model, metavar="MODEL",
                          help="run or checkpoint folder, .pdparams, PaddleNLP folder, export, known name")  # fmt: skip
     add_engine_option(lexicon)
+    add_precision_option(lexicon)
     lexicon.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model does not bring its own"
     )
@@ -120,7 +122,14 @@ def lexicon_tagger(args: argparse.Namespace):
     words, templates = (
         {language: read_names(path) for language, path in values} for values in (args.words, args.templates)
     )
-    model = load_model(args.checkpoint, args.vocab, args.device, batch_size=args.batch_size, engine=args.engine)
+    model = load_model(
+        args.checkpoint,
+        args.vocab,
+        args.device,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        engine=args.engine,
+    )
     print(f"engine: {described(model.engine)}")
     least = calibrated(model, args.checkpoint, "image_to_text") if args.threshold == CALIBRATED else args.threshold
     return LexiconTagger(model, words, templates, args.top, least, paddle.get_device()), image_options(args)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -161,7 +161,11 @@ class Index:
 
 
 def open_index(
-    path: str | Path, model: ErnieViL2 | str | None = None, writable: bool = False, device: str | None = None
+    path: str | Path,
+    model: ErnieViL2 | str | None = None,
+    writable: bool = False,
+    device: str | None = None,
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> Index:
     """Opens an index, or makes an empty one.
 
@@ -169,7 +173,7 @@ def open_index(
         path: a folder; `http://host:port` of a Milvus, with `/name` of the index; or a `.db` folder of milvus-lite.
         model: the model, or what `load_model` takes; None: the one that the index was built with, from where it was.
         writable: whether it will be changed; a folder that is not there is made then.
-        device: of a model that is loaded, as for `load_model`.
+        device, precision: of a model that is loaded, as for `load_model`; an index is of one precision.
 
     Raises:
         FileNotFoundError: there is no such index, and it is not to be written.
@@ -186,7 +190,7 @@ def open_index(
         beside = weights_path(model).parent
         model = beside if run_of(beside) else model  # of a run the checkpoint: its newest will be another one
         name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
-        model = load_model(model, device=device, engine="fastest")
+        model = load_model(model, device=device, precision=precision, engine="fastest")
     else:
         name = store.about["model"] if store.about else "the model given"
     fingerprint = model.fingerprint

@@ -46,7 +46,7 @@ class Comparison:
 
     def before(self, model: nn.Layer) -> str:
         """Scores a dual encoder as training begins with it; a line for people for each language."""
-        engine = Eager(model, Preprocessing.of(self._config.Model.image))
+        engine = Eager(model, Preprocessing.of(self._config.Model.image), self._config.Training.precision)
         encoder = ErnieViL2(engine, self._tokenizer, self._config, self._config.Evaluation.batch_size)
         return self._score(BEFORE, encoder, self._config.Model.weights or "initial weights")
 
@@ -58,7 +58,9 @@ class Comparison:
     def after(self, step: int) -> str:
         """Likewise the checkpoint of a step."""
         folder = checkpoint_folder(self._run, step)
-        model = load_model(folder, batch_size=self._config.Evaluation.batch_size)
+        model = load_model(
+            folder, batch_size=self._config.Evaluation.batch_size, precision=self._config.Training.precision
+        )
         return self._score(AFTER, model, str(folder))
 
     def _score(self, name: str, model: ErnieViL2, source: str) -> str:

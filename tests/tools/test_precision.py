@@ -1,0 +1,52 @@
+"""--precision: what a device lacks is refused, what it has reaches the towers; ranks are joined once a command."""
+
+import pytest
+
+from ernie_vil2.commands import encoding
+from ernie_vil2.engines import Eager
+from tests.tools.conftest import run
+
+ENCODING = ["eval", "eval_classification", "eval_transfer", "embed", "calibrate", "interpolate", "search build",
+            "search query", "tag lexicon", "report"]  # fmt: skip
+BFLOAT16 = {"--precision": "bfloat16"}
+
+
+@pytest.mark.parametrize("name", ENCODING)
+def test_a_precision_that_the_device_lacks_is_refused(name, inputs, tmp_path, capsys):
+    assert run(name, BFLOAT16, inputs, tmp_path) in (1, 2)
+    said = capsys.readouterr().err
+    assert "precision=bfloat16: on cpu Paddle would compute in float32" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODING if name != "search query"])
+def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
+    """As far as a CPU can tell: every batch is encoded by an engine of this precision."""
+    for module in ("pretrained", "models.precision"):
+        monkeypatch.setattr(f"ernie_vil2.{module}.check_precision", lambda *_: None)
+    found = []
+    for method in ("encode_pixels", "encode_ids"):
+        original = getattr(Eager, method)
+
+        def noted(engine, rows, original=original):
+            found.append(engine.precision)
+            return original(engine, rows)
+
+        monkeypatch.setattr(Eager, method, noted)
+    assert run(name, BFLOAT16, inputs, tmp_path) == 0
+    assert found and set(found) == {"bfloat16"}
+
+
+def test_ranks_are_joined_once_for_all_data_sets(monkeypatch):
+    joined, encoded = [], []
+    monkeypatch.setattr(encoding, "RANKS", 2)
+    monkeypatch.setattr("ernie_vil2.parallel.ranks.join_ranks", lambda: joined.append(True))
+    monkeypatch.setattr("ernie_vil2.evaluation.encoded.encode_benchmark", lambda *_, **__: encoded.append(True))
+    encoding._join_ranks.cache_clear()
+
+    class Benchmark:
+        images, texts = [], []
+
+    for _ in range(3):
+        encoding.encode_data(None, Benchmark, None)
+    encoding._join_ranks.cache_clear()
+    assert len(encoded) == 3 and len(joined) == 1
