@@ -13,8 +13,8 @@ import argparse
 from ernie_vil2.commands.arguments import (
     CALIBRATED,
     add_engine_option,
-    add_precision_option,
     add_pipe_option,
+    add_precision_option,
     count,
     input_file,
     input_folder,

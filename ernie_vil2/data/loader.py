@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config
+from ernie_vil2.crossings import uploaded
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
@@ -118,8 +119,9 @@ def training_batches(
     size = config.Training.global_batch // ranks
     starts = itertools.count(position + rank * size, config.Training.global_batch)
     positions = (range(start, start + size) for start in starts)
-    for arrays, reports in _filled(rows, config, size, positions):
-        yield _batch(rows, arrays, reports, rank * size)
+    made = (_batch(rows, arrays, reports, rank * size) for arrays, reports in _filled(rows, config, size, positions))
+    for tensors, batch in uploaded(made):
+        yield batch | tensors
 
 
 def read_batch(rows: SampleRows, config: Config, positions: Sequence[int]) -> Batch:
@@ -132,14 +134,16 @@ def read_batch(rows: SampleRows, config: Config, positions: Sequence[int]) -> Ba
     """
     cv2.setNumThreads(0)
     with closing(_filled(rows, config, len(positions), [positions])) as batches:
-        return _batch(rows, *next(batches), first=0)
+        arrays, batch = _batch(rows, *next(batches), first=0)
+        return batch | {name: paddle.to_tensor(array) for name, array in arrays.items()}
 
 
 def _filled(rows: SampleRows, config: Config, size: int, positions: Iterable[Sequence[int]]) -> Iterator[tuple]:
     return filled_batches(rows, rows.layout, size, positions, config.Data.workers, config.Data.patience, rows.stuck)
 
 
-def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: int) -> Batch:
+def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: int) -> tuple[Arrays, Batch]:
+    """The arrays of a batch that go to the device, which will hold another batch, and the rest of it."""
     good = [row for row, report in enumerate(reports) if report.reason is None]
     batch: Batch = {
         "rows": len(reports),
@@ -147,12 +151,10 @@ def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: in
         "remarks": [[remark, report.name] for report in reports for remark in report.remarks],
         "names": [reports[row].name for row in good],
     }
-    if good:
-        whole = len(good) == len(reports)
-        chosen = rows.finished({name: array if whole else array[good] for name, array in arrays.items()})
-        # The one copy: the arrays will hold another batch.
-        batch |= {
-            name: array.copy() if name in rows.on_host else paddle.to_tensor(array) for name, array in chosen.items()
-        }
-        batch["places"] = np.array(good) + first
-    return batch
+    if not good:
+        return {}, batch
+    whole = len(good) == len(reports)
+    chosen = rows.finished({name: array if whole else array[good] for name, array in arrays.items()})
+    batch |= {name: chosen.pop(name).copy() for name in rows.on_host}
+    batch["places"] = np.array(good) + first
+    return chosen, batch
