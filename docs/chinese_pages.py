@@ -1,0 +1,20 @@
+"""The Chinese pages in the site: a section called by its language, whose words can be searched (hooks of mkdocs)."""
+
+import contextlib
+import logging
+
+
+def on_startup(command, dirty):
+    """Keeps the library that cuts Chinese words, where there is one, from reporting how long it took to load."""
+    with contextlib.suppress(ImportError):
+        import jieba
+
+        jieba.setLogLevel(logging.WARNING)
+
+
+def on_nav(nav, config, files):
+    """Names the section, which mkdocs calls as the folder."""
+    for item in nav.items:
+        if item.title == "Zh":
+            item.title = "简体中文"
+    return nav
