@@ -39,8 +39,8 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 	    --data demo_data/emoji-train.tar demo_data/emoji-val.tar demo_data/emoji-test.tar --texts demo_data/emoji-train.tar
 	@$(PYTHON) tools/search.py serve --index indexes/emoji
 
-test: $(STAMP) ## run the tests
-	@$(PYTHON) -m pytest
+test: $(STAMP) ## run the tests, in two processes
+	@$(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with what they found
 	@mkdir -p gpu_report

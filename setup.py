@@ -70,6 +70,7 @@ setup(
         "dev": [
             "lmdb>=1.4",
             "pytest>=8,<10",
+            "pytest-xdist>=3.5,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
             "import-linter>=2,<3",

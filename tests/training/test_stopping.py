@@ -25,6 +25,14 @@ from tests.training.conftest import MINUTE, as_arguments, rank_process, start, w
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
 
+@pytest.fixture(autouse=True)
+def hangups_count():
+    """Runs that are started hear SIGHUP, even where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def check_saved(folder):
     """The newest checkpoint is whole and of the last step that was logged."""
     newest = list_checkpoints(folder)[-1]
