@@ -33,6 +33,9 @@ from ernie_vil2.commands.arguments import (
 )
 from ernie_vil2.commands.encoding import calibrated
 
+BATCH = 256
+"""Queries of a file that are encoded and answered together."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -134,12 +137,26 @@ def _query(args: argparse.Namespace) -> int:
         if args.threshold == CALIBRATED:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
             options["threshold"] = calibrated(index.model, index.name, direction, quiet=args.json)
-        queries = [(text, [(1.0, text)]) for text in texts] + [(name, [(1.0, Path(name))]) for name in args.image]
-        for name, parts in queries or [("", [])]:
-            hits = index.combined(parts + changes, **options)
-            name = " ".join(filter(None, [name, *(f"+ {t}" for t in args.plus), *(f"- {t}" for t in args.minus)]))
-            _show(name, hits, args.json)
+        change = index.weighted(changes)
+        for names, vectors in _queries(index, texts, args.image):
+            for name, hits in zip(names, index.closest(vectors + change, **options), strict=True):
+                words = filter(None, [name, *(f"+ {t}" for t in args.plus), *(f"- {t}" for t in args.minus)])
+                _show(" ".join(words), hits, args.json)
     return 0
+
+
+def _queries(index, texts: list[str], images: list[str]):
+    """Batches of queries, with their embeddings `[Q, D]`; without any one that is zero, for --plus alone."""
+    import numpy as np
+
+    for start in range(0, len(texts), BATCH):
+        batch = texts[start : start + BATCH]
+        yield batch, index.encode_texts(batch)
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        yield batch, index.model.encode_images([Path(name) for name in batch])
+    if not (texts or images):
+        yield [""], np.zeros([1, index.model.embed_dim], np.float32)
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -7,7 +7,10 @@ what is found and never in which order. Engines are derived from the rows and ca
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +22,8 @@ RERANKED = 100
 """Candidates that an approximate engine proposes for a query, at least."""
 EXACT_UP_TO = 50_000
 """Rows up to which an exact search takes about a millisecond, so that nothing else is worth building."""
+SCANNED_ROWS = 16_384
+"""Rows that are worth a thread."""
 TRAINING_ROWS_PER_CELL = 64
 SAMPLED_ROWS = 50_000
 
@@ -40,7 +45,7 @@ class Engine(Protocol):
     def build(
         cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
     ) -> Engine:
-        """Makes the engine and writes it into `folder`.
+        """Makes the engine and writes it into a file of its own in `folder`, which its facts name.
 
         Args:
             rows: `[N, D]` float16, L2-normalised.
@@ -49,8 +54,13 @@ class Engine(Protocol):
         """
 
     @classmethod
-    def open(cls, rows: np.ndarray, folder: Path) -> Engine:
-        """Opens what `build` has written, for the same rows."""
+    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Engine:
+        """Opens what `build` has written and found, for the same rows.
+
+        Raises:
+            FileNotFoundError: its file is not there.
+            KeyError, RuntimeError, ValueError: facts or file are damaged.
+        """
 
     def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """The rows that may be closest.
@@ -66,35 +76,64 @@ class Engine(Protocol):
 
 
 class Exact:
-    """The product with all rows, which are held in memory from the first query on."""
+    """The product with all rows, where they lie: nothing is built or copied, so that opening takes no time."""
 
     name = "exact"
 
     def __init__(self, rows: np.ndarray):
         self.facts: dict[str, Any] = {"name": self.name, "rows": len(rows), "recall": 1.0}
         self._rows = rows
-        self._index: Any = None
 
     @classmethod
     def build(cls, rows, queries, recall, folder, log):
         return cls(rows)
 
     @classmethod
-    def open(cls, rows, folder):
+    def open(cls, rows, folder, facts):
         return cls(rows)
 
     def candidates(self, queries, count, allowed=None):
         import faiss
 
-        if self._index is None:
-            # A third of the time of a product in NumPy, which writes all scores before the best are chosen.
-            index = faiss.IndexScalarQuantizer(
-                self._rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-            )
-            index.is_trained, index.ntotal = True, len(self._rows)
-            faiss.copy_array_to_vector(np.ascontiguousarray(self._rows).view(np.uint8).ravel(), index.codes)
-            self._index = index
-        return _searched(self._index, queries, count, faiss.SearchParameters(sel=_selector(allowed)))
+        queries = np.ascontiguousarray(queries, np.float32)
+        threads = min(faiss.omp_get_max_threads(), max(len(self._rows) // SCANNED_ROWS, 1))
+        bounds = np.linspace(0, len(self._rows), threads + 1, dtype=int)
+        parts = [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        scan = partial(self._scanned, queries, count, allowed)
+        if threads == 1:
+            return scan(parts[0])[1]
+        with ThreadPoolExecutor(threads) as pool:
+            scores, rows = (np.concatenate(found, axis=1) for found in zip(*pool.map(scan, parts), strict=True))
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(rows, best, axis=1)
+
+    def _scanned(
+        self, queries: np.ndarray, count: int, allowed: np.ndarray | None, part: slice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and numbers, `[Q, count]`, of the closest rows of a part, best first; -inf and -1 for none.
+
+        faiss scans memory that is not its own, half as much of it as a product in NumPy, and keeps the best meanwhile.
+        """
+        import faiss
+
+        scores = np.full([len(queries), count], -np.inf, np.float32)  # of a heap of the best for each query
+        found = np.full([len(queries), count], -1, np.int64)
+        rows = self._rows[part]
+        width = rows.shape[1]
+        quantizer = faiss.ScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16)
+        nowhere = faiss.IndexFlatIP(width)
+        selector = _selector(None if allowed is None else allowed[part])
+        scanner = quantizer.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, nowhere, True, selector, False)
+        scanner.set_list(0, 0.0)
+        for query, best_scores, best in zip(queries, scores, found, strict=True):
+            scanner.set_query(faiss.swig_ptr(query))
+            scanner.scan_codes(
+                len(rows), faiss.swig_ptr(rows.view(np.uint8).reshape(-1)), faiss.swig_ptr(best),
+                faiss.swig_ptr(best_scores), faiss.swig_ptr(best), count,
+            )  # fmt: skip
+        order = np.argsort(-scores, axis=1, kind="stable")
+        scores, found = (np.take_along_axis(one, order, axis=1) for one in (scores, found))
+        return scores, np.where(found >= 0, found + part.start, -1)
 
 
 class _Asked(NamedTuple):
@@ -109,10 +148,14 @@ class _Asked(NamedTuple):
 
 
 class _Faiss:
-    """What the engines of faiss share: a file opened by memory map, and the search parameter that recall hangs on."""
+    """What the engines of faiss share: directions, a file, and the search parameter that recall hangs on.
+
+    Texts that ask and pictures that answer leave most directions of the embeddings unused. An engine holds rows as
+    8-bit numbers of the directions that either uses, a quarter of them for instance, and a query takes a quarter of the
+    time.
+    """
 
     name: str
-    file = "engine.faiss"
     breadths: tuple[int, ...]
     """Values of the search parameter, from quick to thorough."""
 
@@ -127,33 +170,42 @@ class _Faiss:
         queries = queries()
         closest = ranked(rows, queries, _closest(rows.astype(np.float32), queries), min(10, len(rows)))[1]
         fitted, tuned_on, held_out = (_Asked(queries[third::3], closest[third::3]) for third in range(3))
-        index, facts = cls._trained(rows, fitted.queries, tuned_on, recall, log)
+        directions = _directions(rows, fitted.queries, tuned_on, recall)
+        inner, facts = cls._inner(len(rows), len(directions))
+        facts = {"name": cls.name, "rows": len(rows)} | facts | {"directions": len(directions)}
+        log(f"{json.dumps(facts)} of {rows.shape[1]}")
+        transform = faiss.LinearTransform(rows.shape[1], len(directions), False)
+        faiss.copy_array_to_vector(directions.ravel(), transform.A)
+        transform.is_trained = True
+        index = faiss.IndexPreTransform(transform, inner)
+        index.train(_sampled(rows, max(facts.get("cells", 0) * TRAINING_ROWS_PER_CELL, SAMPLED_ROWS)))
         for block in _blocks(rows):
             index.add(block)
-        engine = cls(index, {"name": cls.name, "rows": len(rows)} | facts)
+        engine = cls(index, facts)
         engine._tune(rows, tuned_on, recall, log)
         reached = engine._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
         engine.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
-        # Both at the end: who opens the index meanwhile finds the engine that was there.
-        with atomic_write(folder / cls.file) as aside:
-            faiss.write_index(index, str(aside))
-        write_text(folder / "engine.json", json.dumps(engine.facts))
+        engine.facts |= _written(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
         return engine
 
     @classmethod
-    def open(cls, rows, folder):
+    def open(cls, rows, folder, facts):
         import faiss
 
-        facts = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
-        return cls(faiss.read_index(str(folder / cls.file), faiss.IO_FLAG_MMAP), facts)
+        path = folder / facts["file"]
+        if (size := path.stat().st_size) != facts["bytes"]:
+            raise ValueError(f"{path.name} has {size:,} of {facts['bytes']:,} bytes")  # faiss would map what is missing
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), facts)
 
     def candidates(self, queries, count, allowed=None):
+        import faiss
 
         breadth = self.facts["breadth"]
         if allowed is not None:
             # The ten closest of a third of the rows lie about as far as the thirty closest of all.
             breadth = round(breadth * len(allowed) / max(np.count_nonzero(allowed), 1))
-        return _searched(self._index, queries, count, self._parameters(breadth, _selector(allowed)))
+        inner = self._parameters(breadth, _selector(allowed))
+        return _searched(self._index, queries, count, faiss.SearchParametersPreTransform(index_params=inner))
 
     def _tune(self, rows, asked, recall, log):
         """Chooses the least breadth that surely reaches the recall: less the standard error, for other queries."""
@@ -170,36 +222,23 @@ class _Faiss:
 
 
 class Ivf(_Faiss):
-    """Rows in cells around centroids, as 8-bit numbers; a query looks into the cells nearest to it.
-
-    Texts that ask and pictures that answer leave most directions of the embeddings unused. Cells and 8-bit numbers are
-    of those that either uses, a quarter of them for instance, and a query takes a quarter of the time.
-    """
+    """Rows in cells around centroids, read by memory map; a query looks into the cells nearest to it."""
 
     name = "ivf"
     breadths = tuple(sorted({round(4 * 1.2**step) for step in range(33)}))
 
     @classmethod
-    def _trained(cls, rows, queries, asked, recall, log):
+    def _inner(cls, count, width):
         import faiss
 
-        directions = _directions(rows, queries, asked, recall)
-        width = len(directions)
-        cells = min(1 << round(np.log2(max(4 * np.sqrt(len(rows)), 1))), max(len(rows) // 39, 1))
-        log(f"{cls.name}: {cells:,} cells, {width} of {rows.shape[1]} directions")
-        transform = faiss.LinearTransform(rows.shape[1], width, False)
-        faiss.copy_array_to_vector(directions.ravel(), transform.A)
-        transform.is_trained = True
-        inner = faiss.index_factory(width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
-        index = faiss.IndexPreTransform(transform, inner)
-        index.train(_sampled(rows, cells * TRAINING_ROWS_PER_CELL))
-        return index, {"cells": cells, "directions": width}
+        cells = min(1 << round(np.log2(max(4 * np.sqrt(count), 1))), max(count // 39, 1))
+        return faiss.index_factory(width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT), {"cells": cells}
 
     @classmethod
-    def open(cls, rows, folder):
+    def open(cls, rows, folder, facts):
         import faiss
 
-        engine = super().open(rows, folder)
+        engine = super().open(rows, folder, facts)
         # Reading ahead starts threads for every query, which takes longer than the query.
         faiss.downcast_InvertedLists(faiss.extract_index_ivf(engine._index).invlists).prefetch_nthread = 0
         return engine
@@ -207,22 +246,22 @@ class Ivf(_Faiss):
     def _parameters(self, breadth, selector):
         import faiss
 
-        return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=breadth, sel=selector))
+        return faiss.SearchParametersIVF(nprobe=breadth, sel=selector)
 
 
 class Hnsw(_Faiss):
-    """A graph of neighbours that a query walks through, over float32 rows."""
+    """A graph of neighbours, held in memory, that a query walks through."""
 
     name = "hnsw"
     breadths = (100, 128, 192, 256, 384, 512, 768)
 
     @classmethod
-    def _trained(cls, rows, queries, asked, recall, log):
+    def _inner(cls, count, width):
         import faiss
 
-        index = faiss.IndexHNSWFlat(rows.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 80
-        return index, {}
+        inner = faiss.index_factory(width, "HNSW32_SQ8", faiss.METRIC_INNER_PRODUCT)
+        inner.hnsw.efConstruction = 80
+        return inner, {}
 
     def _parameters(self, breadth, selector):
         import faiss
@@ -231,6 +270,35 @@ class Hnsw(_Faiss):
 
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Exact, Ivf, Hnsw)}
+
+
+def build_engine(
+    name: str, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
+) -> Engine:
+    """Builds an engine into a folder in the place of the one that is there, which answers until the end."""
+    engine = ENGINES[name].build(rows, queries, recall, folder, log)
+    write_text(folder / "engine.json", json.dumps(engine.facts))
+    for file in folder.glob("*.faiss"):
+        if file.name != engine.facts.get("file"):
+            file.unlink()
+    return engine
+
+
+def open_engine(rows: np.ndarray, folder: Path) -> Engine:
+    """The engine of a folder, for the rows that were there when it was built; `Exact` where there is none.
+
+    Raises:
+        ValueError: its files cannot be read.
+    """
+    try:
+        facts = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
+        if facts["name"] != Exact.name and facts["rows"] <= len(rows):
+            return ENGINES[facts["name"]].open(rows[: facts["rows"]], folder, facts)
+    except FileNotFoundError:
+        pass  # never built, or just replaced: who opens it again finds the next one
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{folder} cannot be read ({error}); remove it and build the index again") from error
+    return Exact(rows)
 
 
 def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,6 +353,18 @@ def _closest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return faiss.knn(np.ascontiguousarray(queries), rows, min(RERANKED, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)[
         1
     ]
+
+
+def _written(index: Any, path: Path) -> dict[str, Any]:
+    """Writes an index of faiss; returns its file's name and size. OSError where there is no room."""
+    import faiss
+
+    with atomic_write(path) as aside:
+        try:
+            faiss.write_index(index, str(aside))
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written; is the disk full?") from error
+        return {"file": path.name, "bytes": aside.stat().st_size}
 
 
 def _searched(index: Any, queries: np.ndarray, count: int, parameters: Any) -> np.ndarray:

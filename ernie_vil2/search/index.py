@@ -12,6 +12,7 @@ signs ("like this picture, but at night").
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +23,16 @@ from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.run_folder import run_of, step_of
-from ernie_vil2.search.collection import Collection, Hit, Where
-from ernie_vil2.search.store import SIDES, VERSION, Store, open_store
+from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
+from ernie_vil2.search.store import SIDES, Store, open_store
+
+VERSION = 2
+"""Of what an index says of itself and of how its folder is laid out."""
 
 LONGEST_QUERY = 10_000
 """Signs of a query; only what fits into the model's text length counts, and nobody means more."""
+MOST_CONDITIONS = 1000
+"""Values that a filter may name in all."""
 
 
 class OtherModel(ValueError):
@@ -45,6 +51,8 @@ class Index:
     def __init__(self, model: ErnieViL2, store: Store, name: str):
         self.model, self.name, self._store = model, name, store
         self._collections: dict[str, Collection] = {}
+        self._fingerprint = store.about["fingerprint"]
+        self._opening = threading.Lock()
 
     @property
     def title(self) -> str:
@@ -53,21 +61,35 @@ class Index:
         return f"{run.name}, step {step_of(Path(self.name)):,}" if run else Path(self.name).name
 
     def collection(self, kind: str) -> Collection:
-        """The collection of `images` or `texts`, as it is now; ValueError if the index has none."""
-        if kind not in self._collections:
-            found = self._store.collection(kind) if kind in SIDES else None
-            if found is None:
-                raise ValueError(f"this index has no {kind}")
-            self._collections[kind] = found
-        self._collections[kind].refresh()
-        return self._collections[kind]
+        """The collection of `images` or `texts`, as it is now.
+
+        Raises:
+            ValueError: the index has none of this kind.
+            DamagedIndex, OtherModel: as `open_index`, of an index that has come into the place of the one opened.
+        """
+        found = self._collection(kind)
+        if found is None:
+            raise ValueError(f"this index has no {kind}")
+        return found
 
     def has(self, kind: str) -> bool:
         """Whether there is a collection of `images` or `texts` with items."""
-        try:
-            return len(self.collection(kind)) > 0
-        except ValueError:
-            return False
+        found = self._collection(kind)
+        return found is not None and len(found) > 0
+
+    def _collection(self, kind: str) -> Collection | None:
+        with self._opening:
+            if self._store.replaced():
+                self._collections.clear()  # searches of other threads go on with what they began with
+            _check_version(self._store)
+            _check_model(self._store, self._fingerprint, self.name)
+            if kind not in self._collections:
+                found = self._store.collection(kind) if kind in SIDES else None
+                if found is None:
+                    return None
+                self._collections[kind] = found
+            self._collections[kind].refresh()
+            return self._collections[kind]
 
     def search(
         self,
@@ -107,11 +129,15 @@ class Index:
 
         A text is a str; an image is anything else that `encode_images` takes. `options` as for `search`.
         """
+        return self.closest(self.weighted(parts)[None], **options)[0]
+
+    def weighted(self, parts: Sequence[tuple[float, str | ImageLike]]) -> np.ndarray:
+        """`[D]`: the sum of texts and images, for `closest`; see `combined`."""
         vectors = [
             weight * (self.encode_texts([part]) if isinstance(part, str) else self.model.encode_images([part]))[0]
             for weight, part in parts
         ]
-        return self.closest(np.sum(vectors, axis=0)[None], **options)[0]
+        return np.sum(vectors, axis=0) if vectors else np.zeros(self.model.embed_dim, np.float32)
 
     def similar(self, item: str, kind: str = "images", among: str = "images", **options: Any) -> list[Hit]:
         """The items closest to one of the index, itself left out; KeyError if there is none of this id."""
@@ -133,10 +159,7 @@ class Index:
         """As `search`, for embeddings `[Q, D]` of any length."""
         if count < 1:
             raise ValueError(f"{count} answers cannot be given; ask for 1 or more")
-        for name, value in (where or {}).items():
-            values = value if isinstance(value, list) else [value]
-            if not all(isinstance(one, str | int | float | bool) for one in values):
-                raise ValueError(f"the filter {name} takes a text, a number, true or false, or a list of these")
+        _check_filter(where or {})
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         found = self.collection(among).search(queries / np.maximum(norms, 1e-12), count, where)
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
@@ -182,6 +205,8 @@ def open_index(
         BusyIndex: another process writes to it.
     """
     store = open_store(path, writable)
+    if store.about is not None:
+        _check_version(store)
     if model is None:
         if store.about is None:
             raise ValueError(f"{path} is new: name the model that it shall be of (--checkpoint)")
@@ -196,9 +221,35 @@ def open_index(
     fingerprint = model.fingerprint
     if store.about is None:
         store.describe({"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim})
-    elif store.about["fingerprint"] != fingerprint:
+    _check_model(store, fingerprint, name)
+    return Index(model, store, name)
+
+
+def _check_version(store: Store) -> None:
+    if (version := store.about["version"]) != VERSION:
+        raise DamagedIndex(f"{store} has version {version} of an index, {VERSION} is read here: build it again")
+
+
+def _check_model(store: Store, fingerprint: str, name: str) -> None:
+    about = store.about
+    if about["fingerprint"] != fingerprint:
         raise OtherModel(
-            f"{path} is an index of {store.about['model']} ({store.about['fingerprint'][:12]}), not of {name} "
+            f"{store} is an index of {about['model']} ({about['fingerprint'][:12]}), not of {name} "
             f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
         )
-    return Index(model, store, name)
+
+
+def _check_filter(where: Where) -> None:
+    """ValueError for what no engine can be asked."""
+    conditions = 0
+    for name, value in where.items():
+        values = value if isinstance(value, list) else [value]
+        conditions += len(values)
+        if not all(isinstance(one, str | int | float | bool) for one in values):
+            raise ValueError(f"the filter {name} takes a text, a number, true or false, or a list of these")
+        if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in values):
+            raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
+        if '"' in name or "\0" in name:
+            raise ValueError(f"no field is called {name}")
+    if conditions > MOST_CONDITIONS:
+        raise ValueError(f"a filter of {conditions:,} values; at most {MOST_CONDITIONS:,} are taken")

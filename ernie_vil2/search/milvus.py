@@ -60,6 +60,9 @@ class MilvusStore:
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with tools/search.py build")
 
+    def __str__(self):
+        return self._address
+
     def describe(self, about):
         name = self._name("about")
         self._client.create_collection(name, dimension=2, consistency_level=_CONSISTENT)
@@ -74,6 +77,9 @@ class MilvusStore:
             self._create(name)
         self._client.load_collection(name)
         return MilvusCollection(self._client, name, self.about["width"])
+
+    def replaced(self):
+        return False  # a cluster names its collections, whatever lies behind a name
 
     def close(self):
         self._client.close()

@@ -7,6 +7,7 @@ page loads nothing from elsewhere. Any number of clients may ask at once; the mo
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,9 +21,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.search.collection import Hit
+from ernie_vil2.search.collection import DamagedIndex, Hit
 from ernie_vil2.search.fill import read_picture
-from ernie_vil2.search.index import Index
+from ernie_vil2.search.index import Index, OtherModel
 
 MOST_BYTES = 20 * 2**20
 """Of an uploaded picture."""
@@ -77,6 +78,12 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
     async def explained(request: Request, error: ValueError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
+    @app.exception_handler(DamagedIndex)
+    @app.exception_handler(OtherModel)
+    async def unusable(request: Request, error: ValueError) -> JSONResponse:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # it names paths, which are no client's business
+        return JSONResponse({"detail": "the index cannot be used now; the server's log says why"}, 503)
+
     def answers(search: Callable[[], list[Hit]]) -> Answers:
         start = time.perf_counter()
         with model:
@@ -108,12 +115,7 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
         threshold: Threshold = None,
         where: Filter = "{}",
     ) -> Answers:
-        content = bytearray()
-        async for part in request.stream():
-            content += part
-            if len(content) > MOST_BYTES:
-                raise HTTPException(413, f"a picture may have {MOST_BYTES // 2**20} MiB")
-        parts = [(1.0, bytes(content)), *_parts(q, without)]
+        parts = [(1.0, await _uploaded(request)), *_parts(q, without)]
         options = {"count": count, "among": among, "threshold": threshold, "where": _where(where)}
         return await run_in_threadpool(answers, lambda: index.combined(parts, **options))
 
@@ -131,6 +133,14 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
         if not index.has("texts"):
             return Answers(hits=[], milliseconds=0.0)
         return similar(id, count, "images", "texts", "{}", threshold)
+
+    @app.post("/api/tags", summary="Texts that name a picture, the body of the request")
+    async def tags_of_picture(request: Request, count: Count = 5) -> Answers:
+        content = await _uploaded(request)
+        if not index.has("texts"):
+            return Answers(hits=[], milliseconds=0.0)
+        options = {"count": count, "among": "texts", "threshold": threshold}
+        return await run_in_threadpool(answers, lambda: index.search(images=[content], **options)[0])
 
     @app.get("/api/facets", summary="Fields to filter by, with their values and the number of items of each")
     def facets() -> dict[str, list[tuple[Any, int]]]:
@@ -192,6 +202,16 @@ def serve(index: Index, host: str = "127.0.0.1", port: int = 8000, threshold: fl
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
     print(f"{_about(index)}\nhttp://{host}:{port} (Ctrl-C ends it)", flush=True)
     uvicorn.run(build_app(index, threshold, hosts), host=host, port=port, log_level="warning")
+
+
+async def _uploaded(request: Request) -> bytes:
+    """The picture that is the body of a request."""
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST_BYTES:
+            raise HTTPException(413, f"a picture may have {MOST_BYTES // 2**20} MiB")
+    return bytes(content)
 
 
 def _about(index: Index) -> str:

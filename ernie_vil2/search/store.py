@@ -9,14 +9,15 @@ import socket
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
-from ernie_vil2.search.collection import Collection, DamagedIndex, LocalCollection
+from ernie_vil2.search.collection import Collection, DamagedIndex
+from ernie_vil2.search.local import LocalCollection
 
 SIDES = ("images", "texts")
-VERSION = 1
 
 
-class BusyIndex(RuntimeError):
+class BusyIndex(RunError):
     """Another process writes to the index; the message says which."""
 
 
@@ -35,6 +36,9 @@ class Store(Protocol):
     def collection(self, kind: str) -> Collection | None:
         """The collection of `images` or `texts`; None where a reader finds none."""
 
+    def replaced(self) -> bool:
+        """Whether another index has come to lie in the place of the one that was opened; `about` is then its own."""
+
     def close(self) -> None: ...
 
 
@@ -51,26 +55,44 @@ class FolderStore:
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / ".lock")
-        path = folder / "index.json"
+        self._path = folder / "index.json"
         try:
-            self.about = json.loads(path.read_text(encoding="utf-8"))
-            version = self.about["version"]
-            self.about["model"], self.about["fingerprint"], self.about["width"]
+            self._read()
         except FileNotFoundError:
             if not writable:
                 raise FileNotFoundError(f"{folder}: no index here; build one with tools/search.py build") from None
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
                 raise ValueError(f"{folder} is no index and holds other files ({', '.join(others[:3])})") from None
             self.about = None
-            return
+
+    def __str__(self):
+        return str(self.folder)
+
+    def _read(self) -> None:
+        try:
+            identity = self._identity()
+            about = json.loads(self._path.read_text(encoding="utf-8"))
+            about["version"], about["model"], about["fingerprint"], about["width"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedIndex(f"{path} cannot be read; build the index again") from error
-        if version != VERSION:
-            raise DamagedIndex(f"{folder} has version {version} of an index, {VERSION} is read here: build it again")
+            raise DamagedIndex(f"{self._path} cannot be read; build the index again") from error
+        self.about, self._opened = about, identity
+
+    def _identity(self) -> tuple[int, int]:
+        found = os.stat(self._path)
+        return found.st_ino, found.st_mtime_ns
 
     def describe(self, about):
-        write_text(self.folder / "index.json", json.dumps(about, ensure_ascii=False, indent=1))
-        self.about = about
+        write_text(self._path, json.dumps(about, ensure_ascii=False, indent=1))
+        self._read()
+
+    def replaced(self):
+        try:
+            if self._identity() == self._opened:
+                return False
+            self._read()
+        except FileNotFoundError:
+            return False  # what was opened answers until the next one is there
+        return True
 
     def collection(self, kind):
         if not self.writable and not (self.folder / kind).is_dir():

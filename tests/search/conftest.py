@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.search.collection import LocalCollection
+from ernie_vil2.search.local import LocalCollection
 from tests.conftest import untrained_checkpoint
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
@@ -62,7 +62,7 @@ class Kept:
 @pytest.fixture(params=ENGINES)
 def kept(request, tmp_path, monkeypatch):
     # A filter that admits more than these of the few rows of a test is the engine's own affair.
-    monkeypatch.setattr("ernie_vil2.search.collection.EXACT_UP_TO", 900)
+    monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 900)
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     kept = Kept(request.param, tmp_path)

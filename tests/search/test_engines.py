@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.search.collection import Item, LocalCollection
-from ernie_vil2.search.engines import ENGINES, RERANKED, Exact, ranked
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.engines import ENGINES, RERANKED, Exact, build_engine, open_engine, ranked
+from ernie_vil2.search.local import LocalCollection
 from tests.search.conftest import unit
 
 
@@ -21,12 +22,16 @@ def in_few_directions(rng, count, width=64, few=6, off=None):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 24), st.integers(1, 80), st.integers(0, 2**32 - 1), st.booleans())
-def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered):
+@given(st.integers(1, 60), st.integers(1, 24), st.integers(1, 80), st.integers(0, 2**32 - 1), st.booleans(),
+       st.integers(1, 3))  # fmt: skip
+def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered, threads):
     rng = np.random.default_rng(seed)
     rows, queries = unit(rng, count, width).astype(np.float16), unit(rng, 3, width)
     allowed = rng.random(count) < 0.5 if filtered else None
-    found = Exact(rows).candidates(queries, wanted, allowed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ernie_vil2.search.engines.SCANNED_ROWS", 1)
+        patch.setattr("faiss.omp_get_max_threads", lambda: threads)
+        found = Exact(rows).candidates(queries, wanted, allowed)
     assert found.shape == (3, wanted)
     scores = queries @ rows.T.astype(np.float32)
     if filtered:
@@ -37,6 +42,42 @@ def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered):
         np.testing.assert_allclose(score[line[:there]], np.sort(score)[::-1][:there], atol=1e-5)
 
 
+def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
+    def held():
+        (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("RssAnon"))
+        return int(line.split()[1]) / 1024
+
+    count, width = 250_000, 256
+    with open(tmp_path / "rows.f16", "wb") as file:
+        file.truncate(2 * count * width)  # zeros that take no room
+    rows = np.memmap(tmp_path / "rows.f16", np.float16, "r", shape=(count, width))
+    Exact(rows[:1000]).candidates(np.ones([1, width], np.float32), 10)  # faiss is loaded
+    before = held()
+    assert Exact(rows).candidates(np.ones([1, width], np.float32), 10).shape == (1, 10)
+    assert held() - before < 20  # MiB of 122
+
+
+@pytest.mark.parametrize("name", ["ivf", "hnsw"])
+def test_an_engine_that_was_cut_off_is_named(tmp_path, name):
+    rng = np.random.default_rng(0)
+    rows = unit(rng, 500).astype(np.float16)
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    build_engine(name, rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
+    build_engine(name, rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
+    (file,) = folder.glob("*.faiss")  # of the first nothing is left
+    assert open_engine(rows, folder).name == name
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"{file.name} has [\d,]+ of [\d,]+ bytes.*build the index again"):
+        open_engine(rows, folder)
+    file.write_bytes(bytes(len(whole)))
+    with pytest.raises(ValueError, match=r"cannot be read .*build the index again"):
+        open_engine(rows, folder)
+    file.unlink()
+    assert open_engine(rows, folder).name == "exact"
+
+
 @pytest.mark.parametrize("name", ["ivf", "hnsw"])
 @pytest.mark.parametrize("recall", [0.8, 0.99])
 def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_path, name, recall):
@@ -45,14 +86,13 @@ def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_p
     rows = in_few_directions(rng, 4000).astype(np.float16)
     tuned, asked = in_few_directions(rng, 300, off=off), in_few_directions(rng, 100, off=off)
     built = ENGINES[name].build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
-    opened = ENGINES[name].open(rows, tmp_path)
+    opened = ENGINES[name].open(rows, tmp_path, built.facts)
     assert opened.facts == built.facts and opened.facts["wanted_recall"] == recall
     found = ranked(rows, asked, opened.candidates(asked, RERANKED), 10)[1]
     truth = np.argsort(-(asked @ rows.T.astype(np.float32)), axis=1, kind="stable")[:, :10]
     reached = np.mean([np.isin(b, a).mean() for a, b in zip(found, truth, strict=True)])
     assert reached >= recall - 0.02 and abs(reached - opened.facts["recall"]) < 0.05
-    if name == "ivf":
-        assert opened.facts["directions"] == 16  # a quarter: the other directions tell nothing apart
+    assert opened.facts["directions"] == 16  # a quarter: the other directions tell nothing apart
 
 
 def test_all_directions_are_kept_where_all_of_them_tell_rows_apart(tmp_path):

@@ -1,6 +1,7 @@
 """An index from files to answers, and what becomes of bad files, killed builds and other models."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 import ernie_vil2
+from ernie_vil2 import commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
+from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from tests.conftest import draw, png, shape_members, untrained_checkpoint, write_tar
-from tests.search.conftest import TOKENS
+from tests.search.conftest import TOKENS, unit
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
 
@@ -177,6 +180,38 @@ def test_damage_is_named(folder, model, damage, message):
         index.search(texts=["red"])
 
 
+def test_items_that_were_cut_off_are_named_wherever_it_shows(folder, model):
+    """SQLite may find out when it opens the file, or when it looks for an item."""
+    with open_index(folder, model, writable=True) as index:
+        items = [Item(f"{row}", b"", {"caption": "x" * 500}) for row in range(500)]
+        index.collection("images").add(items, unit(np.random.default_rng(0), 500, model.embed_dim))
+    path = folder / "images" / "items.sqlite"
+    whole = path.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(DamagedIndex, match="items.sqlite cannot be read"), open_index(folder, model) as index:
+            index.search(texts=["red"], count=516)
+
+
+def test_an_index_that_is_built_anew_beneath_a_reader(folder, model, shapes, tmp_path):
+    """It is gone for a while, then there are fewer pictures, then it is of another model."""
+    other = ernie_vil2.load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"]))
+    with open_index(folder, model) as reader:
+        assert len(reader.search(texts=["red"], count=50)[0]) == 16
+        shutil.rmtree(folder)
+        assert len(reader.search(texts=["red"], count=50)[0]) == 16  # of what was opened nothing is lost
+        for maker, expected in ((model, 5), (other, None)):
+            shutil.rmtree(folder, ignore_errors=True)
+            with open_index(folder, maker, writable=True) as index:
+                add_images(index, pictures([str(shapes["val"])])[:5])
+            if expected:
+                assert len(reader.search(texts=["red"], count=50)[0]) == expected
+            else:
+                for _ in range(2):
+                    with pytest.raises(OtherModel, match="is an index of"):
+                        reader.search(texts=["red"], count=50)
+
+
 def test_questions_that_cannot_be_answered(folder, model, tmp_path):
     with open_index(folder, model) as index:
         with pytest.raises(ValueError, match="a query of 100,000 signs; at most 10,000"):
@@ -187,6 +222,14 @@ def test_questions_that_cannot_be_answered(folder, model, tmp_path):
             index.search(texts=["red"], among="sounds")
         assert len(index.search(texts=["red"], count=10_000)[0]) == 16
         assert index.search() == []
+        for where, message in (
+            ({'a"b': 1}, "no field is called"),
+            ({"kind": 2**70}, "whole numbers of 64 bits"),
+            ({"kind": list(range(2000))}, "a filter of 2,000 values"),
+            ({"kind": None}, "takes a text, a number"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                index.search(texts=["red"], where=where)
     with pytest.raises(FileNotFoundError, match="no index here; build one"):
         open_index(tmp_path / "nothing", model)
     (tmp_path / "letters").mkdir()
@@ -218,6 +261,57 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_committed(tmp_path, model):
         subprocess.run(["umount", "--lazy", str(mount)], check=True)  # its rows are still mapped
 
 
+def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(tmp_path, model):
+    """In a file system of 2 MiB; needs root."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        rng = np.random.default_rng(0)
+        with open_index(mount / "index", model, writable=True) as index:
+            vectors = unit(rng, 2000, model.embed_dim)
+            index.collection("images").add([Item(f"{row}", b"", {}) for row in range(2000)], vectors)
+            build(index, "images", "ivf", 0.9, lambda line: None)
+            with open(mount / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
+                while True:
+                    filler.write(bytes(4096))
+            with pytest.raises(OSError, match="disk full|space"):
+                build(index, "images", "hnsw", 0.9, lambda line: None)
+        (mount / "filler").unlink()
+        with open_index(mount / "index", model) as index:
+            images = index.collection("images")
+            assert images.engine["name"] == "ivf" and images.search(vectors[7:8], 1)[0][0].id == "7"
+        assert [file.suffix for file in (mount / "index/images/engine").iterdir()].count(".faiss") == 1
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # its rows are still mapped
+
+
+def test_queries_of_a_file_are_encoded_in_batches(folder, checkpoint, model, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, **_: model)
+    monkeypatch.setattr("ernie_vil2.commands.search.BATCH", 4)
+    encode, sizes = type(model).encode_texts, []
+
+    def counted(self, texts, *arguments, **options):
+        sizes.append(len(texts))
+        return encode(self, texts, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "encode_texts", counted)
+    lines = ["red disc", "红色的圆", "blue", "a bar", "a cross"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    arguments = ["--index", str(folder), "--checkpoint", str(checkpoint), "--json", "--minus", "green"]
+    assert commands.run("search", ["query", *arguments, "--file", str(tmp_path / "lines.txt")]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["query"] for answer in answers] == [f"{line} - green" for line in lines]
+    assert sizes == [1, 4, 1]  # what is taken away, and five lines
+    with open_index(folder, model) as index:
+        for line, answer in zip(lines, answers, strict=True):
+            expected = index.combined([(1, line), (-1, "green")])
+            np.testing.assert_allclose(
+                [hit["score"] for hit in answer["hits"]], [hit.score for hit in expected], atol=1e-4
+            )
+
+
 def test_the_command_line_from_build_to_query(tmp_path, checkpoint, shapes):
     (tmp_path / "tags.txt").write_text("red\ngreen\nblue\n", encoding="utf-8")
 
@@ -236,6 +330,12 @@ def test_the_command_line_from_build_to_query(tmp_path, checkpoint, shapes):
     assert answer["query"] == "a red disc - bar" and {hit["fields"]["kind"] for hit in answer["hits"]} == {"disc"}
     gone = tool("remove", "--index", index, answer["hits"][0]["id"], "nobody")
     assert gone.returncode == 1 and "1 of 2 removed" in gone.stdout
+    asked = tool("query", "--index", index, "--plus", "red", "--plus", "disc", "--json")
+    assert json.loads(asked.stdout.splitlines()[-1])["query"] == "+ red + disc"
+    with open_index(index, writable=True):
+        busy = tool("build", "--index", index, "--data", shapes["val"])
+        assert busy.returncode == 2 and "is being changed by process" in busy.stderr
+        assert len(busy.stderr.splitlines()) == 1
     for arguments, message in (
         (["query", "--index", index], "ask something"),
         (["query", "--index", tmp_path / "none", "x"], "no index here"),

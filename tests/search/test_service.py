@@ -2,17 +2,20 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import ernie_vil2
 from ernie_vil2.search import open_index, service
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.service import build_app
-from tests.conftest import SHAPES, draw, png
+from tests.conftest import SHAPES, draw, png, untrained_checkpoint
+from tests.search.conftest import TOKENS
 
 HOSTILE = '"><script>alert(1)</script>/../../etc/passwd'
 
@@ -62,6 +65,15 @@ def test_a_threshold_leaves_no_tag_where_nothing_is_close_enough(index):
     assert client.get("/api/tags", params={"id": name}).json()["hits"] == []
 
 
+def test_tags_of_a_picture_that_is_sent(client, index, picture):
+    (expected,) = index.search(images=[picture], count=1, among="texts")
+    body = client.post("/api/tags", params={"count": 1}, content=picture).json()
+    assert [(hit["id"], hit["score"]) for hit in body["hits"]] == [(hit.id, hit.score) for hit in expected]
+    none = TestClient(build_app(index, threshold=1.0)).post("/api/tags", content=picture)
+    assert none.status_code == 200 and none.json()["hits"] == []
+    assert client.post("/api/tags", content=b"<svg/>").status_code == 422
+
+
 def test_pictures_are_served_by_id_and_never_by_path(client, index):
     name = index.search(texts=["red"], where={"kind": "bar"})[0][0].id
     small, large = client.get("/thumbnail", params={"id": name}), client.get("/picture", params={"id": name})
@@ -85,6 +97,10 @@ def test_pictures_are_served_by_id_and_never_by_path(client, index):
         ("/api/search", {"q": "x", "where": "[1]"}, 422),
         ("/api/search", {"q": "x", "where": "[" * 20_000}, 422),
         ("/api/search", {"q": "x", "where": '{"a": {"b": 1}}'}, 422),
+        ("/api/search", {"q": "x", "where": '{"a\\"b": 1}'}, 422),
+        ("/api/search", {"q": "x", "where": '{"a": 1' + "0" * 30 + "}"}, 422),
+        ("/api/search", {"q": "x", "where": json.dumps({"a": list(range(2000))})}, 422),
+        ("/api/search", {"q": "x", "where": '{"\\ud800": 1}'}, 422),
         ("/api/search", {"q": "x", "threshold": "nan"}, 422),
         ("/api/similar", {"id": "nobody"}, 404),
         ("/api/tags", {"id": "nobody"}, 404),
@@ -115,6 +131,29 @@ def test_pages_load_nothing_from_elsewhere_and_hostile_text_is_data(client):
     assert set(client.get("/openapi.json").json()["paths"]) == {
         "/api/search", "/api/similar", "/api/tags", "/api/facets", "/thumbnail", "/picture", "/health"
     }  # fmt: skip
+
+
+def test_an_index_that_is_damaged_or_of_another_model_beneath_the_server_is_no_fault_of_the_client(
+    tmp_path, model, shapes, capsys
+):
+    def built(maker):
+        shutil.rmtree(tmp_path / "index", ignore_errors=True)
+        with open_index(tmp_path / "index", maker, writable=True) as writer:
+            add_images(writer, pictures([str(shapes["val"])]))
+
+    built(model)
+    with open_index(tmp_path / "index", model) as reader:
+        client = TestClient(build_app(reader), raise_server_exceptions=False)
+        assert client.get("/health").json()["images"] == 16
+        built(ernie_vil2.load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"])))
+        for path, params in (("/api/search", {"q": "red"}), ("/health", {}), ("/thumbnail", {"id": "x"})):
+            response = client.get(path, params=params)
+            assert response.status_code == 503 and str(tmp_path) not in response.text
+        assert "is an index of" in capsys.readouterr().err
+        built(model)
+        assert client.get("/health").json()["images"] == 16
+        (tmp_path / "index" / "index.json").write_text("{")
+        assert [client.get("/health").status_code for _ in range(2)] == [503, 503]
 
 
 def test_another_name_does_not_lead_here(index):
