@@ -5,6 +5,7 @@ const [form, text, without, hits, status, detail] =
   ["form", "text", "without", "hits", "status", "detail"].map(find);
 let picture = null;   // a dropped file, or the id of an item
 let asked = 0;        // number of the last question: answers to earlier ones are late
+let tagged = false;   // whether the index has tags
 
 function say(message, isError = false) {
   status.textContent = message;
@@ -96,15 +97,22 @@ async function open(hit) {
     write(document.createElement("dt"), name.replaceAll("_", " ")),
     write(document.createElement("dd"), Array.isArray(value) ? value.join(", ") : String(value)),
   ]));
-  find("tags").replaceChildren();
   if (!detail.open) detail.showModal();
-  const found = await answer(await fetch(`api/tags?id=${encodeURIComponent(hit.id)}`)).catch(() => null);
-  if (!found || detail.hit !== hit) return;
-  find("tags").replaceChildren(...found.hits.map((tag) => {
+  showTags(find("tags"), fetch(`api/tags?id=${encodeURIComponent(hit.id)}`), () => detail.hit === hit);
+}
+
+// Shows the tags of a picture in a place, as long as it is the picture that is looked at.
+async function showTags(place, response, current) {
+  place.replaceChildren();
+  const found = tagged ? await response.then(answer).catch(() => null) : null;
+  if (!found || !current()) return;
+  place.replaceChildren(...found.hits.map((tag) => {
     const button = write(document.createElement("button"), `${tag.id} ${tag.score.toFixed(2)}`);
+    button.type = "button";
     button.addEventListener("click", () => { detail.close(); forget(); text.value = tag.id; search(); });
     return button;
   }));
+  if (!found.hits.length) place.textContent = "No tag is close enough.";
 }
 
 function like(hit) {
@@ -118,6 +126,9 @@ function use(chosen) {
   find("seen").src = chosen.url;
   write(find("asked").querySelector("span"), chosen.id ? `like ${chosen.name}` : `${chosen.name}; words may be added`);
   find("asked").hidden = false;
+  const tags = chosen.id ? `api/tags?id=${encodeURIComponent(chosen.id)}` : "api/tags";
+  showTags(find("names"), fetch(tags, chosen.id ? undefined : { method: "POST", body: chosen.file }),
+    () => picture === chosen);
   search();
 }
 
@@ -176,6 +187,7 @@ async function start() {
   const about = await answer(await fetch("health"));
   const counts = ["images", "texts"].filter((kind) => about[kind]).map((kind) =>
     `${about[kind].toLocaleString("en")} ${kind}`);
+  tagged = Boolean(about.texts);
   find("about").textContent = `${counts.join(", ")} · ${about.model}`;
   const facets = await answer(await fetch("api/facets"));
   for (const [field, values] of Object.entries(facets)) {
