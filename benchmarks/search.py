@@ -3,21 +3,30 @@
     python benchmarks/search.py --index indexes/icons
     python benchmarks/search.py --index indexes/icons --queries queries.txt --threads 1 --engines exact ivf numpy
     python benchmarks/search.py --index indexes/icons --among texts --engines numpy exact
+    python benchmarks/search.py --index indexes/icons --keep engines      # what stands there is not built again
     python benchmarks/search.py --rows 100000 --width 256       # random rows, which flatter: for a quick look only
 
 Beside the product's own engines stand, in the same run: `numpy`, a float32 product with argpartition; `faiss-flat`,
 faiss alone; `milvus-lite`, where it is installed. Recall@10 is against the exact product over the float16 rows, on
-queries that the engines were not tuned on. Every engine is measured in a process of its own.
+queries that the engines were not tuned on. Every engine is built in a process of its own, and opened and measured in
+another: `reopen` is what that waits for from opening to the first answer, and `memory` what it holds more then, its
+libraries being loaded before.
 """
 
 import argparse
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 TUNED_ON = 1500
 ENGINES = ("numpy", "exact", "ivf", "hnsw", "faiss-flat", "milvus-lite")
@@ -35,26 +44,35 @@ def main() -> int:
     parser.add_argument("--recall", type=float, default=0.98)
     parser.add_argument("--asked", type=int, default=300, help="queries that are timed, one after the other")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where inputs and engines stay; default: nowhere")
+    parser.add_argument("--child", nargs=2, metavar=("WORK", "ENGINE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.measure:
-        return measure(args)
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = Path(folder) / "inputs.npz"
-        prepare(args, inputs)
+    if args.child:
+        work, engine = args.child
+        print(json.dumps({"build": build, "measure": measure}[work](engine, args.keep, args.recall)))
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        args.keep = folder = args.keep or Path(temporary)
+        if not (folder / "rows.npy").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            prepare(args, folder)
+        count, width = np.load(folder / "rows.npy", mmap_mode="r").shape
+        asked, tuned = (len(np.load(folder / "queries.npz")[name]) for name in ("asked", "tuned"))
+        print(f"{count:,} rows of {width}, {asked} queries asked, {tuned} tuned on, "
+              f"{args.threads} thread{'s'[: args.threads > 1]}")  # fmt: skip
         environment = os.environ | {name: str(args.threads) for name in
                                     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}  # fmt: skip
         print(f"\n{'engine':<12}{'build s':>9}{'disk MiB':>10}{'memory MiB':>12}{'reopen s':>10}"
               f"{'p50 ms':>9}{'p99 ms':>9}{'recall@10':>11}   parameters")  # fmt: skip
         baseline = None
         for engine in args.engines:
-            command = [sys.executable, __file__, "--measure", engine, "--index", str(inputs),
-                       "--recall", str(args.recall), "--threads", str(args.threads)]  # fmt: skip
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode:
-                print(f"{engine:<12} {done.stderr.strip().splitlines()[-1]}")
+            built = folder / engine / "built.json"
+            found = json.loads(built.read_text()) if built.exists() else child("build", engine, args, environment)
+            if "error" not in found:
+                found |= child("measure", engine, args, environment)
+            if "error" in found:
+                print(f"{engine:<12} {found['error']}")
                 continue
-            found = json.loads(done.stdout.splitlines()[-1])
             print(f"{engine:<12}{found['build']:>9.1f}{found['disk']:>10.0f}{found['memory']:>12.0f}"
                   f"{found['reopen']:>10.3f}{found['p50']:>9.2f}{found['p99']:>9.2f}{found['recall']:>11.3f}"
                   f"   {found['parameters']}", flush=True)  # fmt: skip
@@ -65,17 +83,24 @@ def main() -> int:
     return 0
 
 
-def prepare(args: argparse.Namespace, path: Path) -> None:
-    """Rows, queries to tune on, and queries to ask."""
-    import numpy as np
+def child(work: str, engine: str, args: argparse.Namespace, environment: dict) -> dict:
+    """What a process of its own finds, or its error."""
+    command = [sys.executable, __file__, "--child", work, engine, "--keep", str(args.keep),
+               "--recall", str(args.recall)]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no word"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
 
+
+def prepare(args: argparse.Namespace, folder: Path) -> None:
+    """Rows, queries to tune on, queries to ask and the rows closest to these, into the folder."""
     rng = np.random.default_rng(0)
     if args.index is None:
         shapes = ((args.rows, args.width), (args.asked + TUNED_ON, args.width))
         rows, queries = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
         rows, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, queries))
     else:
-        sys.path.insert(0, str(Path(__file__).parents[1]))
         from ernie_vil2.search import open_index
 
         with open_index(args.index) as index:
@@ -91,121 +116,115 @@ def prepare(args: argparse.Namespace, path: Path) -> None:
                     args.asked, texts = len(lines), lines + texts[:TUNED_ON]
                 queries = index.encode_texts(texts)
     asked, tuned = queries[: args.asked], queries[args.asked :]
-    print(f"{len(rows):,} rows of {rows.shape[1]}, {len(asked)} queries asked, {len(tuned)} tuned on, "
-          f"{args.threads} thread{'s'[: args.threads > 1]}")  # fmt: skip
-    np.savez(path, rows=rows.astype(np.float16), asked=asked, tuned=tuned)
+    rows = rows.astype(np.float16)
+    floats = rows.astype(np.float32)
+    closest = [np.argpartition(floats @ query, -10)[-10:] for query in asked]
+    np.savez(folder / "queries.npz", asked=asked, tuned=tuned, closest=closest)
+    np.save(folder / "rows.npy", rows)
 
 
-def measure(args: argparse.Namespace) -> int:
-    """One engine: prints JSON."""
-    import numpy as np
+def build(engine: str, keep: Path, recall: float) -> dict:
+    """Builds an engine into a folder of its own, anew if it was stopped before."""
+    folder = keep / engine
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    rows, tuned = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")["tuned"]
+    start = time.perf_counter()
+    BUILD[engine](rows, tuned, recall, folder)
+    seconds = time.perf_counter() - start
+    disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    found = {"build": seconds, "disk": disk / 2**20}
+    (folder / "built.json").write_text(json.dumps(found))
+    return found
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from ernie_vil2.search.engines import RERANKED, Exact, ranked
 
-    inputs = np.load(args.index)
-    asked, tuned = inputs["asked"], inputs["tuned"]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.save(folder / "rows.npy", inputs["rows"])
-        rows = np.load(folder / "rows.npy", mmap_mode="r")
+def measure(engine: str, keep: Path, recall: float) -> dict:
+    """Opens an engine and asks it."""
+    rows, queries = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")
+    asked = queries["asked"]
+    for library in LIBRARIES[engine]:
+        importlib.import_module(library)
+    before, start = held(), time.perf_counter()
+    search = OPEN[engine](rows, keep / engine)
+    search(asked[0])
+    reopen, memory = time.perf_counter() - start, held() - before
+    times, answers = [], []
+    for query in asked:
         start = time.perf_counter()
-        built = ENGINE_BUILDERS[args.measure](rows, tuned, args.recall, folder)
-        build = time.perf_counter() - start
-        before, start = anonymous(), time.perf_counter()
-        search = built()
-        search(asked[0])
-        reopen, memory = time.perf_counter() - start, anonymous() - before
-        times, answers = [], []
-        for query in asked:
-            start = time.perf_counter()
-            answers.append(search(query))
-            times.append(1000 * (time.perf_counter() - start))
-        truth = ranked(rows, asked, Exact(rows).candidates(asked, RERANKED), 10)[1]
-        recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(answers, truth, strict=True)])
-        disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != "rows.npy")
-        print(json.dumps({"build": build, "disk": disk / 2**20, "memory": memory, "reopen": reopen,
-                          "p50": float(np.percentile(times, 50)), "p99": float(np.percentile(times, 99)),
-                          "recall": float(recall), "parameters": getattr(search, "parameters", "")}))  # fmt: skip
-    return 0
+        answers.append(search(query))
+        times.append(1000 * (time.perf_counter() - start))
+    found = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(answers, queries["closest"], strict=True)])
+    return {"reopen": reopen, "memory": memory, "p50": float(np.percentile(times, 50)),
+            "p99": float(np.percentile(times, 99)), "recall": float(found),
+            "parameters": getattr(search, "parameters", "")}  # fmt: skip
 
 
-def anonymous() -> float:
+def held() -> float:
     """MiB that this process holds, with the pages of files that it has touched, but for the rows themselves."""
-    held, path = 0, ""
+    total, path = 0, ""
     for line in Path("/proc/self/smaps").read_text().splitlines():
         parts = line.split()
         if "-" in parts[0] and not parts[0].endswith(":"):
             path = parts[-1]
         elif parts[0] == "Rss:" and not path.endswith("rows.npy"):
-            held += int(parts[1])
-    return held / 1024
+            total += int(parts[1])
+    return total / 1024
 
 
-def product_engine(name: str):
+def build_product(name: str):
     def build(rows, tuned, recall, folder):
-        from ernie_vil2.search.engines import ENGINES, RERANKED, ranked
+        from ernie_vil2.search.engines import build_engine
 
-        kind = ENGINES[name]
-        kind.build(rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
-
-        def reopened():
-            engine = kind.open(rows, folder)
-
-            def search(query):
-                return ranked(rows, query[None], engine.candidates(query[None], RERANKED), 10)[1][0]
-
-            facts = {
-                key: value for key, value in engine.facts.items() if key in ("cells", "directions", "breadth", "recall")
-            }
-            search.parameters = json.dumps(facts)
-            return search
-
-        return reopened
+        build_engine(name, rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
 
     return build
 
 
-def numpy_product(rows, tuned, recall, folder):
-    import numpy as np
+def open_product(rows, folder):
+    from ernie_vil2.search.engines import RERANKED, open_engine, ranked
 
-    def reopened():
-        held = np.asarray(rows, np.float32)
+    engine = open_engine(rows, folder)
 
-        def search(query):
-            scores = held @ query
-            best = np.argpartition(scores, -10)[-10:]
-            return best[np.argsort(-scores[best])]
+    def search(query):
+        return ranked(rows, query[None], engine.candidates(query[None], RERANKED), 10)[1][0]
 
-        return search
-
-    return reopened
+    facts = ("cells", "directions", "breadth", "recall")
+    search.parameters = json.dumps({key: value for key, value in engine.facts.items() if key in facts})
+    return search
 
 
-def faiss_flat(rows, tuned, recall, folder):
+def open_numpy(rows, folder):
+    floats = np.asarray(rows, np.float32)
+
+    def search(query):
+        scores = floats @ query
+        best = np.argpartition(scores, -10)[-10:]
+        return best[np.argsort(-scores[best])]
+
+    return search
+
+
+def build_faiss_flat(rows, tuned, recall, folder):
     import faiss
-    import numpy as np
 
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(np.asarray(rows, np.float32))
     faiss.write_index(index, str(folder / "flat.faiss"))
 
-    def reopened():
-        opened = faiss.read_index(str(folder / "flat.faiss"))
-        return lambda query: opened.search(query[None], 10)[1][0]
 
-    return reopened
+def open_faiss_flat(rows, folder):
+    import faiss
+
+    opened = faiss.read_index(str(folder / "flat.faiss"))
+    return lambda query: opened.search(query[None], 10)[1][0]
 
 
-def milvus_lite(rows, tuned, recall, folder):
-    import numpy as np
-    from pymilvus import MilvusClient
+def build_milvus_lite(rows, tuned, recall, folder):
+    from pymilvus import DataType, MilvusClient
 
     client = MilvusClient(str(folder / "milvus.db"))
     indexes = client.prepare_index_params()
     schema = MilvusClient.create_schema()
-    from pymilvus import DataType
-
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=rows.shape[1])
     indexes.add_index("vector", index_type="IVF_SQ8", metric_type="IP", params={"nlist": 1024})
@@ -214,24 +233,38 @@ def milvus_lite(rows, tuned, recall, folder):
         block = np.asarray(rows[start : start + 5000], np.float32).tolist()
         client.insert("rows", [{"id": start + row, "vector": vector} for row, vector in enumerate(block)])
     client.flush("rows")
-
-    def reopened():
-        client.load_collection("rows")
-
-        def search(query):
-            found = client.search("rows", [query.tolist()], limit=10, search_params={"params": {"nprobe": 128}})
-            return np.array([hit["id"] for hit in found[0]])
-
-        search.parameters = "IVF_SQ8, nlist 1024, nprobe 128"
-        return search
-
-    return reopened
+    client.close()
 
 
-ENGINE_BUILDERS = {name: product_engine(name) for name in ("exact", "ivf", "hnsw")} | {
-    "numpy": numpy_product,
-    "faiss-flat": faiss_flat,
-    "milvus-lite": milvus_lite,
+def open_milvus_lite(rows, folder):
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(folder / "milvus.db"))
+    client.load_collection("rows")
+
+    def search(query):
+        found = client.search("rows", [query.tolist()], limit=10, search_params={"params": {"nprobe": 128}})
+        return np.array([hit["id"] for hit in found[0]])
+
+    search.parameters = "IVF_SQ8, nlist 1024, nprobe 128"
+    return search
+
+
+OURS = ("exact", "ivf", "hnsw")
+LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.search.engines")) | {
+    "numpy": (),
+    "faiss-flat": ("faiss",),
+    "milvus-lite": ("pymilvus", "milvus_lite"),
+}
+BUILD = {name: build_product(name) for name in OURS} | {
+    "numpy": lambda *_: None,
+    "faiss-flat": build_faiss_flat,
+    "milvus-lite": build_milvus_lite,
+}
+OPEN = dict.fromkeys(OURS, open_product) | {
+    "numpy": open_numpy,
+    "faiss-flat": open_faiss_flat,
+    "milvus-lite": open_milvus_lite,
 }
 
 
