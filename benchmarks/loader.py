@@ -229,7 +229,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
     from ernie_vil2.data.loader import training_batches
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
-    from ernie_vil2.tasks.multi_view_rows import MultiViewRows
+    from ernie_vil2.tasks.multi_view import MultiViewRows
 
     caption = "一座古老的寺庙，屋檐下挂着红色的灯笼".encode()
     with tempfile.TemporaryDirectory() as folder:

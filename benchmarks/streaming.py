@@ -160,7 +160,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     from ernie_vil2.data.sources.source import LATE
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
-    from ernie_vil2.tasks.multi_view_rows import MultiViewRows
+    from ernie_vil2.tasks.multi_view import MultiViewRows
 
     shutil.rmtree(cache, ignore_errors=True)
     batch = 64

@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.evaluation import results
     from ernie_vil2.evaluation.embedding_files import read_embeddings
-    from ernie_vil2.evaluation.paper_results import paper_results
     from ernie_vil2.evaluation.protocol import score
-    from ernie_vil2.evaluation.protocols import choose
+    from ernie_vil2.evaluation.protocols import choose, paper_results
 
     protocols = choose(args.protocol)
     if args.check:

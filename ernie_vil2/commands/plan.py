@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.config import load_config
 
-    device = DEVICES[args.device]
-    check(load_config(args.config, args.override), args.ranks, device)  # before Paddle is imported, which takes seconds
+    device, config = DEVICES[args.device], load_config(args.config, args.override)
+    check(config, args.ranks, device)  # before Paddle is imported, which takes seconds
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.files import write_text
@@ -53,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.training.length import with_steps
 
     text, made, advice = plan_run(
-        lambda overrides: with_steps(
-            with_model_like(load_config(args.config, [*args.override, *overrides])), args.samples
-        ),
+        with_steps(with_model_like(config), args.samples),
         args.ranks,
         device,
         utilisation=args.utilisation,
@@ -63,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         bandwidth=args.bandwidth and args.bandwidth * 1e9,
     )
     print(text)
-    if epochs := load_config(args.config, args.override).Training.epochs:
+    if epochs := config.Training.epochs:
         print(f"steps of {epochs:g} epochs of {args.samples:,} samples; --samples says how many there are")
     if args.json:
         figures = made.as_dict() | {"advice": advice and {"overrides": advice[0], **advice[1].as_dict()}}

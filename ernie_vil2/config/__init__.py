@@ -1,6 +1,6 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
-from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml, validated
+from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml, validated, with_overrides
 from ernie_vil2.config.schema import (
     ClassesConfig,
     Config,
@@ -46,4 +46,5 @@ __all__ = [
     "load_config",
     "read_yaml",
     "validated",
+    "with_overrides",
 ]

@@ -6,7 +6,7 @@ import difflib
 import re
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -193,6 +193,14 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     if overrides:  # which say no version, in whatever file they are written
         _migrate(tree, origin)
     return validated(tree, origin)
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with other values, as `Section.key=value` texts; ConfigError as of `load_config`."""
+    tree = config.model_dump()
+    for text in overrides:
+        _override(tree, text)
+    return validated(tree, " ".join(overrides))
 
 
 def _migrate(tree: dict, origin: str) -> None:

@@ -27,7 +27,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.rows import numbered_lines
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
 from ernie_vil2.data.sources import ShardedSource, TsvSource
-from ernie_vil2.data.sources.benchmarks import ImageIds
+from ernie_vil2.data.sources.opening import ImageIds
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.files import atomic_write
 

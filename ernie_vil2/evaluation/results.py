@@ -18,9 +18,9 @@ from ernie_vil2.checksums import sha256
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.environment import environment
 from ernie_vil2.evaluation.embedding_files import whole_numbers
-from ernie_vil2.evaluation.paper_results import PaperResult
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
 from ernie_vil2.evaluation.protocol import Evaluation
+from ernie_vil2.evaluation.protocols import PaperResult
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.evaluation.retrieval_page import write_retrieval_page

@@ -9,8 +9,7 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from .duplicates import check_arguments
-from .tiles import Tiles, computed_whole, float32_products, spread, sums_over
+from .tiles import Tiles, check_arguments, computed_whole, float32_products, spread, sums_over
 
 
 class SigmoidLoss:

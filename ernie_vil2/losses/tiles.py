@@ -1,17 +1,61 @@
-"""How B x N logits are cut into tiles, and sums over a tile that are quick and exact."""
+"""InfoNCE in tiles: values and gradients of `info_nce` in memory that does not grow with B x N.
+
+The forward pass goes over the logits tile by tile and keeps the sums of each row; the backward pass computes each tile
+again. Four things keep this exact:
+
+- The positive of a row is kept out of the tiles: its logit is one dot product. With `p` its exponential and `others`
+  the sum over the tiles, the loss is `log((p + others) / p)` and its gradient with respect to the positive logit
+  `-others / (p + others)`: neither is a difference of nearly equal numbers, however sure the model is.
+- Each row keeps the largest logit that it has met, and the sum of the exponentials relative to it: none is above 1,
+  whatever the scale, and all but what has one entry per row is float32.
+- With `G` the gradient with respect to the logits, that of the scale is the sum of `rows * (G @ columns)`, B x D
+  terms that the gradient of the rows needs anyway.
+- Rows against columns and columns against rows have the same logits: `tiled_both_ways` multiplies once for both.
+"""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import paddle
+from paddle.autograd import PyLayer
 from paddle.base import core
 
 from ernie_vil2.cpu.tensors import pairwise_sums, sums
 
-from .duplicates import same_sample
-
+DUPLICATES = ("ignored", "masked", "positives")
+"""What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
 WHOLE = 64 * 2**20
 """Bytes of logits up to which a GPU computes them at once: tiles would spare little, and be many short kernels."""
+UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, so that its differences are numbers
+
+
+def same_sample(row_ids, column_ids):
+    """Which rows and columns hold the same image or the same text.
+
+    Args:
+        row_ids: int64 `[B, 2]`, the image id and the text id of every row.
+        column_ids: int64 `[N, 2]`, likewise for the columns.
+
+    Returns:
+        bool `[B, N]`, true where the image ids are equal or the text ids are equal.
+    """
+    images, texts = (row_ids[:, kind].unsqueeze(1) == column_ids[:, kind] for kind in (0, 1))
+    return images | texts
+
+
+def check_arguments(rows, columns, offset, has_ids, duplicates):
+    """Raise a ValueError for an unknown mode, missing ids, or a row without its own column."""
+    if duplicates not in DUPLICATES:
+        raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
+    if duplicates != "ignored" and not has_ids:
+        raise ValueError(f"duplicates={duplicates!r} needs the ids of the rows and of the columns")
+    count, total = rows.shape[0], columns.shape[0]
+    if not 0 <= offset <= total - count:
+        raise ValueError(
+            f"{count} rows from offset {offset} do not fit into {total} columns; "
+            "pass the columns of all ranks and the offset that the gather returns"
+        )
 
 
 def computed_whole(rows, columns):
@@ -100,3 +144,209 @@ def spread(weights, block, column_block):
     """`[r, 1]`, the weights of the rows; with those of the columns `[r, c]`, the sum of both."""
     of_rows = weights[0][block]
     return of_rows.unsqueeze(1) if len(weights) == 1 else pairwise_sums(of_rows, weights[1][column_block])
+
+
+def tiled_info_nce(
+    rows, columns, logit_scale, offset=0, row_ids=None, column_ids=None, duplicates="ignored", tile=1024
+):
+    """`info_nce` in tiles: every row against all columns.
+
+    Args:
+        rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
+        columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
+        logit_scale: scalar, the paper's 1/tau.
+        offset: the column that belongs to row 0.
+        row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; "ignored" does without.
+        duplicates: see `info_nce`.
+        tile: rows and columns of a tile. Memory over inputs and gradients is a few tiles; beyond about 1,024 larger
+            tiles are no faster.
+
+    Returns:
+        `[B]`, the loss of every row, in nats; float64 for float64 rows, otherwise float32, under autocast too.
+
+    Raises:
+        ValueError: unknown `duplicates`, missing ids, or a row without its own column.
+    """
+    return _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile)[0]
+
+
+def tiled_both_ways(rows, columns, logit_scale, ids=None, duplicates="ignored", tile=1024):
+    """Every row against all columns and every column against all rows, from one product.
+
+    This needs all rows as well as all columns: across ranks, where a rank has its own rows only, the two ways have
+    no product in common.
+
+    Args:
+        rows, columns: `[B, D]`, L2-normalised embeddings of two views of the same B samples.
+        ids: int64 `[B, 2]`, image id and text id of each sample; "ignored" does without.
+        logit_scale, duplicates, tile: as for `tiled_info_nce`.
+
+    Returns:
+        Twice `[B]`: the losses of `tiled_info_nce(rows, columns)` and of `tiled_info_nce(columns, rows)`.
+
+    Raises:
+        ValueError: as `tiled_info_nce`, and rows that are not as many as the columns.
+    """
+    if rows.shape[0] != columns.shape[0]:
+        raise ValueError(f"both ways need as many rows as columns, got {rows.shape[0]} and {columns.shape[0]}")
+    return _losses(rows, columns, logit_scale, 0, ids, ids, duplicates, tile, both_ways=True)
+
+
+def _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile, both_ways=False):
+    check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, duplicates)
+    with paddle.amp.auto_cast(enable=False):
+        dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
+        tiles = _Logits(offset, row_ids, column_ids, duplicates, tile, both_ways)
+        return _TiledInfoNCE.apply(rows.astype(dtype), columns.astype(dtype), logit_scale.astype(dtype), tiles)
+
+
+class _Logits(Tiles):
+    """Tiles with what their entries are to the softmax."""
+
+    def tile(self, scaled, columns, block, column_block):
+        """One tile without the columns that belong to its rows.
+
+        Args:
+            scaled: `[r, D]`, the rows of the block times the scale.
+            columns: `[N, D]`, all columns.
+
+        Returns:
+            Twice `[r, c]`: the logits, `UNCOUNTED` where a column does not count; and 1 where a column is a further
+            positive of the row, or None unless duplicates are positives.
+        """
+        logits = paddle.matmul(scaled, columns[column_block], transpose_y=True)
+        positives = None
+        if self.duplicates != "ignored":
+            same = self.same(block, column_block)
+            if self.duplicates == "masked":
+                logits.masked_fill_(same, UNCOUNTED)
+            else:
+                positives = same.astype(logits.dtype)
+        if self.has_positives(block, column_block):
+            logits.fill_diagonal_(UNCOUNTED)
+            if positives is not None:
+                positives.fill_diagonal_(0.0)
+        return logits, positives
+
+
+class _Sums(NamedTuple):
+    """What the softmax of some rows, or columns, has come to over the tiles so far, an entry for each of them."""
+
+    largest: paddle.Tensor  # of the logits that count, or half of `UNCOUNTED`
+    others: paddle.Tensor  # float64, sum of the exponentials relative to it
+    further: paddle.Tensor | None  # float64, sum and number of the logits of further positives
+
+    @classmethod
+    def of(cls, logits, positives, axis, last):
+        """Of one tile, over an axis; `last` as in `_exponentials`."""
+        largest = largest_over(logits, axis).clip(min=UNCOUNTED / 2)
+        further = None if positives is None else sums_over([logits * positives, positives], axis)
+        (others,) = sums_over([_exponentials(logits, largest, axis, last)], axis)
+        return cls(largest, others, further)
+
+    def __add__(self, more):
+        """With another tile's of the same rows."""
+        largest = paddle.maximum(self.largest, more.largest)
+        others = sum(each.others * (each.largest - largest).astype("float64").exp() for each in (self, more))
+        return _Sums(largest, others, None if self.further is None else self.further + more.further)
+
+
+class _Direction(NamedTuple):
+    """What the softmax of one direction comes to, an entry for each of its rows, float64 but for `largest`."""
+
+    loss: paddle.Tensor
+    largest: paddle.Tensor  # of the logits but the positive one
+    share: paddle.Tensor  # of a logit as large as that in the softmax
+    positive_share: paddle.Tensor  # of the positive logit
+    positives: paddle.Tensor  # their number, those of duplicates among them
+
+    @classmethod
+    def of(cls, positive_logits, blocks):
+        largest, others = (paddle.concat([getattr(sums, name) for sums in blocks]) for name in ("largest", "others"))
+        further_logits, further = 0.0, paddle.zeros_like(positive_logits)
+        if blocks[0].further is not None:
+            further_logits, further = paddle.concat([sums.further for sums in blocks], axis=1)
+        positives = further + 1
+        top = paddle.maximum(largest.astype("float64"), positive_logits)
+        from_largest, from_positive = (largest.astype("float64") - top).exp(), (positive_logits - top).exp()
+        total = others * from_largest + from_positive
+        loss = total.log() + (top - (positive_logits + further_logits) / positives)
+        return cls(loss, largest, from_largest / total, from_positive / total, positives)
+
+
+class _TiledInfoNCE(PyLayer):
+    @staticmethod
+    @float32_products()
+    def forward(ctx, rows, columns, logit_scale, tiles):
+        row_blocks, column_blocks = tiles.row_blocks(len(rows)), tiles.column_blocks(len(columns))
+        positive_logits, of_rows, of_columns = [], [], [None] * len(column_blocks)
+        for block in row_blocks:
+            scaled, sums = rows[block] * logit_scale, None
+            positive = scaled.astype("float64") * columns[tiles.positive_columns(block)].astype("float64")
+            positive_logits.append(positive.sum(axis=1))
+            for number, column_block in enumerate(column_blocks):
+                logits, positives = tiles.tile(scaled, columns, block, column_block)
+                if tiles.both_ways:
+                    found, before = _Sums.of(logits, positives, axis=0, last=False), of_columns[number]
+                    of_columns[number] = before + found if before else found
+                found = _Sums.of(logits, positives, axis=1, last=True)
+                sums = sums + found if sums else found
+            of_rows.append(sums)
+        positive_logits = paddle.concat(positive_logits)
+        directions = [_Direction.of(positive_logits, of_rows)]
+        if tiles.both_ways:
+            directions.append(_Direction.of(positive_logits, of_columns))
+        ctx.save_for_backward(rows, columns, logit_scale)
+        ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]  # Paddle wants None for these
+        ctx.tiles, ctx.directions = tiles, directions
+        return tuple(direction.loss.astype(rows.dtype) for direction in directions)
+
+    @staticmethod
+    @float32_products()
+    def backward(ctx, *gradients):
+        rows, columns, logit_scale = ctx.saved_tensor()
+        tiles, directions = ctx.tiles, ctx.directions
+        # A logit's gradient is its share times the row's gradient, less a part of that where it is a positive.
+        weights, positive_weights, grad_positives = [], [], 0.0
+        for gradient, direction in zip(gradients, directions, strict=True):
+            gradient = gradient.astype("float64")
+            weights.append((gradient * direction.share).astype(rows.dtype))
+            positive_weights.append(gradient / direction.positives)
+            grad_positives += gradient * direction.positive_share - positive_weights[-1]
+        positive_weights = [each.astype(rows.dtype) for each in positive_weights]
+        grad_positives = grad_positives.astype(rows.dtype).unsqueeze(1)
+
+        rows_gradient, columns_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
+        scale_gradient = paddle.zeros([], dtype="float64")
+        for block in tiles.row_blocks(len(rows)):
+            scaled, positive_columns = rows[block] * logit_scale, tiles.positive_columns(block)
+            grad_rows = grad_positives[block] * columns[positive_columns]  # G @ columns
+            columns_gradient[positive_columns] += grad_positives[block] * scaled
+            for column_block in tiles.column_blocks(len(columns)):
+                logits, positives = tiles.tile(scaled, columns, block, column_block)
+                back = _shares(logits, directions[1], weights[1], column_block, 0) if tiles.both_ways else None
+                grad_logits = _shares(logits, directions[0], weights[0], block, 1, last=True)
+                if back is not None:
+                    grad_logits.add_(back)
+                if positives is not None:
+                    grad_logits -= positives * spread(positive_weights, block, column_block)
+                grad_rows += paddle.matmul(grad_logits, columns[column_block])
+                columns_gradient[column_block] += paddle.matmul(grad_logits, scaled, transpose_x=True)
+            rows_gradient[block] = grad_rows * logit_scale
+            scale_gradient += (rows[block] * grad_rows).astype("float64").sum()
+        scale_gradient = scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
+        found = rows_gradient, columns_gradient, scale_gradient
+        return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
+
+
+def _shares(logits, direction, weights, block, axis, last=False):
+    """What each logit of a tile has of its row's gradient (axis 1), or of its column's (axis 0)."""
+    exponentials = _exponentials(logits, direction.largest[block], axis, last)
+    return exponentials.multiply_(expanded(weights[block], axis, exponentials))
+
+
+def _exponentials(logits, largest, axis, last):
+    """Relative to the largest logit of each row (axis 1) or column (axis 0); in the place of the logits if it is the
+    last that is asked of them."""
+    largest = expanded(largest, axis, logits)
+    return (logits.subtract_(largest) if last else logits - largest).exp_()

@@ -29,7 +29,7 @@ from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.model_files import check_sums, vocabulary_beside, weights_path
 from ernie_vil2.models.released import detect_format, to_ours
-from ernie_vil2.models.towers.vit import VisionTransformer
+from ernie_vil2.models.towers.transformers import VisionTransformer
 from ernie_vil2.models.weight_files import read_weights
 from ernie_vil2.models.weights import WeightMismatch, WeightReport, set_weights
 from ernie_vil2.run_folder import named_checkpoint

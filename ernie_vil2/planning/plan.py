@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ernie_vil2.config import Config
 from ernie_vil2.launch import STOPPED
@@ -26,25 +25,15 @@ BUCKET = 25 * 2**20
 """Bytes of gradients that Paddle's data parallel reduces at once."""
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """One kind of message that a rank sends in a step.
-
-    Attributes:
-        what: is sent.
-        collective: as in `sent_bytes`.
-        calls: of the collective in a step.
-        payload: bytes that a rank puts in over all calls.
-        sent: bytes that leave a rank in a ring.
-        hidden: whether it runs while the step computes.
-    """
+class Transfer(NamedTuple):
+    """One kind of message that a rank sends in a step."""
 
     what: str
-    collective: str
-    calls: int
-    payload: int
-    sent: float
-    hidden: bool
+    collective: str  # as in `sent_bytes`
+    calls: int  # of it in a step
+    payload: int  # bytes that a rank puts in over all calls
+    sent: float  # bytes that leave a rank in a ring
+    hidden: bool  # whether it runs while the step computes
 
 
 class Plan:
@@ -202,4 +191,4 @@ class Plan:
         names = ("ranks rows global_batch encoded views parameters held phases peak limit fits flops compute seconds "
                  "steps days samples_per_second sample_bytes")  # fmt: skip
         figures = {name: getattr(self, name) for name in names.split()}
-        return figures | {"transfers": [asdict(transfer) for transfer in self.transfers]}
+        return figures | {"transfers": [transfer._asdict() for transfer in self.transfers]}

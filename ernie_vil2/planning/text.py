@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ernie_vil2.config import Config, LossConfig
+from ernie_vil2.config import Config, LossConfig, with_overrides
 from ernie_vil2.planning.devices import Device, check
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers
@@ -16,20 +16,15 @@ Advice = tuple[tuple[str, ...], Plan]
 """`Section.key=value` overrides, and the plan with them."""
 
 
-def plan_run(
-    load: Callable[[Sequence[str]], Config], ranks: int, device: Device, **figures: Any
-) -> tuple[str, Plan, Advice | None]:
+def plan_run(config: Config, ranks: int, device: Device, **figures: Any) -> tuple[str, Plan, Advice | None]:
     """Plans a run, looks for what would make it fit or faster, and puts both into words.
 
-    Args:
-        load: the run's configuration with further overrides.
-        figures: as `Plan` takes them; errors as of `Plan` and `build_dual_encoder`.
+    `figures` are as `Plan` takes them, errors as of `Plan` and `build_dual_encoder`.
     """
-    config = load(())
     check(config, ranks, device)
     towers = Towers(config)
     made = Plan(config, towers, ranks, device, **figures)
-    advice = advise(made, lambda overrides: Plan(load(overrides), towers, ranks, device, **figures))
+    advice = advise(made, lambda changes: Plan(with_overrides(config, changes), towers, ranks, device, **figures))
     model = config.Model
     title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
     assumed = (f"assumed: {made.utilisation:.0%} of the device's peak speed, {made.sample_bytes / 1000:g} kB a sample; "

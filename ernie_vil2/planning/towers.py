@@ -7,10 +7,9 @@ import heapq
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -28,20 +27,12 @@ IN_16_BITS = {"maps": 0.77, "tokens": 0.71}
 """Share of the kept bytes that is left in 16 bits: softmax, norms and their like stay in float32."""
 
 
-@dataclass(frozen=True)
-class RowCost:
-    """What a row costs in a tower, with its projection and normalisation, in training.
+class RowCost(NamedTuple):
+    """What a row costs in a tower, with its projection and normalisation, in training."""
 
-    Attributes:
-        flops: of forward's matrix products and convolutions; backward takes twice as many.
-        kept: bytes that forward keeps for backward, its input included.
-        work: bytes that are in use beyond `kept`, where forward and backward together need the most; where blocks are
-            recomputed, the one that runs a second time is part of it.
-    """
-
-    flops: float
-    kept: float
-    work: float
+    flops: float  # of forward's matrix products and convolutions; backward takes twice as many
+    kept: float  # bytes that forward keeps for backward, its input included
+    work: float  # bytes in use beyond these at the most; a block that is recomputed is part of them
 
 
 class Towers:
@@ -84,11 +75,8 @@ class Towers:
     def cost(self, kind: str, precision: str = "float32", recompute: bool = False) -> RowCost:
         """Of a row of the tower "image" or "text"; with `recompute` its blocks keep their inputs only."""
         if kind not in self._costs:
-            encode, row, tower = (
-                getattr(self._measured, f"encode_{kind}"),
-                self._rows[kind],
-                _tower(self._measured, kind),
-            )
+            encode, row = getattr(self._measured, f"encode_{kind}"), self._rows[kind]
+            tower = _tower(self._measured, kind)
             flops = _flops(encode, row)
             repeats = [_Repeat(*alike) for _, alike in groupby(tower[0].blocks, key=str)]
             for parameter in tower.parameters():
@@ -96,7 +84,7 @@ class Towers:
             self._costs[kind] = _measured(encode, row, repeats, flops)
         cost = self._costs[kind][recompute]
         share = IN_16_BITS["maps" if kind == "image" and self.norm_channels else "tokens"]
-        return cost if precision == "float32" else replace(cost, kept=share * cost.kept)
+        return cost if precision == "float32" else cost._replace(kept=share * cost.kept)
 
 
 def _without_weights(config: Config, vocab_size: int) -> DualEncoder:

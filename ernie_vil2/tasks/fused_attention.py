@@ -6,7 +6,7 @@ import paddle
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.models.towers.vit import VisionTransformer
+from ernie_vil2.models.towers.transformers import VisionTransformer
 
 
 def fuse_attention(model: DualEncoder, setting: str) -> str:

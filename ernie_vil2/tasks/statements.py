@@ -11,7 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS
-from ernie_vil2.data.loader import Batch, ShownRow
+from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
@@ -26,7 +26,6 @@ from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
 from ernie_vil2.tasks.fused_attention import fuse_attention
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.tuning import tune
-from ernie_vil2.tasks.view_rows import ViewRows
 from ernie_vil2.views import training_views
 
 

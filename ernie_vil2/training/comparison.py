@@ -12,8 +12,8 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
-from ernie_vil2.evaluation.paper_results import paper_results
 from ernie_vil2.evaluation.protocol import Evaluation, evaluate
+from ernie_vil2.evaluation.protocols import paper_results
 from ernie_vil2.evaluation.results import places, whole_table, write_evaluation
 from ernie_vil2.evaluators.retrieval import scored_sets
 from ernie_vil2.pretrained import load_model

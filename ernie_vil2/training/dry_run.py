@@ -14,7 +14,7 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2 import runtime
-from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.config import Config, ConfigError, dump_config
 from ernie_vil2.data.loader import ShownRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
@@ -99,7 +99,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     write_text(folder / "config.yaml", dump_config(config))
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
-    plan, plan_line = _plan(folder / "config.yaml", ranks, read) if task.planned else (NO_PLAN, NO_PLAN)
+    plan, plan_line = _plan(config, ranks, read) if task.planned else (NO_PLAN, NO_PLAN)
     sources = _sources(stream, config, read)
     facts = {
         **config_facts(config),
@@ -152,7 +152,7 @@ def _state(run: Path) -> str:
     return f"{run}, holds {checkpoints[-1].name}: go on with --resume, or choose another Training.output"
 
 
-def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
+def _plan(config: Config, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
     """The plan for the device at hand and a line of it, or why there is none."""
     stored = [size for each in read for size in each.stored_bytes]
     try:
@@ -160,8 +160,7 @@ def _plan(config: Path, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
         if paddle.get_device() != "cpu":
             found = paddle.device.cuda.get_device_properties(paddle.get_device())
             device = recognise(found.name, found.total_memory)
-        text, plan, _ = plan_run(lambda overrides: load_config(config, overrides), ranks, device,
-                              **({"sample_bytes": round(fmean(stored))} if stored else {}))  # fmt: skip
+        text, plan, _ = plan_run(config, ranks, device, **({"sample_bytes": round(fmean(stored))} if stored else {}))
         return text, f"{headline(plan)} (plan.txt)"
     except (ConfigError, ValueError) as error:
         why = f"no plan: {error}; tools/plan.py plans for any device"

@@ -1,9 +1,8 @@
 """How one image-caption-tags sample becomes the views of the paper (section 3)."""
 
 from ernie_vil2.geometry import evaluation_view
-from ernie_vil2.views.image_views import ImageNormalization, normalize_images, training_views
 from ernie_vil2.views.preprocessing import Preprocessing
-from ernie_vil2.views.text_views import draw_text, tags_text
+from ernie_vil2.views.training_views import ImageNormalization, draw_text, normalize_images, tags_text, training_views
 
 __all__ = [
     "ImageNormalization",

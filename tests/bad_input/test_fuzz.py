@@ -20,10 +20,10 @@ from ernie_vil2 import restricted_pickle
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.sources import ShardedSource, index
-from ernie_vil2.data.sources.benchmarks import open_shard
 from ernie_vil2.data.sources.layout import Options
 from ernie_vil2.data.sources.layouts import content
 from ernie_vil2.data.sources.locations import LocalFile
+from ernie_vil2.data.sources.opening import open_shard
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.views import draw_text, training_views
 from tests.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, picture

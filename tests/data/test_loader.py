@@ -15,7 +15,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import WorkerError
-from ernie_vil2.tasks.multi_view_rows import MultiViewRows
+from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.conftest import draw, png, write_tsv
 
 VIEWS = {"image_1", "image_2", "text_1", "text_2"}

@@ -1,8 +1,7 @@
 import pytest
 
 from ernie_vil2.evaluation import format_table
-from ernie_vil2.evaluation.paper_results import PAPER_RESULTS, paper_results
-from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.protocols import PAPER_RESULTS, PROTOCOLS, paper_results
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 
 

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.cards import SIDE, Cards, extreme_queries, random_queries, thumbnail
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.paper_results import paper_results
 from ernie_vil2.evaluation.protocol import score
-from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions
+from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions, paper_results
 from ernie_vil2.evaluation.results import (
     CSV_COLUMNS,
     cell_text,
@@ -35,7 +33,14 @@ from ernie_vil2.evaluation.results import (
     write_results,
 )
 from ernie_vil2.evaluation.retrieval import format_table
-from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
+from ernie_vil2.evaluation.retrieval_page import (
+    SIDE,
+    Cards,
+    extreme_queries,
+    random_queries,
+    thumbnail,
+    write_retrieval_page,
+)
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
 #   red:  0.5 0.75 0.25     blue: 1 0 0.5

@@ -9,7 +9,7 @@ import paddle
 import pytest
 from paddle.base import core
 
-from ernie_vil2.losses import DUPLICATES, MultiViewLoss
+from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, MultiViewLoss
 from ernie_vil2.losses.tiles import computed_whole
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -194,7 +194,7 @@ def test_computed_at_once_they_give_the_same(monkeypatch, kind):
         return product(*arguments, **options)
 
     monkeypatch.setattr(paddle, "matmul", counted)
-    module = import_module(f"ernie_vil2.losses.{kind}")
+    module = import_module(PAIR_LOSSES[kind].__module__)
     for whole in (False, True):
         monkeypatch.setattr(module, "computed_whole", lambda rows, columns, whole=whole: whole)
         products.clear()

@@ -22,8 +22,7 @@ from ernie_vil2.config import (
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.model_files import StoredModel, changed_ways, read_model, write_model
 from ernie_vil2.models.released import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
-from ernie_vil2.models.towers.transformers import SIZES as TEXT_SIZES
-from ernie_vil2.models.towers.vit import SIZES as VIT_SIZES
+from ernie_vil2.models.towers.transformers import TEXT_SIZES, VIT_SIZES
 from ernie_vil2.models.weight_files import read_weights, write_weights
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]

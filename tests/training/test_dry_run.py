@@ -14,7 +14,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.loader import training_batches
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.tasks.multi_view_rows import MultiViewRows
+from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.optimizer import learning_rate

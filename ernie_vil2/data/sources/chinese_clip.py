@@ -11,6 +11,7 @@ import numpy as np
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.sources.indexed_file import Index, cached_index
 from ernie_vil2.data.sources.lines import Lines, TextLines, decode_base64
+from ernie_vil2.data.sources.locations import LocalFile, Location
 from ernie_vil2.data.sources.tar import text_name
 
 IMAGES = "_imgs.tsv"
@@ -24,6 +25,13 @@ def texts_beside(images: Path) -> Path | None:
     """The text file of an image TSV; None if there is none."""
     stem = images.name.removesuffix(IMAGES)
     return next((path for end in TEXTS if (path := images.with_name(stem + end)).is_file()), None)
+
+
+def is_images(place: Location) -> bool:
+    """Whether a file is the image TSV of a split; ValueError for its texts, which are read with it."""
+    if place.name.endswith(tuple(TEXTS)):
+        raise ValueError(f"{place.name}: name the images, {{split}}{IMAGES}; the texts beside it are read with it")
+    return isinstance(place, LocalFile) and place.name.endswith(IMAGES)
 
 
 def text_keys(texts: str | Path) -> tuple[str, str, str]:

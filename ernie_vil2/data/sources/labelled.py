@@ -12,8 +12,8 @@ from ernie_vil2.data.class_names import named_classes, read_list
 from ernie_vil2.data.image_files import image_files, read_file
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.benchmarks import ImageIds, image_bytes
 from ernie_vil2.data.sources.layout import SPLITS, ImageFolders, family
+from ernie_vil2.data.sources.opening import ImageIds, image_bytes
 from ernie_vil2.data.sources.table_source import image_of
 from ernie_vil2.data.sources.tables import LIST_SEPARATOR, TABLES, Table, open_table
 

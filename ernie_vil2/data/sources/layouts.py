@@ -65,7 +65,7 @@ def content(
     elif local and (annotated := annotates(path, known)):
         found, splits = annotated
     else:
-        found = next((one for one in known if one.fits(place)), None)
+        found = next((one for one in known if one.fits and one.fits(place)), None)
         if found is None:
             where = "" if local else "; only .tar and .tsv are read at an address"
             raise ValueError(f"{place.name}: no layout that is known; {_names(known)}{where}")

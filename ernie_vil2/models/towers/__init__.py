@@ -17,12 +17,11 @@ from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerCon
 from ernie_vil2.models.towers.backbones import build_backbone
 from ernie_vil2.models.towers.efficientnet_l2 import build_efficientnet_l2
 from ernie_vil2.models.towers.repvgg import build_repvgg
-from ernie_vil2.models.towers.transformers import build_transformer
-from ernie_vil2.models.towers.vit import SIZES, build_vit
+from ernie_vil2.models.towers.transformers import VIT_SIZES, build_transformer, build_vit
 
 IMAGE_TOWERS: dict[str, Callable[[ImageTowerConfig], nn.Layer]] = {
     "ViT": build_vit,
-    **dict.fromkeys(SIZES, build_vit),
+    **dict.fromkeys(VIT_SIZES, build_vit),
     "RepVGG": build_repvgg,
     "EfficientNetL2": build_efficientnet_l2,
 }

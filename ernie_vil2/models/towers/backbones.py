@@ -112,7 +112,7 @@ def _settle(network: nn.Layer) -> None:
             for parameter in layer.dw_conv.parameters():
                 parameter.stop_gradient = True
     module = sys.modules[type(network).__module__]
-    if hasattr(module, "_model_size"):  # foundation_vit: see towers.vit
+    if hasattr(module, "_model_size"):  # foundation_vit: see towers.transformers
         network.proj = None
         own = {name: getattr(module, name) for name in ("_model_size", "_model_diff")}
         network.register_forward_pre_hook(lambda layer, inputs: vars(module).update(own))

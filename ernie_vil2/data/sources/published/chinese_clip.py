@@ -15,16 +15,15 @@ from ernie_vil2.data.samples import BadSample, Reason, as_object
 from ernie_vil2.data.sources.chinese_clip import (
     IMAGES,
     LONGEST_ID,
-    TEXTS,
     ChineseClipSource,
     image_of_row,
+    is_images,
     parse_text,
     text_keys,
     texts_beside,
 )
 from ernie_vil2.data.sources.layout import ImageFolders, Layout, in_order
 from ernie_vil2.data.sources.lines import Lines
-from ernie_vil2.data.sources.locations import LocalFile, Location
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:
@@ -32,12 +31,6 @@ def _find(folder: Path) -> dict[str, list[Path]]:
     images = {path.name.removesuffix(IMAGES).removeprefix("MR_"): path for path in folder.glob(f"*{IMAGES}")}
     splits = in_order({split: path for split, path in images.items() if texts_beside(path)})
     return dict(sorted(splits.items(), key=lambda item: not _names_images(item[1][0])))
-
-
-def _fits(place: Location) -> bool:
-    if place.name.endswith(tuple(TEXTS)):
-        raise ValueError(f"{place.name}: name the images, {{split}}{IMAGES}; the texts beside it are read with it")
-    return isinstance(place, LocalFile) and place.name.endswith(IMAGES)
 
 
 def _names_images(images: Path) -> bool:
@@ -93,7 +86,7 @@ CHINESE_CLIP = Layout(
     name="chinese-clip",
     files="{split}_imgs.tsv and {split}_texts.jsonl, or MUGE's MR_{split}_imgs.tsv and MR_{split}_queries.jsonl",
     find=_find,
-    fits=_fits,
+    fits=is_images,
     # The pairs alone, of which only an index is held.
     open=lambda place, options: ChineseClipSource(place.name, options.text_id),
     read=_read,

@@ -1,4 +1,8 @@
-"""Image views: resize and crop, flip, colour jitter, blur, grayscale (paper, section 3.1)."""
+"""The views of a training sample (paper, section 3.1).
+
+Of its image: resize and crop, flip, colour jitter, blur, grayscale. Of its texts: the caption, or the object tags
+behind a prompt.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from ernie_vil2.geometry import resized, with_short_side
 
 if TYPE_CHECKING:
     import paddle
+
+    from ernie_vil2.data.samples import Sample
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -230,3 +236,32 @@ def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence
     scale = paddle.to_tensor((1 / (255 * np.array(std))).tolist())
     shift = paddle.to_tensor((np.array(mean) / np.array(std)).tolist())
     return (images.astype(scale.dtype) * scale - shift).transpose([0, 3, 1, 2])
+
+
+def tags_text(tags: Sequence[str], language: str, views: ViewsConfig) -> str:
+    """Object tags as a sentence: prompt, then the tags, as in "The picture contains red car, tree"."""
+    return views.prompts[language] + views.separators[language].join(tags)
+
+
+def draw_text(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> str:
+    """The text that stands for the sample in this step.
+
+    A language is drawn by its weight, then caption or tags by `tag_probability`; a sample without
+    tags gives its caption, or one of the lines of it where these are `caption_lines`. The dropout of
+    the text tower, not this function, makes two views of it.
+
+    Raises:
+        BadSample: the sample has neither tags nor caption in the language.
+    """
+    languages = list(views.languages)
+    weights = np.array(list(views.languages.values()))
+    language = languages[rng.choice(len(languages), p=weights / weights.sum())]
+    use_tags = rng.random() < views.tag_probability
+    tags = sample.tag_list(language)
+    if use_tags and tags:
+        order = rng.permutation(len(tags)) if views.shuffle_tags else range(len(tags))
+        return tags_text([tags[i] for i in order], language, views)
+    if not views.caption_lines:
+        return sample.caption(language)
+    lines = sample.caption_lines(language)
+    return lines[rng.integers(len(lines))]
