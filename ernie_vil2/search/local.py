@@ -10,6 +10,7 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -65,14 +66,15 @@ class LocalCollection:
         path = folder / "items.sqlite"
         if not path.exists() and not writable:
             raise DamagedIndex(f"{path} is missing; build the index again")
+        mode = "rwc" if writable else _reading_mode(path)
         # A reader's connection serves all threads of a server: SQLite itself is serialised.
-        self._items = sqlite3.connect(path, check_same_thread=False, timeout=30)
-        try:
-            self._items.execute("PRAGMA journal_mode=WAL")
-            if writable:
+        self._items = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=30
+        )
+        if writable:
+            with self._transaction():
+                self._items.execute("PRAGMA journal_mode=WAL")
                 self._items.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
         self._open()
 
     def _open(self) -> None:
@@ -267,6 +269,25 @@ class LocalCollection:
         self._items.executemany(
             "INSERT OR REPLACE INTO state VALUES (?, ?)", [(key, json.dumps(value)) for key, value in state.items()]
         )
+
+
+def _reading_mode(path: Path) -> str:
+    """How SQLite opens a file for a reader, who writes as well: into the log's index beside it, where a log is kept.
+
+    Raises:
+        DamagedIndex: there is a log that cannot be worked off, as nothing can be written there.
+        PermissionError: the reader must not write into the folder, but others may.
+    """
+    if os.access(path.parent, os.W_OK):
+        return "rw"
+    if not os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+        raise PermissionError(
+            errno.EACCES, "a reader too must be able to write here, or have it read-only", path.parent
+        )
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise DamagedIndex(f"{log} holds changes that were not finished; open the index once where it can be written")
+    return "ro&immutable=1"
 
 
 def _dumps(value: Any) -> str:

@@ -261,6 +261,28 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_committed(tmp_path, model):
         subprocess.run(["umount", "--lazy", str(mount)], check=True)  # its rows are still mapped
 
 
+def test_an_index_on_a_disk_that_cannot_be_written_is_read(tmp_path, folder, model):
+    """As a volume of a container is; needs root."""
+    mount = tmp_path / "volume"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        shutil.copytree(folder, mount / "index")
+        (mount / "index/texts/items.sqlite-wal").write_bytes(b"x" * 100)
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        with open_index(folder, model) as there, open_index(mount / "index", model) as index:
+            assert index.search(texts=["red"], where={"kind": "disc"}) == there.search(
+                texts=["red"], where={"kind": "disc"}
+            )
+            with pytest.raises(DamagedIndex, match="holds changes that were not finished"):
+                index.search(texts=["red"], among="texts")
+        with pytest.raises(OSError, match="[Rr]ead-only"):
+            open_index(mount / "index", model, writable=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
 def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(tmp_path, model):
     """In a file system of 2 MiB; needs root."""
     mount = tmp_path / "small"
