@@ -1,25 +1,19 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
+from ernie_vil2.config.data import DataConfig, ScoredConfig, SourceConfig, ViewsConfig
 from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml, validated, with_overrides
+from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.schema import (
     ClassesConfig,
     Config,
-    DataConfig,
     EvaluationConfig,
-    HeadConfig,
-    ImageTowerConfig,
     LoraConfig,
     LossConfig,
-    ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
-    ScoredConfig,
-    SourceConfig,
     TeacherConfig,
-    TextTowerConfig,
     TrainingConfig,
     TuningConfig,
-    ViewsConfig,
 )
 
 __all__ = [

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import Config
-from ernie_vil2.config.schema import DataConfig
+from ernie_vil2.config import Config, DataConfig
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, SampleOrder, ShardOrder
 from ernie_vil2.data.samples import Sample, content_id

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config.schema import ModelConfig
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.cpu import speed_up
 from ernie_vil2.models.towers import build_image_tower, build_text_tower

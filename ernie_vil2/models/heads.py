@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ernie_vil2.config.schema import HeadConfig, ModelConfig
+from ernie_vil2.config import HeadConfig, ModelConfig
 from ernie_vil2.cpu import speed_up
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.towers import build_image_tower, build_text_tower

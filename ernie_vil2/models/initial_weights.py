@@ -22,7 +22,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2 import hub
-from ernie_vil2.config.schema import ModelConfig
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from ernie_vil2.config.schema import TuningConfig
+from ernie_vil2.config import TuningConfig
 from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.models.dual_encoder import DualEncoder
 

@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config.schema import LoraConfig
+from ernie_vil2.config import LoraConfig
 from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.models.dual_encoder import DualEncoder
 

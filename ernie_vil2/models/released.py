@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.terminal import printable
 
 WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.cpu.layers import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up
 from ernie_vil2.models import build_dual_encoder
 

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.models import build_dual_encoder, decays
 
 

@@ -8,7 +8,7 @@ import paddle
 import pytest
 from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vit
 
-from ernie_vil2.config.schema import ImageTowerConfig
+from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
@@ -211,7 +211,7 @@ def test_unusable_names(name, message):
 
 def test_paddleclas_is_silent():
     script = """
-from ernie_vil2.config.schema import ImageTowerConfig
+from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
 for name in ("PPLCNet_x0_25", "ResNet18", "ViT-B/16"):
     build_image_tower(ImageTowerConfig(name=name))

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config.schema import TextTowerConfig
+from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.models import build_text_tower
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])

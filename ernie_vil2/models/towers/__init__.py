@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from paddle import nn
 
-from ernie_vil2.config.schema import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.models.towers.backbones import build_backbone
 from ernie_vil2.models.towers.efficientnet_l2 import build_efficientnet_l2
 from ernie_vil2.models.towers.repvgg import build_repvgg

@@ -13,7 +13,7 @@ import paddle
 from paddle import nn
 from paddle.utils import unique_name
 
-from ernie_vil2.config.schema import ImageTowerConfig
+from ernie_vil2.config import ImageTowerConfig
 
 _CLASSES = 1237
 """Output width by which a backbone's classifier is recognised: no backbone has a layer of this width itself."""

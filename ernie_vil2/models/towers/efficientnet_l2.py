@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddle import nn
 
-from ernie_vil2.config.schema import ImageTowerConfig
+from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models.towers.backbones import Backbone, paddleclas
 
 

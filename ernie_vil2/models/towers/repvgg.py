@@ -6,7 +6,7 @@ from functools import partial
 
 from paddle import nn
 
-from ernie_vil2.config.schema import ImageTowerConfig
+from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models.towers.backbones import Backbone, paddleclas
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from ernie_vil2.config.schema import ImageTowerConfig, TextTowerConfig
+from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.models.towers.backbones import paddleclas
 
 VIT_SIZES = {

@@ -1,0 +1,209 @@
+"""Sections of the data: where it lies, and the views that are made of a sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ernie_vil2.config.section import Count, Fraction, Probability, Section, Size, Strength
+
+
+class ViewsConfig(Section):
+    resize: Size = Field(256, description="the short side is resized to this many pixels before the crop")
+    crop_area: list[Fraction] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="[least, most] share of the image's area that a crop of random size covers; "
+        "null: a crop of the input size from the resized image, as in the paper",
+    )
+    flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    jitter: Probability = Field(0.8, description="probability of colour jitter")
+    brightness: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
+    contrast: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
+    saturation: Strength = Field(0.2, description="jitter: factor drawn from 1 +- this")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="jitter: rotation drawn from +- this share of the colour circle"
+    )
+    blur: Probability = Field(0.5, description="probability of a Gaussian blur")
+    blur_sigma: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.1, 2.0], min_length=2, max_length=2, description="[least, most] standard deviation in pixels"
+    )
+    grayscale: Probability = Field(0.2, description="probability of dropping the colour")
+    tag_probability: Probability = Field(0.5, description="probability that the tags, not the caption, are the text")
+    caption_lines: bool = Field(
+        False,
+        description="each line of a caption is a caption of its own, of which one is drawn (CLIP_benchmark's shards); "
+        "otherwise it is one text, whatever lines it has",
+    )
+    languages: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
+    )
+    prompts: dict[str, str] = Field(
+        default={"zh": "图片中包含", "en": "The picture contains "},
+        description="what stands before the tags, by language",
+    )
+    separators: dict[str, str] = Field(
+        default={"zh": "、", "en": ", "}, description="what stands between two tags, by language"
+    )
+    shuffle_tags: bool = Field(True, description="draw the order of the tags anew for every view")
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in ("crop_area", "blur_sigma"):
+            bounds = getattr(self, name)
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"{name} runs from the least to the most, got {bounds}")
+        for language in self.languages:
+            if language not in self.prompts or language not in self.separators:
+                raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
+        return self
+
+
+class PlaceConfig(Section):
+    """Where data lies."""
+
+    data: list[str] = Field(default=[], description="as plain entries of Data.train")
+    split: str | None = Field(
+        None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
+    )
+    images: str | None = Field(None, description="folder of the image files; null: looked for with the data")
+    text_id: str | None = Field(None, description="null: Data.text_id")
+    caption_lines: bool | None = Field(None, description="null: as in Views")
+
+
+class ScoredConfig(PlaceConfig):
+    """Data that are scored; without `data` of their own those of the first source of `Data.train`."""
+
+    protocol: str | None = Field(None, description="how they are scored; null: Evaluation.protocol")
+
+
+class SourceConfig(PlaceConfig):
+    """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
+
+    data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
+    weight: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
+    )
+    tag_probability: Probability | None = Field(None, description="null: as in Views")
+    languages: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None, min_length=1, description="null: as in Views"
+    )
+    prompts: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
+    separators: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
+
+    @property
+    def name(self) -> str:
+        """For people: what it reads."""
+        return ", ".join(self.data)
+
+    def views(self, views: ViewsConfig) -> ViewsConfig:
+        """The views of this source's samples; ValueError if a language lacks a prompt or a separator."""
+        own = self.model_dump(include={"tag_probability", "languages", "caption_lines"}, exclude_none=True)
+        own["prompts"] = views.prompts | self.prompts
+        own["separators"] = views.separators | self.separators
+        return ViewsConfig(**views.model_dump() | own)
+
+
+def _kind_of_source(entry: Any) -> str:
+    return "pattern" if isinstance(entry, str) else "source"
+
+
+ScoredData = list[
+    Annotated[Annotated[str, Tag("pattern")] | Annotated[ScoredConfig, Tag("source")], Discriminator(_kind_of_source)]
+]
+
+
+class DataConfig(Section):
+    train: list[
+        Annotated[
+            Annotated[str, Tag("pattern")] | Annotated[SourceConfig, Tag("source")], Discriminator(_kind_of_source)
+        ]
+    ] = Field(
+        default=[],
+        description="tar shards, the folder of a benchmark or another source of docs/data.md, by paths, patterns, "
+        "addresses or commands. Plain entries together are one source; a mapping {data: [...], split: ..., weight: "
+        "..., ...} is one of its own (docs/streaming.md)",
+    )
+    val: ScoredData = Field(
+        default=[],
+        description="scored during training: the same, by plain entries or one mapping {data: [...], split: ..., "
+        "images: ..., protocol: ...}; without data that of the first source of train",
+    )
+    test: ScoredData = Field(
+        default=[],
+        description="scored before the first step, and after the last with the best checkpoint, for the report: as val",
+    )
+    text_id: str | None = Field(
+        None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
+    )
+    unit: Literal["pair", "image"] = Field(
+        "pair",
+        description="what stands once in an epoch: each pair, so that an image with five texts stands there five "
+        "times, or each image, with one of its texts drawn",
+    )
+    shuffle_buffer: Count = Field(
+        100_000, description="samples that are shuffled together, behind shards in a random order; over all groups"
+    )
+    groups: Count = Field(
+        1,
+        description="parts into which the shards of an epoch are dealt, each for an equal share of the rows of every "
+        "batch: machines whose number divides it read their own parts only (docs/streaming.md)",
+    )
+    max_length: Annotated[int, Field(ge=3)] = Field(
+        48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
+    )
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        2, description="loader processes on each rank; 0: the training process loads"
+    )
+    patience: Annotated[float, Field(gt=0)] = Field(
+        600,
+        description="seconds that a loader process may take over one sample; it is then skipped and counted, and "
+        "another process goes on. With 0 workers nothing watches",
+    )
+    max_bad_share: Probability = Field(
+        0.01, description="a run stops when more than this share of the samples read could not be used"
+    )
+
+    @property
+    def sources(self) -> list[SourceConfig]:
+        """`train` as sources: plain entries together are the first."""
+        plain = [entry for entry in self.train if isinstance(entry, str)]
+        own = [entry for entry in self.train if not isinstance(entry, str)]
+        return [SourceConfig(data=plain), *own] if plain else own
+
+    @property
+    def validation(self) -> ScoredConfig | None:
+        """`val` as one place; None: there is none."""
+        return self._scored(self.val)
+
+    @property
+    def tested(self) -> ScoredConfig | None:
+        """Likewise `test`."""
+        return self._scored(self.test)
+
+    def _scored(self, entries: list) -> ScoredConfig | None:
+        if not entries:
+            return None
+        place = ScoredConfig(data=entries) if isinstance(entries[0], str) else entries[0]
+        if place.data:
+            return place
+        if not self.sources:
+            raise ValueError("data that are scored without a place of their own are those of Data.train: set it")
+        of_training = self.sources[0]
+        return place.model_copy(update={"data": of_training.data, "images": place.images or of_training.images})
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in ("val", "test"):
+            entries = getattr(self, name)
+            if len(entries) > 1 and not all(isinstance(entry, str) for entry in entries):
+                raise ValueError(f"{name}: write plain entries, or one mapping {{data: [...], split: ...}}")
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            left = self.sources[weighted.index(False)]
+            raise ValueError(
+                f"train: {left.name} has no weight, other sources have one; write {{data: [...], weight: ...}} for each"
+            )
+        return self
