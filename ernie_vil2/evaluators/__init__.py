@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluators.classification import build_classification
 from ernie_vil2.evaluators.evaluator import Evaluator, Metrics
-from ernie_vil2.evaluators.retrieval import Retrieval, build_retrieval
+from ernie_vil2.evaluators.retrieval import build_retrieval
 from ernie_vil2.evaluators.statements import build_statements
 from ernie_vil2.tasks import Task
 
-__all__ = ["EVALUATORS", "Evaluator", "Metrics", "build_evaluators", "scored_benchmarks"]
+__all__ = ["EVALUATORS", "Evaluator", "Metrics", "build_evaluators"]
 
 EVALUATORS: dict[str, Callable[[Config, Task], Evaluator | None]] = {
     "retrieval": build_retrieval,
@@ -20,12 +19,6 @@ EVALUATORS: dict[str, Callable[[Config, Task], Evaluator | None]] = {
     "statements": build_statements,
 }
 """By their names in `Evaluation.evaluators`; None: the configuration gives it nothing to score."""
-
-
-def scored_benchmarks(evaluators: Mapping[str, Evaluator]) -> list[Benchmark]:
-    """What is scored by retrieval, of which nothing should be trained on."""
-    return [one for evaluator in evaluators.values() if isinstance(evaluator, Retrieval)
-            for one in evaluator.sets.values()]  # fmt: skip
 
 
 def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:

@@ -29,6 +29,8 @@ class Classification:
     Where pictures have several classes it is that of the best mAP. The ranks share the encoding.
     """
 
+    benchmarks = ()
+
     def __init__(
         self, config: Config, tokenizer: Tokenizer, labelled: Benchmark, templates: Mapping[str, Sequence[str]]
     ):

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 from paddle import nn
 
+from ernie_vil2.data.benchmark import Benchmark
+
 
 class Metrics(NamedTuple):
     """What an evaluator found.
@@ -27,10 +29,12 @@ class Evaluator(Protocol):
     Attributes:
         best_by: name of the number that chooses the best checkpoint, the higher the better; None: none of them does.
         data: what is scored, in words by name.
+        benchmarks: of whose images none should be trained on; they are looked for in the training data.
     """
 
     best_by: str | None
     data: Mapping[str, str]
+    benchmarks: Sequence[Benchmark]
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """Scores the model of the run's task, which is in evaluation mode and without gradient.

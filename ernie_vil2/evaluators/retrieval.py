@@ -60,6 +60,7 @@ class Retrieval:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, scoring: Protocol, sets: dict[str, Benchmark]):
         self.config, self.tokenizer, self.protocol, self.sets = config, tokenizer, scoring, sets
+        self.benchmarks = list(sets.values())
         self.best_by = MEAN if self.protocol.directions else None
         self.data = {
             language: f"{counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"

@@ -23,6 +23,7 @@ class StatementEvaluator:
     """Scores a classifier; the best checkpoint is that of the best accuracy. The ranks share the encoding."""
 
     best_by = "accuracy"
+    benchmarks = ()
 
     def __init__(self, config: Config, tokenizer: Tokenizer, statements: Statements):
         self.config, self.tokenizer, self.statements = config, tokenizer, statements

@@ -111,6 +111,7 @@ class MultiViewTask:
     """
 
     evaluators = ("retrieval",)
+    embeds = True
     planned = True
 
     def __init__(self, config: Config):

@@ -106,6 +106,7 @@ class StatementTask:
     labels: ClassVar[tuple[str, ...]]
     images: ClassVar[int]
     evaluators = ("statements",)
+    embeds = False
     planned = False
 
     def __init__(self, config: Config):

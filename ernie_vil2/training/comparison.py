@@ -87,7 +87,7 @@ def build_comparison(config: Config, task: Task) -> Comparison | None:
     """
     if not config.Data.test:
         return None
-    if "retrieval" not in task.evaluators:
+    if not task.embeds:
         raise ConfigError(
             f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
         )

@@ -19,7 +19,7 @@ from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluators import Evaluator, build_evaluators, scored_benchmarks
+from ernie_vil2.evaluators import Evaluator, build_evaluators
 from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.parallel import average_statistics, collectives
@@ -27,7 +27,7 @@ from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest
 from ernie_vil2.parallel.norms import prepare_norms
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.run_folder import list_checkpoints, owned
-from ernie_vil2.tasks import build_task
+from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.average import WeightAverage
 from ernie_vil2.training.batch_gate import BatchGate
 from ernie_vil2.training.checkpoint import (
@@ -63,6 +63,7 @@ class Trainer:
         config: the whole configuration.
         resume: go on from the run folder's newest whole checkpoint, or start if there is none.
         extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
+        task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
 
     Attributes:
         step: optimiser steps done.
@@ -76,7 +77,14 @@ class Trainer:
         DamagedCheckpoint: there are checkpoints and none is whole.
     """
 
-    def __init__(self, config: Config, resume: bool = False, extend: bool = False):
+    def __init__(
+        self,
+        config: Config,
+        resume: bool = False,
+        extend: bool = False,
+        task: Callable[[Config], Task] = build_task,
+        evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
+    ):
         runtime.set_device(config.Training.device)
         self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
         self.config = config = first_rank_first(lambda: with_model_like(config))
@@ -90,7 +98,7 @@ class Trainer:
         self._extend = extend
         self._owned = ExitStack()
         try:
-            self._prepare(self._claimed(resume))
+            self._prepare(self._claimed(resume), task, evaluators)
         except BaseException:
             self._owned.close()
             raise
@@ -117,16 +125,16 @@ class Trainer:
                 checkpoint = recover(self.run)
         return collectives.all_gather_object(checkpoint)[0]
 
-    def _prepare(self, checkpoint: Path | None) -> None:
+    def _prepare(self, checkpoint: Path | None, task: Callable, evaluators: Callable) -> None:
         config = self.config
         self.side_work = SideWork()
         with agreed_errors():
-            self.task = build_task(config)
+            self.task = task(config)
             self.rows = self.task.rows()
         self.stream = self.rows.stream
         self.config = config = with_steps(config, self.stream.samples)
         resumed = checkpoint is not None
-        self.evaluators = self._scored(lambda: build_evaluators(config, self.task), resumed) or {}
+        self.evaluators = self._scored(lambda: evaluators(config, self.task), resumed) or {}
         self.comparison = self._scored(lambda: build_comparison(config, self.task), resumed)
         check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
         with agreed_errors():
@@ -174,8 +182,8 @@ class Trainer:
             return None
 
     def _look_for_leakage(self) -> None:
-        scored = scored_benchmarks(self.evaluators) + (self.comparison.benchmarks if self.comparison else [])
-        self._say(watch(self.stream, scored))
+        scoring = [*self.evaluators.values(), *([self.comparison] if self.comparison else [])]
+        self._say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
 
     def _build(self, initialize: bool) -> None:
         paddle.seed(self.config.Training.seed)

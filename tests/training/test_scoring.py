@@ -13,14 +13,19 @@ from paddle import nn
 from ernie_vil2.config import load_config
 from ernie_vil2.errors import LostRank
 from ernie_vil2.evaluators import Metrics
+from ernie_vil2.tasks import MultiViewTask, ParameterGroup
+from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.scoring import Scores, as_lines, scored
+
+SCORES = [{"accuracy": value} for value in (1.0, 3.0, 2.0)]
 
 
 class Fake:
     """An evaluator that returns, or raises, what it is given."""
 
     data = {"nothing": "0 rows"}
+    benchmarks = ()
 
     def __init__(self, *found, best_by="accuracy"):
         self.found, self.best_by = iter(found), best_by
@@ -119,3 +124,17 @@ def test_the_meter_leaves_out_pauses_and_counts_what_was_waited(monkeypatch):
     meter.count(32)
     now += 2
     assert meter.read() == {"samples_per_second": 16.0, "loader_wait": 0.0}
+
+
+def test_a_trainer_takes_a_task_and_evaluators_that_no_registry_names(config):
+    class TextOnly(MultiViewTask):
+        def parameter_groups(self):
+            return [ParameterGroup([name for name in group.names if name.startswith("text.")], group.decay)
+                    for group in super().parameter_groups()]  # fmt: skip
+
+    settings = config("Training.steps=3", "Evaluation.every=1")
+    trainer = Trainer(settings, task=TextOnly, evaluators=lambda config, task: {"mine": Fake(*SCORES)})
+    before = {name: value.numpy() for name, value in trainer.model.state_dict().items()}
+    assert trainer.fit() and trainer.best == {"step": 2, "metric": "accuracy", "value": 3.0}
+    changed = {name for name, value in trainer.model.state_dict().items() if (value.numpy() != before[name]).any()}
+    assert {name.split(".")[0] for name in changed} == {"text"}
