@@ -39,7 +39,7 @@ def statistics_kept(model: nn.Layer) -> Iterator[None]:
     For rows that are encoded a second time: they count once.
     """
     statistics = running_statistics(model)
-    before = [value.clone() for value in statistics]
+    before = copied(statistics)
     try:
         yield
     finally:
@@ -47,10 +47,18 @@ def statistics_kept(model: nn.Layer) -> Iterator[None]:
 
 
 @paddle.no_grad()
-def set_statistics(statistics: Sequence[paddle.Tensor], values: Sequence[paddle.Tensor]) -> None:
-    """Gives `running_statistics` other values, in place."""
-    for running, value in zip(statistics, values, strict=True):
-        running.set_value(value)
+def copied(statistics: Sequence[paddle.Tensor]) -> paddle.Tensor | None:
+    """The values of `running_statistics`, however many there are by one kernel; None where there are none."""
+    return paddle.concat([value.flatten() for value in statistics]) if statistics else None
+
+
+@paddle.no_grad()
+def set_statistics(statistics: Sequence[paddle.Tensor], values: paddle.Tensor | None) -> None:
+    """Gives `running_statistics` the values that `copied` gave, in place."""
+    start = 0
+    for running in statistics:
+        running.set_value(values[start : start + running.size].reshape(running.shape))
+        start += running.size
 
 
 def synchronise_norms(model: nn.Layer) -> list[str]:

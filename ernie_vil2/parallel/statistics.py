@@ -4,7 +4,7 @@ import paddle
 import paddle.distributed as dist
 
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.norms import running_statistics
+from ernie_vil2.parallel.norms import copied, running_statistics, set_statistics
 
 
 @paddle.no_grad()
@@ -21,8 +21,4 @@ def average_statistics(model):
     statistics = running_statistics(model)
     if dist.get_world_size() == 1 or not statistics:
         return
-    total = collectives.all_reduce(paddle.concat([value.flatten() for value in statistics]))
-    start = 0
-    for value in statistics:
-        value.set_value((total[start : start + value.size] / dist.get_world_size()).reshape(value.shape))
-        start += value.size
+    set_statistics(statistics, collectives.all_reduce(copied(statistics)) / dist.get_world_size())

@@ -144,15 +144,17 @@ class Trainer:
                 self._build(initialize=False)
         else:
             first_rank_first(lambda: self._build(initialize=True))
+        adamw = build_optimizer(self.model, self.task.parameter_groups(), config.Optimizer)
         self.parallel, self.optimizer, self.scaler = distribute(
             self.model,
-            build_optimizer(self.model, self.task.parameter_groups(), config.Optimizer),
+            adamw,
             paddle.amp.GradScaler(enable=config.Training.precision == "float16"),
             config.Training.sharding,
         )
         self.average = WeightAverage(self.model, config.Tuning.ema) if config.Tuning.ema is not None else None
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
-        self.gate = BatchGate(self.ranks)
+        self.signals = StopSignals()
+        self.gate = BatchGate(self.ranks, self.signals)
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
         self.step = 0
         self.position = 0  # in the stream, of the next step's first sample
@@ -162,9 +164,8 @@ class Trainer:
                 self._resume(checkpoint)
         self._say(prepare_norms(self.model, self.ranks, config.Training))
         self.task.prepare(self.parallel, self.scaler)
-        self.signals = StopSignals()
         self.update = Update(
-            self.task, self.parallel, self.optimizer, self.scaler, self.average, self.nonfinite, self.signals, config
+            self.task, self.parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config
         )
 
     def _scored(self, build: Callable[[], T], resumed: bool) -> T | None:
@@ -255,8 +256,8 @@ class Trainer:
             self.meter = Meter()
             for batch in self._batches():
                 rate = learning_rate(self.step, self.config)
-                losses = self._train_step(batch, rate)
-                self._log_step(losses, rate)
+                self._train_step(batch, rate)
+                self._log_step(rate)
                 self._save_and_evaluate()
         self._end()
         return self._finished()
@@ -291,13 +292,16 @@ class Trainer:
             raise
         return batch if usable else None
 
-    def _log_step(self, losses: dict[str, float], rate: float) -> None:
-        """Shows the step that is done, and logs it where a record is due."""
+    def _log_step(self, rate: float) -> None:
+        """Shows the step that is done, with the newest loss that is known, and logs it where a record is due."""
         training = self.config.Training
         self.meter.count(training.global_batch)
-        self._bar.set_postfix_str(f"loss {losses['loss']:.3f}, lr {rate:.2e}", refresh=False)
+        due = self.step == training.steps or self.step % training.log_every == 0
+        losses = self.update.settled() if due else self.update.losses
+        loss = f"loss {losses['loss']:.3f}, " if losses else ""
+        self._bar.set_postfix_str(f"{loss}lr {rate:.2e}", refresh=False)
         self._bar.update()
-        if self.step < training.steps and self.step % training.log_every:
+        if not due:
             return
         record = {
             **{name: value if math.isfinite(value) else None for name, value in losses.items()},
@@ -314,11 +318,13 @@ class Trainer:
 
     def _save_and_evaluate(self) -> None:
         """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
-        training = self.config.Training
+        training, due = self.config.Training, self.scores.due(self.step)
+        if due and not self.signals.agreed:
+            self.gate.agree_to_stop()  # before what may take long
         save = self.step == training.steps or self.signals.agreed or self.step % training.checkpoint_every == 0
         if save:
             self._save()
-        evaluate = self.scores.due(self.step) and not self.signals.agreed
+        evaluate = due and not self.signals.agreed
         if evaluate:
             with self.meter.paused():
                 self._evaluate(saved=bool(save))
@@ -340,10 +346,9 @@ class Trainer:
             if self.side_work.failures:
                 print(f"warning: {self.side_work}", file=sys.stderr)
 
-    def _train_step(self, batch: Batch, rate: float) -> dict[str, float]:
-        losses = self.update(batch, self.step, rate)
+    def _train_step(self, batch: Batch, rate: float) -> None:
+        self.update(batch, self.step, rate)
         self.step += 1
-        return losses
 
     def _bad_samples_of_all_ranks(self) -> BadSampleReport:
         """A collective: every rank must call it."""
@@ -364,6 +369,7 @@ class Trainer:
                 write_run_page(self.run, self.config, report)
 
     def _save(self) -> None:
+        self.update.settled()
         bad_samples = self._bad_samples_of_all_ranks()
         average_statistics(self.model)
         check_weights(self.model, self.step)
@@ -411,6 +417,7 @@ class Trainer:
         Args:
             saved: whether this step has its checkpoint.
         """
+        self.update.settled()
         average_statistics(self.model)
         with self._scored_weights():
             found = self.scores.score(self.model, self.step)

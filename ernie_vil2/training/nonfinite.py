@@ -44,8 +44,16 @@ class NonFiniteSteps:
         self.skipped = 0
         self.in_a_row = 0
 
-    def record(self, step: int, batch: Batch, own: Mapping[str, float], model: paddle.nn.Layer, rank: int) -> None:
-        """Saves what led to a step that is not finite, before it has changed a weight. A collective.
+    def record(
+        self,
+        step: int,
+        batch: Batch,
+        own: Mapping[str, float],
+        gradients: Sequence[str],
+        model: paddle.nn.Layer,
+        rank: int,
+    ) -> None:
+        """Saves what led to a step that is not finite, which has changed no weight. A collective.
 
         Every rank saves the names of its samples and what of its losses and gradients is not finite; where the run
         ends, also its batch, and rank 0 the weights.
@@ -53,7 +61,8 @@ class NonFiniteSteps:
         Args:
             step: its number, from 1.
             own: the losses of this rank's rows.
-            model: with the gradients of this step.
+            gradients: names of the parameters whose gradient is not finite, or its square is not.
+            model: as it was before the step.
 
         Raises:
             NotFinite: the run ends, on all ranks.
@@ -62,10 +71,9 @@ class NonFiniteSteps:
         self.in_a_row += 1
         ends = not self._skip or self.in_a_row == MOST_IN_A_ROW
         folder = self._run / f"nonfinite_step_{step:08d}"
-        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         own = {
             "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
-            "gradients": not_finite({name: value for name, value in gradients.items() if value is not None}),
+            "gradients": list(gradients),
         }
         with agreed_errors():
             folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,19 @@ def learning_rate(step: int, config: Config) -> float:
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+@paddle.no_grad()
+def set_rate(optimizer: paddle.optimizer.AdamW, rate: float, factor: paddle.Tensor | None = None) -> None:
+    """Sets the learning rate of the next step.
+
+    Args:
+        factor: a scalar on the device, by which it is multiplied there.
+    """
+    optimizer.set_lr(rate)
+    if factor is not None:
+        optimizer._create_global_learning_rate()  # before the first step there is no tensor of it
+        optimizer._global_learning_rate().multiply_(factor)
+
+
 def build_optimizer(
     model: paddle.nn.Layer, groups: Sequence[ParameterGroup], config: OptimizerConfig
 ) -> paddle.optimizer.AdamW:

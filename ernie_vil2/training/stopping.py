@@ -13,8 +13,9 @@ class StopSignals:
     """Within its context a signal of `STOPPED` is a request to stop: noted by one rank, agreed by all of them.
 
     A request that one rank alone acted on would leave the others waiting for it. Each rank therefore adds `requests` to
-    what it sums over ranks in every step, and hands the sums to `agree`. Who will not wait for that presses Ctrl-C
-    again: it ends the process as it is. A process that ignores SIGHUP, as under `nohup`, continues to ignore it.
+    what the ranks sum on their hosts before every step (`BatchGate`), and hands the sums to `agree`. Who will not wait
+    for that presses Ctrl-C again: it ends the process as it is. A process that ignores SIGHUP, as under `nohup`,
+    continues to ignore it.
 
     Attributes:
         agreed: the signal that ends the run, the same on every rank; None: the run continues.
@@ -40,10 +41,10 @@ class StopSignals:
         if number == signal.SIGHUP:
             leave_closed_terminal()
 
-    def requests(self) -> list[float]:
+    def requests(self) -> list[int]:
         """For each of the signals 1 if this rank has received it, else 0."""
-        return [float(number in self._noted) for number in STOPPED]
+        return [int(number in self._noted) for number in STOPPED]
 
-    def agree(self, requests: Sequence[float]) -> None:
+    def agree(self, requests: Sequence[int]) -> None:
         """Takes the sums of all ranks' `requests`."""
         self.agreed = next((number for number, ranks in zip(STOPPED, requests, strict=True) if ranks), None)

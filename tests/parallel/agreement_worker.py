@@ -11,6 +11,7 @@ from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.parallel.agreement import agreed_errors, first_rank_first
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.training.batch_gate import BatchGate
+from ernie_vil2.training.stopping import StopSignals
 
 
 def ended(action):
@@ -48,7 +49,7 @@ def main():
     found["fetched"] = ended(lambda: first_rank_first(fetched))
     for failing in (0, 1):
         found[f"not fetched {failing}"] = ended(lambda failing=failing: first_rank_first(lambda: not_fetched(failing)))
-    gate = BatchGate(ranks)
+    gate = BatchGate(ranks, StopSignals())
     error = TooManyBadSamples("3 of 4 samples") if rank == 1 else None
     found["gate"] = [ended(lambda: gate.lets_through(4, 2)), ended(lambda: gate.lets_through(rank, 1)),
                      ended(lambda: gate.lets_through(4, 2, error))]  # fmt: skip

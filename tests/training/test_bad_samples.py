@@ -14,6 +14,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.batch_gate import MOST_IN_A_ROW, BatchGate
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.stopping import StopSignals
 from tests.conftest import draw, png, write_tsv
 from tests.training.conftest import as_arguments, run
 
@@ -103,7 +104,7 @@ def test_a_batch_with_fewer_samples_than_micro_batches_is_passed_over(config, tm
 
 
 def test_a_run_whose_data_is_gone_stops():
-    gate = BatchGate(1)
+    gate = BatchGate(1, StopSignals())
     for _ in range(2):
         assert not any(gate.lets_through(0, 1) for _ in range(MOST_IN_A_ROW - 1))
         assert gate.lets_through(1, 1)

@@ -132,6 +132,45 @@ def test_a_run_stops_before_the_update_and_the_evidence_holds_the_last_good_weig
     assert resumed.step == 4 and resumed.fit() and resumed.nonfinite.skipped == 1
 
 
+@pytest.mark.parametrize("what, image", [
+    ("gradient", []), ("infinite gradient", [REPVGG]), ("loss", [REPVGG]),
+], ids=["gradient", "infinite", "loss"])  # fmt: skip
+def test_between_records_the_host_learns_of_it_a_step_later_and_nothing_has_changed(config, what, image):
+    trainer = spoilt(Trainer(config(*image, "Training.log_every=100", "Training.checkpoint_every=4")), what, {5})
+    step, states, names = trainer._train_step, [], []
+
+    def noted(batch, rate):
+        states.append(state(trainer))
+        names.append(batch["names"])
+        step(batch, rate)
+
+    trainer._train_step = noted
+    with pytest.raises(NotFinite, match="of step 6 is not finite"):
+        trainer.fit()
+    assert len(states) == 7 and trainer.step == 6  # in the next step, before its backward
+    folder = trainer.run / "nonfinite_step_00000006"
+    assert_equal(load_file(folder / "model.safetensors"), states[5])
+    assert_equal(state(trainer), states[5])
+    assert json.loads((folder / "batch_rank0.json").read_text())["names"] == names[5] != names[6]
+    assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000004"]
+
+
+@pytest.mark.parametrize("nonfinite", ["stop", "skip"])
+def test_when_the_host_waits_for_the_device(config, monkeypatch, nonfinite):
+    """A step is asked for its losses after the forward of the next one; at once where it may be left out."""
+    told = []
+    monkeypatch.setattr("ernie_vil2.training.update.fetched", lambda values: lambda: told.append("read") or values)
+    trainer = Trainer(config("Training.log_every=100", "Training.steps=4", f"Training.nonfinite={nonfinite}"))
+    forward, backward = trainer.task.forward, trainer.task.backward
+    trainer.task.forward = lambda *arguments: told.append("forward") or forward(*arguments)
+    trainer.task.backward = lambda: told.append("backward") or backward()
+    trainer.fit()
+    if nonfinite == "stop":
+        assert told == ["forward", "backward", *["forward", "read", "backward"] * 3, "read"]
+    else:
+        assert told == ["forward", "backward", "read"] * 4
+
+
 @pytest.mark.parametrize("what, image", [("gradient", []), ("loss", [REPVGG])], ids=["gradient", "loss"])
 def test_a_step_left_out_changes_nothing_and_is_counted_and_named(config, tmp_path, capsys, what, image):
     settings = [*image, "Training.nonfinite=skip"]
@@ -314,7 +353,7 @@ def test_shares_of_the_ranks_add_up(ranks, stage, sizes, data):
         shares = []
         for rank in range(ranks):
             patch.setattr(dist, "get_rank", lambda rank=rank: rank)
-            shares.append(float(sharding.squared_gradient_norm(Optimizer(), parameters, stage)))
+            shares.append(float(sharding.squared_gradient_norms(Optimizer(), parameters, stage)[1].sum()))
     assert sum(shares) == pytest.approx(expected, rel=1e-5)
 
 

@@ -154,12 +154,12 @@ def signalled_in(trainer, owner, method, step):
 
 @pytest.mark.parametrize("method", ["_evaluate", "_save", "_over_ranks", "agree"])
 def test_a_signal_is_heard_at_any_time(config, method):
-    """Ranks agree in the course of a step; a request that comes between two agreements waits for the next."""
+    """Ranks agree before a step and before an evaluation; a request that comes later waits for the next."""
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
     owner = {"agree": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
     signalled_in(trainer, owner, method, 4)
     assert not trainer.fit()
-    assert trainer.signals.agreed == signal.SIGTERM and trainer.step == (6 if method == "agree" else 5)
+    assert trainer.signals.agreed == signal.SIGTERM and trainer.step == (6 if method == "_over_ranks" else 5)
     check_saved(trainer.run)
 
 
