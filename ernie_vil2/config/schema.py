@@ -100,8 +100,8 @@ class TrainingConfig(Section):
     )
     fused_attention: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="attention of a ViT image tower as one kernel without its matrix of weights, equal to rounding; "
-        "auto: on GPUs",
+        description="attention as one kernel without its matrix of weights, of a ViT image tower, equal to rounding, "
+        "and with dropout: native of the text tower; auto: on GPUs",
     )
     sharding: Literal["none", "stage1", "stage2"] = Field(
         "none",

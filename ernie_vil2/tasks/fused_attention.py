@@ -1,37 +1,40 @@
-"""Where attention is one kernel: `Training.fused_attention`."""
+"""Where attention is one kernel: `Training.fused_attention`, and by `Training.dropout` in which towers."""
 
 from __future__ import annotations
 
 import paddle
 
-from ernie_vil2.config import ConfigError
+from ernie_vil2.config import ConfigError, TrainingConfig
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.models.towers.transformers import VisionTransformer
+from ernie_vil2.models.towers.transformers import TextTower, VisionTransformer
 
 
-def fuse_attention(model: DualEncoder, setting: str) -> str:
-    """Does what `Training.fused_attention` says, in place.
+def prepare_attention(model: DualEncoder, training: TrainingConfig) -> list[str]:
+    """Does what `Training.fused_attention` says, in place: `on`, `off`, or `auto`, which is on with a GPU.
 
-    Only the image tower's attention is fused: that of the text tower has dropout, whose masks follow from a row's place
-    in the global batch and could not be had from within a kernel, and 48 tokens have small weights.
-
-    Args:
-        setting: `on`, `off`, or `auto`: on a GPU.
+    The text tower's attention has dropout. It is fused where that is Paddle's own (`Training.dropout=native`): masks
+    that follow from a row's place in the global batch could not be had from within a kernel.
 
     Returns:
-        One line for people; empty where there was nothing to choose.
+        Lines for people, of that and of the dropout.
 
     Raises:
-        ConfigError: `on`, and the image tower is of another kind.
+        ConfigError: `on`, and there is no tower whose attention can be fused.
     """
-    fits = isinstance(model.image, VisionTransformer)
-    if setting == "on" and not fits:
-        raise ConfigError("Training.fused_attention=on is for image towers named ViT...; set auto or off")
-    if setting == "off" or not fits:
-        return ""
+    native, setting = training.dropout == "native", training.fused_attention
+    lines = ["dropout: Paddle's own; another number of ranks draws other masks"] if native else []
+    kinds = {"image": VisionTransformer, **({"text": TextTower} if native else {})}
+    towers = [name for name, kind in kinds.items() if isinstance(getattr(model, name), kind)]
+    if setting == "on" and not towers:
+        raise ConfigError("Training.fused_attention=on is for image towers named ViT..., and with dropout=native for "
+                          "text towers; set auto or off")  # fmt: skip
+    if setting == "off" or not towers:
+        return lines
     on_cpu = paddle.get_device() == "cpu"
     if setting == "auto" and on_cpu:
-        return "fused attention: off, Paddle has no such kernel for CPUs"
-    model.image.fuse_attention()
-    kernel = "by Paddle's plain formula, as CPUs have no such kernel" if on_cpu else "in the image tower"
-    return f"fused attention: on, {kernel}"
+        return [*lines, "fused attention: off, Paddle has no such kernel for CPUs"]
+    for name in towers:
+        getattr(model, name).fuse_attention()
+    where = f"in the {' and the '.join(towers)} tower"
+    kernel = ", by Paddle's plain formula, as CPUs have no such kernel" if on_cpu else ""
+    return [*lines, f"fused attention: on {where}{kernel}"]

@@ -24,7 +24,7 @@ from ernie_vil2.models import build_dual_encoder, import_own_towers
 from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.tasks.contrastive_step import build_step
-from ernie_vil2.tasks.fused_attention import fuse_attention
+from ernie_vil2.tasks.fused_attention import prepare_attention
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 from ernie_vil2.tasks.tuning import tune
@@ -137,9 +137,7 @@ class MultiViewTask:
         remarks = []
         if initialize:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
-        remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
-        if config.Training.dropout == "native":
-            remarks.append("dropout: Paddle's own; another number of ranks draws other masks")
+        remarks += prepare_attention(self.model, config.Training)
         self.model.freeze_all_but(self.loss.views)
         return remarks + tune(self.model, config.Tuning)
 

@@ -23,7 +23,7 @@ from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
-from ernie_vil2.tasks.fused_attention import fuse_attention
+from ernie_vil2.tasks.fused_attention import prepare_attention
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.tuning import tune
 from ernie_vil2.views import training_views
@@ -128,7 +128,7 @@ class StatementTask:
         remarks = []
         if initialize:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
-        remarks += filter(None, [fuse_attention(self.model, config.Training.fused_attention)])
+        remarks += prepare_attention(self.model, config.Training)
         return remarks + tune(self.model, config.Tuning)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:

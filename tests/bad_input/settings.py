@@ -55,6 +55,8 @@ CASES = [
     config("YAML of 600 bytes whose aliases stand for 10^9 values", LAUGHS, VALUES),
     config("YAML whose merges stand for 10^12 keys", MERGES, VALUES),
     config("YAML alias within what it stands for", "a: &a [*a]\n", VALUES),
+    config("Paddle's dropout where micro batches are encoded twice", "Training: {dropout: native, micro_batch: 4}",
+           "dropout: native does not go with micro_batch or recompute; use dropout: counter"),
     config("YAML of 900 brackets within each other", "a: " + "[" * 900 + "]" * 900, DEPTH),
     config("YAML of 100,000 brackets", "[" * 100_000, DEPTH),
     config("YAML of more than 100,000 values", f"a: [{'1, ' * 100_000}]", VALUES),

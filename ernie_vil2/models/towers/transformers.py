@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import paddle
 from paddle import nn
+from paddle.nn import functional as F
 
 from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.models.towers.backbones import paddleclas
@@ -152,6 +153,14 @@ class TextTower(nn.Layer):
         """The transformer's layers, first to last."""
         return list(self.network.encoder.layers)
 
+    def fuse_attention(self) -> None:
+        """Leaves attention to Paddle's kernel of the device, which draws its dropout by itself.
+
+        Without dropout the features are the same to rounding.
+        """
+        for block in self.blocks:
+            block.self_attn.__class__ = _FusedAttention
+
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         _check_length(ids.shape[1], self.network.config.max_position_embeddings)
         tokens = (ids != PAD_ID).astype("float32")  # [B, L]
@@ -160,6 +169,21 @@ class TextTower(nn.Layer):
             return pooled
         weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
         return weights.astype(states.dtype).matmul(states).squeeze(1)
+
+
+class _FusedAttention(nn.MultiHeadAttention):
+    """Self-attention whose weights nobody asks for."""
+
+    def forward(self, query, key=None, value=None, attn_mask=None, cache=None):
+        if cache is not None or self.need_weights:
+            return super().forward(query, key, value, attn_mask, cache)
+        heads = [0, 0, self.num_heads, self.head_dim]
+        q, k, v = (project(query).reshape(heads) for project in (self.q_proj, self.k_proj, self.v_proj))  # [B, L, h, d]
+        mask = attn_mask.astype(q.dtype).expand([query.shape[0], 1, query.shape[1], query.shape[1]])
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, training=self.training
+        )
+        return self.out_proj(mixed.flatten(start_axis=2))
 
 
 @paddle.jit.not_to_static  # a traced graph has no length yet
