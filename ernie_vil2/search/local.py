@@ -282,7 +282,7 @@ def _reading_mode(path: Path) -> str:
         return "rw"
     if not os.statvfs(path.parent).f_flag & os.ST_RDONLY:
         raise PermissionError(
-            errno.EACCES, "a reader too must be able to write here, or have it read-only", path.parent
+            errno.EACCES, "a reader too must be able to write here, or have it read-only", str(path.parent)
         )
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size:
