@@ -297,7 +297,7 @@ def open_engine(rows: np.ndarray, folder: Path) -> Engine:
     except FileNotFoundError:
         pass  # never built, or just replaced: who opens it again finds the next one
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be read ({error}); remove it and build the index again") from error
+        raise ValueError(f"{folder} cannot be read ({error}); remove {folder} and build the index again") from error
     return Exact(rows)
 
 

@@ -227,7 +227,9 @@ def open_index(
 
 def _check_version(store: Store) -> None:
     if (version := store.about["version"]) != VERSION:
-        raise DamagedIndex(f"{store} has version {version} of an index, {VERSION} is read here: build it again")
+        raise DamagedIndex(
+            f"{store} has version {version} of an index, not {VERSION}; remove {store} and build the index again"
+        )
 
 
 def _check_model(store: Store, fingerprint: str, name: str) -> None:

@@ -84,7 +84,7 @@ class LocalCollection:
         path = self.folder / "rows.f16"
         stored = path.stat().st_size // (2 * self.width) if path.exists() else 0
         if stored < rows:
-            raise DamagedIndex(f"{path} holds {stored:,} of {rows:,} rows; build the index again")
+            raise DamagedIndex(self._advised(f"{path} holds {stored:,} of {rows:,} rows"))
         shape = (rows, self.width)
         self._now = _Snapshot(
             generation=state.get("generation", 0),
@@ -251,7 +251,10 @@ class LocalCollection:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> DamagedIndex:
-        return DamagedIndex(f"{self.folder / 'items.sqlite'} cannot be read ({error}); build the index again")
+        return DamagedIndex(self._advised(f"{self.folder / 'items.sqlite'} cannot be read ({error})"))
+
+    def _advised(self, wrong: str) -> str:
+        return f"{wrong}; remove {self.folder} and build the index again"
 
     def _delete(self, ids: Iterable[str]) -> int:
         """Deletes items; returns how many there were."""

@@ -74,7 +74,7 @@ class FolderStore:
             about = json.loads(self._path.read_text(encoding="utf-8"))
             about["version"], about["model"], about["fingerprint"], about["width"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedIndex(f"{self._path} cannot be read; build the index again") from error
+            raise DamagedIndex(f"{self._path} cannot be read; remove {self} and build the index again") from error
         self.about, self._opened = about, identity
 
     def _identity(self) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """An index from files to answers, and what becomes of bad files, killed builds and other models."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "images/rows.f16").write_bytes(b"12"), r"rows.f16 holds 0 of 16 rows; build the index again"),
+        (lambda f: (f / "images/rows.f16").write_bytes(b"12"), r"rows.f16 holds 0 of 16 rows"),
         (lambda f: (f / "images/rows.f16").unlink(), r"rows.f16 holds 0 of 16 rows"),
         (lambda f: (f / "images/items.sqlite").unlink(), r"items.sqlite is missing"),
         (lambda f: [p.unlink() for p in (f / "images").glob("items.sqlite-*")]
@@ -174,10 +175,16 @@ def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers
         (lambda f: (f / "images/engine/engine.json").write_text("nonsense"), r"engine cannot be read"),
     ],
 )  # fmt: skip
-def test_damage_is_named(folder, model, damage, message):
+def test_damage_is_named_with_what_to_do(folder, model, shapes, damage, message):
     damage(folder)
-    with pytest.raises(DamagedIndex, match=message), open_index(folder, model) as index:
+    with pytest.raises(DamagedIndex, match=message) as raised, open_index(folder, model) as index:
         index.search(texts=["red"])
+    advice = re.search("(?:remove (.+) and )?build the index again$", str(raised.value))
+    if advice[1]:
+        shutil.rmtree(advice[1])
+    with open_index(folder, model, writable=True) as index:
+        add_images(index, pictures([str(shapes["val"])]))
+        assert len(index.search(texts=["red"], count=20)[0]) == 16
 
 
 def test_items_that_were_cut_off_are_named_wherever_it_shows(folder, model):
