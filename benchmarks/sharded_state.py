@@ -65,7 +65,7 @@ def rank(args) -> int:
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import build_step
     from ernie_vil2.training.optimizer import build_optimizer
-    from ernie_vil2.training.sharding import distribute, squared_gradient_norm
+    from ernie_vil2.training.sharding import distribute, squared_gradient_norms
 
     size = f"width: {args.width}, depth: 8, heads: 8"
     config = load_config(
@@ -96,7 +96,7 @@ def rank(args) -> int:
     for turn in range(3):
         step.forward(views, ids, places, turn)
         step.backward()
-        squared_gradient_norm(optimizer, trained, args.sharding)
+        squared_gradient_norms(optimizer, trained, args.sharding)
         optimizer.step()
         optimizer.clear_grad()
     peak = held("VmHWM") - before

@@ -153,7 +153,7 @@ def paddle_step(folder: Path, batch: int):
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import DirectStep
     from ernie_vil2.training.optimizer import build_optimizer
-    from ernie_vil2.training.sharding import squared_gradient_norm
+    from ernie_vil2.training.sharding import squared_gradient_norms
 
     config = load_config(None, OVERRIDES)
     runtime.set_device("cpu")
@@ -191,7 +191,7 @@ def paddle_step(folder: Path, batch: int):
         with cpu.flushed_denormals():
             step.forward(views, names, places, 0)
             step.backward()
-            float(squared_gradient_norm(optimizer, trained, "none"))
+            float(squared_gradient_norms(optimizer, trained, "none")[1].sum())
             optimizer.step()
             optimizer.clear_grad()
 
