@@ -1,4 +1,4 @@
-"""Sums that Paddle's CPU kernels take many times longer over than MKL takes over a product with ones.
+"""Sums that Paddle's CPU kernels take many times longer over than MKL takes over a product with ones, and broadcasting.
 
 On other devices they are Paddle's own: there a product of float32 may be one of fewer bits.
 """
@@ -23,3 +23,11 @@ def channel_sums(x):
 def pairwise_sums(rows, columns):
     """`[r]` and `[c]` to `[r, c]`; adding `[r, 1]` and `[c]` costs Paddle on CPU five times as much."""
     return columns.expand([rows.shape[0], columns.shape[0]]) + rows.unsqueeze(1)
+
+
+def broadcast(x, shape):
+    """A tensor to be combined with others in a shape that it broadcasts to.
+
+    On CPU it is copied into that shape: to broadcast integers within an operation costs Paddle ten times as much.
+    """
+    return x.expand(shape) if x.place.is_cpu_place() else x

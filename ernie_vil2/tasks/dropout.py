@@ -20,6 +20,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config.view_names import VIEWS, VIEWS_OF
+from ernie_vil2.cpu.tensors import broadcast
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.
 _MULTIPLY_1, _MULTIPLY_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
@@ -145,9 +146,11 @@ class CounterBasedDropout:
                 f"a random draw of shape {list(shape)} in a tower that sees {count} rows: "
                 "only draws with the rows, or equal parts of them, along the first axis can be placed"
             )
-        low, high = (half.reshape([count] + [1] * (1 + len(rest))) for half in keys.of(draw))
         self._state = DropoutState(keys, draw + 1)
-        bits = (_coordinates(paddle.get_device(), first // count, *rest) ^ low) * _MULTIPLY_1
+        coordinates = _coordinates(paddle.get_device(), first // count, *rest).reshape([1, -1])
+        size = [count, coordinates.size]
+        low, high = (broadcast(half.unsqueeze(1), size) for half in keys.of(draw))
+        bits = (broadcast(coordinates, size) ^ low) * _MULTIPLY_1
         bits = ((bits ^ _shift(bits, 15)) + high) * _MULTIPLY_2
         return bits.reshape(list(shape))
 
