@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import paddle
-from tqdm import tqdm
 
 from ernie_vil2 import cpu, runtime
 from ernie_vil2.config import Config, ConfigError
@@ -41,12 +38,10 @@ from ernie_vil2.training.checkpoint import (
 )
 from ernie_vil2.training.comparison import build_comparison
 from ernie_vil2.training.length import with_steps
-from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
+from ernie_vil2.training.progress import Progress
 from ernie_vil2.training.resuming import check_changes
-from ernie_vil2.training.run_log import RunLog
-from ernie_vil2.training.run_page import PAGE, write_run_page
 from ernie_vil2.training.scoring import Scores, as_lines
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, own_parameters, scaler_state
 from ernie_vil2.training.side_work import SideWork
@@ -133,6 +128,8 @@ class Trainer:
             self.rows = self.task.rows()
         self.stream = self.rows.stream
         self.config = config = with_steps(config, self.stream.samples)
+        self.bad_samples = BadSampleReport(config.Data.max_bad_share)
+        self.progress = Progress(config, self.rank, self.ranks, self.bad_samples, self.side_work)
         resumed = checkpoint is not None
         self.evaluators = self._scored(lambda: evaluators(config, self.task), resumed) or {}
         self.comparison = self._scored(lambda: build_comparison(config, self.task), resumed)
@@ -152,7 +149,6 @@ class Trainer:
             config.Training.sharding,
         )
         self.average = WeightAverage(self.model, config.Tuning.ema) if config.Tuning.ema is not None else None
-        self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.signals = StopSignals()
         self.gate = BatchGate(self.ranks, self.signals)
         self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
@@ -162,7 +158,7 @@ class Trainer:
         with agreed_errors():
             if checkpoint:
                 self._resume(checkpoint)
-        self._say(prepare_norms(self.model, self.ranks, config.Training))
+        self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
         self.task.prepare(self.parallel, self.scaler)
         self.update = Update(
             self.task, self.parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config
@@ -184,17 +180,12 @@ class Trainer:
 
     def _look_for_leakage(self) -> None:
         scoring = [*self.evaluators.values(), *([self.comparison] if self.comparison else [])]
-        self._say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
+        self.progress.say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
 
     def _build(self, initialize: bool) -> None:
         paddle.seed(self.config.Training.seed)
-        self._say(self.task.build(initialize))
+        self.progress.say(self.task.build(initialize))
         self.model = self.task.model
-
-    def _say(self, lines: Iterable[str]) -> None:
-        if self.rank == 0:
-            for line in lines:
-                print(line)
 
     def _resume(self, checkpoint: Path) -> None:
         check_changes(checkpoint, self.config, self._extend)
@@ -238,28 +229,23 @@ class Trainer:
             return finished
 
     def _train(self) -> bool:
-        training = self.config.Training
         if self._finished():
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(cpu.summary())
-        with agreed_errors():
-            self._log = RunLog(self.run, self.config, self.step, self.scores.evaluated) if self.rank == 0 else None
-        self._bar = tqdm(
-            total=training.steps, initial=self.step, unit="step", disable=self.rank != 0, file=sys.stdout,
-            dynamic_ncols=True, mininterval=1.0,
-        )  # fmt: skip
-        with self._bar:
+        with self.progress.shown(self.step, self.scores.evaluated):
             if self.scores.due(self.step):  # at the start, or the run was stopped where it would have been evaluated
-                self._evaluate(saved=self.step > 0)
-                self._write_reports()
-            self.meter = Meter()
+                with self.progress.meter.paused():
+                    self._evaluate(saved=self.step > 0)
+                    self.progress.write_reports()
             for batch in self._batches():
                 rate = learning_rate(self.step, self.config)
                 self._train_step(batch, rate)
-                self._log_step(rate)
+                losses = self.update.settled() if self.progress.due(self.step) else self.update.losses
+                self.progress.step(self.step, losses, rate, self._state)
                 self._save_and_evaluate()
-        self._end()
+        settled = f"no better evaluation since step {self._best_step}: ended by Tuning.patience"
+        self.progress.end(settled if self.scores.settled else None, self.nonfinite.skipped)
         return self._finished()
 
     def _finished(self) -> bool:
@@ -279,7 +265,7 @@ class Trainer:
         """The next batch, its bad samples counted; None if a rank has too few others for a step. A collective."""
         batch, error = None, None
         try:
-            with self.meter.waiting():
+            with self.progress.meter.waiting():
                 batch = next(batches)
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
         except Exception as met:
@@ -292,29 +278,10 @@ class Trainer:
             raise
         return batch if usable else None
 
-    def _log_step(self, rate: float) -> None:
-        """Shows the step that is done, with the newest loss that is known, and logs it where a record is due."""
-        training = self.config.Training
-        self.meter.count(training.global_batch)
-        due = self.step == training.steps or self.step % training.log_every == 0
-        losses = self.update.settled() if due else self.update.losses
-        loss = f"loss {losses['loss']:.3f}, " if losses else ""
-        self._bar.set_postfix_str(f"{loss}lr {rate:.2e}", refresh=False)
-        self._bar.update()
-        if not due:
-            return
-        record = {
-            **{name: value if math.isfinite(value) else None for name, value in losses.items()},
-            "learning_rate": rate,
-            **self.task.logged(),
-            **self.meter.read(),
-            "bad_samples": self.bad_samples.counts.total(),
-            "skipped_steps": self.nonfinite.skipped,
-            "epochs": dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True)),
-        }
-        with agreed_errors():
-            if self._log:
-                self._log.write("train", self.step, record)
+    def _state(self) -> dict[str, Any]:
+        """Of model, steps and data, for the log."""
+        epochs = dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True))
+        return {**self.task.logged(), "skipped_steps": self.nonfinite.skipped, "epochs": epochs}
 
     def _save_and_evaluate(self) -> None:
         """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
@@ -326,51 +293,20 @@ class Trainer:
             self._save()
         evaluate = due and not self.signals.agreed
         if evaluate:
-            with self.meter.paused():
+            with self.progress.meter.paused():
                 self._evaluate(saved=bool(save))
         if self.scores.settled and not save:
             self._save()
         if save or evaluate:
-            self._write_reports()
-
-    def _end(self) -> None:
-        """Says what was left out over the run. A collective."""
-        report = self._bad_samples_of_all_ranks()
-        if self._log:
-            self._log.close()
-            print(report)
-            if self.scores.settled:
-                print(f"no better evaluation since step {self.best['step']}: ended by Tuning.patience")
-            if self.nonfinite.skipped:
-                print(f"warning: {self.nonfinite.skipped} steps that were not finite were left out", file=sys.stderr)
-            if self.side_work.failures:
-                print(f"warning: {self.side_work}", file=sys.stderr)
+            self.progress.write_reports()
 
     def _train_step(self, batch: Batch, rate: float) -> None:
         self.update(batch, self.step, rate)
         self.step += 1
 
-    def _bad_samples_of_all_ranks(self) -> BadSampleReport:
-        """A collective: every rank must call it."""
-        if self.ranks == 1:
-            return self.bad_samples
-        joined = BadSampleReport()
-        for report in collectives.all_gather_object(self.bad_samples.as_dict()):
-            joined.merge(report)
-        return joined
-
-    def _write_reports(self) -> None:
-        """What a person reads while the run goes on: bad samples and curves. A collective, as the ranks join theirs."""
-        report = self._bad_samples_of_all_ranks()
-        if self.rank == 0:
-            with self.side_work.attempt("report of bad samples"):
-                report.write(self.run)
-            with self.side_work.attempt(PAGE):
-                write_run_page(self.run, self.config, report)
-
     def _save(self) -> None:
         self.update.settled()
-        bad_samples = self._bad_samples_of_all_ranks()
+        bad_samples = self.progress.joined_bad_samples()
         average_statistics(self.model)
         check_weights(self.model, self.step)
         optimizer = optimizer_arrays(self.optimizer, self.model)
@@ -421,12 +357,7 @@ class Trainer:
         average_statistics(self.model)
         with self._scored_weights():
             found = self.scores.score(self.model, self.step)
-        with agreed_errors():
-            if self._log:
-                for record in self.scores.records(found):
-                    self._log.write("evaluation", self.step, record)
-                for line in as_lines(found):
-                    self._bar.write(f"step {self.step}, {line}", sys.stdout)
+        self.progress.evaluation(self.step, self.scores.records(found), as_lines(found))
         failures = {what: why for metrics in found.values() for what, why in metrics.failures.items()}
         if self.rank == 0:
             for what, why in failures.items():

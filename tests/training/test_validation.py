@@ -10,7 +10,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.training import engine, scoring
+from ernie_vil2.training import engine, progress, scoring
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
@@ -101,7 +101,7 @@ def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
         raise RuntimeError("a fault in it")
 
     if part != "validate":
-        monkeypatch.setattr(engine, part, fails)
+        monkeypatch.setattr(progress if part == "write_run_page" else engine, part, fails)
     else:
         monkeypatch.setattr("ernie_vil2.evaluators.retrieval.score", fails)
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
