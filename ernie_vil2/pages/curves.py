@@ -16,7 +16,7 @@ VIEW_PAIRS = {
     "text_image": "text → image",
 }
 _OF_EVERY_RUN = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "samples_per_second", "loader_wait",
-                 "bad_samples", "skipped_steps")  # fmt: skip
+                 "cpu_seconds", "bad_samples", "skipped_steps")  # fmt: skip
 _NOTES = {"logit_scale": "1 / temperature."}
 MOST_POINTS = 150  # a longer training log is averaged down to this many points
 

@@ -17,7 +17,7 @@ from tests.training.conftest import MINUTE, as_arguments, rank_process, run, sta
 from tests.training.kill_worker import train
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-TIMES = {"seconds", "samples_per_second", "loader_wait"}
+TIMES = {"seconds", "samples_per_second", "loader_wait", "cpu_seconds"}
 
 
 def records(folder):

@@ -111,19 +111,20 @@ def test_the_terminal_has_a_line_for_each_group():
 
 
 def test_the_meter_leaves_out_pauses_and_counts_what_was_waited(monkeypatch):
-    now = 100.0
+    now, computed = 100.0, 7.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "process_time", lambda: computed)
     meter = Meter()
     with meter.waiting():
         now += 1
     meter.count(32)
     with meter.paused():
-        now += 60
-    now += 3
-    assert meter.read() == {"samples_per_second": 8.0, "loader_wait": 0.25}
+        now, computed = now + 60, computed + 30
+    now, computed = now + 3, computed + 5
+    assert meter.read() == {"samples_per_second": 8.0, "loader_wait": 0.25, "cpu_seconds": 5.0}
     meter.count(32)
-    now += 2
-    assert meter.read() == {"samples_per_second": 16.0, "loader_wait": 0.0}
+    now, computed = now + 2, computed + 1.5
+    assert meter.read() == {"samples_per_second": 16.0, "loader_wait": 0.0, "cpu_seconds": 1.5}
 
 
 def test_a_trainer_takes_a_task_and_evaluators_that_no_registry_names(config):
