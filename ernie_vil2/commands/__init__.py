@@ -22,7 +22,7 @@ from ernie_vil2.terminal import PrintableStream, printable
 
 COMMANDS = (
     "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "embed", "search", "report",
-    "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
+    "study", "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
 )  # fmt: skip
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""

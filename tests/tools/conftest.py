@@ -21,6 +21,17 @@ Training: {steps: 1, global_batch: 4, device: cpu}
 Evaluation: {every: 0}
 Schedule: {warmup_steps: 0}
 """
+STUDY = """
+title: Shapes
+output: IN/study
+base: tiny.yaml
+baseline: A
+models: {A: {config: tiny.yaml, means: captions alone}}
+seeds: [0]
+groups: [{name: main, models: [A]}]
+tests: {val: {data: [IN/val.tar]}}
+small: {groups: [main], seeds: [0]}
+"""
 EXAMPLES = {
     "train": {"--config": "IN/tiny.yaml", "--override": "Training.output=OUT/run"},
     "eval": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/results",
@@ -49,6 +60,8 @@ EXAMPLES = {
                      "--texts": "IN/words.txt", "--device": "cpu"},
     "search query": {"action": "query", "--index": "IN/index", "--file": "IN/words.txt", "--device": "cpu"},
     "report": {"--run": "IN/run", "--data": "IN/val.tar", "--output": "OUT/report.html", "--queries": "2"},
+    "study": {"study": "IN/study.yaml", "--report": None, "--output": "OUT/study"},
+    "study results": {"--results": "IN/results.json", "--output": "OUT/study"},
     "plan": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--json": "OUT/plan.json"},
     "prepare": {"input": "IN/val.tar", "--output": "OUT/shards", "--tags": "IN/tags.jsonl", "--processes": "1"},
     "prepare check": {"input": "IN/val.tar", "--check": None},
@@ -70,6 +83,7 @@ def inputs(tmp_path_factory, shapes):
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "val.tar").write_bytes(shapes["val"].read_bytes())
     (folder / "tiny.yaml").write_text(CONFIG.replace("IN", str(folder)))
+    (folder / "study.yaml").write_text(STUDY.replace("IN", str(folder)))
     for name, lines in {
         "words.txt": SHAPES, "templates.txt": ["a {}"], "colours.txt": ["red", "green", "blue"],
         "tags.jsonl": [json.dumps({"id": f"{colour}-{shape}-2-0", "tags": [colour]}) for colour in COLOURS
@@ -105,6 +119,8 @@ def inputs(tmp_path_factory, shapes):
         changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}
         assert run("embed", changes, folder, folder / "out") == 0
     assert run("search build", {"--index": "IN/index"}, folder, folder / "out") == 0
+    assert run("study", {}, folder, folder / "out") == 0
+    shutil.copy(folder / "out" / "study" / "results.json", folder)
     return folder
 
 

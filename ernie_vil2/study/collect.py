@@ -1,0 +1,151 @@
+"""What the runs of a study say, as plain data, and what is missing or does not belong together."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2.files import read_text
+from ernie_vil2.study.definition import Run, Study
+from ernie_vil2.study.runs import newest_step, read_result
+from ernie_vil2.training.run_log import LOG, read_log
+
+VERSION = 1
+MOST = 2**26  # characters of a file of results
+
+
+def collect(study: Study) -> dict[str, Any]:
+    """The results of a study, for JSON and for `tables.py`.
+
+    `runs` holds figures and curve of each run that counts; `lacks` has a line for each that does not: it was not begun,
+    was stopped or killed, is not measured, is of another configuration, or was trained or scored on other data than
+    most.
+
+    Raises:
+        ConfigError: the study's configurations cannot be read.
+    """
+    definition = study.definition
+    lacks: list[str] = []
+    found: list[tuple[Run, dict[str, Any]]] = []
+    for run in study.runs():
+        result = read_result(run)
+        if why := _unusable(run, result):
+            lacks.append(f"{run}: {why}")
+        elif result is not None:
+            found.append((run, result))
+    for key, what in (("tests", "scored"), ("train", "trained")):
+        found, others = _agreeing(found, key, what)
+        lacks += others
+    return {
+        "version": VERSION,
+        "title": definition.title,
+        "baseline": definition.baseline,
+        "models": {name: {"means": model.means, "published": model.published}
+                   for name, model in definition.models.items()},
+        "groups": [{"name": group.name, "means": group.means, "models": group.models,
+                    "seeds": group.seeds or definition.seeds} for group in definition.groups],
+        "tests": {name: test.kind for name, test in definition.tests.items()},
+        "languages": [definition.language, definition.second],
+        "runs": [_as_record(run, result) for run, result in found],
+        "lacks": lacks,
+    }  # fmt: skip
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """What `collect` gave and was written as JSON.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file.
+    """
+    try:
+        found = json.loads(read_text(path, MOST))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no results of a study ({error})") from None
+    if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("runs"), list):
+        raise ValueError(f"{path}: no results of a study; name a results.json that tools/study.py has written")
+    return found
+
+
+def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
+    steps = run.config.Training.steps
+    if result is None:
+        step = newest_step(run.folder)
+        if step >= steps:
+            return "trained, but not measured"
+        return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
+    now = json.loads(json.dumps(run.config.model_dump()))
+    if (key := _first_difference(result["config"], now)) is not None:
+        return f"was made with another {key}; remove {run.folder} to make it anew"
+    if result["step"] != steps:
+        return f"was read at step {result['step']:,}, not {steps:,}"
+    return None
+
+
+def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first key in which two trees differ, with both values; the folder's name is none of the run's settings."""
+    for key in dict.fromkeys([*then, *now]):
+        name, values = f"{prefix}{key}", (then.get(key), now.get(key))
+        if values[0] == values[1] or name == "Training.output":
+            continue
+        if all(isinstance(value, Mapping) for value in values):
+            if (inner := _first_difference(*values, f"{name}.")) is not None:
+                return inner
+            continue
+        return f"{name} ({json.dumps(values[0])[:100]}, and the study says {json.dumps(values[1])[:100]})"
+    return None
+
+
+def _agreeing(
+    found: Iterable[tuple[Run, dict[str, Any]]], key: str, what: str
+) -> tuple[list[tuple[Run, dict[str, Any]]], list[str]]:
+    """The runs that have what most of their group have, or of all runs for what is scored; and lines on the others."""
+    found = list(found)
+    seen: dict[str, Counter[str]] = {}
+    for run, result in found:
+        seen.setdefault(_scope(run, key), Counter())[json.dumps(result[key], sort_keys=True)] += 1
+    most = {scope: counts.most_common(1)[0][0] for scope, counts in seen.items()}
+    kept, lines = [], []
+    for run, result in found:
+        if json.dumps(result[key], sort_keys=True) == most[_scope(run, key)]:
+            kept.append((run, result))
+        else:
+            where = "the study" if key == "tests" else f"the group {run.group}"
+            lines.append(f"{run}: was {what} on other data than the other runs of {where}; it is left out")
+    return kept, lines
+
+
+def _scope(run: Run, key: str) -> str:
+    return "" if key == "tests" else run.group
+
+
+def _as_record(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
+    curve, computed = curve_of(run.folder)
+    return {
+        "group": run.group,
+        "model": run.model,
+        "seed": run.seed,
+        "step": result["step"],
+        "cpu_seconds": computed,
+        "curve": curve,
+        "figures": {name: round(value, 4) for name, value in result["figures"].items()},
+    }
+
+
+def curve_of(folder: Path) -> tuple[list[list[float]], float | None]:
+    """What validation found over a run, as [step, CPU seconds, score] each, and the CPU seconds of the whole training.
+
+    CPU seconds are None where a record lacks them, as in runs of earlier versions.
+    """
+    computed: float | None = 0.0
+    curve = []
+    for record in read_log(folder / LOG):
+        if record["kind"] == "train":
+            more = record.get("cpu_seconds")
+            computed = None if computed is None or more is None else round(computed + more, 3)
+        elif record["best_by"] and (score := record["metrics"].get(record["best_by"])) is not None:
+            curve.append([record["step"], computed, score])
+    return curve, computed

@@ -1,0 +1,214 @@
+"""A study as its file defines it: models over one base, groups of runs, seeds, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.config.load import read_yaml, validated
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Of a model or a group: it names a folder."""
+Seed = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(_Section):
+    """One of the compared models.
+
+    Attributes:
+        config: YAML overlay over the study's base, beside the study's file.
+        means: what it is, in words.
+        published: figures of the paper's model of this definition, by name.
+    """
+
+    config: str
+    means: str
+    published: dict[str, float] = {}
+
+
+class Group(_Section):
+    """Runs that belong together: the main comparison, or a factor.
+
+    Attributes:
+        means: what is different in it, in words.
+        set: sections and keys that differ from base and model.
+        seeds: null: those of the study.
+    """
+
+    name: Name
+    means: str = ""
+    models: list[Name] = Field(min_length=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
+    set: dict[str, Any] = {}
+
+
+class Test(_Section):
+    """Pictures that are scored once, after training; `kind` says of what kind they are, in a word."""
+
+    data: list[str] = Field(min_length=1)
+    kind: str = ""
+
+
+class Small(_Section):
+    """What `--small` runs in the place of the whole."""
+
+    groups: list[Name] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
+    set: dict[str, Any] = {}
+
+
+class Definition(_Section):
+    """The keys of a study's file.
+
+    Attributes:
+        title: of the page.
+        output: folder of the run folders, `<output>/<group>/<model>-<seed>`.
+        base: YAML overlay that all models share, beside the study's file.
+        baseline: the model that others are compared with.
+        models: by name.
+        seeds: of every group that names none.
+        groups: the first is the main comparison.
+        tests: by name.
+        language: of the tests' captions.
+        second: a second one, in which pictures are asked for that only ever had names in the first.
+        drawings: shard with captions in both, by which these queries are known. null: they are not measured.
+        small: null: `--small` is refused.
+    """
+
+    title: str
+    output: str
+    base: str
+    baseline: Name
+    models: dict[Name, Model] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
+    groups: list[Group] = Field(min_length=1)
+    tests: dict[Name, Test] = Field(min_length=1)
+    language: str = "en"
+    second: str = "zh"
+    drawings: str | None = None
+    small: Small | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Definition:
+        named = {"baseline": [self.baseline], **{f"groups.{group.name}": group.models for group in self.groups}}
+        for place, models in named.items():
+            for model in models:
+                if model not in self.models:
+                    raise ValueError(f"{place} names a model {model}; known: {', '.join(self.models)}")
+        names = [group.name for group in self.groups]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two groups are called {', '.join(sorted(twice))}")
+        if self.small and (unknown := set(self.small.groups) - set(names)):
+            raise ValueError(f"small names a group {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a study: its place in it, its folder, and its whole configuration."""
+
+    group: str
+    model: str
+    seed: int
+    folder: Path
+    config: Config
+
+    def __str__(self) -> str:
+        return f"{self.group}/{self.model}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, whole or small: see `read_study`."""
+
+    path: Path
+    definition: Definition
+
+    @property
+    def output(self) -> Path:
+        """The folder of all its runs."""
+        return Path(self.definition.output)
+
+    def runs(self) -> Iterator[Run]:
+        """All runs, in the order in which they are made: group by group, each seed with all models before the next.
+
+        Raises:
+            ConfigError: a configuration cannot be read, or a run's is none.
+        """
+        for group in self.definition.groups:
+            for seed in group.seeds or self.definition.seeds:
+                for model in group.models:
+                    yield self._run(group, model, seed)
+
+    def run(self, name: str) -> Run:
+        """The run of `group/model/seed`; ConfigError if the study has none such."""
+        for run in self.runs():
+            if str(run) == name:
+                return run
+        raise ConfigError(f"{self.path}: no run {name}; its runs are called as {next(self.runs())}")
+
+    def _run(self, group: Group, model: str, seed: int) -> Run:
+        tree: dict[str, Any] = {}
+        for overlay in (self.definition.base, self.definition.models[model].config):
+            tree = merged(tree, _sections(self.path.parent / overlay))
+        tree = merged(tree, group.set)
+        folder = self.output / group.name / f"{model}-{seed}"
+        tree = merged(tree, {"Training": {"seed": seed, "output": str(folder)}})
+        tree.pop("version", None)
+        return Run(group.name, model, seed, folder, validated(tree, f"{self.path}, {group.name}/{model}"))
+
+
+def read_study(path: str | Path, small: bool = False) -> Study:
+    """The study of a YAML file.
+
+    Args:
+        small: the part of it that its key `small` names, in a folder of its own.
+
+    Raises:
+        ConfigError: it cannot be read, or it is no study; the message names the key.
+    """
+    path = Path(path)
+    try:
+        definition = Definition.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = first["ctx"]["error"] if first["type"] == "value_error" else f"{key}: {first['msg']}"
+        raise ConfigError(f"{path}: {reason}") from None
+    if not small:
+        return Study(path, definition)
+    if definition.small is None:
+        raise ConfigError(f"{path}: this study has no small form; give it a key small, or leave out --small")
+    part = definition.small
+    groups = [
+        group.model_copy(update={"seeds": part.seeds, "set": merged(group.set, part.set)})
+        for group in definition.groups
+        if group.name in part.groups
+    ]
+    update = {"groups": groups, "seeds": part.seeds, "output": f"{definition.output}-small"}
+    return Study(path, definition.model_copy(update=update))
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees of keys as one; what both have is that of `above`, mappings within are merged likewise."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
+    return tree

@@ -1,0 +1,204 @@
+"""What a trained model of a study is measured by: retrieval between and within the modalities, and alignment and
+uniformity, the two properties of Wang and Isola (arXiv 2005.10242).
+
+All figures are by name, `<test>/<measure>`; recalls and mean recalls (mR) in percent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources import open_benchmarks, open_sources
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
+from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings
+from ernie_vil2.study.definition import Definition
+
+ALL = "all"
+"""The name of figures over all tests together."""
+
+
+class Tests(NamedTuple):
+    """What is scored: benchmarks by name, their digests, and the names of concepts in a second language."""
+
+    benchmarks: Mapping[str, Benchmark]
+    digests: Mapping[str, str]
+    second: Mapping[str, str]
+
+
+def open_tests(definition: Definition) -> Tests:
+    """Opens the tests of a study.
+
+    Raises:
+        OSError, ValueError: a test, or the drawings, cannot be read.
+    """
+    benchmarks, digests = {}, {}
+    for name, test in definition.tests.items():
+        benchmarks[name] = open_benchmarks(test.data, [definition.language])[definition.language]
+        digests[name] = _digest(test.data)
+    names = {}
+    if definition.drawings:
+        names = _names(definition.drawings, definition.language, definition.second)
+        digests["drawings"] = _digest([definition.drawings])
+    return Tests(benchmarks, digests, names)
+
+
+def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
+    """All figures of a model on the tests."""
+    encoded = {name: encode_benchmark(encoder, benchmark) for name, benchmark in tests.benchmarks.items()}
+    figures: dict[str, float] = {}
+    for name, each in encoded.items():
+        figures |= _under(name, _across(each) | alignment_and_uniformity(each) | _aliases(encoder, each))
+        figures |= _under(name, _second_language(encoder, each, tests.second))
+    figures |= _under(ALL, _images(list(encoded.values())))
+    return figures | _means(figures, list(encoded))
+
+
+def _across(encoded: EncodedBenchmark) -> dict[str, float]:
+    """Recall of images by texts and of texts by images."""
+    found = evaluate_retrieval(encoded.images, encoded.texts, encoded.benchmark.pairs, allow_unpaired=True)
+    figures = {f"{way}/{name}": value for way, result in found.items() for name, value in result.recall.items()}
+    mean = mean_recall(found)
+    return figures if mean is None else figures | {"mR": mean}
+
+
+def alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
+    """The mean squared distance of pairs, and for each side log mean exp(-2 d^2) over all its pairs of rows.
+
+    Less is better of all three. Rows are normalised, so that d^2 is 2 - 2 cos.
+    """
+    images, texts = (side.astype(np.float64) for side in (encoded.images, encoded.texts))
+    pairs = encoded.benchmark.pairs
+    distances = 2 - 2 * (images[pairs[:, 0]] * texts[pairs[:, 1]]).sum(axis=1)
+    figures = {"alignment": float(distances.mean())}
+    for side, rows in (("image", images), ("text", texts)):
+        apart = (2 - 2 * rows @ rows.T)[np.triu_indices(len(rows), 1)]
+        if apart.size:
+            figures[f"{side}_uniformity"] = float(np.log(np.exp(-2 * apart).mean()))
+    return figures
+
+
+def _aliases(encoder: ErnieViL2, encoded: EncodedBenchmark) -> dict[str, float]:
+    """Text to text: another name of a picture asks for its caption among all captions."""
+    benchmark = encoded.benchmark
+    row_of = {text.text: row for row, text in enumerate(benchmark.texts)}
+    named = [(benchmark.texts[text].text, _tags(benchmark.images[image].fields))
+             for image, text in benchmark.pairs.tolist()]  # fmt: skip
+    pairs = [(alias, row_of[caption]) for alias, caption in aliases(named) if alias not in row_of]
+    if not pairs:
+        return {}
+    queries = list(dict.fromkeys(alias for alias, _ in pairs))
+    place = {alias: row for row, alias in enumerate(queries)}
+    positives = np.array([(place[alias], row) for alias, row in pairs])
+    matching = Matching(np.arange(len(queries)), np.arange(len(row_of)), positives, ("text", "caption"))
+    sides = {"text": encoder.encode_texts(queries), "caption": encoded.texts}
+    (result,) = score_matchings([matching], sides, ["text_to_caption"]).values()
+    return {f"text_to_text/{name}": value for name, value in result.recall.items()} | {
+        "text_to_text/queries": len(queries)
+    }
+
+
+def aliases(named: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:
+    """Other names of pictures, with their caption: those of their tags that no picture of another caption has.
+
+    Args:
+        named: caption and tags of every picture.
+
+    A category stands with many captions; what is the name of one thing stands with one.
+    """
+    captions: dict[str, set[str]] = {}
+    for caption, tags in named:
+        for tag in tags:
+            captions.setdefault(tag, set()).add(caption)
+    return [(tag, next(iter(found))) for tag, found in captions.items() if len(found) == 1 and tag not in found]
+
+
+def _tags(fields: Mapping[str, object]) -> list[str]:
+    return [tag for key, value in fields.items() if key.startswith("tags") and isinstance(value, list | tuple)
+            for tag in map(str, value)]  # fmt: skip
+
+
+def _images(encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
+    """Image to image: a picture asks for pictures of its caption by other teams, among all of these."""
+    images = np.concatenate([each.images for each in encoded])
+    starts = np.cumsum([0, *(len(each.images) for each in encoded)])
+    team = np.repeat(np.arange(len(encoded)), np.diff(starts))
+    rows_of: dict[str, list[int]] = {}
+    for each, start in zip(encoded, starts[:-1].tolist(), strict=True):
+        for image, text in each.benchmark.pairs.tolist():
+            rows_of.setdefault(each.benchmark.texts[text].text.casefold(), []).append(start + image)
+    positives = [(a, b) for rows in rows_of.values() for a in rows for b in rows if team[a] != team[b]]
+    if not positives:
+        return {}
+    excluded = np.stack([np.arange(len(images))] * 2, axis=1)
+    own = [(a, b) for rows in rows_of.values() for a in rows for b in rows if a != b and team[a] == team[b]]
+    excluded = np.concatenate([excluded, np.array(own, np.int64).reshape(-1, 2)])
+    everyone = np.arange(len(images))
+    matching = Matching(everyone, everyone, np.array(positives), ("image", "image"), excluded)
+    (result,) = score_matchings([matching], {"image": images}, ["image_to_image"]).values()
+    queries = len({a for a, _ in positives})
+    return {f"image_to_image/{name}": value for name, value in result.recall.items()} | {
+        "image_to_image/queries": queries
+    }
+
+
+def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mapping[str, str]) -> dict[str, float]:
+    """Texts in the second language ask for pictures that are named in the first alone; and the names themselves do."""
+    benchmark = encoded.benchmark
+    known = [(image, text) for image, text in benchmark.pairs.tolist()
+             if benchmark.texts[text].text.casefold() in names]  # fmt: skip
+    if not known:
+        return {}
+    captions = list(dict.fromkeys(benchmark.texts[text].text for _, text in known))
+    place = {caption: row for row, caption in enumerate(captions)}
+    positives = np.array([(place[benchmark.texts[text].text], image) for image, text in known])
+    matching = Matching(np.arange(len(captions)), np.arange(len(encoded.images)), positives, ("text", "image"))
+    figures: dict[str, float] = {"second/queries": len(captions)}
+    for language, texts in (("second", [names[caption.casefold()] for caption in captions]), ("first", captions)):
+        sides = {"text": encoder.encode_texts(texts), "image": encoded.images}
+        (result,) = score_matchings([matching], sides, ["text_to_image"]).values()
+        figures |= {f"{language}/{name}": value for name, value in result.recall.items()}
+    return figures
+
+
+def _means(figures: Mapping[str, float], tests: Sequence[str]) -> dict[str, float]:
+    """The mean over the tests of what all of them have; queries are added up."""
+    counts = Counter(name.partition("/")[2] for name in figures if name.partition("/")[0] in tests)
+    found = {}
+    for measure, count in counts.items():
+        if count == len(tests):
+            values = [figures[f"{test}/{measure}"] for test in tests]
+            found[f"{ALL}/{measure}"] = sum(values) if measure.endswith("queries") else float(np.mean(values))
+    return found
+
+
+def _under(test: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {f"{test}/{name}": value for name, value in figures.items()}
+
+
+def _names(drawings: str, language: str, second: str) -> dict[str, str]:
+    """By the caption of a drawing in the first language that in the second."""
+    source, names = open_sources([drawings]), {}
+    for row in range(len(source)):
+        try:
+            sample = source[row]
+            names[sample.caption(language).casefold()] = sample.caption(second)
+        except BadSample:
+            continue
+    return names
+
+
+def _digest(paths: Sequence[str]) -> str:
+    """Of the files' content."""
+    digest = blake2b(digest_size=16)
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()

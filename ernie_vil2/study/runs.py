@@ -1,0 +1,165 @@
+"""The runs of a study: one in this process, or all as processes of their own, one after another or side by side.
+
+A run is made by an ordinary trainer in an ordinary run folder, and measured when it is finished. What is there already
+is not made again: a measured run is left alone, a trained one is measured, a stopped one goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2.files import write_text
+from ernie_vil2.launch import STOPPED, end_with_parent, heard
+from ernie_vil2.run_folder import RESULTS, list_checkpoints, step_of
+from ernie_vil2.study.definition import Run, Study
+
+RESULT = "study.json"
+"""In the folder `evaluation` of a run: what it was measured by."""
+VERSION = 1
+_POLL = 0.5  # seconds
+
+
+def make_run(study: Study, run: Run) -> int:
+    """Trains a run to its end and measures it, in this process.
+
+    Returns:
+        0, or the exit code of a signal that stopped it; then it goes on the next time.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration.
+        OSError, ValueError, RunError: as of training, or what is scored cannot be read.
+    """
+    from ernie_vil2.training.engine import Trainer
+
+    if newest_step(run.folder) < run.config.Training.steps:
+        trainer = Trainer(run.config, resume=True)
+        if not trainer.fit():
+            return STOPPED[trainer.signals.agreed]
+    write_result(study, run)
+    return 0
+
+
+def write_result(study: Study, run: Run) -> None:
+    """Measures a trained run and writes what was found, with what it was trained and scored on, into its folder.
+
+    The model of the last step is read, which the configuration fixes beforehand, whatever validation found on the way.
+    """
+    from ernie_vil2.pretrained import load_model
+    from ernie_vil2.study.measure import measure, open_tests
+
+    tests = open_tests(study.definition)
+    checkpoint = list_checkpoints(run.folder)[-1]
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    result = {
+        "version": VERSION,
+        "step": step_of(checkpoint),
+        "config": run.config.model_dump(),
+        "train": [{key: source[key] for key in source if key not in ("name", "epochs")}
+                  for source in state["data"]["sources"]],
+        "tests": dict(tests.digests),
+        "figures": measure(load_model(checkpoint, device=run.config.Training.device), tests),
+    }  # fmt: skip
+    folder = run.folder / RESULTS
+    folder.mkdir(exist_ok=True)
+    write_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1))
+
+
+def read_result(run: Run) -> dict[str, Any] | None:
+    """What a run was measured by; None if it was not, or the file is not whole."""
+    try:
+        found = json.loads((run.folder / RESULTS / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(found, dict) and found.get("version") == VERSION and isinstance(found.get("figures"), dict)
+    return found if whole else None
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint of a run folder, 0 if there is none."""
+    checkpoints = list_checkpoints(folder)
+    return step_of(checkpoints[-1]) if checkpoints else 0
+
+
+def make_all(
+    study: Study, command: Sequence[str], processes: int = 1, say: Callable[[str], object] = print
+) -> dict[str, int]:
+    """Makes all runs that are not measured yet, each by a command of its own.
+
+    SIGINT, SIGTERM and SIGHUP reach the runs in progress, which save and end; no further one begins. A run that fails
+    does not keep the others from being made.
+
+    Args:
+        command: makes the run whose name follows.
+        processes: runs at a time.
+        say: takes a line when a run begins or ends.
+
+    Returns:
+        By the name of each run that was begun its exit code.
+    """
+    waiting = [run for run in study.runs() if read_result(run) is None]
+    going: dict[subprocess.Popen, tuple[Run, float]] = {}
+    codes: dict[str, int] = {}
+    stopped: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        stopped.append(number)
+        for process in going:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in heard()}
+    try:
+        while (waiting and not stopped) or going:
+            while waiting and len(going) < processes and not stopped:
+                run = waiting.pop(0)
+                say(f"{run}: {_what(run)}, {len(waiting)} runs behind it")
+                going[_started(command, run)] = (run, time.monotonic())
+            time.sleep(_POLL)
+            for process in [process for process in going if process.poll() is not None]:
+                run, began = going.pop(process)
+                codes[str(run)] = process.returncode
+                how = "done" if process.returncode == 0 else f"exit code {process.returncode}, see {_log(run)}"
+                say(f"{run}: {how}, {time.monotonic() - began:.0f} s")
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if stopped:
+        raise Stopped(stopped[0])
+    return codes
+
+
+class Stopped(Exception):
+    """A signal has stopped the study; `code` is the exit code that says so."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on")
+        self.code = STOPPED[signal.Signals(number)]
+
+
+def _started(command: Sequence[str], run: Run) -> subprocess.Popen:
+    log = _log(run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as output:
+        return subprocess.Popen(
+            [*command, str(run)], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            preexec_fn=partial(end_with_parent, os.getpid()),
+        )  # fmt: skip
+
+
+def _log(run: Run) -> Path:
+    """What a run prints; beside its folder, in which nothing of others lies."""
+    return run.folder.with_name(f"{run.folder.name}.txt")
+
+
+def _what(run: Run) -> str:
+    step = newest_step(run.folder)
+    if step >= run.config.Training.steps:
+        return "is measured"
+    return f"goes on from step {step}" if step else "is trained"

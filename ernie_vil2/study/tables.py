@@ -1,0 +1,254 @@
+"""Tables of a study's results, as plain text cells: for the terminal, for Markdown, and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ernie_vil2.study.statistics import Spread, at, paired, spread
+
+Results = Mapping[str, Any]
+"""As `collect.collect` gives them."""
+NONE = "–"
+INTERVALS = (
+    "Means over the seeds; differences are paired over them, with Student's 95 % interval. * marks an interval without "
+    "zero; a difference of one seed has none."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the first column names its rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def all_tables(results: Results) -> list[Table]:
+    """All tables for which there are runs, and one of what is missing."""
+    if not results["runs"]:
+        return list(_lacks(results))
+    return [table for table in (
+        _main(results), _by_test(results), _within(results), _second(results), _equal_seconds(results),
+        *_factors(results), *_lacks(results),
+    ) if table.rows]  # fmt: skip
+
+
+def values_of(results: Results, group: str, model: str, name: str) -> dict[int, float]:
+    """A figure of the runs of a model in a group, by seed; `cpu_seconds` is one too."""
+    found = {}
+    for run in results["runs"]:
+        if (run["group"], run["model"]) == (group, model):
+            value = run["cpu_seconds"] if name == "cpu_seconds" else run["figures"].get(name)
+            if value is not None:
+                found[run["seed"]] = value
+    return found
+
+
+def main_group(results: Results) -> Mapping[str, Any]:
+    """The first group, the comparison of all models."""
+    return results["groups"][0]
+
+
+def _main(results: Results) -> Table:
+    published = {name: model["published"] for name, model in results["models"].items()}
+    base = published[results["baseline"]]
+    rows = []
+    for model in main_group(results)["models"]:
+        paper = published[model]
+        rows.append([
+            model, results["models"][model]["means"],
+            *(_number(paper.get(name)) for name in ("image_to_text", "text_to_image", "mR")),
+            _number(paper["mR"] - base["mR"], signed=True) if {"mR"} <= paper.keys() & base.keys() else NONE,
+            *(_mean(results, model, f"all/{name}") for name in ("image_to_text/mR", "text_to_image/mR", "mR")),
+            _difference(results, model, "all/mR"), _count(results, model),
+        ])  # fmt: skip
+    columns = ["", "view pairs", "paper I→T", "paper T→I", "paper mR", f"paper, to {results['baseline']}",
+               "I→T", "T→I", "mR", f"to {results['baseline']}", "seeds"]  # fmt: skip
+    return Table("Beside the paper's Table 4", columns, rows,
+                 "Mean recall in percent (mean of R@1, R@5, R@10): in the paper zero-shot on Flickr30K, here the mean "
+                 f"over {', '.join(results['tests'])}, which were never trained on. {INTERVALS}")  # fmt: skip
+
+
+def _by_test(results: Results) -> Table:
+    tests = results["tests"]
+    rows = [
+        [model, *(cell for test in tests for cell in
+                  (_mean(results, model, f"{test}/mR"), _difference(results, model, f"{test}/mR")))]
+        for model in main_group(results)["models"]
+    ]  # fmt: skip
+    columns = ["", *(cell for test, kind in tests.items()
+                     for cell in (f"{test} ({kind})" if kind else test, f"to {results['baseline']}"))]  # fmt: skip
+    return Table("By kind of set", columns, rows, "Mean recall both ways in percent, each set on its own.")
+
+
+_WITHIN = {
+    "alignment": "alignment",
+    "image_uniformity": "uniformity, images",
+    "text_uniformity": "uniformity, texts",
+    "image_to_image/mR": "image → image mR",
+    "text_to_text/mR": "text → text mR",
+}
+
+
+def _within(results: Results) -> Table:
+    rows = [
+        [model, *(cell for name in _WITHIN
+                  for cell in (_mean(results, model, f"all/{name}", 2), _difference(results, model, f"all/{name}", 2)))]
+        for model in main_group(results)["models"]
+    ]  # fmt: skip
+    queries = {name: _first(results, f"all/{name}/queries") for name in ("image_to_image", "text_to_text")}
+    columns = ["", *(cell for name in _WITHIN.values() for cell in (name, f"to {results['baseline']}"))]
+    return Table(
+        "Within the modalities", columns, rows,
+        "Alignment: mean squared distance of a picture and its caption. Uniformity: log mean exp(-2 d²) within a side. "
+        "Of these three less is better. Image to image: pictures of the same name by other teams, "
+        f"{queries['image_to_image']} queries. Text to text: another name of a picture asks for its caption, "
+        f"{queries['text_to_text']} queries.",
+    )  # fmt: skip
+
+
+def _second(results: Results) -> Table:
+    first, second = results["languages"]
+    names = ["first/R@1", "first/R@10", "second/R@1", "second/R@10"]
+    rows = [
+        [model, *(_mean(results, model, f"all/{name}") for name in names),
+         _difference(results, model, "all/second/R@10")]
+        for model in main_group(results)["models"]
+        if values_of(results, main_group(results)["name"], model, "all/second/R@1")
+    ]  # fmt: skip
+    columns = ["", f"{first} R@1", f"{first} R@10", f"{second} R@1", f"{second} R@10",
+               f"{second} R@10 to {results['baseline']}"]  # fmt: skip
+    return Table(
+        f"Queries in {second} for pictures that only ever had names in {first}", columns, rows,
+        f"{_first(results, 'all/second/queries')} names of the tests that the bilingual drawings know; the same "
+        "pictures are asked for in both languages, among all of their set. Percent.",
+    )  # fmt: skip
+
+
+def _equal_seconds(results: Results) -> Table:
+    group = main_group(results)
+    totals = {model: values_of(results, group["name"], model, "cpu_seconds") for model in group["models"]}
+    if not all(totals.values()):
+        return Table("At equal CPU seconds", [], [])
+    budget = min(spread(list(seconds.values())).mean for seconds in totals.values())
+    read = {model: _read_at(results, group["name"], model, budget) for model in group["models"]}
+    rows = []
+    for model in group["models"]:
+        difference = paired(read[model], read.get(results["baseline"], {}))
+        rows.append([
+            model, _number(spread(list(totals[model].values())).mean),
+            _number(spread(list(read[model].values())).mean) if read[model] else NONE,
+            NONE if model == results["baseline"] else shown(difference),
+            _number(_last(results, group["name"], model)),
+        ])  # fmt: skip
+    columns = ["", "CPU seconds of the run", f"validation mR at {budget:,.0f} s", f"to {results['baseline']}",
+               "validation mR at the last step"]  # fmt: skip
+    return Table("At equal CPU seconds", columns, rows,
+                 "From the curves of validation, between two evaluations by a straight line. The slower models are "
+                 "read before their learning rate has come down, which speaks against them.")  # fmt: skip
+
+
+def _read_at(results: Results, group: str, model: str, seconds: float) -> dict[int, float]:
+    found = {}
+    for run in results["runs"]:
+        if (run["group"], run["model"]) == (group, model):
+            points = [(0.0, 0.0), *((second, score) for _, second, score in run["curve"] if second is not None)]
+            # The last evaluation of the fastest model may lie a moment before the mean of their ends.
+            value = at(points, min(seconds, points[-1][0]))
+            if value is not None:
+                found[run["seed"]] = value
+    return found
+
+
+def _last(results: Results, group: str, model: str) -> float | None:
+    scores = [run["curve"][-1][2] for run in results["runs"] if (run["group"], run["model"]) == (group, model)
+              and run["curve"]]  # fmt: skip
+    return spread(scores).mean if scores else None
+
+
+def _factors(results: Results) -> Iterator[Table]:
+    """One table of all further groups: each against the same model of the main one."""
+    main, rows = main_group(results)["name"], []
+    measures = ("all/mR", "all/image_to_image/mR", "all/text_to_text/mR", "all/second/R@10")
+    for group in results["groups"][1:]:
+        for model in group["models"]:
+            own = values_of(results, group["name"], model, measures[0])
+            if not own:
+                continue
+            seconds = values_of(results, group["name"], model, "cpu_seconds")
+            cells = [group["means"] or group["name"], model, str(len(own)),
+                     _number(spread(list(seconds.values())).mean) if seconds else NONE]  # fmt: skip
+            for name in measures:
+                values = values_of(results, group["name"], model, name)
+                cells.append(_number(spread(list(values.values())).mean) if values else NONE)
+                cells.append(shown(paired(values, values_of(results, main, model, name))))
+            rows.append(cells)
+    columns = ["", "model", "seeds", "CPU s", "mR", f"to {main}", "image → image mR", f"to {main}", "text → text mR",
+               f"to {main}", f"{results['languages'][1]} R@10", f"to {main}"]  # fmt: skip
+    note = f"Differences are to the same model and seeds of the group {main}. {INTERVALS}"
+    yield Table("Factors", columns, rows, note)
+
+
+def _lacks(results: Results) -> Iterator[Table]:
+    if results["lacks"]:
+        yield Table("What is missing", ["run", "why"], [line.split(": ", 1) for line in results["lacks"]])
+
+
+def shown(value: Spread | None, digits: int = 1) -> str:
+    """A difference with its interval: `+3.1 [+2.0, +4.2] *`."""
+    if value is None:
+        return NONE
+    if value.low is None or value.high is None:
+        return f"{value.mean:+.{digits}f}"
+    star = " *" if value.excludes_zero else ""
+    return f"{value.mean:+.{digits}f} [{value.low:+.{digits}f}, {value.high:+.{digits}f}]{star}"
+
+
+def _mean(results: Results, model: str, name: str, digits: int = 1) -> str:
+    values = values_of(results, main_group(results)["name"], model, name)
+    return f"{spread(list(values.values())).mean:.{digits}f}" if values else NONE
+
+
+def _difference(results: Results, model: str, name: str, digits: int = 1) -> str:
+    group = main_group(results)["name"]
+    if model == results["baseline"]:
+        return NONE
+    own, baseline = (values_of(results, group, one, name) for one in (model, results["baseline"]))
+    return shown(paired(own, baseline), digits)
+
+
+def _count(results: Results, model: str) -> str:
+    group = main_group(results)
+    return f"{len(values_of(results, group['name'], model, 'all/mR'))} of {len(group['seeds'])}"
+
+
+def _first(results: Results, name: str) -> str:
+    values = [run["figures"][name] for run in results["runs"] if name in run["figures"]]
+    return f"{values[0]:,.0f}" if values else "no"
+
+
+def _number(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return NONE
+    return f"{value:+.1f}" if signed else f"{value:,.1f}"
+
+
+def as_text(table: Table) -> str:
+    """For the terminal."""
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in (table.columns, *table.rows)]  # fmt: skip
+    return "\n".join([table.title, "-" * min(120, sum(widths) + 2 * len(widths)), *lines])
+
+
+def as_markdown(table: Table) -> str:
+    """For a document."""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    lines = [f"**{table.title}**", "", line(table.columns), line(["---"] * len(table.columns)), *map(line, table.rows)]
+    return "\n".join([*lines, "", table.note] if table.note else lines)

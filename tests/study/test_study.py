@@ -1,0 +1,196 @@
+"""Studies: what a definition makes of its files, runs that are skipped, resumed or refused, what is missing."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2 import commands
+from ernie_vil2.config import ConfigError
+from ernie_vil2.run_folder import list_checkpoints, owned
+from ernie_vil2.study.collect import collect, curve_of
+from ernie_vil2.study.definition import read_study
+from ernie_vil2.study.runs import make_run, newest_step, read_result
+from ernie_vil2.study.tables import all_tables
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "configs" / "ablation" / "study.yaml"
+
+
+def command(study, *more):
+    return [sys.executable, str(ROOT / "tools" / "study.py"), str(study.path), *more]
+
+
+def result_of(run):
+    return run.folder / "evaluation" / "study.json"
+
+
+@pytest.fixture
+def made(definition, written):
+    """A study of which one seed of the main group is made."""
+    study = written(definition)
+    for run in study.runs():
+        if run.group == "main" and run.seed == 0:
+            assert make_run(study, run) == 0
+    return study
+
+
+def test_a_run_is_base_then_model_then_group(definition, written):
+    study = written(definition)
+    runs = {str(run): run.config for run in study.runs()}
+    assert list(runs) == ["main/A/0", "main/E/0", "main/A/1", "main/E/1", "large-batch/E/1"]
+    assert runs["main/A/1"].Loss.weights.image_image == 0 and runs["main/E/1"].Loss.weights.image_image == 1
+    assert runs["main/A/1"].Training.seed == 1 and runs["main/A/1"].Training.global_batch == 16
+    assert runs["large-batch/E/1"].Training.global_batch == 32 and runs["large-batch/E/1"].Training.log_every == 2
+    small = [str(run.folder) for run in written(definition, small=True).runs()]
+    assert small == [f"{definition['output']}-small/main/A-0", f"{definition['output']}-small/main/E-0"]
+
+
+def test_the_shipped_study_has_five_models_and_five_seeds():
+    runs = list(read_study(STUDY).runs())
+    assert {(run.model, run.seed) for run in runs if run.group == "table"} == {
+        (model, seed) for model in "ABCDE" for seed in range(5)
+    }
+    pairs = {run.model: {name for name, weight in run.config.Loss.weights.model_dump().items() if weight}
+             for run in runs if run.group == "table"}  # fmt: skip
+    across = {"image_text", "text_image"}
+    assert pairs == {"A": across, "B": across, "C": across | {"image_image"}, "D": across | {"text_text"},
+                     "E": across | {"image_image", "text_text"}}  # fmt: skip
+    tags = {run.model for run in runs if run.group == "table" and run.config.Views.tag_probability}
+    assert tags == {"B", "E"}
+    assert len({run.config.Training.steps for run in runs if run.group == "table"}) == 1
+    assert list(read_study(STUDY, small=True).runs())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": "Z"}, "baseline names a model Z; known: A, E"),
+        ({"groups": [{"name": "main", "models": ["A", "B"]}]}, "groups.main names a model B; known: A, E"),
+        ({"groups": [{"name": "x", "models": ["A"]}, {"name": "x", "models": ["E"]}]}, "two groups are called x"),
+        ({"groups": [{"name": "../x", "models": ["A"]}]}, "groups.0.name"),
+        ({"seeds": []}, "seeds: List should have at least 1 item"),
+        ({"sedes": [1]}, "sedes: Extra inputs are not permitted"),
+        ({"small": {"groups": ["none"], "seeds": [0]}}, "small names a group none; known: main, large-batch"),
+    ],
+)
+def test_a_definition_that_is_none_names_the_key(definition, written, change, message):
+    with pytest.raises(ConfigError, match="study.yaml: ") as caught:
+        written(definition | change)
+    assert message in str(caught.value)
+
+
+def test_a_missing_or_wrong_overlay_is_named(definition, written, tmp_path):
+    (tmp_path / "E.yaml").write_text("Loss: {wieghts: {}}")
+    with pytest.raises(ConfigError, match="main/E: unknown key Loss.wieghts; did you mean Loss.weights"):
+        list(written(definition).runs())
+    (tmp_path / "base.yaml").unlink()
+    with pytest.raises(ConfigError, match="base.yaml: cannot be read"):
+        list(written(definition).runs())
+    with pytest.raises(ConfigError, match="no small form"):
+        written(definition | {"small": None}, small=True)
+
+
+def test_what_is_done_is_skipped_and_the_table_names_what_it_lacks(made):
+    done = [run for run in made.runs() if read_result(run)]
+    before = {str(run): result_of(run).stat().st_mtime_ns for run in done}
+    results = collect(made)
+    assert [(run["model"], run["seed"]) for run in results["runs"]] == [("A", 0), ("E", 0)]
+    assert results["lacks"] == [f"{run}: not trained" for run in ("main/A/1", "main/E/1", "large-batch/E/1")]
+    tables = {table.title: table for table in all_tables(results)}
+    assert tables["What is missing"].rows[0] == ["main/A/1", "not trained"]
+    assert tables["Beside the paper's Table 4"].rows[1][-1] == "1 of 2"
+    assert tables["Beside the paper's Table 4"].rows[1][5] == "+2.3"
+    for run in done:
+        assert make_run(made, run) == 0 and newest_step(run.folder) == 4
+        assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
+    assert {str(run): result_of(run).stat().st_mtime_ns for run in done} != before  # measured anew when it is asked for
+
+
+def test_the_tool_skips_resumes_and_writes(made, tmp_path):
+    """The others are made by processes of their own, two at a time; of one of them the second half is lost."""
+    stopped = made.run("main/A/1")
+    make_run(made, stopped)
+    shutil.rmtree(list_checkpoints(stopped.folder)[-1])
+    result_of(stopped).unlink()
+    assert collect(made)["lacks"][0] == "main/A/1: stopped at step 2 of 4"
+    times = {result_of(run): result_of(run).stat().st_mtime_ns for run in made.runs() if read_result(run)}
+    found = subprocess.run(command(made, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "main/A/1: goes on from step 2" in found.stdout and "main/A/0" not in found.stdout
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    results = json.loads((made.output / "results.json").read_text())
+    assert len(results["runs"]) == 5 and results["lacks"] == []
+    page = (made.output / "study.html").read_text()
+    assert "Beside the paper" in page and "What is missing" not in page and "batch 32" in page
+    again = tmp_path / "again"
+    assert commands.run("study", ["--results", str(made.output / "results.json"), "--output", str(again)]) == 0
+    assert (again / "study.html").read_text() == page
+    assert (again / "tables.md").read_text() == (made.output / "tables.md").read_text()
+
+
+def test_other_data_another_configuration_and_a_damaged_result_are_named(made, definition, written):
+    run, other = made.run("main/A/0"), made.run("main/E/0")
+    found = json.loads(result_of(run).read_text())
+    result_of(run).write_text(json.dumps(found | {"train": [{"samples": 1}]}))
+    (line,) = [line for line in collect(made)["lacks"] if "other data" in line]
+    assert line.startswith(("main/A/0: was trained on other data", "main/E/0: was trained on other data"))
+    result_of(run).write_text(json.dumps(found | {"tests": {"val": "0"}}))
+    assert sum("was scored on other data than the other runs of the study" in line
+               for line in collect(made)["lacks"]) == 1  # fmt: skip
+    result_of(run).write_text(json.dumps(found)[:100])
+    assert "main/A/0: trained, but not measured" in collect(made)["lacks"]
+    result_of(run).write_text(json.dumps(found))
+    changed = written(definition | {"groups": [{"name": "main", "models": ["A", "E"],
+                                                "set": {"Optimizer": {"learning_rate": 0.5}}}]})  # fmt: skip
+    lacks = collect(changed)["lacks"]
+    assert f"{run}: was made with another Optimizer.learning_rate (0.0001, and the study says 0.5); " \
+           f"remove {run.folder} to make it anew" in lacks  # fmt: skip
+    assert f"{other}: was made with" in "\n".join(lacks)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_study_goes_on(definition, written, number):
+    definition["groups"] = [{"name": "main", "models": ["A"], "seeds": [0], "set": {"Training": {"steps": 4000}}}]
+    study = written(definition)
+    (run,) = study.runs()
+    with subprocess.Popen(command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while newest_step(run.folder) < 2:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        code = process.wait(60)
+    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while True:  # the run in progress is told to end when the study is killed
+        try:
+            with owned(run.folder):
+                break
+        except ConfigError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    step = newest_step(run.folder)
+    assert 2 <= step < 4000 and list_checkpoints(run.folder)
+    assert collect(study)["lacks"] == [f"main/A/0: stopped at step {step:,} of 4,000"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9, "runs": []}', "\x00"])
+def test_what_is_no_results_is_refused(tmp_path, capsys, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    assert commands.run("study", ["--results", str(path)]) == 2
+    assert f"{path}: no results of a study" in capsys.readouterr().err
+
+
+def test_a_run_that_the_study_lacks_is_refused(definition, written, capsys):
+    study = written(definition)
+    assert commands.run("study", [str(study.path), "--run", "main/A/7"]) == 2
+    assert "no run main/A/7; its runs are called as main/A/0" in capsys.readouterr().err
+    assert commands.run("study", []) == 2
+    assert "give a study, or --results" in capsys.readouterr().err
