@@ -261,7 +261,7 @@ def check_collectives(timeout=60):
             return Result(
                 "FAIL",
                 "collectives",
-                f"two local processes did not meet within {timeout} s",
+                f"two local processes did not connect within {timeout} s",
                 "let local ports through (firewall, proxy variables)",
             )
     for child in children:

@@ -118,7 +118,7 @@ def test_collectives_name_the_error_of_a_worker(monkeypatch):
 def test_collectives_that_hang_are_ended(monkeypatch):
     monkeypatch.setattr(doctor, "_ALL_REDUCE", "import time; time.sleep(100)")
     result = doctor.check_collectives(timeout=4)
-    assert (result.status, result.fact) == ("FAIL", "two local processes did not meet within 4 s")
+    assert (result.status, result.fact) == ("FAIL", "two local processes did not connect within 4 s")
 
 
 def test_the_tiny_training_learns():

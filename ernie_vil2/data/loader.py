@@ -173,8 +173,8 @@ def training_batches(
         position: the first that is read: how many were read before, over all ranks.
 
     Yields:
-        What the rows hold, and: `places` `[b]` int64, of the rows in the global batch, an array; `names`; `rows` read;
-        `bad` as [reason, name] pairs, and `remarks` on the others alike.
+        What the rows hold, and: `positions` `[b]` int64, of the rows in the global batch, an array; `names`; `rows`
+        read; `bad` as [reason, name] pairs, and `remarks` on the others alike.
 
     Raises:
         WorkerError: a loader process failed or was killed.
@@ -192,7 +192,7 @@ def training_batches(
 def read_batch(rows: SampleRows, config: Config, positions: Sequence[int]) -> Batch:
     """One batch of any positions of the stream, made as `training_batches` makes its batches.
 
-    Its `places` are the rows' numbers in the argument `positions`.
+    Its `positions` are the rows' numbers in the argument `positions`.
 
     Raises:
         WorkerError: a loader process failed or was killed.
@@ -221,5 +221,5 @@ def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: in
     whole = len(good) == len(reports)
     chosen = rows.finished({name: array if whole else array[good] for name, array in arrays.items()})
     batch |= {name: chosen.pop(name).copy() for name in rows.on_host}
-    batch["places"] = np.array(good) + first
+    batch["positions"] = np.array(good) + first
     return chosen, batch

@@ -239,7 +239,7 @@ def remarks(labelled: Benchmark) -> list[str]:
             names.setdefault(str(one.fields[language]), []).append(one.id)
         if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
             lines.append(
-                f"names of several classes in {language}: {_first(same)}; nothing tells these apart: give each its own"
+                f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
             )
     if (labels > 1).any():
         lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")

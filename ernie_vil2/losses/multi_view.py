@@ -165,7 +165,7 @@ class MultiViewLoss:
             scalars: `logit_scale`, the paper's 1/tau, and what else the loss learns beside the embeddings, by name.
             local_ids, gathered_ids: int64 `[b, 2]` and `[N, 2]`, image id and text id of each row;
                 needed unless duplicates are "ignored".
-            offset: the place of the first local row among the gathered ones.
+            offset: the position of the first local row among the gathered ones.
 
         Returns:
             The weighted sum, a scalar, and the unweighted loss of each pair, name -> scalar.

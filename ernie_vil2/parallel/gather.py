@@ -51,7 +51,7 @@ def gather_rows(tensor: paddle.Tensor, counts: Sequence[int] | None = None) -> t
         counts: the rows of each rank, from `gather_ids`; None: one more small collective finds out.
 
     Returns:
-        `[N, ...]`, the rows of all ranks, and the place of this rank's first row among them. A single
+        `[N, ...]`, the rows of all ranks, and the position of this rank's first row among them. A single
         process gets its own tensor and 0 and needs no process group.
     """
     if dist.get_world_size() == 1:
@@ -72,7 +72,7 @@ def gather_views(
         counts: as for `gather_rows`.
 
     Returns:
-        View name -> `[N, D]`, and the place of this rank's first row.
+        View name -> `[N, D]`, and the position of this rank's first row.
     """
     names = sorted(views)  # one order on all ranks
     gathered, offset = gather_rows(paddle.concat([views[name] for name in names], axis=1), counts)

@@ -33,7 +33,7 @@ def running_statistics(model: nn.Layer) -> list[paddle.Tensor]:
 
 
 @contextmanager
-def statistics_kept(model: nn.Layer) -> Iterator[None]:
+def frozen_statistics(model: nn.Layer) -> Iterator[None]:
     """Forwards of a model within the block leave no trace in its running statistics.
 
     For rows that are encoded a second time: they count once.

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ernie_vil2.config import Config
-from ernie_vil2.launch import STOPPED
 from ernie_vil2.losses import build_loss
 from ernie_vil2.parallel.collectives import sent_bytes
 from ernie_vil2.planning.devices import Device
@@ -17,8 +16,8 @@ from ernie_vil2.planning.towers import Towers
 USABLE = 0.92
 """Share of a device's memory that tensors can have: the rest is the driver's and lost between blocks."""
 RANKS_PER_MACHINE = 8
-LOGITS_KEPT, LOGITS_AT_WORK = 3, 3
-"""Float32 matrices of logits that the plain loss keeps for each view pair, and has in use beyond these."""
+LOGITS_SAVED, LOGITS_AT_WORK = 3, 3
+"""Float32 matrices of logits that the plain loss saves for each view pair, and has in use beyond these."""
 TILES_AT_WORK = 12
 """Tiles' worth of float32 that the tiled loss has in use, where duplicates are positives."""
 BUCKET = 25 * 2**20
@@ -70,7 +69,7 @@ class Plan:
         self.cached = training.micro_batch is not None
         self.parts = -(-self.rows // training.micro_batch) if self.cached else 1
         self.encoded = -(-self.rows // self.parts)
-        """Rows of a rank that are encoded at once, with what is kept for backward."""
+        """Rows of a rank that are encoded at once, with what is saved for backward."""
         self.parameters = {**towers.of_tower, "all": sum(towers.parameters)}
         self.sharding = training.sharding if ranks > 1 else "none"
         self._costs = {kind: towers.cost(kind, training.precision, training.recompute)
@@ -85,8 +84,8 @@ class Plan:
         """What tensors can have of the device."""
 
     @cached_property
-    def held(self) -> dict[str, float]:
-        """What is held from the first step to the last."""
+    def resident(self) -> dict[str, float]:
+        """What is in memory from the first step to the last."""
         trained = self.parameters["all"]
         owned = trained if self.sharding == "none" else self.towers.largest_share(self.ranks)
         return {
@@ -98,17 +97,17 @@ class Plan:
 
     @cached_property
     def phases(self) -> dict[str, dict[str, float]]:
-        """What each part of a step needs beyond `held`."""
+        """What each part of a step needs beyond `resident`."""
         training, tile = self.config.Training, self.config.Loss.tile
         rows = {kind: self.encoded * self.views[kind] for kind in self._costs}
-        activations = sum(rows[kind] * cost.kept for kind, cost in self._costs.items())
+        activations = sum(rows[kind] * cost.saved for kind, cost in self._costs.items())
         work = max(rows[kind] * cost.work for kind, cost in self._costs.items())
         if training.precision != "float32":
             activations += 2 * self.parameters["all"]  # the weights in 16 bits
         # The rank's own and all ranks', each with its gradient; in one process these are the same.
         embeddings = 2 * self._embeddings * (1 + (self.ranks if self.ranks > 1 else 0))
         if tile is None:
-            logits = (LOGITS_KEPT * self.pairs + LOGITS_AT_WORK) * self.rows * self.global_batch * 4
+            logits = (LOGITS_SAVED * self.pairs + LOGITS_AT_WORK) * self.rows * self.global_batch * 4
         else:
             logits = TILES_AT_WORK * min(tile, self.rows) * min(tile, self.global_batch) * 4
         loss = {"embeddings": embeddings, "logits": logits}
@@ -123,7 +122,7 @@ class Plan:
     @property
     def peak(self) -> float:
         """In the part of the step that needs the most."""
-        return sum(self.held.values()) + max(sum(phase.values()) for phase in self.phases.values())
+        return sum(self.resident.values()) + max(sum(phase.values()) for phase in self.phases.values())
 
     @property
     def fits(self) -> bool:
@@ -137,8 +136,8 @@ class Plan:
         yield sent("ids of the rows", "all_gather", self.rows * 2 * 8)
         yield sent("embeddings", "all_gather", self._embeddings)
         yield sent("gradients of the embeddings", "reduce_scatter", self.ranks * self._embeddings)
-        # The sum, that of each pair, the norm of the gradient, and whether a signal asks for the end.
-        yield sent("losses", "all_reduce", (1 + self.pairs + 1 + len(STOPPED)) * 4)
+        # The sum, that of each pair, and the norm of the gradient.
+        yield sent("losses", "all_reduce", (1 + self.pairs + 1) * 4)
         size, tensors = 4 * self.parameters["all"], len(self.towers.parameters)
         if self.sharding == "none":
             yield sent("gradients of the parameters", "all_reduce", size, math.ceil(size / BUCKET), hidden=True)
@@ -188,7 +187,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
-        names = ("ranks rows global_batch encoded views parameters held phases peak limit fits flops compute seconds "
-                 "steps days samples_per_second sample_bytes")  # fmt: skip
+        names = ("ranks rows global_batch encoded views parameters resident phases peak limit fits flops compute "
+                 "seconds steps days samples_per_second sample_bytes")  # fmt: skip
         figures = {name: getattr(self, name) for name in names.split()}
         return figures | {"transfers": [transfer._asdict() for transfer in self.transfers]}

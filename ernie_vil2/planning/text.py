@@ -82,7 +82,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield _line("parameters", millions["all"], f"image {millions['image']}, text {millions['text']}")
 
     yield from ("", "memory of a rank")
-    for name, size in plan.held.items():
+    for name, size in plan.resident.items():
         yield _line(name, _size(size))
     for phase, parts in plan.phases.items():
         inner = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())

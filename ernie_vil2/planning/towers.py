@@ -22,16 +22,16 @@ from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 
 ENOUGH = 2**27
-"""Bytes that the measured rows keep, if they are no more than 64 and no less than two."""
+"""Bytes that the measured rows save, if they are no more than 64 and no less than two."""
 IN_16_BITS = {"maps": 0.77, "tokens": 0.71}
-"""Share of the kept bytes that is left in 16 bits: softmax, norms and their like stay in float32."""
+"""Share of the saved bytes that is left in 16 bits: softmax, norms and their like stay in float32."""
 
 
 class RowCost(NamedTuple):
     """What a row costs in a tower, with its projection and normalisation, in training."""
 
     flops: float  # of forward's matrix products and convolutions; backward takes twice as many
-    kept: float  # bytes that forward keeps for backward, its input included
+    saved: float  # bytes that forward saves for backward, its input included
     work: float  # bytes in use beyond these at the most; a block that is recomputed is part of them
 
 
@@ -84,7 +84,7 @@ class Towers:
             self._costs[kind] = _measured(encode, row, repeats, flops)
         cost = self._costs[kind][recompute]
         share = IN_16_BITS["maps" if kind == "image" and self.norm_channels else "tokens"]
-        return cost if precision == "float32" else cost._replace(kept=share * cost.kept)
+        return cost if precision == "float32" else cost._replace(saved=share * cost.saved)
 
 
 def _without_weights(config: Config, vocab_size: int) -> DualEncoder:
@@ -148,21 +148,21 @@ def _measured(encode: Callable, row: paddle.Tensor, repeats: list[_Repeat], flop
         before = current()
         reset_peak()
         embeddings = encode(batch)
-        kept = current() - before
+        saved = current() - before
         embeddings.sum().backward()
         return np.array(
-            [kept, peak() - before - kept, *(size for each in repeats for size in (each.left, each.result))]
+            [saved, peak() - before - saved, *(size for each in repeats for size in (each.left, each.result))]
         )
 
     step(1)  # what is allocated once, the gradients of the parameters above all, is no part of a row
     rows = int(max(2, min(64, ENOUGH // step(1)[0])))  # of one row Paddle spares some copies
     # What twice the rows take more: a gradient of a parameter, before it is added, is no part of a row either.
-    kept, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
+    saved, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
     blocks = list(zip([each.count for each in repeats], blocks[::2], blocks[1::2], strict=True))
-    kept += row.size * row.element_size() + sum((count - 1) * left for count, left, _ in blocks)
-    kept_again = kept + sum(count * (result - left) for count, left, result in blocks)
+    saved += row.size * row.element_size() + sum((count - 1) * left for count, left, _ in blocks)
+    saved_again = saved + sum(count * (result - left) for count, left, result in blocks)
     work_again = work + max((left - result for _, left, result in blocks), default=0.0)
-    return RowCost(flops, kept, max(0.0, work)), RowCost(flops, kept_again, max(0.0, work_again))
+    return RowCost(flops, saved, max(0.0, work)), RowCost(flops, saved_again, max(0.0, work_again))
 
 
 def _flops(encode: Callable, row: paddle.Tensor) -> float:

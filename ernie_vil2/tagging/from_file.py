@@ -1,4 +1,4 @@
-"""Tags that a file has for the ids of a source: checked, cleaned, and told where the two do not meet."""
+"""Tags that a file has for the ids of a source: checked, cleaned, and told where the two do not match."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
-from ernie_vil2.parallel.norms import statistics_kept
+from ernie_vil2.parallel.norms import frozen_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.recompute import recompute_blocks
 from ernie_vil2.views import ImageNormalization
@@ -113,7 +113,7 @@ class DirectStep:
 
     def backward(self) -> None:
         """Adds the gradients of what `forward` returned. A collective, like it."""
-        with statistics_kept(self.model) if self.recomputes else nullcontext():
+        with frozen_statistics(self.model) if self.recomputes else nullcontext():
             self._scaled(self._total).backward()
         self._total = None
 
@@ -202,7 +202,7 @@ class CachedStep(DirectStep):
     def backward(self) -> None:
         """As `DirectStep.backward`."""
         self._scaled(self._total).backward()
-        with statistics_kept(self.model):
+        with frozen_statistics(self.model):
             for index, (rows, part, keys) in enumerate(self._micro_batches()):
                 # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
                 last = index == self.parts - 1

@@ -59,7 +59,7 @@ class CounterBasedDropout:
         others = nn.Dropout2D | nn.Dropout3D | nn.AlphaDropout | nn.RReLU
         for name, layer in model.named_sublayers():
             if isinstance(layer, others):
-                raise ValueError(f"{name} is a {type(layer).__name__}, whose random draws cannot be placed by row")
+                raise ValueError(f"{name} is a {type(layer).__name__}, whose random draws cannot be counted by row")
         self.seed = seed
         self._tower_keys: dict[str, DrawKeys | None] = {}
         self._state = DropoutState(None, 0)

@@ -13,7 +13,7 @@ def prepare_attention(model: DualEncoder, training: TrainingConfig) -> list[str]
     """Does what `Training.fused_attention` says, in place: `on`, `off`, or `auto`, which is on with a GPU.
 
     The text tower's attention has dropout. It is fused where that is Paddle's own (`Training.dropout=native`): masks
-    that follow from a row's place in the global batch could not be had from within a kernel.
+    that follow from a row's position in the global batch could not be had from within a kernel.
 
     Returns:
         Lines for people, of that and of the dropout.

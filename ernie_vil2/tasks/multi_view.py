@@ -155,7 +155,7 @@ class MultiViewTask:
         views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
         if self.teacher:
             self.loss.rows = batch["teacher"]
-        total, pairs = self._step.forward(views, batch["ids"], batch["places"], step)
+        total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step)
         return {"loss": total, **pairs}
 
     def backward(self) -> None:

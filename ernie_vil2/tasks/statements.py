@@ -144,7 +144,7 @@ class StatementTask:
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and "accuracy", the share of the labels that are right."""
         views = {view: batch[view] for view in IMAGE_VIEWS[: self.images]} | {"text_1": batch["text"]}
-        total, shares = self._step.forward(views, batch["label"], batch["places"], step)
+        total, shares = self._step.forward(views, batch["label"], batch["positions"], step)
         return {"loss": total, **shares}
 
     def backward(self) -> None:

@@ -77,10 +77,10 @@ class TaughtLoss:
         local: Mapping[str, paddle.Tensor],
         gathered: Mapping[str, paddle.Tensor],
         scalars: Mapping[str, paddle.Tensor],
-        *places,
+        *others,
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """As of `MultiViewLoss`; "teacher" is one more of the losses. A collective."""
-        total, losses = self._loss(local, gathered, scalars, *places)
+        total, losses = self._loss(local, gathered, scalars, *others)
         images, texts = ((local[view], gathered[view]) for view in ("image_1", "text_1"))
         teacher = self.rows, gather_rows(self.rows)[0]
         taught = teacher_loss(images, texts, teacher, scalars["logit_scale"], self._config.logit_scale)

@@ -11,7 +11,7 @@ MOST_IN_A_ROW = 100
 
 
 class BatchGate:
-    """Lets a batch through to the step if every rank has samples enough in it; otherwise all ranks pass it over.
+    """Lets a batch through to the step if every rank has samples enough in it; otherwise all ranks skip it.
 
     Bad samples may stand together, as those of a shard that has been lost, and so fill the whole share of a rank.
 

@@ -3,8 +3,8 @@
 <run>/checkpoints/step_00000500/
     model.safetensors      parameters and buffers by their name in the model; with Tuning.ema their averages
     optimizer.safetensors  optimiser state as <parameter>/<kind>; with Tuning.ema also the weights themselves, /raw
-    state.json             step and seed (the learning rate and every random state follow from these two), place in the
-                           data and what the data is, loss scaler, counters, best evaluation
+    state.json             step and seed (the learning rate and every random state follow from these two), position in
+                           the data and what the data is, loss scaler, counters, best evaluation
     config.yaml            the resolved configuration
     vocab.txt              the tokens in the order of their ids, so that the folder stands alone
     checksums.json         bytes and SHA-256 of the others

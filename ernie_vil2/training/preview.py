@@ -50,7 +50,7 @@ def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview
     began = time.monotonic()
     batch = read_batch(make, config, positions)
     seconds = time.monotonic() - began
-    shown = [positions[int(position)] for position in batch.get("places", [])[:SHOWN]]
+    shown = [positions[int(position)] for position in batch.get("positions", [])[:SHOWN]]
     return Preview(
         read=rows,
         bad=[tuple(each) for each in batch["bad"]],

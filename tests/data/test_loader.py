@@ -114,8 +114,8 @@ def test_ranks_share_the_global_batch(shapes, tokenizer):
     whole = take(shapes, tokenizer, 3)
     parts = [take(shapes, tokenizer, 3, rank=rank, ranks=4) for rank in range(4)]
     for step in range(3):
-        assert whole[step]["places"].tolist() == list(range(16))
-        for key in ("image_1", "ids", "places"):
+        assert whole[step]["positions"].tolist() == list(range(16))
+        for key in ("image_1", "ids", "positions"):
             assert np.array_equal(whole[step][key], np.concatenate([part[step][key] for part in parts]))
 
 
@@ -125,7 +125,7 @@ def test_any_number_of_ranks_sees_the_batches_of_the_groups(shapes, tokenizer, r
     whole = take(shapes, tokenizer, 20, groups)
     parts = [take(shapes, tokenizer, 12, groups, rank=rank, ranks=ranks, position=8 * 16) for rank in range(ranks)]
     for step in range(12):
-        for key in ("image_1", "ids", "places"):
+        for key in ("image_1", "ids", "positions"):
             assert np.array_equal(whole[8 + step][key], np.concatenate([part[step][key] for part in parts]))
     read = names(shapes, tokenizer, 8, ranks, groups, "Data.workers=2", "Training.global_batch=16")
     assert Counter(read) == Counter(set(read)) and len(read) == 128
@@ -153,7 +153,7 @@ def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     assert sorted(batch["bad"]) == [["broken image", "c"], ["empty caption", "b"]]
     assert batch["image_1"].shape[0] == batch["text"].shape[0] == 2
     order = [sample_name(settings, position) for position in range(4)]
-    assert [order[position] for position in batch["places"].tolist()] == batch["names"]
+    assert [order[position] for position in batch["positions"].tolist()] == batch["names"]
 
 
 def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, monkeypatch):

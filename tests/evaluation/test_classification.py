@@ -230,7 +230,7 @@ def test_what_is_odd_about_classes_is_said():
     assert empty.startswith("classes without a picture: 1 (c1); they can be answered and count in no mean")
     same = remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1], ("cat", "cat")))
     assert same == [
-        f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing tells these apart: give each its own"
+        f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing distinguishes them: give each its own"
         for language, name in (("en", "cat"), ("zh", "cat类"))
     ]
     assert remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 picture of several classes: mAP is scored"]

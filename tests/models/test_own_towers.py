@@ -113,5 +113,5 @@ def test_a_plan_of_ones_own_towers(my_towers):
     import_own_towers(config.Model)
     cost = Towers(config).cost("image")
     assert cost.flops == 2 * 3 * 16
-    assert cost.kept >= 4 * (3 * 32 * 32 + 16)
-    assert Towers(config).cost("image", recompute=True).kept == cost.kept
+    assert cost.saved >= 4 * (3 * 32 * 32 + 16)
+    assert Towers(config).cost("image", recompute=True).saved == cost.saved

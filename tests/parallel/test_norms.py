@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.launch import run_ranks
-from ernie_vil2.parallel.norms import batch_norms, statistics_kept, synchronise_norms
+from ernie_vil2.parallel.norms import batch_norms, frozen_statistics, synchronise_norms
 
 ROOT = Path(__file__).parents[2]
 # A momentum that float32 holds exactly: Paddle's kernel takes it as one, even for float64.
@@ -122,7 +122,7 @@ def test_statistics_are_kept():
     wrapped(paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]]))
     before = model._mean.numpy(), model._variance.numpy()
     assert before[0].tolist() == pytest.approx([0.2, 0.3])
-    with pytest.raises(RuntimeError, match="out of memory"), statistics_kept(wrapped):
+    with pytest.raises(RuntimeError, match="out of memory"), frozen_statistics(wrapped):
         wrapped(paddle.ones([2, 2]))
         assert model._mean.numpy().tolist() != before[0].tolist()
         raise RuntimeError("out of memory")

@@ -34,17 +34,17 @@ def test_memory_by_hand(towers):
     plan = planned(towers)
     parameters, image, text = sum(towers.parameters), *(towers.cost(kind, "float32") for kind in ("image", "text"))
     images = 16 * 2 * 3 * 32 * 32
-    assert plan.held == {
+    assert plan.resident == {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "optimiser state": 8 * parameters,
         "images of the batch": images,
     }
-    activations = 16 * 2 * (image.kept + text.kept)
+    activations = 16 * 2 * (image.saved + text.saved)
     assert plan.phases["backward"]["activations"] == activations
     assert plan.phases["loss"]["logits"] == 12 * 16 * 64 * 4
     assert plan.phases["loss"]["embeddings"] == 2 * (16 + 64) * 4 * 32 * 4
-    assert plan.peak == sum(plan.held.values()) + sum(plan.phases["backward"].values())
+    assert plan.peak == sum(plan.resident.values()) + sum(plan.phases["backward"].values())
     assert plan.limit == 0.92 * 2**30 and plan.fits
 
 
@@ -53,7 +53,7 @@ def test_views_that_the_loss_does_not_need_cost_nothing(towers):
     assert single.views == {"image": 1, "text": 1}
     texts = planned(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
     assert texts.views == {"image": 0, "text": 2}
-    assert texts.held["images of the batch"] == 0
+    assert texts.resident["images of the batch"] == 0
     assert texts.flops < single.flops < planned(towers).flops
 
 
@@ -73,14 +73,15 @@ def test_sharding_by_hand(towers):
     plain, first, second = (planned(towers, f"Training.sharding={stage}") for stage in ("none", "stage1", "stage2"))
     embedding = max(towers.parameters)
     assert 2 * embedding > sum(towers.parameters) and towers.largest_share(4) == embedding
-    assert first.held["optimiser state"] == second.held["optimiser state"] == 8 * embedding
-    assert first.held["gradients"] == plain.held["gradients"] and second.held["gradients"] == 4 * embedding
+    assert first.resident["optimiser state"] == second.resident["optimiser state"] == 8 * embedding
+    assert first.resident["gradients"] == plain.resident["gradients"] and second.resident["gradients"] == 4 * embedding
     assert "buckets of gradients" not in first.phases["backward"] and "optimiser" not in first.phases
     gradients, updated = first.transfers[-2:]
     assert (gradients.collective, updated.collective) == ("reduce", "broadcast")
     assert gradients.sent + updated.sent == plain.transfers[-1].sent
     assert gradients.calls == len(towers.parameters) and not gradients.hidden
-    assert planned(towers, "Training.sharding=stage1", ranks=1).held["optimiser state"] == 8 * sum(towers.parameters)
+    alone = planned(towers, "Training.sharding=stage1", ranks=1)
+    assert alone.resident["optimiser state"] == 8 * sum(towers.parameters)
 
 
 def test_time_by_hand(towers):
@@ -116,7 +117,7 @@ def test_micro_batches_bound_what_is_kept_and_encode_twice(towers):
 
 def test_recomputed_blocks_keep_less_and_run_twice(towers):
     whole, again = planned(towers), planned(towers, "Training.recompute=true")
-    kept = sum(towers.cost(kind, recompute=True).kept for kind in ("image", "text"))
+    kept = sum(towers.cost(kind, recompute=True).saved for kind in ("image", "text"))
     assert again.phases["backward"]["activations"] == pytest.approx(16 * 2 * kept, rel=0.01)
     assert again.peak < whole.peak and again.flops > whole.flops
 

@@ -68,7 +68,7 @@ def test_a_few_rows_and_blocks_cost_what_they_cost_in_the_whole_model(name):
         ("image", model.encode_image, paddle.randn([ROWS, 3, side, side])),
         ("text", model.encode_text, paddle.randint(1, 1000, [ROWS, config.Data.max_length])),
     ):
-        assert towers.cost(kind).kept == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
+        assert towers.cost(kind).saved == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
 
 
 @pytest.mark.parametrize("name", ["ViT", "ResNet18", "EfficientNetB0"])
@@ -83,7 +83,7 @@ def test_recomputed_blocks_leave_what_they_leave_in_the_whole_model(name):
             return model.encode_image(batch)
 
     kept = bytes_kept(encode, paddle.randn([ROWS, 3, side, side]))
-    assert Towers(config).cost("image", recompute=True).kept == pytest.approx(kept, rel=0.05)
+    assert Towers(config).cost("image", recompute=True).saved == pytest.approx(kept, rel=0.05)
 
 
 def test_operations_of_a_vit_by_hand():
@@ -124,7 +124,7 @@ def test_a_perceptron_by_hand():
     assert [repeat.count for repeat in repeats] == [5, 1]
     row = paddle.rand([1, 64])
     cost, _ = module._measured(model.encode, row, repeats, flops=1.0)
-    assert cost.kept == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
+    assert cost.saved == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
     assert 0 < cost.work < 4 * 64 * 4
 
 
@@ -132,7 +132,7 @@ def test_16_bits_spare_memory_and_no_operations():
     towers = Towers(configuration())
     for kind in ("image", "text"):
         full, half = (towers.cost(kind, precision) for precision in ("float32", "bfloat16"))
-        assert 0.5 < half.kept / full.kept < 0.8
+        assert 0.5 < half.saved / full.saved < 0.8
         assert (half.flops, half.work) == (full.flops, full.work)
 
 

@@ -74,7 +74,7 @@ EXAMPLES = {
     "export": {"checkpoint": "IN/model", "folder": "OUT/exported", "--to": "onnx", "--data": "IN/val.tar"},
     "trim_vocabulary": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
 }  # fmt: skip
-"""Command -> arguments that it ends well with; the second word tells its examples apart."""
+"""Command -> arguments that it ends well with; the second word distinguishes its examples."""
 
 
 @pytest.fixture(scope="session")

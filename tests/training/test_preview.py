@@ -35,7 +35,7 @@ def test_a_preview_shows_what_training_will_see(settings):
     stream = SampleStream(settings)
     batch = next(training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
     expected = {}  # by source, in order
-    for row, position in enumerate(batch["places"]):
+    for row, position in enumerate(batch["positions"]):
         ids = [number for number in batch["text"][row].tolist() if number != PAD_ID]
         views = {view: batch[view][row].numpy() for view in ("image_1", "image_2")}
         expected.setdefault(stream[position][0], []).append((batch["names"][row], views, ids))

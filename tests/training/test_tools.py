@@ -60,7 +60,7 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     compared = run("tools/report.py", "--run", folder, f"{folder}@best", "--output", tmp_path / "both.html")
     assert compared.returncode == 0, compared.stderr
     page = (tmp_path / "both.html").read_text(encoding="utf-8")
-    for name in (str(folder), f"{folder}@best"):  # one run, so that the folder's name does not tell them apart
+    for name in (str(folder), f"{folder}@best"):  # one run, so that the folder's name does not distinguish them
         assert f"{name}: model, zh" in page and f'<th scope="col" class="names">{name}</th>' in page
 
 

@@ -102,7 +102,7 @@ def shard_name(shard: int) -> str:
 
 
 def digests(work: Work, shard: int) -> np.ndarray:
-    """What tells the samples of a shard apart, by image and captions, `[samples, 16]` uint8.
+    """What distinguishes the samples of a shard, by image and captions, `[samples, 16]` uint8.
 
     A sample that cannot be read has zeros, and is no duplicate.
     """

@@ -26,7 +26,7 @@ def fingerprint(paths: Sequence[Path]) -> bytes:
     for path in paths:
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_passed_over(file.name))
+            files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_skipped(file.name))
             for file in files:
                 content.update(f"{file.relative_to(path)}\t{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
             files = [files[0], files[len(files) // 2], files[-1]] if files else []
@@ -35,7 +35,7 @@ def fingerprint(paths: Sequence[Path]) -> bytes:
     return content.digest()
 
 
-def _is_passed_over(name: str) -> bool:
+def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name == "lock.mdb"  # which LMDB writes when it reads
 
 

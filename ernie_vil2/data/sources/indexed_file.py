@@ -40,7 +40,7 @@ class IndexedFile(ABC):
     """
 
     kind: ClassVar[str]
-    """Of index; tells the indexes of two readers of one file apart."""
+    """Of index; distinguishes those of two readers of one file."""
 
     def __init__(self, place: str | Path | Location, rows: int | None = None):
         self.location = as_location(place)
@@ -150,7 +150,7 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
     """The index of a shard: from the cache folder, or from a scan, which is kept there if it took long.
 
     Args:
-        kind: of index, so that two readers of one file do not meet.
+        kind: of index, so that two readers of one file share none.
         identity: of the file and its content (`Location.identity`).
     """
     key = blake2b(f"{VERSION} {kind} {identity}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
