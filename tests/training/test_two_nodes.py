@@ -4,7 +4,9 @@ It takes root's rights and `ip` (Debian: iproute2); each namespace has its own n
 """
 
 import contextlib
+import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from ernie_vil2.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
@@ -43,7 +46,9 @@ def machines():
             hosts = Path("/etc/netns", name, "hosts")
             hosts.parent.mkdir(parents=True)
             undo.callback(shutil.rmtree, hosts.parent)
-            hosts.write_text(f"127.0.0.1 localhost\n{NETWORK}.{number + 1} {socket.gethostname()}\n")
+            hosts.write_text(
+                f"127.0.0.1 localhost\n{NETWORK}.{number + 1} {socket.gethostname()}\n{NETWORK}.1 ernie-vil2-worker-0\n"
+            )
             ip("netns", "add", name)
             undo.callback(subprocess.run, ["ip", "netns", "del", name])
             ip("link", "add", f"{name}o", "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -54,11 +59,11 @@ def machines():
         yield names
 
 
-def node(machine, folder, arguments):
-    """One machine's launcher, started as docs/launch.md says."""
+def node(machine, folder, arguments, directory=ROOT):
+    """One machine's launcher, started as docs/launch.md says, in a working directory."""
     launch = ["--nnodes", 2, "--nproc_per_node", 1, "--master", f"{NETWORK}.1:{PORT}", "--log_dir", folder / machine]
     command = ["ip", "netns", "exec", machine, sys.executable, "-m", "paddle.distributed.launch", *launch, *arguments]
-    return subprocess.Popen(list(map(str, command)), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    return subprocess.Popen(list(map(str, command)), cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT)},
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
 
@@ -98,3 +103,73 @@ def test_a_machine_that_is_told_to_stop_stops_both_and_they_go_on(machines, over
     outputs = [process.communicate(timeout=2 * MINUTE)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [75, 15] and rank, outputs
     assert "go on with the same command and --resume" in outputs[0] and list_checkpoints(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_an_unshared_run_folder_has_to_be_copied_before_a_resume(machines, overrides, tmp_path):
+    homes = [tmp_path / machine for machine in machines[:2]]
+    for home in homes:
+        home.mkdir()
+        (home / "tools").symlink_to(ROOT / "tools")
+
+    def both(steps, *options):
+        changes = [*overrides, "Training.output=run", "Data.groups=2", f"Training.steps={steps}"]
+        arguments = ["tools/train.py", *as_arguments(changes), *options]
+        nodes = [node(home.name, home / "log", arguments, home) for home in homes]
+        outputs = [process.communicate(timeout=3 * MINUTE)[0] for process in nodes]
+        return [process.returncode for process in nodes], outputs[0]
+
+    assert both(4)[0] == [0, 0]
+    assert [len(list_checkpoints(home / "run")) for home in homes] == [1, 0]
+    codes, output = both(8, "--resume", "--extend")
+    assert 0 not in codes and "rank 1 has None; rank 0 has 'step_00000004'" in output, output
+    shutil.rmtree(homes[1] / "run", ignore_errors=True)
+    shutil.copytree(homes[0] / "run", homes[1] / "run")
+    codes, output = both(8, "--resume", "--extend")
+    assert codes == [0, 0] and len(losses(homes[0] / "run")) == 8, output
+
+
+def container(operator):
+    """What the recipe of docs/launch runs on each worker: a command and its arguments."""
+    spec = yaml.safe_load((ROOT / "docs" / "launch" / f"{operator}.yaml").read_text())["spec"]
+    worker = spec["paddleReplicaSpecs"]["Worker"] if operator == "kubeflow" else spec["worker"]
+    (found,) = worker["template"]["spec"]["containers"]
+    return found["command"], found["args"]
+
+
+def variables(operator, number):
+    """What Kubeflow's `envvar.go` and PaddleCloud's `paddlejob_helper.go` set for worker `number` of two."""
+    own, addresses = f"{NETWORK}.{number + 1}", [f"{NETWORK}.1", f"{NETWORK}.2"]
+    if operator == "kubeflow":
+        master = own if number == 0 else "ernie-vil2-worker-0"  # an address, and the name of its service
+        return {"PADDLE_JOB_ID": "ernie-vil2", "PADDLE_NNODES": "2", "PADDLE_MASTER": f"{master}:37777"}
+    return {
+        "POD_IP": own, "PADDLE_TRAINER_ID": str(number), "PADDLE_TRAINERS_NUM": "2", "PADDLE_PORT": "2379",
+        "PADDLE_TRAINERS": ",".join(addresses), "TRAINING_ROLE": "TRAINER", "PADDLE_TRAINING_ROLE": "TRAINER",
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(f"{address}:2379" for address in addresses), "TRAINER_PORTS_NUM": "32",
+        "PADDLE_PSERVERS_IP_PORT_LIST": "", "PADDLE_HETER_TRAINER_IP_PORT_LIST": "",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ["kubeflow", "paddlecloud"])
+def test_workers_of_kubernetes_find_each_other_by_what_the_operator_sets(operator, machines, overrides, tmp_path):
+    for name in ("configs", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command, arguments = container(operator)
+    changes = as_arguments(overrides)
+    if operator == "kubeflow":
+        command = [*command, *arguments, *changes]
+    else:  # a line for a shell
+        command = [*command, f"{arguments[0]} {shlex.join(changes)}"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    workers = [
+        subprocess.Popen(["ip", "netns", "exec", machine, *command], cwd=tmp_path,
+                         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | variables(operator, number),
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for number, machine in enumerate(machines[:2])
+    ]  # fmt: skip
+    outputs = [worker.communicate(timeout=3 * MINUTE)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    (checkpoint,) = list_checkpoints(tmp_path / "run")
+    assert json.loads((checkpoint / "state.json").read_text())["ranks"] == 2 and len(losses(tmp_path / "run")) == 8
