@@ -18,7 +18,7 @@ TOOLS = {
     if (found := re.search(r'run\("(\w+)"\)', path.read_text()))
 }  # fmt: skip
 PROMPT = r"^\$ (?:.*\\\n)*.*"
-NEEDS_A_SHELL = re.compile(r"&&|[|;<>`\n]|\$[({\w?!]")
+NEEDS_A_PROCESS = re.compile(r"&&|[|;<>`\n]|\$[({\w?!]|--processes")
 
 
 def blocks(page):
@@ -63,10 +63,11 @@ def environment():
 def run_command(command):
     """Runs one command of a page in the working directory: its exit code, and what it prints.
 
-    A tool is run in this process, which has imported Paddle already; whatever needs a shell is given to bash.
+    A tool is run in this process, which has imported Paddle already; bash is given what needs a shell, and ranks, which
+    are started by the command line that they see.
     """
     line = command.replace("\\\n", " ")
-    if line.startswith("python tools/") and not NEEDS_A_SHELL.search(line):
+    if line.startswith("python tools/") and not NEEDS_A_PROCESS.search(line):
         tool, *arguments = shlex.split(line, comments=True)[1:]
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
