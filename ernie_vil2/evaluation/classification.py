@@ -54,10 +54,10 @@ class EncodedClasses:
         found[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
         return found
 
-    def zero_shot(self, logit_scale: float) -> dict[str, Answers]:
+    def zero_shot(self, logit_scale: float) -> dict[str, ClassScores]:
         """What the classes of each language answer."""
         return {
-            language: Answers(
+            language: ClassScores(
                 self.truth, _cosines(self.images, classes), names_of(self.benchmark, language), logit_scale
             )
             for language, classes in self.classes.items()
@@ -109,7 +109,7 @@ def encoded_classes(
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClassScores:
     """What a classifier says of N pictures and C classes.
 
     Attributes:

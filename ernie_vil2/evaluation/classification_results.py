@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.environment import environment
-from ernie_vil2.evaluation.classification import COLUMNS, DEFINITION, Answers, EncodedClasses
+from ernie_vil2.evaluation.classification import COLUMNS, DEFINITION, ClassScores, EncodedClasses
 from ernie_vil2.evaluation.results import cell_text
 from ernie_vil2.evaluation.retrieval_page import thumbnail
 from ernie_vil2.files import atomic_files, atomic_write, write_text
@@ -23,7 +23,7 @@ MOST_CLASSES = 30
 CARDS, ANSWERS, PAIRS = 12, 5, 30
 
 
-def table_rows(results: Mapping[str, Answers]) -> list[tuple[str, dict[str, float]]]:
+def table_rows(results: Mapping[str, ClassScores]) -> list[tuple[str, dict[str, float]]]:
     """Figures by label, and chance below them."""
     rows = [(label, answers.figures) for label, answers in results.items()]
     chance = next(iter(results.values())).chance
@@ -59,7 +59,7 @@ def write_classification(
     output: Path,
     name: str,
     encoded: EncodedClasses,
-    results: Mapping[str, Answers],
+    results: Mapping[str, ClassScores],
     notes: Sequence[str],
     about: Mapping[str, Any],
 ) -> list[Path]:
@@ -82,7 +82,7 @@ def write_classification(
 
 
 def classification_record(
-    encoded: EncodedClasses, results: Mapping[str, Answers], notes: Sequence[str], about: Mapping[str, Any]
+    encoded: EncodedClasses, results: Mapping[str, ClassScores], notes: Sequence[str], about: Mapping[str, Any]
 ) -> dict:
     """Figures of all results and of every class, for JSON."""
     benchmark = encoded.benchmark
@@ -111,7 +111,7 @@ def classification_record(
     }
 
 
-def write_answers(path: Path, encoded: EncodedClasses, results: Mapping[str, Answers]) -> None:
+def write_answers(path: Path, encoded: EncodedClasses, results: Mapping[str, ClassScores]) -> None:
     """Writes a CSV file with one line per picture and result, `CSV_COLUMNS`: its classes and the first answer."""
     images, labels = encoded.benchmark.images, [one.id for one in encoded.benchmark.texts]
     with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
@@ -129,7 +129,7 @@ def _write_page(
     path: Path,
     name: str,
     encoded: EncodedClasses,
-    results: Mapping[str, Answers],
+    results: Mapping[str, ClassScores],
     rows: Sequence[tuple[str, Mapping[str, float]]],
     notes: Sequence[str],
     about: Mapping[str, Any],
@@ -156,7 +156,7 @@ def _write_page(
     )
 
 
-def _on_page(encoded: EncodedClasses, answers: Answers, pictures: dict[int, bytes | None]) -> dict:
+def _on_page(encoded: EncodedClasses, answers: ClassScores, pictures: dict[int, bytes | None]) -> dict:
     classes = [row for row in np.argsort(answers.per_class, kind="stable").tolist() if answers.counts[row]]
     shown = sorted(classes[:MOST_CLASSES])
     return {
@@ -176,7 +176,7 @@ def _on_page(encoded: EncodedClasses, answers: Answers, pictures: dict[int, byte
     }
 
 
-def _matrix(answers: Answers, shown: Sequence[int]) -> dict:
+def _matrix(answers: ClassScores, shown: Sequence[int]) -> dict:
     counts = answers.confusion[np.ix_(shown, shown)]
     sizes = answers.counts[shown]
     others = sizes - counts.sum(axis=1)
@@ -190,7 +190,7 @@ def _matrix(answers: Answers, shown: Sequence[int]) -> dict:
     }
 
 
-def _instead(answers: Answers, row: int) -> Iterator[tuple[str, int]]:
+def _instead(answers: ClassScores, row: int) -> Iterator[tuple[str, int]]:
     """The most frequent wrong answers to pictures of a class, with their number."""
     wrong = answers.confusion[row].copy()
     wrong[row] = 0
@@ -199,7 +199,7 @@ def _instead(answers: Answers, row: int) -> Iterator[tuple[str, int]]:
             yield answers.names[column], int(wrong[column])
 
 
-def _surest_errors(answers: Answers) -> list[int]:
+def _surest_errors(answers: ClassScores) -> list[int]:
     """The pictures whose first answer is wrong by the most, as far as the score of a right one."""
     own = np.where(answers.truth, answers.scores, -np.inf).max(axis=1)
     lost = answers.scores.max(axis=1) - own
@@ -207,7 +207,7 @@ def _surest_errors(answers: Answers) -> list[int]:
     return rows[np.argsort(-lost[rows], kind="stable")][:CARDS].tolist()
 
 
-def _card(encoded: EncodedClasses, answers: Answers, row: int, pictures: dict[int, bytes | None]) -> dict:
+def _card(encoded: EncodedClasses, answers: ClassScores, row: int, pictures: dict[int, bytes | None]) -> dict:
     """A picture with its first answers and, behind them, a right one, as `parts.queries` of the pages shows it."""
     image = encoded.benchmark.images[row]
     if row not in pictures:

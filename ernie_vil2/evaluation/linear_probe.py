@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_vil2.data.samples import BadSampleReport, first_names
-from ernie_vil2.evaluation.classification import Answers, EncodedClasses
+from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.ranking import top_matches
 from ernie_vil2.wording import counted
@@ -60,13 +60,13 @@ def linear_probe(embeddings: np.ndarray, truth: np.ndarray, asked: np.ndarray, s
     names, several, validation = ("",) * truth.shape[1], bool((truth.sum(axis=1) != 1).any()), {}
     for strength in STRENGTHS.tolist():
         scores = _fitted(embeddings[~held_out], truth[~held_out], embeddings[held_out], strength, several)
-        answers = Answers(truth[held_out], scores, names)
+        answers = ClassScores(truth[held_out], scores, names)
         validation[strength] = answers.figures["mAP" if answers.several else "acc1"]
     best = max(validation, key=lambda strength: (validation[strength], -strength))
     return LinearProbe(_fitted(embeddings, truth, asked, best, several), best, validation)
 
 
-def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[Answers, list[str]]:
+def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[ClassScores, list[str]]:
     """What a probe answers to pictures that are scored, and what a person should know of it.
 
     Args:
@@ -89,7 +89,7 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[A
         names = first_names(len(twice), twice[: BadSampleReport.NAMES])
         lines.append(f"linear probe: pictures that are scored and trained with: {names}; take them out of one part")
     names = next(iter(classes.zero_shot(1.0).values())).names
-    return Answers(classes.truth, found.scores, names), lines
+    return ClassScores(classes.truth, found.scores, names), lines
 
 
 def _held_out(truth: np.ndarray, seed: int) -> np.ndarray:

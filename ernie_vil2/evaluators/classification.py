@@ -40,7 +40,7 @@ class Classification:
         self.data = {labelled.name: f"{sizes}, named in {' and '.join(templates)}"}
 
     def __call__(self, model: nn.Layer) -> Metrics:
-        """As `Evaluator.__call__`: the figures of `Answers` by language, `zh/acc1`, and the mean, `acc1` or `mAP`."""
+        """As `Evaluator.__call__`: figures of `ClassScores` by language, `zh/acc1`, and the mean, `acc1` or `mAP`."""
         engine = Eager(model, Preprocessing.of(self.config.Model.image), self.config.Training.precision)
         encoder = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
         prompts = with_prompts(self.labelled, self.templates)

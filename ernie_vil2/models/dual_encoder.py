@@ -13,7 +13,7 @@ from ernie_vil2.config import ModelConfig
 from ernie_vil2.config.view_names import VIEWS_OF
 from ernie_vil2.cpu import speed_up
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
-from ernie_vil2.models.towers.transformers import TEXT_SIZES, VIT_SIZES
+from ernie_vil2.models.towers.transformers import NAMED_SIZES, VIT_SIZES
 
 
 def build_dual_encoder(
@@ -32,8 +32,8 @@ def with_sizes(config: ModelConfig) -> ModelConfig:
     if image.name in VIT_SIZES:
         image = image.model_copy(update={"name": "ViT", **VIT_SIZES[image.name]})
     family, _, size = text.name.partition("-")
-    if size in TEXT_SIZES:
-        text = text.model_copy(update={"name": family, **TEXT_SIZES[size]})
+    if size in NAMED_SIZES:
+        text = text.model_copy(update={"name": family, **NAMED_SIZES[size]})
     return config.model_copy(update={"image": image, "text": text})
 
 

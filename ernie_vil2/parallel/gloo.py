@@ -200,7 +200,7 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-class Store:
+class SharedCounters:
     """A connection to counters that all ranks share; they live in rank 0's process. Not for two threads at once."""
 
     def __init__(self):
@@ -218,8 +218,8 @@ class Store:
 
 
 @functools.cache
-def _barrier_store() -> Store:
-    return Store()
+def _barrier_store() -> SharedCounters:
+    return SharedCounters()
 
 
 def _send_at_once(port: int) -> None:

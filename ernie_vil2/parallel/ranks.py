@@ -88,7 +88,7 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._rank, self._ranks = rank, ranks
         self._stopped = threading.Event()
-        self._store = gloo.Store()
+        self._store = gloo.SharedCounters()
         self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
 
     def run(self) -> None:

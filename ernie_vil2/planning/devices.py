@@ -13,8 +13,8 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Device:
-    """A device that one rank runs on. docs/plan.md says where each figure stands.
+class DataSheet:
+    """What one rank runs on. docs/plan.md says where each figure stands.
 
     Attributes:
         name: as the command line takes it.
@@ -43,13 +43,13 @@ _SHEETS = {
 }
 _PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = {
-    name: Device(name, gib * GIB, link * 1e9, network * 1e9,
+    name: DataSheet(name, gib * GIB, link * 1e9, network * 1e9,
                  {kind: speed * 1e12 for kind, speed in zip(_PRECISIONS, speeds, strict=True) if speed})
     for name, (gib, link, network, *speeds) in _SHEETS.items()
 }  # fmt: skip
 
 
-def recognise(name: str, memory: float) -> Device:
+def recognise(name: str, memory: float) -> DataSheet:
     """The known device that a GPU is, by its name ("NVIDIA A100-SXM4-80GB") and bytes; ValueError if there is none.
 
     Drivers keep some of the memory for themselves.
@@ -61,7 +61,7 @@ def recognise(name: str, memory: float) -> Device:
     raise ValueError(f"{name} with {memory / GIB:.0f} GiB is not a device with figures; known: {', '.join(DEVICES)}")
 
 
-def check(config: Config, ranks: int, device: Device) -> None:
+def check(config: Config, ranks: int, device: DataSheet) -> None:
     """Whether `ranks` of this device can run `config` at all; ConfigError if not."""
     from ernie_vil2.config import ConfigError
 

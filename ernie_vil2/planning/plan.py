@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ernie_vil2.config import Config
 from ernie_vil2.losses import build_loss
 from ernie_vil2.parallel.collectives import sent_bytes
-from ernie_vil2.planning.devices import Device
+from ernie_vil2.planning.devices import DataSheet
 from ernie_vil2.planning.towers import Towers
 
 USABLE = 0.92
@@ -52,7 +52,7 @@ class Plan:
         config: Config,
         towers: Towers,
         ranks: int,
-        device: Device,
+        device: DataSheet,
         utilisation: float = 0.35,
         sample_bytes: int = 50_000,
         bandwidth: float | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ernie_vil2.config import Config, LossConfig, with_overrides
-from ernie_vil2.planning.devices import Device, check
+from ernie_vil2.planning.devices import DataSheet, check
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.wording import counted
@@ -16,7 +16,7 @@ Advice = tuple[tuple[str, ...], Plan]
 """`Section.key=value` overrides, and the plan with them."""
 
 
-def plan_run(config: Config, ranks: int, device: Device, **figures: Any) -> tuple[str, Plan, Advice | None]:
+def plan_run(config: Config, ranks: int, device: DataSheet, **figures: Any) -> tuple[str, Plan, Advice | None]:
     """Plans a run, looks for what would make it fit or faster, and puts both into words.
 
     `figures` are as `Plan` takes them, errors as of `Plan` and `build_dual_encoder`.

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from ernie_vil2.data.benchmark import BenchmarkText
 from ernie_vil2.evaluation.classification import (
-    Answers,
+    ClassScores,
     average_precision,
     check_labelled,
     encoded_classes,
@@ -25,7 +25,7 @@ from tests.evaluation.encoding_model import StandIn, benchmark, no_file, picture
 
 def answers(truth, scores, **changes):
     scores = np.asarray(scores, np.float32)
-    return Answers(np.asarray(truth, bool), scores, tuple(map(str, range(scores.shape[1]))), **changes)
+    return ClassScores(np.asarray(truth, bool), scores, tuple(map(str, range(scores.shape[1]))), **changes)
 
 
 def one_hot(labels, classes):

@@ -22,7 +22,7 @@ from ernie_vil2.config import (
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.model_files import StoredModel, changed_ways, read_model, write_model
 from ernie_vil2.models.released import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
-from ernie_vil2.models.towers.transformers import TEXT_SIZES, VIT_SIZES
+from ernie_vil2.models.towers.transformers import NAMED_SIZES, VIT_SIZES
 from ernie_vil2.models.weight_files import read_weights, write_weights
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
@@ -414,7 +414,7 @@ def test_nothing_is_overwritten_and_a_vocabulary_is_needed(tmp_path):
 @pytest.mark.parametrize("layout", ["official", "paddlenlp"])
 def test_sizes_that_a_name_stands_for_are_written(tmp_path, monkeypatch, layout):
     """A run of ViT-B/16 and ernie-base became a folder of a model of no width."""
-    monkeypatch.setitem(TEXT_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
+    monkeypatch.setitem(NAMED_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
     monkeypatch.setitem(VIT_SIZES, "ViT-B/16", {"patch_size": 4, "width": 24, "depth": 1, "heads": 3})
     config = ModelConfig(image=ImageTowerConfig(image_size=12), text=TextTowerConfig(max_positions=8))
     model = randomised(build_dual_encoder(config, ROWS))

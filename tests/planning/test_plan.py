@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.planning.devices import DEVICES, GIB, Device, check, recognise
+from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.text import _lines, advise
 from ernie_vil2.planning.towers import Towers
@@ -16,7 +16,7 @@ SMALL = [
     "Model.text.depth=2", "Model.text.heads=4", "Training.global_batch=64", "Training.steps=1000",
     "Schedule.warmup_steps=10",
 ]  # fmt: skip
-DEVICE = Device("desk", 2**30, link=1e9, network=1e8, flops={"float32": 1e12, "bfloat16": 4e12})
+DEVICE = DataSheet("desk", 2**30, link=1e9, network=1e8, flops={"float32": 1e12, "bfloat16": 4e12})
 
 
 @pytest.fixture(scope="module")

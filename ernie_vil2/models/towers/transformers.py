@@ -13,7 +13,8 @@ VIT_SIZES = {
     "ViT-B/16": {"patch_size": 16, "width": 768, "depth": 12, "heads": 12},
     "ViT-L/14": {"patch_size": 14, "width": 1024, "depth": 24, "heads": 16},
 }
-TEXT_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
+NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
+"""Of ERNIE and BERT, by the last part of the name."""
 PAD_ID = 0
 
 
@@ -105,7 +106,7 @@ def _check_size(height: int, width: int, side: int) -> None:
 def build_transformer(config: TextTowerConfig, vocab_size: int) -> TextTower:
     """The tower of a published or given size, randomly initialised; ValueError if the heads do not divide the width."""
     family, _, size = config.name.partition("-")
-    sizes = TEXT_SIZES[size] if size else {"width": config.width, "depth": config.depth, "heads": config.heads}
+    sizes = NAMED_SIZES[size] if size else {"width": config.width, "depth": config.depth, "heads": config.heads}
     if sizes["width"] % sizes["heads"]:
         raise ValueError(f"Model.text: width ({sizes['width']}) must be divisible by heads ({sizes['heads']})")
     arguments = {
