@@ -24,7 +24,7 @@ class Item:
         digest: of the content that was encoded; an item with an equal one need not be encoded again.
         fields: for people and for filters: captions, tags, licence, ...
         location: where the content lies, as [source, number] or [file].
-        thumbnail: a small picture, WebP; None of a text.
+        thumbnail: a small picture, WebP or PNG; None of a text.
     """
 
     id: str

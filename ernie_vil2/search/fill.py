@@ -27,6 +27,8 @@ from ernie_vil2.search.index import Index
 CHUNK = 2048
 """Items that are committed together: what a killed process has to encode again at most."""
 THUMBNAIL = 160
+SMALL = 8192
+"""Bytes of a picture that is its own thumbnail."""
 TUNING_QUERIES = 1500
 FEWEST_QUERIES = 100
 THREADS = 4
@@ -220,11 +222,18 @@ def _prepared(index: Index, side: int, one: tuple[Item, bytes]) -> tuple[Item, n
         pixels = index.model.preprocessing.view(decoded)
     except BadSample as bad:
         return bad
-    return replace(item, thumbnail=thumbnail(decoded, side) if side else None), pixels
+    return replace(item, thumbnail=thumbnail(content, decoded, side) if side else None), pixels
 
 
-def thumbnail(pixels: np.ndarray, side: int) -> bytes:
-    """`[H, W, 3]` RGB as a WebP whose longer side is at most `side`."""
+def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
+    """A picture as a WebP whose longer side is at most `side`; as it is, if it is a PNG as small as that.
+
+    Args:
+        content: the file.
+        pixels: `[H, W, 3]` RGB of it.
+    """
+    if max(pixels.shape[:2]) <= side and len(content) <= SMALL and content.startswith(b"\x89PNG"):
+        return content
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

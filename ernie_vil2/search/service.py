@@ -153,7 +153,7 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
             raise HTTPException(404, "no picture of this id")
         if item.thumbnail is None:
             return picture(id)
-        return Response(item.thumbnail, media_type="image/webp", headers={"Cache-Control": "max-age=3600"})
+        return Response(item.thumbnail, media_type=_kind(item.thumbnail), headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/picture", response_class=Response, summary="A picture by its id, from where it lies")
     def picture(id: str) -> Response:
@@ -166,7 +166,7 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
             if item.thumbnail is None:
                 raise HTTPException(404, "this picture is not where it was indexed") from None
             content = item.thumbnail
-        kind = next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
+        kind = _kind(content)
         if kind is None:
             raise HTTPException(415, "a browser cannot show a picture of this kind")
         return Response(content, media_type=kind)
@@ -212,6 +212,11 @@ async def _uploaded(request: Request) -> bytes:
         if len(content) > MOST_BYTES:
             raise HTTPException(413, f"a picture may have {MOST_BYTES // 2**20} MiB")
     return bytes(content)
+
+
+def _kind(content: bytes) -> str | None:
+    """The media type of a picture that browsers show."""
+    return next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
 
 
 def _about(index: Index) -> str:

@@ -1,5 +1,6 @@
 """An index from files to answers, and what becomes of bad files, killed builds and other models."""
 
+import io
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ernie_vil2
 from ernie_vil2 import commands
@@ -87,6 +89,20 @@ def test_bad_pictures_are_counted_and_the_rest_is_indexed(tmp_path, model):
         again = add_images(index, pictures([str(tmp_path / "pictures")]))
         assert (again.added, again.unchanged) == (1, 1)
         assert len(index.collection("images")) == 2
+
+
+def test_thumbnails_are_small_pictures(tmp_path, model):
+    """A PNG that is small enough is its own."""
+    rng = np.random.default_rng(0)
+    small, wide = png(draw((200, 30, 30), "disc", rng)), png(rng.integers(0, 255, (100, 400, 3), np.uint8))
+    (tmp_path / "pictures").mkdir()
+    for name, content in {"small.png": small, "wide.png": wide}.items():
+        (tmp_path / "pictures" / name).write_bytes(content)
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, pictures([str(tmp_path / "pictures")]))
+        assert index.collection("images").get("small.png").thumbnail == small
+        thumbnail = index.collection("images").get("wide.png").thumbnail
+    assert thumbnail.startswith(b"RIFF") and Image.open(io.BytesIO(thumbnail)).size == (160, 40)
 
 
 def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
