@@ -56,9 +56,10 @@ def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
     encoded = {name: encode_benchmark(encoder, benchmark) for name, benchmark in tests.benchmarks.items()}
     figures: dict[str, float] = {}
     for name, each in encoded.items():
-        figures |= _under(name, _across(each) | alignment_and_uniformity(each) | _aliases(encoder, each))
+        figures |= _under(name, _across(each) | alignment_and_uniformity(each))
         figures |= _under(name, _second_language(encoder, each, tests.second))
-    figures |= _under(ALL, _images(list(encoded.values())))
+    together = list(encoded.values())
+    figures |= _under(ALL, _images(together) | _aliases(encoder, together))
     return figures | _means(figures, list(encoded))
 
 
@@ -86,12 +87,12 @@ def alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
     return figures
 
 
-def _aliases(encoder: ErnieViL2, encoded: EncodedBenchmark) -> dict[str, float]:
-    """Text to text: another name of a picture asks for its caption among all captions."""
-    benchmark = encoded.benchmark
-    row_of = {text.text: row for row, text in enumerate(benchmark.texts)}
-    named = [(benchmark.texts[text].text, _tags(benchmark.images[image].fields))
-             for image, text in benchmark.pairs.tolist()]  # fmt: skip
+def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
+    """Text to text: another name of a picture asks for its caption among the captions of all tests."""
+    captions = {text.text: row for each in encoded for text, row in zip(each.benchmark.texts, each.texts, strict=True)}
+    row_of = {caption: row for row, caption in enumerate(captions)}
+    named = [(each.benchmark.texts[text].text, _tags(each.benchmark.images[image].fields))
+             for each in encoded for image, text in each.benchmark.pairs.tolist()]  # fmt: skip
     pairs = [(alias, row_of[caption]) for alias, caption in aliases(named) if alias not in row_of]
     if not pairs:
         return {}
@@ -99,7 +100,7 @@ def _aliases(encoder: ErnieViL2, encoded: EncodedBenchmark) -> dict[str, float]:
     place = {alias: row for row, alias in enumerate(queries)}
     positives = np.array([(place[alias], row) for alias, row in pairs])
     matching = Matching(np.arange(len(queries)), np.arange(len(row_of)), positives, ("text", "caption"))
-    sides = {"text": encoder.encode_texts(queries), "caption": encoded.texts}
+    sides = {"text": encoder.encode_texts(queries), "caption": np.stack(list(captions.values()))}
     (result,) = score_matchings([matching], sides, ["text_to_caption"]).values()
     return {f"text_to_text/{name}": value for name, value in result.recall.items()} | {
         "text_to_text/queries": len(queries)

@@ -1,0 +1,93 @@
+"""What is measured, against a second way: SciPy's intervals, sums over all pairs, rankings by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.study import measure
+from ernie_vil2.study.statistics import at, paired, spread
+from ernie_vil2.study.tables import shown
+
+VALUES = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
+
+
+@given(VALUES)
+def test_a_difference_has_the_interval_of_the_paired_t_test(values):
+    others = [0.5 * value + place for place, value in enumerate(values)]
+    found = paired(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
+    expected = stats.ttest_rel(values, others).confidence_interval(0.95)
+    assert found.count == len(values)
+    assert np.allclose([found.low, found.high], expected, atol=1e-9, equal_nan=True)
+
+
+def test_one_seed_has_no_interval_and_none_no_mean():
+    assert spread([3.0]) == (3.0, None, None, 1) and not spread([3.0]).excludes_zero
+    assert paired({0: 1.0}, {1: 1.0}) is None
+    with pytest.raises(ValueError, match="the mean of no runs is undefined"):
+        spread([])
+    assert shown(spread([1.0, 1.2])).endswith("]") and shown(spread([1.0, 1.001])).endswith("] *")
+    assert shown(None) == "–" and shown(spread([-0.25]), 2) == "-0.25"
+
+
+def test_a_curve_is_read_between_its_points():
+    assert at([(0, 0), (2, 10), (4, 11)], 1) == 5 and at([(0, 0), (2, 10), (4, 11)], 3) == 10.5
+    assert at([(0, 0), (2, 10)], 3) is None and at([(0, 0), (2, 10)], 2) == 10
+
+
+def encoded(images, texts, pairs, names=None, tags=None):
+    """Normalised embeddings as a test; `names` are the texts."""
+    images, texts = (np.asarray(side, np.float32) for side in (images, texts))
+    images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
+    names = names or [f"name {row}" for row in range(len(texts))]
+    fields = [{"tags_en": found} for found in tags or [[]] * len(images)]
+    pictures = [BenchmarkImage(str(row), bytes, found) for row, found in enumerate(fields)]
+    captions = [BenchmarkText(name, name) for name in names]
+    benchmark = Benchmark("x", pictures, captions, np.array(pairs), BadSampleReport())
+    return EncodedBenchmark(benchmark, images, texts, BadSampleReport())
+
+
+def test_alignment_and_uniformity_are_their_definitions():
+    rng = np.random.default_rng(0)
+    made = encoded(rng.normal(size=[5, 3]), rng.normal(size=[4, 3]), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3)])
+    found = measure.alignment_and_uniformity(made)
+    gaps = [np.sum((made.images[i] - made.texts[t]) ** 2) for i, t in made.benchmark.pairs]
+    assert found["alignment"] == pytest.approx(np.mean(gaps), rel=1e-5)
+    for side, rows in (("image", made.images), ("text", made.texts)):
+        potential = [np.exp(-2 * np.sum((rows[a] - rows[b]) ** 2)) for a in range(len(rows)) for b in range(a)]
+        assert found[f"{side}_uniformity"] == pytest.approx(np.log(np.mean(potential)), rel=1e-5)
+
+
+def test_an_alias_is_a_tag_of_one_caption():
+    named = [("house", ["home", "building"]), ("tower", ["building", "tower"]), ("house", ["home"])]
+    assert measure.aliases(named) == [("home", "house")]
+
+
+AXES = np.eye(4)
+
+
+def test_images_ask_for_those_of_other_teams_by_the_same_name():
+    # In degrees of one plane: cup 0, key 90, cup 6; the other team's Cup 50, key 79.
+    one = encoded([AXES[0], AXES[1], [1, 0.1, 0, 0]], AXES[:3], [(0, 0), (1, 1), (2, 0)], ["cup", "key", "x"])
+    two = encoded([[1, 1.2, 0, 0], [0.2, 1, 0, 0]], AXES[:2], [(0, 0), (1, 1)], ["Cup", "key"])
+    found = measure._images([one, two])
+    assert found["image_to_image/queries"] == 5
+    # The cups pass over each other, being of one team; to Cup the key of its own team is nearer than a cup.
+    assert found["image_to_image/R@1"] == pytest.approx(100 * 4 / 5)
+    assert found["image_to_image/R@5"] == 100
+
+
+def test_names_in_the_second_language_ask_for_pictures_that_have_none():
+    made = encoded(AXES[:3], AXES[:3], [(0, 0), (1, 1), (2, 2)], ["cup", "Key", "unknown"])
+    of = {"cup": AXES[0], "Key": AXES[1], "杯": AXES[0], "钥匙": AXES[2], "home": AXES[0]}
+    encoder = SimpleNamespace(encode_texts=lambda texts: np.array([of[text] for text in texts], np.float32))
+    found = measure._second_language(encoder, made, {"cup": "杯", "key": "钥匙"})
+    assert (found["second/queries"], found["first/R@1"], found["second/R@1"]) == (2, 100, 50)
+    named = encoded(AXES[:2], AXES[:2], [(0, 0), (1, 1)], ["house", "key"], [["home"], []])
+    assert measure._aliases(encoder, [named])["text_to_text/R@1"] == 100
