@@ -18,6 +18,19 @@ CONFIGURATIONS = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent /
 """Of an installation, or of a checkout."""
 
 
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `-c FILE` and `-o Section.key=value`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=configuration,
+        metavar="FILE",
+        help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
+    )
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
+                        help="overrides one value; may be repeated")  # fmt: skip
+
+
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that opens sources."""
     parser.add_argument(

@@ -8,20 +8,12 @@ import argparse
 import json
 import os
 
-from ernie_vil2.commands.arguments import amount, configuration, count, output_file
+from ernie_vil2.commands.arguments import add_config_options, amount, count, output_file
 from ernie_vil2.planning.devices import DEVICES, check
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c",
-        "--config",
-        type=configuration,
-        metavar="FILE",
-        help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
-    )
-    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
-                        help="overrides one value; may be repeated")  # fmt: skip
+    add_config_options(parser)
     parser.add_argument("--ranks", type=count, required=True, help="devices, one rank on each")
     parser.add_argument("--device", required=True, choices=DEVICES, help="on which the ranks run")
     parser.add_argument("--utilisation", type=amount, default=0.35,

@@ -9,20 +9,12 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 import argparse
 import os
 
-from ernie_vil2.commands.arguments import add_pipe_option, configuration, count
+from ernie_vil2.commands.arguments import add_config_options, add_pipe_option, count
 from ernie_vil2.launch import STOPPED, start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c",
-        "--config",
-        type=configuration,
-        metavar="FILE",
-        help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
-    )
-    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
-                        help="overrides one value; may be repeated")  # fmt: skip
+    add_config_options(parser)
     add_pipe_option(parser)
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.samples import BadSample, Reason, Statement, check_text, is_blank
+from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options
+from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.sources.tables import JsonTable
 
 NO_GOLD_LABEL = "-"
@@ -91,6 +94,26 @@ class StatementSource:
         """Those of the first rows, of which one must be there."""
         rows = islice(self.rows(), LOOKED_AT)
         return [image for row in rows if isinstance(row, StatementRow) for image in row.images]
+
+
+def open_statements(
+    layout: Layout,
+    labels: tuple[str, ...],
+    parse: Callable[[ImageFolders, dict, str], StatementRow],
+    place: Location,
+    options: Options,
+) -> StatementSource:
+    """The statements of a layout's annotation file; `parse` is told where its images lie.
+
+    Raises:
+        FileNotFoundError: none of the images is found.
+        ValueError: as `StatementSource`.
+    """
+    path = Path(place.name)
+    folders = layout.images_of(path, options)
+    source = StatementSource(layout.name, path, labels, partial(parse, folders))
+    folders.require(source.first_images())
+    return source
 
 
 def text_of(row: dict[str, Any], key: str, place: str) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.rows import numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason, as_object, is_id
-from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options, find_file, in_order
-from ernie_vil2.data.sources.locations import Location
-from ernie_vil2.data.statements import StatementRow, StatementSource, text_of
+from ernie_vil2.data.sources.layout import ImageFolders, Layout, find_file, in_order
+from ernie_vil2.data.statements import StatementRow, open_statements, text_of
 
 LABELS = ("False", "True")
 SPLITS = ("test1", "test2", "dev", "train")
@@ -30,13 +28,6 @@ def _is_nlvr2(path: Path) -> bool:
         return {"sentence", "identifier", "label"} <= as_object(line, place).keys()
     except (OSError, ValueError, StopIteration):
         return False
-
-
-def _open(place: Location, options: Options) -> StatementSource:
-    folders = NLVR2.images_of(Path(place.name), options)
-    source = StatementSource(NLVR2.name, Path(place.name), LABELS, partial(_row, folders))
-    folders.require(source.first_images())
-    return source
 
 
 def _row(folders: ImageFolders, row: dict, place: str) -> StatementRow:
@@ -81,7 +72,7 @@ NLVR2 = Layout(
     name="nlvr2",
     files=", ".join(f"{split}.json" for split in SPLITS),
     find=_find,
-    open=_open,
+    open=lambda place, options: open_statements(NLVR2, LABELS, _row, place, options),
     image_folders=SPLITS,
 )
 """The folders of a split's images, alone or below `images/`."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.samples import BadSample, Reason, is_id
-from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options, found_files, in_order
-from ernie_vil2.data.sources.locations import Location
+from ernie_vil2.data.sources.layout import ImageFolders, Layout, found_files, in_order
 from ernie_vil2.data.sources.published.karpathy import FLICKR30K
-from ernie_vil2.data.statements import StatementRow, StatementSource, text_of
+from ernie_vil2.data.statements import StatementRow, open_statements, text_of
 
 LABELS = ("entailment", "neutral", "contradiction")
 IMAGE_KEYS = ("Flikr30kID", "Flickr30K_ID")  # as distributed, and as the authors' generator writes it
@@ -18,13 +16,6 @@ FILES = {split: f"snli_ve_{split}.jsonl" for split in ("test", "dev", "train")}
 
 def _find(folder: Path) -> dict[str, list[Path]]:
     return in_order({split: paths[0] for split, paths in found_files(folder, FILES).items()})
-
-
-def _open(place: Location, options: Options) -> StatementSource:
-    folders = SNLI_VE.images_of(Path(place.name), options)
-    source = StatementSource(SNLI_VE.name, Path(place.name), LABELS, partial(_row, folders))
-    folders.require(source.first_images())
-    return source
 
 
 def _row(folders: ImageFolders, row: dict, place: str) -> StatementRow:
@@ -44,6 +35,6 @@ SNLI_VE = Layout(
     name="snli-ve",
     files=", ".join(FILES.values()),
     find=_find,
-    open=_open,
+    open=lambda place, options: open_statements(SNLI_VE, LABELS, _row, place, options),
     image_folders=FLICKR30K.image_folders,
 )
