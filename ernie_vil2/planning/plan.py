@@ -77,6 +77,8 @@ class Plan:
         self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
         self.device_bytes = self._image_bytes + (8 * config.Data.max_length if self.views["text"] else 0) + 16
         """Bytes of a sample that the loader hands to the device."""
+        self.batches = 2 if device.name == "cpu" else 3
+        """That the device holds: the last one, until it is known to be finite, this one, and on a GPU the next."""
         self._embeddings = self.rows * sum(self.views.values()) * towers.embed_dim * 4
         self.transfers = list(self._transfers()) if ranks > 1 else []
         """What a rank sends in a step."""
@@ -92,7 +94,7 @@ class Plan:
             "weights": 4 * (trained + 2 * sum(self.towers.norm_channels)),
             "gradients": 4 * (owned if self.sharding == "stage2" else trained),
             "optimiser state": 8 * owned,
-            "images of the batch": self.rows * self._image_bytes,
+            "images of the batches": self.batches * self.rows * self._image_bytes,
         }
 
     @cached_property

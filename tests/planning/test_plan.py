@@ -38,7 +38,7 @@ def test_memory_by_hand(towers):
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "optimiser state": 8 * parameters,
-        "images of the batch": images,
+        "images of the batches": 3 * images,
     }
     activations = 16 * 2 * (image.saved + text.saved)
     assert plan.phases["backward"]["activations"] == activations
@@ -53,7 +53,9 @@ def test_views_that_the_loss_does_not_need_cost_nothing(towers):
     assert single.views == {"image": 1, "text": 1}
     texts = planned(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
     assert texts.views == {"image": 0, "text": 2}
-    assert texts.resident["images of the batch"] == 0
+    assert texts.resident["images of the batches"] == 0
+    on_cpu = planned(towers, device=replace(DEVICE, name="cpu"))
+    assert on_cpu.resident["images of the batches"] == 2 * 16 * 2 * 3 * 32 * 32
     assert texts.flops < single.flops < planned(towers).flops
 
 
