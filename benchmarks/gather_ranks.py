@@ -80,7 +80,7 @@ def rank(args) -> int:
     upstream = {view: paddle.randn([ranks * args.rows, args.width]) for view in VIEWS}
 
     def ours():
-        _, _, counts = gather_ids(ids, on_host, args.rows)
+        _, _, counts = gather_ids(ids, on_host, args.rows)()
         gathered, _ = gather_views(local, counts)
         paddle.autograd.backward([gathered[view] for view in VIEWS], [upstream[view] for view in VIEWS])
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
+from ernie_vil2.crossings import fetched
 from ernie_vil2.parallel import collectives
 
 
-def gather_ids(ids: paddle.Tensor, on_host: np.ndarray, capacity: int) -> tuple[paddle.Tensor, np.ndarray, list[int]]:
-    """The ids of all ranks' rows, and with them how many rows each rank holds: one small collective for both.
+def gather_ids(
+    ids: paddle.Tensor, on_host: np.ndarray, capacity: int
+) -> Callable[[], tuple[paddle.Tensor, np.ndarray, list[int]]]:
+    """Begins to bring the ids of all ranks' rows here, and with them how many rows each holds: one small collective.
 
     Args:
         ids: integers `[b, K]`, none negative; padding is.
@@ -21,8 +24,8 @@ def gather_ids(ids: paddle.Tensor, on_host: np.ndarray, capacity: int) -> tuple[
         capacity: the most rows that any rank can hold, the same on all ranks.
 
     Returns:
-        `[N, K]` in rank order, the same on the host, and the row counts of the ranks, which `gather_rows` and
-        `gather_views` take.
+        What waits for them, and for nothing that the device is told to compute meanwhile, and gives: `[N, K]` in rank
+        order, the same on the host, and the row counts of the ranks, which `gather_rows` and `gather_views` take.
 
     Raises:
         ValueError: more rows than `capacity`.
@@ -31,12 +34,17 @@ def gather_ids(ids: paddle.Tensor, on_host: np.ndarray, capacity: int) -> tuple[
     if rows > capacity:
         raise ValueError(f"{rows} rows do not fit into the capacity of {capacity} rows a rank")
     if dist.get_world_size() == 1:
-        return ids, on_host, [rows]
+        return lambda: (ids, on_host, [rows])
     gathered = collectives.all_gather(_padded(ids, capacity, -1))
-    all_on_host = gathered.numpy()  # the one wait of a step for what the ranks hold
-    is_row = all_on_host[:, 0] >= 0
-    counts = is_row.reshape([-1, capacity]).sum(axis=1).tolist()
-    return _without_padding(gathered, counts, capacity), all_on_host[is_row], counts
+    values = fetched(gathered)
+
+    def joined() -> tuple[paddle.Tensor, np.ndarray, list[int]]:
+        all_on_host = values()
+        is_row = all_on_host[:, 0] >= 0
+        counts = is_row.reshape([-1, capacity]).sum(axis=1).tolist()
+        return _without_padding(gathered, counts, capacity), all_on_host[is_row], counts
+
+    return joined
 
 
 def gather_rows(tensor: paddle.Tensor, counts: Sequence[int] | None = None) -> tuple[paddle.Tensor, int]:

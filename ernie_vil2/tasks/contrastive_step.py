@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import paddle
@@ -107,8 +108,9 @@ class DirectStep:
             NoNegatives: on all ranks, where duplicates leave most rows nothing to be told from.
         """
         ids_of_rows, keys = self._on_device(views, ids, positions, number)
+        of_all = self._of_all_ranks(ids_of_rows, ids)
         local, scalars = self._encode(self.parallel, views, keys)
-        self._total, pairs = self._score(local, scalars, ids_of_rows, ids)
+        self._total, pairs = self._score(local, scalars, ids_of_rows, of_all)
         return self._total.detach(), pairs
 
     def backward(self) -> None:
@@ -138,14 +140,14 @@ class DirectStep:
         ):
             return model(views, self.normalize if pixels else None)
 
+    def _of_all_ranks(self, ids: paddle.Tensor, on_host: np.ndarray) -> Any:
+        """What `_score` has to know of all ranks' rows; asked for before the rows are encoded, so that it is there."""
+        return gather_ids(ids, on_host, self.capacity)
+
     def _score(
-        self,
-        local: dict[str, paddle.Tensor],
-        scalars: dict[str, paddle.Tensor],
-        ids: paddle.Tensor,
-        ids_on_host: np.ndarray,
+        self, local: dict[str, paddle.Tensor], scalars: dict[str, paddle.Tensor], ids: paddle.Tensor, of_all: Any
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        gathered_ids, all_on_host, counts = gather_ids(ids, ids_on_host, self.capacity)
+        gathered_ids, all_on_host, counts = of_all()
         if self.duplicates != "ignored":
             refuse_without_negatives(all_on_host)
         gathered, offset = gather_views(local, counts)
@@ -186,6 +188,7 @@ class CachedStep(DirectStep):
                 "raise Training.micro_batch, or look at the samples that could not be used"
             )
         ids_of_rows, keys = self._on_device(views, ids, positions, number)
+        of_all = self._of_all_ranks(ids_of_rows, ids)
         self._rows = views, keys
         encoded = []
         with paddle.no_grad():
@@ -196,7 +199,7 @@ class CachedStep(DirectStep):
         self._scalars = scalars
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        self._total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, ids)
+        self._total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, of_all)
         return self._total.detach(), pairs
 
     def backward(self) -> None:

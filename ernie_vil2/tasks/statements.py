@@ -70,16 +70,19 @@ class StatementRows(ViewRows):
 class _Classified:
     """Of a step: the loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
 
+    def _of_all_ranks(self, labels: paddle.Tensor, on_host: np.ndarray) -> paddle.Tensor:
+        """How many rows there are."""
+        rows = paddle.full([], len(on_host), "int64")
+        return collectives.all_reduce(rows) if dist.get_world_size() > 1 else rows
+
     def _score(
         self,
         outputs: dict[str, paddle.Tensor],
         scalars: dict[str, paddle.Tensor],
         labels: paddle.Tensor,
-        labels_on_host: np.ndarray,
+        rows: paddle.Tensor,
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        logits, rows = outputs["logits"], paddle.to_tensor(len(labels_on_host))
-        if dist.get_world_size() > 1:
-            rows = collectives.all_reduce(rows)
+        logits = outputs["logits"]
         rows = rows.astype(logits.dtype)
         right = paddle.take_along_axis(logits, labels, axis=1)
         correct = logits.argmax(axis=1, keepdim=True) == labels

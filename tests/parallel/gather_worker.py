@@ -37,7 +37,7 @@ def step(batch, own, dtype, tile=2):
     local_ids = paddle.to_tensor(batch["ids"][own])
     scale = paddle.to_tensor(batch["scale"].astype(dtype), stop_gradient=False)
     with counted_traffic() as traffic:
-        gathered_ids, on_host, counts = gather_ids(local_ids, batch["ids"][own], capacity=6)
+        gathered_ids, on_host, counts = gather_ids(local_ids, batch["ids"][own], capacity=6)()
         gathered, offset = gather_views(local, counts)
     weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
     loss = MultiViewLoss(weights, "positives", tile)

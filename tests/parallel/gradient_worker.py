@@ -16,7 +16,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.config.view_names import PAIRS
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.parallel import collectives, gather, gather_ids, gather_views
+from ernie_vil2.parallel import collectives, gather, gather_views
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks.contrastive_step import DirectStep
 
@@ -76,8 +76,8 @@ class Wrong(DirectStep):
         super().__init__(*arguments)
         self.convention = convention
 
-    def _score(self, local, scalars, ids, on_host):
-        gathered_ids, _, counts = gather_ids(ids, on_host, self.capacity)
+    def _score(self, local, scalars, ids, of_all):
+        gathered_ids, _, counts = of_all()
         gathered, offset = gather_views(local, counts)
         if self.convention == "no gradient through columns":
             gathered = {name: view.detach() for name, view in gathered.items()}

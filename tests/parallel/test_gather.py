@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.parallel import gather_rows, gather_views
+from ernie_vil2.parallel import gather, gather_rows, gather_views
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -111,3 +111,23 @@ def test_one_process_keeps_its_rows():
     assert views["text_1"].tolist() == [[1, 2], [3, 4]]
     (views["image_1"] * paddle.to_tensor([1.0, 2.0])).sum().backward()
     assert rows.grad.tolist() == [[10, 20], [10, 20]]
+
+
+def test_ids_are_asked_for_first_and_waited_for_later(monkeypatch):
+    told = []
+    monkeypatch.setattr(gather.dist, "get_world_size", lambda: 2)
+    padding = paddle.full([2, 2], -1, "int64")
+    monkeypatch.setattr(gather.collectives, "all_gather", lambda own: paddle.concat([own, own[:1], padding]))
+
+    def fetched(tensor):
+        told.append("asked")
+        return lambda: told.append("read") or tensor.numpy()
+
+    monkeypatch.setattr(gather, "fetched", fetched)
+    ids = np.array([[3, 4], [5, 6]])
+    values = gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)
+    assert told == ["asked"]
+    gathered, on_host, counts = values()
+    assert told == ["asked", "read"] and counts == [2, 1]
+    np.testing.assert_array_equal(gathered.numpy(), [[3, 4], [5, 6], [3, 4]])
+    np.testing.assert_array_equal(on_host, gathered.numpy())
