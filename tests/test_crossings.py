@@ -93,11 +93,12 @@ def test_the_next_batch_goes_up_before_this_one_is_handed_out():
         for batch in batches(count):
             asked.append(True)
             yield batch
+        asked.append(True)  # after the last one was put into a slot
 
     for number, _ in enumerate(uploaded(noted(), device)):
         ahead.append(len(device.begun) // 2 - 1 - number)
         until = time.monotonic() + 20
-        while len(asked) < min(count, number + SLOTS) and time.monotonic() < until:
+        while len(asked) < min(count + 1, number + SLOTS) and time.monotonic() < until:
             time.sleep(0.001)
     assert ahead[1:] == [*[1] * (count - 2), 0]  # the thread has just begun when the first is handed out
 
