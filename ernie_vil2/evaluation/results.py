@@ -30,17 +30,8 @@ from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
 LONGEST_NAME = 160  # bytes; a file system takes 255
-CSV_COLUMNS = (
-    "result",
-    "direction",
-    "query_id",
-    "query",
-    "rank",
-    "best_positive_id",
-    "best_positive_score",
-    "top_id",
-    "top_score",
-)
+CSV_COLUMNS = ("result", "direction", "query_id", "query", "rank", "best_positive_id", "best_positive_score", "top_id",
+               "top_score")  # fmt: skip
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
 
 
