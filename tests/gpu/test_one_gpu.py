@@ -1,5 +1,6 @@
 """One GPU: what CPUs have been tested on, reduced precision, and what a step takes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_vil2 import commands
+from ernie_vil2.crossings import uploaded
 from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.views import ImageNormalization, normalize_images
@@ -30,7 +33,10 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("tests", ["training/test_dropout.py", "training/test_step.py", "losses", "views", "models"])
+@pytest.mark.parametrize("tests", [
+    "test_crossings.py", "training/test_dropout.py", "training/test_step.py", "training/test_nonfinite.py", "losses",
+    "views", "models",
+])  # fmt: skip
 def test_what_holds_on_cpus_holds_here(tests):
     """In a process of its own, whose device is Paddle's default: the GPU."""
     command = [sys.executable, "-m", "pytest", "-q", f"tests/{tests}"]
@@ -68,6 +74,46 @@ def test_pixels_are_normalised_in_one_pass_in_a_narrow_type(dtype, spacing):
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     found = ImageNormalization(mean, std, dtype)(pixels).astype("float32")
     np.testing.assert_allclose(found.numpy(), normalize_images(pixels, mean, std).numpy(), rtol=spacing, atol=1e-6)
+
+
+def test_batches_go_up_while_the_device_computes(report):
+    """Seconds of products, of uploads, and of both: less than one after the other."""
+    pixels = np.random.default_rng(0).integers(0, 256, [512, 224, 224, 3], np.uint8)
+    matrix = paddle.randn([8192, 8192])
+
+    def seconds(rows, products):
+        began = time.monotonic()
+        for tensors, _ in uploaded(({"pixels": pixels[:rows]}, number) for number in range(20)):
+            assert tensors["pixels"].shape[0] == rows
+            for _ in range(products):
+                matrix @ matrix
+        np.testing.assert_array_equal(tensors["pixels"].numpy(), pixels[:rows])
+        return time.monotonic() - began
+
+    seconds(512, 1)
+    products, uploads, both = seconds(1, 10), seconds(512, 0), seconds(512, 10)
+    report(products=products, uploads=uploads, both=both)
+    assert both < 0.9 * (products + uploads)
+
+
+def test_native_dropout_with_both_towers_fused_learns(config, report):
+    """The kernels of attention take bfloat16; dropout of attention weights is drawn in them."""
+    native = ["Training.dropout=native", "Training.precision=bfloat16"]
+    found = losses(Trainer(config(*TEXT, *STEPS, *native)))
+    report(losses=found)
+    assert np.isfinite(found).all() and found[-1] < found[0]
+
+
+def test_the_command_lines_encode_in_bfloat16(config, shapes, tmp_path, report):
+    """Recall of a trained model in bfloat16 beside float32."""
+    Trainer(config(*STEPS)).fit()
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        output = tmp_path / precision
+        arguments = ["--checkpoint", tmp_path / "run", "--data", shapes["val"], "--language", "en", "--output", output]
+        assert commands.run("eval", [*map(str, arguments), "--precision", precision, "--name", "scores"]) == 0
+        found[precision] = json.loads((output / "scores.json").read_text())["results"]
+    report(**found)
 
 
 @pytest.mark.parametrize("changes", [[], ["Training.micro_batch=64"], ["Training.recompute=true"]],
