@@ -29,6 +29,8 @@ from tests.conftest import draw, png, write_tsv
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 PAIRS = ("image_image", "text_text", "image_text", "text_image")
 
+REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
+
 
 def losses(trainer):
     records = read_log(trainer.run / "log.jsonl")
@@ -37,6 +39,20 @@ def losses(trainer):
 
 def weights(trainer):
     return load_file(list_checkpoints(trainer.run)[-1] / "model.safetensors")
+
+
+@pytest.mark.parametrize("what", [["Tuning.ema=0.9"], [REPVGG]], ids=["average", "norms"])
+def test_how_often_a_step_is_waited_for_changes_nothing(config, tmp_path, what):
+    """Records, and steps that may be left out, make the host wait; otherwise it learns of a step in the next."""
+    found = []
+    for changes in (["Training.log_every=100"], ["Training.log_every=1"], ["Training.nonfinite=skip"]):
+        output = f"Training.output={tmp_path / str(len(found))}"
+        trainer = Trainer(config(*what, *changes, "Training.steps=4", output))
+        assert trainer.fit()
+        found.append(weights(trainer))
+    for other in found[1:]:
+        for name, value in found[0].items():
+            np.testing.assert_array_equal(other[name], value, err_msg=name)
 
 
 def crash_after(trainer, steps):
