@@ -237,7 +237,7 @@ def content_id(name: str, image: bytes | None = None) -> int:
     """
     digest = blake2b(name.encode(), digest_size=8)
     if image is not None:
-        # It is told from others of its name alone, for which this is enough; blake2b would take six times as long.
+        # It is distinguished from others of its name alone: this is enough, and blake2b would take six times as long.
         digest.update(f"\0{len(image)} {crc32(image)}".encode())
     return int.from_bytes(digest.digest(), "little") >> 1
 

@@ -19,7 +19,7 @@ class ReportedRun:
     """A run as a report shows it.
 
     Attributes:
-        name: by which it is told from the others.
+        name: by which it is distinguished from the others.
         config: its own.
         facts: name and value of what was run and how far it came.
         records: of its `log.jsonl`.

@@ -27,7 +27,7 @@ MANY = 10_000  # shards that wait to be opened at once
 TEXT_ID = "text_id"
 """Field that names a text in tables and in Chinese-CLIP's files."""
 SHARED_NAME = "name of an earlier, different image"
-"""Remark on an image that is told from others by its content."""
+"""Remark on an image that is distinguished from others by its content."""
 
 
 def open_sources(
