@@ -72,14 +72,18 @@ class Gpu:
 
 
 @cache
-def _gpu(name: str) -> Gpu:
+def _gpu(name: str, what: str) -> Gpu:
     return Gpu()
 
 
-def current_device() -> Device | None:
-    """What copies for Paddle's current device; None for a CPU."""
+def current_device(what: str) -> Device | None:
+    """What copies for Paddle's current device; None for a CPU.
+
+    Args:
+        what: is copied: `batches`, or `values`, which do not wait for batches.
+    """
     name = paddle.get_device()
-    return None if name == "cpu" else _gpu(name)
+    return None if name == "cpu" else _gpu(name, what)
 
 
 def fetched(tensor: paddle.Tensor, device: Device | None = None) -> Callable[[], np.ndarray]:
@@ -91,7 +95,7 @@ def fetched(tensor: paddle.Tensor, device: Device | None = None) -> Callable[[],
     Returns:
         What gives the array: it waits for this copy, and not for what the device has been told to compute since.
     """
-    device = device or current_device()
+    device = device or current_device("values")
     if device is None:
         return tensor.numpy
     copied, copy = device.down(tensor)
@@ -101,6 +105,27 @@ def fetched(tensor: paddle.Tensor, device: Device | None = None) -> Callable[[],
         return copied.numpy()
 
     return array
+
+
+class Sender:
+    """Sends small arrays, one for each step: neither the host waits, nor what the device still computes.
+
+    Args:
+        device: as for `fetched`.
+    """
+
+    def __init__(self, device: Device | None = None):
+        device = device or current_device("values")
+        self._slots = itertools.cycle([_Slot(device) for _ in range(SLOTS)]) if device else None
+
+    def __call__(self, array: np.ndarray) -> paddle.Tensor:
+        """An array on the device, for what is computed from now on."""
+        if self._slots is None:
+            return paddle.to_tensor(array)
+        slot = next(self._slots)
+        slot.fill({"": array})
+        slot.send()
+        return slot.tensors()[""]
 
 
 def uploaded(
@@ -115,7 +140,7 @@ def uploaded(
         batches: arrays by name, which hold until the next batch is asked for, and what goes with them.
         device: as for `fetched`.
     """
-    device = device or current_device()
+    device = device or current_device("batches")
     if device is None:
         for arrays, rest in batches:
             yield {name: paddle.to_tensor(array) for name, array in arrays.items()}, rest

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.crossings import SLOTS, fetched, uploaded
+from ernie_vil2.crossings import SLOTS, Sender, fetched, uploaded
 
 
 class LateCopy:
@@ -144,3 +144,14 @@ def test_a_value_is_fetched_as_it_was(monkeypatch):
     assert device.waits == []
     np.testing.assert_array_equal(value(), [1, 2])
     assert device.waits == [True]
+
+
+@pytest.mark.parametrize("device", [None, LateDevice()], ids=["CPU", "GPU"])
+def test_small_arrays_are_sent_one_by_one(device):
+    send, sent = Sender(device), []
+    array = np.zeros([4, 2], "int64")
+    for number in range(3 * SLOTS):
+        array[:] = number
+        sent.append(send(array[: 1 + number % 4]))
+    for number, tensor in enumerate(sent):
+        np.testing.assert_array_equal(tensor.numpy(), np.full([1 + number % 4, 2], number))

@@ -26,6 +26,7 @@ import paddle
 import paddle.distributed as dist
 
 from ernie_vil2.config import Config
+from ernie_vil2.crossings import Sender
 from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
@@ -87,6 +88,7 @@ class DirectStep:
         dtype = paddle.get_default_dtype() if self.precision == "float32" else self.precision
         self.normalize = ImageNormalization(config.Model.image.mean, config.Model.image.std, dtype)
         self.scaler = scaler
+        self._send = Sender()
         self._total: paddle.Tensor | None = None
 
     def forward(
@@ -124,7 +126,7 @@ class DirectStep:
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """The ids of the rows, and their keys for dropout, in one copy to the device."""
         keys = self.dropout.keys(number, views.keys(), positions)
-        columns = paddle.to_tensor(np.column_stack([ids, *keys.values()]))
+        columns = self._send(np.column_stack([ids, *keys.values()]))
         of_keys = columns[:, ids.shape[1] :].unbind(axis=1) if keys else []
         return columns[:, : ids.shape[1]], dict(zip(keys, of_keys, strict=True))
 
