@@ -28,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-TUNED_ON = 1500
+TUNED_ON = 3000
 ENGINES = ("numpy", "exact", "ivf", "hnsw", "faiss-flat", "milvus-lite")
 
 
@@ -129,6 +129,7 @@ def build(engine: str, keep: Path, recall: float) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     rows, tuned = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")["tuned"]
+    load_libraries(engine)
     start = time.perf_counter()
     BUILD[engine](rows, tuned, recall, folder)
     seconds = time.perf_counter() - start
@@ -142,8 +143,7 @@ def measure(engine: str, keep: Path, recall: float) -> dict:
     """Opens an engine and asks it."""
     rows, queries = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")
     asked = queries["asked"]
-    for library in LIBRARIES[engine]:
-        importlib.import_module(library)
+    load_libraries(engine)
     before, start = held(), time.perf_counter()
     search = OPEN[engine](rows, keep / engine)
     search(asked[0])
@@ -157,6 +157,11 @@ def measure(engine: str, keep: Path, recall: float) -> dict:
     return {"reopen": reopen, "memory": memory, "p50": float(np.percentile(times, 50)),
             "p99": float(np.percentile(times, 99)), "recall": float(found),
             "parameters": getattr(search, "parameters", "")}  # fmt: skip
+
+
+def load_libraries(engine: str) -> None:
+    for library in LIBRARIES[engine]:
+        importlib.import_module(library)
 
 
 def held() -> float:

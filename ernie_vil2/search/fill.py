@@ -29,7 +29,7 @@ CHUNK = 2048
 THUMBNAIL = 160
 SMALL = 8192
 """Bytes of a picture that is its own thumbnail."""
-TUNING_QUERIES = 1500
+TUNING_QUERIES = 3000
 FEWEST_QUERIES = 100
 THREADS = 4
 

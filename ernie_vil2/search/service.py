@@ -28,6 +28,8 @@ from ernie_vil2.search.index import Index, OtherModel
 MOST_BYTES = 20 * 2**20
 """Of an uploaded picture."""
 MOST_ANSWERS = 200
+KEPT_OPEN = 75
+"""Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; "
@@ -201,7 +203,9 @@ def serve(index: Index, host: str = "127.0.0.1", port: int = 8000, threshold: fl
             raise OSError(f"{host}:{port}: {error.strerror}; choose another --port") from error
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
     print(f"{_about(index)}\nhttp://{host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(build_app(index, threshold, hosts), host=host, port=port, log_level="warning")
+    uvicorn.run(
+        build_app(index, threshold, hosts), host=host, port=port, log_level="warning", timeout_keep_alive=KEPT_OPEN
+    )
 
 
 async def _uploaded(request: Request) -> bytes:
