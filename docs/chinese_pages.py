@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 
 
 def on_startup(command, dirty):
@@ -10,6 +11,13 @@ def on_startup(command, dirty):
         import jieba
 
         jieba.setLogLevel(logging.WARNING)
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Joins the lines of a Chinese paragraph, whose break would be shown as a blank between two characters."""
+    if page.file.src_uri.startswith("zh/"):
+        return re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff\uff08\[]|`(?!``))", "", markdown)
+    return markdown
 
 
 def on_nav(nav, config, files):
