@@ -10,9 +10,9 @@ what icons.py gave it: caption, tags, name, set, author, licence, styles.
     train.tar                      80,000 icons, drawn at random from the training sets
     train-20k.tar                  the first 20,000 of them
     train-wrong30.tar, -wrong60    the same icons; 30 and 60 % have the caption and the tags of another of these
-    train-lexicon.tar              the same icons; those whose name is that of a demo drawing have its Chinese name too
+    train-lexicon.tar              those of them whose name is that of a demo drawing, with its Chinese name
     val.tar, test-SET.tar          the icons of these sets, without variants by skin tone
-    vocabulary.txt                 the tokens of train-lexicon.tar and of the demo's drawings
+    vocabulary.txt                 the tokens of train.tar and of the demo's drawings
 """
 
 import argparse
@@ -158,10 +158,8 @@ def main() -> int:
          if icon.key in place), key=lambda icon: place[icon.key],
     )  # fmt: skip
     chinese = lexicon()
-    named = [
-        icon._replace(fields={**icon.fields, **chinese.get(icon.fields["caption_en"].casefold(), {})})
-        for icon in train
-    ]
+    named = [icon._replace(fields={**icon.fields, **found}) for icon in train
+             if (found := chinese.get(icon.fields["caption_en"].casefold()))]  # fmt: skip
     scored = {
         "val": [icon for name in SCORED["val"] for icon in scored_icons(args.icons / f"{name}.tar")],
         **{f"test-{name}": list(scored_icons(args.icons / f"{name}.tar")) for name in SCORED["test"]},
@@ -189,7 +187,6 @@ def main() -> int:
         "training_icons": len(pool),
         "samples": {name: len(icons) for name, icons in shards.items()},
         "with_tags": {name: sum(bool(icon.fields["tags_en"]) for icon in icons) for name, icons in shards.items()},
-        "with_chinese_name": sum("caption_zh" in icon.fields for icon in named),
         "names_known_from_drawings": {
             name: sum(icon.fields["caption_en"].casefold() in chinese for icon in icons)
             for name, icons in shards.items()
@@ -197,7 +194,7 @@ def main() -> int:
         "licenses": dict(Counter(icon.fields["license"] for icon in train).most_common()),
     }  # fmt: skip
     (args.output / "lists.json").write_text(json.dumps(lists, ensure_ascii=False, indent=1), encoding="utf-8")
-    texts = [args.output / "train-lexicon.tar", DRAWINGS]
+    texts = [args.output / "train.tar", DRAWINGS]
     trim = [HERE.parent / "tools" / "trim_vocabulary.py", "--data", *texts, "--output", args.output / "vocabulary.txt"]
     subprocess.run([sys.executable, *map(str, trim)], check=True)
     print(f"{len(several)} families of {lists['sets_in_families']} sets; {len(joined['name'])} pairs joined by name, "

@@ -171,13 +171,16 @@ def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mappi
 
 
 def _means(figures: Mapping[str, float], tests: Sequence[str]) -> dict[str, float]:
-    """The mean over the tests of what all of them have; queries are added up."""
+    """The mean over the tests of what all of them have, of names in two languages by their queries; these add up."""
     counts = Counter(name.partition("/")[2] for name in figures if name.partition("/")[0] in tests)
     found = {}
     for measure, count in counts.items():
         if count == len(tests):
             values = [figures[f"{test}/{measure}"] for test in tests]
-            found[f"{ALL}/{measure}"] = sum(values) if measure.endswith("queries") else float(np.mean(values))
+            by_query = measure.startswith(("first/", "second/"))
+            weights = [figures[f"{test}/second/queries"] for test in tests] if by_query else None
+            mean = float(np.average(values, weights=weights))
+            found[f"{ALL}/{measure}"] = sum(values) if measure.endswith("queries") else mean
     return found
 
 

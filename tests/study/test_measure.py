@@ -91,3 +91,9 @@ def test_names_in_the_second_language_ask_for_pictures_that_have_none():
     assert (found["second/queries"], found["first/R@1"], found["second/R@1"]) == (2, 100, 50)
     named = encoded(AXES[:2], AXES[:2], [(0, 0), (1, 1)], ["house", "key"], [["home"], []])
     assert measure._aliases(encoder, [named])["text_to_text/R@1"] == 100
+
+
+def test_names_in_two_languages_count_by_query_and_other_figures_by_test():
+    figures = {"a/mR": 10.0, "b/mR": 20.0, "a/second/R@1": 10.0, "b/second/R@1": 50.0, "a/second/queries": 3,
+               "b/second/queries": 1, "a/alone": 1.0}  # fmt: skip
+    assert measure._means(figures, ["a", "b"]) == {"all/mR": 15, "all/second/R@1": 20, "all/second/queries": 4}

@@ -67,6 +67,15 @@ def test_the_shipped_study_has_five_models_and_five_seeds():
     assert list(read_study(STUDY, small=True).runs())
 
 
+def test_the_runs_that_the_factors_share_with_the_table_are_the_same():
+    table = {str(run): run for run in read_study(STUDY).runs()}
+    factors = {str(run): run for run in read_study(STUDY.with_name("factors.yaml")).runs()}
+    shared = table.keys() & factors.keys()
+    assert {name.split("/")[1] for name in shared} == {"A", "E"} and len(shared) == 6
+    assert all(table[name] == factors[name] for name in shared)
+    assert len(factors) == 60
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
