@@ -16,11 +16,11 @@ def write_study_page(path: str | Path, results: Results) -> None:
     seconds = [run["cpu_seconds"] for run in runs if run["cpu_seconds"] is not None]
     facts = {
         "Runs": f"{len(runs)}, of {sum(len(group['models']) * len(group['seeds']) for group in results['groups'])}",
-        "Training": f"{sum(seconds) / 3600:.1f} CPU hours in all",
+        "Training": f"{sum(seconds) / 60:.0f} CPU minutes in all",
         "Read at step": ", ".join(sorted({f"{run['step']:,}" for run in runs})) or "–",
     }
-    write_page(path, "study.html", title=results["title"], facts=facts, models=results["models"],
-               tables=all_tables(results), charts=charts(results))  # fmt: skip
+    write_page(path, "study.html", title=results["title"], facts=facts, tables=all_tables(results),
+               charts=charts(results))  # fmt: skip
 
 
 def charts(results: Results) -> list[Chart]:

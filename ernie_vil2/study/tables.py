@@ -62,7 +62,8 @@ def _main(results: Results) -> Table:
         rows.append([
             model, results["models"][model]["means"],
             *(_number(paper.get(name)) for name in ("image_to_text", "text_to_image", "mR")),
-            _number(paper["mR"] - base["mR"], signed=True) if {"mR"} <= paper.keys() & base.keys() else NONE,
+            NONE if paper is base or not {"mR"} <= paper.keys() & base.keys()
+            else f"{paper['mR'] - base['mR']:+.1f}",
             *(_mean(results, model, f"all/{name}") for name in ("image_to_text/mR", "text_to_image/mR", "mR")),
             _difference(results, model, "all/mR"), _count(results, model),
         ])  # fmt: skip
@@ -231,10 +232,8 @@ def _first(results: Results, name: str) -> str:
     return f"{values[0]:,.0f}" if values else "no"
 
 
-def _number(value: float | None, signed: bool = False) -> str:
-    if value is None:
-        return NONE
-    return f"{value:+.1f}" if signed else f"{value:,.1f}"
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.1f}"
 
 
 def as_text(table: Table) -> str:
