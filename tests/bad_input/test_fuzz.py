@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ernie_vil2 import restricted_pickle
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample, is_blank
-from ernie_vil2.data.sources import ShardedSource, index
+from ernie_vil2.data.sources import ShardedSource, indexed_file
 from ernie_vil2.data.sources.layout import Options
 from ernie_vil2.data.sources.layouts import content
 from ernie_vil2.data.sources.locations import LocalFile
@@ -230,16 +230,16 @@ def test_pickles_in_an_lmdb(examples):
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_a_damaged_index_is_made_anew(examples, tmp_path, monkeypatch):
-    monkeypatch.setattr(index, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(index, "WORTH_KEEPING", -math.inf)
+    monkeypatch.setattr(indexed_file, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(indexed_file, "WORTH_KEEPING", -math.inf)
     made = {"bounds": np.arange(50), "names": np.array(["a", "bc"])}
-    index.cached_index("fuzz", "x", lambda: made)
+    indexed_file.cached_index("fuzz", "x", lambda: made)
     (kept,) = (tmp_path / "indexes").iterdir()
     whole = kept.read_bytes()
 
     def read(content):
         kept.write_bytes(content)
-        again = index.cached_index("fuzz", "x", lambda: made)
+        again = indexed_file.cached_index("fuzz", "x", lambda: made)
         assert all(np.array_equal(again[name], value) for name, value in made.items())
 
     survive(examples, damaged(whole), read)
