@@ -28,6 +28,8 @@ from tests.published_folders import (
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetuning.md"
+
+
 def commands_of_the_page():
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]

@@ -246,6 +246,7 @@ def as_text(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """For a document."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
