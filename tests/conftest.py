@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import subprocess
 import tarfile
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -55,6 +57,21 @@ def write_tar(path, members):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+@contextmanager
+def small_disk(folder, size):
+    """A file system of its own, made at a folder; skips the test where that is not allowed."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # its files may still be mapped
 
 
 def write_tsv(path, rows):

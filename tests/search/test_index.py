@@ -16,7 +16,7 @@ from ernie_vil2 import commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
-from tests.conftest import draw, png, shape_members, untrained_checkpoint, write_tar
+from tests.conftest import draw, png, shape_members, small_disk, untrained_checkpoint, write_tar
 from tests.search.conftest import TOKENS, unit
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
@@ -263,11 +263,7 @@ def test_questions_that_cannot_be_answered(folder, model, tmp_path):
 
 def test_a_disk_that_fills_up_loses_nothing_that_was_committed(tmp_path, model):
     """In a file system of 1 MiB; needs root."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True).returncode:
-        pytest.skip("mounting needs root")
-    try:
+    with small_disk(tmp_path / "small", "1m") as mount:
         tar = write_tar(tmp_path / "a.tar", shape_members(1, seed=5))
         with open_index(mount / "index", model, writable=True) as index:
             add_images(index, pictures([str(tar)]))
@@ -280,17 +276,11 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_committed(tmp_path, model):
         (mount / "filler").unlink()
         with open_index(mount / "index", model, writable=True) as index:
             assert len(index.collection("images")) == 16 and len(index.search(texts=["red"], count=30)[0]) == 16
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # its rows are still mapped
 
 
 def test_an_index_on_a_disk_that_cannot_be_written_is_read(tmp_path, folder, model):
     """As a volume of a container is; needs root."""
-    mount = tmp_path / "volume"
-    mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)], capture_output=True).returncode:
-        pytest.skip("mounting needs root")
-    try:
+    with small_disk(tmp_path / "volume", "8m") as mount:
         shutil.copytree(folder, mount / "index")
         (mount / "index/texts/items.sqlite-wal").write_bytes(b"x" * 100)
         subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
@@ -302,17 +292,11 @@ def test_an_index_on_a_disk_that_cannot_be_written_is_read(tmp_path, folder, mod
                 index.search(texts=["red"], among="texts")
         with pytest.raises(OSError, match="[Rr]ead-only"):
             open_index(mount / "index", model, writable=True)
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
 def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(tmp_path, model):
     """In a file system of 2 MiB; needs root."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)], capture_output=True).returncode:
-        pytest.skip("mounting needs root")
-    try:
+    with small_disk(tmp_path / "small", "2m") as mount:
         rng = np.random.default_rng(0)
         with open_index(mount / "index", model, writable=True) as index:
             vectors = unit(rng, 2000, model.embed_dim)
@@ -328,8 +312,6 @@ def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(t
             images = index.collection("images")
             assert images.engine["name"] == "ivf" and images.search(vectors[7:8], 1)[0][0].id == "7"
         assert [file.suffix for file in (mount / "index/images/engine").iterdir()].count(".faiss") == 1
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # its rows are still mapped
 
 
 def test_queries_of_a_file_are_encoded_in_batches(folder, checkpoint, model, monkeypatch, tmp_path, capsys):
