@@ -158,8 +158,8 @@ def main() -> int:
          if icon.key in place), key=lambda icon: place[icon.key],
     )  # fmt: skip
     chinese = lexicon()
-    named = [icon._replace(fields={**icon.fields, **found}) for icon in train
-             if (found := chinese.get(icon.fields["caption_en"].casefold()))]  # fmt: skip
+    named = [icon._replace(fields={**icon.fields, **known}) for icon in train
+             if (known := chinese.get(icon.fields["caption_en"].casefold()))]  # fmt: skip
     scored = {
         "val": [icon for name in SCORED["val"] for icon in scored_icons(args.icons / f"{name}.tar")],
         **{f"test-{name}": list(scored_icons(args.icons / f"{name}.tar")) for name in SCORED["test"]},

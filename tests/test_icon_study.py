@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -104,3 +105,32 @@ def test_the_lexicon_knows_the_drawings_names(modules):
     known = study.lexicon()
     assert known["umbrella"]["caption_zh"] and len(known) > 1500
     assert json.dumps(known["umbrella"])
+
+
+def test_the_lists_are_written_from_rendered_sets(modules, monkeypatch, tmp_path):
+    families, study = modules
+    icons, output = tmp_path / "icons", tmp_path / "lists"
+    icons.mkdir()
+    named = {
+        "ours": {"umbrella": L, "corner": [(8, 8, 8, 8)], "blank": [], "copied": T},
+        "held": {"tee": T},
+        "unseen": {"umbrella": [(8, 8, 40, 8), (8, 16, 8, 8)]},
+    }
+    for name, pictures in named.items():
+        study.write(icons / f"{name}.tar", [
+            families.Icon(f"{name}--{caption}", {"caption_en": caption, "tags_en": [], "name": caption, "set": name,
+                                                 "license": "MIT"}, drawn(*boxes))
+            for caption, boxes in pictures.items()
+        ])  # fmt: skip
+    (icons / "sets.json").write_text(json.dumps(sets(**{name: {"samples": len(named[name])} for name in named})))
+    monkeypatch.setattr(study, "SCORED", {"val": ("held",), "test": ("unseen",)})
+    monkeypatch.setattr(sys, "argv", ["icon_study.py", "--icons", str(icons), "--output", str(output)])
+    assert study.main() == 0
+    lists = json.loads((output / "lists.json").read_text(encoding="utf-8"))
+    assert (lists["icons"], lists["blank"], lists["training_icons"]) == (6, 1, 2)
+    assert lists["copies_left_out"] == {"train": 1}
+    assert lists["sides"] == {"train": ["ours"], "val": ["held"], "test": ["unseen"], "none": []}
+    with tarfile.open(output / "train-lexicon.tar") as tar:
+        (fields,) = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
+    assert (fields["name"], fields["caption_zh"]) == ("umbrella", study.lexicon()["umbrella"]["caption_zh"])
+    assert {"corner", "umbrella"} <= set((output / "vocabulary.txt").read_text(encoding="utf-8").split())
