@@ -172,10 +172,11 @@ def _last(results: Results, group: str, model: str) -> float | None:
 
 
 def _factors(results: Results) -> Iterator[Table]:
-    """One table of all further groups: each against the same model of the main one."""
-    main, rows = main_group(results)["name"], []
+    """One table of all further groups: each model against the baseline there, and against itself in the main one."""
+    main, baseline, rows = main_group(results)["name"], results["baseline"], []
     measures = ("all/mR", "all/image_to_image/mR", "all/text_to_text/mR", "all/second/R@10")
     for group in results["groups"][1:]:
+        compared = values_of(results, group["name"] if baseline in group["models"] else main, baseline, measures[0])
         for model in group["models"]:
             own = values_of(results, group["name"], model, measures[0])
             if not own:
@@ -186,11 +187,16 @@ def _factors(results: Results) -> Iterator[Table]:
             for name in measures:
                 values = values_of(results, group["name"], model, name)
                 cells.append(_number(spread(list(values.values())).mean) if values else NONE)
+                if name == measures[0]:
+                    cells.append(NONE if model == baseline else shown(paired(values, compared)))
                 cells.append(shown(paired(values, values_of(results, main, model, name))))
             rows.append(cells)
-    columns = ["", "model", "seeds", "CPU s", "mR", f"to {main}", "image → image mR", f"to {main}", "text → text mR",
-               f"to {main}", f"{results['languages'][1]} R@10", f"to {main}"]  # fmt: skip
-    note = f"Differences are to the same model and seeds of the group {main}. {INTERVALS}"
+    columns = ["", "model", "seeds", "CPU s", "mR", f"to {baseline}", f"to {main}", "image → image mR", f"to {main}",
+               "text → text mR", f"to {main}", f"{results['languages'][1]} R@10", f"to {main}"]  # fmt: skip
+    note = (
+        f"To {main}: the same model and seeds there. To {baseline}: {baseline} under the same factor, or that of "
+        f"{main} where it was not run under it. {INTERVALS}"
+    )
     yield Table("Factors", columns, rows, note)
 
 

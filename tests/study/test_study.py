@@ -16,7 +16,7 @@ from ernie_vil2.run_folder import list_checkpoints, owned
 from ernie_vil2.study.collect import collect, curve_of
 from ernie_vil2.study.definition import read_study
 from ernie_vil2.study.runs import make_run, newest_step, read_result
-from ernie_vil2.study.tables import all_tables
+from ernie_vil2.study.tables import _factors, all_tables
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"
@@ -67,13 +67,23 @@ def test_the_shipped_study_has_five_models_and_five_seeds():
     assert list(read_study(STUDY, small=True).runs())
 
 
-def test_the_runs_that_the_factors_share_with_the_table_are_the_same():
-    table = {str(run): run for run in read_study(STUDY).runs()}
-    factors = {str(run): run for run in read_study(STUDY.with_name("factors.yaml")).runs()}
-    shared = table.keys() & factors.keys()
-    assert {name.split("/")[1] for name in shared} == {"A", "E"} and len(shared) == 6
-    assert all(table[name] == factors[name] for name in shared)
-    assert len(factors) == 60
+def leaves(tree, path=()):
+    """The values of a tree by their path."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {key: value for name, below in tree.items() for key, value in leaves(below, (*path, name)).items()}
+
+
+def test_a_factor_differs_from_the_table_in_what_it_sets_alone():
+    study = read_study(STUDY)
+    runs = {str(run): leaves(run.config.model_dump()) for run in study.runs()}
+    for group in study.definition.groups[1:]:
+        for model in group.models:
+            for seed in study.definition.seeds:
+                own, table = runs[f"{group.name}/{model}/{seed}"], runs[f"table/{model}/{seed}"]
+                differs = {path for path in own.keys() | table.keys() if own.get(path) != table.get(path)}
+                assert differs - {("Training", "output")} <= leaves(group.set).keys()
+                assert any(own.get(path) != table.get(path) for path in leaves(group.set))
 
 
 @pytest.mark.parametrize(
@@ -203,3 +213,22 @@ def test_a_run_that_the_study_lacks_is_refused(definition, written, capsys):
     assert "no run main/A/7; its runs are called as main/A/0" in capsys.readouterr().err
     assert commands.run("study", []) == 2
     assert "give a study, or --results" in capsys.readouterr().err
+
+
+def test_a_factor_is_compared_with_the_baseline_under_it_and_with_the_table():
+    mr = {("main", "A"): [4, 6], ("main", "E"): [10, 14], ("noise", "A"): [3, 3], ("noise", "E"): [9, 11],
+          ("weight", "E"): [12, 13]}  # fmt: skip
+    results = {
+        "baseline": "A", "languages": ["en", "zh"], "lacks": [],
+        "groups": [{"name": "main", "means": "", "models": ["A", "E"], "seeds": [0, 1]},
+                   {"name": "noise", "means": "noise", "models": ["A", "E"], "seeds": [0, 1]},
+                   {"name": "weight", "means": "weight", "models": ["E"], "seeds": [0, 1]}],
+        "runs": [{"group": group, "model": model, "seed": seed, "cpu_seconds": 1.0, "figures": {"all/mR": value}}
+                 for (group, model), values in mr.items() for seed, value in enumerate(values)],
+    }  # fmt: skip
+    (table,) = _factors(results)
+    rows = {(row[0], row[1]): row[4:7] for row in table.rows}
+    assert rows["noise", "A"] == ["3.0", "–", "-2.0 [-14.7, +10.7]"]  # t(0.975, 1) = 12.706; -1 and -3
+    assert rows["noise", "E"] == ["10.0", "+7.0 [-5.7, +19.7]", "-2.0 [-14.7, +10.7]"]  # 6 and 8; -1 and -3
+    assert rows["weight", "E"] == ["12.5", "+7.5 [+1.1, +13.9] *", "+0.5 [-18.6, +19.6]"]  # 8 and 7; 2 and -1
+    assert table.columns[4:7] == ["mR", "to A", "to main"]
