@@ -129,15 +129,16 @@ def _wait_for_all(counter: str) -> None:
     come = store.add(counter, 1)
     # Nobody leaves a barrier before all have come, so that the count tells which one this is.
     needed = -(-come // ranks) * ranks
-    pause, since = 1e-4, time.monotonic()
+    since = time.monotonic()
     while come < needed:
-        if time.monotonic() - since > PATIENCE:
+        waited = time.monotonic() - since
+        if waited > PATIENCE:
             raise LostRank(
                 f"{needed - come} of {ranks} ranks did not come within {PATIENCE / 60:.0f} minutes to where rank "
                 f"{dist.get_rank()} waits; look into their logs"
             )
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
+        # Whoever sleeps on after the last has come makes that one wait in turn: a twentieth longer at most.
+        time.sleep(min(max(1e-4, waited / 20), 0.02))
         come = store.add(counter, 0)
 
 
