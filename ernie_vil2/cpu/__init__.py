@@ -13,7 +13,8 @@ first three, as they must stand before Paddle is imported, `runtime.set_device` 
   Left alone when `MALLOC_TOP_PAD_` or a relative of it, or a `glibc.malloc` tunable, is set.
 - `denormals`: training takes numbers below 1.2e-38 for 0, see `flushed_denormals`.
 - `strides`: transposed tensors are copied at once. Left alone when `FLAGS_use_stride_kernel` is set.
-- `layers`: gradients of biases and norms, and small convolutions, by matrix products, see `cpu.layers`.
+- `layers`: gradients of biases and norms, and small convolutions, by matrix products, and no products of padding, see
+  `cpu.layers`.
 
 `ERNIE_VIL2_RUNTIME=-malloc,-layers` switches these two off, `ERNIE_VIL2_RUNTIME=0` all. The first two reach child
 processes through the environment.

@@ -6,6 +6,10 @@ times longer over one than MKL over the product of a row of ones with that matri
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
 import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
@@ -29,8 +33,34 @@ def speed_up(model: nn.Layer) -> None:
     switches.note("layers", "gradients of biases and norms, and small convolutions, by matrix products")
 
 
+_tokens: ContextVar[paddle.Tensor | None] = ContextVar("tokens", default=None)
+
+
+def tokens_alone(ids: paddle.Tensor, padding: int) -> AbstractContextManager[None]:
+    """Within the block, `CpuLinear` layers that train leave out the padding of texts, and give 0 there.
+
+    Attention and pooling mask it, so that features and gradients are the same to rounding. Texts of a batch have the
+    length of its longest one: of captions among tags more than half is padding.
+
+    Args:
+        ids: `[B, L]`, the tokens of the texts; the layers' inputs in the block that have three axes are `[B, L, D]`.
+        padding: the id that is none.
+    """
+    applies = paddle.in_dynamic_mode() and ids.place.is_cpu_place()
+    return _tokens_alone(ids, padding) if applies else nullcontext()
+
+
+@contextmanager
+def _tokens_alone(ids: paddle.Tensor, padding: int) -> Iterator[None]:
+    before = _tokens.set(paddle.nonzero((ids != padding).reshape([-1])).squeeze(1))
+    try:
+        yield
+    finally:
+        _tokens.reset(before)
+
+
 class CpuLinear(nn.Linear):
-    """A linear layer whose bias gets its gradient by a matrix product."""
+    """A linear layer whose bias gets its gradient by a matrix product, and which leaves out what is padding."""
 
     @staticmethod
     def fits(layer: nn.Layer) -> bool:
@@ -40,6 +70,9 @@ class CpuLinear(nn.Linear):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not _trains(x, self.weight, self.bias):
             return super().forward(x)
+        tokens = _tokens.get()
+        if tokens is not None and x.ndim == 3:
+            return _LinearOfTokens.apply(x, self.weight, self.bias, tokens)
         return _Linear.apply(x, self.weight, self.bias)
 
 
@@ -106,6 +139,29 @@ class _Linear(PyLayer):
         g = _rows(gradient)
         input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.input_learns else None
         return input_gradient, paddle.matmul(_rows(x), g, transpose_x=True), sums(g, 0)
+
+
+class _LinearOfTokens(PyLayer):
+    """Of the rows `tokens` of `[B * L, D]` alone."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, tokens):
+        rows = paddle.gather(_rows(x), tokens)
+        ctx.save_for_backward(rows, weight, tokens)
+        return _placed(F.linear(rows, weight, bias), tokens, x.shape)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, weight, tokens = ctx.saved_tensor()
+        g = paddle.gather(_rows(gradient), tokens)
+        input_gradient = _placed(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape)
+        return input_gradient, paddle.matmul(rows, g, transpose_x=True), sums(g, 0), None
+
+
+def _placed(rows: paddle.Tensor, tokens: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
+    """Rows `[T, D]` where they were in `[B, L, ...]`, and zeros elsewhere."""
+    zeros = paddle.zeros([shape[0] * shape[1], rows.shape[1]], rows.dtype)
+    return paddle.scatter_(zeros, tokens, rows).reshape([*shape[:2], rows.shape[1]])
 
 
 class _LayerNorm(PyLayer):

@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.cpu.layers import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up
+from ernie_vil2.cpu.layers import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, tokens_alone
 from ernie_vil2.models import build_dual_encoder
 
 SMALL = ModelConfig(
@@ -73,6 +73,28 @@ def test_float32_sums_of_many_rows_are_as_near_to_float64_as_paddles(build):
     assert error < 4 * abs(plain - exact).max() / abs(exact).max() + 1e-6
 
 
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
+    paddle.set_default_dtype("float64")
+    random = np.random.default_rng(seed)
+    tokens = np.arange(max(lengths)) < np.array(lengths)[:, None]  # [B, L]
+    layer = nn.Linear(5, 3)
+    x = random.standard_normal((*tokens.shape, 5))
+    weights = random.standard_normal((*tokens.shape, 3)) * tokens[:, :, None]  # what is masked gets no gradient
+    plain = outputs_and_gradients(layer, x, weights)
+    speed_up(layer)
+    with tokens_alone(paddle.to_tensor(np.where(tokens, 9, 0)), 0):
+        found = outputs_and_gradients(layer, x, weights)
+        flat = layer(paddle.to_tensor(x[0]))  # no texts: of two axes
+    np.testing.assert_array_equal(found[0][~tokens], 0)
+    np.testing.assert_allclose(found[0][tokens], plain[0][tokens], rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(flat, plain[0][0], rtol=1e-9, atol=1e-11)
+    for one, other in zip(found[1:], plain[1:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(layer(paddle.to_tensor(x)), plain[0], rtol=1e-9, atol=1e-11)  # outside of the block
+
+
 def test_other_layers_are_left_alone():
     others = [
         nn.Linear(4, 4, bias_attr=False),
@@ -92,7 +114,10 @@ def dual_encoder():
 def loss_and_gradients(model):
     random = np.random.default_rng(0)
     images = paddle.to_tensor(random.standard_normal((4, 3, 12, 12)).astype("float32"))
-    ids = paddle.to_tensor(random.integers(1, 30, (4, 8)))
+    ids = random.integers(1, 30, (4, 8))
+    for row, length in enumerate((8, 3, 1, 5)):
+        ids[row, length:] = 0
+    ids = paddle.to_tensor(ids)
     embeddings, _ = model({"image_1": images, "text_1": ids})
     loss = (embeddings["image_1"] * embeddings["text_1"]).sum()
     loss.backward()

@@ -7,6 +7,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
+from ernie_vil2.cpu.layers import tokens_alone
 from ernie_vil2.models.towers.backbones import paddleclas
 
 VIT_SIZES = {
@@ -165,7 +166,8 @@ class TextTower(nn.Layer):
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         _check_length(ids.shape[1], self.network.config.max_position_embeddings)
         tokens = (ids != PAD_ID).astype("float32")  # [B, L]
-        states, pooled = self.network(ids, attention_mask=tokens)
+        with tokens_alone(ids, PAD_ID):
+            states, pooled = self.network(ids, attention_mask=tokens)
         if self.pooling == "cls":
             return pooled
         weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
