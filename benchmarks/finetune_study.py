@@ -95,6 +95,7 @@ class Study:
         """Whether the pretraining is at its end; it goes on where it was, for so long."""
         command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(ROOT / "configs/demo/emoji.yaml"),
                    "--resume", "--processes", "2", "-o", f"Data.train=['{self.data}/pretrain.tar']",
+                   "-o", "Model.image.weights=null", "-o", "Training.steps=1800",
                    "-o", f"Training.output={self.pretrained}"]  # fmt: skip
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
@@ -119,7 +120,7 @@ class Study:
         trainer = Trainer(load_config(ROOT / "configs/demo/emoji.yaml", [
             f"Data.train=['{self.subset(size, seed)}']", "Data.val=[]", "Training.global_batch=64",
             f"Training.steps={steps}", f"Training.seed={seed}", f"Training.output={run}", "Training.device=cpu",
-            *changes,
+            "Model.image.weights=null", *changes,
         ]))  # fmt: skip
         trainer.fit()
         return run

@@ -4,11 +4,11 @@
     python benchmarks/rank_curves.py --steps 60 --float64
     python benchmarks/rank_curves.py --steps 100 -o Optimizer.learning_rate=1e-4 -o Training.steps=100
 
-The demo's own configuration (configs/demo/emoji.yaml) at `Training.global_batch=512` and with batch norms over all
-ranks, with its whole schedule, stopped after `--steps`. Against one process: two ranks; one process of which a single
-weight is changed by one unit in its last place; one process whose matrix products have two threads. Printed is the
-largest difference of the loss, relative to the loss, up to a step. What the second and third lose is lost to rounding.
-About 2 s a step and process of one core.
+The demo's own configuration (configs/demo/emoji.yaml) at `Training.global_batch=512`, from scratch and with batch norms
+over all ranks, with its whole schedule, stopped after `--steps`. Against one process: two ranks; one process of which a
+single weight is changed by one unit in its last place; one process whose matrix products have two threads. Printed is
+the largest difference of the loss, relative to the loss, up to a step. What the second and third lose is lost to
+rounding. About 2 s a step and process of one core.
 """
 
 import argparse
@@ -76,8 +76,8 @@ def rank(args) -> int:
     from ernie_vil2.training.engine import Trainer
 
     paddle.set_default_dtype("float64" if args.float64 else "float32")
-    own = ["Training.global_batch=512", "Training.sync_norms=true", "Training.log_every=1", "Evaluation.every=0",
-           "Training.device=cpu"]  # fmt: skip
+    own = ["Training.global_batch=512", "Training.sync_norms=true", "Model.image.weights=null",
+           "Training.log_every=1", "Evaluation.every=0", "Training.device=cpu"]  # fmt: skip
     trainer = Trainer(load_config(str(DEMO), [*own, *args.override]))
     if RUNS[args.rank][1]:
         weight = trainer.model.text.network.encoder.layers[0].linear1.weight

@@ -32,7 +32,7 @@ STAMPS = ROOT / "demo_data" / "stamps"
 SIZES = {100: 40, 300: 60, 529: 80}
 """Training pictures, and steps of a fine-tuning on so many."""
 SETTINGS = ["Data.text_id=null", "Data.val=[]", "Views.tag_probability=0", "Evaluation.every=0",
-            "Training.global_batch=64", "Training.device=cpu"]  # fmt: skip
+            "Model.image.weights=null", "Training.global_batch=64", "Training.device=cpu"]  # fmt: skip
 METHODS = {
     "from scratch": ["Training.steps=100"],
     "fine-tuned": ["Loss.weights={image_image: 0, text_text: 0}", "Optimizer.learning_rate=1e-3",

@@ -8,7 +8,8 @@ from tests.training.test_tools import logged
 
 pytestmark = pytest.mark.slow
 DEMO = ["-c", "configs/demo/emoji.yaml", "-o", "Training.global_batch=512", "-o", "Training.sync_norms=true",
-        "-o", "Training.log_every=1", "-o", "Evaluation.every=0", "-o", "Training.device=cpu"]  # fmt: skip
+        "-o", "Model.image.weights=null", "-o", "Training.log_every=1", "-o", "Evaluation.every=0",
+        "-o", "Training.device=cpu"]  # fmt: skip
 
 
 def curve(folder, *changes, **options):
