@@ -28,6 +28,8 @@ NOT_RUN = {
     "python demo_data/icons.py": "fetches 100 MB",
     "python tools/search.py build --index indexes/icons": "needs these icons",
     "python demo_data/icon_study.py": "needs these icons",
+    "python demo_data/icon_tower.py": "needs these icons",
+    "-c configs/demo/icon_tower.yaml": "needs these icons",
     "python tools/study.py": "trains for hours on these icons; tests/study trains a small one",
     "python demo_data/stamps.py": "fetches 80 MB",
     "--data demo_data/stamps": "needs these stamps",
