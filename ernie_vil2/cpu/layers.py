@@ -30,7 +30,7 @@ def speed_up(model: nn.Layer) -> None:
         for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
             if kind.fits(layer):
                 layer.__class__ = kind
-    switches.note("layers", "gradients of biases and norms, and small convolutions, by matrix products")
+    switches.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
 
 
 _tokens: ContextVar[paddle.Tensor | None] = ContextVar("tokens", default=None)
