@@ -1,7 +1,7 @@
 """Recomputation: the blocks of both towers keep only their inputs for backward, and run a second time there."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextvars import copy_context
 
 import paddle
 from paddle import nn
@@ -30,14 +30,16 @@ def _recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedDropou
     def recomputing(*args, **kwargs):
         if not (block.training and paddle.is_grad_enabled()):
             return forward(*args, **kwargs)
-        state, again = dropout.state, False
+        # The second run is in backward, where what was set for the first is over: what of the texts is padding, too.
+        state, context, again = dropout.state, copy_context(), False
 
         def run(*inputs, **options):
             nonlocal again
-            replayed = dropout.replay(state) if again else nullcontext()
-            again = True
-            with replayed:
+            if not again:
+                again = True
                 return forward(*inputs, **options)
+            with dropout.replay(state):
+                return context.run(forward, *inputs, **options)
 
         # By hooks, not re-entrant: a first block's images need no gradient, its parameters do.
         return recompute(run, *args, preserve_rng_state=False, use_reentrant=False, **kwargs)
