@@ -12,7 +12,8 @@ from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "classification.md"
-SHORT = ["Training.steps=2", "Evaluation.every=2", "Schedule.warmup_steps=1", "Data.workers=0", "Training.output=new"]
+SHORT = ["Model.image.weights=null", "Data.workers=0", "Schedule.warmup_steps=1", "Training.steps=2",
+         "Evaluation.every=2", "Training.output=new"]  # fmt: skip
 
 
 def drawing(shape, seed):
