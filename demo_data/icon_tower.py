@@ -5,8 +5,8 @@
     python tools/train.py -c configs/demo/icon_tower.yaml     # runs/icon_tower, a quarter of an hour on one core
     python demo_data/icon_tower.py --keep runs/icon_tower     # demo_data/icon-tower.safetensors
 
-No set is drawn from that one of the demo's seven styles belongs to, or a relative of it: what the demo is tuned and
-scored on stays unseen. Of colour sets four icons in five are drawn, of the others, which are many, every sixth.
+The sets of the demo's seven styles and their relatives are left out: what the demo is tuned and scored on stays unseen.
+Of colour sets four icons in five are drawn, of the others, which are many, every sixth.
 """
 
 import argparse
