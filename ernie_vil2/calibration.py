@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ernie_vil2.files import read_text, write_text
+from ernie_vil2.files import write_text
+from ernie_vil2.strict_json import load_json
 
 FILE = "calibration.json"
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -81,7 +82,7 @@ def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibratio
     if not path.is_file():
         return None
     try:
-        record = json.loads(read_text(path))
+        record = load_json(path)
         thresholds = {way: Threshold(**values) for way, values in record["thresholds"].items()}
         found = Calibration(record["fingerprint"], record["data"], float(record["logit_scale"]), thresholds)
         bounds = [thresholds[way].cosine for way in DIRECTIONS]

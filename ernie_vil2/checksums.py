@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ernie_vil2.files import read_text
+from ernie_vil2.strict_json import load_json
 
 CHECKSUMS = "checksums.json"
 MAX_CHARACTERS = 2**20
@@ -36,7 +36,7 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
         DamagedFile: one is missing or another than was written, or there are no checksums of it.
     """
     try:
-        sums = json.loads(read_text(folder / CHECKSUMS, MAX_CHARACTERS))
+        sums = load_json(folder / CHECKSUMS, MAX_CHARACTERS)
         expected = {name: (int(sums[name]["bytes"]), str(sums[name]["sha256"])) for name in names}
     except FileNotFoundError:
         raise DamagedFile(f"{CHECKSUMS} is missing") from None

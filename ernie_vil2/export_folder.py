@@ -12,7 +12,6 @@ Only the standard library is imported.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files
+from ernie_vil2.strict_json import load_json
 
 VERSION = 1
 ABOUT, VOCABULARY, CONFIG, PARITY = "export.json", "vocab.txt", "config.yaml", "parity.json"
@@ -52,9 +52,9 @@ def read_export(folder: str | Path) -> dict[str, Any]:
     """
     folder, again = Path(folder), "export the checkpoint again (tools/export.py), or put back a copy"
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")) if (folder / CHECKSUMS).is_file() else {}
+        sums = load_json(folder / CHECKSUMS) if (folder / CHECKSUMS).is_file() else {}
         check_files(folder, sums.keys() | {ABOUT, VOCABULARY, CONFIG})
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = load_json(folder / ABOUT)
         version = about.get("version")
         if version != VERSION:
             raise BadExport(f"{folder} is an export of version {version}, this is version {VERSION}: export the "
@@ -62,7 +62,9 @@ def read_export(folder: str | Path) -> dict[str, Any]:
         if not all(isinstance(about.get(key), kind) for key, kind in _KEYS.items()) or about["engine"] not in GRAPHS:
             raise DamagedFile(f"{ABOUT} does not describe an export")
         check_files(folder, GRAPHS[about["engine"]])
-    except (DamagedFile, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except BadExport:
+        raise
+    except (ValueError, AttributeError) as error:
         raise BadExport(f"{folder}: {_reason(error)}: it is damaged; {again}") from None
     return about
 

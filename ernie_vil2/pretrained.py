@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from itertools import product
@@ -18,11 +17,11 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
 from ernie_vil2.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
-from ernie_vil2.files import read_text
 from ernie_vil2.models import set_weights
 from ernie_vil2.models.heads import build_classifier
 from ernie_vil2.models.model_files import StoredModel, read_model, weights_path
 from ernie_vil2.models.precision import check_precision
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.tasks import TASKS
 from ernie_vil2.tasks.statements import StatementTask
 from ernie_vil2.views import Preprocessing
@@ -108,7 +107,7 @@ def _export_beside(folder: Path, model: ErnieViL2) -> ErnieViL2 | None:
     for engine, export in product(("onnx", "paddle_inference"), found):  # the faster first
         try:
             made = _load_export(export, model.device, model.batch_size, engine)
-            alike = json.loads(read_text(export / PARITY))["top_10"]["same_order"] == 1
+            alike = load_json(export / PARITY)["top_10"]["same_order"] == 1
         except (BadExport, OSError, ValueError, KeyError):  # of another engine, not to be run here, or not compared
             continue
         if alike and made.fingerprint == model.fingerprint:

@@ -33,7 +33,8 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; people mean a number."""
+    """YAML 1.1 reads `1e-4` as a string; people mean a number. A key that occurs twice is an error, as YAML has it:
+    PyYAML drops the first, and with a section all that it says."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -55,6 +56,18 @@ class _Loader(yaml.SafeLoader):
         self._sizes[node] = self._values - before
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
+        return node
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            line = key.start_mark.line + 1
+            # By its value, as `yes` and `true` are one key; `<<` and `=` have none.
+            value = key.value if key.tag.endswith((":merge", ":value")) else self.construct_object(key)
+            if value in lines:
+                raise yaml.YAMLError(f"the key {key.value[:100]} occurs twice, in lines {lines[value]} and {line}")
+            lines[value] = line
         return node
 
 

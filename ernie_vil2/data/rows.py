@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES
 from ernie_vil2.files import check_ordinary, read_text, system_errors_named
+from ernie_vil2.strict_json import parse_json
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON_VALUES = 2**24
@@ -44,8 +44,8 @@ def read_json(path: Path, kind: type) -> dict | list:
     if values > MAX_JSON_VALUES:
         raise ValueError(f"{path}: more than {MAX_JSON_VALUES:,} values; is this the right file?")
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path}: not a JSON file ({error}); is the download whole?") from error
     if not isinstance(content, kind):
         raise ValueError(f"{path}: the top level is a {type(content).__name__}, where a {kind.__name__} is expected")

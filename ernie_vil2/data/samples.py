@@ -15,6 +15,7 @@ from zlib import crc32
 
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
+from ernie_vil2.strict_json import RepeatedKey, parse_json
 from ernie_vil2.terminal import printable
 from ernie_vil2.wording import counted
 
@@ -68,6 +69,7 @@ class Reason(StrEnum):
     # the row
     MALFORMED_ROW = "malformed row"
     MALFORMED_JSON = "malformed JSON"
+    REPEATED_KEY = "repeated key in JSON"
     MALFORMED_BASE64 = "malformed base64"
     NOT_UTF8 = "not UTF-8"
     NO_ID = "no id"
@@ -123,11 +125,13 @@ def as_text(line: bytes, name: str) -> str:
 
 
 def as_object(line: bytes, name: str) -> dict:
-    """A line as JSON object; BadSample if it is none, or longer than `MAX_TEXT_BYTES`."""
+    """A line as JSON object; BadSample if it is none, has a key twice, or is longer than `MAX_TEXT_BYTES`."""
     check_size(len(line), MAX_TEXT_BYTES, name)
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except RepeatedKey as error:
+        raise BadSample(Reason.REPEATED_KEY, name) from error
+    except ValueError as error:
         raise BadSample(Reason.MALFORMED_JSON, name) from error
     if not isinstance(row, dict):
         raise BadSample(Reason.MALFORMED_JSON, name)

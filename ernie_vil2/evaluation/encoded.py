@@ -21,6 +21,7 @@ from ernie_vil2 import cpu
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.files import atomic_write, save_arrays
+from ernie_vil2.strict_json import parse_json
 from ernie_vil2.wording import counted
 
 
@@ -245,7 +246,7 @@ class _Cache:
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                about, embeddings = json.loads(file.metadata()["chunk"]), file.get_tensor("embeddings")
+                about, embeddings = parse_json(file.metadata()["chunk"]), file.get_tensor("embeddings")
             bad = [(int(place), str(reason)) for place, reason in about["bad"]]
             whole = about["checksum"] == _checksum(embeddings) and len(embeddings) + len(bad) == rows
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):

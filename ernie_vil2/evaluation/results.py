@@ -26,6 +26,7 @@ from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult
 from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
 from ernie_vil2.files import atomic_files, atomic_write, write_text
 from ernie_vil2.run_folder import BEFORE
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
@@ -177,7 +178,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
 
 def _is_of_other_data(path: Path, here: list[str]) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["places"] != here
+        return load_json(path)["places"] != here
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError, TypeError):
@@ -282,13 +283,13 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = load_json(path)
             format_table(record["table"])
             for result in record["results"].values():
                 "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
                 "".join(result["differences"])
             found.append(record)
-        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is no record of an evaluation and left out ({error!r})", file=sys.stderr)
     return found
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
-from ernie_vil2.files import read_text, write_text
+from ernie_vil2.files import write_text
 from ernie_vil2.models.released import WORDS, architecture
+from ernie_vil2.strict_json import load_json
 
 MAX_CHARACTERS = 2**20
 """Of a JSON file beside weights; PaddleNLP's have 6,000."""
@@ -48,12 +49,7 @@ class _Settings:
 
     @classmethod
     def read(cls, path: Path) -> _Settings:
-        try:
-            values = json.loads(read_text(path, MAX_CHARACTERS))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON ({error})") from None
-        except RecursionError:
-            raise ValueError(f"{path}: not valid JSON that can be read (values within values)") from None
+        values = load_json(path, MAX_CHARACTERS)
         if not isinstance(values, dict):
             raise ValueError(f"{path}: not a JSON object")
         return cls(path, values)

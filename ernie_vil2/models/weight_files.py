@@ -6,7 +6,6 @@ three times its size in memory, and no more than a short, printable part of a na
 
 from __future__ import annotations
 
-import json
 import mmap
 import pickle
 import struct
@@ -18,8 +17,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ernie_vil2.files import atomic_write, read_text, save_arrays, system_errors_named
+from ernie_vil2.files import atomic_write, save_arrays, system_errors_named
 from ernie_vil2.restricted_pickle import Array, Refused, load
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.terminal import printable
 
 _NAME_TABLE = "StructuredToParameterName@@"
@@ -115,11 +115,11 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
     try:
-        places = json.loads(read_text(index, MAX_INDEX))["weight_map"]
+        places = load_json(index, MAX_INDEX)["weight_map"]
         shards = sorted(set(places.values()))
         if not shards or any(Path(shard).name != shard or shard.endswith(INDEX) for shard in shards):
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files beside it") from None
     arrays = {}
     for shard in shards:

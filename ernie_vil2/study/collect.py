@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.files import read_text
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.study.definition import Run, Study
 from ernie_vil2.study.runs import newest_step, read_result
 from ernie_vil2.training.run_log import LOG, read_log
@@ -62,7 +62,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         ValueError: it is no such file.
     """
     try:
-        found = json.loads(read_text(path, MOST))
+        found = load_json(path, MOST)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no results of a study ({error})") from None
     if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("runs"), list):
@@ -77,7 +77,7 @@ def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
         if step >= steps:
             return "trained, but not measured"
         return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
-    now = json.loads(json.dumps(run.config.model_dump()))
+    now = run.config.model_dump(mode="json")
     if (key := _first_difference(result["config"], now)) is not None:
         return f"was made with another {key}; remove {run.folder} to make it anew"
     if result["step"] != steps:

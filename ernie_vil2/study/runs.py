@@ -19,6 +19,7 @@ from typing import Any
 from ernie_vil2.files import write_text
 from ernie_vil2.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.run_folder import RESULTS, list_checkpoints, step_of
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.study.definition import Run, Study
 
 RESULT = "study.json"
@@ -57,7 +58,7 @@ def write_result(study: Study, run: Run) -> None:
 
     tests = open_tests(study.definition)
     checkpoint = list_checkpoints(run.folder)[-1]
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    state = load_json(checkpoint / "state.json")
     result = {
         "version": VERSION,
         "step": step_of(checkpoint),
@@ -75,7 +76,7 @@ def write_result(study: Study, run: Run) -> None:
 def read_result(run: Run) -> dict[str, Any] | None:
     """What a run was measured by; None if it was not, or the file is not whole."""
     try:
-        found = json.loads((run.folder / RESULTS / RESULT).read_text(encoding="utf-8"))
+        found = load_json(run.folder / RESULTS / RESULT)
     except (OSError, ValueError):
         return None
     whole = isinstance(found, dict) and found.get("version") == VERSION and isinstance(found.get("figures"), dict)

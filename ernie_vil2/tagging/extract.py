@@ -19,6 +19,7 @@ from ernie_vil2.data.samples import BadSample, Sample, content_id
 from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.tags import Tags, tags_id
 from ernie_vil2.files import atomic_write, write_text
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
 
@@ -142,7 +143,7 @@ class _RowsRead:
 def _finished(output: Path, report_path: Path, job: dict, read: _RowsRead) -> TaggingReport:
     """The report of an output that is there already."""
     try:
-        saved = json.loads(report_path.read_text(encoding="utf-8"))
+        saved = load_json(report_path)
         if saved["job"] == job and saved["content"] == read.skip(len(read.source)):
             return TaggingReport.from_dict(saved)
     except (FileNotFoundError, ValueError, KeyError):

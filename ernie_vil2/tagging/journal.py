@@ -11,6 +11,7 @@ from pathlib import Path
 from ernie_vil2.data.tags import Tags
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import system_errors_named
+from ernie_vil2.strict_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Journal:
 
     def _parse(self, line: bytes) -> dict:
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError:
             content = None
         if not isinstance(content, dict):

@@ -35,6 +35,7 @@ from ernie_vil2.config import Config, dump_config
 from ernie_vil2.files import atomic_folder, remove_folder, remove_partial, save_arrays, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.training.average import RAW, WeightAverage
 
 EVALUATION = "evaluation.json"
@@ -196,7 +197,7 @@ def load_checkpoint(
         elif own is None or weights[name].name in own:
             state[f"{weights[name].name}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = load_json(folder / "state.json")
     state |= _noted_evaluation(folder / EVALUATION)
     best = state.get("best")
     if best and "mean_recall" in best:  # as version 1 wrote it, which knew no other number
@@ -206,7 +207,7 @@ def load_checkpoint(
 
 def _noted_evaluation(path: Path) -> dict[str, Any]:
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        noted = load_json(path)
         return {"evaluated": int(noted["evaluated"]), "best": noted["best"] and dict(noted["best"])}
     except FileNotFoundError:
         pass

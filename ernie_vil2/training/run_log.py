@@ -15,6 +15,7 @@ from typing import Any
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.environment import environment
 from ernie_vil2.files import remove_partial, system_errors_named, write_text
+from ernie_vil2.strict_json import parse_json
 
 LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
@@ -109,8 +110,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
 
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        record = parse_json(line) if line.endswith(b"\n") else None
+    except ValueError:
         return None
     if not isinstance(record, dict) or record.get("kind") not in list(_FIELDS):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -10,6 +9,7 @@ from statistics import fmean, median
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.pages import speed_charts, training_charts, write_page
+from ernie_vil2.strict_json import load_json
 from ernie_vil2.training.run_log import read_log
 
 PAGE = "curves.html"
@@ -26,7 +26,7 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
         bad_samples: of all ranks.
     """
     records = read_log(run / "log.jsonl")
-    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    environment = load_json(run / "environment.json")
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     facts = {
         **config_facts(config),

@@ -31,6 +31,7 @@ from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.errors import RunError
 from ernie_vil2.files import write_text
 from ernie_vil2.launch import end_with_parent
+from ernie_vil2.strict_json import load_json
 
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
@@ -118,7 +119,7 @@ def _claimed(output: Path, job: dict) -> Iterator[Path]:
         except BlockingIOError as error:
             raise PrepareError(f"{output}: another run is writing there; wait for it or stop it") from error
         if (state / JOB).exists():
-            begun = json.loads((state / JOB).read_text(encoding="utf-8"))
+            begun = load_json(state / JOB)
             differing = [part for part in job if begun.get(part) != job[part]]
             if differing:
                 raise PrepareError(
@@ -136,7 +137,7 @@ def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:
     """What a finished shard's run noted, if shard and input are as they were then; otherwise the shard is made."""
     note = state / f"{shard:05d}.json"
     if note.exists():
-        entry = json.loads(note.read_text(encoding="utf-8"))
+        entry = load_json(note)
         path = output / entry["name"]
         if entry["sha256"] is None or (path.exists() and sha256(path) == entry["sha256"]):
             if entry.get("input") == input_digest(work, shard):  # notes of earlier versions have none
