@@ -1,0 +1,88 @@
+"""What the second stage left, tests/fixtures/second_stage: runs, indexes, exports and a study answer as they did."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2.config import load_config
+from ernie_vil2.search.fill import add_images, pictures
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
+from tests.conftest import shape_members
+from tests.training.conftest import ROOT
+from tests.training.conftest import run as run_tool
+
+FIXTURE = Path("tests/fixtures/second_stage")
+EXPECTED = json.loads((ROOT / FIXTURE / "expected.json").read_text(encoding="utf-8"))
+QUERIES = ["a red disc", "黄色的十字", "a blue bar"]
+RUNS = ("run", "frozen")
+INDEXES = ("exact", "ivf", "hnsw", pytest.param("milvus.db", marks=pytest.mark.slow))
+EXPORTS = {"paddle-inference-float32": 1e-5, "paddle-inference-bfloat16": 2e-2, "onnx-float32": 1e-5, "onnx-int8": 1e-3}
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch):
+    monkeypatch.chdir(ROOT)  # to which the paths in the files are relative
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(ROOT / FIXTURE / "expected.npz") as arrays:
+        return dict(arrays)
+
+
+def assert_encodes(model, expected, name, tolerance=1e-5):
+    members = list(shape_members(1, 1))
+    images = [content for member, content in members if member.endswith(".png")]
+    texts = [json.loads(content)["caption_zh"] for member, content in members if member.endswith(".json")]
+    assert np.allclose(model.encode_images(images), expected[f"{name}/images"], atol=tolerance)
+    assert np.allclose(model.encode_texts(texts), expected[f"{name}/texts"], atol=tolerance)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_encodes_as_then_and_goes_on_to_where_the_whole_run_ended(name, expected, tmp_path):
+    run = shutil.copytree(FIXTURE / name, tmp_path / "run", symlinks=True)
+    assert_encodes(ernie_vil2.load_model(run), expected, name)
+    trainer = Trainer(load_config(run / "config.yaml", [f"Training.output={run}"]), resume=True)
+    assert trainer.step == 6 and trainer.fit() and not trainer.side_work.failures
+    records = list(read_log(run / "log.jsonl"))
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert losses[:6] == EXPECTED[name]["losses"][:6]  # the log of then
+    assert losses == pytest.approx(EXPECTED[name]["losses"], rel=1e-4)
+    recalls = {record["step"]: record["metrics"] for record in records if record["kind"] == "evaluation"}
+    for step, metrics in EXPECTED[name]["recalls"]:
+        assert recalls[step] == pytest.approx(metrics), step
+    assert_encodes(ernie_vil2.load_model(run), expected, f"{name}/finished")
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_an_index_answers_as_then_and_recognises_its_images(name, tmp_path):
+    folder = shutil.copytree(FIXTURE / "indexes" / name, tmp_path / name)
+    model = ernie_vil2.load_model(FIXTURE / "run")
+    with ernie_vil2.open_index(folder, model) as index:
+        assert len(index.collection("images")) == EXPECTED[name]["count"]
+        for among, count in (("images", 5), ("texts", 10)):
+            found = index.search(texts=QUERIES, count=count, among=among)
+            for hits, then in zip(found, EXPECTED[name][among], strict=True):
+                assert [hit.score for hit in hits] == pytest.approx([score for _, score in then], abs=2e-3)
+                assert {hit.id for hit in hits} == {one for one, _ in then}
+    with ernie_vil2.open_index(folder, model, writable=True) as index:
+        filled = add_images(index, pictures([f"{FIXTURE}/{one}" for one in ("train.tar", "val.tar", "shop")]))
+        assert (filled.added, filled.unchanged) == (0, EXPECTED[name]["count"])
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_export_encodes_as_then(name, expected):
+    assert_encodes(ernie_vil2.load_model(FIXTURE / "exports" / name), expected, name, EXPORTS[name])
+
+
+def test_a_study_is_reported_as_then(tmp_path):
+    result = run_tool("tools/study.py", FIXTURE / "study" / "study.yaml", "--report", "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    then = FIXTURE / "study" / "runs"
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads((then / "results.json").read_text())
+    assert (tmp_path / "tables.md").read_text() == (then / "tables.md").read_text()
