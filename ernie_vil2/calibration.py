@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ernie_vil2.files import write_text
-from ernie_vil2.strict_json import load_json
+from ernie_vil2.files import load_json, write_text
 
 FILE = "calibration.json"
 DIRECTIONS = ("image_to_text", "text_to_image")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ernie_vil2.strict_json import load_json
+from ernie_vil2.files import load_json
 
 CHECKSUMS = "checksums.json"
 MAX_CHARACTERS = 2**20

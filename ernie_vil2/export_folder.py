@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.checksums import CHECKSUMS, DamagedFile, check_files
-from ernie_vil2.strict_json import load_json
+from ernie_vil2.files import load_json
 
 VERSION = 1
 ABOUT, VOCABULARY, CONFIG, PARITY = "export.json", "vocab.txt", "config.yaml", "parity.json"

@@ -17,11 +17,11 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
 from ernie_vil2.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
+from ernie_vil2.files import load_json
 from ernie_vil2.models import set_weights
 from ernie_vil2.models.heads import build_classifier
 from ernie_vil2.models.model_files import StoredModel, read_model, weights_path
 from ernie_vil2.models.precision import check_precision
-from ernie_vil2.strict_json import load_json
 from ernie_vil2.tasks import TASKS
 from ernie_vil2.tasks.statements import StatementTask
 from ernie_vil2.views import Preprocessing

@@ -14,8 +14,7 @@ from typing import ClassVar
 from zlib import crc32
 
 from ernie_vil2.errors import RunError
-from ernie_vil2.files import write_text
-from ernie_vil2.strict_json import RepeatedKey, parse_json
+from ernie_vil2.files import RepeatedKey, parse_json, write_text
 from ernie_vil2.terminal import printable
 from ernie_vil2.wording import counted
 

@@ -20,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ernie_vil2 import cpu
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.files import atomic_write, save_arrays
-from ernie_vil2.strict_json import parse_json
+from ernie_vil2.files import atomic_write, parse_json, save_arrays
 from ernie_vil2.wording import counted
 
 

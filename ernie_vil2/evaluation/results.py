@@ -24,9 +24,8 @@ from ernie_vil2.evaluation.protocols import PaperResult
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
-from ernie_vil2.files import atomic_files, atomic_write, write_text
+from ernie_vil2.files import atomic_files, atomic_write, load_json, write_text
 from ernie_vil2.run_folder import BEFORE
-from ernie_vil2.strict_json import load_json
 from ernie_vil2.wording import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
-from ernie_vil2.files import write_text
+from ernie_vil2.files import load_json, write_text
 from ernie_vil2.models.released import WORDS, architecture
-from ernie_vil2.strict_json import load_json
 
 MAX_CHARACTERS = 2**20
 """Of a JSON file beside weights; PaddleNLP's have 6,000."""

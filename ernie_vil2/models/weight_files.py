@@ -17,9 +17,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ernie_vil2.files import atomic_write, save_arrays, system_errors_named
+from ernie_vil2.files import atomic_write, load_json, save_arrays, system_errors_named
 from ernie_vil2.restricted_pickle import Array, Refused, load
-from ernie_vil2.strict_json import load_json
 from ernie_vil2.terminal import printable
 
 _NAME_TABLE = "StructuredToParameterName@@"

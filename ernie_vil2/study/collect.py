@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.strict_json import load_json
+from ernie_vil2.files import load_json
 from ernie_vil2.study.definition import Run, Study
 from ernie_vil2.study.runs import newest_step, read_result
 from ernie_vil2.training.run_log import LOG, read_log

@@ -16,10 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.files import write_text
+from ernie_vil2.files import load_json, write_text
 from ernie_vil2.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.run_folder import RESULTS, list_checkpoints, step_of
-from ernie_vil2.strict_json import load_json
 from ernie_vil2.study.definition import Run, Study
 
 RESULT = "study.json"

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from ernie_vil2.data.samples import BadSample, Sample, content_id
 from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.tags import Tags, tags_id
-from ernie_vil2.files import atomic_write, write_text
-from ernie_vil2.strict_json import load_json
+from ernie_vil2.files import atomic_write, load_json, write_text
 from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
 from ernie_vil2.errors import RunError
-from ernie_vil2.files import system_errors_named
-from ernie_vil2.strict_json import parse_json
+from ernie_vil2.files import parse_json, system_errors_named
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,9 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.checksums import DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.files import atomic_folder, remove_folder, remove_partial, save_arrays, write_text
+from ernie_vil2.files import atomic_folder, load_json, remove_folder, remove_partial, save_arrays, write_text
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
-from ernie_vil2.strict_json import load_json
 from ernie_vil2.training.average import RAW, WeightAverage
 
 EVALUATION = "evaluation.json"

@@ -14,8 +14,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.environment import environment
-from ernie_vil2.files import remove_partial, system_errors_named, write_text
-from ernie_vil2.strict_json import parse_json
+from ernie_vil2.files import parse_json, remove_partial, system_errors_named, write_text
 
 LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"

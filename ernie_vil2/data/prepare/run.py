@@ -29,9 +29,8 @@ from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.errors import RunError
-from ernie_vil2.files import write_text
+from ernie_vil2.files import load_json, write_text
 from ernie_vil2.launch import end_with_parent
-from ernie_vil2.strict_json import load_json
 
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""

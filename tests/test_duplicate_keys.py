@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config, read_yaml
-from ernie_vil2.strict_json import RepeatedKey, load_json, parse_json
+from ernie_vil2.files import RepeatedKey, load_json, parse_json
 
-READERS = {"strict_json.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
+READERS = {"files.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
 """The only file that calls what the expression finds."""
 LATER = {"commands/search.py", *(f"search/{name}.py" for name in ("engines", "local", "milvus", "service", "store"))}
 names = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=3)
