@@ -7,9 +7,9 @@ a field of `CxcProtocol`, with a protocol of its own for the other choice.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,11 @@ from ernie_vil2.evaluation.retrieval import DIRECTIONS, DirectionResult, Matchin
 
 KINDS_OF_RATINGS = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
 """The ratings by file name, and the sides of a rated pair."""
+ROWS = {
+    ("sts", "val"): 44_009, ("sis", "val"): 42_767, ("sits", "val"): 44_722,
+    ("sts", "test"): 44_045, ("sis", "test"): 46_719, ("sits", "test"): 44_833,
+}  # fmt: skip
+"""Rated pairs of each published file, 267,095 together."""
 LEAST_SCORE = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
 """From which rating on a pair belongs together."""
 DRAWS = 1000
@@ -31,13 +36,15 @@ RETRIEVED = 100
 _FOLDERS = ("", "cxc", "Crisscrossed-Captions/data", "crisscrossed-captions/data")
 _CAPTION = re.compile(r"COCO_val2014:sentid:(\d+)")
 _IMAGE = re.compile(r"COCO_val2014_\d{12}\.jpg")
-_SHORTEST_LINE = 40  # bytes of a line that names two captions or images and a score
+_LONGEST_LINE = 200  # characters; the published ones have 74
+_AGAIN = "is it the whole file? Get it again from github.com/google-research-datasets/Crisscrossed-Captions"
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Rated pairs: ids of the first and the second of each, and the score."""
+    """Rated pairs: ids of the first and the second of each, the score, and the file that says so."""
 
+    path: Path
     first: tuple[str, ...]
     second: tuple[str, ...]
     scores: np.ndarray
@@ -48,7 +55,9 @@ def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
 
     Raises:
         FileNotFoundError: it is neither in `folder` nor in a folder `cxc` there.
-        ValueError: a row is not one of such a file.
+        OSError: it cannot be read.
+        ValueError: it is damaged: it is not as long as the published one, a row is not one of such a file, or all
+            scores are one number. The message names it.
     """
     names = [folder / sub / f"{kind}_{split}.csv{ending}" for sub in _FOLDERS for ending in ("", ".gz")]
     path = next((name for name in names if name.is_file()), None)
@@ -57,34 +66,54 @@ def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
             f"{folder}: no {kind}_{split}.csv of Crisscrossed Captions here nor in a folder cxc; put sts, sis and sits "
             "beside Karpathy's JSON"
         )
-    return _read(path, kind)
+    return _read(path, kind, split)
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, kind: str) -> Ratings:
+def _read(path: Path, kind: str, split: str) -> Ratings:
     patterns = [{"text": _CAPTION, "image": _IMAGE}[side] for side in KINDS_OF_RATINGS[kind]]
     sides, scores = ([], []), []
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(_bounded(file, path)), 1):
-            if number == 1:
-                continue  # the names of the columns
-            try:
-                for ids, pattern, text in zip(sides, patterns, row[:2], strict=True):
-                    match = pattern.fullmatch(text)
-                    ids.append(match[match.re.groups])
-                scores.append(float(row[2]))
-                if not 0 <= scores[-1] <= 5:
-                    raise ValueError
-            except (ValueError, IndexError, AttributeError):
-                raise ValueError(f"{path}, line {number}: no pair with a rating from 0 to 5") from None
-    return Ratings(tuple(sides[0]), tuple(sides[1]), np.array(scores))
+    published = ROWS[kind, split]
+    for number, line in enumerate(_lines(path), 1):
+        if number == 1:
+            continue  # the names of the columns
+        if len(scores) == published:
+            raise ValueError(f"{path}: more than the {published:,} pairs that were published; {_AGAIN}")
+        try:
+            *pair, score, _ = line.split(",")
+            for ids, pattern, text in zip(sides, patterns, pair, strict=True):
+                match = pattern.fullmatch(text)
+                ids.append(match[match.re.groups])
+            scores.append(float(score))
+            if not 0 <= scores[-1] <= 5:
+                raise ValueError
+        except (ValueError, AttributeError):
+            raise ValueError(f"{path}, line {number}: no pair with a rating from 0 to 5") from None
+    if len(scores) != published:
+        raise ValueError(f"{path}: {len(scores):,} of the {published:,} pairs that were published; {_AGAIN}")
+    ratings = Ratings(path, tuple(sides[0]), tuple(sides[1]), np.array(scores))
+    _check_different(ratings, ratings.scores)
+    return ratings
 
 
-def _bounded(lines: Iterator[str], path: Path, most: int = 10_000_000) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        if number * _SHORTEST_LINE > most or len(line) > 1000:
-            raise ValueError(f"{path}: too long for ratings of Crisscrossed Captions; is it the right file?")
-        yield line
+def _lines(path: Path) -> Iterator[str]:
+    """The lines without their ends; ValueError if the file is damaged, or a line is longer than any rating."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            while line := file.readline(_LONGEST_LINE + 1):
+                if len(line) > _LONGEST_LINE:
+                    raise ValueError("a line is too long for a rating")
+                yield line.rstrip("\n")
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: damaged ({error}); {_AGAIN}") from None
+
+
+def _check_different(ratings: Ratings, scores: np.ndarray) -> None:
+    """ValueError if these of the ratings are none or all alike: nothing agrees with them more or less than another."""
+    if not len(scores):
+        raise ValueError(f"{ratings.path}: none of its pairs is of the images and captions that are scored")
+    if scores.min() == scores.max():
+        raise ValueError(f"{ratings.path}: all {len(scores):,} ratings are {scores[0]:g}; {_AGAIN}")
 
 
 @dataclass(frozen=True)
@@ -127,7 +156,11 @@ class CxcProtocol(Protocol):
         good = (ratings.scores >= LEAST_SCORE[kind]).nonzero()[0].tolist()
         pairs = [(first.get(ratings.first[row], -1), second.get(ratings.second[row], -1)) for row in good]
         found = np.array(pairs, np.int64).reshape(-1, 2)
-        return found[(found >= 0).all(axis=1)]
+        found = found[(found >= 0).all(axis=1)]
+        if not len(found):
+            raise ValueError(f"{ratings.path}: no pair of the images and captions that are scored is rated "
+                             f"{LEAST_SCORE[kind]} or more")  # fmt: skip
+        return found
 
     def finished(self, results: Results) -> Results:
         """Captions without a positive as queries that find nothing, where they shall count."""
@@ -175,6 +208,7 @@ class CxcCorrelation(Protocol):
             pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))
                               for a, b in zip(ratings.first, ratings.second, strict=True)])  # fmt: skip
             there = (pairs >= 0).all(axis=1)
+            _check_different(ratings, ratings.scores[there])
             first, second = (encoded.sides[side][pairs[there, column]] for column, side in enumerate(sides))
             cosines = np.einsum("pd,pd->p", first.astype(np.float64), second.astype(np.float64))
             whole, drawn = correlations(cosines, ratings.scores[there], pairs[there, 0], self.draws)
@@ -189,7 +223,7 @@ def correlations(
     """Spearman's correlation of cosines and ratings `[P]`.
 
     Args:
-        queries: `[P]`, what each pair is a partner of: in a draw every query has one of its partners, so that none
+        queries: `[P]`, what each pair is a partner of: in each draw every query has one of its partners, so that none
             counts more than another for being rated more often.
 
     Returns:
@@ -287,8 +321,8 @@ CXC_PROTOCOLS = (
             "Spearman's correlation, times 100, of the cosine of two embeddings with the rating of the pair in "
             "Crisscrossed Captions, on the test split of MSCOCO by Karpathy: captions with captions (STS), images with "
             "images (SIS), captions with images (SITS). Over all rated pairs; and drawn, as the mean and the standard "
-            f"deviation of {DRAWS:,} draws from a fixed seed, in each of which every first member of a pair has one of "
-            "its rated partners, so that none counts more for being rated more often."
+            f"deviation of {DRAWS:,} draws from a fixed seed. A draw takes every first member of a pair, all of them "
+            "and not a part, each with one of its rated partners, so that none counts more for being rated more often."
         ),
         split="test",
         images=5_000,

@@ -4,14 +4,19 @@ import csv
 import gzip
 import json
 import os
+import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ernie_vil2.commands import run
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation import cxc
 from ernie_vil2.evaluation.cxc import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
@@ -31,7 +36,7 @@ def caption_id(number):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     """Ratings of 30 images and 150 captions; the third image has no rated caption, its captions no image."""
     rng = np.random.default_rng(0)
     tables = {"sits": [], "sts": [], "sis": []}
@@ -46,6 +51,7 @@ def folder(tmp_path):
         a, b = rng.choice(IMAGES, 2, replace=False)
         tables["sis"].append((image_id(a), image_id(b), round(rng.uniform(0, 5), 2)))
     for kind, rows in tables.items():
+        monkeypatch.setitem(cxc.ROWS, (kind, "test"), len(rows))
         with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])
@@ -146,6 +152,9 @@ def test_correlations_equal_ranks_in_numpy():
     assert whole == pytest.approx(np.corrcoef(ranks(cosines), ranks(scores))[0, 1])
     assert len(drawn) == 50 and drawn.std() > 0
     np.testing.assert_array_equal(drawn, correlations(cosines, scores, queries, draws=50)[1])  # seeded
+    rows = np.array([np.flatnonzero(queries == query)[-1] for query in np.unique(queries)])
+    last, same = correlations(cosines[rows], scores[rows], queries[rows], draws=1)
+    assert same[0] == pytest.approx(last)  # a draw has all queries, not a part of them
     once, same = correlations(cosines, scores, np.arange(200), draws=2)
     np.testing.assert_allclose(same, once)  # every query has one partner: each draw is the whole
 
@@ -173,6 +182,86 @@ def test_files_that_hold_no_ratings_are_named(tmp_path, line, message):
         read_ratings(tmp_path, "sts", "test")
     with pytest.raises(FileNotFoundError, match="no sis_test.csv of Crisscrossed Captions here nor in a folder cxc"):
         read_ratings(tmp_path, "sis", "test")
+
+
+def ratings_file(tmp_path, rows, ending="", scores=None):
+    """Ratings of captions that are as many as ROWS says, unless `rows` differ."""
+    path = tmp_path / f"sts_test.csv{ending}"
+    scores = scores or [f"{number % 6}" for number in range(rows)]
+    text = "caption1,caption2,agg_score,sampling_method\n"
+    text += "".join(f"{caption_id(n)},{caption_id(n + 1)},{score},c2c_isim\n" for n, score in enumerate(scores))
+    (gzip.open if ending else open)(path, "wt").write(text)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("rows", [0, 1, 59, 61, 10_000])
+def test_another_number_of_pairs_than_was_published_is_an_error(tmp_path, monkeypatch, rows, ending):
+    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    path = ratings_file(tmp_path, rows, ending)
+    message = "more than the 60 pairs" if rows > 60 else f"{rows} of the 60 pairs"
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {message} that were published; is it the whole"):
+        read_ratings(tmp_path, "sts", "test")
+
+
+def test_ratings_that_are_all_alike_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    path = ratings_file(tmp_path, 60, scores=["2.5"] * 60)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: all 60 ratings are 2.5; "):
+        read_ratings(tmp_path, "sts", "test")
+
+
+@given(st.data())
+def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, data):
+    """Cut, changed or longer, it gives the ratings that were written, or an error."""
+    folder = tmp_path_factory.mktemp("damaged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cxc.ROWS, ("sts", "test"), 60)
+        path = ratings_file(folder, 60, ".gz")
+        cxc._read.cache_clear()
+        whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
+        place = data.draw(st.integers(0, len(content) - 1))
+        kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
+        changed = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
+        path.write_bytes({"cut": content[:place], "changed": changed, "longer": content + content[:place]}[kind])
+        cxc._read.cache_clear()
+        try:
+            found = read_ratings(folder, "sts", "test")
+        except ValueError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+        else:
+            assert found.first == whole.first and (found.scores == whole.scores).all()
+
+
+def test_neither_a_long_line_nor_what_is_compressed_fills_the_memory(tmp_path):
+    """128 MiB in 130 kB of gzip, most of which is never decompressed."""
+    with gzip.open(tmp_path / "sts_test.csv.gz", "wb") as file:
+        for _ in range(8):
+            file.write(b"x" * 2**24)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"sts_test.csv.gz: damaged \(a line is too long for a rating\)"):
+            read_ratings(tmp_path, "sts", "test")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["cxc", "cxc-correlation"])
+def test_ratings_of_other_images_are_an_error(folder, name):
+    others = encoded(folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_EACH for n in range(IMAGES * TEXTS_EACH)})
+    with pytest.raises(ValueError, match=r"s\w+_test.csv: (no pair|none of its pairs is) of the images and captions"):
+        score(others, PROTOCOLS[name])
+
+
+def test_the_published_numbers_of_pairs_add_up():
+    assert sum(cxc.ROWS.values()) == 267_095
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
+def test_the_published_ratings_have_the_published_number_of_pairs():
+    for kind in cxc.KINDS_OF_RATINGS:
+        assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc.ROWS[kind, "test"]
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
