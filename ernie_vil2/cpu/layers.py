@@ -148,14 +148,17 @@ class _LinearOfTokens(PyLayer):
     def forward(ctx, x, weight, bias, tokens):
         rows = paddle.gather(_rows(x), tokens)
         ctx.save_for_backward(rows, weight, tokens)
+        ctx.input_learns = not x.stop_gradient
         return _placed(F.linear(rows, weight, bias), tokens, x.shape)
 
     @staticmethod
     def backward(ctx, gradient):
         rows, weight, tokens = ctx.saved_tensor()
         g = paddle.gather(_rows(gradient), tokens)
-        input_gradient = _placed(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape)
-        return input_gradient, paddle.matmul(rows, g, transpose_x=True), sums(g, 0), None
+        parameters = paddle.matmul(rows, g, transpose_x=True), sums(g, 0)
+        if not ctx.input_learns:
+            return None, *parameters, None
+        return _placed(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape), *parameters, None
 
 
 def _placed(rows: paddle.Tensor, tokens: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:

@@ -123,6 +123,7 @@ class _Normalise(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, count, epsilon):
         ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.fixed = [tensor.stop_gradient for tensor in (x, weight, bias)]  # Paddle wants None for these
         ctx.epsilon = epsilon
         return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon)
 
@@ -138,14 +139,9 @@ class _Normalise(PyLayer):
         along, average = total / count
         scale = weight / paddle.sqrt(variance + ctx.epsilon)
         centred = F.batch_norm(gradient, average, one, scale, zero, epsilon=0.0)
-        return (
-            centred - F.batch_norm(normalised, zero, one, scale * along, zero, epsilon=0.0),
-            own[0],
-            own[1],
-            None,
-            None,
-            None,
-        )
+        found = centred - F.batch_norm(normalised, zero, one, scale * along, zero, epsilon=0.0), own[0], own[1]
+        asked = [None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True)]
+        return *asked, None, None, None
 
 
 def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:

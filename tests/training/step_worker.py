@@ -8,6 +8,7 @@ from paddle.distributed import fleet
 from ernie_vil2.parallel.norms import synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
+from tests.training.freezing import found_by_rank, of_ranks
 from tests.training.test_step import OWN, REPVGG, SIGMOID, VIT, batch, compute, default_dtype, model_and_loss, setting
 
 
@@ -30,6 +31,7 @@ def main():
                 losses, gradients = compute(step, batch(dtype, OWN[rank]))
             found |= {f"{dtype}/{run}/losses/{name}": value for name, value in losses.items()}
             found |= {f"{dtype}/{run}/gradients/{name}": value for name, value in gradients.items()}
+    found |= found_by_rank(of_ranks(), rank)
     np.savez(f"{sys.argv[1]}/{rank}.npz", **found)
 
 

@@ -236,3 +236,9 @@ def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
     for rank in ranks:
         gradients = {name: rank[f"{run}/gradients/{name}"] for name in expected[1]}
         assert max(errors((losses, gradients), expected)) < tolerance
+
+
+def test_two_ranks_of_which_parts_are_frozen_are_as_one(ranks):
+    from tests.training.freezing import check_ranks, of_ranks  # which imports this module
+
+    check_ranks([dict(rank) for rank in ranks], of_ranks())

@@ -1,0 +1,72 @@
+"""Whatever is frozen, a step gives the rest the gradients that they have without, and what is frozen none."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.config import ConfigError
+from ernie_vil2.launch import run_ranks
+from tests.training.freezing import (
+    STEPS,
+    TOWERS,
+    Case,
+    alone_and_in_prefixes,
+    check,
+    check_ranks,
+    gradients,
+    groups,
+    of_ranks,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def check_alone(case):
+    (losses, found), frozen = gradients(case)
+    check(case, losses, found, frozen)
+
+
+@pytest.mark.parametrize(("image", "text"), TOWERS)
+def test_every_layer_group_can_be_frozen_alone_and_with_all_before_it(image, text):
+    for frozen in alone_and_in_prefixes(image, text):
+        check_alone(Case(image, text, frozen))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("image", "text"), TOWERS)
+def test_every_layer_group_can_be_frozen_in_every_step(image, text, step, lora):
+    for frozen in alone_and_in_prefixes(image, text):
+        check_alone(Case(image, text, frozen, step, lora=lora))
+
+
+@st.composite
+def cases(draw):
+    image, text = draw(st.sampled_from(TOWERS))
+    names = [name for tower in groups(image, text).values() for name in tower]
+    frozen = draw(st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple))
+    task = draw(st.sampled_from(["multi_view", "entailment", "image_pair"]))
+    return Case(image, text, frozen, draw(st.sampled_from(list(STEPS))), task, draw(st.booleans()))
+
+
+@settings(max_examples=10)
+@given(cases())
+def test_any_groups_can_be_frozen_with_any_step_and_head(case):
+    try:
+        check_alone(case)
+    except ConfigError as error:
+        assert "leaves nothing" in str(error)
+        assume(False)
+
+
+@pytest.mark.slow
+def test_two_ranks_find_the_gradients_of_one_whatever_is_frozen(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = f"from tests.training.freezing import main; main({str(tmp_path)!r})"
+    assert run_ranks([sys.executable, "-c", command], 2) == 0
+    check_ranks([dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)], of_ranks(every=True))

@@ -1,0 +1,33 @@
+"""Towers that only tests have."""
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+
+class Cropping(nn.Layer):
+    """Two blocks of a convolution whose output is cropped before it is normalised, as EfficientNet's are."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width = config.width
+        self.stem = nn.Conv2D(3, 6, 3, stride=2, padding=1)
+        self.blocks = nn.LayerList([_Cropped(6, 9), _Cropped(9, self.width)])
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(axis=[2, 3])
+
+
+class _Cropped(nn.Layer):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.conv = nn.Conv2D(inputs, outputs, 2, stride=2, padding=1)
+        self.norm = nn.BatchNorm2D(outputs)
+        self.gate = nn.Linear(outputs, outputs)
+
+    def forward(self, x):
+        x = F.swish(self.norm(self.conv(x)[:, :, 1:, 1:]))
+        return x * F.sigmoid(self.gate(x.mean(axis=[2, 3]))).unsqueeze([2, 3])
