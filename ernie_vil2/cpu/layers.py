@@ -16,7 +16,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.cpu import switches
-from ernie_vil2.cpu.tensors import sums
+from ernie_vil2.cpu.tensors import keep, sums
 
 
 def speed_up(model: nn.Layer) -> None:
@@ -129,7 +129,7 @@ class CpuPatchConv2D(nn.Conv2D):
 class _Linear(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
+        keep(ctx, x, weight)
         ctx.input_learns = not x.stop_gradient
         return F.linear(x, weight, bias)
 
@@ -147,7 +147,7 @@ class _LinearOfTokens(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, tokens):
         rows = paddle.gather(_rows(x), tokens)
-        ctx.save_for_backward(rows, weight, tokens)
+        keep(ctx, rows, weight, tokens)
         ctx.input_learns = not x.stop_gradient
         return _placed(F.linear(rows, weight, bias), tokens, x.shape)
 
@@ -170,7 +170,7 @@ def _placed(rows: paddle.Tensor, tokens: paddle.Tensor, shape: Sequence[int]) ->
 class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
-        ctx.save_for_backward(x, weight)
+        keep(ctx, x, weight)
         ctx.epsilon = epsilon
         ctx.input_learns = not x.stop_gradient
         return F.layer_norm(x, weight.shape, weight, bias, epsilon)

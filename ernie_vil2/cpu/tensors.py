@@ -1,6 +1,7 @@
 """Sums that Paddle's CPU kernels take many times longer over than MKL takes over a product with ones, and broadcasting.
 
-On other devices they are Paddle's own: there a product of float32 may be one of fewer bits.
+On other devices they are Paddle's own: there a product of float32 may be one of fewer bits. And what Paddle's lazy
+views, which the switch `strides` leaves out on CPU, ask of a PyLayer.
 """
 
 import paddle
@@ -31,3 +32,12 @@ def broadcast(x, shape):
     On CPU it is copied into that shape: to broadcast integers within an operation costs Paddle ten times as much.
     """
     return x.expand(shape) if x.place.is_cpu_place() else x
+
+
+def keep(ctx, *tensors):
+    """Saves tensors for the backward of a PyLayer, of which `ctx` is the context; lazy views are copied.
+
+    In a recomputed block Paddle hands saved tensors on without their strides: backward would take other elements of the
+    storage for those of the view.
+    """
+    ctx.save_for_backward(*(tensor.contiguous() for tensor in tensors))

@@ -5,6 +5,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 from ernie_vil2.config.view_names import PAIRS
+from ernie_vil2.cpu.tensors import keep
 from ernie_vil2.errors import RunError
 from ernie_vil2.wording import counted
 
@@ -66,7 +67,7 @@ class _Product(PyLayer):
     @staticmethod
     @float32_products()
     def forward(ctx, rows, columns):
-        ctx.save_for_backward(rows, columns)
+        keep(ctx, rows, columns)
         ctx.fixed = rows.stop_gradient, columns.stop_gradient  # Paddle wants None for these
         return paddle.matmul(rows, columns, transpose_y=True)
 

@@ -9,6 +9,8 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
+from ernie_vil2.cpu.tensors import keep
+
 from .tiles import Tiles, check_arguments, computed_whole, float32_products, spread, sums_over
 
 
@@ -85,7 +87,7 @@ class _TiledSigmoid(PyLayer):
                 if tiles.both_ways:
                     sums_of_columns[number] = sums_of_columns[number] + sums_over(losses, axis=0)[0]
             sums_of_rows.append(row_sums)
-        ctx.save_for_backward(rows, columns, logit_scale, logit_bias)
+        keep(ctx, rows, columns, logit_scale, logit_bias)
         # Paddle wants None for the gradients of these.
         ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale, logit_bias)]
         ctx.tiles = tiles

@@ -21,7 +21,7 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.base import core
 
-from ernie_vil2.cpu.tensors import pairwise_sums, sums
+from ernie_vil2.cpu.tensors import keep, pairwise_sums, sums
 
 DUPLICATES = ("ignored", "masked", "positives")
 """What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
@@ -296,7 +296,7 @@ class _TiledInfoNCE(PyLayer):
         directions = [_Direction.of(positive_logits, of_rows)]
         if tiles.both_ways:
             directions.append(_Direction.of(positive_logits, of_columns))
-        ctx.save_for_backward(rows, columns, logit_scale)
+        keep(ctx, rows, columns, logit_scale)
         ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]  # Paddle wants None for these
         ctx.tiles, ctx.directions = tiles, directions
         return tuple(direction.loss.astype(rows.dtype) for direction in directions)

@@ -13,7 +13,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config import TrainingConfig
-from ernie_vil2.cpu.tensors import channel_sums
+from ernie_vil2.cpu.tensors import channel_sums, keep
 from ernie_vil2.parallel import collectives
 
 
@@ -122,7 +122,7 @@ class _Synced:
 class _Normalise(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, count, epsilon):
-        ctx.save_for_backward(x, weight, mean, variance, count)
+        keep(ctx, x, weight, mean, variance, count)
         ctx.fixed = [tensor.stop_gradient for tensor in (x, weight, bias)]  # Paddle wants None for these
         ctx.epsilon = epsilon
         return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon)

@@ -1,11 +1,17 @@
-"""Sums by products with ones against NumPy's."""
+"""Sums by products with ones against NumPy's, and what a PyLayer keeps of a lazy view."""
+
+from pathlib import Path
 
 import numpy as np
 import paddle
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paddle.autograd import PyLayer
+from paddle.distributed.fleet.utils import recompute
 
-from ernie_vil2.cpu.tensors import channel_sums, pairwise_sums, sums
+import ernie_vil2
+from ernie_vil2.cpu.tensors import channel_sums, keep, pairwise_sums, sums
 
 sizes = st.integers(1, 9)
 
@@ -28,3 +34,45 @@ def test_sums_of_pairs(rows, columns, seed):
     left, right = np.random.default_rng(seed).normal(size=rows), np.random.default_rng(seed + 1).normal(size=columns)
     found = pairwise_sums(paddle.to_tensor(left), paddle.to_tensor(right)).numpy()
     np.testing.assert_array_equal(found, left[:, None] + right[None])
+
+
+class Squared(PyLayer):
+    @staticmethod
+    def forward(ctx, x):
+        keep(ctx, x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensor()
+        return 2 * x * gradient
+
+
+VIEWS = {
+    "crop": lambda x: x[:, 1:, 1:4],
+    "every other": lambda x: x[:, ::2, 1::2],
+    "transposed": lambda x: x.transpose([0, 2, 1]),
+    "part": lambda x: x.split(2, axis=2)[1],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_what_is_kept_of_a_lazy_view_in_a_recomputed_block_is_the_view(view):
+    strides = "FLAGS_use_stride_kernel"
+    before = paddle.get_flags(strides)
+    paddle.set_flags({strides: True})
+    try:
+        x = paddle.arange(48, dtype="float32").reshape([2, 4, 6])
+        x.stop_gradient = False
+        y = recompute(lambda x: Squared.apply(view(x + 1)), x, preserve_rng_state=False, use_reentrant=False)
+        (found,) = paddle.grad(y.sum(), [x])
+        (expected,) = paddle.grad(view(x + 1).square().sum(), [x])
+    finally:
+        paddle.set_flags(before)
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
+def test_every_backward_of_this_package_keeps_its_tensors_so():
+    package = Path(ernie_vil2.__file__).parent
+    own = [path for path in package.rglob("*.py") if "save_for_backward" in path.read_text(encoding="utf-8")]
+    assert own == [package / "cpu" / "tensors.py"]
