@@ -37,7 +37,10 @@ SCRATCH_STEPS = 100
 SHARES = (0.25, 0.5)
 """Of the fine-tuned model, in mixtures with the pretrained one."""
 FINE_TUNED = ["Loss.weights={image_image: 0, text_text: 0}", "Optimizer.learning_rate=5e-4"]
-LORA = "Tuning.lora={rank: 8, layers: [image.network.*, text.network.encoder.*]}"
+LORA = (
+    "Tuning.lora={rank: 8, layers: [image.network.stage0.rbr_dense.*, 'image.network.stage[1-4].*', "
+    "text.network.encoder.*]}"
+)  # all but the convolution of one pixel's three values
 METHODS = {
     "full": FINE_TUNED,
     "from scratch": None,

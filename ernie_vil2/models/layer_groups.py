@@ -52,6 +52,8 @@ def rate_factors(model: DualEncoder, tuning: TuningConfig) -> dict[str, float]:
 def chosen_parameters(model: DualEncoder, patterns: Sequence[str]) -> set[str]:
     """The parameters that patterns name: each is the name of a layer group or of a parameter, or a glob of either.
 
+    A group without parameters adds none: `image.embeddings` may be named whatever the tower.
+
     Raises:
         ValueError: a pattern names nothing; the message lists the groups.
     """
@@ -61,9 +63,9 @@ def chosen_parameters(model: DualEncoder, patterns: Sequence[str]) -> set[str]:
     every = [name for name, _ in model.named_parameters()]
     chosen = set()
     for pattern in patterns:
-        own = {name for key, names in groups.items() if fnmatchcase(key, pattern) for name in names}
-        own |= {name for name in every if fnmatchcase(name, pattern)}
-        if not own:
+        named = [key for key in groups if fnmatchcase(key, pattern)]
+        own = {name for key in named for name in groups[key]} | {name for name in every if fnmatchcase(name, pattern)}
+        if not named and not own:
             held = [key for key, names in groups.items() if names]
             raise ValueError(f"{pattern} names no layer group and no parameter of this model; its groups are "
                              f"{', '.join(held[:SHOWN])}{', ...' * (len(held) > SHOWN)}")  # fmt: skip

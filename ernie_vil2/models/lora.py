@@ -50,14 +50,18 @@ class LoraConv2D(nn.Conv2D):
         _add(self, [rank, *kernel], [outputs, rank, 1, 1], math.prod(kernel))
 
 
-def add_lora(model: DualEncoder, config: LoraConfig) -> str:
+def add_lora(model: DualEncoder, config: LoraConfig, resumed: bool = False) -> str:
     """Gives the layers that `config.layers` names LoRA, and takes all else of both towers out of training, in place.
+
+    Args:
+        resumed: whether the run has begun already; its rank is then what it is.
 
     Returns:
         A line for people.
 
     Raises:
-        ValueError: a pattern names no linear layer and no convolution; the message lists those that the tower has.
+        ValueError: a pattern names no linear layer and no convolution, and the message lists those that the tower has;
+            or the rank is above the width of a layer.
     """
     fitting = {name: kind for name, layer in model.named_sublayers() if (kind := _kind(layer))}
     chosen = {name: None for pattern in config.layers for name in _named(fitting, pattern)}
@@ -65,6 +69,8 @@ def add_lora(model: DualEncoder, config: LoraConfig) -> str:
         for parameter in tower.parameters():
             parameter.stop_gradient = True
     layers = dict(model.named_sublayers())
+    if not resumed:
+        _check_rank({name: layers[name] for name in chosen}, config.rank)
     for name in chosen:
         layer = layers[name]
         layer.__class__ = fitting[name]
@@ -113,6 +119,14 @@ def _named(fitting: Mapping[str, type], pattern: str) -> list[str]:
         raise ValueError(f"{pattern} names no linear layer and no convolution; {where} has {known}: give patterns of "
                          "these")  # fmt: skip
     return found
+
+
+def _check_rank(layers: Mapping[str, nn.Layer], rank: int) -> None:
+    for name, layer in layers.items():
+        sides = layer.weight.shape[0], math.prod(layer.weight.shape[1:])
+        if rank > min(sides):
+            raise ValueError(f"{name} has a weight of {sides[0]} x {sides[1]}, to which no change has a rank above "
+                             f"{min(sides)}: lower Tuning.lora.rank ({rank}) or name other layers")  # fmt: skip
 
 
 def _add(layer: nn.Layer, a: list[int], b: list[int], inputs: int) -> None:

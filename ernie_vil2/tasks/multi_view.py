@@ -139,7 +139,7 @@ class MultiViewTask:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
         remarks += prepare_attention(self.model, config.Training)
         self.model.freeze_all_but(self.loss.views)
-        return remarks + tune(self.model, config.Tuning)
+        return remarks + tune(self.model, config.Tuning, resumed=not initialize)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""

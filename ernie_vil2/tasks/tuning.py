@@ -10,14 +10,17 @@ from ernie_vil2.models.lora import add_lora
 from ernie_vil2.parallel.norms import batch_norms
 
 
-def tune(model: DualEncoder, tuning: TuningConfig) -> list[str]:
+def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> list[str]:
     """Does what `Tuning.lora`, `Tuning.freeze` and `Tuning.freeze_norms` ask, in place; says what that was.
 
+    Args:
+        resumed: whether the run has begun already.
+
     Raises:
-        ConfigError: a pattern names nothing, or nothing is left to train.
+        ConfigError: a pattern names nothing, nothing is left to train, or LoRA's rank is above a layer's width.
     """
     try:
-        remarks = [add_lora(model, tuning.lora)] if tuning.lora else []
+        remarks = [add_lora(model, tuning.lora, resumed)] if tuning.lora else []
     except ValueError as error:
         raise ConfigError(f"Tuning.lora.layers: {error}") from None
     try:
@@ -30,7 +33,7 @@ def tune(model: DualEncoder, tuning: TuningConfig) -> list[str]:
     for name, norm in norms.items():
         norm._use_global_stats = True
         frozen |= {f"{name}.{part}" for part, _ in norm.named_parameters()}
-    if not frozen:
+    if not tuning.freeze and not norms:
         return remarks
     trained = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
     for name in frozen & trained.keys():

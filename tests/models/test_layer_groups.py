@@ -104,6 +104,16 @@ def test_groups_and_patterns_freeze(patterns, frozen, trained):
     assert frozen not in names and trained in names
 
 
+@pytest.mark.parametrize("image", [VIT, CNN], ids=lambda image: image["name"])
+@pytest.mark.parametrize("patterns", [["text.*", "image.embeddings"], ["image.embeddings"], ["*.embeddings"]])
+def test_every_group_can_be_named_also_one_without_parameters(image, patterns):
+    """A convolutional tower's first block is all that it begins with."""
+    model = model_of(image)
+    (said,) = tune(model, TuningConfig(freeze=patterns))
+    frozen = {name for name, value in model.image.named_parameters() if value.stop_gradient and "bn._" not in name}
+    assert said.startswith(f"frozen: {', '.join(patterns)}; ") and bool(frozen) == (image is VIT)
+
+
 @pytest.mark.parametrize(
     "tuning, message",
     [

@@ -112,3 +112,27 @@ def test_lora_of_another_width_is_refused():
               "l.lora_scale": np.ones(1)}  # fmt: skip
     with pytest.raises(ValueError, match=r"make \[2, 2\], the weight is \[2, 3\]"):
         merged(arrays)
+
+
+@pytest.mark.parametrize(
+    "image, layers, width, weight",
+    [
+        (VIT, ["image.blocks.*"], 64, "image.blocks.0.attn.qkv has a weight of 64 x 192"),
+        (CNN, ["image.network.*"], 3, "image.network.stage0.rbr_1x1.conv has a weight of 8 x 3"),
+        (CNN, ["text.network.encoder.*", "image_projection"], 48, "image_projection has a weight of 64 x 48"),
+    ],
+)
+def test_a_rank_above_a_layers_width_is_refused(image, layers, width, weight):
+    """But for a run that has begun with it."""
+    for rank, resumed in ((width, False), (width + 1, True), (width + 1, False)):
+        model = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
+        tuning = TuningConfig(lora=LoraConfig(rank=rank, layers=layers))
+        if rank == width or resumed:
+            assert f"LoRA of rank {rank} in" in tune(model, tuning, resumed)[0]
+            continue
+        with pytest.raises(ConfigError) as caught:
+            tune(model, tuning)
+        assert str(caught.value) == (
+            f"Tuning.lora.layers: {weight}, to which no change has a rank above {width}: "
+            f"lower Tuning.lora.rank ({rank}) or name other layers"
+        )
