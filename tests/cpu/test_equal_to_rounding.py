@@ -1,0 +1,67 @@
+"""What docs/speed.md says of the switches: results are equal to rounding with and without, whatever the towers."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2 import cpu
+from ernie_vil2.cpu.switches import SWITCHES
+from ernie_vil2.launch import run_ranks
+from tests.training.freezing import TOWERS, Case, gradients
+from tests.training.test_step import errors
+
+STRIDES = "FLAGS_use_stride_kernel"
+ROUNDING = 1e-7
+"""Steps are in float64; of the norms Paddle rounds epsilon to float32."""
+
+
+@pytest.fixture
+def switched(monkeypatch):
+    """`switched(CASE, NAME)`: losses and gradients of a step without a switch that acts after Paddle is imported."""
+    before = paddle.get_flags(STRIDES)
+
+    def found(case, off):
+        monkeypatch.setenv("ERNIE_VIL2_RUNTIME", off and f"-{off}")
+        paddle.set_flags({STRIDES: True})
+        cpu.copy_transposed()
+        with cpu.flushed_denormals():
+            return gradients(case)[0]
+
+    yield found
+    paddle.set_flags(before)
+
+
+@pytest.mark.parametrize("step", ["direct", "recomputed"])
+@pytest.mark.parametrize(("image", "text"), TOWERS)
+def test_a_step_is_the_same_without_a_switch(switched, image, text, step):
+    case = Case(image, text, step=step)
+    every = switched(case, "")
+    for name in ("strides", "layers", "denormals"):
+        assert max(errors(switched(case, name), every)) < ROUNDING, name
+
+
+def steps(folder, switches, ranks):
+    """What each rank finds with `ERNIE_VIL2_RUNTIME` as given."""
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        patch.setenv("ERNIE_VIL2_RUNTIME", switches)
+        for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS"):  # which this process has set
+            patch.delenv(name, raising=False)
+        worker = Path(__file__).with_name("switched_rank.py")
+        assert run_ranks([sys.executable, str(worker), str(folder)], ranks) == 0
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(ranks)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_steps_of_every_kind_of_tower_are_the_same_without_any_switch(tmp_path, ranks):
+    every = steps(tmp_path / "every", "", ranks)
+    for switches in ("0", *(f"-{name}" for name in SWITCHES)):
+        for found, expected in zip(steps(tmp_path / switches, switches, ranks), every, strict=True):
+            split = [{kind: {name: value for name, value in arrays.items() if f"/{kind}/" in name}
+                      for kind in ("losses", "gradients")} for arrays in (found, expected)]  # fmt: skip
+            assert max(errors(*(tuple(each.values()) for each in split))) < ROUNDING, switches
