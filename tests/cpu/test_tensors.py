@@ -52,7 +52,6 @@ VIEWS = {
     "crop": lambda x: x[:, 1:, 1:4],
     "every other": lambda x: x[:, ::2, 1::2],
     "transposed": lambda x: x.transpose([0, 2, 1]),
-    "part": lambda x: x.split(2, axis=2)[1],
 }
 
 

@@ -6,7 +6,8 @@ from paddle.nn import functional as F
 
 
 class Cropping(nn.Layer):
-    """Two blocks of a convolution whose output is cropped before it is normalised, as EfficientNet's are."""
+    """Two blocks of a convolution whose output is cropped before it is normalised, as EfficientNet's are, and of a
+    linear layer over the channels of every pixel: both see lazy views."""
 
     def __init__(self, config):
         super().__init__()
@@ -30,4 +31,4 @@ class _Cropped(nn.Layer):
 
     def forward(self, x):
         x = F.swish(self.norm(self.conv(x)[:, :, 1:, 1:]))
-        return x * F.sigmoid(self.gate(x.mean(axis=[2, 3]))).unsqueeze([2, 3])
+        return x * F.sigmoid(self.gate(x.transpose([0, 2, 3, 1]))).transpose([0, 3, 1, 2])
