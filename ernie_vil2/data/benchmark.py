@@ -16,12 +16,14 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_te
 class BenchmarkImage:
     """An image of the gallery. `read` gives the encoded file's bytes, and raises OSError or BadSample.
 
-    `fields` holds what else the source says, for filters.
+    `fields` holds what else the source says, for filters. `find`, of an image in a file of its own, gives that file and
+    what `read` gives.
     """
 
     id: str
     read: Callable[[], bytes]
     fields: Mapping[str, object] = field(default_factory=dict)
+    find: Callable[[], tuple[Path, bytes]] | None = None
 
 
 @dataclass(frozen=True)

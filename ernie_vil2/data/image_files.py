@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size, check_text
@@ -21,6 +22,22 @@ def image_files(folder: Path) -> list[Path]:
     return found
 
 
+def readable(path: str) -> str:
+    """A path as text. Names that are not UTF-8 are read as GBK, as Chinese Windows writes them, or shown with escapes.
+
+    Python's own form of such names cannot be written to a file, a database or an answer.
+    """
+    return os.sep.join(map(_readable, path.split(os.sep)))
+
+
+def _readable(name: str) -> str:
+    content = os.fsencode(name)
+    for encoding in ("utf-8", "gbk"):
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    return content.decode("utf-8", "backslashreplace")
+
+
 def check_inside(name: str) -> None:
     """BadSample if the name of a file leads out of its folder, or is none."""
     check_text(name)
@@ -30,11 +47,16 @@ def check_inside(name: str) -> None:
 
 
 def read_image(folders: Sequence[Path], *names: str) -> bytes:
+    """The bytes of `found_image`."""
+    return found_image(folders, *names)[1]
+
+
+def found_image(folders: Sequence[Path], *names: str) -> tuple[Path, bytes]:
     """The file of the first name that a folder has, in the first folder that has it; BadSample if none has."""
     for name in names:
         for folder in folders:
             try:
-                return read_file(folder / name)
+                return folder / name, read_file(folder / name)
             except FileNotFoundError:
                 continue
     raise BadSample(Reason.MISSING_IMAGE, names[0])

@@ -167,7 +167,8 @@ class Sample:
 
     `captions` and `tags` are by language; the language "" stands for a source that names none.
     Samples share an image if their `image_name` and their bytes are equal, and a text if their `text_name` is.
-    `fields` holds what else the source says, for filters.
+    `fields` holds what else the source says, for filters. `image_file` is the file that the image has to itself; empty
+    where it lies in a shard.
     """
 
     image_name: str
@@ -176,6 +177,7 @@ class Sample:
     captions: Mapping[str, str]
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fields: Mapping[str, object] = field(default_factory=dict)
+    image_file: str = ""
     no_caption: ClassVar[Reason] = Reason.EMPTY_CAPTION
     """Why it cannot be used where a caption is needed and there is none."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.image_files import IMAGE_SUFFIXES, read_file
+from ernie_vil2.data.image_files import IMAGE_SUFFIXES, read_file, readable
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.sources.indexed_file import Index, pack_names, unpack_name
 from ernie_vil2.data.sources.layout import Layout
-from ernie_vil2.data.sources.tar import assemble, split_name
+from ernie_vil2.data.sources.tar import assemble, image_suffix, split_name
 
 
 class FilesSource:
@@ -60,7 +61,8 @@ class FilesSource:
         files = unpack_name(self.index, index).split("/")
         name, _ = split_name(files[0])
         paths = {split_name(file)[1]: Path(self.name, file) for file in files}
-        return assemble(name, paths, partial(_read, paths), self._text_id)
+        sample = assemble(readable(name), paths, partial(_read, paths), self._text_id)
+        return replace(sample, image_file=str(paths[image_suffix(paths)]))
 
 
 def _read(paths: dict[str, Path], suffix: str, most: int) -> bytes:

@@ -185,8 +185,8 @@ def _checksum(content: bytes | memoryview) -> bytes:
 
 
 def pack_names(names: list[str]) -> Index:
-    """Texts as two arrays: their UTF-8 bytes in one row, and where each ends."""
-    encoded = [name.encode("utf-8", "backslashreplace") for name in names]
+    """Texts, or names of files in Python's form, as two arrays: their bytes in one row, and where each ends."""
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
     ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
     return {"name_bytes": np.frombuffer(b"".join(encoded), np.uint8), "name_ends": ends}
 
@@ -194,4 +194,4 @@ def pack_names(names: list[str]) -> Index:
 def unpack_name(index: Index, row: int) -> str:
     """A text of `pack_names` by its number."""
     ends = index["name_ends"]
-    return index["name_bytes"][ends[row - 1] if row else 0 : ends[row]].tobytes().decode()
+    return index["name_bytes"][ends[row - 1] if row else 0 : ends[row]].tobytes().decode("utf-8", "surrogateescape")

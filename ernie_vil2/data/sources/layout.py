@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
-from ernie_vil2.data.image_files import check_inside, read_image
+from ernie_vil2.data.image_files import check_inside, found_image, read_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources.locations import Location
 from ernie_vil2.data.sources.source import Shard
@@ -122,7 +122,12 @@ class ImageFolders:
         """
         for name in names:
             check_inside(name)
-        return BenchmarkImage(image_id, partial(read_image, self._folders, *names), fields or {})
+        return BenchmarkImage(
+            image_id,
+            partial(read_image, self._folders, *names),
+            fields or {},
+            partial(found_image, self._folders, *names),
+        )
 
     def require(self, images: Sequence[BenchmarkImage]) -> None:
         """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""

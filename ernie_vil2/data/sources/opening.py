@@ -60,6 +60,15 @@ def open_sources(
     return _opened(found, images, text_id)
 
 
+def open_local(path: Path) -> ShardedSource:
+    """The samples of one file or folder that lies here; unlike for `open_sources`, its name is only a name.
+
+    Raises:
+        ValueError, OSError: as `open_sources`.
+    """
+    return _opened([content(LocalFile(path), default="train")], None, None)
+
+
 def open_benchmark(path: str | Path | Sequence[str | Path], language: str | None = None, **options) -> Benchmark:
     """The images and texts that are scored: a benchmark as its authors publish it, or whatever can be trained on.
 
@@ -205,7 +214,8 @@ class BenchmarkSource:
             raise BadSample(*self._bad[index - len(pairs)])
         image_row, text_row = pairs[index].tolist()
         image, text = self._benchmark.images[image_row], self._benchmark.texts[text_row]
-        return Sample(image.id, text.text, image.read(), {"": text.text}, fields={**image.fields, **text.fields})
+        file, content = image.find() if image.find else ("", image.read())
+        return Sample(image.id, text.text, content, {"": text.text}, {}, {**image.fields, **text.fields}, str(file))
 
     def release(self) -> None:
         """Nothing is held open."""

@@ -223,7 +223,7 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], by
     Raises:
         BadSample: there is no image, or the texts cannot be used.
     """
-    image = next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
+    image = image_suffix(suffixes)
     if image is None:
         raise BadSample(Reason.NO_IMAGE_MEMBER, name)
     fields = as_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
@@ -240,6 +240,11 @@ def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], by
         raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
     text = text_name(captions, fields, text_id, name)
     return Sample(str(image_name), text, read(image, MAX_BYTES), captions, tags, fields)
+
+
+def image_suffix(suffixes: Collection[str]) -> str | None:
+    """Of the suffixes of a sample's files the one of its image; None: it has none."""
+    return next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
 
 
 def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
