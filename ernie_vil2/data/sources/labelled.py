@@ -190,6 +190,7 @@ def _in_samples(source, label: str) -> Iterator:
 def _labels(value: Any, name: str) -> tuple[str, ...]:
     if value in (None, "", []):
         raise BadSample(Reason.NO_LABEL, name)
+    value = str(value) if isinstance(value, float) else value
     values = value if isinstance(value, list) else value.split(LIST_SEPARATOR) if isinstance(value, str) else [value]
     if not all(map(is_id, values)):
         raise BadSample(Reason.MALFORMED_ROW, name)

@@ -10,18 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.data.image_files import IMAGE_SUFFIXES, check_inside, read_image
+from ernie_vil2.data.image_files import check_inside, found_image
 from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.sources.layout import SPLITS, Layout, family, in_order
 from ernie_vil2.data.sources.locations import LocalFile
-from ernie_vil2.data.sources.tables import TABLES, open_table, parquet_file
+from ernie_vil2.data.sources.tables import IMAGE_KEYS, TABLES, TEXT_KEYS, open_table, parquet_file
 from ernie_vil2.data.sources.tar import IMAGE_ID, text_name, texts_of
 
-# The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
-# puts the bytes of an image under its suffix.
-IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
-TEXT_KEYS = ("text", "caption")
 LOOKED_AT, FIRST_ROWS = 2**20, 10  # bytes and rows that tell whether a file is such a table
 
 
@@ -63,9 +59,10 @@ class TableSource:
             captions.setdefault("", row["text"])
         key, name, file, data = image_of(row, place)
         fields = {column: value for column, value in row.items() if column != key}
+        path = ""
         if data is None:
-            data = read_image(self._folders, file)
-        return Sample(name, text_name(captions, fields, self._text_id, place), data, captions, tags, fields)
+            path, data = found_image(self._folders, file)
+        return Sample(name, text_name(captions, fields, self._text_id, place), data, captions, tags, fields, str(path))
 
     def image_name(self, index: int) -> str:
         """As `NamesImages.image_name`."""

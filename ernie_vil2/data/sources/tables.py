@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from ernie_vil2.data.image_files import IMAGE_SUFFIXES
 from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, as_object, as_text, check_size
 from ernie_vil2.data.sources.indexed_file import Index, IndexedFile
@@ -18,6 +21,11 @@ from ernie_vil2.data.sources.lines import TextLines, measured_lines
 from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.sources.parquet_pages import decoded_size, size_in_python
 
+# The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
+# puts the bytes of an image under its suffix.
+IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
+TEXT_KEYS = ("text", "caption")
+IDS = ("key", "image_id", "text_id")
 LIST_SEPARATOR = "|"  # in a CSV column of tags
 HELD_GROUPS = 4  # row groups of a Parquet file that are kept in memory
 MAX_GROUP_BYTES = 2**30  # of a row group, and of those that are kept
@@ -77,18 +85,27 @@ class JsonTable(TextLines):
 class CsvTable(IndexedFile):
     """Rows below a line of column names; a quoted value may hold line ends. Empty values count as missing.
 
-    Columns whose name begins with `tags` hold lists, separated by `|`.
+    Columns whose name begins with `tags` hold lists, separated by `|`. A column holds numbers if each of its values is
+    one that is printed as it is written: "00123" and "3.50" are texts, and so is whatever stands in their columns.
+    Images, texts and ids are texts in any case.
     """
 
-    kind = "csv"
+    kind = "csv with numbers"
 
     def _scan(self) -> Index:
         with self.location.open() as file:
             counted = _Counted(self.name, file)
             rows = csv.reader(counted, strict=True)
-            ends, lines = [], []
+            ends, lines, columns, numbers = [], [], [], []
             try:
                 for row in rows:
+                    if not ends:
+                        columns, numbers = row, [not _is_text(column) for column in row]
+                    elif len(row) == len(columns):
+                        numbers = [
+                            maybe and (not value or as_number(value) is not None)
+                            for maybe, value in zip(numbers, row, strict=True)
+                        ]
                     if row or not ends:
                         ends.append((counted.row_start, counted.read))
                         lines.append(rows.line_num)
@@ -97,7 +114,11 @@ class CsvTable(IndexedFile):
                 raise ValueError(f"{self.name}, after line {rows.line_num}: not a CSV file ({error})") from error
         if len(ends) < 2:
             raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
-        return {"bounds": np.array(ends, np.int64), "lines": np.array(lines, np.int64)}
+        return {
+            "bounds": np.array(ends, np.int64),
+            "lines": np.array(lines, np.int64),
+            "numbers": np.array(numbers, bool),
+        }
 
     def _rows(self, index: Index) -> int:
         return len(index["bounds"]) - 1
@@ -120,11 +141,29 @@ class CsvTable(IndexedFile):
         columns, values = self._values(0, name), self._values(index + 1, name)
         if len(columns) != len(values):
             raise BadSample(Reason.MALFORMED_ROW, name)
+        numbers = self.index["numbers"].tolist()
         return {
-            column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
-            for column, value in zip(columns, values, strict=True)
+            column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags"
+            else as_number(value) if is_number
+            else value
+            for column, value, is_number in zip(columns, values, numbers, strict=True)
             if value
-        }
+        }  # fmt: skip
+
+
+def _is_text(column: str) -> bool:
+    return column in (*IMAGE_KEYS, *TEXT_KEYS, *IDS) or column.partition("_")[0] in ("caption", "tags")
+
+
+def as_number(text: str) -> int | float | None:
+    """The number that a text is, of 64 bits and finite; None if it is none that is printed as it is written."""
+    with suppress(ValueError):
+        if str(number := int(text)) == text:
+            return number if -(2**63) <= number < 2**63 else None
+    with suppress(ValueError):
+        if str(number := float(text)) == text and math.isfinite(number):
+            return number
+    return None
 
 
 class _Counted:

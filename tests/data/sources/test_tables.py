@@ -162,3 +162,23 @@ def test_whatever_lies_in_a_table_is_rows_bad_rows_or_an_error_with_a_name(tmp_p
                 read.row(row)
             except BadSample as bad:
                 assert bad.name.startswith(name)
+
+
+NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)).map(str)
+TEXTS = st.sampled_from(
+    ["00123", "3.50", "1e5", "+1", "1_000", "nan", "inf", "-0", "１", str(2**63), "9" * 5000, " 1", "x"]
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=5), st.lists(TEXTS, max_size=1))
+def test_a_column_of_a_csv_is_a_number_only_if_every_value_prints_back_the_same(tmp_path_factory, numbers, texts):
+    path, values = tmp_path_factory.mktemp("csv") / "a.csv", numbers + texts
+    rows = [("a.png", value, value, value) for value in values]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("image", "price", "image_id", "caption"), *rows, ("b.png", "", "", "")])
+    table = CsvTable(path)
+    *read, last = [table.row(index) for index in range(len(table))]
+    assert last == {"image": "b.png"}
+    assert [str(row["price"]) for row in read] == values
+    assert all(isinstance(row["price"], str) == bool(texts) for row in read)
+    assert [row["image_id"] for row in read] == [row["caption"] for row in read] == values
