@@ -37,7 +37,7 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 	@$(PYTHON) tools/train.py -c configs/demo/emoji.yaml --resume --processes 2
 	@$(PYTHON) tools/search.py build --index indexes/emoji --checkpoint $(DEMO) \
 	    --data demo_data/emoji-train.tar demo_data/emoji-val.tar demo_data/emoji-test.tar --texts demo_data/emoji-train.tar
-	@$(PYTHON) tools/search.py serve --index indexes/emoji
+	@$(PYTHON) tools/search.py serve --index indexes/emoji --root .
 
 test: $(STAMP) ## run the tests, in two processes
 	@$(PYTHON) -m pytest -n 2 --dist worksteal

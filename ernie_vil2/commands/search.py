@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                    help="lines of a .txt, or the tags of a source of samples")  # fmt: skip
         actions[name].add_argument("--thumbnails", type=natural, default=160, metavar="PIXELS",
                                    help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
+        actions[name].add_argument("--root", metavar="FOLDER",
+                                   help="paths of pictures count from here; default: from where they did, at first the "
+                                   "working directory")  # fmt: skip
     actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
     actions["build"].add_argument("--recall", type=amount, default=0.98,
                                   help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
@@ -86,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     serve.add_argument("--port", type=natural, default=8000)
+    serve.add_argument("--root", nargs="+", default=[], metavar="FOLDER",
+                       help="folders whose pictures are served in full; default: thumbnails alone")  # fmt: skip
     serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
 
 
@@ -97,19 +102,27 @@ def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.search.fill import build
 
     with _opened(args, writable=True) as index:
-        _fill(index, args)
+        used = _fill(index, args)
         for kind in ("images", "texts"):
             if index.has(kind):
                 build(index, kind, args.engine, args.recall)
                 collection = index.collection(kind)
                 print(f"{kind}: {len(collection):,}, {json.dumps(collection.engine)}")
-    return 0
+    return _checked(used, args)
 
 
 def _add(args: argparse.Namespace) -> int:
     with _opened(args, writable=True) as index:
-        _fill(index, args)
-    return 0
+        used = _fill(index, args)
+    return _checked(used, args)
+
+
+def _checked(used: int, args: argparse.Namespace) -> int:
+    """The exit code: 1 where there was data and nothing of it could be used."""
+    if used or not (args.data or args.texts):
+        return 0
+    print(f"error: nothing of {', '.join(args.data + args.texts)} could be used", file=sys.stderr)
+    return 1
 
 
 def _remove(args: argparse.Namespace) -> int:
@@ -130,7 +143,7 @@ def _query(args: argparse.Namespace) -> int:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--where {text}: write FIELD=VALUE, for example --where license=MIT")
-        where.setdefault(name, []).append(_value(value))
+        where.setdefault(name, []).extend(_values(value))
     changes = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
     options = {"count": args.count, "among": args.among, "where": where, "threshold": args.threshold}
     with _opened(args) as index:
@@ -160,12 +173,14 @@ def _queries(index, texts: list[str], images: list[str]):
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.places import Originals
     from ernie_vil2.search.service import serve
 
+    Originals(args.root)  # before the model is loaded
     with _opened(args) as index:
         if args.threshold is None and index.model.calibration and index.has("texts"):
             print(f"tags: {index.model.calibration.described('image_to_text')}")
-        serve(index, args.host, args.port, args.threshold)
+        serve(index, args.host, args.port, args.threshold, args.root)
     return 0
 
 
@@ -173,19 +188,27 @@ def _opened(args: argparse.Namespace, writable: bool = False):
     from ernie_vil2.engines import described
     from ernie_vil2.search import open_index
 
-    index = open_index(args.index, args.checkpoint, writable, args.device, args.precision)
+    root = args.root if writable and args.action != "remove" else None
+    index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root)
     if args.action != "query":
         print(f"engine: {described(index.model.engine)}")
     return index
 
 
-def _fill(index, args: argparse.Namespace) -> None:
+def _fill(index, args: argparse.Namespace) -> int:
+    """Adds what the arguments name; returns how much of it could be used."""
     from ernie_vil2.search.fill import add_images, add_texts, pictures, texts_in
 
+    used = 0
     if args.data:
-        print(f"images: {add_images(index, pictures(args.data), args.thumbnails)}")
+        images = add_images(index, pictures(args.data), args.thumbnails)
+        print(f"images: {images}")
+        used += images.used
     for file in args.texts:
-        print(f"texts: {add_texts(index, texts_in(file))}")
+        texts = add_texts(index, texts_in(file))
+        print(f"texts: {texts}")
+        used += texts.used
+    return used
 
 
 def _show(query: str, hits: list, as_json: bool) -> None:
@@ -203,9 +226,11 @@ def _show(query: str, hits: list, as_json: bool) -> None:
         print("  nothing that is close enough")
 
 
-def _value(text: str):
-    """A value as JSON writes it (true, 3), else the text itself."""
+def _values(text: str) -> list:
+    """What a value may mean: the text itself, and what it is in JSON (true, 3), as far as a filter takes it."""
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
+    is_number = isinstance(value, int | float) and -(2**63) <= value < 2**63
+    return [text, value] if is_number or isinstance(value, str) else [text]

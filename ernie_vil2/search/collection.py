@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -23,7 +24,7 @@ class Item:
         id: unique in its collection.
         digest: of the content that was encoded; an item with an equal one need not be encoded again.
         fields: for people and for filters: captions, tags, licence, ...
-        location: where the content lies, as [source, number] or [file].
+        location: where the content lies, see `search.places`.
         thumbnail: a small picture, WebP or PNG; None of a text.
     """
 
@@ -50,6 +51,9 @@ class Collection(Protocol):
     def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
         """Adds items, `[n, D]` float; one of an id that is there already replaces it. All of them or none."""
 
+    def update(self, items: Sequence[Item]) -> None:
+        """Gives items that are there other fields and locations; all else of them stays. All of them or none."""
+
     def remove(self, ids: Sequence[str]) -> int:
         """Removes the items of these ids, where there are such; returns how many there were."""
 
@@ -64,6 +68,12 @@ class Collection(Protocol):
 
     def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         """The digests of those of these ids that are there."""
+
+    def named(self, names: Container[str]) -> dict[str, list[Item]]:
+        """For each name the items whose id is the name, or begins with it and " (", by id; without thumbnails."""
+
+    def field_names(self) -> list[str]:
+        """The fields that items have."""
 
     def texts(self, count: int) -> list[str]:
         """Captions and tags of up to `count` items, spread evenly over the collection: queries to tune on."""

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.image_files import image_files, read_file
+from ernie_vil2.data.image_files import image_files, read_file, readable
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.sources.source import ShardedSource
 from ernie_vil2.files import read_text
-from ernie_vil2.search.collection import Collection, Item
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.identity import Catalogue, Read
 from ernie_vil2.search.index import Index
+from ernie_vil2.search.places import content_digest, is_address
 
 CHUNK = 2048
 """Items that are committed together: what a killed process has to encode again at most."""
@@ -34,22 +36,34 @@ FEWEST_QUERIES = 100
 THREADS = 4
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture to be indexed: `read` gives its bytes and what is known of it, or raises BadSample."""
+class Picture(NamedTuple):
+    """A picture to be indexed: `read` gives what is known of it, or raises BadSample."""
 
     name: str
-    location: Sequence[Any]
-    read: Callable[[], tuple[str, bytes, Mapping[str, Any]]]
+    read: Callable[[], Read]
 
 
 @dataclass
 class Filled:
-    """What came of it: items that were encoded, that were there already, and that could not be used."""
+    """What came of it.
 
-    added: int
-    unchanged: int
-    bad: BadSampleReport
+    Attributes:
+        added: items that were encoded.
+        replaced: items that are gone, as other pictures lie in all places where theirs did.
+        refreshed, unchanged: pictures that were there with other fields, or with the same ones.
+        bad: what could not be used.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    refreshed: int = 0
+    unchanged: int = 0
+    bad: BadSampleReport = field(default_factory=BadSampleReport)
+
+    @property
+    def used(self) -> int:
+        """How much could be used."""
+        return self.added + self.refreshed + self.unchanged
 
     def usable(self, found: Iterable[Any]) -> list[Any]:
         """What is no BadSample; those are counted."""
@@ -62,7 +76,10 @@ class Filled:
         return good
 
     def __str__(self) -> str:
-        return f"{self.added:,} added, {self.unchanged:,} unchanged; {self.bad}"
+        parts = [f"{self.added:,} added", f"{self.unchanged:,} unchanged"]
+        parts += [f"{self.refreshed:,} refreshed (other fields)"] * bool(self.refreshed)
+        parts += [f"{self.replaced:,} replaced (other pictures lie where theirs did)"] * bool(self.replaced)
+        return f"{', '.join(parts)}; {self.bad}"
 
 
 def pictures(data: Iterable[str]) -> list[Picture]:
@@ -75,12 +92,11 @@ def pictures(data: Iterable[str]) -> list[Picture]:
     for entry in data:
         files = image_files(Path(entry)) if os.path.isdir(entry) else []
         if files and not _is_source(entry):
-            found += [Picture(str(file), [str(file)], partial(_of_file, Path(entry), file)) for file in files]
+            found += [Picture(str(file), partial(_of_file, Path(entry), file)) for file in files]
         else:
             source = open_sources([entry])
             found += [
-                Picture(f"{entry}, sample {row}", [entry, row], partial(_of_sample, source, row))
-                for row in range(len(source))
+                Picture(f"{entry}, sample {row}", partial(_of_sample, source, entry, row)) for row in range(len(source))
             ]
     return found
 
@@ -104,56 +120,53 @@ def texts_in(file: str) -> list[str]:
     return list(found)
 
 
-def read_picture(location: Sequence[Any]) -> bytes:
-    """The bytes of a picture by the location that its item has.
-
-    Raises:
-        BadSample, OSError, ValueError: it is not there any more.
-    """
-    if len(location) == 1:
-        return read_file(Path(location[0]))
-    return open_sources([location[0]])[location[1]].image
-
-
 def add_images(index: Index, found: Sequence[Picture], thumbnails: int = THUMBNAIL) -> Filled:
-    """Encodes pictures and adds them; what is there already with the same content is left as it is.
+    """Encodes pictures and adds them, as `search.identity` has it.
+
+    Of what is there already with the same content only fields and places are taken over.
 
     Args:
         thumbnails: longer side of the small pictures that are kept for the page; 0: none are kept.
     """
     collection = index.collection("images")
-    filled = Filled(0, 0, BadSampleReport())
+    catalogue: Catalogue[Picture] = Catalogue(collection, index.kept_path)
+    filled, later = Filled(), []
+    filled.bad.read = len(found)
     with ThreadPoolExecutor(THREADS) as threads, _bar("encoding", len(found), "picture") as bar:
-        numbered = iter(found)
-        while chunk := list(islice(numbered, CHUNK)):
-            read = filled.usable(threads.map(_read, chunk))
-            new = _new(collection, read)
-            filled.unchanged += len(read) - len(new)
-            good = filled.usable(threads.map(partial(_prepared, index, thumbnails), new))
-            if good:
-                collection.add([item for item, _ in good], index.model.encode_pixels([pixels for _, pixels in good]))
-                filled.added += len(good)
-            filled.bad.read += len(chunk)
-            bar.update(len(chunk))
+        for part in (found, later):
+            for start in range(0, len(part), CHUNK):
+                chunk = part[start : start + CHUNK]
+                read = filled.usable(threads.map(_read, chunk))
+                work = catalogue.sort(read, last=part is later)
+                later += work.later
+                collection.update(list(work.changed.values()))
+                good = filled.usable(threads.map(partial(_prepared, index, thumbnails), work.new.values()))
+                if good:
+                    items, pixels = zip(*good, strict=True)
+                    collection.add(items, index.model.encode_pixels(pixels))
+                    filled.added += len(good)
+                    filled.replaced += sum(item.id in work.replacing for item in items)
+                filled.refreshed += work.refreshed
+                filled.unchanged += work.unchanged
+                bar.update(len(chunk) - len(work.later))
+    changed, gone = catalogue.finish()
+    collection.update(changed)
+    if gone:
+        filled.replaced += collection.remove(gone)
     return filled
 
 
 def add_texts(index: Index, lines: Iterable[str]) -> Filled:
     """Encodes texts, such as tags, and adds them, each under itself as its id; blank ones are left out."""
     collection = index.collection("texts")
-    filled = Filled(0, 0, BadSampleReport())
+    filled = Filled()
     texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     with _bar("encoding", len(texts), "text") as bar:
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            items = []
-            for text in chunk:
-                try:
-                    check_text(text)
-                    items.append((Item(text, _digest(text.encode()), {"caption": text}), b""))
-                except BadSample as bad:
-                    filled.bad.add(0, [(bad.reason, bad.name)])
-            new = [item for item, _ in _new(collection, items)]
+            items = filled.usable(map(_text_item, chunk))
+            there = collection.digests([item.id for item in items])
+            new = [item for item in items if there.get(item.id) != item.digest]
             filled.unchanged += len(items) - len(new)
             if new:
                 collection.add(new, index.encode_texts([item.id for item in new]))
@@ -184,34 +197,57 @@ def build(index: Index, kind: str, engine: str | None, recall: float, log: Calla
     collection.build(engine, queries, recall, log)
 
 
-def _of_file(folder: Path, file: Path) -> tuple[str, bytes, dict[str, Any]]:
+def _text_item(text: str) -> Item | BadSample:
     try:
-        return str(file.relative_to(folder)), read_file(file), {"file": file.name}
-    except FileNotFoundError as error:
-        raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
-
-
-def _of_sample(source: Any, row: int) -> tuple[str, bytes, dict[str, Any]]:
-    sample = source[row]
-    fields = {name: value for name, value in sample.fields.items() if isinstance(value, str | bool | int | float)}
-    fields |= {f"caption_{language}".rstrip("_"): text for language, text in sample.captions.items()}
-    fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}
-    return sample.image_name, sample.image, fields
-
-
-def _read(picture: Picture) -> tuple[Item, bytes] | BadSample:
-    try:
-        name, content, fields = picture.read()
+        check_text(text)
     except BadSample as bad:
         return bad
-    return Item(name, _digest(content), fields, picture.location), content
+    return Item(text, content_digest(text.encode()), {"caption": text})
 
 
-def _new(collection: Collection, read: Sequence[tuple[Item, bytes]]) -> list[tuple[Item, bytes]]:
-    """Those that are not there with the same content, each id once."""
-    unique = {item.id: (item, content) for item, content in reversed(read)}
-    there = collection.digests(list(unique))
-    return [one for one in reversed(unique.values()) if there.get(one[0].id) != one[0].digest]
+def _of_file(folder: Path, file: Path) -> Read:
+    name = readable(str(file.relative_to(folder)))
+    try:
+        content = read_file(file)
+    except FileNotFoundError as error:
+        raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
+    return Read(name, content, {"file": readable(file.name)}, os.path.abspath(file), source=_named(folder), bare=True)
+
+
+def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
+    sample = source[row]
+    shard, own_row = source.locate(row)
+    fields = {_text(name): _field(value) for name, value in sample.fields.items() if _is_plain(value)}
+    fields |= {f"caption_{language}".rstrip("_"): text for language, text in sample.captions.items()}
+    fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}
+    path, own_row = (sample.image_file, None) if sample.image_file else (source.shards[shard].name, own_row)
+    return Read(sample.image_name, sample.image, fields, _named(path), own_row, _named(entry))
+
+
+def _named(path: str | Path) -> str:
+    """A path that is the same from wherever it is named; an address as it is."""
+    return str(path) if is_address(str(path)) else os.path.abspath(path)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a field can be filtered by: not of numbers that JSON does not know."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _field(value: Any) -> Any:
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    """Half a character, as the JSON escape `\\ud800`, is shown as it was written: no database takes it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _read(picture: Picture) -> tuple[Picture, Read] | BadSample:
+    try:
+        return picture, picture.read()
+    except BadSample as bad:
+        return bad
 
 
 def _prepared(index: Index, side: int, one: tuple[Item, bytes]) -> tuple[Item, np.ndarray] | BadSample:
@@ -248,10 +284,6 @@ def _is_source(entry: str) -> bool:
     except (ValueError, FileNotFoundError):
         return False
     return True
-
-
-def _digest(content: bytes) -> bytes:
-    return blake2b(content, digest_size=16).digest()
 
 
 def _bar(what: str, total: int, unit: str) -> tqdm:

@@ -24,6 +24,7 @@ from ernie_vil2.models.model_files import weights_path
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
+from ernie_vil2.search.places import kept_path
 from ernie_vil2.search.store import SIDES, Store, open_store
 
 VERSION = 2
@@ -31,6 +32,7 @@ VERSION = 2
 
 LONGEST_QUERY = 10_000
 """Signs of a query; only what fits into the model's text length counts, and nobody means more."""
+SHOWN_FIELDS = 30
 MOST_CONDITIONS = 1000
 """Values that a filter may name in all."""
 
@@ -46,10 +48,11 @@ class Index:
         model: that encodes the queries.
         store: where the collections lie.
         name: of the model, for people.
+        new: whether it was made just now; it is not kept if nothing comes into it.
     """
 
-    def __init__(self, model: ErnieViL2, store: Store, name: str):
-        self.model, self.name, self._store = model, name, store
+    def __init__(self, model: ErnieViL2, store: Store, name: str, new: bool = False):
+        self.model, self.name, self._store, self._new = model, name, store, new
         self._collections: dict[str, Collection] = {}
         self._fingerprint = store.about["fingerprint"]
         self._opening = threading.Lock()
@@ -59,6 +62,15 @@ class Index:
         """What the model is called where its place on the disk is nobody's business: of a run its name and the step."""
         run = run_of(Path(self.name))
         return f"{run.name}, step {step_of(Path(self.name)):,}" if run else Path(self.name).name
+
+    @property
+    def folder(self) -> Path | None:
+        """The index's own folder; None of one in a Milvus."""
+        return self._store.folder
+
+    def kept_path(self, path: str) -> str:
+        """A path as this index keeps it, see `places.kept_path`."""
+        return kept_path(path, self._store.about["root"], self.folder and self.folder.absolute())
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now.
@@ -110,7 +122,8 @@ class Index:
 
         Raises:
             BadSample: an image cannot be read.
-            ValueError: a count below 1, an unknown kind, or a query that is too long.
+            ValueError: a count below 1, an unknown kind, a field that no item has, no items at all, or a query that is
+                too long.
         """
         return self.closest(np.concatenate([self.encode_texts(texts), self.model.encode_images(images)]), count, among,
                             where, threshold)  # fmt: skip
@@ -160,8 +173,13 @@ class Index:
         if count < 1:
             raise ValueError(f"{count} answers cannot be given; ask for 1 or more")
         _check_filter(where or {})
+        collection = self.collection(among)
+        if not len(collection):
+            raise ValueError(f"{self._store}: there are no {among} in this index; add some (tools/search.py add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        found = self.collection(among).search(queries / np.maximum(norms, 1e-12), count, where)
+        found = collection.search(queries / np.maximum(norms, 1e-12), count, where)
+        if where and not any(found):
+            _check_names(where, collection.field_names())
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -172,8 +190,11 @@ class Index:
         return self.model.encode_texts(texts)
 
     def close(self) -> None:
+        empty = self._new and not any(map(len, self._collections.values()))
         for collection in self._collections.values():
             collection.close()
+        if empty:
+            self._store.discard()
         self._store.close()
 
     def __enter__(self) -> Index:
@@ -189,14 +210,18 @@ def open_index(
     writable: bool = False,
     device: str | None = None,
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    root: str | Path | None = None,
 ) -> Index:
     """Opens an index, or makes an empty one.
 
     Args:
         path: a folder; `http://host:port` of a Milvus, with `/name` of the index; or a `.db` folder of milvus-lite.
         model: the model, or what `load_model` takes; None: the one that the index was built with, from where it was.
-        writable: whether it will be changed; a folder that is not there is made then.
+        writable: whether it will be changed; a folder that is not there is made then, and removed if nothing comes into
+            it.
         device, precision: of a model that is loaded, as for `load_model`; an index is of one precision.
+        root: of an index to be changed, the folder from which it counts the paths of pictures; None: the one that it
+            has, of a new one the working directory.
 
     Raises:
         FileNotFoundError: there is no such index, and it is not to be written.
@@ -205,11 +230,30 @@ def open_index(
         BusyIndex: another process writes to it.
     """
     store = open_store(path, writable)
-    if store.about is not None:
+    new = store.about is None
+    try:
+        return _opened(store, model, writable, device, precision, root)
+    except BaseException:
+        if new:
+            store.discard()
+        store.close()
+        raise
+
+
+def _opened(
+    store: Store,
+    model: ErnieViL2 | str | None,
+    writable: bool,
+    device: str | None,
+    precision: str,
+    root: str | Path | None,
+) -> Index:
+    new = store.about is None
+    if not new:
         _check_version(store)
     if model is None:
-        if store.about is None:
-            raise ValueError(f"{path} is new: name the model that it shall be of (--checkpoint)")
+        if new:
+            raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
     if not isinstance(model, ErnieViL2):
         beside = weights_path(model).parent
@@ -217,12 +261,16 @@ def open_index(
         name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
         model = load_model(model, device=device, precision=precision, engine="fastest")
     else:
-        name = store.about["model"] if store.about else "the model given"
+        name = "the model given" if new else store.about["model"]
     fingerprint = model.fingerprint
-    if store.about is None:
-        store.describe({"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim})
-    _check_model(store, fingerprint, name)
-    return Index(model, store, name)
+    if new:
+        about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
+    else:
+        about = store.about
+        _check_model(store, fingerprint, name)
+    if writable and (root is not None or "root" not in about):
+        store.describe(about | {"root": os.path.abspath(root or os.curdir)})
+    return Index(model, store, name, new)
 
 
 def _check_version(store: Store) -> None:
@@ -239,6 +287,13 @@ def _check_model(store: Store, fingerprint: str, name: str) -> None:
             f"{store} is an index of {about['model']} ({about['fingerprint'][:12]}), not of {name} "
             f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
         )
+
+
+def _check_names(where: Where, names: Sequence[str]) -> None:
+    """ValueError for a field that no item has."""
+    if unknown := [name for name in where if name not in names]:
+        known = f"fields: {', '.join(names[:SHOWN_FIELDS])}{', ...' * (len(names) > SHOWN_FIELDS)}"
+        raise ValueError(f"no item has a field {unknown[0]}; {known if names else 'none has any field'}")
 
 
 def _check_filter(where: Where) -> None:

@@ -45,6 +45,7 @@ class _Snapshot:
     rows: np.ndarray
     engine: Engine = field(init=False)
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
+    field_names: list[str] | None = None
 
 
 class LocalCollection:
@@ -130,11 +131,22 @@ class LocalCollection:
             self._items.executemany(
                 "INSERT INTO items (row, id, digest, fields, location, thumbnail) VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (row, item.id, item.digest, _dumps(item.fields), _dumps(list(item.location)), item.thumbnail)
+                    (row, item.id, item.digest, _dumps(item.fields), _location(item), item.thumbnail)
                     for row, item in zip(rows, (items[number] for number in chosen), strict=True)
                 ],
             )
             self._set_state(rows=rows.stop, count=self._now.count - replaced + len(chosen))
+        self._open()
+
+    def update(self, items):
+        if not items:
+            return
+        with self._transaction():
+            self._items.executemany(
+                "UPDATE items SET fields = ?, location = ? WHERE id = ?",
+                [(_dumps(item.fields), _location(item), item.id) for item in items],
+            )
+            self._set_state()
         self._open()
 
     def remove(self, ids):
@@ -171,6 +183,25 @@ class LocalCollection:
 
     def digests(self, ids):
         return {one: digest for one in ids for (digest,) in self._select("digest FROM items WHERE id = ?", one)}
+
+    def named(self, names):
+        ids = "id = ? OR (id > ? AND id < ?) ORDER BY id"
+        return {
+            name: [
+                Item(one, digest, json.loads(fields), json.loads(location))
+                for one, digest, fields, location in self._select(
+                    f"id, digest, fields, location FROM items WHERE {ids}", name, f"{name} (", f"{name} )"
+                )
+            ]
+            for name in names
+        }
+
+    def field_names(self):
+        now = self._now
+        if now.field_names is None:
+            found = self._select("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
+            now.field_names = [name for (name,) in found]
+        return now.field_names
 
     def texts(self, count):
         rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), 4 * count, dtype=int)).tolist()
@@ -295,6 +326,11 @@ def _reading_mode(path: Path) -> str:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _location(item: Item) -> str:
+    """In ASCII, as the names of files need not be Unicode."""
+    return json.dumps(list(item.location))
 
 
 def _candidates(now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> Iterator[np.ndarray]:

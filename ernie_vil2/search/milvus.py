@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.search.collection import FacetCounts, Hit, Item, Where, captions, checked
+from ernie_vil2.search.store import SIDES
 
 LONGEST_ID = 1024
 BATCH = 1000
+NAMES = 100
+"""Names that are looked for in one query."""
+_ITEM = ["id", "digest", "fields", "location"]
 INDEXES = {
     "exact": ("FLAT", {}),
     "ivf": ("IVF_SQ8", {"nlist": 1024}),
@@ -52,7 +56,7 @@ class MilvusStore:
         except Exception as error:  # pymilvus has no common class for what can go wrong on the way
             raise OSError(f"{address}: no Milvus answers there ({error})") from error
         self.writable, self._address = writable, address
-        self.about = None
+        self.about = self.folder = None
         if self._client.has_collection(self._name("about")):
             self._client.load_collection(self._name("about"))
             found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
@@ -65,9 +69,14 @@ class MilvusStore:
 
     def describe(self, about):
         name = self._name("about")
-        self._client.create_collection(name, dimension=2, consistency_level=_CONSISTENT)
-        self._client.insert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})
+        if self.about is None:
+            self._client.create_collection(name, dimension=2, consistency_level=_CONSISTENT)
+        self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})
         self.about = about
+
+    def discard(self):
+        for kind in ("about", *SIDES):
+            self._client.drop_collection(self._name(kind))
 
     def collection(self, kind):
         name = self._name(kind)
@@ -121,17 +130,14 @@ class MilvusCollection:
 
     def add(self, items, embeddings):
         embeddings = checked(embeddings, len(items), self.width, np.float32)
-        rows = {
-            item.id: {
-                "id": item.id,
-                "vector": vector.tolist(),
-                "digest": item.digest.hex(),
-                "fields": dict(item.fields),
-                "location": json.dumps(list(item.location)),
-            }
-            for item, vector in zip(items, embeddings, strict=True)
-        }
+        rows = {item.id: _row(item, vector.tolist()) for item, vector in zip(items, embeddings, strict=True)}
         self._client.upsert(self._name, list(rows.values()))
+
+    def update(self, items):
+        for start in range(0, len(items), BATCH):
+            part = {item.id: item for item in items[start : start + BATCH]}
+            there = self._client.get(self._name, ids=list(part), output_fields=["vector"])
+            self._client.upsert(self._name, [_row(part[row["id"]], list(map(float, row["vector"]))) for row in there])
 
     def remove(self, ids):
         there = len(self.digests(ids))
@@ -150,10 +156,8 @@ class MilvusCollection:
         return [[Hit(hit["id"], hit["distance"], hit["entity"]["fields"]) for hit in hits] for hits in found]
 
     def get(self, item):
-        found = self._client.get(self._name, ids=[item], output_fields=["id", "digest", "fields", "location"])
-        if not found:
-            return None
-        return Item(item, bytes.fromhex(found[0]["digest"]), found[0]["fields"], json.loads(found[0]["location"]))
+        found = self._client.get(self._name, ids=[item], output_fields=_ITEM)
+        return _item(found[0]) if found else None
 
     def embedding(self, item):
         found = self._client.get(self._name, ids=[item], output_fields=["vector"])
@@ -165,6 +169,23 @@ class MilvusCollection:
             for row in self._client.get(self._name, ids=list(ids[start : start + BATCH]), output_fields=["digest"]):
                 digests[row["id"]] = bytes.fromhex(row["digest"])
         return digests
+
+    def named(self, names):
+        found, names = {name: [] for name in names}, list(names)
+        for start in range(0, len(names), NAMES):
+            part = names[start : start + NAMES]
+            ranges = " or ".join(
+                f"id == {_quoted(name)} or (id > {_quoted(f'{name} (')} and id < {_quoted(f'{name} )')})"
+                for name in part
+            )
+            items = [_item(row) for row in self._client.query(self._name, filter=ranges, output_fields=_ITEM)]
+            for name in part:
+                own = (item for item in items if item.id == name or item.id.startswith(f"{name} ("))
+                found[name] = sorted(own, key=lambda item: item.id)
+        return found
+
+    def field_names(self):
+        return sorted({name for batch in self._batches(["fields"]) for row in batch for name in row["fields"]})
 
     def texts(self, count):
         found = self._client.query(self._name, limit=4 * count, output_fields=["fields"])
@@ -209,8 +230,26 @@ def _expression(where: Where) -> str:
     """A filter in Milvus's language; strings are quoted as JSON quotes them."""
     parts = []
     for name, wanted in where.items():
-        field = f"fields[{json.dumps(name, ensure_ascii=False)}]"
+        field = f"fields[{_quoted(name)}]"
         values = wanted if isinstance(wanted, list) else [wanted]
         # Not `in`: milvus-lite knows it of plain fields only.
-        parts.append(" or ".join(f"{field} == {json.dumps(value, ensure_ascii=False)}" for value in values))
+        parts.append(" or ".join(f"{field} == {_quoted(value)}" for value in values))
     return " and ".join(f"({part})" for part in parts)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _row(item: Item, vector: list[float]) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "vector": vector,
+        "digest": item.digest.hex(),
+        "fields": dict(item.fields),
+        "location": json.dumps(list(item.location)),
+    }
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(row["id"], bytes.fromhex(row["digest"]), row["fields"], json.loads(row["location"]))

@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,8 +22,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.search.collection import DamagedIndex, Hit
-from ernie_vil2.search.fill import read_picture
 from ernie_vil2.search.index import Index, OtherModel
+from ernie_vil2.search.places import Originals
 
 MOST_BYTES = 20 * 2**20
 """Of an uploaded picture."""
@@ -57,13 +57,17 @@ class Answers(BaseModel):
     milliseconds: float
 
 
-def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ...] = ("*",)) -> FastAPI:
+def build_app(
+    index: Index, threshold: float | None = None, hosts: tuple[str, ...] = ("*",), roots: Sequence[str | Path] = ()
+) -> FastAPI:
     """The application, for uvicorn or another server.
 
     Args:
         threshold: least cosine of a text that is named for a picture; None: what the model's calibration says.
         hosts: names by which the server may be addressed; a page of elsewhere cannot make a name lead here.
+        roots: folders whose pictures are served in full, besides the index's own; of others there are thumbnails.
     """
+    originals = Originals([*roots, *filter(None, [index.folder])])
     threshold = index.threshold("image_to_text") if threshold is None else threshold
     app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=_about(index))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -162,12 +166,9 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
         item = index.collection("images").get(id)
         if item is None:
             raise HTTPException(404, "no picture of this id")
-        try:
-            content = read_picture(item.location)
-        except (BadSample, OSError, ValueError, IndexError):
-            if item.thumbnail is None:
-                raise HTTPException(404, "this picture is not where it was indexed") from None
-            content = item.thumbnail
+        content = originals.read(item) or item.thumbnail
+        if content is None:
+            raise HTTPException(404, "this picture is not where it was indexed, or the server must not look there")
         kind = _kind(content)
         if kind is None:
             raise HTTPException(415, "a browser cannot show a picture of this kind")
@@ -185,8 +186,14 @@ def build_app(index: Index, threshold: float | None = None, hosts: tuple[str, ..
     return app
 
 
-def serve(index: Index, host: str = "127.0.0.1", port: int = 8000, threshold: float | None = None) -> None:
-    """Serves the page until it is interrupted.
+def serve(
+    index: Index,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    threshold: float | None = None,
+    roots: Sequence[str | Path] = (),
+) -> None:
+    """Serves the page until it is interrupted; `roots` as for `build_app`.
 
     Raises:
         OSError: the address is in use or not this machine's.
@@ -202,9 +209,18 @@ def serve(index: Index, host: str = "127.0.0.1", port: int = 8000, threshold: fl
         except OSError as error:
             raise OSError(f"{host}:{port}: {error.strerror}; choose another --port") from error
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
+    print(
+        f"pictures in full: {', '.join(map(str, roots))}"
+        if roots
+        else "thumbnails alone; --root names folders whose pictures are served in full"
+    )
     print(f"{_about(index)}\nhttp://{host}:{port} (Ctrl-C ends it)", flush=True)
     uvicorn.run(
-        build_app(index, threshold, hosts), host=host, port=port, log_level="warning", timeout_keep_alive=KEPT_OPEN
+        build_app(index, threshold, hosts, roots),
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_keep_alive=KEPT_OPEN,
     )
 
 

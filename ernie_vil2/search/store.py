@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -25,13 +27,18 @@ class Store(Protocol):
     """The collections of an index, and what it says of itself.
 
     Attributes:
-        about: version, model, fingerprint and width; None of an index that is new.
+        about: version, model, fingerprint, width and root; None of an index that is new.
+        folder: the index's own; None of one that has none.
     """
 
     about: dict[str, Any] | None
+    folder: Path | None
 
     def describe(self, about: dict[str, Any]) -> None:
-        """Sets `about` of a new index, which then has collections."""
+        """Sets `about`; a new index then has collections."""
+
+    def discard(self) -> None:
+        """Removes an index into which nothing came."""
 
     def collection(self, kind: str) -> Collection | None:
         """The collection of `images` or `texts`; None where a reader finds none."""
@@ -52,6 +59,7 @@ class FolderStore:
     def __init__(self, folder: Path, writable: bool):
         self.folder, self.writable = folder, writable
         self._lock: TextIO | None = None
+        self._made = not folder.exists()
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / ".lock")
@@ -84,6 +92,15 @@ class FolderStore:
     def describe(self, about):
         write_text(self._path, json.dumps(about, ensure_ascii=False, indent=1))
         self._read()
+
+    def discard(self):
+        self._path.unlink(missing_ok=True)
+        for kind in SIDES:
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
+        (self.folder / ".lock").unlink()  # held, so that nobody else has begun to write
+        if self._made:
+            with suppress(OSError):  # somebody else may begin to write just now
+                self.folder.rmdir()
 
     def replaced(self):
         try:

@@ -83,7 +83,7 @@ def test_pictures_are_served_by_id_and_never_by_path(client, index):
         assert client.get("/picture", params={"id": path}).status_code in (404, 422)
     # Of an item whose location is no picture, nothing is shown.
     leaked = client.get("/picture", params={"id": HOSTILE})
-    assert leaked.status_code == 415 and b"root:" not in leaked.content
+    assert leaked.status_code == 404 and b"root:" not in leaked.content
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+"""Which pictures an index has already, and what the others are called.
+
+A picture is known by its name in its source and by its content. The first of a name has the name as its id; a different
+picture of this name, from another source, gets an id of its own: the name with a part of its digest. An item keeps its
+id. Only where the picture at its one place has become another does that one take its place and its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ernie_vil2.search.collection import Collection, Item
+from ernie_vil2.search.places import MOST_PLACES, Place, content_digest, places_of
+
+T = TypeVar("T")
+
+
+class Read(NamedTuple):
+    """A picture as it was read.
+
+    Attributes:
+        name: in its source.
+        content: the file.
+        fields: what its source says of it.
+        path: of the image file or of the shard, as it is found from here; an address.
+        row: of the shard; None of a picture in a file of its own.
+        source: by which a person has named the folder, table or shards that it is from.
+        bare: whether the source knows nothing of it but its file, so that what is known stays.
+    """
+
+    name: str
+    content: bytes
+    fields: Mapping[str, Any]
+    path: str
+    row: int | None = None
+    source: str = ""
+    bare: bool = False
+
+
+@dataclass
+class Sorted(Generic[T]):
+    """What is to be done about pictures that were read.
+
+    Attributes:
+        new: items to be encoded, with their content, by id.
+        replacing: ids of new items that are those of others, whose pictures are gone.
+        changed: items that are there, with fields or places that are new, by id.
+        later: what can only be decided when all sources have been read.
+        refreshed, unchanged: pictures that are there with other fields, or with the same ones.
+    """
+
+    new: dict[str, tuple[Item, bytes]] = field(default_factory=dict)
+    replacing: set[str] = field(default_factory=set)
+    changed: dict[str, Item] = field(default_factory=dict)
+    later: list[T] = field(default_factory=list)
+    refreshed: int = 0
+    unchanged: int = 0
+
+
+class Catalogue(Generic[T]):
+    """Sorts pictures by what a collection holds.
+
+    Where a picture has the name of another one that was in the same source, the other has either become this one, or
+    there are two of the name. That shows when all sources have been read: a new picture is put off until then.
+
+    Args:
+        kept: makes of a path what the index keeps, see `places.kept_path`.
+    """
+
+    def __init__(self, collection: Collection, kept: Callable[[str], str]):
+        self._collection, self._kept = collection, kept
+        self._seen: set[tuple[str, str]] = set()  # id of an item and path where it is
+        self._described: set[str] = set()  # ids of items whose fields were given
+        self._doubtful: dict[str, list[_Here]] = {}  # by id of an item, where another one of its name is
+
+    def sort(self, read: Sequence[tuple[T, Read]], last: bool) -> Sorted[T]:
+        """What becomes of pictures, each with what was read of it; `last` of those that were put off."""
+        found = Sorted()
+        there = self._collection.named({one.name for _, one in read})
+        taken = {item.id for items in there.values() for item in items}
+        groups = {name: {item.id: item for item in items if _name(item) == name} for name, items in there.items()}
+        for picture, one in read:
+            group, digest = groups[one.name], content_digest(one.content)
+            place = Place(self._kept(one.path), one.name, one.row)
+            here = _Here(place.path, frozenset(self._kept(path) for path in (one.path, one.source) if path))
+            known = next((item for item in group.values() if item.digest == digest), None)
+            rivals = [item for item in group.values() if item is not known and self._was_at(item, here)]
+            if known is None and rivals and not last:
+                found.later.append(picture)
+                continue
+            for rival in rivals:
+                self._doubtful.setdefault(rival.id, []).append(here)
+            if known is None:
+                freed = next((rival.id for rival in rivals if not self._left(rival)), None)
+                if freed:
+                    found.replacing.add(freed)
+                    found.changed.pop(freed, None)
+                free = freed or next(name for name in _ids(one.name, digest) if name not in taken)
+                item = Item(free, digest, one.fields, _listed([place]))
+                found.new[item.id] = item, one.content
+            else:
+                item = self._again(known, one, place, here)
+                if item.fields != known.fields:
+                    found.refreshed += 1
+                else:
+                    found.unchanged += 1
+                if item.id in found.new:
+                    found.new[item.id] = item, one.content
+                elif item != known:
+                    found.changed[item.id] = item
+            group[item.id] = item
+            taken.add(item.id)
+            self._seen.add((item.id, place.path))
+            if not one.bare:
+                self._described.add(item.id)
+        return found
+
+    def finish(self) -> tuple[list[Item], list[str]]:
+        """Items that have lost a place to another picture, and the ids of those that have lost the last one."""
+        changed, gone = [], []
+        for one in self._doubtful:
+            item = self._collection.get(one)
+            if item is not None and (left := self._left(item)) != places_of(item):
+                if left:
+                    changed.append(replace(item, location=_listed(left)))
+                else:
+                    gone.append(one)
+        return changed, gone
+
+    def _again(self, known: Item, one: Read, place: Place, here: _Here) -> Item:
+        """A known item with the place and the fields that it has now; in one filling the first to say them counts."""
+        there = (other for other in places_of(known) if other.path == place.path or not self._is_at(other, here))
+        places = {other.path: other for other in there} | {place.path: place}
+        keeps = one.bare or known.id in self._described
+        return replace(
+            known,
+            fields=known.fields if keeps else one.fields,
+            location=_listed(list(places.values())[:MOST_PLACES]),
+        )
+
+    def _left(self, item: Item) -> list[Place]:
+        """The places of an item but for those where another one of its name is, and it is not."""
+        lost = [here for here in self._doubtful.get(item.id, ()) if (item.id, here.path) not in self._seen]
+        return [place for place in places_of(item) if not any(self._is_at(place, here) for here in lost)]
+
+    def _was_at(self, item: Item, here: _Here) -> bool:
+        return any(self._is_at(place, here) for place in places_of(item))
+
+    def _is_at(self, place: Place, here: _Here) -> bool:
+        """Whether a place is where a picture was read; older indexes have what a person wrote for a path."""
+        return self._kept(place.path) in here.names
+
+
+class _Here(NamedTuple):
+    """Where a picture was read: the path, and all that a place there may be called."""
+
+    path: str
+    names: frozenset[str]
+
+
+def _name(item: Item) -> str:
+    """The name of an item's picture in its sources."""
+    return next((place.name for place in places_of(item)), item.id)
+
+
+def _ids(name: str, digest: bytes) -> Iterator[str]:
+    """Ids for a picture, the best first; `Collection.named` finds them by the name."""
+    yield name
+    yield f"{name} ({digest.hex()[:8]})"
+    yield from (f"{name} ({digest.hex()[:8]}, {number})" for number in count(2))
+
+
+def _listed(places: Sequence[Place]) -> list[list[Any]]:
+    return [list(place if place.row is not None else place[:2]) for place in places]

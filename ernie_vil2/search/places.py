@@ -1,0 +1,133 @@
+"""Where the pictures of an index lie: how an index says it, and what of that is believed.
+
+A place is the path of an image file, or of a shard with the picture's row, as it was when the index was filled. The
+file may be another one by now and the index may be a stranger's. So a picture is served from its place only if the
+operator has named a folder that holds it, and if its digest is that of the item.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_vil2.data.image_files import read_file
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.sources.opening import open_local
+from ernie_vil2.data.sources.patterns import PIPE
+from ernie_vil2.search.collection import DamagedIndex, Item
+
+MOST_PLACES = 10
+"""Of an item: the first that were found."""
+OWN = "./"
+
+
+class Place(NamedTuple):
+    """A picture in a source.
+
+    Attributes:
+        path: of the image file or of the shard: relative to the root of the index (`kept_path`), or an address.
+        name: of the picture in its source.
+        row: of the shard; None of a picture in a file of its own.
+    """
+
+    path: str
+    name: str
+    row: int | None = None
+
+
+def content_digest(content: bytes) -> bytes:
+    """The digest of an item."""
+    return blake2b(content, digest_size=16).digest()
+
+
+def places_of(item: Item) -> list[Place]:
+    """The places of an item: in each of them the content has been seen under the item's name.
+
+    Raises:
+        DamagedIndex: the location is not a list of places.
+    """
+    places = list(item.location)
+    if places and isinstance(places[0], str):  # [file] or [source, row], as indexes were written at first
+        places = [[places[0], item.id, *places[1:]]]
+    try:
+        found = [Place(*place) for place in places[:MOST_PLACES]]
+    except TypeError:
+        found = [Place("", "", -1)]
+    for path, name, row in found:
+        if not (isinstance(path, str) and isinstance(name, str) and (row is None or (type(row) is int and row >= 0))):
+            raise DamagedIndex(f"the location of {item.id} cannot be read; build the index again")
+    return found
+
+
+def is_address(path: str) -> bool:
+    """Whether a source is not a path of this machine."""
+    return "://" in path or path.startswith(PIPE)
+
+
+def kept_path(path: str, root: str, own: Path | None) -> str:
+    """A path as an index keeps it: relative to its own folder or its root, where it lies in one of these.
+
+    So that a server on another machine finds the file. Any other path stays absolute, an address as it is.
+
+    Args:
+        path: absolute; one that is kept already stays as it is.
+        own: folder of the index; paths in it begin with `./`.
+    """
+    if is_address(path) or path.startswith(OWN):
+        return path
+    path = os.path.normpath(os.path.join(root, path))
+    for folder, start in ((own, OWN), (Path(root), "")):
+        if folder is not None and Path(path).is_relative_to(folder):
+            return start + os.path.relpath(path, folder)
+    return path
+
+
+class Originals:
+    """The pictures of an index where they lie, in folders that an operator allows, and nowhere else.
+
+    Args:
+        roots: these folders. A path of the index is looked for in each of them.
+
+    Raises:
+        NotADirectoryError: one is not a folder.
+    """
+
+    def __init__(self, roots: Sequence[str | Path]):
+        for root in roots:
+            if not os.path.isdir(root):
+                raise NotADirectoryError(f"{root}: not a folder; name one that holds the pictures (--root)")
+        self._roots = [Path(os.path.realpath(root)) for root in roots]
+
+    def read(self, item: Item) -> bytes | None:
+        """The content of an item as it was indexed; None if it is not there any more, or not in an allowed folder.
+
+        Raises:
+            DamagedIndex: as `places_of`.
+        """
+        for place in places_of(item):
+            for path in self._allowed(place.path):
+                content = self._content(path, place.row)
+                if content is not None and content_digest(content) == item.digest:
+                    return content
+        return None
+
+    def _allowed(self, path: str) -> Iterator[Path]:
+        """The files that a path may mean; links and `..` are followed before it is judged where they lead."""
+        for root in self._roots:
+            with suppress(OSError, ValueError):
+                found = Path(os.path.realpath(root / path))
+                if found.exists() and any(found.is_relative_to(one) for one in self._roots):
+                    yield found
+
+    def _content(self, path: Path, row: int | None) -> bytes | None:
+        with suppress(BadSample, OSError, ValueError, IndexError, ImportError):
+            if row is None:
+                return read_file(path)
+            sample = open_local(path)[row]
+            if not sample.image_file or any(self._allowed(sample.image_file)):
+                return sample.image
+        return None

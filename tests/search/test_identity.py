@@ -1,0 +1,329 @@
+"""Which item a picture is: names that several sources share, files that change, sources that grow."""
+
+import csv
+import json
+from collections import defaultdict
+from contextlib import contextmanager
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.search import fill
+from ernie_vil2.search.fill import Filled, add_images, pictures
+from ernie_vil2.search.index import VERSION, Index
+from ernie_vil2.search.places import Originals, places_of
+from ernie_vil2.search.store import open_store
+from tests.conftest import write_tar
+from tests.search.conftest import WIDTH
+
+KINDS = ("index", pytest.param("index.db", marks=pytest.mark.slow))
+NAMES = ("same.png", "other.png")
+
+
+class Encoder:
+    """In place of a model: what it sees is the number in a content."""
+
+    embed_dim, fingerprint, calibration = WIDTH, "stand-in", None
+
+    def __init__(self):
+        self.preprocessing, self.encoded = self, 0
+
+    def decode(self, content, name):
+        return np.full([8, 8, 3], int(content), np.uint8)
+
+    def view(self, pixels):
+        return pixels
+
+    def encode_pixels(self, pixels):
+        self.encoded += len(pixels)
+        return np.stack([vector(int(one[0, 0, 0])) for one in pixels])
+
+
+def vector(number):
+    found = np.random.default_rng(number).normal(size=WIDTH)
+    return (found / np.linalg.norm(found)).astype(np.float32)
+
+
+@contextmanager
+def filling(folder, kind="index"):
+    """An index in a folder, which is its root."""
+    if kind.endswith(".db"):
+        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    store = open_store(folder / kind, True)
+    if store.about is None:
+        store.describe({"version": VERSION, "model": "", "fingerprint": "stand-in", "width": WIDTH,
+                        "root": str(folder)})  # fmt: skip
+    with Index(Encoder(), store, "") as index:
+        yield index
+
+
+def items(index):
+    """All items, by id."""
+    collection = index.collection("images")
+    if not len(collection):
+        return {}
+    (hits,) = collection.search(vector(0)[None], len(collection))
+    return {hit.id: collection.get(hit.id) for hit in hits}
+
+
+def digest(number):
+    return blake2b(str(number).encode(), digest_size=16).digest()
+
+
+def write(folder, source, rows):
+    """A source of pictures, as (name, number) each: a folder, a table beside its images, or a shard; what names it."""
+    if source.startswith("shard"):
+        members = []
+        for key, (name, number) in enumerate(rows):
+            members += [(f"{key % 2}.png", str(number).encode()),
+                        (f"{key % 2}.json", json.dumps({"caption": source, "image_id": name}).encode())]  # fmt: skip
+        return str(write_tar(folder / f"{source}.tar", members))
+    home = folder / source
+    home.mkdir(exist_ok=True)
+    for old in home.iterdir():
+        old.unlink()
+    for name, number in rows:
+        (home / name).write_bytes(str(number).encode())
+    if source.startswith("folder"):
+        return str(home)
+    with open(home / "table.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["image", "caption"], *((name, source) for name, _ in rows)])
+    return str(home / "table.csv")
+
+
+def path_of(source, name):
+    return f"{source}.tar" if source.startswith("shard") else f"{source}/{name}"
+
+
+def add(index, sources):
+    filled = add_images(index, pictures(sources))
+    assert not filled.bad.counts
+    return filled
+
+
+ROWS = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 4)), min_size=1, max_size=3)
+SOURCES = ("folder1", "folder2", "table1", "shard1", "shard2")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(SOURCES), ROWS),
+        st.lists(st.sampled_from(SOURCES), min_size=1, max_size=3, unique=True),
+        st.integers(0, 5),
+    ),
+    min_size=4,
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind, monkeypatch):
+    monkeypatch.setattr(fill, "CHUNK", 2)
+
+    @settings(max_examples=40 if kind == "index" else 15)
+    @given(st.fixed_dictionaries({source: ROWS for source in SOURCES}), STEPS)
+    def holds(sources, steps):
+        with TemporaryDirectory() as place, filling(Path(place), kind) as index:
+            check(Path(place), index, sources, steps)
+
+    holds()
+
+
+def check(folder, index, sources, steps):
+    """A picture is its name and number. `places`: the paths at which it was when these were read last."""
+    places, ids = defaultdict(set), {}
+    names = {source: write(folder, source, unique(source, rows)) for source, rows in sources.items()}
+    now = {source: unique(source, rows) for source, rows in sources.items()}
+    for step in steps:
+        if isinstance(step, tuple):
+            source, rows = step
+            now[source] = unique(source, rows)
+            write(folder, source, now[source])
+            continue
+        encoded = index.model.encoded
+        if isinstance(step, int):
+            if ids:
+                gone = sorted(ids)[step % len(ids)]
+                assert index.collection("images").remove([ids[gone]]) == 1
+                del places[gone], ids[gone]
+            new = set()
+        else:
+            add(index, [names[source] for source in step])
+            read = [(path_of(source, name), name, number) for source in step for name, number in now[source]]
+            for picture in list(places):
+                there = {path for path, name, _ in read if name == picture[0]}
+                places[picture] -= there - {path for path, *own in read if tuple(own) == picture}
+            for path, *picture in read:
+                places[tuple(picture)].add(path)
+            places = defaultdict(set, {picture: paths for picture, paths in places.items() if paths})
+            new = places.keys() - ids.keys()
+        found = items(index)
+        by_picture = {(places_of(item)[0].name, item.digest): one for one, item in found.items()}
+        assert by_picture.keys() == {(name, digest(number)) for name, number in places}
+        assert len(found) == len(places) == len(index.collection("images"))
+        again = {picture: by_picture[picture[0], digest(picture[1])] for picture in places}
+        assert all(again[picture] == ids[picture] for picture in ids.keys() & places.keys())
+        assert index.model.encoded - encoded == len(new)
+        ids = again
+        originals = Originals([folder])
+        for (name, number), one in ids.items():
+            item = found[one]
+            assert {place.path for place in places_of(item)} == places[name, number]
+            assert one.startswith(name) and np.allclose(
+                index.collection("images").embedding(one), vector(number), atol=1e-3
+            )
+            content = originals.read(item)
+            assert content in (None, str(number).encode())
+            files = {(path_of(source, name), name, number) for source, rows in now.items() for name, number in rows
+                     if not source.startswith("shard")}  # fmt: skip
+            if any((path, name, number) in files for path in places[name, number]):
+                assert content is not None
+
+
+def unique(source, rows):
+    """Shards alone have names twice."""
+    return rows if source.startswith("shard") else list(dict(rows).items())
+
+
+def counts(filled: Filled):
+    return filled.added, filled.replaced, filled.refreshed, filled.unchanged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_names_in_two_sources_are_two_items_whatever_the_order(tmp_path, kind):
+    one, two = (write(tmp_path, f"folder{n}", [("same.png", n), ("own.png", 7)]) for n in (1, 2))
+    joined, apart = tmp_path / "joined", tmp_path / "apart"
+    joined.mkdir(), apart.mkdir()
+    with filling(joined, kind) as index:
+        assert counts(add(index, [one, two])) == (3, 0, 0, 1)  # own.png is the same in both
+        first = items(index)
+        assert counts(add(index, [one, two])) == (0, 0, 0, 4)
+        assert counts(add(index, [two, one])) == (0, 0, 0, 4)
+        assert items(index) == first and {"same.png", "own.png"} < set(first)
+    with filling(apart, kind) as index:
+        assert counts(add(index, [one])) == (2, 0, 0, 0)
+        assert counts(add(index, [two])) == (1, 0, 0, 1)
+        assert {one: item.digest for one, item in items(index).items()} == {
+            one: item.digest for one, item in first.items()
+        }
+
+
+def test_shards_whose_keys_begin_again_lose_nothing(tmp_path):
+    shards = [write(tmp_path, f"shard{n}", [(f"{row:05}", 100 * n + row) for row in range(10)]) for n in (1, 2)]
+    with filling(tmp_path) as index:
+        assert counts(add(index, shards)) == (20, 0, 0, 0)
+        assert len({item.digest for item in items(index).values()}) == 20
+        assert counts(add(index, shards)) == (0, 0, 0, 20)
+
+
+def test_a_file_that_changed_replaces_its_item_and_this_is_said(tmp_path):
+    folder = write(tmp_path, "folder1", [("a.png", 1), ("b.png", 2)])
+    with filling(tmp_path) as index:
+        add(index, [folder])
+        write(tmp_path, "folder1", [("a.png", 3), ("b.png", 2)])
+        filled = add(index, [folder])
+        assert counts(filled) == (1, 1, 0, 1) and "1 replaced" in str(filled)
+        assert {one: item.digest for one, item in items(index).items()} == {"a.png": digest(3), "b.png": digest(2)}
+
+
+def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
+    other = f"same.png ({digest(2).hex()[:8]})"
+    sources = [
+        write(tmp_path, f"shard{n}", [row]) for n, row in enumerate([("same.png", 1), (other, 3), ("same.png", 2)])
+    ]
+    for order in (sources, sources[::-1]):
+        with TemporaryDirectory() as place, filling(Path(place)) as index:
+            for source in order:
+                add(index, [source])
+            for source in order:
+                assert counts(add(index, [source])) == (0, 0, 0, 1)
+            assert len(items(index)) == 3
+
+
+def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
+    table = Path(write(tmp_path, "table1", [("a.png", 1), ("b.png", 2)]))
+    folder = str(table.parent)
+    table.rename(tmp_path / "kept.csv")
+
+    def tabled(*rows):
+        with open(table, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["image", "caption", "price", "sku"], *rows])
+
+    with filling(tmp_path) as index:
+        add(index, [folder])
+        assert items(index)["a.png"].fields == {"file": "a.png"}
+        tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 4, ""))
+        filled = add(index, [folder])
+        assert counts(filled) == (0, 0, 2, 0) and "2 refreshed" in str(filled)
+        assert items(index)["a.png"].fields == {"caption": "red", "price": 3, "sku": "00123"}
+        tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 5, "00124"))
+        assert counts(add(index, [str(table)])) == (0, 0, 1, 1)
+        assert items(index)["b.png"].fields == {"caption": "blue", "price": 5, "sku": "00124"}
+        table.unlink()
+        assert counts(add(index, [folder])) == (0, 0, 0, 2)  # which knows no more than the files
+        assert items(index)["b.png"].fields["price"] == 5
+        assert index.model.encoded == 2
+
+
+def test_of_a_row_that_moved_the_own_picture_is_shown(tmp_path):
+    """A row is put on top of a table, a sample at the beginning of a shard."""
+    rows = [("a.png", 1), ("b.png", 2)]
+    sources = [write(tmp_path, "table1", rows), write(tmp_path, "shard1", [("c", 3), ("d", 4)])]
+    originals = Originals([tmp_path])
+    with filling(tmp_path) as index:
+        add(index, sources)
+        write(tmp_path, "table1", [("new.png", 9), *rows])
+        write(tmp_path, "shard1", [("n", 9), ("c", 3), ("d", 4)])
+        found = items(index)
+        assert [originals.read(found[name]) for name in ("a.png", "b.png")] == [b"1", b"2"]
+        assert [originals.read(found[name]) for name in ("c", "d")] == [None, None]
+        assert counts(add(index, sources)) == (2, 0, 0, 4)
+        found = items(index)
+        assert {name: originals.read(item) for name, item in found.items()} == {
+            "a.png": b"1", "b.png": b"2", "c": b"3", "d": b"4", "new.png": b"9", "n": b"9"
+        }  # fmt: skip
+
+
+FILE_NAMES = (
+    st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & set(b"/\0")).map(lambda b: b + b".png")
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(FILE_NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=4, unique=True))
+def test_files_of_any_name_are_indexed_and_served(names):
+    with TemporaryDirectory() as place:
+        folder = Path(place, "folder1")
+        folder.mkdir()
+        for number, name in enumerate(names):
+            Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(str(number).encode())
+        with filling(Path(place)) as index:
+            assert counts(add(index, [str(folder)])) == (len(names), 0, 0, 0)
+            assert counts(add(index, [str(folder)])) == (0, 0, 0, len(names))
+            found = items(index)
+            assert sorted(Originals([place]).read(item) for item in found.values()) == sorted(
+                str(number).encode() for number in range(len(names))
+            )
+            for one in chain(found, (item.fields["file"] for item in found.values())):
+                one.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("苹果.png".encode("gbk"), "苹果.png"), ("苹果.png".encode(), "苹果.png"), (b"caf\xe9.png", r"caf\xe9.png")],
+)
+def test_names_of_chinese_windows_are_read(tmp_path, name, shown):
+    folder = tmp_path / "folder1"
+    folder.mkdir()
+    Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(b"1")
+    with filling(tmp_path) as index:
+        add(index, [str(folder)])
+        assert set(items(index)) == {shown} and Originals([tmp_path]).read(items(index)[shown]) == b"1"
+        Path(folder, f"{name.decode('utf-8', 'surrogateescape')[:-4]}.txt").write_text("a caption")
+        assert counts(add(index, [str(folder)]))[0] == 1  # as a sample it is called without its suffix
+        sample = items(index)[shown.removesuffix(".png")]
+        assert sample.fields["caption"] == "a caption" and Originals([tmp_path]).read(sample) == b"1"
