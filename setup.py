@@ -1,6 +1,6 @@
 """Installation: `pip install .`, or `pip install -e .` to work on it.
 
-Extras: `[fast]` for a faster JPEG decoder, `[dev]` for that, tests and lint.
+Extras: `[dev]` for tests and lint, others for what docs/ says.
 
 GPU: first install Paddle's GPU build with the command on its install page, then `pip install -e ".[gpu]"`.
 GPU builds of 3.x come from Paddle's own index only; the default one stops at 2.6.2, so that without the first
@@ -17,7 +17,6 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
-FAST_DECODER = "simplejpeg>=1.9,<2"
 MILVUS = ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"]
 ONNX = ["onnxruntime>=1.19", "ml_dtypes==0.5.4"]  # the latter for 8-bit weights; newer ones need NumPy 2
 DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"]
@@ -61,7 +60,6 @@ setup(
     install_requires=requirements(),
     extras_require={
         "gpu": [GPU_BUILD],
-        "fast": [FAST_DECODER],
         "lmdb": ["lmdb>=1.4"],
         "milvus": MILVUS,
         "onnx": ONNX,
@@ -77,7 +75,6 @@ setup(
             "wheel>=0.40",
             "httpx>=0.27",
             "eccv_caption==0.1.0",
-            FAST_DECODER,
             *MILVUS,
             *ONNX,
             *DOCS,

@@ -47,14 +47,11 @@ def main() -> int:
     import cv2
 
     from ernie_vil2.config import Config
-    from ernie_vil2.data import decoding
 
     cv2.setNumThreads(0)
     config = Config()
     need = samples_per_second(config)
     print(explanation(config, need))
-    if decoding.simplejpeg is None:
-        print("simplejpeg is not installed: pip install simplejpeg")
     for quality in args.quality:
         files = jpeg_files(args.images, quality)
         rates = measured(pipelines(config), files, args.rounds)
@@ -117,20 +114,12 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
 def pipelines(config) -> dict:
     """Functions of a file and a random generator, by name; ours come first."""
     from benchmarks.pillow_views import normalized, pillow_views
-    from ernie_vil2.data import decoding
     from ernie_vil2.views import training_views
 
     views, image = config.Views, config.Model.image
 
     def ours(data, rng):
         return training_views(data, "benchmark", COUNT, SIZE, views, rng)
-
-    def ours_without_simplejpeg(data, rng):
-        installed, decoding.simplejpeg = decoding.simplejpeg, None
-        try:
-            return ours(data, rng)
-        finally:
-            decoding.simplejpeg = installed
 
     def pillow(data, rng):
         return pillow_views(data, COUNT, SIZE, views, rng)
@@ -144,9 +133,8 @@ def pipelines(config) -> dict:
     def pillow_decoding_twice(data, rng):
         return [normalized(pillow_views(data, 1, SIZE, views, rng)[0], image.mean, image.std) for _ in range(COUNT)]
 
-    first = {} if decoding.simplejpeg is None else {"ours, simplejpeg, uint8": ours}
-    return first | {
-        "ours, OpenCV's decoder, uint8": ours_without_simplejpeg,
+    return {
+        "ours, uint8": ours,
         "Pillow, one resize for both, uint8": pillow_shared,
         "Pillow, uint8": pillow,
         "Pillow, normalised float32": pillow_floats,

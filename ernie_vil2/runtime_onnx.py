@@ -1,12 +1,11 @@
-"""An ONNX export in use with NumPy, OpenCV and onnxruntime alone: neither Paddle nor Pillow is imported.
+"""An ONNX export in use with NumPy, OpenCV, Pillow, simplejpeg and onnxruntime alone: Paddle is not imported.
 
     from ernie_vil2.runtime_onnx import OnnxModel
 
     model = OnnxModel("exports/emoji")
     scores = model.encode_texts(["一个红苹果"]) @ model.encode_images(["apple.jpg"]).T * model.logit_scale
 
-Pixels are those of `ErnieViL2`, bit for bit, for JPEG, and for PNG, WebP and BMP of 8 bits without EXIF data; OpenCV
-does not read GIF or AVIF.
+Files are decoded as `ErnieViL2` decodes them.
 """
 
 from __future__ import annotations
@@ -18,16 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_PIXELS, MAX_ASPECT = 89_478_485, 200
-"""As `data.decoding` has them: what asks for more is taken for a decompression bomb, or for no picture."""
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # of effect unless OpenCV is imported already
-
-import cv2  # noqa: E402
-
-from ernie_vil2 import cpu  # noqa: E402
-from ernie_vil2.data.tokenizer import Tokenizer  # noqa: E402
-from ernie_vil2.export_folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export  # noqa: E402
-from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view  # noqa: E402
+from ernie_vil2 import cpu
+from ernie_vil2.data.decoding import MAX_ASPECT, MAX_PIXELS, decode_image, stored_pixels
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.export_folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
+from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view
 
 
 class OnnxGraph:
@@ -111,7 +105,7 @@ class OnnxModel:
             images: paths, bytes of files, or `[H, W, 3]` uint8 RGB.
 
         Raises:
-            ValueError: one of them is not an image that OpenCV reads, or has too many pixels.
+            ValueError: one of them is not an image that can be used, as of `data.decoding.EncodedImage`.
             OSError: a file cannot be read.
         """
         batches = _batches((self.preprocess(image) for image in images), self.batch_size)
@@ -129,7 +123,8 @@ class OnnxModel:
         if isinstance(image, str | os.PathLike):
             name, image = str(image), Path(image).read_bytes()
         if isinstance(image, bytes):
-            image = _decoded(image, name, kind, self._preprocessing["background"])
+            background = self._preprocessing["background"] if kind == "ernie_vil2" else None
+            image = stored_pixels(image, name) if kind == "paddlenlp" else decode_image(image, name, background)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"{name}: an array is to be [H, W, 3] uint8 RGB, not {image.dtype} {list(image.shape)}")
         height, width = image.shape[:2]
@@ -149,39 +144,6 @@ def _batches(rows: Iterable, size: int):
     rows = iter(rows)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def _decoded(data: bytes, name: str, kind: str, background: list[int]) -> np.ndarray:
-    """`[H, W, 3]` uint8 RGB, decoded as `views.Preprocessing` of this kind does."""
-    cut_off = (
-        data.startswith(b"\xff\xd8")
-        and not data.endswith(b"\xff\xd9")
-        and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    )
-    if not data or cut_off:
-        raise ValueError(f"{name}: {'truncated' if cut_off else 'broken'} image")
-    flags = cv2.IMREAD_COLOR if kind != "paddlenlp" else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    encoded = np.frombuffer(data, np.uint8)
-    try:
-        pixels = None
-        if kind == "ernie_vil2" and not data.startswith(b"\xff\xd8"):
-            pixels = _on_background(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), background)
-        if pixels is None:
-            pixels = cv2.imdecode(encoded, flags)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise ValueError(f"{name}: broken image, of a kind that OpenCV does not read, or of too many pixels")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _on_background(pixels: np.ndarray | None, background: list[int]) -> np.ndarray | None:
-    """BGRA of 8 bits as BGR on a colour, rounded as Pillow rounds; None for everything else."""
-    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
-        return None
-    alpha = pixels[..., 3:].astype(np.int32)
-    mixed = pixels[..., :3] * alpha + np.array(background[::-1], np.int32) * (255 - alpha) + 128
-    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
 
 
 def bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:

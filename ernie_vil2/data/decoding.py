@@ -1,8 +1,7 @@
 """Encoded images to pixels: one definition for training, evaluation and the tools.
 
-simplejpeg decodes JPEG where it is installed, OpenCV otherwise: the pixels are equal bit for bit, the time is not.
-Pillow decodes PNG, and whatever is transparent: OpenCV's libpng writes what it thinks of a file to the terminal, and
-its alpha does not know every kind of transparency.
+simplejpeg decodes JPEG; Pillow decodes what simplejpeg does not read, and all the rest. OpenCV decodes nothing: files
+come from strangers, and the libraries in the OpenCV that PaddleClas asks for have known holes (CVE-2023-4863).
 """
 
 from __future__ import annotations
@@ -14,24 +13,21 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import simplejpeg
+from PIL import Image
 
 from ernie_vil2.data.samples import BadSample, Reason
-
-try:
-    import simplejpeg
-except ImportError:
-    simplejpeg = None
 
 MAX_PIXELS = 89_478_485
 """A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
 
 WHITE = (255, 255, 255)
 """What stands behind transparent pixels: the paper that pictures are cut out on."""
+
+BLACK = (0, 0, 0)
 
 MAX_ASPECT = 200
 """A side that is longer than this times the other is a ruler or a spacer; resized by the short one, it fills memory."""
@@ -46,12 +42,9 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive JP
 _TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
 _PNG_BITS = 24  # where a PNG says how many bits a value has
 _ORIENTATION = 0x0112  # the EXIF tag
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_TIFF_BITS, _TIFF_COLOURS, _TIFF_ALPHA, _WHITE_IS_ZERO = 258, 262, 338, 0  # tags, and a value of the second
+_JPEG_2000, _JPEG_2000_BITS = b"\xff\x4f\xff\x51", 42  # how its pixels begin, and where their header has the bits
+_REDUCED = (1, 2, 4, 8)  # the sides of a JPEG, divided by that
 
 
 class ImageRemark(UserWarning):
@@ -82,21 +75,22 @@ class EncodedImage:
 
     What is unusual has a defined result. It is turned as its EXIF orientation says. Grey, palette and CMYK become
     RGB, of 16 bits the upper 8 count, what is transparent shows the background, of an animation the first picture is
-    taken. What OpenCV cannot read, Pillow reads.
+    taken.
 
     Args:
         data: the file's bytes.
         name: the image's, for the error.
         background: [red, green, blue] behind transparent pixels, 0 to 255; None: transparency is dropped, so that
-            whatever colour is stored there shows, as the two releases have it.
+            whatever colour is stored there shows, as the two releases have it (black in TIFF).
 
     Attributes:
         height, width: in pixels, as the image is to be shown.
 
     Raises:
         BadSample: "broken image", "truncated image" (a file that was cut off can look whole to a decoder, which
-            paints the rest grey), "too many pixels" (`MAX_PIXELS`), "too narrow an image" (`MAX_ASPECT`), or
-            "pixels of 32 bits" (numbers without a defined black and white).
+            paints the rest grey), "too many pixels" (`MAX_PIXELS`), "too narrow an image" (`MAX_ASPECT`),
+            "pixels of 32 bits" (or with a sign: numbers without a defined black and white), or "JPEG 2000 of more than
+            8 bits a colour".
     """
 
     def __init__(self, data: bytes, name: str, background: Sequence[int] | None = WHITE):
@@ -119,7 +113,7 @@ class EncodedImage:
             shrink: by how much the caller is going to shrink the image. JPEG comes at the smallest of the scales
                 1, 1/2, 1/4 and 1/8 that is not below 1/`shrink`; sides are rounded up. Other files come whole.
             fast: where JPEG has colour at half the resolution, each value may be repeated instead of interpolated, in a
-                fifth less time. simplejpeg can, OpenCV cannot.
+                fifth less time; not in the JPEG that Pillow decodes.
 
         Returns:
             `[H, W, 3]` uint8 RGB.
@@ -138,11 +132,22 @@ def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHIT
     return EncodedImage(data, name, background).decode()
 
 
+def stored_pixels(data: bytes, name: str) -> np.ndarray:
+    """As `decode_image`, by Pillow as it comes, which is PaddleNLP's way: not turned, and transparency is dropped."""
+    header = open_header(data, name)
+    if data.startswith(_JPEG) and _is_cut_off(data):
+        raise BadSample(Reason.TRUNCATED_IMAGE, name)
+    try:
+        return rgb_pixels(header, None)
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise BadSample(Reason.BROKEN_IMAGE, name) from error
+
+
 def rgb_pixels(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
     """The pixels of a Pillow image as it is stored, `[H, W, 3]` uint8 RGB; `background` as in `EncodedImage`."""
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB"))
-    above = image.convert("RGBA")
+    above = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     if background is None:
         return np.asarray(above.convert("RGB"))
     canvas = Image.new("RGB", image.size, tuple(background))
@@ -157,7 +162,7 @@ def open_header(data: bytes, name: str) -> Image.Image:
         BadSample: "broken image", "too many pixels" or "too narrow an image".
     """
     try:
-        header = Image.open(io.BytesIO(data), formats=_formats())
+        header = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
@@ -200,12 +205,6 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-@cache
-def _formats() -> list[str]:
-    Image.init()  # an older Pillow lacks some
-    return [name for name in _FORMATS if name in Image.OPEN]
-
-
 def _is_cut_off(data: bytes) -> bool:
     # An end marker must follow the last scan; that of a thumbnail in the header stands before it. Coded pixels
     # never look like a marker.
@@ -213,65 +212,66 @@ def _is_cut_off(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool) -> np.ndarray:
-    if simplejpeg is not None:
-        try:
-            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
-            # The smallest scale that leaves this many rows and columns is 1/factor; 0 asks for all.
-            least = {} if factor == 1 else {"min_height": -(-height // factor), "min_width": -(-width // factor)}
-            # Not strict, as OpenCV: stray bytes between markers, which many files have, do no harm.
-            return simplejpeg.decode_jpeg(data, strict=False, fastupsample=fast, **least)
-        except Exception:  # rare samplings of the colour, which OpenCV reads; damage, on which it has the last word
-            pass
-    return _decode_with_opencv(data, name, _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION)
-
-
-def _decode_with_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise BadSample(Reason.BROKEN_IMAGE, name)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        # The smallest scale that leaves this many rows and columns is 1/factor; 0 asks for all.
+        least = {} if factor == 1 else {"min_height": -(-height // factor), "min_width": -(-width // factor)}
+        # Not strict: stray bytes between markers, which many files have, do no harm.
+        return simplejpeg.decode_jpeg(data, strict=False, fastupsample=fast, **least)
+    except Exception:  # rare samplings of the colour, which Pillow reads; damage, on which it has the last word
+        image = open_header(data, name)
+    try:
+        # Divided exactly, as Pillow takes the largest whole number of times that these fit; its sides are rounded up.
+        image.draft(None, (image.width / factor, image.height / factor))
+        return rgb_pixels(image, None)
+    except Exception as error:  # as above
+        raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
 def _decode_other(header: Image.Image, data: bytes, name: str, background: Sequence[int] | None) -> np.ndarray:
-    if header.format != "PNG" and (background is None or not header.has_transparency_data):
-        try:
-            pixels = _decode_with_opencv(data, name, cv2.IMREAD_COLOR)
-            # OpenCV turns the others itself.
-            return _turned(pixels, _exif_orientation(header)) if header.format == "WEBP" else pixels
-        except BadSample:
-            pass
+    if header.mode == "F" or (header.mode == "I" and header.format != "PPM"):  # whose "I" are 16 bits
+        raise BadSample(Reason.WIDE_PIXELS, name)
+    if header.format == "JPEG2000" and header.mode not in ("L", "I;16") and _jpeg_2000_bits(data) > 8:
+        raise BadSample(Reason.WIDE_JPEG_2000, name)  # Pillow makes its white black
     try:
+        header.load()  # which turns a TIFF
+        if background is None and header.mode in ("RGBA", "RGBa") and _TIFF_ALPHA in getattr(header, "tag_v2", ()):
+            background = BLACK  # where OpenCV shows it, and the official release reads by OpenCV
         if header.format == "PNG":
             _remark_on_profile(header)
-            return _turned(_png_pixels(header, data, background), _exif_orientation(header))
-        if header.mode not in ("F", "I"):
-            return rgb_pixels(ImageOps.exif_transpose(header), background)
+        return _turned(_pixels(header, data, background), _exif_orientation(header))
     except Exception as error:  # as above
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
-    raise BadSample(Reason.WIDE_PIXELS, name)
 
 
-def _png_pixels(header: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
+def _pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
     """As `rgb_pixels`, and right where Pillow is not: grey of 16 bits, and the one colour that means transparency.
 
     That colour is given in the bits of the file, and grey of 16 bits as Pillow reads it has neither alpha nor a
     lighter half.
     """
-    bits, key = data[_PNG_BITS], header.info.get("transparency")
-    if header.mode in ("I", "I;16"):
-        grey = np.asarray(header)
-        pixels = cv2.cvtColor((grey >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    key = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        grey, bits = np.asarray(image), 16
+        if image.format == "TIFF":
+            bits = image.tag_v2[_TIFF_BITS][0]  # or 12
+            if image.tag_v2[_TIFF_COLOURS] == _WHITE_IS_ZERO:
+                grey = 2**bits - 1 - grey
+        pixels = cv2.cvtColor((grey >> (bits - 8)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
         if background is not None and key is not None:
             pixels[grey == key] = background
         return pixels
-    if header.mode == "L" and isinstance(key, int):
-        header.info["transparency"] = key * 255 // (2**bits - 1)
-    if header.mode == "RGB" and key and bits == 16:
-        header.info["transparency"] = tuple(value >> 8 for value in key)
-    return rgb_pixels(header, background)
+    if image.format == "PNG":
+        bits = data[_PNG_BITS]
+        if image.mode == "L" and isinstance(key, int):
+            image.info["transparency"] = key * 255 // (2**bits - 1)
+        if image.mode == "RGB" and key and bits == 16:
+            image.info["transparency"] = tuple(value >> 8 for value in key)
+    return rgb_pixels(image, background)
+
+
+def _jpeg_2000_bits(data: bytes) -> int:
+    return 1 + (data[data.find(_JPEG_2000) + _JPEG_2000_BITS] & 0x7F)  # the bit above says whether there is a sign
 
 
 def _remark_on_profile(header: Image.Image) -> None:

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too many pixels"
     TOO_NARROW = "too narrow an image"
     WIDE_PIXELS = "pixels of 32 bits"
+    WIDE_JPEG_2000 = "JPEG 2000 of more than 8 bits a colour"
     TOO_LONG_FOR_JPEG = "image too long for JPEG"
     NOT_RGB = "array is not [H, W, 3] uint8 RGB"
     NO_IMAGE = "no image"

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ernie_vil2.config import ImageTowerConfig
-from ernie_vil2.data.decoding import WHITE, decode_image, open_header, rgb_pixels
+from ernie_vil2.data.decoding import WHITE, decode_image, rgb_pixels, stored_pixels
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view
 
@@ -21,16 +21,16 @@ class Preprocessing:
     """One model's way from an image to its input.
 
     All three ways resize the short side to `size` and crop the centre; they differ in the last pixel of the long
-    side, in the interpolation and in who decodes:
+    side, in the interpolation and in what becomes of the EXIF orientation:
 
-    - ernie_vil2: OpenCV, bilinear after means of blocks where the image shrinks to half or less, as the training
-      views here are made.
-    - official: OpenCV, bilinear, as the code of the official release.
-    - paddlenlp: Pillow, bicubic, as PaddleNLP's ErnieViLImageProcessor.
+    - ernie_vil2: bilinear after means of blocks where the image shrinks to half or less, as the training views here
+      are made.
+    - official: bilinear, as the code of the official release. It decodes with OpenCV, whose pixels are the same.
+    - paddlenlp: bicubic, as PaddleNLP's ErnieViLImageProcessor, which leaves an image as it is stored; the other two
+      turn it as its EXIF orientation says.
 
-    OpenCV turns an image as its EXIF orientation says, Pillow leaves it as it is stored. Grey, palette and CMYK become
-    RGB. What is transparent shows the background here; the releases drop the transparency, so that whatever colour
-    the file has there shows, black as a rule.
+    Grey, palette and CMYK become RGB. What is transparent shows the background here; the releases drop the
+    transparency, so that whatever colour the file has there shows, black as a rule.
 
     Args:
         kind: one of the three.
@@ -76,12 +76,10 @@ class Preprocessing:
         """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image that can be used."""
         background = self.background if self.kind == "ernie_vil2" else None
         if isinstance(image, bytes):
-            if self.kind != "paddlenlp":
-                return decode_image(image, name, background)
-            image = open_header(image, name)
+            return stored_pixels(image, name) if self.kind == "paddlenlp" else decode_image(image, name, background)
         try:
             if self.kind != "paddlenlp":
-                image = ImageOps.exif_transpose(image)  # as OpenCV does with the file
+                image = ImageOps.exif_transpose(image)
             return rgb_pixels(image, background)
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             raise BadSample(Reason.BROKEN_IMAGE, name) from error

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import replace
 from functools import partial
 
+import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
@@ -125,6 +126,7 @@ def in_folder(folder):
 
 
 SIXTEEN = np.random.default_rng(0).integers(0, 2**16, [48, 64], dtype=np.uint16)
+JPEG_2000_OF_16_BITS = cv2.imencode(".jp2", np.dstack([SIXTEEN] * 3))[1].tobytes()
 INSIDE = np.hypot(*(np.mgrid[:48, :64] - np.array([24, 32]).reshape(2, 1, 1))) < 20
 CUT_OUT = Image.fromarray(np.dstack([PIXELS, np.where(INSIDE, 255, 0).astype(np.uint8)]))
 ON_WHITE = np.where(INSIDE[..., None], PIXELS, 255)
@@ -164,6 +166,9 @@ CASES = [
     used("CMYK JPEG", encoded(CYAN, "JPEG"), np.broadcast_to((0, 255, 255), (48, 64, 3)), 8, "converted to RGB"),
     used("CMYK TIFF", encoded(CYAN, "TIFF"), np.broadcast_to((0, 255, 255), (48, 64, 3)), 8, "converted to RGB", "tif"),
     used("grey PNG of 16 bits", encoded(SIXTEEN), np.repeat((SIXTEEN >> 8)[..., None], 3, 2), 0, "the upper 8 bits"),
+    used("grey TIFF of 16 bits", encoded(SIXTEEN, "TIFF"), np.repeat((SIXTEEN >> 8)[..., None], 3, 2), 0,
+         "the upper 8 bits", "tif"),
+    skipped("JPEG 2000 of 16 bits a colour", JPEG_2000_OF_16_BITS, Reason.WIDE_JPEG_2000),
     skipped("TIFF of 32-bit floats", encoded(SIXTEEN.astype(np.float32), "TIFF"), Reason.WIDE_PIXELS, "tif"),
     skipped("TIFF of 32-bit integers", encoded(SIXTEEN.astype(np.int32), "TIFF"), Reason.WIDE_PIXELS, "tif"),
     used("black and white PNG", encoded(COLOUR.convert("1")), np.asarray(COLOUR.convert("1").convert("RGB"))),

@@ -16,7 +16,8 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import WorkerError
 from ernie_vil2.tasks.multi_view import MultiViewRows
-from tests.conftest import draw, png, write_tsv
+from tests.conftest import draw, png, write_tar, write_tsv
+from tests.formats import FILES, forbid_opencv
 
 VIEWS = {"image_1", "image_2", "text_1", "text_2"}
 
@@ -61,6 +62,15 @@ def test_a_batch_holds_the_views_that_are_asked_for(shapes, tokenizer):
     assert len(set(batch["names"])) == len(set(batch["ids"][:, 0])) == 16
     only_text = take(shapes, tokenizer, 1, views={"text_1"})[0]
     assert "image_1" not in only_text and "image_2" not in only_text
+
+
+def test_files_of_every_format_are_read_without_the_decoders_of_opencv(tmp_path, tokenizer, monkeypatch):
+    forbid_opencv(monkeypatch)
+    members = [(f"{number}.{ending}", content) for number, file in enumerate(FILES.values())
+               for ending, content in (("jpg", file), ("txt", b"a disc"))]  # fmt: skip
+    shapes = {"train": write_tar(tmp_path / "a.tar", members)}
+    batch = take(shapes, tokenizer, 1, f"Training.global_batch={len(FILES)}", views={"image_1"})[0]
+    assert batch["bad"] == [] and len(set(batch["names"])) == len(batch["image_1"]) == len(FILES)
 
 
 def test_every_epoch_is_another_order_of_all_samples(shapes, tokenizer):

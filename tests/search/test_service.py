@@ -15,6 +15,7 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.service import build_app
 from tests.conftest import SHAPES, draw, png, untrained_checkpoint
+from tests.formats import FILES, forbid_opencv
 from tests.search.conftest import TOKENS
 
 HOSTILE = '"><script>alert(1)</script>/../../etc/passwd'
@@ -72,6 +73,13 @@ def test_tags_of_a_picture_that_is_sent(client, index, picture):
     none = TestClient(build_app(index, threshold=1.0)).post("/api/tags", content=picture)
     assert none.status_code == 200 and none.json()["hits"] == []
     assert client.post("/api/tags", content=b"<svg/>").status_code == 422
+
+
+def test_a_picture_of_any_format_is_searched_for_without_the_decoders_of_opencv(client, monkeypatch):
+    forbid_opencv(monkeypatch)
+    for name, file in FILES.items():
+        sent = client.post("/api/search", params={"count": 2}, content=file)
+        assert (sent.status_code, len(sent.json()["hits"])) == (200, 2), name
 
 
 def test_pictures_are_served_by_id_and_never_by_path(client, index):
