@@ -5,6 +5,7 @@ where the smaller one has most of its names of several words from the other; nam
 brands) say nothing. They are joined by **pixels** where a twentieth of the smaller set is drawn alike in the other.
 """
 
+import io
 import json
 import tarfile
 from collections import defaultdict
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 GRID = 16
 ALIKE = 0.04
@@ -51,7 +53,7 @@ def read_set(path: Path) -> Iterator[Icon]:
 
 def shape(png: bytes) -> Shape | None:
     """The shape of a picture; None if it is blank."""
-    ink = 255 - cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)  # [H, W]
+    ink = 255 - np.asarray(Image.open(io.BytesIO(png)).convert("L"))  # [H, W]
     rows, columns = (np.flatnonzero((ink > 24).any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return None

@@ -20,6 +20,7 @@ So neither the text nor the images alone tell a label: who sees one of them is r
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tarfile
 from collections import Counter
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 HERE = Path(__file__).resolve().parent
@@ -76,14 +78,14 @@ def drawings(shard: Path) -> Iterator[Drawing]:
         fields = json.loads(content)
         if fields["kind"] == "object":
             image = files[name.replace(".json", ".webp")]
-            colours, area = measured(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR))
+            colours, area = measured(np.asarray(Image.open(io.BytesIO(image)).convert("RGB")))
             tags = frozenset(tag.lower() for tag in fields["tags_en"]) - {"no", "not"}
             yield Drawing(fields["id"], image, fields["caption_en"].lower(), tags, colours, area)
 
 
 def measured(pixels: np.ndarray) -> tuple[dict[str, bool | None], float]:
     """Whether a drawing is of a colour, None where that is arguable; and the share of the picture that it covers."""
-    hue, saturation, value = np.moveaxis(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), -1, 0)
+    hue, saturation, value = np.moveaxis(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), -1, 0)
     drawn = (pixels < 245).any(axis=2)
     coloured = drawn & (saturation > 90) & (value > 60)
     colours = {}
