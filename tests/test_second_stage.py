@@ -19,7 +19,6 @@ from tests.training.conftest import run as run_tool
 FIXTURE = Path("tests/fixtures/second_stage")
 EXPECTED = json.loads((ROOT / FIXTURE / "expected.json").read_text(encoding="utf-8"))
 QUERIES = ["a red disc", "黄色的十字", "a blue bar"]
-RUNS = ("run", "frozen")
 INDEXES = ("exact", "ivf", "hnsw", pytest.param("milvus.db", marks=pytest.mark.slow))
 EXPORTS = {"paddle-inference-float32": 1e-5, "paddle-inference-bfloat16": 2e-2, "onnx-float32": 1e-5, "onnx-int8": 1e-3}
 
@@ -43,12 +42,17 @@ def assert_encodes(model, expected, name, tolerance=1e-5):
     assert np.allclose(model.encode_texts(texts), expected[f"{name}/texts"], atol=tolerance)
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_encodes_as_then_and_goes_on_to_where_the_whole_run_ended(name, expected, tmp_path):
+@pytest.mark.parametrize(("name", "whose"), [("run", "its own"), ("frozen", "its own"), ("frozen", "a user's")])
+def test_a_run_encodes_as_then_and_goes_on_to_where_the_whole_run_ended(name, whose, expected, tmp_path):
+    """Its frozen batch norms follow the batches, as they did, also where a user's own file says no version."""
     run = shutil.copytree(FIXTURE / name, tmp_path / "run", symlinks=True)
     assert_encodes(ernie_vil2.load_model(run), expected, name)
-    trainer = Trainer(load_config(run / "config.yaml", [f"Training.output={run}"]), resume=True)
+    file = tmp_path / "config.yaml"
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    file.write_text(text if whose == "its own" else text.replace("version: 2\n", ""), encoding="utf-8")
+    trainer = Trainer(load_config(file, [f"Training.output={run}"]), resume=True)
     assert trainer.step == 6 and trainer.fit() and not trainer.side_work.failures
+    assert load_config(run / "checkpoints/step_00000008/config.yaml").Tuning.moving_statistics
     records = list(read_log(run / "log.jsonl"))
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert losses[:6] == EXPECTED[name]["losses"][:6]  # the log of then

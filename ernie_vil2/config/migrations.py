@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 
 Tree = dict[str, Any]
 
@@ -17,20 +17,24 @@ Tree = dict[str, Any]
 def migrate(tree: Tree) -> list[str]:
     """Brings sections and their keys to this version, in place, and takes the version out.
 
+    Until then a tree has it only if a file says it, as those that this package has written do.
+
     Returns:
         What a person should know: which key is now called what, or is gone.
 
     Raises:
         ValueError: it is no version, or one to come.
     """
-    version = tree.pop("version", 1)
+    version = tree.get("version", 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ValueError(f"version: {version!r} is none; configurations have versions 1 to {VERSION}")
     if version > VERSION:
         raise ValueError(
             f"version: {version} is of a later release of this package, which knows up to {VERSION}; install that one"
         )
-    return [remark for number in range(version, VERSION) for remark in MIGRATIONS[number](tree)]
+    remarks = [remark for number in range(version, VERSION) for remark in MIGRATIONS[number](tree)]
+    tree.pop("version", None)
+    return remarks
 
 
 def _from_1(tree: Tree) -> list[str]:
@@ -43,5 +47,14 @@ def _from_1(tree: Tree) -> list[str]:
     return ["Data.samples_per_text is gone: all samples are shuffled; Loss.duplicates says what equal texts are"]
 
 
-MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1}
+def _from_2(tree: Tree) -> list[str]:
+    """Batch norms of frozen weights followed the batches. A run that began so goes on so; its user's own file, which
+    says no version, means the rule of today, and takes that of its run when it is resumed."""
+    tuning = tree.get("Tuning")
+    if "version" in tree and isinstance(tuning, dict) and (tuning.get("freeze") or tuning.get("lora")):
+        tuning.setdefault("moving_statistics", True)
+    return []
+
+
+MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1, 2: _from_2}
 """By the version that each leads on from, to the next."""

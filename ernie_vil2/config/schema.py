@@ -195,7 +195,13 @@ class TuningConfig(Section):
         "parameters by name, or glob patterns of either, as text.* (docs/finetuning.md)",
     )
     freeze_norms: bool = Field(
-        False, description="batch norms keep their running statistics, and normalise by them, and their weights"
+        False,
+        description="all batch norms keep their running statistics, and normalise by them, and their weights",
+    )
+    moving_statistics: bool = Field(
+        False,
+        description="batch norms whose own weights are frozen follow the batches all the same, as in runs that were "
+        "begun with version 2 of the configuration, which keep to it; false: they do as with freeze_norms",
     )
     layer_decay: Fraction = Field(
         1.0,

@@ -4,7 +4,7 @@ Paddle's `SyncBatchNorm` has no CPU kernel, and its conversion leaves out the ol
 PaddleClas backbones use. These norms keep Paddle's parameters and buffers, and on GPUs run its kernel.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import paddle
@@ -30,6 +30,32 @@ def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
 def running_statistics(model: nn.Layer) -> list[paddle.Tensor]:
     """The running means and variances of a model's batch norms."""
     return [value for norm in batch_norms(model).values() for value in (norm._mean, norm._variance)]
+
+
+def moving_statistics(model: nn.Layer) -> list[paddle.Tensor]:
+    """Those of `running_statistics` that follow the batches in training."""
+    norms = [norm for norm in batch_norms(model).values() if not norm._use_global_stats]
+    return [value for norm in norms for value in (norm._mean, norm._variance)]
+
+
+def frozen_norms(model: nn.Layer, trained: Collection[str]) -> dict[str, nn.Layer]:
+    """The batch norms of a model of which no weight learns any more, by name.
+
+    A norm without weights is frozen with those of the innermost layer around it that has any.
+
+    Args:
+        trained: names of the parameters that were to learn before any was frozen.
+    """
+    learns = {name: not value.stop_gradient for name, value in model.named_parameters() if name in trained}
+    frozen = {}
+    for name, norm in batch_norms(model).items():
+        layer, own = name, []
+        while layer and not own:
+            own = [learns[parameter] for parameter in learns if parameter.startswith(f"{layer}.")]
+            layer = layer.rpartition(".")[0]
+        if own and not any(own):
+            frozen[name] = norm
+    return frozen
 
 
 @contextmanager

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
+
+from paddle import nn
+
 from ernie_vil2.config import ConfigError, TuningConfig
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.layer_groups import chosen_parameters
 from ernie_vil2.models.lora import add_lora
-from ernie_vil2.parallel.norms import batch_norms
+from ernie_vil2.parallel.norms import batch_norms, frozen_norms
 
 
 def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> list[str]:
     """Does what `Tuning.lora`, `Tuning.freeze` and `Tuning.freeze_norms` ask, in place; says what that was.
+
+    A batch norm of which no weight is trained any more is one of a model in evaluation from then on.
 
     Args:
         resumed: whether the run has begun already.
@@ -19,6 +25,7 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
     Raises:
         ConfigError: a pattern names nothing, nothing is left to train, or LoRA's rank is above a layer's width.
     """
+    before = {name for name, value in model.named_parameters() if not value.stop_gradient}
     try:
         remarks = [add_lora(model, tuning.lora, resumed)] if tuning.lora else []
     except ValueError as error:
@@ -33,8 +40,12 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
     for name, norm in norms.items():
         norm._use_global_stats = True
         frozen |= {f"{name}.{part}" for part, _ in norm.named_parameters()}
-    if not tuning.freeze and not norms:
-        return remarks
+    if tuning.freeze or norms:
+        remarks.append(_freeze(model, frozen, [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]))
+    return remarks + _keep_statistics(frozen_norms(model, before), tuning.moving_statistics)
+
+
+def _freeze(model: DualEncoder, frozen: Set[str], named: Sequence[str]) -> str:
     trained = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
     for name in frozen & trained.keys():
         trained[name].stop_gradient = True
@@ -42,5 +53,15 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
     if not any(name.startswith(("image", "text", HEAD)) for name in left):
         raise ConfigError("Tuning.freeze leaves nothing of the towers to train")
     every = sum(value.size for value in trained.values())
-    named = [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]
-    return [*remarks, f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"]
+    return f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"
+
+
+def _keep_statistics(frozen: Mapping[str, nn.Layer], moving: bool) -> list[str]:
+    norms = [norm for norm in frozen.values() if not norm._use_global_stats]
+    if not norms:
+        return []
+    if moving:
+        return [f"the statistics of {len(norms)} frozen batch norms follow the batches (Tuning.moving_statistics)"]
+    for norm in norms:
+        norm._use_global_stats = True
+    return [f"{len(norms)} frozen batch norms normalise by their running statistics, which stay"]

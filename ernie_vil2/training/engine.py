@@ -41,7 +41,7 @@ from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate
 from ernie_vil2.training.progress import Progress
-from ernie_vil2.training.resuming import check_changes
+from ernie_vil2.training.resuming import as_begun, check_changes
 from ernie_vil2.training.scoring import Scores, as_lines
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, own_parameters, scaler_state
 from ernie_vil2.training.side_work import SideWork
@@ -121,9 +121,9 @@ class Trainer:
         return collectives.all_gather_object(checkpoint)[0]
 
     def _prepare(self, checkpoint: Path | None, task: Callable, evaluators: Callable) -> None:
-        config = self.config
         self.side_work = SideWork()
         with agreed_errors():
+            config = as_begun(self.config, checkpoint) if checkpoint else self.config
             self.task = task(config)
             self.rows = self.task.rows()
         self.stream = self.rows.stream

@@ -31,6 +31,13 @@ FREE_ON_RESUME = {
 }
 
 
+def as_begun(config: Config, checkpoint: Path) -> Config:
+    """The configuration under the rules that a run was begun with, where those of today are others."""
+    before = load_config(checkpoint / "config.yaml").Tuning.moving_statistics
+    tuning = config.Tuning.model_copy(update={"moving_statistics": before or config.Tuning.moving_statistics})
+    return config.model_copy(update={"Tuning": tuning})
+
+
 def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
     """Whether a run may go on from a checkpoint with this configuration.
 

@@ -78,6 +78,25 @@ def test_a_version_that_is_not_known_is_refused(tmp_path, version, message):
         load_config(written(tmp_path, f"version: {version}\n"))
 
 
+@pytest.mark.parametrize(
+    ("head", "tuning", "moving"),
+    [
+        ("version: 2\n", "{freeze: [image.*]}", True),
+        ("version: 2\n", "{lora: {rank: 2}}", True),
+        ("version: 2\n", "{freeze: [image.*], moving_statistics: false}", False),
+        ("version: 2\n", "{freeze: [], lora: null}", False),
+        ("version: 3\n", "{freeze: [image.*]}", False),
+        ("", "{freeze: [image.*]}", False),
+    ],
+)
+def test_frozen_norms_of_a_run_of_version_2_follow_the_batches(tmp_path, head, tuning, moving):
+    path = written(tmp_path, f"{head}Tuning: {tuning}\n")
+    for overrides in ([], ["Training.seed=1"]):
+        config = load_config(path, overrides)
+        assert config.Tuning.moving_statistics == moving
+    assert load_config(written(tmp_path, dump_config(config))) == config
+
+
 @pytest.mark.parametrize("data", ["null", "[a]", "text"])
 def test_a_section_that_is_none_stays_the_schemas_affair(tmp_path, data):
     with pytest.raises(ConfigError, match="config.yaml: Data: Input should be"):

@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.launch import run_ranks
-from ernie_vil2.parallel.norms import batch_norms, frozen_statistics, synchronise_norms
+from ernie_vil2.parallel.norms import batch_norms, frozen_norms, frozen_statistics, synchronise_norms
 
 ROOT = Path(__file__).parents[2]
 # A momentum that float32 holds exactly: Paddle's kernel takes it as one, even for float64.
@@ -127,3 +127,24 @@ def test_statistics_are_kept():
         assert model._mean.numpy().tolist() != before[0].tolist()
         raise RuntimeError("out of memory")
     assert np.array_equal(model._mean, before[0]) and np.array_equal(model._variance, before[1])
+
+
+@pytest.mark.parametrize(
+    ("fixed", "frozen"),
+    [
+        ([], []),
+        (["0.0.weight"], []),  # a convolution before a norm
+        (["0.1.weight"], []),  # half a norm
+        (["0.1.weight", "0.1.bias"], ["0.1"]),
+        (["1.0.weight", "1.0.bias"], ["1.1"]),  # without weights: as the layer around it
+        (["1.0.weight"], []),
+        (["0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"], ["0.1"]),
+    ],
+)
+def test_a_norm_is_frozen_with_its_own_weights(fixed, frozen):
+    norms = nn.BatchNorm2D(3), nn.BatchNorm2D(3, weight_attr=False, bias_attr=False)
+    model = nn.Sequential(*(nn.Sequential(nn.Conv2D(3, 3, 1), norm) for norm in norms))
+    trained = {name for name, value in model.named_parameters() if not value.stop_gradient}
+    for name, value in model.named_parameters():
+        value.stop_gradient |= name in fixed
+    assert list(frozen_norms(model, trained)) == frozen

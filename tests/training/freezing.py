@@ -10,7 +10,7 @@ from paddle.distributed import fleet
 
 from ernie_vil2.config import load_config
 from ernie_vil2.models.layer_groups import layer_groups
-from ernie_vil2.parallel.norms import prepare_norms, running_statistics
+from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks import build_task
 from tests.training import test_statement_step, test_step
@@ -81,7 +81,8 @@ def alone_and_in_prefixes(image, text):
 def gradients(case, thawed=False, rows=JOINED):
     """The losses of a step and the gradients of its parameters, and the names of those that are frozen.
 
-    `thawed`: what is frozen has a gradient all the same, and all else is as it is.
+    `thawed`: what is frozen has a gradient all the same, and all else is as it is. That running statistics follow the
+    rows where a weight of their norm is trained, and stay where none is, is checked on the way.
     """
     with default_dtype("float64"):
         task, ranks = built(case), dist.get_world_size()
@@ -94,11 +95,17 @@ def gradients(case, thawed=False, rows=JOINED):
         prepare_norms(task.model, ranks, case.config.Training)
         task.model.train()
         task.prepare(parallel, None)
+        norms = batch_norms(task.model)
+        before = {name: norm._mean.numpy() for name, norm in norms.items()}
         if case.task == "multi_view":
             views = test_step.batch("float64", rows)
         else:
             views = test_statement_step.batch(case.task, "float64", rows)
-        return compute(task._step, views), set(frozen)
+        found = compute(task._step, views)
+        for name, norm in norms.items():
+            stays = np.array_equal(norm._mean.numpy(), before[name])
+            assert stays == ({f"{name}.weight", f"{name}.bias"} <= frozen.keys()), (case, name)
+        return found, set(frozen)
 
 
 thawed = cache(partial(gradients, thawed=True))
