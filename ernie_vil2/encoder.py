@@ -243,7 +243,7 @@ class ErnieViL2:
             try:
                 return self.preprocess(image, f"image {row}")
             except BadSample as bad:
-                return bad
+                return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the picture
 
         pool, waiting = ThreadPoolExecutor(min(8, cpu.usable_cores())), deque()
         try:
