@@ -176,6 +176,13 @@ def natural(text: str) -> int:
     return _whole(text, 0)
 
 
+def port(text: str) -> int:
+    """A number of a TCP port; 0 is any that is free."""
+    if natural(text) > 65535:
+        raise ArgumentTypeError(f"{text} is not a port; they end at 65535")
+    return int(text)
+
+
 def number(text: str) -> float:
     """A number, and no infinite one."""
     if not math.isfinite(float(text)):

@@ -27,6 +27,7 @@ from ernie_vil2.commands.arguments import (
     model,
     natural,
     number,
+    port,
     search_index,
     source,
     threshold,
@@ -88,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--json", action="store_true", help="one JSON object per query")
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
-    serve.add_argument("--port", type=natural, default=8000)
+    serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: one that is free")
     serve.add_argument("--root", nargs="+", default=[], metavar="FOLDER",
                        help="folders whose pictures are served in full; default: thumbnails alone")  # fmt: skip
     serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")

@@ -35,6 +35,8 @@ LONGEST_QUERY = 10_000
 SHOWN_FIELDS = 30
 MOST_CONDITIONS = 1000
 """Values that a filter may name in all."""
+MOST_FIELDS = 100
+"""Fields that a filter may name; SQLite takes no condition of 1,000 parts."""
 
 
 class OtherModel(ValueError):
@@ -298,6 +300,8 @@ def _check_names(where: Where, names: Sequence[str]) -> None:
 
 def _check_filter(where: Where) -> None:
     """ValueError for what no engine can be asked."""
+    if len(where) > MOST_FIELDS:
+        raise ValueError(f"a filter of {len(where):,} fields; at most {MOST_FIELDS} are taken")
     conditions = 0
     for name, value in where.items():
         values = value if isinstance(value, list) else [value]

@@ -1,7 +1,8 @@
 """The page and the API of an index.
 
-Pictures are served by id and never by path. What is uploaded is bounded in bytes and in pixels, and is not kept. The
-page loads nothing from elsewhere. Any number of clients may ask at once; the model encodes for one at a time.
+Pictures are served by id and never by path. What is uploaded is bounded in bytes, in pixels and in time (`uploads`,
+`connections`), and is not kept. The page loads nothing from elsewhere. Any number of clients may ask at once; the model
+encodes for one at a time.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.search import connections
 from ernie_vil2.search.collection import DamagedIndex, Hit
 from ernie_vil2.search.index import Index, OtherModel
 from ernie_vil2.search.places import Originals
+from ernie_vil2.search.uploads import Uploads
 
-MOST_BYTES = 20 * 2**20
-"""Of an uploaded picture."""
 MOST_ANSWERS = 200
-KEPT_OPEN = 75
-"""Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+"""This machine's own addresses, as options and as URLs write them."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; "
     "script-src 'self'; frame-ancestors 'none'",
@@ -44,6 +47,29 @@ Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]
 Threshold = Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")]
 Filter = Annotated[str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')]
+
+
+class Envelope:
+    """What all answers have in common: headers for browsers, and HEAD, which is GET without its content.
+
+    It passes messages on as they come. A middleware of `app.middleware` would copy them, and keep exceptions with the
+    frames of the requests in which they were raised.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["type"] == "http" and scope["method"] == "HEAD"
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"]).update(_HEADERS)
+            elif head and message["type"] == "http.response.body":
+                message = message | {"body": b""}
+            await send(message)
+
+        await self.app(scope | {"method": "GET"} if head else scope, receive, sent)
 
 
 class Answer(BaseModel):
@@ -71,13 +97,9 @@ def build_app(
     threshold = index.threshold("image_to_text") if threshold is None else threshold
     app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=_about(index))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(Envelope)
     model = threading.Lock()
-
-    @app.middleware("http")
-    async def headers(request: Request, call_next: Callable) -> Response:
-        response = await call_next(request)
-        response.headers.update(_HEADERS)
-        return response
+    uploads = Uploads()
 
     @app.exception_handler(BadSample)
     @app.exception_handler(ValueError)
@@ -86,9 +108,14 @@ def build_app(
 
     @app.exception_handler(DamagedIndex)
     @app.exception_handler(OtherModel)
-    async def unusable(request: Request, error: ValueError) -> JSONResponse:
+    @app.exception_handler(OSError)
+    async def unusable(request: Request, error: ValueError | OSError) -> JSONResponse:
         print(f"error: {error}", file=sys.stderr, flush=True)  # it names paths, which are no client's business
         return JSONResponse({"detail": "the index cannot be used now; the server's log says why"}, 503)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it; without an answer a traceback would stand in the log
 
     def answers(search: Callable[[], list[Hit]]) -> Answers:
         start = time.perf_counter()
@@ -121,9 +148,10 @@ def build_app(
         threshold: Threshold = None,
         where: Filter = "{}",
     ) -> Answers:
-        parts = [(1.0, await _uploaded(request)), *_parts(q, without)]
         options = {"count": count, "among": among, "threshold": threshold, "where": _where(where)}
-        return await run_in_threadpool(answers, lambda: index.combined(parts, **options))
+        async with uploads.received(request) as content:
+            parts = [(1.0, content), *_parts(q, without)]
+            return await run_in_threadpool(answers, lambda: index.combined(parts, **options))
 
     @app.get("/api/similar", summary="Items like one of the index")
     def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
@@ -142,11 +170,11 @@ def build_app(
 
     @app.post("/api/tags", summary="Texts that name a picture, the body of the request")
     async def tags_of_picture(request: Request, count: Count = 5) -> Answers:
-        content = await _uploaded(request)
-        if not index.has("texts"):
-            return Answers(hits=[], milliseconds=0.0)
         options = {"count": count, "among": "texts", "threshold": threshold}
-        return await run_in_threadpool(answers, lambda: index.search(images=[content], **options)[0])
+        async with uploads.received(request) as content:
+            if not index.has("texts"):
+                return Answers(hits=[], milliseconds=0.0)
+            return await run_in_threadpool(answers, lambda: index.search(images=[content], **options)[0])
 
     @app.get("/api/facets", summary="Fields to filter by, with their values and the number of items of each")
     def facets() -> dict[str, list[tuple[Any, int]]]:
@@ -193,45 +221,25 @@ def serve(
     threshold: float | None = None,
     roots: Sequence[str | Path] = (),
 ) -> None:
-    """Serves the page until it is interrupted; `roots` as for `build_app`.
+    """Serves the page until it is interrupted; what is not answered some seconds after that is cut off.
+
+    Args:
+        port: 0: one that is free.
+        threshold, roots: as for `build_app`.
 
     Raises:
         OSError: the address is in use or not this machine's.
     """
-    import socket
-
-    import uvicorn
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(f"{host}:{port}: {error.strerror}; choose another --port") from error
-    hosts = LOOPBACK if host in LOOPBACK else ("*",)
+    listener = connections.listening(host, port)
+    address = connections.authority(host, listener.getsockname()[1])
     print(
         f"pictures in full: {', '.join(map(str, roots))}"
         if roots
         else "thumbnails alone; --root names folders whose pictures are served in full"
     )
-    print(f"{_about(index)}\nhttp://{host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(
-        build_app(index, threshold, hosts, roots),
-        host=host,
-        port=port,
-        log_level="warning",
-        timeout_keep_alive=KEPT_OPEN,
-    )
-
-
-async def _uploaded(request: Request) -> bytes:
-    """The picture that is the body of a request."""
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MOST_BYTES:
-            raise HTTPException(413, f"a picture may have {MOST_BYTES // 2**20} MiB")
-    return bytes(content)
+    print(f"{_about(index)}\nhttp://{address} (Ctrl-C ends it)", flush=True)
+    hosts = LOOPBACK if host in LOOPBACK else ("*",)
+    connections.run(build_app(index, threshold, hosts, roots), listener)
 
 
 def _kind(content: bytes) -> str | None:
@@ -251,7 +259,9 @@ def _parts(plus: str, minus: str) -> list[tuple[float, str]]:
 def _where(text: str) -> Mapping[str, Any]:
     try:
         where = json.loads(text)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise HTTPException(422, "where is nested too deeply; a filter takes values and lists of them") from None
+    except ValueError:
         where = None
     if not isinstance(where, dict):
         raise HTTPException(422, 'where is a JSON object, as {"license": "MIT"}')

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2.search import open_index, service
+from ernie_vil2.search import open_index, service, uploads
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.service import build_app
@@ -120,8 +120,44 @@ def test_bad_questions_are_explained(client, path, params, code):
     assert response.status_code == code and "Traceback" not in response.text and len(response.text) < 2000
 
 
+@pytest.mark.parametrize("depth", [2, 100, 900, 3000])
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a": ', "}")])
+def test_a_filter_of_any_depth_is_explained(client, opened, closed, depth):
+    where = f'{{"a": {depth * opened}1{depth * closed}}}'
+    response = client.get("/api/search", params={"q": "red", "where": where})
+    detail = response.json()["detail"]
+    assert response.status_code == 422 and ("takes a text, a number" in detail or "nested too deeply" in detail)
+
+
+@pytest.mark.parametrize(("fields", "code"), [(1, 200), (100, 200), (101, 422), (999, 422), (1000, 422)])
+def test_a_filter_of_any_size_never_makes_the_index_look_damaged(client, fields, code):
+    where = json.dumps({f"field {number}": 1 for number in range(fields)})
+    response = client.get("/api/search", params={"q": "red", "where": where})
+    assert response.status_code == code
+    assert code == 200 or response.json()["detail"] == f"a filter of {fields:,} fields; at most 100 are taken"
+
+
+def test_an_index_that_cannot_be_read_now_is_not_to_be_removed(index, monkeypatch, capsys):
+    def search(*_, **options):
+        raise OSError("items.sqlite: disk I/O error")
+
+    client = TestClient(build_app(index), raise_server_exceptions=False)
+    monkeypatch.setattr(index, "combined", search)
+    assert client.get("/api/search", params={"q": "red"}).status_code == 503
+    log = capsys.readouterr().err
+    assert "disk I/O error" in log and "remove" not in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/page.js", "/api/search?q=red", "/nothing"])
+def test_head_is_get_without_its_content(client, path):
+    got, head = client.get(path), client.head(path)
+    lengths = [answer.headers.get("content-length") for answer in (got, head)] if "search" not in path else [1, 1]
+    assert head.status_code == got.status_code and head.content == b"" and lengths[0] == lengths[1]
+    assert head.headers["content-type"] == got.headers["content-type"] and "x-content-type-options" in head.headers
+
+
 def test_uploads_are_bounded(client, monkeypatch):
-    monkeypatch.setattr(service, "MOST_BYTES", 1000)
+    monkeypatch.setattr(uploads, "MOST_BYTES", 1000)
     assert client.post("/api/search", content=b"x" * 1001).status_code == 413
     bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
     for content in (bomb, b"", b"<svg/>", b"%PDF-1.4"):
@@ -167,7 +203,8 @@ def test_an_index_that_is_damaged_or_of_another_model_beneath_the_server_is_no_f
 def test_another_name_does_not_lead_here(index):
     client = TestClient(build_app(index, hosts=service.LOOPBACK), base_url="http://127.0.0.1:8000")
     assert client.get("/health").status_code == 200
-    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+    for host, code in (("localhost:80", 200), ("[::1]:8000", 200), ("evil.example", 400), ("[::2]", 400)):
+        assert client.get("/health", headers={"host": host}).status_code == code
 
 
 def test_the_server_follows_an_index_that_is_changed_beneath_it(tmp_path, model, shapes):

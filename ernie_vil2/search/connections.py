@@ -1,0 +1,135 @@
+"""The server's connections: how many there may be, how long each may take, and how they end.
+
+uvicorn has a limit for the size of headers and one for connections between two requests. What it waits for without end
+is bounded here: headers that are never finished, answers that are never read, and clients that are in the middle of
+something when the server shall end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MOST_CONNECTIONS = 2000
+"""At once; one more is closed as it is opened."""
+HEADER_SECONDS = 10
+"""Until the headers of a request are complete, from when a connection is opened or the first byte of a later request
+comes; also for what still comes after the answer, as of a picture that was too large."""
+READ_SECONDS = 120
+"""Until a client has read what was written to it."""
+KEPT_OPEN = 75
+"""Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
+DRAIN_SECONDS = 4
+"""From the signal to end: requests that are not answered by then are cut off."""
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP as uvicorn speaks it through h11, which bounds the bytes of headers, with bounds on time."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._headers_due: asyncio.TimerHandle | None = None
+        self._reading_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._headers_due = self._abort_after(HEADER_SECONDS)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._headers_due = _cancelled(self._headers_due)
+        elif self._headers_due is None:
+            self._headers_due = self._abort_after(HEADER_SECONDS)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_due = self._abort_after(READ_SECONDS)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reading_due = _cancelled(self._reading_due)
+
+    def send_400_response(self, msg: str) -> None:
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # an answer has begun already, or none may have content, as that of HEAD
+            self.transport.close()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the application may be about to answer
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._abort_after(DRAIN_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._headers_due = _cancelled(self._headers_due)
+        self._reading_due = _cancelled(self._reading_due)
+
+    def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, self.transport.abort)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address: a name, or a number of IPv4 or IPv6; of a name with both, that of IPv4.
+
+    Raises:
+        OSError: the address is in use, or not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = min(found)
+        return socket.create_server(address, family=family, backlog=MOST_CONNECTIONS)
+    except OSError as error:
+        advice = "--host" if isinstance(error, socket.gaierror) else "--port or --host"
+        raise OSError(f"{authority(host, port)}: {error.strerror}; choose another {advice}") from error
+
+
+def server(app: Callable) -> uvicorn.Server:
+    """A server with these bounds."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=BoundedProtocol,
+            log_level="warning",
+            timeout_keep_alive=KEPT_OPEN,
+            timeout_graceful_shutdown=DRAIN_SECONDS + 2,
+        )
+    )
+
+
+def run(app: Callable, listener: socket.socket) -> None:
+    """Serves an application until the process is interrupted or terminated, and at most some seconds longer."""
+    _allow_files(2 * MOST_CONNECTIONS)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes the signal on after its end
+        server(app).run(sockets=[listener])
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as a URL writes them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _allow_files(count: int) -> None:
+    """Lets the process open as many files, where the system allows it: a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

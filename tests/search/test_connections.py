@@ -1,0 +1,142 @@
+"""Connections that are slow, unfinished or cut off, with an application that only answers."""
+
+import socket
+import time
+
+import pytest
+
+from ernie_vil2.search import connections
+from tests.search.sockets import Running, answered, received, request, until
+
+LARGE = 64 * 2**20
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/body":
+        while (await receive()).get("more_body"):
+            pass
+    body = bytes(LARGE) if scope["path"] == "/large" else b"answer"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def running():
+    with Running(app) as running:
+        yield running
+    assert not running.tracebacks
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\nHost: a\r\nX", b"POST / HTTP/1.1\r\n"])
+def test_half_a_request_is_closed(running, monkeypatch, sent):
+    with running.connect(request(close=False)) as client:
+        answered(client)
+        monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+        client.sendall(sent or b"P")
+        assert received(client) == b""
+    assert running.ask(sent) == b""  # of a connection that has had no answer before
+    until(lambda: not running.server.server_state.connections)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"GET /health HTTP/1.1\r\n", request(length=10**9, close=False)],
+    ids=["headers", "what comes after the answer"],
+)
+def test_bytes_that_trickle_in_do_not_keep_a_connection_open(running, monkeypatch, begin):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    with running.connect(begin) as client, pytest.raises(ConnectionError):
+        for _ in range(1000):
+            client.sendall(b"a")
+            time.sleep(0.03)
+    until(lambda: not running.server.server_state.connections)
+
+
+def test_a_request_that_is_being_answered_has_time(running, monkeypatch):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 1)
+    with running.connect(request("POST", "/body", length=2)) as client:
+        for _ in range(2):
+            time.sleep(0.7)
+            client.sendall(b"a")
+        assert received(client).endswith(b"answer")
+
+
+def test_an_answer_that_nobody_reads_is_given_up(running, monkeypatch):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    with running.connect(request(path="/large")) as client:
+        until(lambda: running.server.server_state.connections)
+        until(lambda: not running.server.server_state.connections)
+        assert len(received(client)) < LARGE
+
+
+def test_one_connection_too_many_is_closed(running, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    kept = [running.connect() for _ in range(3)]
+    until(lambda: len(running.server.server_state.connections) == 3)
+    assert running.ask(request()) == b""
+    kept.pop().close()
+    until(lambda: len(running.server.server_state.connections) == 2)
+    assert running.ask(request()).endswith(b"answer")
+    for client in kept:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /he",
+        request("POST", "/body", b"abc", length=1000),
+        request(path="/large"),
+        request(length=9, close=False),
+    ],
+    ids=["nothing", "half a request", "an upload", "an answer that is not read", "more than was answered"],
+)
+def test_the_server_ends_whatever_a_client_is_doing(monkeypatch, sent):
+    monkeypatch.setattr(connections, "DRAIN_SECONDS", 0.5)
+    with Running(app) as running:
+        client = running.connect(sent)
+        until(lambda: running.server.server_state.connections)
+    assert not running.tracebacks
+    client.close()
+
+
+def test_what_is_under_way_is_answered_before_the_end():
+    with Running(app) as running:
+        client = running.connect(request("POST", "/body", b"a", length=2))
+        until(lambda: running.server.server_state.tasks)
+        running.server.should_exit = True
+        until(lambda: not running.server.servers[0].is_serving())
+        client.sendall(b"a")
+        assert received(client).endswith(b"answer")
+
+
+def test_what_is_no_http_is_refused_in_one_line(running):
+    assert running.ask(b"\x16\x03\x01\x00\xa5\r\n\r\n").startswith(b"HTTP/1.1 400")
+    with running.connect(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as client:
+        answered(client)
+        client.sendall(b"no chunk\r\n")
+        assert received(client) == b""
+
+
+def test_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Running(app, "::1") as running:
+        assert running.ask(request(host="[::1]")).endswith(b"answer")
+    assert connections.authority("::1", 80) == "[::1]:80" and connections.authority("localhost", 80) == "localhost:80"
+
+
+def test_an_address_that_cannot_be_had_is_named():
+    with connections.listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}: Address already in use.*--port"):
+            connections.listening("127.0.0.1", port)
+    with pytest.raises(OSError, match="no-such.invalid:80: .*--host"):
+        connections.listening("no-such.invalid", 80)
+    with pytest.raises(OSError, match=r"\[2001:db8::1\]:80: .*--host"):
+        connections.listening("2001:db8::1", 80)

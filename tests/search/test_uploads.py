@@ -1,0 +1,228 @@
+"""Pictures that clients send, or begin to send: bounded, answered, and forgotten."""
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.search import open_index, uploads
+from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.service import build_app
+from tests.conftest import draw, png
+from tests.search.sockets import (
+    Running,
+    received,
+    request,
+    reset,
+    resident,
+    until,
+    without_garbage_collection,
+)
+from tests.test_imports import ROOT
+
+MIB = 2**20
+PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+POST = request("POST", "/api/search", PICTURE)
+PATHS = ("/api/search", "/api/tags")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model, shapes):
+    folder = tmp_path_factory.mktemp("uploads") / "index"
+    with open_index(folder, model, writable=True) as index:
+        add_images(index, pictures([str(shapes["val"])]))
+        add_texts(index, ["red disc", "green square"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(folder, model):
+    with open_index(folder, model) as index, Running(build_app(index)) as running:
+        yield running
+        assert not running.tracebacks
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1]) if answer else None
+
+
+def is_free(running):
+    """Whether an upload is answered: all that was under way before has an end, or there would be one too many."""
+    return status(running.ask(POST)) == 200
+
+
+@st.composite
+def aborted(draw):
+    """A request and how much of it is sent before its client goes away; some are sent whole."""
+    method = draw(st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT"]))
+    path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/api/search?q=red", "/", "/nothing"]))
+    content = draw(st.one_of(st.just(PICTURE), st.binary(max_size=200), st.integers(0, 3 * MIB).map(bytes)))
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+    if draw(st.booleans()):
+        length = draw(st.one_of(st.just(len(content)), st.integers(0, 30 * MIB)))
+        sent = f"{head}Content-Length: {length}\r\n\r\n".encode() + content
+    else:
+        size = draw(st.one_of(st.just(f"{len(content):x}"), st.sampled_from(["zz", "-1", "ffffffffff", ""])))
+        sent = f"{head}Transfer-Encoding: chunked\r\n\r\n{size}\r\n".encode() + content + b"\r\n0\r\n\r\n"
+    cut = draw(st.one_of(st.integers(0, min(len(sent), 400)), st.integers(0, len(sent)), st.just(len(sent))))
+    return sent[:cut], draw(st.sampled_from(["close", "reset", "half", "read"]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(aborted(), min_size=1, max_size=4))
+def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
+    clients = []
+    for content, _ in sent:
+        client = socket.create_connection(running.address, 30)
+        clients.append(client)
+        with suppress(ConnectionError):  # the server closes what is no HTTP
+            client.sendall(content)
+    for client, (_, end) in zip(clients, sent, strict=True):
+        if end == "reset":
+            reset(client)
+        elif end == "half":
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+        elif end == "read":
+            client.settimeout(0.01)
+            with suppress(TimeoutError):
+                received(client)
+        client.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uploads, "MOST_UPLOADS", 1)
+        patch.setattr(uploads, "MOST_BYTES_AT_ONCE", len(PICTURE))
+        until(lambda: is_free(running))
+    until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
+    assert not running.tracebacks
+
+
+def test_the_memory_of_aborted_uploads_is_given_back(running):
+    content = request("POST", "/api/search", bytes(19 * MIB), length=20 * MIB)
+    assert is_free(running)
+    with without_garbage_collection():
+        before = resident()
+        for _ in range(16):
+            running.connect(content).close()
+        until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
+        assert is_free(running)
+        assert resident() - before < 8 * 19
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_error_keeps_no_picture(running, path):
+    def kept():
+        return sum(isinstance(one, BadSample) for one in gc.get_objects())
+
+    with without_garbage_collection():
+        before = kept()
+        for content in (b"<svg/>", PICTURE[:60], b"GIF89a" + bytes(100)):
+            assert status(running.ask(request("POST", path, content))) == 422
+        until(lambda: not running.server.server_state.tasks)
+        assert kept() == before
+
+
+def test_one_upload_too_many_is_sent_away(running, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_UPLOADS", 2)
+    slow = [running.connect(request("POST", path, b"a", length=100)) for path in PATHS]
+    until(lambda: len(running.server.server_state.tasks) == 2)
+    for path in PATHS:
+        answer = running.ask(request("POST", path, PICTURE))
+        assert status(answer) == 503 and b"retry-after: 5" in answer.lower()
+    slow.pop().close()
+    until(lambda: is_free(running))
+    slow.pop().close()
+
+
+def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_BYTES_AT_ONCE", len(PICTURE) + 100)
+    with running.connect(request("POST", "/api/search", bytes(101), length=200)):
+        until(lambda: status(running.ask(POST)) == 503)
+    until(lambda: is_free(running))
+
+
+def test_an_upload_has_its_time(running, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_SECONDS", 0.3)
+    with running.connect(request("POST", "/api/search", b"a", length=100, close=False)) as client:
+        answer = received(client)  # to the end: the connection is closed
+        assert status(answer) == 408 and b"an upload may take 0.3 seconds" in answer
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_that_is_too_large_is_refused_before_it_is_read(running, monkeypatch, declared):
+    monkeypatch.setattr(uploads, "MOST_BYTES", 4096)
+    if declared:
+        content = request("POST", "/api/search", length=4097)
+    else:
+        chunk = b"1000\r\n" + bytes(4096) + b"\r\n"
+        content = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + 2 * chunk
+    with running.connect(content) as client:
+        assert status(client.recv(1000)) == 413
+    assert is_free(running)
+
+
+def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_BYTES", len(PICTURE))
+    assert is_free(running)
+    assert status(running.ask(request("POST", "/api/search", PICTURE + b"a"))) == 413
+
+
+@pytest.fixture
+def process(folder, checkpoint, tmp_path):
+    """The command in a process of its own, its port and its log."""
+    command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
+    log = tmp_path / "log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        start = time.monotonic()
+        while b"Ctrl-C ends it" not in log.read_bytes():
+            assert process.poll() is None and time.monotonic() - start < 120, log.read_text()
+            time.sleep(0.1)
+        yield process, int(log.read_text().rpartition("http://127.0.0.1:")[2].split()[0]), log
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_of_hundreds_of_aborted_uploads_has_the_memory_of_before_and_ends(process, stop):
+    server, port, log = process
+    content = request("POST", "/api/search", bytes(19 * MIB), length=20 * MIB)
+
+    def abort(number):
+        with socket.create_connection(("127.0.0.1", port), 60) as client:
+            client.sendall(content)
+            if number % 2:
+                reset(client)
+
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(POST)
+        assert status(received(client)) == 200
+    before = resident(server.pid)
+    for clients in (1, 8):
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(abort, range(160)))
+    time.sleep(2)
+    assert resident(server.pid) - before < 100
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(request("POST", "/api/search", b"a", length=100))
+        time.sleep(1)
+        start = time.monotonic()
+        server.send_signal(stop)
+        server.wait(30)
+        assert time.monotonic() - start < 10
+    assert "Traceback" not in log.read_text()
