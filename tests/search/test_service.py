@@ -129,12 +129,12 @@ def test_a_filter_of_any_depth_is_explained(client, opened, closed, depth):
     assert response.status_code == 422 and ("takes a text, a number" in detail or "nested too deeply" in detail)
 
 
-@pytest.mark.parametrize(("fields", "code"), [(1, 200), (100, 200), (101, 422), (999, 422), (1000, 422)])
-def test_a_filter_of_any_size_never_makes_the_index_look_damaged(client, fields, code):
+@pytest.mark.parametrize("fields", [1, 100, 101, 999, 1000])
+def test_a_filter_of_any_size_never_makes_the_index_look_damaged(client, fields):
     where = json.dumps({f"field {number}": 1 for number in range(fields)})
     response = client.get("/api/search", params={"q": "red", "where": where})
-    assert response.status_code == code
-    assert code == 200 or response.json()["detail"] == f"a filter of {fields:,} fields; at most 100 are taken"
+    reason = "no item has a field" if fields <= 100 else f"a filter of {fields:,} fields; at most 100 are taken"
+    assert response.status_code == 422 and response.json()["detail"].startswith(reason)
 
 
 def test_an_index_that_cannot_be_read_now_is_not_to_be_removed(index, monkeypatch, capsys):
