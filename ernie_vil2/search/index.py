@@ -270,7 +270,7 @@ def _opened(
     else:
         about = store.about
         _check_model(store, fingerprint, name)
-    if writable and (root is not None or "root" not in about):
+    if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
     return Index(model, store, name, new)
 

@@ -90,7 +90,7 @@ class FolderStore:
         return found.st_ino, found.st_mtime_ns
 
     def describe(self, about):
-        write_text(self._path, json.dumps(about, ensure_ascii=False, indent=1))
+        write_text(self._path, json.dumps(about, indent=1))  # in ASCII: paths need not be Unicode
         self._read()
 
     def discard(self):

@@ -1,5 +1,7 @@
 """What every engine and every store must do, embedded ones and Milvus alike, against a product in NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,7 @@ def test_filters_leave_only_what_they_admit(full, rows, rng):
         ({"third": 1}, numbers % 3 == 1),
         ({"third": [0, 2], "even": True}, (numbers % 3 != 1) & (numbers % 2 == 0)),
         ({"name": '"7" \\ 的'}, numbers == 7),
+        ({"third": ["1", 1]}, numbers % 3 == 1),
     ):
         hits = full.search(queries, 10, where)
         expected = best(rows, queries, min(10, int(allowed.sum())), allowed)
@@ -138,3 +141,26 @@ def test_fields_worth_filtering_by(full):
     facets = {name: sorted(map(tuple, values)) for name, values in full.facets().items()}
     assert facets == {"third": [(0, 1000), (1, 1000), (2, 1000)], "even": [(False, 1500), (True, 1500)]}
     assert len(full.texts(20)) == 20 and full.sample(7).shape[1] == WIDTH
+
+
+def test_fields_and_locations_change_and_all_else_stays(full, rows, rng):
+    (item,) = items([5])
+    full.update([replace(item, fields={"title": "五"}, location=[["\udcd0.png", "5"]]), replace(item, id="not there")])
+    assert len(full) == ROWS and full.get("not there") is None
+    again = full.get("5")
+    assert (again.fields, list(again.location), again.digest) == ({"title": "五"}, [["\udcd0.png", "5"]], item.digest)
+    np.testing.assert_allclose(full.embedding("5"), rows[5], atol=1e-3)
+    assert full.search(rows[[5]], 1, {"title": "五"})[0][0].id == "5"
+    assert full.field_names() == ["caption_en", "even", "name", "third", "title"]
+
+
+def test_items_are_found_by_the_name_that_their_ids_begin_with(kept, rng):
+    collection = kept.open(writable=True)
+    assert collection.named({"a"}) == {"a": []} and collection.field_names() == []
+    ids = ["a", "a (1)", "a (2)", "a(", "a )", "ab", "a%", "a% (1)", 'q"\\的', 'q"\\的 (1)', "a_ (1)"]
+    collection.add([Item(one, one.encode(), {"n": one}) for one in ids], unit(rng, len(ids)))
+    found = collection.named({"a", "a%", 'q"\\的', "nobody", *map(str, range(250))})
+    assert {name: [item.id for item in of] for name, of in found.items() if of} == {
+        "a": ["a", "a (1)", "a (2)"], "a%": ["a%", "a% (1)"], 'q"\\的': ['q"\\的', 'q"\\的 (1)']
+    }  # fmt: skip
+    assert found["a"][1].digest == b"a (1)" and found["a"][1].fields == {"n": "a (1)"}
