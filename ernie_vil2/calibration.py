@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
-from ernie_vil2.files import load_json, write_text
+from ernie_vil2.files import is_number, load_json, write_text
 
 FILE = "calibration.json"
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -75,18 +75,25 @@ def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibratio
         fingerprint: of the model; asked for only where there is a calibration, as it reads all weights.
 
     Raises:
-        ValueError: the file is damaged.
+        OSError: the file cannot be read.
+        ValueError: it is damaged, or a value in it cannot be.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         record = load_json(path)
-        thresholds = {way: Threshold(**values) for way, values in record["thresholds"].items()}
-        found = Calibration(record["fingerprint"], record["data"], float(record["logit_scale"]), thresholds)
-        bounds = [thresholds[way].cosine for way in DIRECTIONS]
-        if not (0 < found.logit_scale < float("inf") and all(-1.1 <= bound <= 1.1 for bound in bounds)):
+        thresholds = {way: Threshold(**record["thresholds"][way]) for way in DIRECTIONS}
+        found = Calibration(record["fingerprint"], record["data"], record["logit_scale"], thresholds)
+        if not (isinstance(found.fingerprint, str) and isinstance(found.data, str) and _possible(found)):
             raise ValueError
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged: remove it and calibrate again") from error
     return found if found.fingerprint == fingerprint() else None
+
+
+def _possible(found: Calibration) -> bool:
+    return is_number(found.logit_scale, 1e-9, 1e9) and all(
+        is_number(one.cosine, -1.1, 1.1) and all(is_number(share, 0, 100) for share in astuple(one)[1:])
+        for one in found.thresholds.values()
+    )

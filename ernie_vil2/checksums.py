@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ernie_vil2.files import load_json
+from ernie_vil2.files import is_count, load_json
 
 CHECKSUMS = "checksums.json"
 MAX_CHARACTERS = 2**20
@@ -37,16 +37,17 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
     """
     try:
         sums = load_json(folder / CHECKSUMS, MAX_CHARACTERS)
-        expected = {name: (int(sums[name]["bytes"]), str(sums[name]["sha256"])) for name in names}
+        expected = {name: (sums[name]["bytes"], sums[name]["sha256"]) for name in names}
     except FileNotFoundError:
         raise DamagedFile(f"{CHECKSUMS} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise DamagedFile(f"{CHECKSUMS} cannot be read") from None
     for name, (size, checksum) in expected.items():
         path = folder / name
         if not path.is_file():
             raise DamagedFile(f"{name} is missing")
         if path.stat().st_size != size:
-            raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {size:,}")
+            expected = f"{size:,}" if is_count(size, 0, 2**63) else f"what {CHECKSUMS} says"
+            raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {expected}")
         if sha256(path) != checksum:
             raise DamagedFile(f"{name} differs from its SHA-256 checksum")

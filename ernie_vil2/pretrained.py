@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from itertools import product
@@ -16,7 +17,7 @@ from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.engines import Eager
-from ernie_vil2.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
+from ernie_vil2.export_folder import ABOUT, AGAIN, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
 from ernie_vil2.files import load_json
 from ernie_vil2.models import set_weights
 from ernie_vil2.models.heads import build_classifier
@@ -108,7 +109,13 @@ def _export_beside(folder: Path, model: ErnieViL2) -> ErnieViL2 | None:
         try:
             made = _load_export(export, model.device, model.batch_size, engine)
             alike = load_json(export / PARITY)["top_10"]["same_order"] == 1
-        except (BadExport, OSError, ValueError, KeyError):  # of another engine, not to be run here, or not compared
+        except (
+            BadExport,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # of another engine, not to be run here, or not compared
             continue
         if alike and made.fingerprint == model.fingerprint:
             return made
@@ -167,5 +174,16 @@ def _load_export(folder: Path, device: str | None, batch_size: int, engine: str)
         raise BadExport(f"{folder} is an export for {about['engine']}, not for {engine}")
     runtime.set_device(device or paddle.get_device())
     config = load_config(folder / CONFIG)
-    tokenizer = Tokenizer(folder / VOCABULARY, **about["tokenizer"])
+    longest, rules = config.Data.max_length, config.Model.text.tokenizer
+    configured = {
+        "preprocessing": dataclasses.asdict(Preprocessing.of(config.Model.image)),
+        "tokenizer": {"max_length": longest, "rules": rules},
+    }
+    for section, values in configured.items():
+        for key, value in values.items():
+            said = about[section][key]
+            if said != (list(value) if isinstance(value, tuple) else value):
+                raise BadExport(f"{folder}: {section}.{key} is {said} in {ABOUT} and {value} in {CONFIG}: it is "
+                                f"damaged; {AGAIN}")  # fmt: skip
+    tokenizer = Tokenizer(folder / VOCABULARY, longest, rules)
     return ErnieViL2(Exported(folder, about, paddle.get_device()), tokenizer, config, batch_size)

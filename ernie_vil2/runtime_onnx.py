@@ -11,7 +11,7 @@ Files are decoded as `ErnieViL2` decodes them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -20,8 +20,11 @@ import numpy as np
 from ernie_vil2 import cpu
 from ernie_vil2.data.decoding import MAX_ASPECT, MAX_PIXELS, decode_image, stored_pixels
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.export_folder import INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
+from ernie_vil2.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
 from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view
+
+UNIT = 0.05
+"""How far from 1 the squared length of an embedding may be: bfloat16 and int8 round."""
 
 
 class OnnxGraph:
@@ -55,12 +58,46 @@ class OnnxGraph:
         try:
             self._session = onnxruntime.InferenceSession(str(folder / f"{tower}.onnx"), options, providers=[provider])
         except Exception as error:  # its classes are those of its C++
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise BadExport(f"{folder}: onnxruntime {onnxruntime.__version__} refuses {tower}.onnx: {reason}") from None
+            version = onnxruntime.__version__
+            raise BadExport(f"{folder}: onnxruntime {version} refuses {tower}.onnx: {reason(error)}") from None
         self._input, self._outputs = INPUTS[tower], [OUTPUTS[tower]]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         return self._session.run(self._outputs, {self._input: rows})[0]
+
+
+def checked(graph: Callable[[np.ndarray], np.ndarray], name: str, width: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A graph whose embeddings are checked: a stranger's may give NaN, or those of another model.
+
+    Args:
+        graph: takes B rows and returns their embeddings.
+        name: of the export's folder and the tower, for errors.
+        width: D.
+
+    Returns:
+        A call raises BadExport where the graph does not run, or gives anything but `[B, D]` float32 of unit length.
+    """
+
+    def run(rows: np.ndarray) -> np.ndarray:
+        try:
+            found = graph(rows)
+        except MemoryError:
+            raise
+        except Exception as error:  # of the classes of a library in C++
+            raise BadExport(f"{name} tower's graph does not run ({reason(error)}); {AGAIN}") from error
+        if found.shape != (len(rows), width) or found.dtype != np.float32:
+            given = f"{found.dtype} {list(found.shape)}"
+            raise BadExport(f"{name} tower's graph gives {given}, not float32 {[len(rows), width]}; {AGAIN}")
+        if not (np.abs(np.einsum("bd,bd->b", found, found) - 1) < UNIT).all():
+            raise BadExport(f"{name} tower's graph gives embeddings that are not finite, of unit length; {AGAIN}")
+        return found
+
+    return run
+
+
+def reason(error: Exception) -> str:
+    """The last line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 class OnnxModel:
@@ -78,7 +115,8 @@ class OnnxModel:
         logit_bias: what is added then; 0 unless the model was trained by the sigmoid loss.
 
     Raises:
-        BadExport: the folder is damaged or no ONNX export, or onnxruntime is not installed.
+        BadExport: the folder is damaged or no ONNX export, or onnxruntime is not installed; and of the two methods, if
+            a graph does not run or gives no embeddings.
     """
 
     def __init__(self, folder: str | Path, batch_size: int = 64, device: str = "cpu", threads: int | None = None):
@@ -89,9 +127,12 @@ class OnnxModel:
         threads = threads or cpu.threads()
         with named_in_utf8(folder) as plain:
             self._image, self._text = (
-                OnnxGraph(plain, tower, about["precision"], device, threads) for tower in ("image", "text")
-            )
-        self.tokenizer = Tokenizer(folder / VOCABULARY, **about["tokenizer"])
+                checked(OnnxGraph(plain, tower, about["precision"], device, threads), f"{folder}: the {tower}",
+                        about["embed_dim"])
+                for tower in ("image", "text")
+            )  # fmt: skip
+        rules, longest = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
+        self.tokenizer = Tokenizer(folder / VOCABULARY, longest, rules)
         self.batch_size = batch_size
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]

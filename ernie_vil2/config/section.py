@@ -15,6 +15,6 @@ Depth = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys and wrong types are errors, values do not change."""
+    """A part of the configuration: unknown keys, wrong types and infinite numbers are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

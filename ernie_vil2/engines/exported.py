@@ -12,7 +12,7 @@ from ernie_vil2 import cpu
 from ernie_vil2.engines import described
 from ernie_vil2.engines.paddle_inference import PaddleGraph
 from ernie_vil2.export_folder import named_in_utf8
-from ernie_vil2.runtime_onnx import OnnxGraph
+from ernie_vil2.runtime_onnx import OnnxGraph, checked
 
 LIBRARIES: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
     "paddle_inference": PaddleGraph,
@@ -29,7 +29,8 @@ class Exported:
         device: `cpu`, or `gpu:0` and so on.
 
     Raises:
-        BadExport: the library is not installed, or cannot use the graphs or the device.
+        BadExport: the library is not installed, or cannot use the graphs or the device; and of the two methods, if a
+            graph does not run or gives no embeddings.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], device: str):
@@ -38,8 +39,10 @@ class Exported:
         self._weights = about["weights"]
         with named_in_utf8(folder) as plain:
             self.encode_pixels, self.encode_ids = (
-                LIBRARIES[self.name](plain, tower, self.precision, device, cpu.threads()) for tower in ("image", "text")
-            )
+                checked(LIBRARIES[self.name](plain, tower, self.precision, device, cpu.threads()),
+                        f"{folder}: the {tower}", self.embed_dim)
+                for tower in ("image", "text")
+            )  # fmt: skip
 
     def __str__(self) -> str:
         return described(self)

@@ -246,7 +246,7 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
 
 def check_sums(folder: Path) -> None:
     """ValueError if a file of the model in a folder is not the one whose checksum lies beside it."""
-    if (folder / CHECKSUMS).is_file() and (folder / "config.yaml").is_file():
+    if (folder / CHECKSUMS).exists() and (folder / "config.yaml").is_file():
         try:
             check_files(folder, [name for name in OWN_FILES if (folder / name).is_file()])
         except DamagedFile as error:

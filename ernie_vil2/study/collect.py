@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.files import load_json
+from pydantic import ValidationError
+
+from ernie_vil2.files import is_number, load_json
 from ernie_vil2.study.definition import Run, Study
+from ernie_vil2.study.records import VERSION, Results, reason
 from ernie_vil2.study.runs import newest_step, read_result
 from ernie_vil2.training.run_log import LOG, read_log
 
-VERSION = 1
 MOST = 2**26  # characters of a file of results
+_SHOWN = reprlib.Repr()  # of values, which a file may nest deeper than can be written
+_SHOWN.maxstring = _SHOWN.maxother = 100
 
 
 def collect(study: Study) -> dict[str, Any]:
@@ -59,15 +64,15 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such file.
+        ValueError: it is no such file, or a value in it is missing or cannot be; the message names the key.
     """
     try:
-        found = load_json(path, MOST)
-    except (ValueError, RecursionError) as error:
+        return Results.model_validate(load_json(path, MOST)).model_dump(mode="json")
+    except ValidationError as error:
+        raise ValueError(f"{path}: no results of a study ({reason(error)}); name a results.json that tools/study.py "
+                         "has written") from None  # fmt: skip
+    except ValueError as error:
         raise ValueError(f"{path}: no results of a study ({error})") from None
-    if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("runs"), list):
-        raise ValueError(f"{path}: no results of a study; name a results.json that tools/study.py has written")
-    return found
 
 
 def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
@@ -95,7 +100,7 @@ def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any], prefix: s
             if (inner := _first_difference(*values, f"{name}.")) is not None:
                 return inner
             continue
-        return f"{name} ({json.dumps(values[0])[:100]}, and the study says {json.dumps(values[1])[:100]})"
+        return f"{name} ({_SHOWN.repr(values[0])}, and the study says {_SHOWN.repr(values[1])})"
     return None
 
 
@@ -138,14 +143,14 @@ def _as_record(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
 def curve_of(folder: Path) -> tuple[list[list[float]], float | None]:
     """What validation found over a run, as [step, CPU seconds, score] each, and the CPU seconds of the whole training.
 
-    CPU seconds are None where a record lacks them, as in runs of earlier versions.
+    CPU seconds are None where a record lacks them or has no number there, as in runs of earlier versions.
     """
     computed: float | None = 0.0
     curve = []
     for record in read_log(folder / LOG):
         if record["kind"] == "train":
             more = record.get("cpu_seconds")
-            computed = None if computed is None or more is None else round(computed + more, 3)
-        elif record["best_by"] and (score := record["metrics"].get(record["best_by"])) is not None:
+            computed = None if computed is None or not is_number(more, 0, 1e9) else round(computed + more, 3)
+        elif is_number(score := record["metrics"].get(record["best_by"]), -1e9, 1e9):
             curve.append([record["step"], computed, score])
     return curve, computed

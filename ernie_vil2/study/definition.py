@@ -7,18 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.load import read_yaml, validated
+from ernie_vil2.study.records import first_twice, reason
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Of a model or a group: it names a folder."""
-Seed = Annotated[int, Field(ge=0)]
+
+
+def _different(values: list) -> list:
+    if (twice := first_twice(values)) is not None:
+        raise ValueError(f"{twice} occurs twice")
+    return values
+
+
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_different)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_different)]
+"""Each names the folder of a run: one that occurs twice would be made once and counted twice."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Model(_Section):
@@ -46,8 +57,8 @@ class Group(_Section):
 
     name: Name
     means: str = ""
-    models: list[Name] = Field(min_length=1)
-    seeds: list[Seed] | None = Field(None, min_length=1)
+    models: Names
+    seeds: Seeds | None = None
     set: dict[str, Any] = {}
 
 
@@ -61,8 +72,8 @@ class Test(_Section):
 class Small(_Section):
     """What `--small` runs in the place of the whole."""
 
-    groups: list[Name] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1)
+    groups: Names
+    seeds: Seeds
     set: dict[str, Any] = {}
 
 
@@ -89,7 +100,7 @@ class Definition(_Section):
     base: str
     baseline: Name
     models: dict[Name, Model] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: Seeds
     groups: list[Group] = Field(min_length=1)
     tests: dict[Name, Test] = Field(min_length=1)
     language: str = "en"
@@ -180,10 +191,7 @@ def read_study(path: str | Path, small: bool = False) -> Study:
     try:
         definition = Definition.model_validate(read_yaml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        reason = first["ctx"]["error"] if first["type"] == "value_error" else f"{key}: {first['msg']}"
-        raise ConfigError(f"{path}: {reason}") from None
+        raise ConfigError(f"{path}: {reason(error)}") from None
     if not small:
         return Study(path, definition)
     if definition.small is None:

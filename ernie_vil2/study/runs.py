@@ -20,10 +20,10 @@ from ernie_vil2.files import load_json, write_text
 from ernie_vil2.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.run_folder import RESULTS, list_checkpoints, step_of
 from ernie_vil2.study.definition import Run, Study
+from ernie_vil2.study.records import VERSION, Measured
 
 RESULT = "study.json"
 """In the folder `evaluation` of a run: what it was measured by."""
-VERSION = 1
 _POLL = 0.5  # seconds
 
 
@@ -57,13 +57,17 @@ def write_result(study: Study, run: Run) -> None:
 
     tests = open_tests(study.definition)
     checkpoint = list_checkpoints(run.folder)[-1]
-    state = load_json(checkpoint / "state.json")
+    path = checkpoint / "state.json"
+    try:
+        sources = [dict(source) for source in load_json(path)["data"]["sources"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path}: does not say what the run was trained on ({error!r})") from None
     result = {
         "version": VERSION,
         "step": step_of(checkpoint),
         "config": run.config.model_dump(),
         "train": [{key: source[key] for key in source if key not in ("name", "epochs")}
-                  for source in state["data"]["sources"]],
+                  for source in sources],
         "tests": dict(tests.digests),
         "figures": measure(load_model(checkpoint, device=run.config.Training.device), tests),
     }  # fmt: skip
@@ -75,11 +79,9 @@ def write_result(study: Study, run: Run) -> None:
 def read_result(run: Run) -> dict[str, Any] | None:
     """What a run was measured by; None if it was not, or the file is not whole."""
     try:
-        found = load_json(run.folder / RESULTS / RESULT)
+        return Measured.model_validate(load_json(run.folder / RESULTS / RESULT)).model_dump()
     except (OSError, ValueError):
         return None
-    whole = isinstance(found, dict) and found.get("version") == VERSION and isinstance(found.get("figures"), dict)
-    return found if whole else None
 
 
 def newest_step(folder: Path) -> int:

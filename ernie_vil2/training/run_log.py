@@ -14,7 +14,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.environment import environment
-from ernie_vil2.files import parse_json, remove_partial, system_errors_named, write_text
+from ernie_vil2.files import MAX_NUMBER, check_ordinary, parse_json, remove_partial, system_errors_named, write_text
 
 LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
@@ -87,6 +87,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Records of a `log.jsonl`, oldest first; lines that are none are left out with a warning.
 
     A last line cut short by a crash is left out without one.
+
+    Raises:
+        OSError: it cannot be read, or it is not an ordinary file.
     """
     records, damaged = _read(path)
     if damaged:
@@ -97,6 +100,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
     """The records, and by their number the lines that are none."""
     records, damaged = [], {}
+    if path.exists():
+        check_ordinary(path)
     with open(path, "rb") if path.exists() else io.BytesIO() as lines:
         for number, line in enumerate(lines, 1):
             record = _record(line)
@@ -118,8 +123,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
     fields = {"step": int, "seconds": Real, **(_OLD_EVALUATION if old else _FIELDS[record["kind"]])}
     if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
         return None
-    numbers = record["metrics"].values() if "metrics" in fields else ()
-    return record if all(isinstance(number, Real | None) for number in numbers) else None
+    numbers = [*record["metrics"].values()] if "metrics" in fields else []
+    if not all(isinstance(number, Real | None) for number in numbers):
+        return None
+    whole = [value for value in (*record.values(), *numbers) if isinstance(value, int)]
+    return record if all(abs(value) <= MAX_NUMBER for value in whole) else None  # digits that no float can hold
 
 
 def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -437,6 +437,24 @@ def test_a_hostile_safetensors_file_is_refused(tmp_path, content):
         read_weights(path)
 
 
+@pytest.mark.parametrize("kind, count", [
+    *((kind, 8) for kind in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")),
+    ("F4", 16), ("BF16", 4), ("C64", 1),
+])  # fmt: skip
+def test_a_type_of_number_that_numpy_has_not_is_named(tmp_path, kind, count):
+    """Whether ml_dtypes, which has some of them, is installed or not; the array that has it is named as well."""
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(safetensors({"a": tensor(0, 4), "b": tensor(4, 12, [count], kind)}, bytes(12)))
+    with pytest.raises(WeightFileError, match=f"w.safetensors: b is {kind}, a type of number that NumPy has not"):
+        read_weights(path)
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "w.safetensors")
+    with pytest.raises(OSError, match="not an ordinary file"):
+        read_weights(tmp_path / "w.safetensors")
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_weights(tmp_path / "none.pdparams")
