@@ -127,7 +127,11 @@ class Originals:
         with suppress(BadSample, OSError, ValueError, IndexError, ImportError):
             if row is None:
                 return read_file(path)
-            sample = open_local(path)[row]
-            if not sample.image_file or any(self._allowed(sample.image_file)):
+            source = open_local(path)
+            shard, _ = source.locate(row)
+            sample = source[row]
+            read = [Path(sample.image_file)] if sample.image_file else source.shards[shard].files
+            files = [file for one in read for file in (one.rglob("*") if one.is_dir() else [one])]
+            if all(any(self._allowed(str(file))) for file in files):
                 return sample.image
         return None

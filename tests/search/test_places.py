@@ -40,6 +40,8 @@ def folders(tmp_path):
     (allowed / "table.csv").write_text("image,caption\nlink.png,a\nsub/up/secret.png,b\n")
     os.symlink(other / "secret.png", allowed / "sub" / "0.png")
     (allowed / "sub" / "0.txt").write_text("a caption")
+    (allowed / "shards").mkdir()
+    os.symlink(other / "secret.tar", allowed / "shards" / "0.tar")
     return allowed, other
 
 
@@ -51,14 +53,15 @@ def test_nothing_outside_the_named_folders_is_served(folders):
     allowed, other = folders
     paths = [path.format(allowed=allowed, other=other) for path in LEADING_OUT]
     shards = [("../other/secret.tar", "x", 0), (f"{other}/secret.tar", "x", 0), ("table.csv", "x", 0),
-              ("table.csv", "x", 1), ("sub", "x", 0), (".", "x", 0)]  # fmt: skip
+              ("table.csv", "x", 1), ("sub", "x", 0), ("shards", "x", 0), ("shards/0.tar", "x", 0),
+              (".", "x", 0)]  # fmt: skip
     for location in [*((path, "x") for path in paths), *shards]:
         assert Originals([allowed]).read(item(location)) is None, location
         assert Originals([]).read(item(location)) is None, location
     for path in paths:
         assert Originals([allowed]).read(item(path)) is None  # as indexes were written at first
         assert Originals([allowed, other]).read(item((path, "x"))) == SECRET, path
-    for path, _, row in shards[:5]:
+    for path, _, row in shards[:7]:
         assert Originals([allowed, other]).read(item(path, row)) == SECRET, path
     (other / "secret.png").write_bytes(b"another picture by now")
     assert Originals([allowed, other]).read(item(("link.png", "x"))) is None
