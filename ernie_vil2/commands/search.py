@@ -6,6 +6,7 @@
     python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
     python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
     python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
+    python tools/search.py check --index icons               # is every file what was written?
 
 An index is a folder, or lies in a Milvus: --index http://host:19530/NAME, or a .db folder of milvus-lite. It belongs to
 the checkpoint that it was built with. What is there already with the same content is not encoded again, so that a
@@ -48,12 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             ("remove", "remove pictures or texts by their ids"),
             ("query", "ask"),
             ("serve", "serve a page and an API"),
+            ("check", "read all of an index and say what is damaged"),
         )
     }
-    for action in actions.values():
+    for name, action in actions.items():
         action.add_argument(
             "--index", required=True, type=search_index, metavar="INDEX", help="folder, .db of milvus-lite, or address"
         )
+        if name == "check":
+            continue
         action.add_argument(
             "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
         )
@@ -183,6 +187,15 @@ def _serve(args: argparse.Namespace) -> int:
             print(f"tags: {index.model.calibration.described('image_to_text')}")
         serve(index, args.host, args.port, args.threshold, args.root)
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.checking import check_index
+
+    checked = check_index(args.index)
+    for line in (*checked.summary, *checked.damage):
+        print(line)
+    return 1 if checked.damage else 0
 
 
 def _opened(args: argparse.Namespace, writable: bool = False):

@@ -14,6 +14,8 @@ Where = Mapping[str, Any]
 """Filter: the value, or the list of values, that an item's field must have, by field."""
 MOST_VALUES = 200
 """Distinct values up to which a field is offered as a filter."""
+ROUNDING = 0.01
+"""By how much the length of an embedding may differ from 1; float16 rounds it by 0.0005 at most."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,21 @@ def captions(fields: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(found)
 
 
+def are_unit(embeddings: np.ndarray) -> np.ndarray:
+    """bool `[n]`: which rows of `[n, D]` are finite and of unit length."""
+    # A sum of squares that overflows is not 1 either.
+    squares = np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.float32, casting="unsafe")
+    with np.errstate(invalid="ignore"):
+        return np.abs(np.sqrt(squares) - 1) <= ROUNDING
+
+
 def checked(embeddings: np.ndarray, count: int, width: int, dtype: type) -> np.ndarray:
-    """Embeddings of `count` items as `[count, width]` of a type; ValueError if they are not that, or not finite."""
+    """Embeddings of `count` items as `[count, width]` of a type; ValueError if they are not that, or not unit."""
     embeddings = np.asarray(embeddings, dtype)
     if embeddings.shape != (count, width):
         raise ValueError(f"{count} items need embeddings [{count}, {width}], got {list(embeddings.shape)}")
     if not np.isfinite(embeddings).all():
         raise ValueError("embeddings that are not finite cannot be indexed; is the checkpoint whole?")
+    if not are_unit(embeddings).all():
+        raise ValueError("embeddings that are not of unit length cannot be indexed; divide each by its length")
     return embeddings

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ernie_vil2.files import atomic_write, write_text
+from ernie_vil2.search import engine_files
+from ernie_vil2.search.collection import DamagedIndex
+from ernie_vil2.search.integrity import check_rows
 
 RERANKED = 100
 """Candidates that an approximate engine proposes for a query, at least."""
@@ -59,8 +61,12 @@ class Engine(Protocol):
 
         Raises:
             FileNotFoundError: its file is not there.
-            KeyError, RuntimeError, ValueError: facts or file are damaged.
+            KeyError, RuntimeError, TypeError, ValueError: facts or file are damaged, as far as opening reads them.
         """
+
+    @classmethod
+    def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+        """Facts by which damage of the engine's file is seen."""
 
     def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """The rows that may be closest.
@@ -92,6 +98,10 @@ class Exact:
     def open(cls, rows, folder, facts):
         return cls(rows)
 
+    @classmethod
+    def checksums(cls, folder, facts):
+        return {}
+
     def candidates(self, queries, count, allowed=None):
         import faiss
 
@@ -101,11 +111,16 @@ class Exact:
         parts = [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
         scan = partial(self._scanned, queries, count, allowed)
         if threads == 1:
-            return scan(parts[0])[1]
-        with ThreadPoolExecutor(threads) as pool:
-            scores, rows = (np.concatenate(found, axis=1) for found in zip(*pool.map(scan, parts), strict=True))
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(rows, best, axis=1)
+            rows = scan(parts[0])[1]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                scores, rows = (np.concatenate(found, axis=1) for found in zip(*pool.map(scan, parts), strict=True))
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            rows = np.take_along_axis(rows, best, axis=1)
+        there = len(self._rows) if allowed is None else np.count_nonzero(allowed)
+        if (rows[:, : min(count, there)] < 0).any():
+            raise DamagedIndex("rows.f16 holds rows that are not finite")  # their products are never among the best
+        return rows
 
     def _scanned(
         self, queries: np.ndarray, count: int, allowed: np.ndarray | None, part: slice
@@ -185,17 +200,25 @@ class _Faiss:
         engine._tune(rows, tuned_on, recall, log)
         reached = engine._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
         engine.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
-        engine.facts |= _written(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
+        engine.facts |= engine_files.write_index(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
+        engine.facts |= cls.checksums(folder, engine.facts)
         return engine
 
     @classmethod
-    def open(cls, rows, folder, facts):
-        import faiss
+    def checksums(cls, folder, facts):
+        return engine_files.checksums(folder / facts["file"], cls._read_by_opening(facts))
 
-        path = folder / facts["file"]
-        if (size := path.stat().st_size) != facts["bytes"]:
-            raise ValueError(f"{path.name} has {size:,} of {facts['bytes']:,} bytes")  # faiss would map what is missing
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), facts)
+    @classmethod
+    def _read_by_opening(cls, facts):
+        """Bytes at the beginning of the file, which are all but those that stay mapped."""
+        return facts["bytes"]
+
+    @classmethod
+    def open(cls, rows, folder, facts):
+        engine_files.check_facts(facts, rows.shape[1], max(cls.breadths))
+        index = engine_files.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
+        engine_files.check_index(index, rows.shape[1], facts)
+        return cls(index, facts)
 
     def candidates(self, queries, count, allowed=None):
         import faiss
@@ -233,6 +256,10 @@ class Ivf(_Faiss):
 
         cells = min(1 << round(np.log2(max(4 * np.sqrt(count), 1))), max(count // 39, 1))
         return faiss.index_factory(width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT), {"cells": cells}
+
+    @classmethod
+    def _read_by_opening(cls, facts):
+        return facts["bytes"] - facts["rows"] * (facts["directions"] + 8)  # the cells hold a code and a number per row
 
     @classmethod
     def open(cls, rows, folder, facts):
@@ -277,7 +304,7 @@ def build_engine(
 ) -> Engine:
     """Builds an engine into a folder in the place of the one that is there, which answers until the end."""
     engine = ENGINES[name].build(rows, queries, recall, folder, log)
-    write_text(folder / "engine.json", json.dumps(engine.facts))
+    engine_files.write_facts(folder, engine.facts)
     for file in folder.glob("*.faiss"):
         if file.name != engine.facts.get("file"):
             file.unlink()
@@ -291,14 +318,24 @@ def open_engine(rows: np.ndarray, folder: Path) -> Engine:
         ValueError: its files cannot be read.
     """
     try:
-        facts = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
+        facts, _ = engine_files.read_facts(folder, ENGINES)
         if facts["name"] != Exact.name and facts["rows"] <= len(rows):
             return ENGINES[facts["name"]].open(rows[: facts["rows"]], folder, facts)
     except FileNotFoundError:
         pass  # never built, or just replaced: who opens it again finds the next one
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{folder} cannot be read ({error}); remove {folder} and build the index again") from error
     return Exact(rows)
+
+
+def add_checksums(folder: Path) -> None:
+    """Adds the checksums that an engine of an earlier version lacks; its files have been opened."""
+    try:
+        facts, confirmed = engine_files.read_facts(folder, ENGINES)
+        if not confirmed:
+            engine_files.write_facts(folder, facts | ENGINES[facts["name"]].checksums(folder, facts))
+    except FileNotFoundError:
+        pass  # there is no engine but the rows themselves
 
 
 def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -311,12 +348,17 @@ def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count:
 
     Returns:
         Scores `[Q, count]` float32 and rows `[Q, count]` int64, best first; -inf and -1 where there are no more.
+
+    Raises:
+        DamagedIndex: a candidate is not a unit vector.
     """
     scores = np.full([len(queries), count], -np.inf, np.float32)
     found = np.full([len(queries), count], -1, np.int64)
     for query, proposed, best_scores, best in zip(queries, candidates, scores, found, strict=True):
         proposed = np.sort(proposed[proposed >= 0])  # in the order of the file
-        exact = rows[proposed].astype(np.float32) @ query
+        embeddings = rows[proposed].astype(np.float32)
+        check_rows(embeddings, proposed)
+        exact = embeddings @ query
         order = np.argsort(-exact, kind="stable")[:count]
         best_scores[: len(order)], best[: len(order)] = exact[order], proposed[order]
     return scores, found
@@ -353,18 +395,6 @@ def _closest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return faiss.knn(np.ascontiguousarray(queries), rows, min(RERANKED, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)[
         1
     ]
-
-
-def _written(index: Any, path: Path) -> dict[str, Any]:
-    """Writes an index of faiss; returns its file's name and size. OSError where there is no room."""
-    import faiss
-
-    with atomic_write(path) as aside:
-        try:
-            faiss.write_index(index, str(aside))
-        except RuntimeError as error:
-            raise OSError(f"{path} cannot be written; is the disk full?") from error
-        return {"file": path.name, "bytes": aside.stat().st_size}
 
 
 def _searched(index: Any, queries: np.ndarray, count: int, parameters: Any) -> np.ndarray:

@@ -25,10 +25,7 @@ from ernie_vil2.pretrained import load_model
 from ernie_vil2.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
 from ernie_vil2.search.places import kept_path
-from ernie_vil2.search.store import SIDES, Store, open_store
-
-VERSION = 2
-"""Of what an index says of itself and of how its folder is laid out."""
+from ernie_vil2.search.store import SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
 LONGEST_QUERY = 10_000
 """Signs of a query; only what fits into the model's text length counts, and nobody means more."""
@@ -96,7 +93,7 @@ class Index:
             if self._store.replaced():
                 self._collections.clear()  # searches of other threads go on with what they began with
             _check_version(self._store)
-            _check_model(self._store, self._fingerprint, self.name)
+            _check_model(self._store, self._fingerprint, self.name, self.model.embed_dim)
             if kind not in self._collections:
                 found = self._store.collection(kind) if kind in SIDES else None
                 if found is None:
@@ -269,25 +266,30 @@ def _opened(
         about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
     else:
         about = store.about
-        _check_model(store, fingerprint, name)
+        _check_model(store, fingerprint, name, model.embed_dim)
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
     return Index(model, store, name, new)
 
 
 def _check_version(store: Store) -> None:
-    if (version := store.about["version"]) != VERSION:
+    if (version := store.about["version"]) not in (WITHOUT_CHECKSUMS, VERSION):
         raise DamagedIndex(
             f"{store} has version {version} of an index, not {VERSION}; remove {store} and build the index again"
         )
 
 
-def _check_model(store: Store, fingerprint: str, name: str) -> None:
+def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:
     about = store.about
     if about["fingerprint"] != fingerprint:
         raise OtherModel(
             f"{store} is an index of {about['model']} ({about['fingerprint'][:12]}), not of {name} "
             f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
+        )
+    if about["width"] != width:
+        raise DamagedIndex(
+            f"{store}: index.json has the width {about['width']}, its model {width}; "
+            f"remove {store} and build the index again"
         )
 
 

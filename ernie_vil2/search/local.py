@@ -1,6 +1,7 @@
 """The embedded form of a collection, a folder:
 
-    items.sqlite   items with their fields and thumbnails; what is committed here is what the collection holds
+    items.sqlite   items with their fields, thumbnails and checksums (`search.items`); what is committed here is what
+                   the collection holds
     rows.f16       their embeddings, float16, one row after the other: the truth; a row is never changed
     engine/        what was built from the rows to search them faster (`search.engines`)
 
@@ -10,30 +11,21 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ernie_vil2.search import engines, integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, captions, checked
-from ernie_vil2.search.engines import EXACT_UP_TO, RERANKED, Engine, Exact, build_engine, open_engine, ranked
+from ernie_vil2.search.engines import EXACT_UP_TO, RERANKED, Engine, Exact, ranked
+from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS items (
-    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, fields TEXT NOT NULL,
-    location TEXT NOT NULL, thumbnail BLOB
-);
-CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 
 
 @dataclass
@@ -43,7 +35,8 @@ class _Snapshot:
     generation: int
     count: int
     rows: np.ndarray
-    engine: Engine = field(init=False)
+    has_checksums: bool
+    engine: Engine
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
     field_names: list[str] | None = None
 
@@ -57,55 +50,57 @@ class LocalCollection:
         writable: whether it may be changed; the caller sees to it that there is one writer.
 
     Raises:
-        DamagedIndex: there are fewer rows than items name.
+        DamagedIndex: the files do not fit together, or hold what no index holds.
     """
 
     def __init__(self, folder: Path, width: int, writable: bool = False):
         self.folder, self.width = folder, width
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "items.sqlite"
-        if not path.exists() and not writable:
-            raise DamagedIndex(f"{path} is missing; build the index again")
-        mode = "rwc" if writable else _reading_mode(path)
-        # A reader's connection serves all threads of a server: SQLite itself is serialised.
-        self._items = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=30
-        )
-        if writable:
-            with self._transaction():
-                self._items.execute("PRAGMA journal_mode=WAL")
-                self._items.executescript(_SCHEMA)
-        self._open()
+        self.items = ItemsFile(folder, writable)
+        self.reopen()
+        if writable and not self.has_checksums:
+            self.items.add_checksums(self.rows)
+            engines.add_checksums(self.folder / "engine")
+            self.reopen()
 
-    def _open(self) -> None:
+    def reopen(self) -> None:
         """Takes note of what is committed, all at once: searches of other threads go on with what they began with."""
-        state = self._state()
-        rows = state.get("rows", 0)
-        path = self.folder / "rows.f16"
-        stored = path.stat().st_size // (2 * self.width) if path.exists() else 0
-        if stored < rows:
-            raise DamagedIndex(self._advised(f"{path} holds {stored:,} of {rows:,} rows"))
-        shape = (rows, self.width)
-        self._now = _Snapshot(
-            generation=state.get("generation", 0),
-            count=state.get("count", 0),
-            rows=np.memmap(path, np.float16, "r", shape=shape) if rows else np.empty(shape, np.float16),
-        )
+        with self.items.explained():
+            has_checksums, state = self.items.schemas() == len(SCHEMAS), self.items.state()
+            rows = self._mapped(state["rows"])
         try:
-            self._now.engine = open_engine(self._now.rows, self.folder / "engine")
+            engine = self._open_engine(rows)
         except ValueError as error:
             raise DamagedIndex(str(error)) from error
+        self._now = _Snapshot(state["generation"], state["count"], rows, has_checksums, engine)
+
+    def _mapped(self, count: int) -> np.ndarray:
+        """`[count, D]`, the rows that the file begins with."""
+        path, shape = self.folder / "rows.f16", (count, self.width)
+        integrity.check_is_file(path)
+        stored = path.stat().st_size // (2 * self.width) if path.exists() else 0
+        if stored < count:
+            raise DamagedIndex(f"{path.name} holds {stored:,} of {count:,} rows")
+        return np.memmap(path, np.float16, "r", shape=shape) if count else np.empty(shape, np.float16)
+
+    def _open_engine(self, rows: np.ndarray) -> Engine:
+        return engines.open_engine(rows, self.folder / "engine")
 
     def refresh(self) -> None:
-        """Opens the collection anew if a writer has changed it since."""
-        if self._state().get("generation", 0) != self._now.generation:
-            self._open()
+        """Opens the collection again if a writer has changed it since."""
+        if not self.items.is_of(self._now.generation):
+            self.reopen()
 
     @property
     def rows(self) -> np.ndarray:
         """`[N, D]` float16: the embeddings of all items, and of those that were replaced or removed."""
         return self._now.rows
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether items and rows have checksums; those of an earlier version have none until somebody writes."""
+        return self._now.has_checksums
 
     @property
     def engine(self) -> dict[str, Any]:
@@ -125,35 +120,33 @@ class LocalCollection:
             file.write(embeddings[chosen].tobytes())
             file.flush()
             os.fsync(file.fileno())
-        rows = range(before, before + len(chosen))
-        with self._transaction():
-            replaced = self._delete(items[number].id for number in chosen)
-            self._items.executemany(
-                "INSERT INTO items (row, id, digest, fields, location, thumbnail) VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (row, item.id, item.digest, _dumps(item.fields), _location(item), item.thumbnail)
-                    for row, item in zip(rows, (items[number] for number in chosen), strict=True)
-                ],
-            )
-            self._set_state(rows=rows.stop, count=self._now.count - replaced + len(chosen))
-        self._open()
+        with self.items.transaction():
+            replaced = self.items.delete(items[number].id for number in chosen)
+            self.items.add([items[number] for number in chosen], embeddings[chosen], before)
+            self.items.set_state(rows=before + len(chosen), count=self._now.count - replaced + len(chosen))
+        self.reopen()
 
     def update(self, items):
         if not items:
             return
-        with self._transaction():
-            self._items.executemany(
-                "UPDATE items SET fields = ?, location = ? WHERE id = ?",
-                [(_dumps(item.fields), _location(item), item.id) for item in items],
+        with self.items.transaction():
+            known = [(row, there) for item in items for row, there in self._found("id = ?", item.id)]
+            changes = {item.id: item for item in items}
+            self.items.update(
+                [
+                    (row, replace(there, fields=changes[there.id].fields, location=changes[there.id].location))
+                    for row, there in known
+                ],
+                self.rows,
             )
-            self._set_state()
-        self._open()
+            self.items.set_state()
+        self.reopen()
 
     def remove(self, ids):
-        with self._transaction():
-            removed = self._delete(ids)
-            self._set_state(count=self._now.count - removed)
-        self._open()
+        with self.items.transaction():
+            removed = self.items.delete(ids)
+            self.items.set_state(count=self._now.count - removed)
+        self.reopen()
         return removed
 
     def search(self, queries, count, where=None):
@@ -162,89 +155,103 @@ class LocalCollection:
         count = min(count, now.count)
         if not count:
             return [[] for _ in queries]
-        allowed = self._allowed(now, _dumps(where or {}))
-        candidates = np.concatenate(list(_candidates(now, queries, max(count, RERANKED), allowed)), axis=1)
-        found = ranked(now.rows, queries, candidates, count)
-        return [self._hits(scores, rows) for scores, rows in zip(*found, strict=True)]
+        allowed = self._allowed(now, dumps(where or {}))
+        with self.items.explained():
+            candidates = self._candidates(now, queries, max(count, RERANKED), allowed)
+            found = ranked(now.rows, queries, candidates, count)
+        return [self._hits(now, scores, rows) for scores, rows in zip(*found, strict=True)]
 
     def get(self, item):
-        for one, digest, fields, location, thumbnail in self._select(
-            "id, digest, fields, location, thumbnail FROM items WHERE id = ?", item
-        ):
-            return Item(one, digest, json.loads(fields), json.loads(location), thumbnail)
-        return None
+        return next((found for _, found in self._found("id = ?", item, thumbnails=True)), None)
 
     def embedding(self, item):
-        rows = self._now.rows
-        for (row,) in self._select("row FROM items WHERE id = ?", item):
-            if row < len(rows):
-                return rows[row].astype(np.float32)
+        for row, _ in self._found("id = ?", item):
+            embedding = self._now.rows[row].astype(np.float32)
+            with self.items.explained():
+                integrity.check_rows(embedding[None], [row])
+            return embedding
         return None
 
     def digests(self, ids):
-        return {one: digest for one in ids for (digest,) in self._select("digest FROM items WHERE id = ?", one)}
+        return {one: item.digest for one in ids for _, item in self._found("id = ?", one)}
 
     def named(self, names):
         ids = "id = ? OR (id > ? AND id < ?) ORDER BY id"
-        return {
-            name: [
-                Item(one, digest, json.loads(fields), json.loads(location))
-                for one, digest, fields, location in self._select(
-                    f"id, digest, fields, location FROM items WHERE {ids}", name, f"{name} (", f"{name} )"
-                )
-            ]
-            for name in names
-        }
+        return {name: [item for _, item in self._found(ids, name, f"{name} (", f"{name} )")] for name in names}
 
     def field_names(self):
         now = self._now
         if now.field_names is None:
-            found = self._select("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
-            now.field_names = [name for (name,) in found]
+            found = self.items.select("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
+            now.field_names = [name for (name,) in found if isinstance(name, str)]
         return now.field_names
 
     def texts(self, count):
         rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), 4 * count, dtype=int)).tolist()
-        found = (self._select("fields FROM items WHERE row = ?", row) for row in rows)
-        return captions(json.loads(fields) for one in found for (fields,) in one)[:count]
+        return captions(item.fields for row in rows for _, item in self._found("items.row = ?", row))[:count]
 
     def sample(self, count):
         rows = self._now.rows
         return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int))].astype(np.float32)
 
     def facets(self):
-        return self._state().get("facets", {})
+        return self.items.state()["facets"]
 
     def build(self, engine, queries, recall, log):
         rows, folder = self._now.rows, self.folder / "engine"
         name = engine or ("exact" if len(rows) <= EXACT_UP_TO else "ivf")
         folder.mkdir(exist_ok=True)
-        build_engine(name, rows, queries, recall, folder, log)
-        with self._transaction():
-            self._set_state(facets=self._count_facets())
-        self._open()
+        with self.items.explained():
+            engines.build_engine(name, rows, queries, recall, folder, log)
+        with self.items.transaction():
+            self.items.set_state(facets=self._count_facets())
+        self.reopen()
 
     def close(self):
-        self._items.close()
+        self.items.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All of the block is committed, or nothing of it; OSError where there is no room."""
+    def _candidates(self, now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> np.ndarray:
+        """`[Q, C]` rows, -1 for none; DamagedIndex if the engine fails, or proposes no rows, or a row twice."""
         try:
-            with self._items:
-                yield
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{self.folder / 'items.sqlite'}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            found = np.concatenate(list(_candidates(now, queries, count, allowed)), axis=1)
+            ordered = np.sort(found, axis=1)
+            if ordered.size and (ordered[:, 0].min() < -1 or ordered[:, -1].max() >= len(now.rows)):
+                raise RuntimeError("it proposes rows that are not there")
+            if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+                raise RuntimeError("it proposes a row twice")
+        except RuntimeError as error:  # as of faiss
+            folder = self.folder / "engine"
+            wrong = f"{folder} is damaged ({error}); remove {folder} and build the index again"
+            raise DamagedIndex(wrong) from error
+        return found
 
-    def _hits(self, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
+    def _hits(self, now: _Snapshot, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
         hits = []
         for score, row in zip(scores.tolist(), rows.tolist(), strict=True):
-            # An item may have been removed since its row was found.
-            for one, fields in self._select("id, fields FROM items WHERE row = ?", row):
-                hits.append(Hit(one, score, json.loads(fields)))
+            if row < 0:
+                break
+            found = [Hit(item.id, score, item.fields) for _, item in self._found("items.row = ?", row)]
+            if not found:
+                self._missed(now, f"{NAME} has no item of row {row:,}")
+            hits += found
         return hits
+
+    def _missed(self, now: _Snapshot, wrong: str) -> None:
+        """DamagedIndex, if what was not found cannot have been removed since."""
+        with self.items.explained():
+            if self.items.is_of(now.generation):
+                raise DamagedIndex(wrong)
+
+    def _found(self, condition: str, *values: Any, thumbnails: bool = False) -> Iterator[tuple[int, Item]]:
+        """Rows and items that fulfil a condition, compared with their checksums."""
+        checksums = self._now.has_checksums
+        options = {"checksums": checksums, "thumbnails": thumbnails}
+        for record in list(self.items.records(f"WHERE {condition}", *values, **options)):
+            if record[0] >= len(self._now.rows):
+                self.refresh()  # it was added since
+            with self.items.explained():
+                found = verified(record, self._now.rows, checksums)
+            yield record[0], found
 
     def _allowed(self, now: _Snapshot, where: str) -> np.ndarray | None:
         """bool `[rows]`: those of items that a filter admits; None: all rows. The last filters' are kept."""
@@ -260,9 +267,12 @@ class LocalCollection:
             clauses.append(f"json_extract(fields, ?) IN ({marks})")
             values += [f'$."{name}"', *wanted]
         condition = f"WHERE {' AND '.join(clauses)}" if clauses else ""
-        rows = [row for (row,) in self._select(f"row FROM items {condition}", *values)]
+        # Damaged pages may lead in a circle.
+        found = self.items.select(f"row FROM items {condition} LIMIT {2 * len(now.rows) + 1}", *values)
         allowed = np.zeros(len(now.rows), bool)
-        allowed[[row for row in rows if row < len(allowed)]] = True
+        allowed[[row for (row,) in found if row < len(allowed)]] = True
+        if not filters and (there := np.count_nonzero(allowed)) != now.count:
+            self._missed(now, f"{NAME} has {there:,} of {now.count:,} items")
         if len(now.allowed) >= KEPT_FILTERS:
             now.allowed.clear()
         now.allowed[where] = allowed
@@ -270,67 +280,9 @@ class LocalCollection:
 
     def _count_facets(self) -> dict[str, list[tuple[Any, int]]]:
         counts = FacetCounts()
-        for (text,) in self._items.execute("SELECT fields FROM items"):
-            counts.add(json.loads(text))
+        for (text,) in self.items.every("fields FROM items"):
+            counts.add(integrity.parsed(text, dict, f"{NAME}: fields of an item"))
         return counts.facets()
-
-    def _select(self, what: str, *values: Any) -> list[tuple[Any, ...]]:
-        """The rows of a SELECT; DamagedIndex if SQLite finds the file damaged."""
-        try:
-            return self._items.execute(f"SELECT {what}", values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> DamagedIndex:
-        return DamagedIndex(self._advised(f"{self.folder / 'items.sqlite'} cannot be read ({error})"))
-
-    def _advised(self, wrong: str) -> str:
-        return f"{wrong}; remove {self.folder} and build the index again"
-
-    def _delete(self, ids: Iterable[str]) -> int:
-        """Deletes items; returns how many there were."""
-        return max(self._items.executemany("DELETE FROM items WHERE id = ?", [(one,) for one in ids]).rowcount, 0)
-
-    def _state(self) -> dict[str, Any]:
-        """What the collection says of itself, as of one moment; nothing while it is being made."""
-        if not self._select("name FROM sqlite_master WHERE name = 'state'"):
-            return {}
-        return {key: json.loads(value) for key, value in self._select("key, value FROM state")}
-
-    def _set_state(self, **state: Any) -> None:
-        """Notes what has changed, and that something has."""
-        state["generation"] = self._now.generation + 1
-        self._items.executemany(
-            "INSERT OR REPLACE INTO state VALUES (?, ?)", [(key, json.dumps(value)) for key, value in state.items()]
-        )
-
-
-def _reading_mode(path: Path) -> str:
-    """How SQLite opens a file for a reader, who writes as well: into the log's index beside it, where a log is kept.
-
-    Raises:
-        DamagedIndex: there is a log that cannot be worked off, as nothing can be written there.
-        PermissionError: the reader must not write into the folder, but others may.
-    """
-    if os.access(path.parent, os.W_OK):
-        return "rw"
-    if not os.statvfs(path.parent).f_flag & os.ST_RDONLY:
-        raise PermissionError(
-            errno.EACCES, "a reader too must be able to write here, or have it read-only", str(path.parent)
-        )
-    log = path.with_name(f"{path.name}-wal")
-    if log.exists() and log.stat().st_size:
-        raise DamagedIndex(f"{log} holds changes that were not finished; open the index once where it can be written")
-    return "ro&immutable=1"
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _location(item: Item) -> str:
-    """In ASCII, as the names of files need not be Unicode."""
-    return json.dumps(list(item.location))
 
 
 def _candidates(now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> Iterator[np.ndarray]:

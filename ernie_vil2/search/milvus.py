@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.search.collection import FacetCounts, Hit, Item, Where, captions, checked
+from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, are_unit, captions, checked
+from ernie_vil2.search.integrity import check_about, item_of
 from ernie_vil2.search.store import SIDES
 
 LONGEST_ID = 1024
 BATCH = 1000
 NAMES = 100
 """Names that are looked for in one query."""
+LARGEST_SCORE = 1.1
+"""Of unit vectors, of which Milvus may keep 8-bit numbers."""
 _ITEM = ["id", "digest", "fields", "location"]
 INDEXES = {
     "exact": ("FLAT", {}),
@@ -60,7 +63,7 @@ class MilvusStore:
         if self._client.has_collection(self._name("about")):
             self._client.load_collection(self._name("about"))
             found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
-            self.about = found[0]["about"] if found else None
+            self.about = check_about(found[0]["about"], f"{address}: about") if found else None
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with tools/search.py build")
 
@@ -153,21 +156,26 @@ class MilvusCollection:
         found = self._client.search(
             self._name, queries.tolist(), limit=count, filter=_expression(where or {}), output_fields=["fields"]
         )
-        return [[Hit(hit["id"], hit["distance"], hit["entity"]["fields"]) for hit in hits] for hits in found]
+        return [[self._hit(hit["id"], hit["distance"], hit["entity"]["fields"]) for hit in hits] for hits in found]
 
     def get(self, item):
         found = self._client.get(self._name, ids=[item], output_fields=_ITEM)
-        return _item(found[0]) if found else None
+        return self._item(found[0]) if found else None
 
     def embedding(self, item):
         found = self._client.get(self._name, ids=[item], output_fields=["vector"])
-        return np.asarray(found[0]["vector"], np.float32) if found else None
+        if not found:
+            return None
+        embedding = np.asarray(found[0]["vector"], np.float32)
+        if embedding.shape != (self.width,) or not are_unit(embedding[None]).all():
+            raise DamagedIndex(f"Milvus, {self._name}: the embedding of {item[:100]!r} is not a unit vector")
+        return embedding
 
     def digests(self, ids):
         digests = {}
         for start in range(0, len(ids), BATCH):
             for row in self._client.get(self._name, ids=list(ids[start : start + BATCH]), output_fields=["digest"]):
-                digests[row["id"]] = bytes.fromhex(row["digest"])
+                digests[row["id"]] = self._digest(row["digest"])
         return digests
 
     def named(self, names):
@@ -178,7 +186,7 @@ class MilvusCollection:
                 f"id == {_quoted(name)} or (id > {_quoted(f'{name} (')} and id < {_quoted(f'{name} )')})"
                 for name in part
             )
-            items = [_item(row) for row in self._client.query(self._name, filter=ranges, output_fields=_ITEM)]
+            items = [self._item(row) for row in self._client.query(self._name, filter=ranges, output_fields=_ITEM)]
             for name in part:
                 own = (item for item in items if item.id == name or item.id.startswith(f"{name} ("))
                 found[name] = sorted(own, key=lambda item: item.id)
@@ -219,6 +227,21 @@ class MilvusCollection:
     def close(self):
         """The client is the store's."""
 
+    def _hit(self, one: str, score: float, fields: Any) -> Hit:
+        if not abs(score) <= LARGEST_SCORE or not isinstance(fields, dict):
+            raise DamagedIndex(f"Milvus, {self._name}: {one[:100]!r} has the score {score} or fields of another form")
+        return Hit(one, score, fields)
+
+    def _item(self, row: dict[str, Any]) -> Item:
+        digest, fields = self._digest(row["digest"]), json.dumps(row["fields"])
+        return item_of(row["id"], digest, fields, row["location"], None, f"Milvus, {self._name}")
+
+    def _digest(self, text: str) -> bytes:
+        try:
+            return bytes.fromhex(text)
+        except ValueError as error:
+            raise DamagedIndex(f"Milvus, {self._name}: a digest is {text[:100]!r}") from error
+
     def _batches(self, fields: list[str]) -> Iterator[list[dict]]:
         iterator = self._client.query_iterator(self._name, batch_size=BATCH, output_fields=fields)
         while batch := iterator.next():
@@ -249,7 +272,3 @@ def _row(item: Item, vector: list[float]) -> dict[str, Any]:
         "fields": dict(item.fields),
         "location": json.dumps(list(item.location)),
     }
-
-
-def _item(row: dict[str, Any]) -> Item:
-    return Item(row["id"], bytes.fromhex(row["digest"]), row["fields"], json.loads(row["location"]))

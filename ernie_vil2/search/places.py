@@ -18,6 +18,7 @@ from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.sources.opening import open_local
 from ernie_vil2.data.sources.patterns import PIPE
+from ernie_vil2.files import is_count
 from ernie_vil2.search.collection import DamagedIndex, Item
 
 MOST_PLACES = 10
@@ -58,8 +59,8 @@ def places_of(item: Item) -> list[Place]:
     except TypeError:
         found = [Place("", "", -1)]
     for path, name, row in found:
-        if not (isinstance(path, str) and isinstance(name, str) and (row is None or (type(row) is int and row >= 0))):
-            raise DamagedIndex(f"the location of {item.id} cannot be read; build the index again")
+        if not (isinstance(path, str) and isinstance(name, str) and (row is None or is_count(row, 0))):
+            raise DamagedIndex(f"the location of {item.id} cannot be read")
     return found
 
 

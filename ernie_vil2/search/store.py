@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ernie_vil2.errors import RunError
-from ernie_vil2.files import write_text
+from ernie_vil2.files import load_json, write_text
 from ernie_vil2.search.collection import Collection, DamagedIndex
+from ernie_vil2.search.integrity import check_about, check_is_file, sealed, unsealed
 from ernie_vil2.search.local import LocalCollection
 
 SIDES = ("images", "texts")
+VERSION = 3
+"""Of what an index says of itself and of how its folder is laid out."""
+WITHOUT_CHECKSUMS = 2
+"""The version before, which is read as well; whoever writes to such an index adds them."""
+LONGEST_ABOUT = 1 << 16
+"""Characters of `index.json`."""
+_KEYS = {"version", "model", "fingerprint", "width", "root"}
 
 
 class BusyIndex(RunError):
@@ -72,6 +80,8 @@ class FolderStore:
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
                 raise ValueError(f"{folder} is no index and holds other files ({', '.join(others[:3])})") from None
             self.about = None
+        if writable and self.about and self.about["version"] == WITHOUT_CHECKSUMS:
+            self.describe(self.about | {"version": VERSION})
 
     def __str__(self):
         return str(self.folder)
@@ -79,10 +89,15 @@ class FolderStore:
     def _read(self) -> None:
         try:
             identity = self._identity()
-            about = json.loads(self._path.read_text(encoding="utf-8"))
-            about["version"], about["model"], about["fingerprint"], about["width"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedIndex(f"{self._path} cannot be read; remove {self} and build the index again") from error
+            check_is_file(self._path)
+            about = check_about(load_json(self._path, LONGEST_ABOUT), self._path.name)
+            if about["version"] == VERSION:
+                about = unsealed(about, self._path.name)
+            elif about["version"] == WITHOUT_CHECKSUMS and about.keys() - _KEYS:
+                raise DamagedIndex(f"{self._path.name} holds what is not of its version")
+        except ValueError as error:
+            wrong = f"{self._path} cannot be read ({error}); remove {self} and build the index again"
+            raise DamagedIndex(wrong) from error
         self.about, self._opened = about, identity
 
     def _identity(self) -> tuple[int, int]:
@@ -90,7 +105,7 @@ class FolderStore:
         return found.st_ino, found.st_mtime_ns
 
     def describe(self, about):
-        write_text(self._path, json.dumps(about, indent=1))  # in ASCII: paths need not be Unicode
+        write_text(self._path, json.dumps(sealed(about), indent=1))  # in ASCII: paths need not be Unicode
         self._read()
 
     def discard(self):
@@ -121,9 +136,14 @@ class FolderStore:
             self._lock.close()
 
 
+def is_folder(path: str | os.PathLike) -> bool:
+    """Whether an index lies in a folder, and not in a Milvus."""
+    return not (str(path).startswith(("http://", "https://")) or str(path).endswith(".db"))
+
+
 def open_store(path: str | os.PathLike, writable: bool) -> Store:
-    """The store at a place: a folder, an address of Milvus, or a `.db` of milvus-lite."""
-    if str(path).startswith(("http://", "https://")) or str(path).endswith(".db"):
+    """The store of a folder, of an address of Milvus, or of a `.db` of milvus-lite."""
+    if not is_folder(path):
         from ernie_vil2.search.milvus import MilvusStore
 
         return MilvusStore(str(path), writable)

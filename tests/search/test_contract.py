@@ -128,7 +128,11 @@ def test_of_items_of_one_id_the_last_counts(kept, rng):
 
 @pytest.mark.parametrize(
     ("embeddings", "message"),
-    [(np.zeros([2, WIDTH]), "1 items need embeddings"), (np.full([1, WIDTH], np.nan), "not finite")],
+    [
+        (np.zeros([2, WIDTH]), "1 items need embeddings"),
+        (np.full([1, WIDTH], np.nan), "not finite"),
+        (np.full([1, WIDTH], 0.5), "not of unit length"),
+    ],
 )
 def test_embeddings_that_cannot_be_indexed_are_refused(kept, embeddings, message):
     collection = kept.open(writable=True)

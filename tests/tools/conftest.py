@@ -59,6 +59,7 @@ EXAMPLES = {
     "search build": {"action": "build", "--index": "OUT/index", "--checkpoint": "IN/model", "--data": "IN/val.tar",
                      "--texts": "IN/words.txt", "--device": "cpu"},
     "search query": {"action": "query", "--index": "IN/index", "--file": "IN/words.txt", "--device": "cpu"},
+    "search check": {"action": "check", "--index": "IN/index"},
     "report": {"--run": "IN/run", "--data": "IN/val.tar", "--output": "OUT/report.html", "--queries": "2"},
     "study": {"study": "IN/study.yaml", "--report": None, "--output": "OUT/study"},
     "study results": {"--results": "IN/results.json", "--output": "OUT/study"},

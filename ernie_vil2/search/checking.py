@@ -1,0 +1,161 @@
+"""Reads all of an index and compares it with its checksums, which opening and searching do for what they touch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from ernie_vil2.checksums import sha256
+from ernie_vil2.search import engine_files, integrity
+from ernie_vil2.search.collection import DamagedIndex, are_unit
+from ernie_vil2.search.engines import ENGINES, Exact, open_engine
+from ernie_vil2.search.items import NAME, block_checksum, verified
+from ernie_vil2.search.local import LocalCollection
+from ernie_vil2.search.store import SIDES, FolderStore, is_folder
+
+SHOWN = 10
+"""Faults of one kind that are named."""
+
+
+@dataclass
+class Checked:
+    """What there is, in one line for each collection, and what is wrong with it."""
+
+    summary: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+
+
+class _Collection(LocalCollection):
+    """A collection of which the engine is opened separately, so that damage of it hides no other."""
+
+    def _open_engine(self, rows):
+        return Exact(rows)
+
+
+def check_index(path: str | os.PathLike) -> Checked:
+    """Checks an index in a folder; a writer may go on meanwhile.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        ValueError: it lies in a Milvus.
+    """
+    if not is_folder(path):
+        raise ValueError(f"{path}: Milvus checks what it stores itself; name the folder of an index")
+    checked = Checked()
+    try:
+        store = FolderStore(Path(path), writable=False)
+    except DamagedIndex as error:
+        checked.damage.append(str(error))
+        return checked
+    for kind in SIDES:
+        if (store.folder / kind).is_dir():
+            _check_collection(store.folder / kind, store.about["width"], checked)
+    return checked
+
+
+def _check_collection(folder: Path, width: int, checked: Checked) -> None:
+    try:
+        collection = _Collection(folder, width)
+        with collection.items.snapshot():
+            collection.reopen()
+            found = [
+                fault
+                for faults in (_of_items(collection), _of_rows(collection), _of_engine(collection))
+                for fault in islice(_told(faults), SHOWN)
+            ]
+        sums = "" if collection.has_checksums else ", without checksums, which the next build, add or remove adds"
+        about = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}{sums}"
+        collection.close()
+    except DamagedIndex as error:
+        about, found = "not readable", [str(error)]
+    checked.summary.append(f"{folder.name}: {about}; {'damaged' if found else 'no damage found'}")
+    checked.damage += found
+
+
+def _told(faults: Iterable[str]) -> Iterator[str]:
+    """Faults, the last of which may be that no more can be read."""
+    try:
+        yield from faults
+    except DamagedIndex as error:
+        yield str(error)
+
+
+def _of_items(collection: _Collection) -> Iterator[str]:
+    items = collection.items
+    path = items.folder / NAME
+    for (message,) in items.integrity_check(SHOWN):
+        yield f"{path}: {message}"
+    count = 0
+    for record in items.records(checksums=collection.has_checksums):
+        count += 1
+        try:
+            verified(record, collection.rows, collection.has_checksums)
+        except DamagedIndex as error:
+            yield f"{items.folder}/{error}"
+    if count != len(collection):
+        yield f"{path} has {count:,} of {len(collection):,} items"
+    if collection.has_checksums:
+        ((sums,),) = items.select("count(*) FROM checksums")
+        if sums != count:
+            yield f"{path} has {sums:,} checksums of {count:,} items"
+
+
+def _of_rows(collection: _Collection) -> Iterator[str]:
+    rows, path = collection.rows, collection.folder / "rows.f16"
+    for part in integrity.parts_of(rows):
+        if not (unit := are_unit(rows[part.start : part.stop])).all():
+            yield f"{path}: {len(unit) - unit.sum():,} of the rows {part.start:,} to {part[-1]:,} are not unit vectors"
+    covered = 0
+    if not collection.has_checksums:
+        return
+    for first, stop, checksum in collection.items.every("first, stop, sha256 FROM blocks ORDER BY first"):
+        if first != covered or not first < stop <= len(rows):
+            break
+        if block_checksum(rows, range(first, stop)) != checksum:
+            yield f"{path}: the rows {first:,} to {stop - 1:,} differ from their checksum"
+        covered = stop
+    if covered != len(rows):
+        yield f"{collection.folder / NAME} has no checksum of the rows from {covered:,} on"
+
+
+def _of_engine(collection: _Collection) -> Iterator[str]:
+    """A writer may put another engine in the place of the one that is read."""
+    folder = collection.folder / "engine"
+    while True:
+        before = _content(folder)
+        try:
+            found = _fault(folder, collection)
+        except (ValueError, KeyError, TypeError) as error:
+            found = str(error) if str(folder) in str(error) else f"{folder} cannot be read ({error})"
+        if found is None:
+            return
+        if _content(folder) == before:
+            yield f"{found}; remove {folder} and build the index again"
+            return
+
+
+def _content(folder: Path) -> bytes | None:
+    path = folder / engine_files.FACTS
+    return path.read_bytes() if path.is_file() else None
+
+
+def _fault(folder: Path, collection: _Collection) -> str | None:
+    try:
+        facts, confirmed = engine_files.read_facts(folder, ENGINES)
+    except FileNotFoundError:
+        return None  # never built
+    if collection.has_checksums and not confirmed:
+        return f"{folder / engine_files.FACTS} has no checksum"
+    if facts["rows"] > len(collection.rows):
+        return f"{folder / engine_files.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
+    if "file" in facts:
+        path = folder / facts["file"]
+        if not path.is_file():
+            return f"{path} is missing"
+        open_engine(collection.rows, folder)
+        if facts.get("sha256") not in (None, sha256(path)):
+            return f"{path} differs from its checksum"
+    return None

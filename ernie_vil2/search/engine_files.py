@@ -1,0 +1,134 @@
+"""The files of an engine: `engine.json`, what building found, and an index of faiss; and whether they are damaged.
+
+Opening compares the checksum of what it reads anyway: all of a graph, and of cells the centroids in front of their
+rows, which are mapped and never read as a whole. `search.checking` compares the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.checksums import sha256
+from ernie_vil2.files import atomic_write, is_count, is_number, load_json, write_text
+from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, sealed, unsealed
+
+FACTS = "engine.json"
+LONGEST = 1 << 16
+"""Characters of `engine.json`."""
+MOST_BYTES = 1 << 53
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    write_text(folder / FACTS, json.dumps(sealed(facts)))
+
+
+def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bool]:
+    """What building an engine of one of these names found, and whether a checksum confirms it.
+
+    Raises:
+        FileNotFoundError: none was built.
+        ValueError: it is of another form, or differs from its checksum.
+    """
+    check_is_file(folder / FACTS)
+    facts = load_json(folder / FACTS, LONGEST)
+    if not isinstance(facts, dict) or facts.get("name") not in names or not is_count(facts.get("rows"), 0):
+        raise ValueError(f"{FACTS} does not name an engine with its rows")
+    return (unsealed(facts, FACTS), True) if CHECKSUM in facts else (facts, False)
+
+
+def check_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
+    """ValueError or KeyError if facts of an index of faiss are missing, of another form or out of their range."""
+    forms: dict[str, Callable[[Any], Any]] = {
+        "file": lambda value: re.fullmatch(rf"{facts['name']}-[0-9a-f]{{8}}\.faiss", value),
+        "bytes": lambda value: is_count(value, 1, MOST_BYTES),
+        "directions": lambda value: is_count(value, 1, width),
+        "cells": lambda value: is_count(value, 1, facts["rows"]),
+        "breadth": lambda value: is_count(value, 1, broadest),
+        "recall": lambda value: is_number(value, 0, 1),
+        "wanted_recall": lambda value: is_number(value, 0, 1),
+        "queries": lambda value: is_count(value, 0),
+    }
+    if facts["name"] != "ivf":
+        del forms["cells"]
+    for name, form in forms.items():
+        if not form(facts[name]):
+            raise ValueError(f"{FACTS} has the {name} {str(facts[name])[:100]}")
+
+
+def write_index(index: Any, path: Path) -> dict[str, Any]:
+    """Writes an index of faiss; returns its file's name and size. OSError where there is no room."""
+    import faiss
+
+    with atomic_write(path) as aside:
+        try:
+            faiss.write_index(index, str(aside))
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written; is the disk full?") from error
+        return {"file": path.name, "bytes": aside.stat().st_size}
+
+
+def checksums(path: Path, read: int) -> dict[str, Any]:
+    """Of an index of faiss: of the first bytes, which opening reads, and of all."""
+    return {"crc32": crc32(path, read), "sha256": sha256(path)}
+
+
+def read_index(path: Path, facts: Mapping[str, Any], read: int) -> Any:
+    """An index of faiss behind a transformation, mapped.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        RuntimeError, ValueError: it is damaged, as far as the first `read` bytes show.
+    """
+    import faiss
+
+    check_is_file(path)
+    if (size := path.stat().st_size) != facts["bytes"]:
+        raise ValueError(f"{path.name} has {size:,} of {facts['bytes']:,} bytes")  # faiss would map what is missing
+    if facts.get("crc32") not in (None, crc32(path, read)):
+        raise ValueError(f"{path.name} differs from its checksum")
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    if not isinstance(index, faiss.IndexPreTransform):
+        raise ValueError(f"{path.name} holds an index of another kind")
+    return index
+
+
+def check_index(index: Any, width: int, facts: Mapping[str, Any]) -> None:
+    """ValueError if an index of faiss behind a transformation is not what its facts describe."""
+    import faiss
+
+    inner = faiss.downcast_index(index.index)
+    count, directions = facts["rows"], facts["directions"]
+    fits = (index.d, index.ntotal, inner.ntotal, inner.d) == (width, count, count, directions)
+    if facts["name"] == "ivf":
+        fits &= isinstance(inner, faiss.IndexIVFScalarQuantizer)
+        fits = fits and inner.nlist == inner.quantizer.ntotal == facts["cells"]
+    else:
+        fits &= isinstance(inner, faiss.IndexHNSWSQ)
+        fits = fits and inner.storage.ntotal == count and _is_graph(inner.hnsw, count)
+    if not fits:
+        raise ValueError(f"{facts['file']} is not what {FACTS} describes")
+
+
+def _is_graph(graph: Any, count: int) -> bool:
+    """Whether the numbers in a graph of `count` rows stay within it; faiss would follow them into memory."""
+    import faiss
+
+    neighbours, offsets, levels = (
+        faiss.rev_swig_ptr(one.data(), one.size()) if one.size() else np.zeros(1, np.int64)
+        for one in (graph.neighbors, graph.offsets, graph.levels)
+    )
+    return bool(
+        len(levels) == len(offsets) - 1 == count
+        and (offsets[:-1] < offsets[1:]).all()
+        and offsets[-1] == len(neighbours)
+        and -1 <= neighbours.min()
+        and neighbours.max() < count
+        and 0 <= graph.entry_point < count
+        and 0 <= graph.max_level == levels.max() - 1
+    )

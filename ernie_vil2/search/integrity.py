@@ -1,0 +1,184 @@
+"""Whether what is read from an index is what was written: checksums, and the forms that content must have.
+
+Whoever reads an index trusts none of its files. What is of another form, or differs from its checksum, is a
+`DamagedIndex` that names the file; the callers add the folder and the advice. A checksum finds accidents. It is no
+signature: who can write the files can write the checksums too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.files import is_count, parse_json
+from ernie_vil2.search.collection import DamagedIndex, Item, are_unit
+from ernie_vil2.search.places import places_of
+
+CHECKSUM = "checksum"
+"""The key under which `sealed` keeps it."""
+AT_ONCE = 1 << 20
+"""Bytes of a file, or numbers of embeddings, that are read together."""
+
+MOST = 2**63 - 1
+"""The largest number that SQLite keeps."""
+_LISTING = "SELECT type, name, sql FROM sqlite_master"
+
+
+def checksum(*parts: str | bytes | int | None) -> bytes:
+    """16 bytes of values in their order, which differ from those of any other values."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode()
+        found.update(f"{type(part).__name__} {len(content)} ".encode())
+        found.update(content)
+    return found.digest()
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An object for JSON with the checksum of its other values."""
+    return {**values, CHECKSUM: checksum(json.dumps(values, sort_keys=True)).hex()}
+
+
+def unsealed(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The values that were sealed.
+
+    Raises:
+        DamagedIndex: they differ from their checksum, or have none; it names `name`.
+    """
+    kept = {key: value for key, value in values.items() if key != CHECKSUM}
+    if sealed(kept) != values:
+        raise DamagedIndex(f"{name} differs from its checksum")
+    return kept
+
+
+def parsed(text: Any, kind: type, name: str) -> Any:
+    """JSON of a kind; DamagedIndex for anything else."""
+    try:
+        value = parse_json(text)
+    except (ValueError, TypeError) as error:
+        raise DamagedIndex(f"{name} is not JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise DamagedIndex(f"{name} is not a {kind.__name__}")
+    return value
+
+
+def check_is_file(path: Path) -> None:
+    """DamagedIndex if there is something else in the place of a file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise DamagedIndex(f"{path.name} is not a file")
+
+
+def check_about(about: Any, name: str) -> dict[str, Any]:
+    """What an index says of itself, if it has that form."""
+    forms = {
+        "version": is_count,
+        "model": lambda value: isinstance(value, str),
+        "fingerprint": lambda value: isinstance(value, str),
+        "width": lambda value: is_count(value, 1, 1 << 20),
+        "root": lambda value: isinstance(value, str),
+    }
+    if isinstance(about, dict) and "root" not in about:
+        del forms["root"]  # paths of an earlier version count from nowhere
+    return _formed(about, forms, name)
+
+
+def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a collection says of itself, if it has that form; nothing said is an empty collection."""
+    state = {"rows": 0, "count": 0, "generation": 0, "facets": {}} | state
+    if len(state) > 4 or not is_count(state["rows"], 0, MOST):
+        raise DamagedIndex(f"{name} is of another form")
+    forms = {
+        "count": lambda value: is_count(value, 0, state["rows"]),
+        "generation": lambda value: is_count(value, 0, MOST),
+        "facets": lambda value: isinstance(value, dict) and all(map(_are_counted, value.values())),
+    }
+    return _formed(state, forms, name)
+
+
+def _are_counted(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(one, list) and len(one) == 2 and isinstance(one[0], str | int) and is_count(one[1]) for one in values
+    )
+
+
+def _formed(values: Any, forms: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise DamagedIndex(f"{name} is not a JSON object")
+    for key, form in forms.items():
+        if key not in values:
+            raise DamagedIndex(f"{name} has no {key}")
+        if not form(values[key]):
+            raise DamagedIndex(f"{name} has the {key} {str(values[key])[:100]}")
+    return values
+
+
+def check_rows(embeddings: np.ndarray, rows: Sequence[int] | np.ndarray) -> None:
+    """DamagedIndex if one of these embeddings, `[n, D]` of the rows `[n]`, is not a unit vector."""
+    if not (unit := are_unit(embeddings)).all():
+        raise DamagedIndex(f"rows.f16: row {rows[int(np.argmin(unit))]:,} is not a unit vector")
+
+
+def item_of(one: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, name: str) -> Item:
+    """The item of what its columns hold; DamagedIndex, which names `name`, where they are of another form."""
+    if not isinstance(one, str):
+        raise DamagedIndex(f"{name} holds an id that is not a text")
+    said = f"{name}: item {one[:100]!r}: "
+    if not isinstance(digest, bytes) or not isinstance(thumbnail, bytes | None):
+        raise DamagedIndex(f"{said}digest or thumbnail is not binary")
+    fields, location = parsed(fields, dict, f"{said}fields"), parsed(location, list, f"{said}location")
+    item = Item(one, digest, fields, location, thumbnail)
+    try:
+        places_of(item)
+    except DamagedIndex as error:
+        raise DamagedIndex(f"{name}: {error}") from error
+    return item
+
+
+def schemas_in(connection: sqlite3.Connection, schemas: Sequence[str]) -> int:
+    """How many of these schemas, from the first on, a database has.
+
+    Raises:
+        DamagedIndex: it has anything else, such as a view in the place of a table, a trigger, or other columns:
+            reading and writing it would run what a stranger wrote.
+    """
+    found = set(connection.execute(_LISTING))
+    number = 0
+    while number < len(schemas) and (entries := _entries(schemas[number])) <= found:
+        found -= entries
+        number += 1
+    if found:
+        kind, name, _ = min(found, key=str)
+        raise DamagedIndex(f"items.sqlite holds the {kind} {str(name)[:100]!r}, which is not of an index")
+    return number
+
+
+@lru_cache
+def _entries(schema: str) -> frozenset[tuple[str, str, str | None]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(schema)
+        return frozenset(connection.execute(_LISTING))
+
+
+def crc32(path: Path, size: int) -> int:
+    """The CRC-32 of the first bytes of a file, which takes a second for a gigabyte or two."""
+    found = 0
+    with open(path, "rb") as file:
+        while size > 0 and (part := file.read(min(size, AT_ONCE))):
+            found = zlib.crc32(part, found)
+            size -= len(part)
+    return found
+
+
+def parts_of(rows: np.ndarray) -> Iterator[range]:
+    """The numbers of the rows `[N, D]`, in parts that fit into memory."""
+    step = max(AT_ONCE // rows.shape[1], 1)
+    return (range(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
