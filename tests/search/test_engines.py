@@ -95,6 +95,19 @@ def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_p
     assert opened.facts["directions"] == 16  # a quarter: the other directions tell nothing apart
 
 
+def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, queries = unit(rng, 2000, 16).astype(np.float16), unit(rng, 300, 16)
+    for breadths, warned in (((1,), True), ((1, 2000), False)):
+        monkeypatch.setattr("ernie_vil2.search.engines.Ivf.breadths", breadths)
+        lines = []
+        facts = ENGINES["ivf"].build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
+        warnings = [line for line in lines if line.startswith("warning: ")]
+        assert (facts["recall"] < 0.97) == warned == len(warnings)
+        if warned:
+            assert f"ivf finds {facts['recall']:.4f} of the ten closest" in warnings[0] and "0.97" in warnings[0]
+
+
 def test_all_directions_are_kept_where_all_of_them_tell_rows_apart(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 2000, 16).astype(np.float16)
