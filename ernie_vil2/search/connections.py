@@ -27,7 +27,7 @@ READ_SECONDS = 120
 """Until a client has read what was written to it."""
 KEPT_OPEN = 75
 """Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
-DRAIN_SECONDS = 4
+DRAIN_SECONDS = 3
 """From the signal to end: requests that are not answered by then are cut off."""
 
 
