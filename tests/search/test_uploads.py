@@ -128,8 +128,7 @@ def test_an_error_keeps_no_picture(running, path):
         before = kept()
         for content in (b"<svg/>", PICTURE[:60], b"GIF89a" + bytes(100)):
             assert status(running.ask(request("POST", path, content))) == 422
-        until(lambda: not running.server.server_state.tasks)
-        assert kept() == before
+        until(lambda: not running.server.server_state.tasks and kept() == before)  # a thread may be about to let go
 
 
 def test_one_upload_too_many_is_sent_away(running, monkeypatch):
