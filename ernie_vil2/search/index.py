@@ -174,7 +174,7 @@ class Index:
         _check_filter(where or {})
         collection = self.collection(among)
         if not len(collection):
-            raise ValueError(f"{self._store}: there are no {among} in this index; add some (tools/search.py add)")
+            raise ValueError(f"there are no {among} in this index; add some (tools/search.py add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         found = collection.search(queries / np.maximum(norms, 1e-12), count, where)
         if where and not any(found):
