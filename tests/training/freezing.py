@@ -86,7 +86,9 @@ def gradients(case, thawed=False, rows=JOINED):
     """
     with default_dtype("float64"):
         task, ranks = built(case), dist.get_world_size()
-        task.model.to(dtype="float64")  # the older batch norms begin in float32
+        norms = batch_norms(task.model)
+        for norm in norms.values():
+            norm.to(dtype="float64")  # the older ones begin in float32
         statistics = {id(value) for value in running_statistics(task.model)}
         frozen = {name: value for name, value in task.model.named_parameters() if value.stop_gradient}
         for parameter in frozen.values():
@@ -95,7 +97,6 @@ def gradients(case, thawed=False, rows=JOINED):
         prepare_norms(task.model, ranks, case.config.Training)
         task.model.train()
         task.prepare(parallel, None)
-        norms = batch_norms(task.model)
         before = {name: norm._mean.numpy() for name, norm in norms.items()}
         if case.task == "multi_view":
             views = test_step.batch("float64", rows)
