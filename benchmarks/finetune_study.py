@@ -46,7 +46,8 @@ METHODS = {
     "from scratch": None,
     "frozen text tower": [*FINE_TUNED, "Tuning.freeze=[text.*]"],
     "layer-decayed (0.7)": [*FINE_TUNED, "Tuning.layer_decay=0.7"],
-    "LoRA (rank 8)": [*FINE_TUNED, LORA, "Optimizer.learning_rate=2e-3"],
+    "LoRA (rank 8, 1e-3)": [*FINE_TUNED, LORA, "Optimizer.learning_rate=1e-3"],
+    "LoRA (rank 8, 2e-3)": [*FINE_TUNED, LORA, "Optimizer.learning_rate=2e-3"],
 }
 """By name what a fine-tuning sets beside the demo's configuration; None: the demo's recipe, from random weights."""
 MIXED = "full"
