@@ -202,6 +202,13 @@ def share(text: str) -> float | str:
     return text if text == DOTS else float(text)
 
 
+def fraction(text: str) -> float:
+    """A share above 0, up to 1."""
+    if not 0 < number(text) <= 1:
+        raise ArgumentTypeError(f"{text} is no share above 0 and up to 1")
+    return float(text)
+
+
 def amount(text: str) -> float:
     """A number above 0."""
     if number(text) <= 0:

@@ -84,6 +84,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def import_modules(args: argparse.Namespace) -> None:
     """Imports the modules that the options name."""
     for name in args.imports:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"--import {name!r}: not the name of a module; write package.module, from the folder or "
+                             "environment that Python finds it in")  # fmt: skip
         importlib.import_module(name)
 
 

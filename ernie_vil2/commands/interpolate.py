@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--alpha is of two models, and here are {len(args.models)}; leave it out for their mean")
     if args.choose is not None and args.choose not in alphas:
         raise ValueError(f"--choose {args.choose:g} is none of --alpha")
+    if not (args.write or args.new or args.old):
+        raise ValueError("nothing to do: name data to score the mixtures on, --new or --old, or a folder to --write")
     if args.write and args.choose is None and len(alphas) > 1 and not (args.new or args.old):
         raise ValueError("--write needs data to choose by, --choose, or a single --alpha")
     if args.write and args.write.exists() and (not args.write.is_dir() or any(args.write.iterdir())):

@@ -22,8 +22,8 @@ from ernie_vil2.commands.arguments import (
     CALIBRATED,
     add_pipe_option,
     add_precision_option,
-    amount,
     count,
+    fraction,
     input_file,
     model,
     natural,
@@ -34,9 +34,12 @@ from ernie_vil2.commands.arguments import (
     threshold,
 )
 from ernie_vil2.commands.encoding import calibrated
+from ernie_vil2.files import parse_json
 
 BATCH = 256
 """Queries of a file that are encoded and answered together."""
+
+LONGEST_FILTER = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                    help="paths of pictures count from here; default: from where they did, at first the "
                                    "working directory")  # fmt: skip
     actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
-    actions["build"].add_argument("--recall", type=amount, default=0.98,
+    actions["build"].add_argument("--recall", type=fraction, default=0.98,
                                   help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")
     actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
@@ -105,6 +108,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.search.fill import build
+    from ernie_vil2.search.store import open_store
+
+    if not (args.data or args.texts):  # then what is there already gets an engine
+        try:
+            open_store(args.index, writable=False).close()
+        except FileNotFoundError:
+            raise ValueError(
+                f"{args.index} is no index yet: name the model (--checkpoint) and what it shall hold (--data, --texts)"
+            ) from None
 
     with _opened(args, writable=True) as index:
         used = _fill(index, args)
@@ -117,6 +129,8 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
+    if not (args.data or args.texts):
+        raise ValueError("nothing to add: name --data or --texts")
     with _opened(args, writable=True) as index:
         used = _fill(index, args)
     return _checked(used, args)
@@ -138,14 +152,20 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
+    from ernie_vil2.data.samples import is_blank
     from ernie_vil2.files import read_text
 
+    for option, given in (("a query", args.text), ("--plus", args.plus), ("--minus", args.minus)):
+        if any(is_blank(text) for text in given):
+            raise ValueError(f"{option} is empty: write a sentence")
     texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
     if not (texts or args.image or args.plus):
         raise ValueError("ask something: a sentence, --file, --image or --plus")
     where = {}
     for text in args.where:
         name, equals, value = text.partition("=")
+        if len(text) > LONGEST_FILTER:
+            raise ValueError(f"--where {text[:40]}...: more than {LONGEST_FILTER:,} characters; name a shorter value")
         if not equals:
             raise ValueError(f"--where {text}: write FIELD=VALUE, for example --where license=MIT")
         where.setdefault(name, []).extend(_values(value))
@@ -243,8 +263,8 @@ def _show(query: str, hits: list, as_json: bool) -> None:
 def _values(text: str) -> list:
     """What a value may mean: the text itself, and what it is in JSON (true, 3), as far as a filter takes it."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return [text]
     is_number = isinstance(value, int | float) and -(2**63) <= value < 2**63
     return [text, value] if is_number or isinstance(value, str) else [text]

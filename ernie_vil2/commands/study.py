@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.results:
         return write(read_results(args.results), args.output or Path(), new=False)
     study = read_study(args.study, args.small)
-    if args.run:
+    if args.run is not None:
         return make_run(study, study.run(args.run))
     codes = {}
     if not args.report:

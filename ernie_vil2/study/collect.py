@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import reprlib
 from collections import Counter
@@ -11,6 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ernie_vil2.config import validated
+from ernie_vil2.config.migrations import migrate
 from ernie_vil2.files import is_number, load_json
 from ernie_vil2.study.definition import Run, Study
 from ernie_vil2.study.records import VERSION, Results, reason
@@ -83,11 +86,21 @@ def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
             return "trained, but not measured"
         return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
     now = run.config.model_dump(mode="json")
-    if (key := _first_difference(result["config"], now)) is not None:
+    if (key := _first_difference(_as_of_now(result["config"]), now)) is not None:
         return f"was made with another {key}; remove {run.folder} to make it anew"
     if result["step"] != steps:
         return f"was read at step {result['step']:,}, not {steps:,}"
     return None
+
+
+def _as_of_now(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A run's configuration with the keys of this version, as those of `config.yaml` are read; else as it is."""
+    tree = {"version": 1, **copy.deepcopy(config)}
+    try:
+        migrate(tree)
+        return validated(tree, "config").model_dump(mode="json")
+    except ValueError:
+        return config
 
 
 def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -392,9 +392,11 @@ def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoin
         code, out, _ = command(capsys, "query", *index, "red", "--json", "--where", condition)
         assert code == 0 and [hit["id"] for hit in json.loads(out)["hits"]] == ["a.png"], condition
     assert json.loads(out)["hits"][0]["fields"] == {"caption": "red", "price": 3, "sku": "00123", "size": "3.50"}
-    for condition in ("price=5", f"price={'9' * 40}", f"sku={'[' * 100_000}", "price=null", "sku=NaN"):
+    for condition in ("price=5", f"price={'9' * 40}", f"sku={'[' * 900}", "price=null", "sku=NaN"):
         code, out, _ = command(capsys, "query", *index, "red", "--where", condition)
         assert code == 0 and "nothing that is close enough" in out, condition
+    code, _, error = command(capsys, "query", *index, "red", "--where", f"sku={'[' * 100_000}")
+    assert code == 2 and "more than 1,000 characters; name a shorter value" in error
     code, _, err = command(capsys, "query", *index, "red", "--where", "prise=3")
     assert code == 2 and "no item has a field prise; fields: caption, price, size, sku" in err
     assert command(capsys, "remove", *index, "a.png", "b.png")[0] == 0

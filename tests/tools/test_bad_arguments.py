@@ -26,7 +26,8 @@ FILES = {arguments.input_file, arguments.configuration, arguments.named_file, ar
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
                   arguments.run_folder}  # fmt: skip
 OUTPUTS = {arguments.output_file, arguments.output_folder}
-NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.threshold, arguments.share}
+NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
+           arguments.threshold, arguments.share}  # fmt: skip
 NAMES = {None, arguments.file_name, arguments.search_index}
 
 
