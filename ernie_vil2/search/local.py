@@ -11,7 +11,6 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.files import parse_json
 from ernie_vil2.search import engines, integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, captions, checked
 from ernie_vil2.search.engines import EXACT_UP_TO, RERANKED, Engine, Exact, ranked
@@ -255,7 +255,7 @@ class LocalCollection:
 
     def _allowed(self, now: _Snapshot, where: str) -> np.ndarray | None:
         """bool `[rows]`: those of items that a filter admits; None: all rows. The last filters' are kept."""
-        filters = json.loads(where)
+        filters = parse_json(where)
         if not filters and now.count == len(now.rows):
             return None
         if where in now.allowed:

@@ -7,7 +7,6 @@ encodes for one at a time.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.files import parse_json
 from ernie_vil2.search import connections
 from ernie_vil2.search.collection import DamagedIndex, Hit
 from ernie_vil2.search.index import Index, OtherModel
@@ -258,13 +258,13 @@ def _parts(plus: str, minus: str) -> list[tuple[float, str]]:
 
 def _where(text: str) -> Mapping[str, Any]:
     try:
-        where = json.loads(text)
-    except RecursionError:
-        raise HTTPException(422, "where is nested too deeply; a filter takes values and lists of them") from None
-    except ValueError:
-        where = None
-    if not isinstance(where, dict):
-        raise HTTPException(422, 'where is a JSON object, as {"license": "MIT"}')
+        where = parse_json(text)
+        if not isinstance(where, dict):
+            raise ValueError("it is another value")
+    except ValueError as error:
+        raise HTTPException(
+            422, f'where is a JSON object of values and lists of them, as {{"license": "MIT"}}: {error}'
+        )
     return where
 
 
