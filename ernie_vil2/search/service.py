@@ -262,9 +262,7 @@ def _where(text: str) -> Mapping[str, Any]:
         if not isinstance(where, dict):
             raise ValueError("it is another value")
     except ValueError as error:
-        raise HTTPException(
-            422, f'where is a JSON object of values and lists of them, as {{"license": "MIT"}}: {error}'
-        )
+        raise HTTPException(422, f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
     return where
 
 
