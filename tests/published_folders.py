@@ -2,9 +2,11 @@
 
 import base64
 import json
+from itertools import cycle, islice
 
 import numpy as np
 
+from ernie_vil2.evaluation.cxc import ROWS
 from tests.conftest import COLOURS, SHAPES, draw, png
 from tests.data.sources.published.conftest import write
 
@@ -94,16 +96,21 @@ def own(folder):
 
 
 def cxc(folder, split):
-    """CxC's ratings of `karpathy(folder, "coco", "")`: an image and its own sentences belong together."""
+    """CxC's ratings of `karpathy(folder, "coco", "")`, again and again up to the number of rows that were published.
+
+    An image and its own sentences belong together.
+    """
     entries = json.loads((folder / "dataset_coco.json").read_text(encoding="utf-8"))["images"]
     entries = [entry for entry in entries if entry["split"] == split]
     images = [entry["filename"] for entry in entries]
     captions = [[f"COCO_val2014:sentid:{sentence['sentid']}" for sentence in entry["sentences"]] for entry in entries]
     rows = {
-        "sits": [(caption, image, 4.5) for image, own in zip(images, captions, strict=True) for caption in own],
-        "sts": [(own[0], own[1], 4.0) for own in captions],
+        "sits": [(caption, image, 4.0 + number / 2)
+                 for image, own in zip(images, captions, strict=True) for number, caption in enumerate(own)],
+        "sts": [(own[0], own[1], 3.0 + row % 3 / 2) for row, own in enumerate(captions)],
         "sis": [(images[row], images[row - 1], 1.0 + row % 4) for row in range(len(images))],
-    }
+    }  # fmt: skip
     for kind, rated in rows.items():
+        rated = islice(cycle(rated), ROWS[kind, split])
         lines = "".join(f"{first},{second},{score},made\n" for first, second, score in rated)
         write(folder, {f"{kind}_{split}.csv": f"first,second,agg_score,sampling_method\n{lines}"})
