@@ -1,0 +1,201 @@
+"""What users see and scripts read, as it is in tests/golden: help texts, results of evaluations, keys, losses.
+
+    ERNIE_VIL2_GOLDEN=write python -m pytest tests/test_golden.py
+
+writes the folder again. A difference in it is a change that users notice: it takes a commit of its own.
+"""
+
+import contextlib
+import json
+import os
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors import safe_open
+
+from ernie_vil2.commands import COMMANDS, parser, run
+from ernie_vil2.config import load_config
+from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.run_log import read_log
+from tests.conftest import untrained_checkpoint
+from tests.published_folders import cxc, karpathy
+from tests.statements import TOKENS, entailment_folder, pairs_folder
+from tests.training.conftest import ROOT
+
+GOLDEN = ROOT / "tests" / "golden"
+FIXTURE = Path("tests/fixtures/second_stage")
+WRITE = os.environ.get("ERNIE_VIL2_GOLDEN") == "write"
+NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?")
+TOWERS = ["Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+          "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16, dropout: 0.0}",
+          "Data.max_length=16", "Data.workers=0"]  # fmt: skip
+TRAINING = ["Training.steps=4", "Training.global_batch=8", "Training.log_every=1", "Training.checkpoint_every=4",
+            "Schedule.warmup_steps=1", "Training.device=cpu", "Evaluation.every=4"]  # fmt: skip
+
+
+def assert_golden(name, found):
+    """Compares a text with a file of the folder: numbers with a point to a ten-thousandth, all else to the letter."""
+    path = GOLDEN / name
+    if WRITE:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    golden = path.read_text(encoding="utf-8")
+    assert NUMBER.sub("#", found) == NUMBER.sub("#", golden)
+    numbers = [list(map(float, NUMBER.findall(text))) for text in (found, golden)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-4)
+
+
+def masked(text, *folders):
+    """Without what differs from one run to the next: folders, checksums, and in a record the machine."""
+    if text.startswith("{"):
+        record = json.loads(text)
+        record |= dict.fromkeys(record.keys() & {"versions", "git", "runtime", "command", "places"}, "...")
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+    for folder in folders:
+        text = text.replace(str(folder), "FOLDER")
+    return re.sub(r"\b[0-9a-f]{32,}\b", "CHECKSUM", text)
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command):
+    made = parser(command, f"ernie-vil2 {command.replace('_', '-')}")
+    actions = [action.choices for action in made._subparsers._group_actions] if made._subparsers else []
+    texts = [made.format_help(), *(one.format_help() for choices in actions for one in choices.values())]
+    assert_golden(f"help/{command}.txt", "\n".join(texts))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Folders of benchmarks in their published forms, and untrained models for statements."""
+    folder = tmp_path_factory.mktemp("published")
+    karpathy(folder / "coco", "coco", "")
+    cxc(folder / "coco", "val")
+    entailment_folder(folder / "snli-ve")
+    pairs_folder(folder / "nlvr2")
+    for task in ("entailment", "image_pair"):
+        (folder / task).mkdir()
+        untrained_checkpoint(folder / task, TOKENS, task)
+    return folder
+
+
+EVALUATIONS = {
+    "retrieval": ["eval", "--checkpoint", f"{FIXTURE}/run", "--data", f"{FIXTURE}/val.tar", "--language", "zh", "en",
+                  "--protocol", "pairs", "first-text", "--only", "kind=disc"],
+    "classes": ["eval_classification", "--checkpoint", f"{FIXTURE}/run", "--data", f"{FIXTURE}/val.tar",
+                "--label", "kind"],
+    "cxc": ["eval", "--checkpoint", f"{FIXTURE}/run", "--data", "PUBLISHED/coco", "--protocol", "cxc-val"],
+    "entailment": ["eval_transfer", "--checkpoint", "PUBLISHED/entailment", "--data", "PUBLISHED/snli-ve",
+                   "--split", "dev"],
+    "nlvr2": ["eval_transfer", "--checkpoint", "PUBLISHED/image_pair", "--data", "PUBLISHED/nlvr2", "--split", "dev"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_evaluation(name, published, tmp_path, capsys):
+    command, *arguments = [argument.replace("PUBLISHED", str(published)) for argument in EVALUATIONS[name]]
+    capsys.readouterr()
+    code = run(command, [*arguments, "--output", str(tmp_path), "--name", name, "--no-cache"], command)
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    table = said.out[said.out.index("\n\n") :] if "\n\n" in said.out else said.out
+    assert_golden(f"{name}/printed.txt", masked(table, tmp_path, published))
+    for path in sorted(path for path in tmp_path.rglob("*") if path.suffix in (".json", ".csv", ".txt")):
+        assert_golden(f"{name}/{path.name}", masked(path.read_text(encoding="utf-8"), tmp_path, published))
+
+
+TRAININGS = {
+    "multi_view": [f"Data.train=[{FIXTURE}/train.tar]", f"Data.val=[{FIXTURE}/val.tar]", "Views.resize=36",
+                   "Views.languages={zh: 1.0, en: 1.0}", "Loss.duplicates=positives", "Data.text_id=id"],
+    "entailment": ["Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36"],
+    "image_pair": ["Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(published, tmp_path_factory):
+    """`trained(task)`: the run folder of four steps."""
+    made = {}
+
+    def train(task):
+        if task not in made:
+            made[task] = tmp_path_factory.mktemp("runs") / task
+            own = [setting.replace("PUBLISHED", str(published)) for setting in TRAININGS[task]]
+            vocabulary = f"Model.text.vocabulary={published / task / 'vocab.txt'}"
+            vocabulary = vocabulary.replace("multi_view", "entailment")
+            settings = [*TOWERS, vocabulary, *TRAINING, *own, f"Training.task={task}", f"Training.output={made[task]}"]
+            Trainer(load_config(None, settings)).fit()
+        return made[task]
+
+    return train
+
+
+@pytest.mark.parametrize("task", TRAININGS)
+def test_losses(task, trained):
+    losses = [record["loss"] for record in read_log(trained(task) / "log.jsonl") if record["kind"] == "train"]
+    assert_golden(f"losses/{task}.txt", "".join(f"{loss:.5f}\n" for loss in losses))
+
+
+def keys_of(value, name=""):
+    """The paths of a tree's keys, of lists those of the first entry; not those that say what the machine is."""
+    if isinstance(value, dict) and not name.endswith((".runtime", ".versions")):
+        return [found for key, inner in value.items() for found in keys_of(inner, f"{name}.{key}")] or [name]
+    return keys_of(value[0], f"{name}[]") if isinstance(value, list) and value else [name]
+
+
+def described(folder):
+    """The files of a folder, and the keys of those that have some."""
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        name = re.sub(r"[0-9a-f]{8}(?=[.]faiss)", "#", str(path.relative_to(folder)))
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if path.name == "run.lock" or "visualdl" in name:
+            continue
+        lines.append(name)
+        if path.suffix == ".json" and "image.json" not in name and "text.json" not in name:
+            lines += [f"  {key}" for key in keys_of(json.loads(path.read_text(encoding="utf-8")))]
+        elif path.suffix == ".jsonl":
+            records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            kinds = {record["kind"]: record for record in records}
+            lines += [f"  {kind}{key}" for kind, record in kinds.items() for key in keys_of(record)]
+        elif path.suffix == ".yaml":
+            lines += [f"  {key}" for key in keys_of(yaml.safe_load(path.read_text(encoding="utf-8")))]
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "numpy") as file:
+                lines += [f"  {key} {file.get_slice(key).get_shape()}" for key in sorted(file.keys())]
+        elif path.suffix == ".sqlite":
+            with contextlib.closing(sqlite3.connect(path)) as opened:
+                lines += [
+                    f"  {' '.join(sql.split())}" for (sql,) in opened.execute("SELECT sql FROM sqlite_master") if sql
+                ]
+                lines += [f"  state {key}" for (key,) in opened.execute("SELECT key FROM state ORDER BY key")]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("task", TRAININGS)
+def test_keys_of_a_run_folder(task, trained, published):
+    assert_golden(f"keys/run-{task}.txt", masked(described(trained(task)), published))
+
+
+@pytest.mark.parametrize("target", ["paddle-inference", "onnx"])
+def test_keys_of_an_export(target, tmp_path):
+    arguments = [f"{FIXTURE}/run", str(tmp_path / "made"), "--to", target, "--data", f"{FIXTURE}/val.tar"]
+    assert run("export", arguments, "export") == 0
+    assert_golden(f"keys/export-{target}.txt", described(tmp_path / "made"))
+
+
+@pytest.mark.parametrize("engine", ["exact", "ivf"])
+def test_keys_of_an_index(engine, tmp_path):
+    arguments = ["build", "--index", str(tmp_path / "made"), "--checkpoint", f"{FIXTURE}/run", "--engine", engine,
+                 "--data", f"{FIXTURE}/val.tar", "--texts", f"{FIXTURE}/val.tar"]  # fmt: skip
+    assert run("search", arguments, "search") == 0
+    assert_golden(f"keys/index-{engine}.txt", described(tmp_path / "made"))
