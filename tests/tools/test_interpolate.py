@@ -146,9 +146,9 @@ def test_a_soup_is_the_mean(pair, tmp_path):
         (["Model.image.heads=2"], "Model.image.heads is 1 in one and 2 in the other"),
     ],
 )
-def test_models_of_other_kinds_are_not_mixed(pair, overrides, why, capsys):
+def test_models_of_other_kinds_are_not_mixed(pair, overrides, why, tmp_path, capsys):
     change(pair[1], *overrides)
-    assert interpolate(*pair, "--alpha", "0.5") == 2
+    assert interpolate(*pair, "--alpha", "0.5", "--write", tmp_path / "mixed") == 2
     said = capsys.readouterr().err
     assert why in said and "mix a model with its own fine-tunings" in said and said.count("\n") == 1
 
