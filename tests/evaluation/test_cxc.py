@@ -35,6 +35,11 @@ def caption_id(number):
     return f"COCO_val2014:sentid:{number}"
 
 
+def rating(rng):
+    """Quarters, so that many ratings are exactly the least that counts."""
+    return round(4 * rng.uniform(0, 5)) / 4
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Ratings of 30 images and 150 captions; the third image has no rated caption, its captions no image."""
@@ -45,11 +50,11 @@ def folder(tmp_path, monkeypatch):
             tables["sits"].append((caption_id(caption), image_id(image), 2.0 if image == 2 else 4.5))
     for _ in range(120):
         caption, image = rng.integers(5, IMAGES * TEXTS_EACH), rng.integers(3, IMAGES)
-        tables["sits"].append((caption_id(caption), image_id(image), round(rng.uniform(0, 5), 2)))
+        tables["sits"].append((caption_id(caption), image_id(image), rating(rng)))
         a, b = rng.choice(IMAGES * TEXTS_EACH, 2, replace=False)
-        tables["sts"].append((caption_id(a), caption_id(b), round(rng.uniform(0, 5), 2)))
+        tables["sts"].append((caption_id(a), caption_id(b), rating(rng)))
         a, b = rng.choice(IMAGES, 2, replace=False)
-        tables["sis"].append((image_id(a), image_id(b), round(rng.uniform(0, 5), 2)))
+        tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
         monkeypatch.setitem(cxc.ROWS, (kind, "test"), len(rows))
         with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:

@@ -113,3 +113,15 @@ def test_image_to_text_and_text_to_image_cost_the_same():
 def test_an_unknown_loss_is_named():
     with pytest.raises(ValueError, match="unknown loss 'siglip'.*info_nce, sigmoid"):
         MultiViewLoss({"image_text": 1.0}, kind="siglip")
+
+
+@pytest.mark.parametrize("tile", [None, 2])
+def test_the_small_losses_of_far_negatives_are_not_rounded_away(tile):
+    """In float32, at the bias that training begins with: 1 + exp(-18) is 1."""
+    rows = np.eye(6, dtype=np.float32)
+    columns = np.concatenate([rows, -0.08 * rows[:2]])
+    scalars = {"logit_scale": paddle.to_tensor(100.0), "logit_bias": paddle.to_tensor(-18.0)}
+    losses = SigmoidLoss("ignored", tile)(paddle.to_tensor(rows), paddle.to_tensor(columns), scalars, 0, None, None)
+    logits = 100.0 * rows.astype(np.float64) @ columns.T - 18.0
+    signs = np.where(np.eye(6, 8, dtype=bool), 1.0, -1.0)
+    np.testing.assert_allclose(losses.numpy(), np.log1p(np.exp(-signs * logits)).sum(axis=1), rtol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, LoraConfig, ModelConfig, TuningConfig
 from ernie_vil2.models import build_dual_encoder, set_weights
-from ernie_vil2.models.lora import add_lora, merged
+from ernie_vil2.models.lora import LoraConv2D, add_lora, merged
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.tasks.tuning import tune
 from tests.models.test_layer_groups import CNN, TEXT, VIT
@@ -45,6 +45,28 @@ def test_merged_weights_compute_what_the_layers_do(image, config):
     assert np.abs(before - expected).max() > 1e-3
     set_weights(plain, merged(arrays))  # complains of any name that is not the plain model's
     assert np.allclose(embeddings(plain), expected, atol=2e-6)
+
+
+def test_a_change_counts_alpha_over_rank_times():
+    model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
+    add_lora(model, LoraConfig(rank=4, alpha=6.0))
+    scales = {float(value) for name, value in model.state_dict().items() if name.endswith("lora_scale")}
+    assert scales == {1.5}
+
+
+def test_a_convolution_learns_a_change_of_its_own_kind():
+    """The stride, padding and dilation of the layer are those of its change, too."""
+    paddle.seed(0)
+    kind = {"stride": 2, "padding": 3, "dilation": 2}
+    layer = paddle.nn.Conv2D(3, 5, 3, **kind)
+    layer.__class__ = LoraConv2D
+    layer.add(2)
+    layer.register_buffer("lora_scale", paddle.full([1], 0.5))
+    layer.lora_b.set_value(paddle.randn(layer.lora_b.shape))
+    weight = merged({f"l.{name}": value.numpy() for name, value in layer.state_dict().items()})["l.weight"]
+    images = paddle.randn([2, 3, 11, 11])
+    expected = paddle.nn.functional.conv2d(images, paddle.to_tensor(weight), layer.bias, **kind)
+    np.testing.assert_allclose(layer(images).numpy(), expected.numpy(), atol=1e-5)
 
 
 def test_a_change_by_hand():

@@ -131,3 +131,23 @@ def test_ids_are_asked_for_first_and_waited_for_later(monkeypatch):
     assert told == ["asked", "read"] and counts == [2, 1]
     np.testing.assert_array_equal(gathered.numpy(), [[3, 4], [5, 6], [3, 4]])
     np.testing.assert_array_equal(on_host, gathered.numpy())
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_a_rank_finds_its_own_rows_among_those_of_four(rank, monkeypatch):
+    """With two ranks a wrong offset can be right by chance."""
+    counts = [2, 3, 1, 4]
+    rows = [paddle.full([count, 2], float(number)) for number, count in enumerate(counts)]
+    monkeypatch.setattr(gather.dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(gather.dist, "get_rank", lambda: rank)
+    padded = paddle.concat([paddle.concat([own, paddle.zeros([4 - len(own), 2])]) for own in rows])
+    monkeypatch.setattr(gather.collectives, "all_gather", lambda own: padded if own.ndim == 2 else own)
+    monkeypatch.setattr(gather.collectives, "reduce_scatter", lambda gradient: gradient.split(4)[rank])
+    own = rows[rank].clone()
+    own.stop_gradient = False
+    gathered, offset = gather_rows(own, counts)
+    assert gathered[:, 0].tolist() == [0, 0, 1, 1, 1, 2, 3, 3, 3, 3]
+    assert offset == sum(counts[:rank])
+    weights = paddle.arange(10, dtype="float32")
+    (gathered[:, 0] * weights).sum().backward()
+    assert own.grad[:, 0].tolist() == weights[offset : offset + counts[rank]].tolist()

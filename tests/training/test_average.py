@@ -22,9 +22,10 @@ def test_the_average_is_that_of_numpy(config):
     def now():
         return {name: trainer.model.state_dict()[name].numpy().astype(np.float64) for name in names}
 
-    expected, update = now(), trainer.average.update
+    expected, update, steps = now(), trainer.average.update, []
 
     def watched(step):
+        steps.append(step)
         decay = min(0.5, (1 + step) / (10 + step))
         for name, value in now().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
@@ -32,6 +33,7 @@ def test_the_average_is_that_of_numpy(config):
 
     trainer.average.update = watched
     trainer.fit()
+    assert steps == list(range(1, trainer.step + 1))  # the decay of the first step is 2 / 11
     saved, raw = weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
     for name, value in now().items():
         np.testing.assert_allclose(saved[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)

@@ -1,0 +1,193 @@
+"""Plants faults in the code one at a time and says which of them the tests find.
+
+    python tests/faults.py                       # 40 faults drawn with a fixed seed, and six chosen by hand
+    python tests/faults.py --only chosen         # the six alone
+    python tests/faults.py --root ../before      # the same faults under the code and the tests of another checkout
+    python tests/faults.py --list                # what would be planted
+
+A fault is another comparison, sign, axis, constant or reduction in one of `FILES`. Each is planted in a copy of the
+checkout, where first the tests of the file's own package run and then all others, up to the first failure. A fault that
+lets the tests run longer than `--limit` seconds counts as found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SEED, DRAWN = 20, 40
+FILES = {
+    "ernie_vil2/losses/*.py": "tests/losses",
+    "ernie_vil2/parallel/gather.py": "tests/parallel",
+    "ernie_vil2/evaluation/ranking.py": "tests/evaluation",
+    "ernie_vil2/evaluation/cxc.py": "tests/evaluation",
+    "ernie_vil2/training/checkpoint.py": "tests/training",
+    "ernie_vil2/training/update.py": "tests/training",
+    "ernie_vil2/models/lora.py": "tests/models",
+    "ernie_vil2/data/order.py": "tests/data",
+    "ernie_vil2/search/local.py": "tests/search",
+}
+"""What faults are planted in, and the tests that are run first."""
+COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+REDUCTIONS = {"sum": "mean", "mean": "sum", "max": "min", "min": "max", "all": "any", "any": "all", "argmax": "argmin"}
+
+
+class Fault(NamedTuple):
+    """`before` becomes `after` in a file, between two offsets."""
+
+    file: str
+    start: int
+    end: int
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {' '.join(self.before.split())} -> {' '.join(self.after.split())}"
+
+
+def faults_in(file: str, text: str) -> Iterator[Fault]:
+    """All faults that can be planted in the text of a file."""
+    tree = ast.parse(text)
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+    encoded = text.encode()
+    skipped = {id(inner) for node in ast.walk(tree) for inner in _not_code(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped or not isinstance(node, ast.expr):
+            continue
+        for changed in _changes(node):
+            start = starts[node.lineno - 1] + node.col_offset
+            end = starts[node.end_lineno - 1] + node.end_col_offset
+            yield Fault(file, start, end, encoded[start:end].decode(), f"({ast.unparse(changed)})")
+
+
+def _not_code(node: ast.AST) -> Iterator[ast.AST]:
+    """Annotations, messages and the constants of documentation, in which a change is no fault."""
+    if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
+        yield from ast.walk(node.annotation)
+    if isinstance(node, ast.FunctionDef) and node.returns:
+        yield from ast.walk(node.returns)
+    if isinstance(node, ast.JoinedStr | ast.Raise):
+        yield from ast.walk(node)
+
+
+def _changes(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARISONS:
+        yield ast.Compare(node.left, [COMPARISONS[type(node.ops[0])]()], node.comparators)
+    elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        yield ast.BinOp(node.left, OPERATORS[type(node.op)](), node.right)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant):
+        yield node.operand
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        yield ast.Constant(node.value + 1 if type(node.value) is int else 2 * node.value + 1)
+    elif isinstance(node, ast.Call):
+        function = node.func
+        if isinstance(function, ast.Attribute) and function.attr in REDUCTIONS:
+            other = ast.Attribute(function.value, REDUCTIONS[function.attr], function.ctx)
+            yield ast.Call(other, node.args, node.keywords)
+        elif isinstance(function, ast.Name) and function.id in REDUCTIONS.keys() - {"mean", "sum", "argmax"}:
+            yield ast.Call(ast.Name(REDUCTIONS[function.id], function.ctx), node.args, node.keywords)
+
+
+CHOSEN = {
+    "ernie_vil2/models/lora.py": [
+        ("paddle.full([1], config.alpha / config.rank,", "paddle.full([1], config.alpha,"),
+        ("self._padding, self._dilation, 1,", "self._padding, 1, 1,"),
+    ],
+    "ernie_vil2/training/update.py": [("self._average.update(step + 1)", "self._average.update(step)")],
+    "ernie_vil2/evaluation/cxc.py": [(".scores >= LEAST_SCORE[kind]", ".scores > LEAST_SCORE[kind]")],
+    "ernie_vil2/losses/sigmoid.py": [("return F.relu(x) + paddle.log1p(paddle.exp(-x.abs()))", "return F.softplus(x)")],
+    "ernie_vil2/parallel/gather.py": [("sum(counts[: dist.get_rank()])", "sum(counts[1 : dist.get_rank() + 1])")],
+}
+"""Faults that the tests once let pass."""
+
+
+def chosen_faults(root: Path) -> list[Fault]:
+    """The faults of `CHOSEN` in a checkout; ValueError where the code is another one."""
+    found = []
+    for file, changes in CHOSEN.items():
+        text = (root / file).read_text(encoding="utf-8")
+        for before, after in changes:
+            if text.count(before) != 1:
+                raise ValueError(f"{file} has {before!r} {text.count(before)} times, not once: adapt CHOSEN to it")
+            start = len(text[: text.index(before)].encode())
+            found.append(Fault(file, start, start + len(before.encode()), before, after))
+    return found
+
+
+def drawn_faults(root: Path) -> list[Fault]:
+    """`DRAWN` of all faults, as the seed says."""
+    every = [
+        fault
+        for pattern in FILES
+        for path in sorted(root.glob(pattern))
+        for fault in faults_in(str(path.relative_to(root)), path.read_text(encoding="utf-8"))
+    ]
+    return random.Random(SEED).sample(every, DRAWN)
+
+
+def is_found(root: Path, fault: Fault, limit: float) -> str | None:
+    """The first test that fails with a fault in a copy of the checkout; None if none does."""
+    path = root / fault.file
+    text = path.read_bytes()
+    path.write_bytes(text[: fault.start] + fault.after.encode() + text[fault.end :])
+    first = next(tests for pattern, tests in FILES.items() if Path(fault.file).match(pattern))
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment.pop("ERNIE_VIL2_FIXTURES", None)  # a fault is to be found by what the repository holds
+    try:
+        for tests in ([first], ["tests", f"--ignore={first}"]):
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "--dist", "worksteal", *tests]
+            try:
+                done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)
+            except subprocess.TimeoutExpired:
+                return "the tests do not end"
+            if done.returncode:
+                return next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "?")
+        return None
+    finally:
+        path.write_bytes(text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout; default: this one")
+    parser.add_argument("--only", choices=("drawn", "chosen"), help="default: both")
+    parser.add_argument("--list", action="store_true", help="plant nothing")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds that the tests may take; default: 3,600")
+    args = parser.parse_args()
+    faults = (chosen_faults(args.root) if args.only != "drawn" else []) + (
+        drawn_faults(args.root) if args.only != "chosen" else []
+    )
+    if args.list:
+        print(*faults, sep="\n")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "checkout")
+        tracked = subprocess.run(["git", "-C", args.root, "ls-files", "-z"], capture_output=True, check=True).stdout
+        for name in filter(None, tracked.decode().split("\0")):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(args.root / name, copy / name, follow_symlinks=False)
+        survivors = []
+        for number, fault in enumerate(faults, 1):
+            found = is_found(copy, fault, args.limit)
+            print(f"{number:>2} of {len(faults)}  {'found   ' if found else 'SURVIVED'}  {fault}\n      {found or ''}",
+                  flush=True)  # fmt: skip
+            survivors += [] if found else [fault]
+    print(f"{len(faults) - len(survivors)} of {len(faults)} found")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
