@@ -55,7 +55,7 @@ setup(
     packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
     package_data={"": ["py.typed", "vocab*", "templates/*", "page/*"]},
     cmdclass={"build_py": BuildWithConfigurations},
-    entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.commands:main"]},
+    entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.cli:main"]},
     python_requires=">=3.11,<3.12",
     install_requires=requirements(),
     extras_require={

@@ -81,7 +81,7 @@ def in_own_process(kind: str, args: argparse.Namespace) -> dict[str, float]:
 def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
     """Peak MiB of one step, its CPU seconds, its loss, and the norm of all gradients."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import numpy as np

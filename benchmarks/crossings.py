@@ -47,15 +47,15 @@ def main() -> int:
     parser.add_argument("--run", help=argparse.SUPPRESS)  # of a process that counts: its run folder
     args = parser.parse_args()
     if not args.run:
-        from ernie_vil2.launch import run_ranks
+        from ernie_vil2.device.launch import run_ranks
 
         with tempfile.TemporaryDirectory() as folder:
             return run_ranks([sys.executable, *sys.argv, "--run", f"{folder}/run"], args.ranks)
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     from ernie_vil2.config import load_config
-    from ernie_vil2.training.engine import Trainer
+    from ernie_vil2.training.trainer import Trainer
 
     trainer = Trainer(load_config(None, [*OVERRIDES, *args.overrides, f"Training.output={args.run}"]))
     step = crossings_of_steps(trainer)[-1]

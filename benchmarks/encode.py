@@ -106,12 +106,12 @@ def encode(engine, folder, count):
 def prepare(folder, count):
     """Model, exports, inputs and weights, in the folder."""
     sys.path.insert(0, str(ROOT))
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import paddle
 
-    from ernie_vil2.commands.export import DEMO, inputs
+    from ernie_vil2.cli.export import DEMO, inputs
     from ernie_vil2.config import dump_config, load_config
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
     from ernie_vil2.export.write import export
@@ -140,7 +140,7 @@ def prepare(folder, count):
 
 def ours(engine, folder, threads):
     sys.path.insert(0, str(ROOT))
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()  # as the command lines do, before Paddle is imported
     import ernie_vil2

@@ -27,8 +27,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ernie_vil2 import runtime  # noqa: E402
-from ernie_vil2.files import write_text  # noqa: E402
+from ernie_vil2.device import runtime  # noqa: E402
+from ernie_vil2.io.files import write_text  # noqa: E402
 
 TEAM = ("fluent-emoji", "fluent-emoji-flat")
 SIZES = {"100": 40, "300": 60, "all": 100}
@@ -112,7 +112,7 @@ class Study:
     def fine_tune(self, method: str, size: str, seed: int) -> Path:
         """The run folder of a fine-tuning."""
         from ernie_vil2.config import load_config
-        from ernie_vil2.training.engine import Trainer
+        from ernie_vil2.training.trainer import Trainer
 
         run = self.folder / "runs" / f"{method.split(' ')[0]}_{size}_{seed}"
         shutil.rmtree(run, ignore_errors=True)  # one that was stopped
@@ -131,8 +131,8 @@ class Study:
 
     def score(self, model) -> dict[str, float]:
         """Two-way mean recall of both tasks, the mean over languages, by the protocol `pairs`."""
+        from ernie_vil2.data.readers import open_benchmarks
         from ernie_vil2.data.samples import BadSampleReport
-        from ernie_vil2.data.sources import open_benchmarks
         from ernie_vil2.evaluation.encoded import EncodedBenchmark
         from ernie_vil2.evaluation.protocol import score
         from ernie_vil2.evaluation.protocols import protocol
@@ -155,8 +155,8 @@ class Study:
     def score_mixtures(self, run: Path, key: str) -> None:
         """Scores what lies between the pretrained model and a fine-tuned one."""
         from ernie_vil2.models import set_weights
-        from ernie_vil2.models.mixtures import mixture
-        from ernie_vil2.models.model_files import read_model
+        from ernie_vil2.models.weights.mixtures import mixture
+        from ernie_vil2.models.weights.stored import read_model
         from ernie_vil2.pretrained import load_model
 
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)

@@ -38,7 +38,7 @@ def main() -> int:
     if "PADDLE_TRAINER_ID" in os.environ:
         return rank(args)
 
-    from ernie_vil2.launch import run_ranks
+    from ernie_vil2.device.launch import run_ranks
 
     print(f"{args.rows} rows a rank, width {args.width}, 4 views, float32; load {os.getloadavg()[0]:.1f}")
     print(f"{'ranks':>5} {'way':<9}{'sent MB':>9}{'kernel MB':>11}{'payload / BD':>14}{'ms':>8}{'of ours':>9}")
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def rank(args) -> int:
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import paddle

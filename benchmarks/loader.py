@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns that every pipeline takes")
     args = parser.parse_args()
 
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import cv2
@@ -114,7 +114,7 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
 def pipelines(config) -> dict:
     """Functions of a file and a random generator, by name; ours come first."""
     from benchmarks.pillow_views import normalized, pillow_views
-    from ernie_vil2.views import training_views
+    from ernie_vil2.data.augment import training_views
 
     views, image = config.Views, config.Model.image
 
@@ -146,8 +146,8 @@ def pipelines(config) -> dict:
 def shares(files: list[bytes], rounds: int) -> list[tuple[str, float]]:
     """Parts of the time of our views: decoding alone, and what is saved when a part is switched off."""
     from ernie_vil2.config import ViewsConfig
+    from ernie_vil2.data.augment import training_views
     from ernie_vil2.data.decoding import EncodedImage
-    from ernie_vil2.views import training_views
 
     def views(**changes):
         config = ViewsConfig(**changes)

@@ -147,7 +147,7 @@ def prepared(form, tile):
         return run, empty, copied
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import paddle

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from ernie_vil2 import runtime  # noqa: E402
+from ernie_vil2.device import runtime  # noqa: E402
 
 runtime.configure()
 import paddle  # noqa: E402

@@ -40,7 +40,7 @@ def main() -> int:
     if args.rank:
         return rank(args)
 
-    from ernie_vil2.launch import run_ranks
+    from ernie_vil2.device.launch import run_ranks
 
     curves = {}
     for name in ("one process", *args.runs):
@@ -66,14 +66,14 @@ def main() -> int:
 
 
 def rank(args) -> int:
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import numpy as np
     import paddle
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.training.engine import Trainer
+    from ernie_vil2.training.trainer import Trainer
 
     paddle.set_default_dtype("float64" if args.float64 else "float32")
     own = ["Training.global_batch=512", "Training.sync_norms=true", "Model.image.weights=null",

@@ -58,7 +58,7 @@ def measured(score, size) -> tuple[float, float, int]:
     import numpy as np
 
     import ernie_vil2.evaluation  # noqa: F401 - imported before memory is counted
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
 

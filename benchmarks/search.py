@@ -178,7 +178,7 @@ def held() -> float:
 
 def build_product(name: str):
     def build(rows, tuned, recall, folder):
-        from ernie_vil2.search.engines import build_engine
+        from ernie_vil2.search.index_types import build_engine
 
         build_engine(name, rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
 
@@ -186,7 +186,7 @@ def build_product(name: str):
 
 
 def open_product(rows, folder):
-    from ernie_vil2.search.engines import RERANKED, open_engine, ranked
+    from ernie_vil2.search.index_types import RERANKED, open_engine, ranked
 
     engine = open_engine(rows, folder)
 
@@ -256,7 +256,7 @@ def open_milvus_lite(rows, folder):
 
 
 OURS = ("exact", "ivf", "hnsw")
-LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.search.engines")) | {
+LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.search.index_types")) | {
     "numpy": (),
     "faiss-flat": ("faiss",),
     "milvus-lite": ("pymilvus", "milvus_lite"),

@@ -31,7 +31,7 @@ def main() -> int:
     if args.sharding:
         return rank(args)
 
-    from ernie_vil2.launch import run_ranks
+    from ernie_vil2.device.launch import run_ranks
 
     print(f"{args.ranks} ranks of {args.rows} rows, width {args.width}, load {os.getloadavg()[0]:.1f}")
     print(f"{'sharding':<10}{'rank':>5}{'weights MiB':>13}{'state MiB':>11}{'MiB of the steps':>18}")
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def rank(args) -> int:
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
     import numpy as np

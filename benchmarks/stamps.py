@@ -25,8 +25,8 @@ from statistics import fmean, stdev
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ernie_vil2 import runtime  # noqa: E402
-from ernie_vil2.files import write_text  # noqa: E402
+from ernie_vil2.device import runtime  # noqa: E402
+from ernie_vil2.io.files import write_text  # noqa: E402
 
 STAMPS = ROOT / "demo_data" / "stamps"
 SIZES = {100: 40, 300: 60, 529: 80}
@@ -73,7 +73,7 @@ class Study:
     def train(self, method: str, size: int, seed: int) -> Path:
         """The run folder of a training."""
         from ernie_vil2.config import load_config
-        from ernie_vil2.training.engine import Trainer
+        from ernie_vil2.training.trainer import Trainer
 
         run = self.folder / "runs" / f"{method.replace(' ', '_')}_{size}_{seed}"
         shutil.rmtree(run, ignore_errors=True)  # one that was stopped
@@ -89,8 +89,8 @@ class Study:
         """Scores what lies between the start and a fine-tuned model."""
         from ernie_vil2 import load_model
         from ernie_vil2.models import set_weights
-        from ernie_vil2.models.mixtures import mixture
-        from ernie_vil2.models.model_files import read_model
+        from ernie_vil2.models.weights.mixtures import mixture
+        from ernie_vil2.models.weights.stored import read_model
 
         stored, model = [read_model(self.start), read_model(run)], load_model(run)
         for share in SHARES:
@@ -100,8 +100,8 @@ class Study:
 
 def scores(model) -> dict[str, float]:
     """Mean recalls on the stamps and on the demo's test set, and acc1 on the classes."""
-    from ernie_vil2.data.sources import open_benchmarks
-    from ernie_vil2.data.sources.labelled import open_labelled
+    from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.data.readers.labelled import open_labelled
     from ernie_vil2.evaluation.classification import encoded_classes, with_prompts
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.linear_probe import probe_classes

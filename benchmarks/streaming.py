@@ -46,10 +46,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
 
-    from ernie_vil2 import runtime
+    from ernie_vil2.device import runtime
 
     runtime.configure()
-    from ernie_vil2.data.sources import locations
+    from ernie_vil2.data.readers import locations
 
     locations.PAUSE = 0.2  # the store fails in moments, not in seconds
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def write_shards(folder: Path, shards: int, samples: int) -> int:
     import cv2
     import numpy as np
 
-    from ernie_vil2.checksums import sha256
+    from ernie_vil2.io.checksums import sha256
 
     folder.mkdir()
     rng, entries = np.random.default_rng(0), []
@@ -157,7 +157,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     from ernie_vil2.config import load_config
     from ernie_vil2.config.view_names import VIEWS
     from ernie_vil2.data.loader import training_batches
-    from ernie_vil2.data.sources.source import LATE
+    from ernie_vil2.data.readers.source import LATE
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
     from ernie_vil2.tasks.multi_view import MultiViewRows

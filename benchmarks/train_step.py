@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        from ernie_vil2 import runtime
+        from ernie_vil2.device import runtime
 
         runtime.configure()
         serve(*paddle_step(Path(args.worker), args.batch))
@@ -146,8 +146,8 @@ def paddle_step(folder: Path, batch: int):
     import numpy as np
     import paddle
 
-    from ernie_vil2 import cpu, runtime
     from ernie_vil2.config import load_config
+    from ernie_vil2.device import cpu, runtime
     from ernie_vil2.losses import MultiViewLoss
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.tasks import decay_groups

@@ -23,7 +23,7 @@ from icon_study import write
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from ernie_vil2.run_folder import named_checkpoint
+from ernie_vil2.io.run_folder import named_checkpoint
 
 HERE = Path(__file__).resolve().parent
 STYLES = re.compile(r"twemoji|emojione|fluent-emoji|^noto|fxemoji")

@@ -10,7 +10,7 @@ Importing the package changes nothing in the process. On CPU Paddle is about twi
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import runtime as runtime
+from .device import runtime as runtime
 
 if TYPE_CHECKING:
     from .data.samples import BadSample

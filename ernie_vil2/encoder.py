@@ -18,14 +18,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2 import cpu
-from ernie_vil2.calibration import Calibration
+from ernie_vil2.backends import Engine
 from ernie_vil2.config import Config
 from ernie_vil2.data.image_files import read_file
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.engines import Engine
-from ernie_vil2.views import Preprocessing
+from ernie_vil2.device import cpu
+from ernie_vil2.io.calibration import Calibration
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""

@@ -11,21 +11,21 @@ from typing import Literal
 
 import paddle
 
-from ernie_vil2 import runtime
-from ernie_vil2.calibration import read_calibration
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, load_config
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
-from ernie_vil2.export_folder import ABOUT, AGAIN, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
-from ernie_vil2.files import load_json
+from ernie_vil2.io.calibration import read_calibration
+from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
+from ernie_vil2.io.files import load_json
 from ernie_vil2.models import set_weights
 from ernie_vil2.models.heads import build_classifier
-from ernie_vil2.models.model_files import StoredModel, read_model, weights_path
 from ernie_vil2.models.precision import check_precision
+from ernie_vil2.models.weights.stored import StoredModel, read_model, weights_path
 from ernie_vil2.tasks import TASKS
 from ernie_vil2.tasks.statements import StatementTask
-from ernie_vil2.views import Preprocessing
 
 
 def load_model(
@@ -167,7 +167,7 @@ def _tokenizer(source: str | os.PathLike, stored: StoredModel, config: Config) -
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
-    from ernie_vil2.engines.exported import Exported
+    from ernie_vil2.backends.exported import Exported
 
     about = read_export(folder)
     if engine not in ("auto", "fastest", about["engine"]):

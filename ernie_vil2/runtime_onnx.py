@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2 import cpu
 from ernie_vil2.data.decoding import MAX_ASPECT, MAX_PIXELS, decode_image, stored_pixels
+from ernie_vil2.data.geometry import evaluation_view, official_view, paddlenlp_view
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
-from ernie_vil2.geometry import evaluation_view, official_view, paddlenlp_view
+from ernie_vil2.device import cpu
+from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
 
 UNIT = 0.05
 """How far from 1 the squared length of an embedding may be: bfloat16 and int8 round."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ernie_vil2 import runtime
+from ernie_vil2.device import runtime
 
 runtime.configure()  # before anything imports Paddle, as the command lines do
 

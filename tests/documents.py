@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}

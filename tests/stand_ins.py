@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from tests import statements
 from tests.conftest import shape_members, untrained_checkpoint, write_tar, write_tsv
 from tests.data.sources.published.conftest import write

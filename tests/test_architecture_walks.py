@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ernie_vil2
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import training_batches
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
 
 PACKAGE = Path(ernie_vil2.__file__).parent
@@ -70,7 +70,7 @@ def test_a_sample_passes_few_files_on_its_way_to_a_gradient(shapes, tmp_path):
     leaves = lowest_layers()
     # The trainer's update has the task do the latter two.
     passed = ["training/update.py", *(file for file in files if file.split("/")[0].removesuffix(".py") not in leaves)]
-    assert {"data/sources/tar.py", "views/training_views.py", "models/dual_encoder.py", "losses/tiles.py"} <= {*passed}
+    assert {"data/readers/tar.py", "data/augment.py", "models/dual_encoder.py", "losses/tiles.py"} <= {*passed}
     assert len(passed) <= FILES, f"{len(passed)} files: {', '.join(passed)}"
 
 
@@ -78,7 +78,7 @@ def is_room(file):
     """Whether an evaluation is what a file is about: not reading a sample, nor making a model of a file."""
     return (
         file.startswith(("evaluation/", "pages/", "commands/", "data/sources/published/"))
-        or file in ("data/benchmark.py", "data/sources/opening.py", "data/sources/layout.py", "data/sources/layouts.py")
+        or file in ("data/benchmark.py", "data/readers/opening.py", "data/readers/layout.py", "data/readers/layouts.py")
     ) and file.endswith(".py")
 
 
@@ -86,9 +86,9 @@ def test_an_evaluation_goes_through_few_rooms(shapes, tmp_path, monkeypatch):
     untrained_checkpoint(tmp_path, ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES])
     options = {"checkpoint": tmp_path, "data": shapes["val"], "language": "en", "output": tmp_path / "results"}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    for module in pkgutil.walk_packages(commands.__path__, "ernie_vil2.commands."):
+    for module in pkgutil.walk_packages(commands.__path__, "ernie_vil2.cli."):
         importlib.import_module(module.name)
-    command = sys.modules["ernie_vil2.commands.eval"]
+    command = sys.modules["ernie_vil2.cli.eval"]
     run, files = command.run, {}
 
     def traced(args):
@@ -99,8 +99,8 @@ def test_an_evaluation_goes_through_few_rooms(shapes, tmp_path, monkeypatch):
 
     monkeypatch.setattr(command, "run", traced)
     assert commands.run("eval", [*arguments, "--device", "cpu"]) == 0
-    rooms = [file for file in files if is_room(file) and file != "commands/eval.py"]
-    assert {"data/sources/opening.py", "evaluation/ranking.py", "evaluation/results.py", "pages/page.py"} <= {*rooms}
+    rooms = [file for file in files if is_room(file) and file != "cli/eval.py"]
+    assert {"data/readers/opening.py", "evaluation/ranking.py", "evaluation/results.py", "pages/page.py"} <= {*rooms}
     assert len(rooms) <= ROOMS, f"{len(rooms)} rooms: {', '.join(rooms)}"
     both_ways = [(room, caller) for room in rooms for caller in files[room]
                  if caller in rooms and caller != room and room in files[caller]]  # fmt: skip

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
 from ernie_vil2.evaluation.calibrate import calibrate
+from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
 from tests.conftest import untrained_checkpoint
 
 
@@ -127,7 +127,7 @@ def test_rank_by_a_calibration_by_hand(checkpoint, monkeypatch):
 
 
 def test_the_command_and_what_search_and_tagging_make_of_it(tmp_path, shapes, checkpoint, capsys):
-    from ernie_vil2.commands import run
+    from ernie_vil2.cli import run
     from ernie_vil2.search import open_index
 
     (tmp_path / "tags.txt").write_text("red\na\n")

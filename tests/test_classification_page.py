@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 
 ROOT = Path(__file__).parents[1]

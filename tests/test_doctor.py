@@ -6,8 +6,9 @@ from collections import namedtuple
 import pytest
 from packaging.requirements import Requirement
 
-from ernie_vil2 import cpu, doctor
-from ernie_vil2.doctor import Result
+from ernie_vil2.cli import doctor
+from ernie_vil2.cli.doctor import Result
+from ernie_vil2.device import cpu
 
 
 def test_a_raising_check_fails_and_the_others_still_run():

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from ernie_vil2.commands import parser
+from ernie_vil2.cli import parser
 from ernie_vil2.config import load_config
 from tests.documents import PAGES, TOOLS, parts
 

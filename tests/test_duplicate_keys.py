@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config, read_yaml
-from ernie_vil2.files import RepeatedKey, load_json, parse_json
+from ernie_vil2.io.files import RepeatedKey, load_json, parse_json
 
 READERS = {"files.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
 """The only file that calls what the expression finds."""

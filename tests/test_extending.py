@@ -14,10 +14,10 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.evaluators import build_evaluators
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.search import engines
+from ernie_vil2.search import index_types as engines
 from ernie_vil2.tasks import build_task
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.pages import lines_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ernie_vil2.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
+from ernie_vil2.io.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
 
 
 def test_a_text_replaces_the_file_and_leaves_nothing_else(tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import load_config
-from ernie_vil2.data.sources import open_benchmark
+from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
 from tests.conftest import shape_members, untrained_checkpoint, write_tar

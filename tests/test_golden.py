@@ -16,10 +16,10 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from ernie_vil2.commands import COMMANDS, parser, run
+from ernie_vil2.cli import COMMANDS, parser, run
 from ernie_vil2.config import load_config
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.conftest import untrained_checkpoint
 from tests.published_folders import cxc, karpathy
 from tests.statements import TOKENS, entailment_folder, pairs_folder

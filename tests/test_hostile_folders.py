@@ -18,11 +18,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2 import commands, load_model
-from ernie_vil2.calibration import FILE, read_calibration
-from ernie_vil2.checksums import CHECKSUMS, write_checksums
-from ernie_vil2.export_folder import ABOUT, CONFIG, BadExport, read_export
-from ernie_vil2.models.model_files import OWN_WEIGHTS
+from ernie_vil2 import cli as commands
+from ernie_vil2 import load_model
+from ernie_vil2.io.calibration import FILE, read_calibration
+from ernie_vil2.io.checksums import CHECKSUMS, write_checksums
+from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
+from ernie_vil2.models.weights.stored import OWN_WEIGHTS
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from ernie_vil2.study.collect import collect
 from ernie_vil2.study.definition import read_study

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ernie_vil2 import hub
+from ernie_vil2.io import hub
 
 CONTENT = bytes(range(256)) * 1000
 

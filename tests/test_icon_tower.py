@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.initial_weights import load_initial_weights
+from ernie_vil2.models.weights.initial import load_initial_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 

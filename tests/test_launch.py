@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ernie_vil2 import launch
-from ernie_vil2.launch import end_with_parent, rank_environments, run_ranks, start_ranks
+from ernie_vil2.device import launch
+from ernie_vil2.device.launch import end_with_parent, rank_environments, run_ranks, start_ranks
 
 
 def test_every_rank_knows_itself_and_all():
@@ -96,7 +96,7 @@ def test_a_line_without_an_end_passes_through_at_once():
         os.write(2, b'half a line')
         time.sleep(60)
     """
-    parent = "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 1))"
+    parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 1))"
     with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stderr=subprocess.PIPE) as process:
         assert process.stderr.read(len("half a line")) == b"half a line"
         process.terminate()
@@ -109,7 +109,7 @@ def test_when_the_parent_is_killed_its_ranks_end():
         time.sleep(60)
     """
     start = time.monotonic()
-    parent = "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
+    parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
     with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
         for _ in range(2):
             assert process.stdout.readline() == "ready\n"
@@ -145,7 +145,7 @@ def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
         os.write(1, b'ready\\n')  # one write a line: two ranks share the pipe
         time.sleep(60)
     """
-    parent = "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
+    parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
     with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
         for _ in range(2):
             assert process.stdout.readline() == "ready\n"

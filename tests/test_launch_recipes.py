@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ernie_vil2.commands import parser
+from ernie_vil2.cli import parser
 from ernie_vil2.config import load_config
 
 RECIPES = Path(__file__).parents[1] / "docs" / "launch"

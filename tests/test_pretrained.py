@@ -12,18 +12,19 @@ import pytest
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2 import hub, runtime
 from ernie_vil2.config import load_config
+from ernie_vil2.data.augment import normalize_images
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.device import runtime
+from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.model_files import read_model
-from ernie_vil2.models.released import from_ours
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.releases import from_ours
+from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer
 from ernie_vil2.training.sharding import optimizer_arrays
-from ernie_vil2.views import normalize_images
 from tests.conftest import draw, png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *"一只猫狗的红圆", "a", "red", "disc", "##s", "©", "[UNK]"]

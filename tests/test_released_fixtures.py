@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.data.sources import TsvSource
+from ernie_vil2.data.augment import normalize_images
+from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, pad
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.results import official_summary
-from ernie_vil2.models.weight_files import read_weights
-from ernie_vil2.views import normalize_images
+from ernie_vil2.models.weights.files import read_weights
 from tests.training.conftest import run
 
 OWN = Path(__file__).parent / "fixtures"

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from ernie_vil2.config import ConfigError
-from ernie_vil2.run_folder import list_checkpoints, named_checkpoint, owned, run_of
+from ernie_vil2.io.run_folder import list_checkpoints, named_checkpoint, owned, run_of
 
-OWNER = "import sys, pathlib, os; from ernie_vil2.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
+OWNER = "import sys, pathlib, os; from ernie_vil2.io.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
 
 
 @pytest.fixture

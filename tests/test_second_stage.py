@@ -10,8 +10,8 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import load_config
 from ernie_vil2.search.fill import add_images, pictures
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.conftest import shape_members
 from tests.training.conftest import ROOT
 from tests.training.conftest import run as run_tool

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ernie_vil2.data.sources import open_benchmarks
-from ernie_vil2.data.sources.labelled import open_labelled
+from ernie_vil2.data.readers import open_benchmarks
+from ernie_vil2.data.readers.labelled import open_labelled
 
 SCRIPT = Path(__file__).parents[1] / "demo_data" / "stamps.py"
 

@@ -4,7 +4,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.terminal import printable
+from ernie_vil2.io.terminal import printable
 
 
 def test_commands_of_a_terminal_are_written_as_escapes():

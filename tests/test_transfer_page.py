@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import untrained_checkpoint
 from tests.statements import TOKENS, entailment_folder, pairs_folder

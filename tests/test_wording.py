@@ -7,16 +7,16 @@ import pytest
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.prepare import Settings, check, prepare
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.sources import open_sources
 from ernie_vil2.evaluation.check import check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.results import format_counts, queries_title
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.tagging.journal import TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
-from ernie_vil2.wording import counted
 from tests.conftest import draw, png, write_tsv
 
 IMAGE = png(draw((0, 0, 0), "disc", np.random.default_rng(0)))

@@ -2,7 +2,7 @@
 
 import sys
 
-from ernie_vil2.commands import run
+from ernie_vil2.cli import run
 
 if __name__ == "__main__":
     sys.exit(run("eval_transfer"))

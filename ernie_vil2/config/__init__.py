@@ -1,7 +1,7 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
 from ernie_vil2.config.data import DataConfig, ScoredConfig, SourceConfig, ViewsConfig
-from ernie_vil2.config.load import ConfigError, dump_config, load_config, read_yaml, validated, with_overrides
+from ernie_vil2.config.load import dump_config, load_config, read_yaml, validated, with_overrides
 from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.schema import (
     ClassesConfig,
@@ -15,6 +15,7 @@ from ernie_vil2.config.schema import (
     TrainingConfig,
     TuningConfig,
 )
+from ernie_vil2.io.errors import ConfigError
 
 __all__ = [
     "ClassesConfig",

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from ernie_vil2.config.migrations import VERSION, migrate
 from ernie_vil2.config.schema import Config
-from ernie_vil2.files import read_text
+from ernie_vil2.io.errors import ConfigError
+from ernie_vil2.io.files import read_text
 
 MAX_CHARACTERS = 2**20
 MAX_VALUES = 100_000
@@ -26,10 +27,6 @@ MAX_DIGITS = 100
 MAX_PROBLEMS, MAX_SHOWN = 10, 500  # that one message names, and characters of each
 _SHOWN = reprlib.Repr()  # of values: what a file holds may be longer than a message
 _SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key and what to do."""
 
 
 class _Loader(yaml.SafeLoader):

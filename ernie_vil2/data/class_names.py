@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ernie_vil2.data.rows import read_json
-from ernie_vil2.files import read_text
-from ernie_vil2.wording import counted
+from ernie_vil2.io.files import read_text
+from ernie_vil2.io.terminal import counted
 
 SET_MARK = "@"
 """Between a JSON file and the name of one of its lists: `classnames.json@imagenet1k`."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size, check_text
-from ernie_vil2.files import check_ordinary
+from ernie_vil2.io.files import check_ordinary
 
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
+from ernie_vil2.data.readers.source import THREADS
 from ernie_vil2.data.samples import BadSample, BadSampleReport, content_id, first_names
-from ernie_vil2.data.sources.source import THREADS
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 MOST_ROWS = 1_500_000
 """Of training data, beyond which ids are not compared: a run would begin a minute later."""

@@ -14,12 +14,12 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config
-from ernie_vil2.crossings import uploaded
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout, filled_batches
+from ernie_vil2.device.crossings import uploaded
 
 Batch = dict[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES
-from ernie_vil2.files import check_ordinary, parse_json, read_text, system_errors_named
+from ernie_vil2.io.files import check_ordinary, parse_json, read_text, system_errors_named
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON_VALUES = 2**24

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 from zlib import crc32
 
-from ernie_vil2.errors import RunError
-from ernie_vil2.files import RepeatedKey, parse_json, write_text
-from ernie_vil2.terminal import printable
-from ernie_vil2.wording import counted
+from ernie_vil2.io.errors import RunError
+from ernie_vil2.io.files import RepeatedKey, parse_json, write_text
+from ernie_vil2.io.terminal import counted, printable
 
 MAX_BYTES = 2**28
 """Of an image file, of a row that holds an image, of a member of a shard; what is longer is not read."""

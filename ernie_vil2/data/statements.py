@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.benchmark import BenchmarkImage
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options
+from ernie_vil2.data.readers.locations import Location
+from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.samples import BadSample, Reason, Statement, check_text, is_blank
-from ernie_vil2.data.sources.layout import ImageFolders, Layout, Options
-from ernie_vil2.data.sources.locations import Location
-from ernie_vil2.data.sources.tables import JsonTable
 
 NO_GOLD_LABEL = "-"
 LOOKED_AT = 100

@@ -12,10 +12,10 @@ import numpy as np
 from ernie_vil2.config import Config, DataConfig
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, SampleOrder, ShardOrder
+from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.samples import Sample, content_id
-from ernie_vil2.data.sources import HELD_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.units import Units
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"
 """Remark on a sample."""

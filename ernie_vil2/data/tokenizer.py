@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ernie_vil2.files import read_text
+from ernie_vil2.io.files import read_text
 
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.sources import ShardedSource
+from ernie_vil2.data.readers import ShardedSource
 
 
 class Units:

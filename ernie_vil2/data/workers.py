@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.errors import RunError
-from ernie_vil2.launch import STOPPED, end_with_parent
+from ernie_vil2.device.launch import STOPPED, end_with_parent
+from ernie_vil2.io.errors import RunError
 
 Arrays = dict[str, np.ndarray]
 RowLayout = Mapping[str, tuple[tuple[int, ...], Any]]

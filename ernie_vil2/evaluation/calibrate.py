@@ -1,11 +1,11 @@
-"""Finds on a validation set what a model's scores mean; `ernie_vil2.calibration` is what is found."""
+"""Finds on a validation set what a model's scores mean; `ernie_vil2.io.calibration` is what is found."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ernie_vil2.calibration import Calibration, Threshold
 from ernie_vil2.evaluation.ranking import rank_queries, top_matches
+from ernie_vil2.io.calibration import Calibration, Threshold
 
 
 def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerprint: str, data: str) -> Calibration:

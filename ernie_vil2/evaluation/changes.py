@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_vil2.evaluation.results import original_text
-from ernie_vil2.files import system_errors_named
+from ernie_vil2.io.files import system_errors_named
 
 SHOWN = 12
 """Queries of each kind that are named."""

@@ -14,7 +14,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
 from ernie_vil2.evaluation.protocol import Protocol
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 CHUNK = 256  # images that are handed to the threads at once
 

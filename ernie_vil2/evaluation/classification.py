@@ -20,7 +20,7 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
 from ernie_vil2.evaluation.check import decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.prompts import class_embeddings, prompts
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 FEWEST_FOR_FIVE = 5
 """Classes from which acc5 says something."""

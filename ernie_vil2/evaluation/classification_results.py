@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.environment import environment
+from ernie_vil2.device.environment import environment
 from ernie_vil2.evaluation.classification import COLUMNS, DEFINITION, ClassScores, EncodedClasses
 from ernie_vil2.evaluation.results import cell_text
 from ernie_vil2.evaluation.retrieval_page import thumbnail
-from ernie_vil2.files import atomic_files, atomic_write, write_text
+from ernie_vil2.io.files import atomic_files, atomic_write, write_text
 from ernie_vil2.pages import write_page
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")

@@ -17,11 +17,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ernie_vil2 import cpu
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.files import atomic_write, parse_json, save_arrays
-from ernie_vil2.wording import counted
+from ernie_vil2.device import cpu
+from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
+from ernie_vil2.io.terminal import counted
 
 
 class EmbeddingModel(Protocol):

@@ -11,7 +11,7 @@ from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.ranking import top_matches
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 STRENGTHS = np.logspace(-2, 5, 15)
 """Values of scikit-learn's `C` that are tried, from the strongest regularisation on."""

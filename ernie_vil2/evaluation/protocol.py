@@ -25,7 +25,7 @@ from ernie_vil2.evaluation.retrieval import (
     score_matchings,
     summary,
 )
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 
 @dataclass(frozen=True)

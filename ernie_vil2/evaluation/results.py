@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.checksums import sha256
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.environment import environment
+from ernie_vil2.device.environment import environment
 from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
 from ernie_vil2.evaluation.protocol import Evaluation
@@ -24,9 +23,10 @@ from ernie_vil2.evaluation.protocols import PaperResult
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, DirectionResult, Row, format_table
 from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
-from ernie_vil2.files import atomic_files, atomic_write, load_json, write_text
-from ernie_vil2.run_folder import BEFORE
-from ernie_vil2.wording import counted
+from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import atomic_files, atomic_write, load_json, write_text
+from ernie_vil2.io.run_folder import BEFORE
+from ernie_vil2.io.terminal import counted
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
 LONGEST_NAME = 160  # bytes; a file system takes 255

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.environment import environment
+from ernie_vil2.device.environment import environment
 from ernie_vil2.evaluation.protocols import paper_results
 from ernie_vil2.evaluation.results import cell_text
 from ernie_vil2.evaluation.retrieval_page import thumbnail
 from ernie_vil2.evaluation.statements import StatementScores
-from ernie_vil2.files import atomic_files, write_text
+from ernie_vil2.io.files import atomic_files, write_text
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import write_page
-from ernie_vil2.wording import counted
 
 SHOWN = 12
 """Examples of a kind on a page."""

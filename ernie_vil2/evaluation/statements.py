@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
+from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.data.readers.published.nlvr2 import NLVR2, subsets_beside
+from ernie_vil2.data.readers.published.snli_ve import SNLI_VE
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
-from ernie_vil2.data.sources import ShardedSource
-from ernie_vil2.data.sources.published.nlvr2 import NLVR2, subsets_beside
-from ernie_vil2.data.sources.published.snli_ve import SNLI_VE
 from ernie_vil2.data.statements import StatementRow, StatementSource
 from ernie_vil2.evaluation.check import decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.wording import counted
+from ernie_vil2.io.terminal import counted
 
 Classify = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
 """`[N, D]` embeddings of the image, or of the left and the right ones, and of the texts, to `[N, labels]` logits."""

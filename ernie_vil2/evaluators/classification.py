@@ -8,19 +8,19 @@ from statistics import fmean
 import paddle.distributed as dist
 from paddle import nn
 
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.sources.labelled import open_labelled
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.readers.labelled import open_labelled
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
 from ernie_vil2.evaluation.classification import encoded_classes, several_classes, with_prompts
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.prompts import choose_templates
 from ernie_vil2.evaluators.evaluator import Metrics
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.tasks import Task
-from ernie_vil2.views import Preprocessing
-from ernie_vil2.wording import counted
 
 
 class Classification:

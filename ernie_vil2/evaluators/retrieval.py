@@ -8,20 +8,20 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.sources import open_benchmarks
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
-from ernie_vil2.errors import LostRank
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import Evaluation, Protocol, score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluators.evaluator import Metrics
+from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.tasks import Task
-from ernie_vil2.views import Preprocessing
-from ernie_vil2.wording import counted
 
 MEAN = "mean_recall"
 LOGGED_ALONE = ("R@5", "mR", "MRR")

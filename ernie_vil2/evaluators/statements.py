@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import paddle.distributed as dist
 
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.statements import Statements, read_statements, score_statements
 from ernie_vil2.evaluators.evaluator import Metrics
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.heads import StatementClassifier
 from ernie_vil2.tasks import Task
 from ernie_vil2.tasks.statements import StatementTask
-from ernie_vil2.views import Preprocessing
-from ernie_vil2.wording import counted
 
 
 class StatementEvaluator:

@@ -17,11 +17,12 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from ernie_vil2.engines import Eager
-from ernie_vil2.export_folder import INPUTS
+from ernie_vil2.backends import Eager
+from ernie_vil2.data.augment import normalize_images
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.io.export_folder import INPUTS
+from ernie_vil2.io.terminal import silenced
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.terminal import silenced
-from ernie_vil2.views import Preprocessing, normalize_images
 
 
 class NotExportable(ValueError):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ernie_vil2.export.graphs import NotExportable, reason
-from ernie_vil2.export_folder import INPUTS, OUTPUTS
+from ernie_vil2.io.export_folder import INPUTS, OUTPUTS
 
 OPSET = 17
 # In a process of its own, which it ends over an operator that it does not know. Without an optimiser: the default one

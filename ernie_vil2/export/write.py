@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.calibration import write_calibration
-from ernie_vil2.checksums import write_checksums
+from ernie_vil2.backends import Eager
+from ernie_vil2.backends.exported import Exported
 from ernie_vil2.config import dump_config
 from ernie_vil2.encoder import ErnieViL2, ImageLike
-from ernie_vil2.engines import Eager
-from ernie_vil2.engines.exported import Exported
 from ernie_vil2.export.graphs import NotExportable, reason, save_graphs
-from ernie_vil2.export_folder import (
+from ernie_vil2.io.calibration import write_calibration
+from ernie_vil2.io.checksums import write_checksums
+from ernie_vil2.io.export_folder import (
     ABOUT,
     CONFIG,
     INPUTS,
@@ -29,7 +29,7 @@ from ernie_vil2.export_folder import (
     VOCABULARY,
     named_in_utf8,
 )
-from ernie_vil2.files import atomic_folder, write_text
+from ernie_vil2.io.files import atomic_folder, write_text
 
 TOP = 10
 

@@ -5,9 +5,9 @@ import paddle
 from paddle.autograd import PyLayer
 
 from ernie_vil2.config.view_names import PAIRS
-from ernie_vil2.cpu.tensors import keep
-from ernie_vil2.errors import RunError
-from ernie_vil2.wording import counted
+from ernie_vil2.device.cpu.tensors import keep
+from ernie_vil2.io.errors import RunError
+from ernie_vil2.io.terminal import counted
 
 from .sigmoid import SigmoidLoss
 from .tiles import (

@@ -9,7 +9,7 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2.cpu.tensors import keep
+from ernie_vil2.device.cpu.tensors import keep
 
 from .tiles import Tiles, check_arguments, computed_whole, float32_products, spread, sums_over
 

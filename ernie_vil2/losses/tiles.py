@@ -21,7 +21,7 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.base import core
 
-from ernie_vil2.cpu.tensors import keep, pairwise_sums, sums
+from ernie_vil2.device.cpu.tensors import keep, pairwise_sums, sums
 
 DUPLICATES = ("ignored", "masked", "positives")
 """What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""

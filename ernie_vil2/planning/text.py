@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ernie_vil2.config import Config, LossConfig, with_overrides
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.planning.devices import DataSheet, check
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers
-from ernie_vil2.wording import counted
 
 Advice = tuple[tuple[str, ...], Plan]
 """`Section.key=value` overrides, and the plan with them."""

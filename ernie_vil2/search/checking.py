@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from ernie_vil2.checksums import sha256
+from ernie_vil2.io.checksums import sha256
 from ernie_vil2.search import engine_files, integrity
 from ernie_vil2.search.collection import DamagedIndex, are_unit
-from ernie_vil2.search.engines import ENGINES, Exact, open_engine
+from ernie_vil2.search.index_types import ENGINES, Exact, open_engine
 from ernie_vil2.search.items import NAME, block_checksum, verified
 from ernie_vil2.search.local import LocalCollection
 from ernie_vil2.search.store import SIDES, FolderStore, is_folder

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.checksums import sha256
-from ernie_vil2.files import atomic_write, is_count, is_number, load_json, write_text
+from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, write_text
 from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, sealed, unsealed
 
 FACTS = "engine.json"

@@ -17,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.image_files import image_files, read_file, readable
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
-from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.source import ShardedSource
-from ernie_vil2.files import read_text
+from ernie_vil2.io.files import read_text
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.identity import Catalogue, Read
 from ernie_vil2.search.index import Index

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ernie_vil2.encoder import ErnieViL2, ImageLike
-from ernie_vil2.models.model_files import weights_path
+from ernie_vil2.io.run_folder import run_of, step_of
+from ernie_vil2.models.weights.stored import weights_path
 from ernie_vil2.pretrained import load_model
-from ernie_vil2.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
 from ernie_vil2.search.places import kept_path
 from ernie_vil2.search.store import SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store

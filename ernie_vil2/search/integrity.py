@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.files import is_count, parse_json
+from ernie_vil2.io.files import is_count, parse_json
 from ernie_vil2.search.collection import DamagedIndex, Item, are_unit
 from ernie_vil2.search.places import places_of
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.files import parse_json
-from ernie_vil2.search import engines, integrity
+from ernie_vil2.io.files import parse_json
+from ernie_vil2.search import index_types as engines
+from ernie_vil2.search import integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, captions, checked
-from ernie_vil2.search.engines import EXACT_UP_TO, RERANKED, Engine, Exact, ranked
+from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Engine, Exact, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_vil2.data.image_files import read_file
+from ernie_vil2.data.readers.opening import open_local
+from ernie_vil2.data.readers.patterns import PIPE
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources.opening import open_local
-from ernie_vil2.data.sources.patterns import PIPE
-from ernie_vil2.files import is_count
+from ernie_vil2.io.files import is_count
 from ernie_vil2.search.collection import DamagedIndex, Item
 
 MOST_PLACES = 10

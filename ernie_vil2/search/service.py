@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.files import parse_json
+from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import connections
 from ernie_vil2.search.collection import DamagedIndex, Hit
 from ernie_vil2.search.index import Index, OtherModel

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ernie_vil2.config import validated
 from ernie_vil2.config.migrations import migrate
-from ernie_vil2.files import is_number, load_json
+from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.study.definition import Run, Study
 from ernie_vil2.study.records import VERSION, Results, reason
 from ernie_vil2.study.runs import newest_step, read_result

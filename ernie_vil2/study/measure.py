@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers import open_benchmarks, open_sources
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_benchmarks, open_sources
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings

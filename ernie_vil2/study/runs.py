@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.files import load_json, write_text
-from ernie_vil2.launch import STOPPED, end_with_parent, heard
-from ernie_vil2.run_folder import RESULTS, list_checkpoints, step_of
+from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
+from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.io.run_folder import RESULTS, list_checkpoints, step_of
 from ernie_vil2.study.definition import Run, Study
 from ernie_vil2.study.records import VERSION, Measured
 
@@ -37,7 +37,7 @@ def make_run(study: Study, run: Run) -> int:
         ConfigError: the folder holds a run of another configuration.
         OSError, ValueError, RunError: as of training, or what is scored cannot be read.
     """
-    from ernie_vil2.training.engine import Trainer
+    from ernie_vil2.training.trainer import Trainer
 
     if newest_step(run.folder) < run.config.Training.steps:
         trainer = Trainer(run.config, resume=True)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_vil2 import cpu, runtime
 from ernie_vil2.config import read_yaml
+from ernie_vil2.device import cpu, runtime
 from ernie_vil2.tagging.detector_input import DetectorInput, DetectorPreprocessing
 
 CONFIG = "infer_cfg.yml"

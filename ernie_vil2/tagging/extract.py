@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id
-from ernie_vil2.data.sources import ShardedSource
 from ernie_vil2.data.tags import Tags, tags_id
-from ernie_vil2.files import atomic_write, load_json, write_text
+from ernie_vil2.io.files import atomic_write, load_json, write_text
 from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
-from ernie_vil2.errors import RunError
-from ernie_vil2.files import parse_json, system_errors_named
+from ernie_vil2.io.errors import RunError
+from ernie_vil2.io.files import parse_json, system_errors_named
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from ernie_vil2.data.samples import BadSampleReport, first_names
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.tagging.journal import TaggedRows
-from ernie_vil2.wording import counted
 
 
 @dataclass

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ernie_vil2.files import read_text
+from ernie_vil2.io.files import read_text
 
 
 def clean(tag: str) -> str:

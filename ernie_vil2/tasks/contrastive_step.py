@@ -26,14 +26,14 @@ import paddle
 import paddle.distributed as dist
 
 from ernie_vil2.config import Config
-from ernie_vil2.crossings import Sender
+from ernie_vil2.data.augment import ImageNormalization
+from ernie_vil2.device.crossings import Sender
 from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import frozen_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.recompute import recompute_blocks
-from ernie_vil2.views import ImageNormalization
 
 Views = Mapping[str, paddle.Tensor]
 

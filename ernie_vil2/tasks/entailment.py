@@ -1,6 +1,6 @@
 """Visual entailment (SNLI-VE, arXiv 1901.06706): what an image says of a hypothesis."""
 
-from ernie_vil2.data.sources.published import snli_ve
+from ernie_vil2.data.readers.published import snli_ve
 from ernie_vil2.tasks.statements import StatementTask
 
 

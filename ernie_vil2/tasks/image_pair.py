@@ -1,6 +1,6 @@
 """Statements about two images (NLVR2, arXiv 1811.00491)."""
 
-from ernie_vil2.data.sources.published import nlvr2
+from ernie_vil2.data.readers.published import nlvr2
 from ernie_vil2.tasks.statements import StatementTask
 
 

@@ -12,6 +12,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
+from ernie_vil2.data.augment import draw_text, tags_text, training_views
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
@@ -21,14 +22,13 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder, import_own_towers
-from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.models.layer_groups import rate_factors
+from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.fused_attention import prepare_attention
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 from ernie_vil2.tasks.tuning import tune
-from ernie_vil2.views import draw_text, tags_text, training_views
 
 
 class MultiViewRows(ViewRows):

@@ -11,6 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.view_names import IMAGE_VIEWS
+from ernie_vil2.data.augment import training_views
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import BadSample, Reason, Statement
@@ -19,14 +20,13 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.models import import_own_towers
 from ernie_vil2.models.heads import HEAD, build_classifier
-from ernie_vil2.models.initial_weights import load_initial_weights
 from ernie_vil2.models.layer_groups import rate_factors
+from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
 from ernie_vil2.tasks.fused_attention import prepare_attention
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.tuning import tune
-from ernie_vil2.views import training_views
 
 
 class StatementRows(ViewRows):

@@ -30,11 +30,11 @@ import paddle
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from ernie_vil2.checksums import DamagedFile, check_files, write_checksums
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.files import atomic_folder, load_json, remove_folder, remove_partial, save_arrays, write_text
+from ernie_vil2.io.checksums import DamagedFile, check_files, write_checksums
+from ernie_vil2.io.files import atomic_folder, load_json, remove_folder, remove_partial, save_arrays, write_text
+from ernie_vil2.io.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 from ernie_vil2.models import load_weights, save_weights
-from ernie_vil2.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
 from ernie_vil2.training.average import RAW, WeightAverage
 
 EVALUATION = "evaluation.json"

@@ -7,19 +7,19 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
 from ernie_vil2.evaluation.protocol import Evaluation, evaluate
 from ernie_vil2.evaluation.protocols import paper_results
 from ernie_vil2.evaluation.results import places, whole_table, write_evaluation
 from ernie_vil2.evaluators.retrieval import scored_sets
+from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
 from ernie_vil2.pretrained import load_model
-from ernie_vil2.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
 from ernie_vil2.tasks import Task
-from ernie_vil2.views import Preprocessing
 
 
 class Comparison:

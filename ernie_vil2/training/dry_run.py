@@ -13,27 +13,27 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ernie_vil2 import runtime
 from ernie_vil2.config import Config, ConfigError, dump_config
 from ernie_vil2.data.loader import ShownRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.device import runtime
 from ernie_vil2.evaluators import build_evaluators
-from ernie_vil2.files import write_text
+from ernie_vil2.io.files import write_text
+from ernie_vil2.io.run_folder import DRY_RUN, check_run_folder, list_checkpoints
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.models import import_own_towers
-from ernie_vil2.models.like import with_model_like
 from ernie_vil2.models.precision import check_precision
+from ernie_vil2.models.weights.model_like import with_model_like
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.text import headline, plan_run
-from ernie_vil2.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.preview import Preview, preview
 from ernie_vil2.training.run_page import config_facts
 from ernie_vil2.training.sharding import check_sharding
-from ernie_vil2.wording import counted
 
 MOST_ROWS = 512
 """Samples of a source that are read, where the batch of a rank is larger."""

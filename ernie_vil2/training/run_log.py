@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.environment import environment
-from ernie_vil2.files import MAX_NUMBER, check_ordinary, parse_json, remove_partial, system_errors_named, write_text
+from ernie_vil2.device.environment import environment
+from ernie_vil2.io.files import MAX_NUMBER, check_ordinary, parse_json, remove_partial, system_errors_named, write_text
 
 LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.files import load_json
+from ernie_vil2.io.files import load_json
 from ernie_vil2.pages import speed_charts, training_charts, write_page
 from ernie_vil2.training.run_log import read_log
 

@@ -10,8 +10,8 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import Config
-from ernie_vil2.errors import LostRank
 from ernie_vil2.evaluators import Evaluator, Metrics
+from ernie_vil2.io.errors import LostRank
 from ernie_vil2.parallel import collectives
 
 

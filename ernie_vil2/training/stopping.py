@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from ernie_vil2.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
+from ernie_vil2.device.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
 
 
 class StopSignals:

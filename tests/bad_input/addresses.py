@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from ernie_vil2.data.readers import locations, source
 from ernie_vil2.data.samples import Reason
-from ernie_vil2.data.sources import locations, source
 from tests.bad_input.case import CAPTION, GOOD, Case, member
 from tests.misbehaving_server import MisbehavingServer
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import Reason, Sample
-from ernie_vil2.data.sources import open_sources
 from tests.conftest import write_tar
 
 CAPTION = "a red disc"

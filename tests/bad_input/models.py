@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.models.model_files import read_model, write_model
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.stored import read_model, write_model
 from tests.bad_input.case import Case, file
 from tests.bad_input.settings import hole, pipe
 from tests.models.test_weight_files import (

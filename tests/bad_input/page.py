@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ernie_vil2.files import write_text
+from ernie_vil2.io.files import write_text
 from tests.bad_input import addresses, classes, images, models, rows, settings, shards, texts, tuning
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"

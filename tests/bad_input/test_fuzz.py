@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2 import restricted_pickle
 from ernie_vil2.config import load_config
+from ernie_vil2.data.augment import draw_text, training_views
+from ernie_vil2.data.readers import ShardedSource, indexed_file
+from ernie_vil2.data.readers.layout import Options
+from ernie_vil2.data.readers.layouts import content
+from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.opening import open_shard
 from ernie_vil2.data.samples import BadSample, is_blank
-from ernie_vil2.data.sources import ShardedSource, indexed_file
-from ernie_vil2.data.sources.layout import Options
-from ernie_vil2.data.sources.layouts import content
-from ernie_vil2.data.sources.locations import LocalFile
-from ernie_vil2.data.sources.opening import open_shard
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.views import draw_text, training_views
+from ernie_vil2.io import restricted_pickle
 from tests.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, picture
 from tests.bad_input.images import JPEG, animated
 from tests.bad_input.shards import of_type, with_size

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_sources
 from tests.bad_input.case import CAPTION, GOOD, as_json, member
 
 ROWS = 30

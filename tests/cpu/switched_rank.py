@@ -2,13 +2,13 @@
 
 import sys
 
-from ernie_vil2 import runtime
+from ernie_vil2.device import runtime
 
 runtime.configure()  # before anything imports Paddle, as the command lines do
 
 import numpy as np  # noqa: E402
 
-from ernie_vil2 import cpu  # noqa: E402
+from ernie_vil2.device import cpu  # noqa: E402
 from ernie_vil2.parallel.ranks import join_ranks  # noqa: E402
 from tests.training.freezing import IMAGES, TOWERS, Case, found_by_rank  # noqa: E402
 

@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2 import cpu
-from ernie_vil2.cpu.switches import SWITCHES
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device import cpu
+from ernie_vil2.device.cpu.switches import SWITCHES
+from ernie_vil2.device.launch import run_ranks
 from tests.training.freezing import TOWERS, Case, gradients
 from tests.training.test_step import errors
 

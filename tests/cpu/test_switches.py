@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2 import runtime
-from ernie_vil2.cpu import switches
+from ernie_vil2.device import runtime
+from ernie_vil2.device.cpu import switches
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
@@ -61,7 +61,7 @@ faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     b"x" * (40 << 20)  # more than glibc, left alone, ever takes from its heap
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-print(json.dumps([same, ernie_vil2.cpu.applied(), faults]))
+print(json.dumps([same, ernie_vil2.device.cpu.applied(), faults]))
 """
     (same, applied, faults), _ = run(code)
     assert same and applied == {}
@@ -150,7 +150,7 @@ bytes(size)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     b"x" * size  # written, unlike zeroed pages
-print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ernie_vil2.cpu.applied())))
+print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ernie_vil2.device.cpu.applied())))
 """
     pages = 20 * (12 << 20) // os.sysconf("SC_PAGE_SIZE")
     (with_switch, applied), _ = run(code)
@@ -218,8 +218,8 @@ def test_transposes_are_copied_unless_switched_off():
 import json, ernie_vil2
 ernie_vil2.runtime.configure()
 import paddle
-ernie_vil2.runtime.set_device("cpu")
-print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.cpu.applied()["strides"]]))
+ernie_vil2.device.runtime.set_device("cpu")
+print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.device.cpu.applied()["strides"]]))
 """
     assert run(code)[0] == [True, "FLAGS_use_stride_kernel=0"]
     off = "ERNIE_VIL2_RUNTIME"

@@ -5,7 +5,7 @@ import pytest
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.leakage import watch
-from ernie_vil2.data.sources import open_benchmark
+from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream
 from tests.conftest import draw, png, write_tsv
 from tests.data.sources.published.conftest import write
@@ -59,7 +59,7 @@ def test_an_image_that_cannot_be_read_is_no_leak(tmp_path):
 def test_a_run_counts_them(tmp_path, capsys):
     import numpy as np
 
-    from ernie_vil2.training.engine import Trainer
+    from ernie_vil2.training.trainer import Trainer
 
     rng = np.random.default_rng(0)
     pictures = [png(draw((number * 20, 90, 120), "disc", rng)) for number in range(12)]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.data.readers import HELD_SHARDS
+from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import HELD_SHARDS
-from ernie_vil2.data.sources.locations import LocalFile
 from ernie_vil2.data.stream import SampleStream
 from tests.conftest import write_tsv
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.launch import run_ranks
 from tests.evaluation.encoding_model import StandIn, benchmark, no_file, not_base64, picture
 from tests.evaluation.encoding_worker import CASES
 

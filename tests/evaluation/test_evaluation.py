@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ernie_vil2.data.sources import open_benchmark, open_sources
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval_page import Cards, random_queries
-from ernie_vil2.views import Preprocessing
 from tests.conftest import draw, png, write_tar, write_tsv
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import load_config
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.engines import Eager
 from ernie_vil2.export.write import export
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.views import Preprocessing
 from tests.conftest import COLOURS, SHAPES, draw, png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]

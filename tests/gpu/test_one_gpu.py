@@ -10,11 +10,11 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2 import commands
-from ernie_vil2.crossings import uploaded
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2 import cli as commands
+from ernie_vil2.data.augment import ImageNormalization, normalize_images
+from ernie_vil2.device.crossings import uploaded
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.views import ImageNormalization, normalize_images
+from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import ROOT
 
 TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]

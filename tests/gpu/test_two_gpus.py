@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.run_folder import list_checkpoints
+from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
 

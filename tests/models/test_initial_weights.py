@@ -8,10 +8,11 @@ import pytest
 from paddlenlp.transformers import BertConfig, BertModel, ErnieConfig, ErnieForMaskedLM, ErnieModel
 
 from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig, load_config
-from ernie_vil2.models import build_dual_encoder, build_image_tower, initial_weights
-from ernie_vil2.models.initial_weights import load_initial_weights
-from ernie_vil2.models.model_files import StoredModel, write_model
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models import build_dual_encoder, build_image_tower
+from ernie_vil2.models.weights import initial as initial_weights
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.initial import load_initial_weights
+from ernie_vil2.models.weights.stored import StoredModel, write_model
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96,
@@ -285,7 +286,7 @@ def test_an_ernie_vil2_starts_the_whole_model_or_one_tower(tmp_path, vocabulary,
 
 def test_a_training_starts_from_them_once(tmp_path, shapes, vocabulary, capfd):
     """A run takes them at its start and prints the report; a resumed run goes on from its checkpoint."""
-    from ernie_vil2.training.engine import Trainer
+    from ernie_vil2.training.trainer import Trainer
 
     _, source = build(vocabulary)
     write_weights(tmp_path / "w.pdparams", arrays_of(randomised(source.image)))

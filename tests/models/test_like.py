@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2 import hub
+from ernie_vil2.backends import Eager
 from ernie_vil2.config import ConfigError, dump_config, load_config
-from ernie_vil2.engines import Eager
+from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.initial_weights import load_initial_weights
-from ernie_vil2.models.like import _read, with_model_like
-from ernie_vil2.models.model_files import read_model, write_model
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.models.weights.initial import load_initial_weights
+from ernie_vil2.models.weights.model_like import _read, with_model_like
+from ernie_vil2.models.weights.stored import read_model, write_model
+from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import config, overrides, run  # noqa: F401 - fixtures of a run
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"

@@ -9,7 +9,7 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models import build_dual_encoder, build_image_tower, import_own_towers
 from ernie_vil2.planning.towers import Towers
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 
 MODULE = '''
 from paddle import nn

@@ -20,10 +20,10 @@ from ernie_vil2.config import (
     load_config,
 )
 from ernie_vil2.models import build_dual_encoder, set_weights
-from ernie_vil2.models.model_files import StoredModel, changed_ways, read_model, write_model
-from ernie_vil2.models.released import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.towers.transformers import NAMED_SIZES, VIT_SIZES
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.releases import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
+from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
 ROWS = len(TOKENS) + 3
@@ -436,7 +436,7 @@ def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatc
         raise full
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
-        patched.setattr(f"ernie_vil2.models.model_files.{last}", fails)
+        patched.setattr(f"ernie_vil2.models.weights.stored.{last}", fails)
         write_model(stored, tmp_path / "new", layout)
     assert [path.name for path in tmp_path.iterdir()] == ["official"]
     (tmp_path / "new").mkdir()  # an empty folder is as good as none

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ernie_vil2.models.weight_files import WeightFileError, read_weights, write_weights
+from ernie_vil2.models.weights.files import WeightFileError, read_weights, write_weights
 
 ARRAYS = {
     "matrix": np.arange(6, dtype="float32").reshape(2, 3),
@@ -311,7 +311,7 @@ def test_no_hostile_file_takes_the_memory_or_the_screen(tmp_path):
 
 WITHIN_BOUNDS = """
 import resource, sys
-from ernie_vil2.models.weight_files import WeightFileError, read_weights
+from ernie_vil2.models.weights.files import WeightFileError, read_weights
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 100_000_000,) * 2)
 for number in range(int(sys.argv[1])):
@@ -339,7 +339,7 @@ def test_deep_nesting_and_cycles_do_no_harm(tmp_path):
 
 
 def test_endless_operations_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_vil2.restricted_pickle.MAX_OPERATIONS", 1000)
+    monkeypatch.setattr("ernie_vil2.io.restricted_pickle.MAX_OPERATIONS", 1000)
     path = tmp_path / "w.pdparams"
     path.write_bytes(b"\x80\x04" + b"N" * 2000 + b".")
     with pytest.raises(WeightFileError, match="more than 1,000 operations"):

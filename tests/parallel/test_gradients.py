@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from tests.parallel import gradient_worker as worker
 from tests.parallel.gradient_worker import CASES, WRONG, Case
 

@@ -9,7 +9,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms, frozen_statistics, synchronise_norms
 
 ROOT = Path(__file__).parents[2]

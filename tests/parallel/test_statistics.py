@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import paddle
 
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.parallel import average_statistics
 
 RANK = """

@@ -8,9 +8,9 @@ import pytest
 from paddle import nn
 from paddle.base import core
 
-from ernie_vil2 import runtime
 from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning import towers as module
 from ernie_vil2.planning.towers import Towers

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.planning.devices import DEVICES
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.search import DamagedIndex, OtherModel, open_index
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item

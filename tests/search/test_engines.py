@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.engines import ENGINES, RERANKED, Exact, build_engine, open_engine, ranked
+from ernie_vil2.search.index_types import ENGINES, RERANKED, Exact, build_engine, open_engine, ranked
 from ernie_vil2.search.local import LocalCollection
 from tests.search.conftest import unit
 
@@ -29,7 +29,7 @@ def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered, th
     rows, queries = unit(rng, count, width).astype(np.float16), unit(rng, 3, width)
     allowed = rng.random(count) < 0.5 if filtered else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ernie_vil2.search.engines.SCANNED_ROWS", 1)
+        patch.setattr("ernie_vil2.search.index_types.SCANNED_ROWS", 1)
         patch.setattr("faiss.omp_get_max_threads", lambda: threads)
         found = Exact(rows).candidates(queries, wanted, allowed)
     assert found.shape == (3, wanted)
@@ -99,7 +99,7 @@ def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, mon
     rng = np.random.default_rng(0)
     rows, queries = unit(rng, 2000, 16).astype(np.float16), unit(rng, 300, 16)
     for breadths, warned in (((1,), True), ((1, 2000), False)):
-        monkeypatch.setattr("ernie_vil2.search.engines.Ivf.breadths", breadths)
+        monkeypatch.setattr("ernie_vil2.search.index_types.Ivf.breadths", breadths)
         lines = []
         facts = ENGINES["ivf"].build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
         warnings = [line for line in lines if line.startswith("warning: ")]

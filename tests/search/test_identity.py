@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import Filled, add_images, pictures

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
@@ -316,7 +316,7 @@ def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(t
 
 def test_queries_of_a_file_are_encoded_in_batches(folder, checkpoint, model, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, **_: model)
-    monkeypatch.setattr("ernie_vil2.commands.search.BATCH", 4)
+    monkeypatch.setattr("ernie_vil2.cli.search.BATCH", 4)
     encode, sizes = type(model).encode_texts, []
 
     def counted(self, texts, *arguments, **options):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
-from ernie_vil2.run_folder import list_checkpoints, owned
+from ernie_vil2.io.run_folder import list_checkpoints, owned
 from ernie_vil2.study.collect import collect, curve_of
 from ernie_vil2.study.definition import read_study
 from ernie_vil2.study.runs import make_run, newest_step, read_result

@@ -1,6 +1,6 @@
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 
 
 @pytest.fixture

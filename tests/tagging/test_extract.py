@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample, Reason
-from ernie_vil2.data.sources import open_sources
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.extract import extract_tags
 from ernie_vil2.tagging.journal import JournalError

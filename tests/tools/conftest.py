@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
 from tests.statements import entailment_folder
 from tests.tagging.rectangles import export

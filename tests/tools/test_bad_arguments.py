@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2 import commands
-from ernie_vil2.commands import arguments
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli import arguments
 from tests.tools.conftest import EXAMPLES
 from tests.tools.test_full_disk import TO_GO_ON
 

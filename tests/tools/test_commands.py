@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2 import commands
-from ernie_vil2.commands.arguments import configuration
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli.arguments import configuration
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_module_is_a_command_and_every_command_has_a_tool():
     modules = {name for path in Path(commands.__path__[0]).glob("*.py") if (name := path.stem) != "__init__"
-               and hasattr(importlib.import_module(f"ernie_vil2.commands.{name}"), "add_arguments")}  # fmt: skip
+               and hasattr(importlib.import_module(f"ernie_vil2.cli.{name}"), "add_arguments")}  # fmt: skip
     assert modules == set(commands.COMMANDS)
     started = {name for path in ROOT.glob("tools/*.py") for name in commands.COMMANDS if f'run("{name}")' in
                path.read_text()}  # fmt: skip
@@ -79,7 +79,7 @@ def test_an_error_is_one_printable_line(error, line):
 
 
 def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("ernie_vil2.commands.doctor.run", lambda args: {}["missing"])
+    monkeypatch.setattr("ernie_vil2.cli.doctor.run", lambda args: {}["missing"])
     with pytest.raises(KeyError):
         commands.run("doctor", [])
 
@@ -88,7 +88,7 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
     def stop(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ernie_vil2.commands.doctor.run", stop)
+    monkeypatch.setattr("ernie_vil2.cli.doctor.run", stop)
     assert commands.run("doctor", []) == 130
     assert capsys.readouterr().err.startswith("\nstopped; ")
 

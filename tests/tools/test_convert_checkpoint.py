@@ -10,8 +10,8 @@ import pytest
 
 from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.model_files import StoredModel, write_model
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.stored import StoredModel, write_model
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "一"]

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import dump_config, load_config
-from ernie_vil2.data.sources import open_sources
+from ernie_vil2.data.readers import open_sources
 from tests.conftest import write_tar, write_tsv
 
 

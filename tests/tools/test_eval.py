@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 from tests.data.sources.published.conftest import write
 

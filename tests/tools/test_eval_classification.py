@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2 import commands, load_model
-from ernie_vil2.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
+from ernie_vil2 import cli as commands
+from ernie_vil2 import load_model
 from ernie_vil2.evaluation.classification_results import CSV_COLUMNS
+from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 from tests.pages import Page
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from tests.conftest import untrained_checkpoint
 from tests.pages import Page
 from tests.statements import TOKENS, entailment_folder, pairs_folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
 from tests.training.conftest import run

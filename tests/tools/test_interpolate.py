@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ernie_vil2
-from ernie_vil2 import commands
-from ernie_vil2.commands.arguments import share
-from ernie_vil2.commands.interpolate import shares_of
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli.arguments import share
+from ernie_vil2.cli.interpolate import shares_of
 from ernie_vil2.config import dump_config, load_config
-from ernie_vil2.models.mixtures import check_alike, mixture
-from ernie_vil2.models.model_files import OWN_WEIGHTS, read_model
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.mixtures import check_alike, mixture
+from ernie_vil2.models.weights.stored import OWN_WEIGHTS, read_model
 from tests.conftest import untrained_checkpoint
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方块条十字"]

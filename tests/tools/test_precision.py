@@ -2,8 +2,8 @@
 
 import pytest
 
-from ernie_vil2.commands import encoding
-from ernie_vil2.engines import Eager
+from ernie_vil2.backends import Eager
+from ernie_vil2.cli import encoding
 from tests.tools.conftest import run
 
 ENCODING = ["eval", "eval_classification", "eval_transfer", "embed", "calibrate", "interpolate", "search build",

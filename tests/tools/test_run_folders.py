@@ -5,8 +5,8 @@ import json
 import pytest
 
 import ernie_vil2
-from ernie_vil2 import commands
-from ernie_vil2.models.weight_files import read_weights, write_weights
+from ernie_vil2 import cli as commands
+from ernie_vil2.models.weights.files import read_weights, write_weights
 from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]

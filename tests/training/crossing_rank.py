@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.crossings import crossings_of_steps
 from ernie_vil2.config import load_config
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 
 
 def main():

@@ -6,14 +6,14 @@ import time
 import paddle
 import paddle.distributed as dist
 
-from ernie_vil2.commands import EXPECTED
+from ernie_vil2.cli import EXPECTED
 from ernie_vil2.config import load_config
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.tasks import multi_view
-from ernie_vil2.training import engine
+from ernie_vil2.training import trainer as engine
 from ernie_vil2.training.checkpoint import FullDisk
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 
 
 def run(fault, overrides):

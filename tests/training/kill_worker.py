@@ -8,7 +8,7 @@ import paddlenlp.transformers  # noqa: F401
 
 from ernie_vil2.config import load_config
 from ernie_vil2.training import checkpoint
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 
 
 def train(overrides, killed_in=None):

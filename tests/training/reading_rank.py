@@ -6,8 +6,8 @@ import sys
 import paddle.distributed as dist
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.sources import ShardedSource
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.training.trainer import Trainer
 
 if __name__ == "__main__":
     trainer_process, read = os.getpid(), ShardedSource.__getitem__

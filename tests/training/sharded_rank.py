@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ernie_vil2.config import load_config
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 
 
 def main():

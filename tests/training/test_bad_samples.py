@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.data.samples import BadSample, Reason, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.batch_gate import MOST_IN_A_ROW, BatchGate
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
 from tests.training.conftest import as_arguments, run
 

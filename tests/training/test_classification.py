@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 
 
 @pytest.fixture

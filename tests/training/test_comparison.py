@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
-from ernie_vil2.run_folder import list_checkpoints
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import paddle
 import pytest
 
 from benchmarks.crossings import counted_crossings, crossings_of_steps
-from ernie_vil2.launch import run_ranks
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import ROOT
 
 MOST = 6

@@ -16,8 +16,8 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import dry_run
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
 from tests.pages import Page, lines_of
 from tests.statements import entailment_folder, pairs_folder

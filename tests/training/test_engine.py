@@ -14,16 +14,16 @@ from safetensors.numpy import load_file
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.data.sources import open_sources
 from ernie_vil2.losses import NoNegatives
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.resuming import changed_settings
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.sharding import scaler_state
+from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -302,7 +302,7 @@ def test_a_run_is_not_shortened_and_nothing_else_changes_with_its_steps(config):
 
 
 def test_bad_samples_are_skipped_reported_and_stop_a_run_when_they_are_many(config, tmp_path, shapes):
-    from ernie_vil2.data.sources import TarSource
+    from ernie_vil2.data.readers import TarSource
 
     source = TarSource(shapes["train"])
     rows = [(source[row].caption("en"), source[row].image_name, source[row].image) for row in range(60)]

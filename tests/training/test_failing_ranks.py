@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_vil2.launch import run_ranks
-from ernie_vil2.run_folder import owned
+from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.io.run_folder import owned
 from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, start, wait_for_steps
 

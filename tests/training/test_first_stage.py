@@ -9,11 +9,11 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import load_config
-from ernie_vil2.data.sources import open_benchmarks
+from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.pages import lines_of
 from tests.training.conftest import ROOT
 from tests.training.conftest import run as run_tool

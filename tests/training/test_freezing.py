@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.config import ConfigError
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from tests.training.freezing import (
     STEPS,
     TOWERS,

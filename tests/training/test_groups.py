@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.launch import run_ranks
-from ernie_vil2.run_folder import list_checkpoints
+from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import shape_members, write_tar
 from tests.training.conftest import ROOT, as_arguments, run

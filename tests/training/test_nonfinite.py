@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.training import sharding
 from ernie_vil2.training.checkpoint import DamagedCheckpoint, list_checkpoints, recover
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.nonfinite import MOST_IN_A_ROW, NotFinite
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.training.test_engine import losses, weights
 
 REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
@@ -257,7 +257,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_nothing_is_pruned(config)
 def test_a_run_never_goes_on_from_weights_that_are_not_finite(config, capsys, monkeypatch):
     """As an earlier version has saved them, with valid checksums."""
     every = "Training.checkpoint_every=2", "Training.keep_checkpoints=4"
-    monkeypatch.setattr("ernie_vil2.training.engine.check_weights", lambda model, step: None)
+    monkeypatch.setattr("ernie_vil2.training.trainer.check_weights", lambda model, step: None)
     trainer = Trainer(config(*every))
     step = trainer._train_step
 

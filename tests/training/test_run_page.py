@@ -4,8 +4,8 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.pages import speed_charts
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_page import PAGE, progress_facts
+from ernie_vil2.training.trainer import Trainer
 from tests.pages import Page, lines_of
 from tests.training.test_engine import crash_after
 

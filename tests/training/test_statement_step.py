@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.tasks import build_task
 from tests.training.test_step import OWN, ROWS, VIT, compute, default_dtype, errors, setting
 

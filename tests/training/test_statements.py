@@ -13,8 +13,8 @@ from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.dry_run import dry_run
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.statements import entailment_folder, pairs_folder
 from tests.training.conftest import MINUTE, as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_engine import crash_after, weights

@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.config import load_config
-from ernie_vil2.launch import run_ranks
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.launch import APART, SecondCtrlC
+from ernie_vil2.device.launch import APART, SecondCtrlC
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import MINUTE, as_arguments, rank_process, start, wait_for_steps
 
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -104,7 +104,7 @@ def test_a_terminal_that_is_closed_saves(overrides, tmp_path, processes):
 def test_a_second_ctrl_c_ends_a_run_that_stands_still(overrides, tmp_path, processes):
     worker = ["tests/training/failing_rank.py", "stuck", *overrides, "Data.workers=1"]
     launcher = (
-        "import sys; from ernie_vil2.launch import run_ranks; sys.exit(run_ranks(sys.argv[2:], int(sys.argv[1])))"
+        "import sys; from ernie_vil2.device import launch; sys.exit(launch.run_ranks(sys.argv[2:], int(sys.argv[1])))"
     )
     with start("-c", launcher, processes, sys.executable, *worker) as process:
         wait_for_steps(process, tmp_path / "run", 2)

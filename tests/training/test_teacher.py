@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2 import commands
+from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
 from ernie_vil2.tasks.teacher import Teacher
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import as_arguments, run
 
 PLAIN = ["Views.languages={en: 1.0}", "Views.tag_probability=0", "Loss.weights={image_image: 0, text_text: 0}"]
@@ -20,7 +20,7 @@ def folder(shapes, tmp_path_factory):
     """Of a teacher of width 6 that knows colours and shapes, and half of the images."""
     folder = tmp_path_factory.mktemp("teacher")
     rng = np.random.default_rng(0)
-    from ernie_vil2.data.sources import open_benchmarks
+    from ernie_vil2.data.readers import open_benchmarks
 
     benchmark = open_benchmarks([str(shapes["train"])], ["en"])["en"]
     words = sorted({word for text in benchmark.texts for word in text.text.split()})

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from ernie_vil2.cpu import SWITCHES
+from ernie_vil2.device.cpu import SWITCHES
 from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import as_arguments, run
 

@@ -6,11 +6,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import ernie_vil2
-from ernie_vil2 import commands
-from ernie_vil2.engines import Eager
-from ernie_vil2.models.model_files import read_model, write_model
+from ernie_vil2 import cli as commands
+from ernie_vil2.backends import Eager
+from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
-from ernie_vil2.training.engine import Trainer
+from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import as_arguments, run
 from tests.training.test_engine import crash_after, weights
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ernie_vil2.run_folder import list_checkpoints
+from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, run, wait_for_steps
 

@@ -10,10 +10,11 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.training import engine, progress, scoring
+from ernie_vil2.training import progress, scoring
+from ernie_vil2.training import trainer as engine
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
-from ernie_vil2.training.engine import Trainer
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
 from tests.evaluation import test_cxc
 from tests.evaluation.test_cxc import folder  # noqa: F401 - a fixture
 from tests.pages import lines_of

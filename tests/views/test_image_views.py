@@ -8,9 +8,9 @@ from sklearn.datasets import load_sample_images
 from benchmarks.pillow_views import pillow_views
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
+from ernie_vil2.data.augment import ImageNormalization, gaussian_blur, jitter_colours, normalize_images, training_views
+from ernie_vil2.data.geometry import evaluation_view
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.views import ImageNormalization, evaluation_view, normalize_images, training_views
-from ernie_vil2.views.training_views import gaussian_blur, jitter_colours
 from tests.conftest import png
 
 PLAIN = {"resize": 32, "flip": 0.0, "jitter": 0.0, "blur": 0.0, "grayscale": 0.0}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import ViewsConfig
+from ernie_vil2.data.augment import draw_text, tags_text
 from ernie_vil2.data.samples import BadSample, Sample
-from ernie_vil2.views import draw_text, tags_text
 
 SAMPLE = Sample(
     "1", "1", b"", {"zh": "红车", "en": "a red car"}, {"zh": ("红色的汽车", "树"), "en": ("red car", "tree")}

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ernie_vil2.data.prepare.shards import Settings
+from ernie_vil2.data.readers.prepared import INDEX
 from ernie_vil2.data.samples import BadSampleReport, first_names
-from ernie_vil2.data.sources.prepared import INDEX
-from ernie_vil2.files import write_text
-from ernie_vil2.wording import counted
+from ernie_vil2.io.files import write_text
+from ernie_vil2.io.terminal import counted
 
 REPORT = "report.txt"
 

@@ -21,16 +21,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.checksums import sha256
 from ernie_vil2.data.prepare.index import PreparedIndex, describe
 from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard
+from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.data.readers.prepared import INDEX
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.sources import ShardedSource
-from ernie_vil2.data.sources.prepared import INDEX
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.errors import RunError
-from ernie_vil2.files import load_json, write_text
-from ernie_vil2.launch import end_with_parent
+from ernie_vil2.device.launch import end_with_parent
+from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.errors import RunError
+from ernie_vil2.io.files import load_json, write_text
 
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ernie_vil2.checksums import sha256
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
+from ernie_vil2.data.readers import SampleSequence
 from ernie_vil2.data.samples import (
     SEVERAL_LINES,
     BadSample,
@@ -25,9 +25,9 @@ from ernie_vil2.data.samples import (
     content_id,
     is_blank,
 )
-from ernie_vil2.data.sources import SampleSequence
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
-from ernie_vil2.files import atomic_write
+from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import atomic_write
 
 DIGEST_BYTES = 16
 # How the formats that a shard may hold begin; whatever else can be decoded becomes JPEG.

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.prepare import PrepareError, Settings, check, prepare
+from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import SEVERAL_LINES
-from ernie_vil2.data.sources import ShardedSource, open_sources
 from ernie_vil2.data.tags import TagsFile
 from tests.conftest import draw, png, write_tar, write_tsv
 from tests.test_imports import ROOT

@@ -6,10 +6,10 @@ import pickle
 import lmdb
 import pytest
 
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.chinese_clip import ChineseClipSource
+from ernie_vil2.data.readers.chinese_clip_lmdb import ChineseClipLmdb
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.chinese_clip import ChineseClipSource
-from ernie_vil2.data.sources.chinese_clip_lmdb import ChineseClipLmdb
 
 IMAGES = {"7": b"\xfb\xff seven", "8": b"eight", "9": b"nine"}
 TEXTS = [("1", "猫", ["7", "8"]), ("2", "狗", ["9"]), ("3", "猫", ["9"])]

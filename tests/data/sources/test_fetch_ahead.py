@@ -14,10 +14,10 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.loader import SampleRows, training_batches
+from ernie_vil2.data.readers import locations, open_sources, source
+from ernie_vil2.data.readers.fetching import FetchAhead
+from ernie_vil2.data.readers.locations import RemoteFile
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import locations, open_sources, source
-from ernie_vil2.data.sources.fetching import FetchAhead
-from ernie_vil2.data.sources.locations import RemoteFile
 from ernie_vil2.data.stream import SampleStream
 from tests.bad_input.case import member
 from tests.misbehaving_server import MisbehavingServer

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from ernie_vil2.data.sources.chinese_clip import ChineseClipSource
-from ernie_vil2.data.sources.fingerprint import PART, fingerprint
+from ernie_vil2.data.readers.chinese_clip import ChineseClipSource
+from ernie_vil2.data.readers.fingerprint import PART, fingerprint
 
 LENGTH = 10 * PART
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ernie_vil2.data.sources.labelled import open_labelled
+from ernie_vil2.data.readers.labelled import open_labelled
 from tests.conftest import COLOURS, draw, png
 
 PICTURES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}

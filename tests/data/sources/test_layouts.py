@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.files import FilesSource
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.files import FilesSource
 from tests.conftest import write_tar, write_tsv
 
 

@@ -6,10 +6,10 @@ import socket
 import fsspec
 import pytest
 
+from ernie_vil2.data.readers import locations, open_sources, source
+from ernie_vil2.data.readers.fetching import cache_bytes
+from ernie_vil2.data.readers.locations import FetchError, LocalFile, PipeOutput, RemoteFile
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import locations, open_sources, source
-from ernie_vil2.data.sources.fetching import cache_bytes
-from ernie_vil2.data.sources.locations import FetchError, LocalFile, PipeOutput, RemoteFile
 from tests.bad_input.case import member
 from tests.conftest import write_tar
 from tests.misbehaving_server import MisbehavingServer
@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(locations, "PAUSE", 0)
     monkeypatch.setattr(source, "DEADLINE", 0)
-    monkeypatch.setattr("ernie_vil2.data.sources.patterns._allowed", True)
+    monkeypatch.setattr("ernie_vil2.data.readers.patterns._allowed", True)
     return tmp_path / "cache" / "shards"
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.data.sources import LAYOUTS, open_benchmark
+from ernie_vil2.data.readers import LAYOUTS, open_benchmark
 from tests.conftest import write_tsv
 from tests.data.sources.published.conftest import image, write
 

@@ -5,10 +5,10 @@ import pytest
 
 from ernie_vil2.data.prepare.run import prepare
 from ernie_vil2.data.prepare.shards import Settings
+from ernie_vil2.data.readers import TarSource, open_sources
+from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.source import HELD_SHARDS, ShardedSource
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import TarSource, open_sources
-from ernie_vil2.data.sources.locations import LocalFile
-from ernie_vil2.data.sources.source import HELD_SHARDS, ShardedSource
 from tests.conftest import draw, png, write_tar, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
@@ -142,7 +142,7 @@ def test_a_shard_that_is_not_what_its_index_says_makes_bad_samples(prepared, dam
 
 def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.sources.indexed_file.WORTH_KEEPING", -1)
+    monkeypatch.setattr("ernie_vil2.data.readers.indexed_file.WORTH_KEEPING", -1)
     path = write_tar(tmp_path / "a.tar", [("1.png", IMAGE), ("1.txt", b"x")])
     first = TarSource(path)
     with monkeypatch.context() as patch:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ernie_vil2.data.readers import tables
+from ernie_vil2.data.readers.parquet_pages import decoded_size, size_in_python
+from ernie_vil2.data.readers.tables import ParquetTable
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import tables
-from ernie_vil2.data.sources.parquet_pages import decoded_size, size_in_python
-from ernie_vil2.data.sources.tables import ParquetTable
 
 COLUMNS = {
     "text": st.none() | st.sampled_from(["", "猫", "x" * 3000]) | st.text(max_size=5),

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.sources import open_benchmark, open_sources
+from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluators.retrieval import scored_sets
 from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, write

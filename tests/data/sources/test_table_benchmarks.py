@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ernie_vil2.data.sources import open_benchmark
+from ernie_vil2.data.readers import open_benchmark
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}

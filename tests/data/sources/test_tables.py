@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.table_source import TableSource
+from ernie_vil2.data.readers.tables import HELD_GROUPS, CsvTable, JsonTable, ParquetTable
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.table_source import TableSource
-from ernie_vil2.data.sources.tables import HELD_GROUPS, CsvTable, JsonTable, ParquetTable
 
 ROWS = [
     {"image": "a.jpg", "caption_zh": "猫,\n坐", "tags_en": ["cat", "sofa"], "licence": "x"},

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import TsvSource
 from tests.conftest import draw, png, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))

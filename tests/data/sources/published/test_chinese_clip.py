@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_benchmark
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ernie_vil2.data.sources import open_benchmark
+from ernie_vil2.data.readers import open_benchmark
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_benchmark
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 A, B, C, D = (f"COCO_{part}2014_{n:012}" for part, n in (("val", 1), ("train", 2), ("val", 3), ("train", 4)))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.decoding import decode_image
-from ernie_vil2.data.sources import open_sources
-from ernie_vil2.data.sources.published.nlvr2 import subsets_beside
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.published.nlvr2 import subsets_beside
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.published.test_snli_ve import lines, samples
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_benchmark, open_sources
 from tests.data.sources.published.conftest import image, write
 
 HYPOTHESIS = "Two men are outside."

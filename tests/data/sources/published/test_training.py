@@ -3,8 +3,8 @@
 import pytest
 
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.sources import open_benchmark, open_sources
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluators.retrieval import scored_sets
 from tests.conftest import write_tar

@@ -1,0 +1,119 @@
+"""What computes embeddings: a model in Paddle, or its exported towers in an inference library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import paddle
+
+from ernie_vil2.data.augment import normalize_images
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.models import DualEncoder
+
+
+class Engine(Protocol):
+    """Two towers that compute; `ErnieViL2` stands on one."""
+
+    name: str
+    """paddle, paddle_inference or onnx."""
+    precision: str
+    """In which it computes; embeddings are float32."""
+    device: str
+    """Where: `cpu`, `gpu:0`, ..."""
+    embed_dim: int
+    scalars: Mapping[str, float]
+    """`logit_scale`, and `logit_bias` where there is one."""
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """`[B, S, S, 3]` uint8 RGB to `[B, D]` float32, L2-normalised."""
+
+    def encode_ids(self, ids: np.ndarray) -> np.ndarray:
+        """`[B, L]` int64 token ids, padded with 0, likewise."""
+
+    def digest(self) -> str:
+        """Hexadecimal digits that change with the weights."""
+
+
+class Eager:
+    """A model as it is, without dropout and without gradient; a model in training is put back into training.
+
+    Args:
+        model: the two towers.
+        preprocessing: whose mean and deviation normalise the pixels.
+        precision: of the towers: float32, bfloat16 or float16.
+    """
+
+    name = "paddle"
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        preprocessing: Preprocessing,
+        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    ):
+        self.model, self.precision = model, precision
+        self._mean, self._std = preprocessing.mean, preprocessing.std
+
+    def __str__(self) -> str:
+        parameters = sum(parameter.size for parameter in self.model.parameters())
+        return f"{parameters:,} parameters, {self.precision} on {self.device}"
+
+    @property
+    def embed_dim(self) -> int:
+        return self.model.embed_dim
+
+    @property
+    def device(self) -> str:
+        place = self._place
+        return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.model.scalars.items()}
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        with self._evaluating():
+            images = normalize_images(self._tensor(pixels), self._mean, self._std)
+            return self.model.encode_image(images).numpy()
+
+    def encode_ids(self, ids: np.ndarray) -> np.ndarray:
+        with self._evaluating():
+            return self.model.encode_text(self._tensor(ids)).numpy()
+
+    def digest(self) -> str:
+        """Computed anew from the weights, about a second for 200 million parameters."""
+        digest = blake2b(digest_size=16)
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value.numpy()))
+        return digest.hexdigest()
+
+    @property
+    def _place(self) -> Any:
+        return self.model.log_logit_scale.place
+
+    def _tensor(self, rows: np.ndarray) -> paddle.Tensor:
+        return paddle.to_tensor(rows, place=self._place)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training, reduced = self.model.training, self.precision != "float32"
+        self.model.eval()
+        try:
+            with (
+                paddle.no_grad(),
+                paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"),
+            ):
+                yield
+        finally:
+            if was_training:
+                self.model.train()
+
+
+def described(engine: Engine) -> str:
+    """An engine for a person: `paddle, float32 on cpu`."""
+    return f"{engine.name}, {engine.precision} on {engine.device}"

@@ -1,0 +1,103 @@
+"""The command lines: `ernie-vil2 train`, or `python tools/train.py` in a checkout.
+
+A command is a module here: its docstring is the help, `add_arguments(parser)` declares its options, `run(args)` does
+the work and returns the exit code. A bad argument, a file that cannot be used and a full disk are one line on standard
+error and exit code 2; any other exception is a fault of the code, and its traceback is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+
+from ernie_vil2.device import runtime
+from ernie_vil2.io.errors import RunError
+from ernie_vil2.io.terminal import PrintableStream, printable
+
+COMMANDS = (
+    "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "embed", "search", "report",
+    "study", "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
+)  # fmt: skip
+EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
+"""What input, machine and installation can cause."""
+LONGEST = 2000
+"""Characters of an error that are shown; a name in it may be longer than a screen."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong on one line, as `run` does for everything else."""
+
+    def error(self, message: str):
+        raise ValueError(f"{message} (--help lists the options)")
+
+
+def parser(command: str, prog: str | None = None) -> Parser:
+    """The options of a command."""
+    module = importlib.import_module(f"{__name__}.{command}")
+    made = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(made)
+    return made
+
+
+def run(command: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs a command and returns its exit code: 2 after an error that it explains, 130 after Ctrl-C.
+
+    Args:
+        command: one of `COMMANDS`.
+        arguments: None: those of this process.
+        prog: what the help calls the command; None: the name of the script.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8, nor the terminal
+    with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr)):
+        return _run(command, arguments, prog)
+
+
+def _run(command: str, arguments: Sequence[str] | None, prog: str | None) -> int:
+    module = importlib.import_module(f"{__name__}.{command}")
+    try:
+        runtime.configure()
+        code = module.run(parser(command, prog).parse_args(arguments))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on with what is finished", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        print(f"error: {explained(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what the error is about: Python would say so again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+def explained(error: BaseException) -> str:
+    """An error on one line; characters that a terminal would take for a command are shown as escapes."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    text = re.sub(r"\s*\n\s*", "; ", text.strip())
+    return printable(text, longest=LONGEST)
+
+
+def main() -> int:
+    """The console command `ernie-vil2 COMMAND ...`."""
+    summaries = "\n".join(
+        f"  {name.replace('_', '-'):<21}{importlib.import_module(f'{__name__}.{name}').__doc__.splitlines()[0]}"
+        for name in COMMANDS
+    )
+    names = [name.replace("_", "-") for name in COMMANDS]
+    if len(sys.argv) > 1 and sys.argv[1] in names:
+        return run(sys.argv[1].replace("-", "_"), sys.argv[2:], f"ernie-vil2 {sys.argv[1]}")
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(f"usage: ernie-vil2 COMMAND ...\n\n{summaries}\n\nernie-vil2 COMMAND --help has the rest.")
+        return 0
+    print(f"error: name one of the commands {', '.join(names)}; --help describes them", file=sys.stderr)
+    return 2

@@ -1,0 +1,230 @@
+"""Types of arguments: a path that cannot be used is refused before the work begins, not after it.
+
+Each takes the text of an argument and returns the value; argparse says what they raise on one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+CALIBRATED = "calibrated"
+DOTS = "..."
+_PACKAGE = Path(__file__).parents[1]
+CONFIGURATIONS = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()), _PACKAGE)
+"""Of an installation, or of a checkout."""
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `-c FILE` and `-o Section.key=value`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=configuration,
+        metavar="FILE",
+        help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
+    )
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
+                        help="overrides one value; may be repeated")  # fmt: skip
+
+
+def add_pipe_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that opens sources."""
+    parser.add_argument(
+        "--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them before you say so"
+    )
+
+
+def add_engine_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that loads a model to encode with."""
+    parser.add_argument("--engine", choices=("fastest", "paddle", "paddle_inference", "onnx"),
+                        default="fastest", help="what computes; default: an export's own library, for a checkpoint on "
+                        "CPU a float32 export beside it that ranks alike, else Paddle")  # fmt: skip
+
+
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that encodes."""
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
+                        help="of the towers, on a GPU that has it; embeddings and scores are float32")  # fmt: skip
+
+
+class _AllowPipes(argparse.Action):
+    def __init__(self, *args, **options):
+        super().__init__(*args, nargs=0, **options)
+
+    def __call__(self, *_) -> None:
+        from ernie_vil2.data.readers.patterns import allow_pipes
+
+        allow_pipes()
+
+
+def configuration(text: str) -> str:
+    """A YAML file; where there is none of that name, the one that comes with the package: configs/demo/emoji.yaml."""
+    packaged = CONFIGURATIONS / text.removeprefix("configs/")
+    return input_file(str(packaged) if packaged.is_file() and not os.path.exists(text) else text)
+
+
+def input_file(text: str) -> str:
+    """A file that is there, or a device or pipe."""
+    if os.path.isdir(text):
+        raise ArgumentTypeError(f"{text} is a folder; name a file")
+    return _existing(text)
+
+
+def input_folder(text: str) -> str:
+    """A folder that is there."""
+    if not os.path.isdir(_existing(text)):
+        raise ArgumentTypeError(f"{text} is no folder")
+    return text
+
+
+def input_path(text: str) -> str:
+    """A file or folder that is there."""
+    return _existing(text)
+
+
+def source(text: str) -> str:
+    """What `Data.train` takes: a file, a folder, a pattern, an address or a `pipe:` command."""
+    return _existing(text) if os.path.lexists(text) else text
+
+
+def search_index(text: str) -> str:
+    """A folder, a `.db` of milvus-lite, or an address with a name."""
+    return text
+
+
+def model(text: str) -> str:
+    """A file or folder of weights, or the name of a published model."""
+    return _existing(text) if os.path.lexists(text) else text
+
+
+def run_folder(text: str) -> str:
+    """The folder of a run; RUN@best or RUN@newest name one of its checkpoints."""
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ArgumentTypeError(f"{text} is no folder")
+    return model(text)
+
+
+def named_file(text: str) -> tuple[str, str]:
+    """Name and file of NAME=FILE."""
+    name, equals, path = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"{text}: write LANG=FILE, for example zh=words.txt")
+    return name, input_file(path)
+
+
+def named_list(text: str) -> tuple[str, str]:
+    """Name and place of NAME=FILE, or of NAME=FILE@LIST, a list in a JSON file."""
+    name, equals, place = text.partition("=")
+    if not equals or os.path.exists(place):
+        return named_file(text)
+    path, mark, _ = place.rpartition("@")
+    named_file(f"{name}={path if mark else place}")
+    return name, place
+
+
+def optional_file(text: str) -> tuple[str, str | None]:
+    """Name and file of NAME=FILE, or a name alone."""
+    return named_file(text) if "=" in text else (text, None)
+
+
+def output_file(text: str) -> str:
+    """A file that can be written: new, there already, a link, or a device."""
+    if os.path.isdir(text):
+        raise ArgumentTypeError(f"{text} is a folder; name a file")
+    target = Path(os.path.realpath(text))
+    if target.is_symlink():
+        raise ArgumentTypeError(f"{text} is a link that leads back to itself")
+    folder = target.parent
+    if not folder.is_dir():
+        raise ArgumentTypeError(f"{text}: there is no folder {folder}")
+    special = target.exists() and not target.is_file()
+    if not os.access(text if special else folder, os.W_OK):
+        raise ArgumentTypeError(f"{text} cannot be written; name another file")
+    return text
+
+
+def output_folder(text: str) -> Path:
+    """A folder that can be written into or made, with all that are missing above it."""
+    there = Path(os.path.abspath(text))
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise ArgumentTypeError(f"{text}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise ArgumentTypeError(f"{text} cannot be written; name another folder")
+    return Path(text)
+
+
+def file_name(text: str) -> str:
+    """What a file can be called, without its suffix."""
+    if text in ("", ".", "..") or "/" in text or len(os.fsencode(text)) > 200:
+        raise ArgumentTypeError(f"{text!r} is no name for a file")
+    return text
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, 0)
+
+
+def port(text: str) -> int:
+    """A number of a TCP port; 0 is any that is free."""
+    if natural(text) > 65535:
+        raise ArgumentTypeError(f"{text} is not a port; they end at 65535")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A number, and no infinite one."""
+    if not math.isfinite(float(text)):
+        raise ArgumentTypeError(f"{text} is no number")
+    return float(text)
+
+
+def threshold(text: str) -> float | str:
+    """A cosine, or `CALIBRATED`."""
+    return text if text == CALIBRATED else number(text)
+
+
+def share(text: str) -> float | str:
+    """A share from 0 to 1, or the dots in a row of them."""
+    if text != DOTS and not 0 <= number(text) <= 1:
+        raise ArgumentTypeError(f"{text} is no share from 0 to 1")
+    return text if text == DOTS else float(text)
+
+
+def fraction(text: str) -> float:
+    """A share above 0, up to 1."""
+    if not 0 < number(text) <= 1:
+        raise ArgumentTypeError(f"{text} is no share above 0 and up to 1")
+    return float(text)
+
+
+def amount(text: str) -> float:
+    """A number above 0."""
+    if number(text) <= 0:
+        raise ArgumentTypeError(f"{text} is no number above 0")
+    return float(text)
+
+
+def _existing(text: str) -> str:
+    try:
+        os.stat(text)
+    except OSError as error:
+        raise ArgumentTypeError(f"{text}: {error.strerror}") from None
+    return text
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or not least <= int(text[:10]) < 10**9:
+        raise ArgumentTypeError(f"{text} is no whole number from {least} to 999999999")
+    return int(text)

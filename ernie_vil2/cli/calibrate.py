@@ -1,0 +1,40 @@
+"""Find on a validation set what a checkpoint's scores mean: a temperature, and a threshold for "nothing matches".
+
+    python tools/calibrate.py --checkpoint runs/emoji --data demo_data/emoji-val.tar --language zh
+    python tools/calibrate.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --split val
+
+Writes calibration.json beside the checkpoint, which `rank`, classification, tagging and search use, and prints
+precision and recall of the threshold. docs/search.md says how they are found.
+"""
+
+import argparse
+
+from ernie_vil2.cli import encoding
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    encoding.add_model_options(parser)
+    encoding.add_data_options(parser)
+    parser.add_argument("--language", default="", help="language of the captions, where the data has several")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.checkpoint or not args.data:
+        raise ValueError("give --checkpoint and --data")
+    from ernie_vil2.evaluation.calibrate import calibrate
+    from ernie_vil2.io.calibration import write_calibration
+
+    model, weights = encoding.load(args)
+    benchmarks = encoding.open_data(args, [args.language] if args.language else None)
+    language, benchmark = next(iter(benchmarks.items()))
+    encoded = encoding.encode_data(model, benchmark, None)
+    name = " ".join(filter(None, [*map(str, args.data), args.split, language]))
+    found = calibrate(encoded.images, encoded.texts, encoded.benchmark.pairs, model.fingerprint, name)
+    path = write_calibration(found, weights.parent)
+    print(f"\n{len(encoded.images):,} images, {len(encoded.texts):,} texts; logit scale {found.logit_scale:.1f}")
+    print(f"{'':<16}{'threshold':>11}{'precision %':>13}{'recall %':>10}{'refused %':>11}")
+    for way, one in found.thresholds.items():
+        numbers = f"{one.cosine:>11.3f}{one.precision:>13.1f}{one.recall:>10.1f}{one.refused:>11.1f}"
+        print(f"{way.replace('_to_', ' to '):<16}{numbers}")
+    print(f"written: {path}")
+    return 0

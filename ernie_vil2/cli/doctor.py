@@ -1,0 +1,372 @@
+"""Check this installation, one line a check, with the command that mends what is wrong.
+
+    python tools/doctor.py
+
+The exit code is 1 when anything FAILs. It takes about half a minute, the last ten seconds a tiny training.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ernie_vil2.cli.arguments import amount
+from ernie_vil2.device import cpu
+from ernie_vil2.device.launch import rank_environments
+from ernie_vil2.io.terminal import counted
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = shlex.quote(sys.executable)
+_WHAT = f"-e {shlex.quote(str(ROOT))}" if (ROOT / "setup.py").is_file() else "--force-reinstall ernie_vil2-*.whl"
+INSTALL = f"{PYTHON} -m pip install {_WHAT}"
+"""Resolves all requirements at once: one package on its own would pull in versions that break others."""
+
+MODULES = {
+    "paddlepaddle": "paddle",
+    "paddlenlp": "paddlenlp",
+    "paddleclas": "paddleclas",
+    "numpy": "numpy",
+    "opencv-python": "cv2",
+}
+"""Distribution -> module, for those whose import is worth a try: they break when the pins do not hold."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=amount, default=10, help="time of the tiny training (default 10)")
+
+
+def run(args: argparse.Namespace) -> int:
+    return diagnose(all_checks(args.seconds))
+
+
+@dataclass
+class Result:
+    """What one check found.
+
+    Attributes:
+        status: "ok"; "warn", it works but slower or not everywhere; "FAIL", something will not work.
+        name: what was checked.
+        fact: what was found, on one line.
+        fix: the command that mends it, or what to do; empty when nothing is wrong.
+    """
+
+    status: str
+    name: str
+    fact: str
+    fix: str = ""
+
+    def __str__(self):
+        line = f"{self.status:<5}{self.name:<16}{self.fact}"
+        return f"{line}\n     -> {self.fix}" if self.fix else line
+
+
+def diagnose(checks, show=print):
+    """Run checks in turn and show each result at once.
+
+    Args:
+        checks: pairs of a name and a function without arguments that returns one `Result` or a list.
+        show: called with each result.
+
+    Returns:
+        1 if any check failed, otherwise 0. A check that raises counts as failed.
+    """
+    failed = False
+    for name, check in checks:
+        try:
+            results = check()
+        except Exception as error:  # a broken installation can raise anything, and the rest must still run
+            results = Result("FAIL", name, f"{type(error).__name__}: {_one_line(error)}")
+        for result in results if isinstance(results, list) else [results]:
+            show(result)
+            failed = failed or result.status == "FAIL"
+    return int(failed)
+
+
+def all_checks(seconds=10):
+    """The checks of `tools/doctor.py` in order; `seconds` is the time of the tiny training."""
+    return [
+        ("Python", check_python),
+        ("packages", check_packages),
+        ("conflicts", check_conflicts),
+        ("CPU switches", check_runtime),
+        ("shared memory", check_shared_memory),
+        ("devices", check_devices),
+        ("collectives", check_collectives),
+        ("training", lambda: check_training(seconds)),
+    ]
+
+
+def check_python(version=sys.version_info[:3]):
+    """Python 3.11: the only version for which every pinned wheel was tried."""
+    text = ".".join(map(str, version))
+    if version[:2] == (3, 11):
+        return Result("ok", "Python", f"{text}, {sys.executable}")
+    return Result(
+        "FAIL",
+        "Python",
+        f"{text}; the pinned packages need 3.11",
+        "install Python 3.11, then: rm -rf .venv && make setup",
+    )
+
+
+def requirements():
+    """The lines of requirements.txt, or those of the installed package where there is no checkout."""
+    from packaging.requirements import Requirement
+
+    file = ROOT / "requirements.txt"
+    lines = file.read_text().splitlines() if file.exists() else importlib.metadata.requires("ernie_vil2")
+    wanted = [Requirement(line) for line in (line.split("#")[0].strip() for line in lines) if line]
+    return [requirement for requirement in wanted if not requirement.marker]  # extras carry a marker
+
+
+def check_packages():
+    """Every requirement: installed, in its range; those of `MODULES` are imported too, in a new process."""
+    return [_check_package(requirement) for requirement in requirements()]
+
+
+def _check_package(requirement):
+    name = requirement.name
+    versions = {name: _version(name)}
+    if name == "paddlepaddle":
+        versions["paddlepaddle-gpu"] = _version("paddlepaddle-gpu")
+    found = {dist: version for dist, version in versions.items() if version}
+    if not found:
+        return Result("FAIL", name, "is not installed", INSTALL)
+    if len(found) > 1:
+        return Result(
+            "FAIL",
+            name,
+            "the CPU and the GPU build are both installed, and share one folder",
+            f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them",
+        )
+    dist, version = found.popitem()
+    if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
+        return Result("FAIL", dist, f"{version}, but {requirement.specifier} is needed", INSTALL)
+    if name not in MODULES:
+        return Result("ok", dist, version)
+    start = time.perf_counter()
+    child = _python("-c", f"import ernie_vil2, {MODULES[name]}", timeout=120)
+    if child.returncode:
+        return Result(
+            "FAIL",
+            dist,
+            f"{version}, but its import fails: {_last_line(child)}",
+            f"mend the other packages first, then: {PYTHON} -m pip install --force-reinstall "
+            f"--no-deps {dist}=={version}",
+        )
+    return Result("ok", dist, f"{version}, imports in {time.perf_counter() - start:.1f} s")
+
+
+def check_conflicts():
+    """What pip itself finds wrong among the installed packages."""
+    child = _python("-m", "pip", "check", timeout=60)
+    if child.returncode == 0:
+        return Result("ok", "conflicts", "none (pip check)")
+    lines = (child.stdout or child.stderr).strip().splitlines()
+    return Result("FAIL", "conflicts", "; ".join(lines[:3]) + (" ..." if len(lines) > 3 else ""), INSTALL)
+
+
+def check_runtime():
+    """The switches of `ernie_vil2.device.cpu`, and whether one that is missing costs speed here."""
+    vendor, flags = cpu.processor()
+    facts = "; ".join(cpu.applied().values())
+    mkl_type = os.environ.get("MKL_DEBUG_CPU_TYPE")
+    cores = cpu.usable_cores()
+    threads = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
+    if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
+        return Result(
+            "warn",
+            "CPU switches",
+            f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}",
+            f"unset MKL_DEBUG_CPU_TYPE {cpu.SWITCH}",
+        )
+    if int(threads.split(",")[0]) < cores:
+        return Result(
+            "warn",
+            "CPU switches",
+            f"{threads} of {cores} usable cores; {facts}",
+            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {cpu.SWITCH}",
+        )
+    return Result("ok", "CPU switches", facts)
+
+
+def check_shared_memory(folder="/dev/shm", need=1 << 30):
+    """Room for the batches that loader workers hand over; `need` in bytes."""
+    name, without = "shared memory", "or load in the training process: -o Data.workers=0"
+    if not os.path.isdir(folder):
+        return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {without}")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+    except OSError as error:
+        return Result("FAIL", name, f"{folder} cannot be written: {error.strerror}", f"chmod 1777 {folder}, {without}")
+    free = shutil.disk_usage(folder).free
+    fact = f"{folder} has {free / 2**30:.1f} GiB free"
+    if free < need:
+        return Result(
+            "warn",
+            name,
+            f"{fact}; loader workers may run out of it",
+            f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {without}",
+        )
+    return Result("ok", name, fact)
+
+
+def check_devices():
+    """Processors and GPUs, and whether the installed Paddle can use the latter."""
+    import paddle
+
+    cores = counted(cpu.usable_cores(), "CPU core")
+    if paddle.is_compiled_with_cuda():
+        count = paddle.device.cuda.device_count()
+        if count:
+            return Result(
+                "ok", "devices", f"{cores}, {counted(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
+            )
+        return Result(
+            "warn",
+            "devices",
+            f"{cores}, a GPU build of Paddle that sees no GPU",
+            "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES",
+        )
+    if os.path.exists("/dev/nvidiactl"):
+        return Result(
+            "warn",
+            "devices",
+            f"{cores}, and an NVIDIA GPU that a CPU build of Paddle cannot use",
+            f"{PYTHON} -m pip uninstall -y paddlepaddle, then install paddlepaddle-gpu "
+            f"{_version('paddlepaddle')} with the command on Paddle's install page",
+        )
+    return Result("ok", "devices", f"{cores}, no GPU (CPU build of Paddle)")
+
+
+_ALL_REDUCE = """
+import ernie_vil2, paddle, paddle.distributed as dist
+from ernie_vil2.io.terminal import counted
+paddle.set_device("cpu")
+dist.init_parallel_env()
+total = paddle.to_tensor([dist.get_rank() + 1.0])
+dist.all_reduce(total)
+assert float(total) == 3.0, f"1 + 2 gave {float(total)} on rank {dist.get_rank()}"
+"""
+
+
+def check_collectives(timeout=60):
+    """Two local processes add their numbers over gloo; `timeout` in seconds for both together."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [
+            pool.submit(_python, "-c", _ALL_REDUCE, timeout=timeout, **environment)
+            for environment in rank_environments(2)
+        ]
+        try:
+            children = [rank.result() for rank in ranks]
+        except subprocess.TimeoutExpired:
+            return Result(
+                "FAIL",
+                "collectives",
+                f"two local processes did not connect within {timeout} s",
+                "let local ports through (firewall, proxy variables)",
+            )
+    for child in children:
+        if child.returncode:
+            return Result(
+                "FAIL",
+                "collectives",
+                _last_line(child),
+                "mend what is wrong above, then rerun; else see if a firewall blocks local ports",
+            )
+    return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
+
+
+def check_training(seconds=10):
+    """The tiny training: its loss must fall."""
+    first, last, rate = tiny_training(seconds)
+    fact = f"loss {first:.3f} -> {last:.3f} in {seconds:g} s, {rate:.0f} steps/s"
+    if last < 0.5 * first:  # false for nan too
+        return Result("ok", "training", fact)
+    return Result(
+        "FAIL",
+        "training",
+        f"{fact}; it should have halved",
+        f"git -C {shlex.quote(str(ROOT))} status (did a change break the loss?), else: {INSTALL}",
+    )
+
+
+def tiny_training(seconds=10, rows=64):
+    """Train two small towers on noisy views of hidden concepts with the multi-view loss.
+
+    Args:
+        seconds: how long to train.
+        rows: size of a batch.
+
+    Returns:
+        Loss of the first step, mean loss of the last ten, and steps a second.
+    """
+    import paddle
+    from paddle import nn
+
+    from ernie_vil2.config.view_names import PAIRS, VIEWS
+    from ernie_vil2.losses import MultiViewLoss
+
+    paddle.seed(0)
+    width, hidden = 32, 128
+    towers = {
+        kind: nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)) for kind in ("image", "text")
+    }
+    # How a concept looks, and how it reads: two fixed maps that the towers have to undo.
+    senses = {kind: paddle.randn([width, width]) / width**0.5 for kind in towers}
+    loss = MultiViewLoss(dict.fromkeys(PAIRS, 1.0))
+    parameters = [parameter for tower in towers.values() for parameter in tower.parameters()]
+    optimizer = paddle.optimizer.AdamW(2e-3, parameters=parameters)
+    losses, start = [], time.perf_counter()
+    while not losses or time.perf_counter() - start < seconds:
+        concepts = paddle.randn([rows, width])
+        views = {}
+        for view in VIEWS:
+            kind = view.split("_")[0]
+            seen = concepts @ senses[kind] + 0.1 * paddle.randn([rows, width])
+            views[view] = nn.functional.normalize(towers[kind](seen))  # [rows, width]
+        total, _ = loss(views, views, {"logit_scale": paddle.to_tensor(10.0)})
+        total.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(total))
+    recent = losses[-10:]
+    return losses[0], sum(recent) / len(recent), len(losses) / (time.perf_counter() - start)
+
+
+def _version(dist):
+    try:
+        return importlib.metadata.version(dist)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python(*arguments, timeout, **variables):
+    """Run this Python with the package on its path and more environment variables; output as text."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def _last_line(child):
+    return _one_line((child.stderr.strip() or child.stdout.strip() or "no message").splitlines()[-1])
+
+
+def _one_line(message, limit=160):
+    text = " ".join(str(message).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,81 @@
+"""Write a model's embeddings to disk: of a benchmark, of a folder of pictures, or of lines of text.
+
+    python tools/extract_embeddings.py --checkpoint runs/mine --pictures photos --texts titles.txt --output embeddings
+
+    python tools/extract_embeddings.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
+    python tools/extract_embeddings.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
+    python tools/extract_embeddings.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \\
+        --cache ~/.cache/embeddings --processes 2 --output features
+
+They are for other programs, or to be scored again without the model; docs/benchmarks.md describes the files.
+An interrupted command goes on where it stopped when it is given a --cache.
+"""
+
+import argparse
+from pathlib import Path
+
+from ernie_vil2.cli import encoding
+from ernie_vil2.cli.arguments import input_file, input_folder, output_folder
+from ernie_vil2.device.launch import start_ranks
+from ernie_vil2.io.terminal import counted
+
+FORMATS = ("numpy", "official", "chinese-clip")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    encoding.add_model_options(parser)
+    encoding.add_data_options(parser)
+    parser.add_argument("--pictures", type=input_folder, metavar="FOLDER",
+                        help="in place of --data: a folder of image files, in folders of its own too")  # fmt: skip
+    parser.add_argument("--texts", type=input_file, metavar="FILE",
+                        help="in place of --data, or beside --pictures: a text in each line")  # fmt: skip
+    parser.add_argument("--language", help="language of the captions, where they have several")
+    parser.add_argument(
+        "--output", required=True, type=output_folder, metavar="FOLDER", help="folder of the files to write"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="numpy",
+                        help="numpy (.npy with ids and pairs as JSON lines), the official release's text file, with a "
+                        "row a TSV row, or Chinese-CLIP's feature files; default: numpy")  # fmt: skip
+    parser.add_argument(
+        "--cache", type=output_folder, metavar="FOLDER", help="keeps finished embeddings, to go on with them"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    unpaired = args.pictures or args.texts
+    if not args.checkpoint or bool(args.data) == bool(unpaired):
+        raise ValueError("give --checkpoint, and --data or else --pictures, --texts or both")
+    if unpaired and args.format == "official":
+        raise ValueError("the official format holds pairs; take another --format for --pictures and --texts")
+    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
+        return code
+
+    from ernie_vil2.data.unpaired import read_unpaired
+    from ernie_vil2.evaluation import embedding_files
+    from ernie_vil2.io.files import atomic_files
+
+    model, _ = encoding.load(args)
+    if unpaired:
+        benchmark = read_unpaired(*(Path(path) if path else None for path in (args.pictures, args.texts)))
+    else:
+        found = encoding.open_data(args, [args.language] if args.language else None, model.config.Views.languages)
+        if len(found) > 1:
+            raise ValueError(f"there are captions in {' and '.join(found)}; name one with --language")
+        benchmark = next(iter(found.values()))
+    encoded = encoding.encode_data(model, benchmark, args.cache)
+    if encoding.RANK != 0:
+        return 0
+
+    with atomic_files(args.output) as folder:
+        if args.format == "numpy":
+            embedding_files.write_numpy(folder, encoded)
+        elif args.format == "chinese-clip":
+            embedding_files.write_chinese_clip(folder, encoded, args.split or "test")
+        else:
+            from_tsv = all(file.suffix == ".tsv" for file in benchmark.files)
+            lines = embedding_files.official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
+            embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, lines)
+    print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.rows}\nimages: {encoded.problems}")
+    rows = f"{counted(len(encoded.images), 'image')} and {counted(len(encoded.texts), 'text')}"
+    print(f"{rows}, {model.embed_dim} numbers each: {args.output}")
+    return 0

@@ -1,0 +1,200 @@
+"""Mix the weights of models: along the path from one to what it was fine-tuned to, or the mean of several.
+
+    python tools/interpolate.py runs/emoji runs/tuned@best --alpha 0 0.1 ... 1 --new team.tar --old emoji-test.tar
+    python tools/interpolate.py runs/emoji runs/tuned@best --alpha 0.5 --write runs/mixed
+    python tools/interpolate.py runs/seed0 runs/seed1 runs/seed2 --write runs/soup
+
+Of two models --alpha is the share of the second (WiSE-FT); without it all have the same share (a soup). With data every
+mixture is scored: a table, interpolation.json, and interpolation.html with the new task against the old one. --write
+makes a folder of the mixture of --choose, by default of the best mean over the data; all tools read it as a model.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from ernie_vil2.cli.arguments import (
+    DOTS,
+    add_pipe_option,
+    add_precision_option,
+    count,
+    model,
+    number,
+    output_folder,
+    share,
+    source,
+)
+
+SIDES = ("new", "old")
+MOST = 1001
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", type=model, metavar="MODEL",
+                        help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
+    parser.add_argument("others", nargs="+", type=model, metavar="MODEL",
+                        help="what it was fine-tuned to, or more fine-tunings")  # fmt: skip
+    parser.add_argument("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
+                        help="shares of the second model, from 0 to 1; 0 0.1 ... 1 is 0 to 1 in tenths")  # fmt: skip
+    for side, what in zip(SIDES, ("was fine-tuned for", "could do before"), strict=True):
+        parser.add_argument(f"--{side}", nargs="+", default=[], type=source, metavar="PATH",
+                            help=f"data that is scored, of what the second model {what}")  # fmt: skip
+        parser.add_argument(f"--{side}-split", metavar="SPLIT", help="of it; default: the protocol's, else test")
+        parser.add_argument(f"--{side}-protocol", default="pairs", metavar="NAME", help="default: pairs")
+    add_pipe_option(parser)
+    parser.add_argument("--choose", type=number, metavar="SHARE", help="the mixture to write; default: see above")
+    parser.add_argument("--write", type=output_folder, metavar="FOLDER", help="folder to be made of the chosen one")
+    parser.add_argument("--output", type=output_folder, default=Path("interpolation"), metavar="FOLDER",
+                        help="of table and page (default interpolation)")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    add_precision_option(parser)
+    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
+
+
+def run(args: argparse.Namespace) -> int:
+    from contextlib import nullcontext
+    from dataclasses import replace
+
+    alphas = shares_of(args.alpha)
+    args.models = [str(name) for name in (args.first, *args.others)]
+    if alphas and len(args.models) > 2:
+        raise ValueError(f"--alpha is of two models, and here are {len(args.models)}; leave it out for their mean")
+    if args.choose is not None and args.choose not in alphas:
+        raise ValueError(f"--choose {args.choose:g} is none of --alpha")
+    if not (args.write or args.new or args.old):
+        raise ValueError("nothing to do: name data to score the mixtures on, --new or --old, or a folder to --write")
+    if args.write and args.choose is None and len(alphas) > 1 and not (args.new or args.old):
+        raise ValueError("--write needs data to choose by, --choose, or a single --alpha")
+    if args.write and args.write.exists() and (not args.write.is_dir() or any(args.write.iterdir())):
+        raise FileExistsError(f"{args.write} exists already; name another folder")
+
+    import numpy as np
+
+    from ernie_vil2.device import runtime
+    from ernie_vil2.io.files import atomic_files
+    from ernie_vil2.models.precision import check_precision
+    from ernie_vil2.models.weights.mixtures import check_alike, mixture
+    from ernie_vil2.models.weights.stored import read_model, write_model
+
+    runtime.set_device(args.device)
+    check_precision(args.precision, "--precision")
+    stored = [read_model(name) for name in args.models]
+    check_alike(stored, args.models)
+    if alphas:
+        mixtures = {f"{alpha:g}": [1 - alpha, alpha] for alpha in alphas}
+    else:
+        mixtures = dict(zip(args.models, np.eye(len(stored)).tolist(), strict=True))
+        mixtures["mean"] = [1 / len(stored)] * len(stored)
+    rows = score_mixtures(args, stored, mixtures) if args.new or args.old else []
+    if not alphas:
+        chosen = "mean"
+    elif args.choose is not None or not rows:
+        chosen = f"{alphas[0] if args.choose is None else args.choose:g}"
+    else:
+        chosen = max(rows, key=lambda row: row["mean"])["share"]
+    # Both or neither, should the disk be full.
+    with atomic_files(args.output) if rows else nullcontext() as folder:
+        if rows:
+            write_table(args, rows, chosen, folder)
+        if args.write:
+            write_model(replace(stored[0], arrays=mixture(stored, mixtures[chosen])), args.write, "ernie_vil2")
+    if rows:
+        print(f"written: {args.output / 'interpolation.json'}, {args.output / 'interpolation.html'}")
+    if args.write:
+        print(f"written: {args.write}, the mixture {chosen}")
+    return 0
+
+
+def shares_of(given: list[float | str]) -> list[float]:
+    """The shares of `--alpha`; of `a b ... c` all from a to c in steps of b - a."""
+    if DOTS in given:
+        if len(given) != 4 or given.index(DOTS) != 2:
+            raise ValueError("write a row of shares as --alpha FIRST SECOND ... LAST, for example 0 0.1 ... 1")
+        first, second, _, last = given
+        steps = round((last - first) / (second - first)) if second > first else -1
+        if not 1 <= steps < MOST or abs(first + steps * (second - first) - last) > 1e-9:
+            raise ValueError(f"--alpha {first:g} {second:g} ... {last:g}: the last is not reached in such steps")
+        given = [round(first + (last - first) * step / steps, 12) for step in range(steps + 1)]
+    return list(dict.fromkeys(given))
+
+
+def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
+    """For each mixture its recalls on the data, by side and language."""
+    import sys
+    from statistics import fmean
+
+    import paddle
+    from tqdm import tqdm
+
+    from ernie_vil2.backends import Eager
+    from ernie_vil2.data.preprocessing import Preprocessing
+    from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.data.tokenizer import Tokenizer
+    from ernie_vil2.encoder import ErnieViL2
+    from ernie_vil2.evaluation.protocol import evaluate
+    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.models import set_weights
+    from ernie_vil2.models.weights.mixtures import mixture
+
+    config = stored[0].config
+    if stored[0].tokens is None:
+        raise ValueError(f"{args.models[0]}: no vocab.txt beside it, without which its words have no ids")
+    sets = {}
+    for side in SIDES:
+        if data := getattr(args, side):
+            scoring = protocol(getattr(args, f"{side}_protocol"))
+            found = open_benchmarks(
+                data, preferred=config.Views.languages, split=getattr(args, f"{side}_split"),
+                text_id=config.Data.text_id, caption_lines=config.Views.caption_lines, default=scoring.split,
+            )  # fmt: skip
+            sets |= {(side, language): (one, scoring) for language, one in found.items()}
+    network, _ = stored[0].build()
+    tokenizer = Tokenizer(stored[0].tokens, config.Data.max_length, config.Model.text.tokenizer)
+    engine = Eager(network, Preprocessing.of(config.Model.image), args.precision)
+    encoder = ErnieViL2(engine, tokenizer, config, args.batch_size)
+    rows = []
+    for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
+        set_weights(network, mixture(stored, shares))
+        row: dict = {"share": name, "results": {}}
+        for (side, language), (benchmark, scoring) in sets.items():
+            found = evaluate(encoder, benchmark, scoring, device=paddle.get_device())
+            row["results"][" ".join(filter(None, [side, language]))] = found.as_dict()
+        for side in SIDES:
+            means = [one["mR"] for name, one in row["results"].items() if name.split()[0] == side]
+            row[side] = fmean(means) if means else None
+        row["mean"] = fmean(row[side] for side in SIDES if row[side] is not None)
+        rows.append(row)
+    return rows
+
+
+def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
+    """Prints the table, and writes it with the page."""
+    from ernie_vil2.io.files import write_text
+    from ernie_vil2.pages import Series, line_chart, write_page
+
+    sides = [side for side in SIDES if rows[0][side] is not None]
+    width = max(len(row["share"]) for row in rows)
+    lines = [f"{'':<{width}}" + "".join(f"{side:>8}" for side in [*sides, "mean"])]
+    for row in rows:
+        figures = "".join(f"{row[side]:>8.2f}" for side in [*sides, "mean"])
+        lines.append(f"{row['share']:<{width}}{figures}{'  chosen' * (row['share'] == chosen)}")
+    print("\n".join(lines) + "\ntwo-way mean recall, %, the mean over languages")
+    record = {"models": args.models, "chosen": chosen, "mixtures": rows,
+              **{side: list(map(str, getattr(args, side))) for side in SIDES}}  # fmt: skip
+    write_text(folder / "interpolation.json", json.dumps(record, ensure_ascii=False, indent=1))
+    charts = []
+    if args.alpha:
+        along = [Series(side, [(float(row["share"]), row[side]) for row in rows], place)
+                 for place, side in enumerate(sides, 1)]  # fmt: skip
+        charts.append(line_chart("Along the path", "", along, x_label="share of the second", y_label="mean recall, %"))
+    if args.alpha and len(sides) == 2:
+        points = [(row["old"], row["new"]) for row in rows]
+        charts.append(line_chart(
+            "The new task against the old one", f"From {rows[0]['share']} to {rows[-1]['share']} of the second model.",
+            [Series("mixtures", points, 1)], x_label="old, mean recall, %", y_label="new, mean recall, %",
+            from_zero=False,
+        ))  # fmt: skip
+    facts = {"Models": " and ".join(record["models"]),
+             **{side.capitalize(): " ".join(record[side]) for side in sides}}  # fmt: skip
+    write_page(folder / "interpolation.html", "interpolation.html", title="Between models", facts=facts, charts=charts,
+               columns=[*sides, "mean"], rows=rows, chosen=chosen)  # fmt: skip

@@ -1,0 +1,65 @@
+"""Turn any source of pairs into tar shards: checked, made smaller, with tags, without duplicates.
+
+    python tools/prepare_data.py 'downloads/{00000..00099}.tar' --output data/train --short-side 256
+    python tools/prepare_data.py pairs/train.csv --output data/train --tags tags.jsonl --drop-duplicates
+    python tools/prepare_data.py lmdb/train --check
+
+INPUT is whatever Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
+checksums) and report.txt (what could not be used). Stopped or killed, the same command goes on. --check reads and
+decodes everything and writes nothing; its exit status is 1 if a sample cannot be used.
+"""
+
+import argparse
+
+from ernie_vil2.cli.arguments import add_pipe_option, count, input_file, natural, output_folder, source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
+    )
+    add_pipe_option(parser)
+    parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
+    parser.add_argument("--check", action="store_true", help="only read everything, and report what is wrong")
+    parser.add_argument("--short-side", type=count, metavar="PIXELS",
+                        help="longer ones become JPEG of this; default: images keep their bytes")  # fmt: skip
+    parser.add_argument("--quality", type=count, default=90, help="of that JPEG, 1 to 100; default 90")
+    parser.add_argument("--background", type=natural, nargs=3, default=(255, 255, 255),
+                        metavar=("RED", "GREEN", "BLUE"),
+                        help="behind transparent pixels of what becomes JPEG; default 255 255 255")  # fmt: skip
+    parser.add_argument("--tags", action="append", default=[], type=input_file, metavar="FILE",
+                        help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
+    parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
+    parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
+    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
+    parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N", help="default 10000")
+    parser.add_argument("--processes", type=count, metavar="N", help="default: one for each core that may be used")
+
+
+def run(args: argparse.Namespace) -> int:
+    if bool(args.output) == args.check:
+        raise ValueError("give --output FOLDER, or --check")
+
+    from ernie_vil2.data.prepare import Settings, check, prepare
+    from ernie_vil2.data.readers import open_sources
+    from ernie_vil2.data.tags import TagsFile
+    from ernie_vil2.device.cpu import usable_cores
+
+    settings = Settings(
+        args.short_side,
+        args.quality,
+        args.samples_per_shard,
+        args.tags_id,
+        args.drop_duplicates,
+        args.text_id,
+        tuple(args.background),
+    )
+    source = open_sources(args.input, args.text_id)
+    tags = [TagsFile(path) for path in args.tags]
+    processes = args.processes or usable_cores()
+    if args.check:
+        index = check(source, settings, tags, processes)
+    else:
+        index = prepare(source, args.output, settings, tags, processes)
+    print(index)
+    return 1 if args.check and index.bad_samples.counts else 0

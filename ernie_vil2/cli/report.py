@@ -1,0 +1,106 @@
+"""Write report.html for a run, or for several side by side: tables by data set, curves, and a dozen queries.
+
+python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
+python tools/report.py --run runs/first runs/second@best --data demo_data/emoji-test.tar --output comparison.html
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ernie_vil2.cli.arguments import (
+    add_pipe_option,
+    add_precision_option,
+    count,
+    natural,
+    output_file,
+    run_folder,
+    source,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
+                        help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
+    parser.add_argument("--data", nargs="+", default=[], type=source, metavar="FILE",
+                        help="where queries and answers come from; default: none are shown")  # fmt: skip
+    add_pipe_option(parser)
+    add_precision_option(parser)
+    parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
+    parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
+    parser.add_argument("--output", type=output_file, metavar="FILE",
+                        help="default: report.html in the (first) run folder")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from ernie_vil2.config import load_config
+    from ernie_vil2.evaluation.report_page import ReportedRun, write_report
+    from ernie_vil2.evaluation.results import read_evaluations
+    from ernie_vil2.io.run_folder import RESULTS, run_of
+    from ernie_vil2.models.weights.stored import weights_path
+    from ernie_vil2.training.run_log import read_log
+    from ernie_vil2.training.run_page import config_facts, progress_facts
+
+    checkpoints = [weights_path(path).parent for path in args.run]
+    folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
+    runs, cards, licences = [], [], set()
+    for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
+        config = load_config(checkpoint / "config.yaml")
+        records = read_log(folder / "log.jsonl")
+        facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
+        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / RESULTS), _changes(folder)))
+        if args.data:
+            cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
+    # Captions are drawn alike by every run and in every language: show them side by side.
+    shown = [each[row] for row in range(args.queries) for each in cards if row < len(each)]
+    output = Path(args.output) if args.output else folders[0] / "report.html"
+    write_report(
+        output,
+        title=f"ERNIE-ViL 2.0: {' and '.join(each.name for each in runs)}",
+        runs=runs,
+        queries={" ".join(map(str, args.data)): shown} if shown else {},
+        facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
+    )
+    print(f"report: {output.resolve()}, with answers of {', '.join(map(str, checkpoints))}")
+    return 0
+
+
+def _changes(folder: Path) -> dict:
+    """What was won and lost between the results before and after training, if there are both and they can be read."""
+    from ernie_vil2.evaluation.changes import read_changes
+    from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
+
+    before, after = (folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER))
+    if not (before.is_file() and after.is_file()):
+        return {}
+    try:
+        return read_changes(before, after)
+    except (OSError, ValueError) as error:
+        print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
+        return {}
+
+
+def _names(given: list[str], folders: list[Path]) -> list[str]:
+    """The folders' own names, or where two are alike what was given."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len({*names}) == len(names) else list(map(str, given))
+
+
+def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
+    """For every language of a run its cards; adds to the licences of the images."""
+    from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.evaluation.protocol import evaluate
+    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.retrieval_page import Cards, random_queries
+    from ernie_vil2.pretrained import load_model
+
+    model = load_model(checkpoint, device="auto", precision=args.precision)
+    made = []
+    for language, benchmark in open_benchmarks(args.data, preferred=config.Views.languages).items():
+        licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
+        evaluation = evaluate(model, benchmark, protocol("pairs"))
+        chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)
+        made.append(
+            Cards(evaluation, language=language, tags=[*tags, *filter(None, [language])]).of("text_to_image", chosen)
+        )
+    return made

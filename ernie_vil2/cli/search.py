@@ -1,0 +1,270 @@
+"""Search pictures by a sentence or a picture, and name pictures by texts such as tags.
+
+    python tools/search.py build --index icons --checkpoint runs/emoji --data demo_data/icons/*.tar --texts tags.txt
+    python tools/search.py query --index icons "a red apple" "红苹果"
+    python tools/search.py query --index icons --image cat.jpg --among texts
+    python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
+    python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
+    python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
+    python tools/search.py check --index icons               # is every file what was written?
+
+An index is a folder, or lies in a Milvus: --index http://host:19530/NAME, or a .db folder of milvus-lite. It belongs to
+the checkpoint that it was built with. What is there already with the same content is not encoded again, so that a
+build that was stopped goes on. docs/search.md has the rest.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ernie_vil2.cli.arguments import (
+    CALIBRATED,
+    add_pipe_option,
+    add_precision_option,
+    count,
+    fraction,
+    input_file,
+    model,
+    natural,
+    number,
+    port,
+    search_index,
+    source,
+    threshold,
+)
+from ernie_vil2.cli.encoding import calibrated
+from ernie_vil2.io.files import parse_json
+
+BATCH = 256
+"""Queries of a file that are encoded and answered together."""
+
+LONGEST_FILTER = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = {
+        name: kinds.add_parser(name, help=text, description=text)
+        for name, text in (
+            ("build", "add pictures and texts, and make searching them fast"),
+            ("add", "add or replace pictures and texts"),
+            ("remove", "remove pictures or texts by their ids"),
+            ("query", "ask"),
+            ("serve", "serve a page and an API"),
+            ("check", "read all of an index and say what is damaged"),
+        )
+    }
+    for name, action in actions.items():
+        action.add_argument(
+            "--index", required=True, type=search_index, metavar="INDEX", help="folder, .db of milvus-lite, or address"
+        )
+        if name == "check":
+            continue
+        action.add_argument(
+            "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
+        )
+        action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
+        add_precision_option(action)
+        add_pipe_option(action)
+    for name in ("build", "add"):
+        actions[name].add_argument("--data", nargs="+", default=[], type=source, metavar="SOURCE",
+                                   help="any source of docs/data.md, or folders of pictures")  # fmt: skip
+        actions[name].add_argument("--texts", nargs="+", default=[], type=source, metavar="FILE",
+                                   help="lines of a .txt, or the tags of a source of samples")  # fmt: skip
+        actions[name].add_argument("--thumbnails", type=natural, default=160, metavar="PIXELS",
+                                   help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
+        actions[name].add_argument("--root", metavar="FOLDER",
+                                   help="paths of pictures count from here; default: from where they did, at first the "
+                                   "working directory")  # fmt: skip
+    actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
+    actions["build"].add_argument("--recall", type=fraction, default=0.98,
+                                  help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
+    actions["remove"].add_argument("ids", nargs="+", metavar="ID")
+    actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
+    query = actions["query"]
+    query.add_argument("text", nargs="*", help="sentences")
+    query.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
+    query.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="pictures")
+    query.add_argument("--plus", action="append", default=[], metavar="TEXT", help="is added to every query")
+    query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is taken away from every query")
+    query.add_argument("--among", choices=("images", "texts"), default="images")
+    query.add_argument("--count", type=count, default=10, help="answers to each query")
+    query.add_argument("--threshold", type=threshold, metavar="COSINE",
+                       help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any")  # fmt: skip
+    query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="only items of this value")
+    query.add_argument("--json", action="store_true", help="one JSON object per query")
+    serve = actions["serve"]
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: one that is free")
+    serve.add_argument("--root", nargs="+", default=[], metavar="FOLDER",
+                       help="folders whose pictures are served in full; default: thumbnails alone")  # fmt: skip
+    serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
+
+
+def run(args: argparse.Namespace) -> int:
+    return globals()[f"_{args.action}"](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.fill import build
+    from ernie_vil2.search.store import open_store
+
+    if not (args.data or args.texts):  # then what is there already gets an engine
+        try:
+            open_store(args.index, writable=False).close()
+        except FileNotFoundError:
+            raise ValueError(
+                f"{args.index} is no index yet: name the model (--checkpoint) and what it shall hold (--data, --texts)"
+            ) from None
+
+    with _opened(args, writable=True) as index:
+        used = _fill(index, args)
+        for kind in ("images", "texts"):
+            if index.has(kind):
+                build(index, kind, args.engine, args.recall)
+                collection = index.collection(kind)
+                print(f"{kind}: {len(collection):,}, {json.dumps(collection.engine)}")
+    return _checked(used, args)
+
+
+def _add(args: argparse.Namespace) -> int:
+    if not (args.data or args.texts):
+        raise ValueError("nothing to add: name --data or --texts")
+    with _opened(args, writable=True) as index:
+        used = _fill(index, args)
+    return _checked(used, args)
+
+
+def _checked(used: int, args: argparse.Namespace) -> int:
+    """The exit code: 1 where there was data and nothing of it could be used."""
+    if used or not (args.data or args.texts):
+        return 0
+    print(f"error: nothing of {', '.join(args.data + args.texts)} could be used", file=sys.stderr)
+    return 1
+
+
+def _remove(args: argparse.Namespace) -> int:
+    with _opened(args, writable=True) as index:
+        removed = index.collection(args.among).remove(args.ids)
+    print(f"{removed} of {len(args.ids)} removed")
+    return 0 if removed == len(args.ids) else 1
+
+
+def _query(args: argparse.Namespace) -> int:
+    from ernie_vil2.data.samples import is_blank
+    from ernie_vil2.io.files import read_text
+
+    for option, given in (("a query", args.text), ("--plus", args.plus), ("--minus", args.minus)):
+        if any(is_blank(text) for text in given):
+            raise ValueError(f"{option} is empty: write a sentence")
+    texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
+    if not (texts or args.image or args.plus):
+        raise ValueError("ask something: a sentence, --file, --image or --plus")
+    where = {}
+    for text in args.where:
+        name, equals, value = text.partition("=")
+        if len(text) > LONGEST_FILTER:
+            raise ValueError(f"--where {text[:40]}...: more than {LONGEST_FILTER:,} characters; name a shorter value")
+        if not equals:
+            raise ValueError(f"--where {text}: write FIELD=VALUE, for example --where license=MIT")
+        where.setdefault(name, []).extend(_values(value))
+    changes = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
+    options = {"count": args.count, "among": args.among, "where": where, "threshold": args.threshold}
+    with _opened(args) as index:
+        if args.threshold == CALIBRATED:
+            direction = "image_to_text" if args.among == "texts" else "text_to_image"
+            options["threshold"] = calibrated(index.model, index.name, direction, quiet=args.json)
+        change = index.weighted(changes)
+        for names, vectors in _queries(index, texts, args.image):
+            for name, hits in zip(names, index.closest(vectors + change, **options), strict=True):
+                words = filter(None, [name, *(f"+ {t}" for t in args.plus), *(f"- {t}" for t in args.minus)])
+                _show(" ".join(words), hits, args.json)
+    return 0
+
+
+def _queries(index, texts: list[str], images: list[str]):
+    """Batches of queries, with their embeddings `[Q, D]`; without any one that is zero, for --plus alone."""
+    import numpy as np
+
+    for start in range(0, len(texts), BATCH):
+        batch = texts[start : start + BATCH]
+        yield batch, index.encode_texts(batch)
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        yield batch, index.model.encode_images([Path(name) for name in batch])
+    if not (texts or images):
+        yield [""], np.zeros([1, index.model.embed_dim], np.float32)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.places import Originals
+    from ernie_vil2.search.service import serve
+
+    Originals(args.root)  # before the model is loaded
+    with _opened(args) as index:
+        if args.threshold is None and index.model.calibration and index.has("texts"):
+            print(f"tags: {index.model.calibration.described('image_to_text')}")
+        serve(index, args.host, args.port, args.threshold, args.root)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.checking import check_index
+
+    checked = check_index(args.index)
+    for line in (*checked.summary, *checked.damage):
+        print(line)
+    return 1 if checked.damage else 0
+
+
+def _opened(args: argparse.Namespace, writable: bool = False):
+    from ernie_vil2.backends import described
+    from ernie_vil2.search import open_index
+
+    root = args.root if writable and args.action != "remove" else None
+    index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root)
+    if args.action != "query":
+        print(f"engine: {described(index.model.engine)}")
+    return index
+
+
+def _fill(index, args: argparse.Namespace) -> int:
+    """Adds what the arguments name; returns how much of it could be used."""
+    from ernie_vil2.search.fill import add_images, add_texts, pictures, texts_in
+
+    used = 0
+    if args.data:
+        images = add_images(index, pictures(args.data), args.thumbnails)
+        print(f"images: {images}")
+        used += images.used
+    for file in args.texts:
+        texts = add_texts(index, texts_in(file))
+        print(f"texts: {texts}")
+        used += texts.used
+    return used
+
+
+def _show(query: str, hits: list, as_json: bool) -> None:
+    from ernie_vil2.io.terminal import printable
+
+    if as_json:
+        json.dump({"query": query, "hits": [hit._asdict() for hit in hits]}, sys.stdout, ensure_ascii=False)
+        print()
+        return
+    print(printable(query))
+    for hit in hits:
+        captions = [str(value) for name, value in hit.fields.items() if name.startswith("caption")]
+        print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
+    if not hits:
+        print("  nothing that is close enough")
+
+
+def _values(text: str) -> list:
+    """What a value may mean: the text itself, and what it is in JSON (true, 3), as far as a filter takes it."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return [text]
+    is_number = isinstance(value, int | float) and -(2**63) <= value < 2**63
+    return [text, value] if is_number or isinstance(value, str) else [text]

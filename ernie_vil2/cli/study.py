@@ -1,0 +1,71 @@
+"""Train and compare the models of a study on several seeds: tables with intervals, and a page.
+
+    python tools/study.py configs/ablation/study.yaml                   # runs, resumes, skips what is done
+    python tools/study.py configs/ablation/study.yaml --processes 2     # two runs at a time
+    python tools/study.py configs/ablation/study.yaml --small           # a tenth of it
+    python tools/study.py configs/ablation/study.yaml --report          # trains nothing: what is there so far
+    python tools/study.py --results docs/ablation/results.json --output page
+
+Every run is an ordinary run folder, <output>/<group>/<model>-<seed>, with what it was measured by in
+evaluation/study.json. <output>/ then holds results.json, study.html and tables.md; runs that are missing, were
+stopped, or disagree on their data are named there. docs/ablation.md has what was found.
+"""
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from ernie_vil2.cli.arguments import configuration, count, input_file, output_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("study", nargs="?", type=configuration, metavar="STUDY", help="YAML file that defines it")
+    add("--small", action="store_true", help="its small form, in <output>-small")
+    add("--processes", type=count, default=1, help="runs at a time")
+    add("--report", action="store_true", help="train and measure nothing")
+    add("--results", type=input_file, metavar="FILE", help="tables and page of a results.json, without the runs")
+    add("--output", type=output_folder, metavar="FOLDER", help="of tables and page; default: the study's, or .")
+    add("--run", metavar="GROUP/MODEL/SEED", help="make this run alone, in this process; trains nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ernie_vil2.study.collect import collect, read_results
+    from ernie_vil2.study.definition import read_study
+    from ernie_vil2.study.runs import Stopped, make_all, make_run
+
+    if bool(args.study) == bool(args.results):
+        raise ValueError("give a study, or --results with a results.json")
+    if args.results:
+        return write(read_results(args.results), args.output or Path(), new=False)
+    study = read_study(args.study, args.small)
+    if args.run is not None:
+        return make_run(study, study.run(args.run))
+    codes = {}
+    if not args.report:
+        try:
+            codes = make_all(study, [sys.executable, *sys.argv, "--run"], args.processes, partial(print, flush=True))
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return stopped.code
+    write(collect(study), args.output or study.output, new=True)
+    return 1 if any(codes.values()) else 0
+
+
+def write(results, folder: Path, new: bool) -> int:
+    """Prints the tables, and writes them, the page and, if they are new, the results."""
+    from ernie_vil2.io.files import atomic_files, write_text
+    from ernie_vil2.study.page import write_study_page
+    from ernie_vil2.study.tables import all_tables, as_markdown, as_text
+
+    tables = all_tables(results)
+    with atomic_files(folder) as aside:
+        if new:
+            write_text(aside / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+        write_text(aside / "tables.md", "\n\n".join(map(as_markdown, tables)) + "\n")
+        write_study_page(aside / "study.html", results)
+    print("\n\n".join(map(as_text, tables)))
+    print(f"\nwritten: {folder / 'study.html'}, {folder / 'tables.md'}")
+    return 0

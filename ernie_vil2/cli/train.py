@@ -1,0 +1,69 @@
+"""Pretrain a dual encoder by multi-view contrastive learning.
+
+python tools/train.py -c configs/demo/emoji.yaml -o Training.steps=100
+python tools/train.py -c configs/demo/emoji.yaml --resume
+python tools/train.py -c configs/demo/emoji.yaml --dry-run
+fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
+"""
+
+import argparse
+import os
+
+from ernie_vil2.cli.arguments import add_config_options, add_pipe_option, count
+from ernie_vil2.device.launch import STOPPED, start_ranks
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_options(parser)
+    add_pipe_option(parser)
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
+    parser.add_argument("--extend", action="store_true",
+                        help="with --resume: to more Training.steps than the run has; the learning rates from there on "
+                        "are those of a run of the new length")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true",
+                        help="train nothing: read one batch of every source, and leave a page of its views, the "
+                        "plan and the schedule in <run folder>/dry_run")  # fmt: skip
+    parser.add_argument(
+        "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ernie_vil2.config import load_config
+
+    if args.extend and not args.resume:
+        raise ValueError("--extend goes with --resume")
+    config = load_config(args.config, args.override)
+    if args.dry_run:
+        return dry_run(config, args.processes)
+    if (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None:
+        return code
+
+    from ernie_vil2.io.terminal import counted
+    from ernie_vil2.training.trainer import Trainer
+
+    trainer = Trainer(config, args.resume, args.extend)
+    finished = trainer.fit()
+    if trainer.rank == 0:
+        if finished:
+            print(f"finished: {counted(trainer.step, 'step')}, run folder {trainer.run}")
+            if trainer.best:
+                print("best: step {step}, {metric} {value:.4g}, ".format(**trainer.best)
+                      + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
+        else:
+            print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+    return 0 if finished else STOPPED[trainer.signals.agreed]
+
+
+def dry_run(config, processes: int) -> int:
+    if int(os.environ.get("PADDLE_TRAINER_ID", 0)):
+        return 0  # the first rank does it for all
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
+
+    from ernie_vil2.training.dry_run import dry_run
+
+    found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)))
+    print(found.text)
+    print(f"nothing was trained; look at {found.folder / 'dry_run.html'}")
+    return 1 if found.would_stop else 0

@@ -1,0 +1,97 @@
+"""How an image that is scored becomes what its model was trained with: decoding, geometry, normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ernie_vil2.config import ImageTowerConfig
+from ernie_vil2.data.decoding import WHITE, decode_image, rgb_pixels, stored_pixels
+from ernie_vil2.data.geometry import evaluation_view, official_view, paddlenlp_view
+from ernie_vil2.data.samples import BadSample, Reason
+
+ImageInput = bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """One model's way from an image to its input.
+
+    All three ways resize the short side to `size` and crop the centre; they differ in the last pixel of the long
+    side, in the interpolation and in what becomes of the EXIF orientation:
+
+    - ernie_vil2: bilinear after means of blocks where the image shrinks to half or less, as the training views here
+      are made.
+    - official: bilinear, as the code of the official release. It decodes with OpenCV, whose pixels are the same.
+    - paddlenlp: bicubic, as PaddleNLP's ErnieViLImageProcessor, which leaves an image as it is stored; the other two
+      turn it as its EXIF orientation says.
+
+    Grey, palette and CMYK become RGB. What is transparent shows the background here; the releases drop the
+    transparency, so that whatever colour the file has there shows, black as a rule.
+
+    Args:
+        kind: one of the three.
+        size: side of the square input in pixels.
+        mean: [red, green, blue], of pixels from 0 to 1.
+        std: their standard deviation.
+        background: [red, green, blue] behind transparent pixels, 0 to 255; the releases' ways have none.
+    """
+
+    kind: Literal["ernie_vil2", "official", "paddlenlp"]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    background: tuple[int, int, int] = WHITE
+
+    @classmethod
+    def of(cls, config: ImageTowerConfig) -> Preprocessing:
+        """The one that the image tower's configuration names."""
+        return cls(
+            config.preprocessing, config.image_size, tuple(config.mean), tuple(config.std), tuple(config.background)
+        )
+
+    def __call__(self, image: ImageInput, name: str) -> np.ndarray:
+        """What the model sees of an image, before normalisation.
+
+        Args:
+            image: an encoded file's bytes, a Pillow image, or `[H, W, 3]` uint8 RGB.
+            name: the image's, for the error.
+
+        Returns:
+            `[size, size, 3]` uint8 RGB.
+
+        Raises:
+            BadSample: the bytes are not an image, or the array is not one of that kind.
+        """
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
+            return self.view(image)
+        return self.view(self.decode(image, name))
+
+    def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray:
+        """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image that can be used."""
+        background = self.background if self.kind == "ernie_vil2" else None
+        if isinstance(image, bytes):
+            return stored_pixels(image, name) if self.kind == "paddlenlp" else decode_image(image, name, background)
+        try:
+            if self.kind != "paddlenlp":
+                image = ImageOps.exif_transpose(image)
+            return rgb_pixels(image, background)
+        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+            raise BadSample(Reason.BROKEN_IMAGE, name) from error
+
+    def view(self, image: np.ndarray) -> np.ndarray:
+        """`[H, W, 3]` uint8 RGB to `[size, size, 3]` uint8 RGB."""
+        if self.kind == "ernie_vil2":
+            return evaluation_view(image, self.size)
+        if self.kind == "official":
+            return official_view(image, self.size)
+        return paddlenlp_view(image, self.size, _bicubic)
+
+
+def _bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

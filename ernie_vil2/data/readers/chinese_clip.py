@@ -1,0 +1,156 @@
+"""Chinese-CLIP's TSV of images with JSON lines of texts (arXiv 2211.01335), and MUGE's own release."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.data.readers.indexed_file import Index, cached_index
+from ernie_vil2.data.readers.lines import Lines, TextLines, decode_base64
+from ernie_vil2.data.readers.locations import LocalFile, Location
+from ernie_vil2.data.readers.tar import text_name
+from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
+
+IMAGES = "_imgs.tsv"
+# The name of the text file and its keys: text id, text, image ids.
+TEXTS = {"_texts.jsonl": ("text_id", "text", "image_ids"), "_queries.jsonl": ("query_id", "query_text", "item_ids")}
+LONGEST_ID = 256  # bytes, in the image TSV
+NO_IMAGE = -1
+
+
+def texts_beside(images: Path) -> Path | None:
+    """The text file of an image TSV; None if there is none."""
+    stem = images.name.removesuffix(IMAGES)
+    return next((path for end in TEXTS if (path := images.with_name(stem + end)).is_file()), None)
+
+
+def is_images(place: Location) -> bool:
+    """Whether a file is the image TSV of a split; ValueError for its texts, which are read with it."""
+    if place.name.endswith(tuple(TEXTS)):
+        raise ValueError(f"{place.name}: name the images, {{split}}{IMAGES}; the texts beside it are read with it")
+    return isinstance(place, LocalFile) and place.name.endswith(IMAGES)
+
+
+def text_keys(texts: str | Path) -> tuple[str, str, str]:
+    """The keys of a text file's rows: text id, text, image ids."""
+    return next(keys for end, keys in TEXTS.items() if str(texts).endswith(end))
+
+
+def parse_text(row: Mapping, name: str, keys: tuple[str, str, str]) -> tuple[str, str, list[str]]:
+    """Text id, text, and the distinct image ids of a row; BadSample if it has another form."""
+    text_id, text, image_ids = (row.get(key) for key in keys)
+    image_ids = [] if image_ids is None else image_ids
+    if not is_id(text_id) or not isinstance(text, str) or not isinstance(image_ids, list):
+        raise BadSample(Reason.MALFORMED_ROW, name)
+    if not all(map(is_id, image_ids)):
+        raise BadSample(Reason.MALFORMED_ROW, name)
+    return str(text_id), text.strip(), list(dict.fromkeys(map(str, image_ids)))
+
+
+def image_of_row(images: Lines, row: int) -> bytes:
+    """The image of a row of the TSV; BadSample if it has another form."""
+    columns = images.columns(row)
+    if len(columns) != 2:
+        raise BadSample(Reason.MALFORMED_ROW, images.row_name(row))
+    try:
+        return decode_base64(columns[1])
+    except binascii.Error as error:
+        raise BadSample(Reason.MALFORMED_BASE64, images.row_name(row)) from error
+
+
+class ChineseClipSource:
+    """Pairs of `{split}_imgs.tsv` and `{split}_texts.jsonl` (MUGE: `_queries.jsonl`): one for each image of a text.
+
+    A text without image, or whose image is not there, is a bad sample. Of images with one id the first one stands.
+
+    Args:
+        images: the `_imgs.tsv`; the texts lie beside it.
+        text_id: `text_id` names a text by its id, so that equal captions with several ids are several texts; None:
+            the caption names it.
+
+    Raises:
+        FileNotFoundError: there are no texts beside it.
+        ValueError: a file is empty.
+    """
+
+    def __init__(self, images: str | Path, text_id: str | None = None):
+        texts = texts_beside(Path(images))
+        if texts is None:
+            stem = str(images).removesuffix(IMAGES)
+            raise FileNotFoundError(
+                f"{images}: the texts are missing; put {' or '.join(stem + end for end in TEXTS)} here"
+            )
+        self.name, self.files = str(images), [Path(images), texts]
+        self._keys = text_keys(texts)
+        self._text_id = text_id
+        self._images, self._texts = Lines(images), TextLines(texts)
+        self._pairs: Index | None = None
+        self._size = len(self.pairs["texts"])
+        self.release()
+
+    @property
+    def pairs(self) -> Index:
+        """Rows of `texts` and of `images` that belong together."""
+        if self._pairs is None:
+            identity = f"{self._images.location.identity()} {self._texts.location.identity()}"
+            self._pairs = cached_index("chinese-clip", identity, self._scan)
+        return self._pairs
+
+    def _scan(self) -> Index:
+        image_rows: dict[str, int] = {}
+        for row in range(len(self._images)):
+            image_rows.setdefault(self._image_id(row), row)
+        texts, images = [], []
+        for row in range(len(self._texts)):
+            try:
+                if not self._texts.line(row).strip():
+                    continue
+                _, _, image_ids = self._text(row)
+            except BadSample:
+                image_ids = []
+            for image_row in [image_rows.get(image_id, NO_IMAGE) for image_id in image_ids] or [NO_IMAGE]:
+                texts.append(row)
+                images.append(image_row)
+        return {"texts": np.array(texts, np.int64), "images": np.array(images, np.int64)}
+
+    def _image_id(self, row: int) -> str:
+        return self._images.columns(row, LONGEST_ID)[0].decode("utf-8", "replace").strip()
+
+    def _text(self, row: int) -> tuple[str, str, list[str]]:
+        name = self._texts.row_name(row)
+        return parse_text(as_object(self._texts.line(row), name), name, self._keys)
+
+    def release(self) -> None:
+        """Gives indexes and open files back."""
+        self._pairs = None
+        self._images.release()
+        self._texts.release()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def image_name(self, index: int) -> str:
+        """As `NamesImages.image_name`."""
+        image_row = int(self.pairs["images"][index])
+        if image_row == NO_IMAGE:
+            raise BadSample(Reason.UNMATCHED_IMAGE, f"{self.name}, pair {index + 1}")
+        return self._image_id(image_row)
+
+    def __getitem__(self, index: int) -> Sample:
+        text_row, image_row = int(self.pairs["texts"][index]), int(self.pairs["images"][index])
+        text_id, text, image_ids = self._text(text_row)
+        if image_row == NO_IMAGE:
+            reason = Reason.UNMATCHED_IMAGE if image_ids else Reason.TEXT_WITHOUT_IMAGE
+            raise BadSample(reason, ", ".join([self._texts.row_name(text_row), *image_ids[:1]]))
+        name = self._image_id(image_row)
+        return pair_sample(name, text_id, text, image_of_row(self._images, image_row), self._text_id)
+
+
+def pair_sample(name: str, text_id: str, text: str, image: bytes, naming: str | None) -> Sample:
+    """The sample of an image id with a text; `naming` is the `text_id` of the source."""
+    check_text(text, f"{name}, {text_id}")
+    fields = {"text_id": text_id}
+    return Sample(name, text_name({"": text}, fields, naming, name), image, {"": text}, fields=fields)

@@ -1,0 +1,197 @@
+"""Pictures with the classes that they are of: a folder per class, a table, or samples with a field that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
+from ernie_vil2.data.class_names import named_classes, read_list
+from ernie_vil2.data.image_files import image_files, read_file
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
+from ernie_vil2.data.readers.opening import ImageIds, image_bytes
+from ernie_vil2.data.readers.table_source import image_of
+from ernie_vil2.data.readers.tables import LIST_SEPARATOR, TABLES, Table, open_table
+from ernie_vil2.data.samples import BadSample, Reason, is_id
+
+LABEL = "label"
+CHINESE_NAMES = "label_cn.txt"
+"""Chinese names beside the folders of a data set, as Chinese-CLIP lays it out."""
+
+
+class Found(NamedTuple):
+    """What pictures there are: each with its labels, or why it cannot be used; `labels` are of empty folders too."""
+
+    name: str
+    entries: list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]
+    labels: list[str]
+    files: tuple[Path, ...]
+    names: Path | None = None
+
+
+def open_labelled(
+    paths: Sequence[str | Path],
+    names: Mapping[str, str] | None = None,
+    *,
+    label: str = LABEL,
+    split: str | None = None,
+    images: str | Path | None = None,
+    default: str = "test",
+) -> Benchmark:
+    """Pictures and their classes, as a benchmark whose texts are the classes.
+
+    The id of a class is its label; `fields` has its name in every language, the text is that of the first.
+
+    Args:
+        paths: a folder with a folder for each class, or with such a folder for each split; tables with the columns
+            `image` and `label`; or what `open_sources` takes.
+        names: files of names by language, see `read_list`. None: `label_cn.txt` beside the folders, else the labels
+            themselves, as zh where there is a Chinese sign in them and as en otherwise.
+        label: column or field that says the class of a picture; several are a list, in CSV separated by `|`.
+        split: of the pictures.
+        images: folder that stands for a table's where its image files are looked for.
+        default: the split that is meant where none is named and there are several.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: it cannot be told what is there, a class has no name, or no picture can be used.
+    """
+    found = _found(paths, label, split, images, default)
+    places = dict(names or ({"zh": str(found.names)} if found.names else {}))
+    by_language = {
+        language: named_classes(found.labels, read_list(place), place) for language, place in places.items()
+    } or {_language(found.labels): {one: one.replace("_", " ") for one in found.labels}}
+    classes = next(iter(by_language.values()))
+    for language, named in by_language.items():
+        for missing in [*(classes.keys() - named.keys()), *(named.keys() - classes.keys())]:
+            raise ValueError(f"class {missing} has a name in one language and none in another ({language}); write it")
+    if len(classes) < 2:
+        raise ValueError(
+            f"{found.name}: one class alone ({', '.join(classes)}) is no question; a folder for each class is "
+            f"expected, or a table with the columns image and {label}"
+        )
+    collector = Collector()
+    for one, text in classes.items():
+        named = {language: each[one] for language, each in by_language.items()}
+        collector.add_text(BenchmarkText(one, text, named))
+    for entry in found.entries:
+        with collector.entry():
+            if isinstance(entry, BadSample):
+                raise entry
+            image, labels = entry
+            if unknown := [one for one in labels if one not in classes]:
+                raise BadSample(Reason.UNKNOWN_LABEL, f"{image.id}: {unknown[0]}")
+            if collector.has_image(image.id):
+                raise BadSample(Reason.REPEATED_IMAGE, image.id)
+            collector.add_image(image, image.id)
+            for one in labels:
+                collector.add_pair(image.id, one)
+    return collector.benchmark(found.name, found.files)
+
+
+def _language(labels: Sequence[str]) -> str:
+    return "zh" if any("\u4e00" <= sign <= "\u9fff" for label in labels for sign in label) else "en"
+
+
+def _found(
+    paths: Sequence[str | Path], label: str, split: str | None, images: str | Path | None, default: str
+) -> Found:
+    path = Path(paths[0])
+    if path.is_dir() and (found := _in_folders(path, split, default)):
+        if len(paths) > 1:
+            raise ValueError(f"{path} is a folder of classes; give it alone")
+        return found
+    if all(Path(one).suffix in TABLES for one in paths):
+        if split:
+            raise ValueError(f"{path} has no splits; name the table of the split")
+        entries = [entry for one in paths for entry in _in_table(Path(one), label, Path(images or Path(one).parent))]
+        files = tuple(map(Path, paths))
+    else:
+        source = open_sources(map(str, paths), split=split, images=images and str(images), default=default)
+        entries = list(_in_samples(source, label))
+        files = tuple(file for shard in source.shards for file in shard.files if file.is_file())
+    if all(isinstance(entry, BadSample) and entry.reason == Reason.NO_LABEL for entry in entries):
+        raise ValueError(f"{path}: nothing has a {label}; say which column or field is the class (label, --label)")
+    labels = {one: None for entry in entries if not isinstance(entry, BadSample) for one in entry[1]}
+    return Found(path.stem, entries, sorted(labels), files)
+
+
+def _in_folders(root: Path, split: str | None, default: str) -> Found | None:
+    """The pictures of a folder of classes; None if it is none, as no folder in it has an image file."""
+    folder, classes = root, _folders(root)
+    splits = {family(one.name): one for one in classes if family(one.name) in SPLITS and _folders(one)}
+    if splits:
+        chosen = family(split or default)
+        if split is None and chosen != "train" and chosen not in splits:
+            chosen = next(one for one in SPLITS if one in splits)
+        if chosen not in splits:
+            raise ValueError(f"{root} has no split {split or default}; choose one of {', '.join(splits)}")
+        folder = splits[chosen]
+        classes = _folders(folder)
+    files = {one.name: image_files(one) for one in classes}
+    if not any(files.values()):
+        return None
+    if split is not None and not splits:
+        raise ValueError(f"{root} has no splits; leave out split")
+    entries: list = [
+        (BenchmarkImage(path.relative_to(folder).as_posix(), partial(read_file, path)), (name,))
+        for name, paths in files.items()
+        for path in paths
+    ]
+    entries += [BadSample(Reason.NO_LABEL, path.name) for path in image_files(folder) if path.parent == folder]
+    names = next((home / CHINESE_NAMES for home in (folder, folder.parent) if (home / CHINESE_NAMES).is_file()), None)
+    name = folder.name if folder == root else f"{root.name}-{folder.name}"
+    return Found(name, entries, list(files), (), names)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+
+def _in_table(path: Path, label: str, home: Path) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
+    table, folders = open_table(path), ImageFolders([home], ())
+    entries, in_files = [], []
+    for index in range(len(table)):
+        place = table.row_name(index)
+        try:
+            row = table.row(index)
+            _, name, file, data = image_of(row, place)
+            if data is None:
+                in_files.append(image := folders.image(name, file))
+            else:
+                image = BenchmarkImage(name, partial(_bytes_of, table, index))
+            entries.append((image, _labels(row.get(label), place)))
+        except BadSample as bad:
+            entries.append(bad)
+    if in_files:
+        folders.require(in_files)
+    return entries
+
+
+def _bytes_of(table: Table, index: int) -> bytes:
+    *_, data = image_of(table.row(index), table.row_name(index))
+    return data
+
+
+def _in_samples(source, label: str) -> Iterator:
+    ids = ImageIds()
+    for index in range(len(source)):
+        try:
+            sample = source[index]
+            labels = _labels(sample.fields.get(label), sample.image_name)
+            yield BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index)), labels
+        except BadSample as bad:
+            yield bad
+
+
+def _labels(value: Any, name: str) -> tuple[str, ...]:
+    if value in (None, "", []):
+        raise BadSample(Reason.NO_LABEL, name)
+    value = str(value) if isinstance(value, float) else value
+    values = value if isinstance(value, list) else value.split(LIST_SEPARATOR) if isinstance(value, str) else [value]
+    if not all(map(is_id, values)):
+        raise BadSample(Reason.MALFORMED_ROW, name)
+    return tuple(dict.fromkeys(str(one).strip() for one in values))

@@ -1,0 +1,147 @@
+"""What is known about one way to lay data out on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
+from ernie_vil2.data.image_files import check_inside, found_image, read_image
+from ernie_vil2.data.readers.locations import Location
+from ernie_vil2.data.readers.source import Shard
+from ernie_vil2.data.samples import BadSample
+
+# In the order in which the split that is scored is chosen when none is named.
+SPLITS = ("test", "val", "train")
+_SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
+
+
+class Options(NamedTuple):
+    """What a shard is opened with, besides its place.
+
+    `split` is its name in the layout, `root` the folder or file that a person named. `images` is the folder of the
+    image files; None: they lie with the data. `text_id` is as in `Data.text_id`, `samples` how many a tar shard holds,
+    if that is known.
+    """
+
+    split: str
+    root: Path
+    images: Path | None = None
+    text_id: str | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout by name. One that is published as a benchmark has `read`, one of samples has `open`.
+
+    Attributes:
+        name: by which a command line names it.
+        files: by which files it is told, for a person.
+        find: the files or folders of every split that a folder holds, the split that is scored first; under "" what
+            has no splits. Nothing if the folder has another layout.
+        fits: whether a single file, an address or a command is a shard of it; None: none is.
+        open: opens a shard.
+        read: makes a benchmark of a split's annotation file.
+        image_folders: published names of the folders with image files; None: the files of the layout hold the images.
+    """
+
+    name: str
+    files: str
+    find: Callable[[Path], Mapping[str, Sequence[Path]]]
+    fits: Callable[[Location], bool] | None = None
+    open: Callable[[Location, Options], Shard] | None = None
+    read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
+    image_folders: tuple[str, ...] | None = None
+
+    def images_of(self, annotations: Path, options: Options) -> ImageFolders:
+        """Where the image files of an annotation file are looked for."""
+        here = [folder for folder in (options.root, *annotations.parents[:2]) if folder.is_dir()]
+        return ImageFolders([options.images] if options.images else list(dict.fromkeys(here)), self.image_folders)
+
+
+def family(split: str) -> str:
+    """`test`, `val` or `train` for all spellings of these (`valid`, `dev`, `train2014`); another split as it is."""
+    found = _SPELLING.fullmatch(split)
+    return split if not found else "val" if found[3] else found[1]
+
+
+def find_file(folder: Path, name: str, counts: Callable[[Path], bool] = lambda path: True) -> Path | None:
+    """The file of this name in a folder or, if it is not there, in one of its sub-folders.
+
+    Args:
+        counts: whether a file of this name is one of those that are meant.
+
+    Raises:
+        ValueError: several sub-folders have one.
+    """
+    here = folder / name
+    found = [here] if here.is_file() and counts(here) else sorted(filter(counts, folder.glob(f"*/{name}")))
+    if len(found) > 1:
+        raise ValueError(f"{folder}: {name} is there more than once ({', '.join(map(str, found))}); give one's folder")
+    return found[0] if found else None
+
+
+def found_files(folder: Path, names: Mapping[str, str]) -> dict[str, list[Path]]:
+    """Of the splits by the name of their file those whose file is there, as `find_file` finds it."""
+    found = {split: find_file(folder, name) for split, name in names.items()}
+    return {split: [path] for split, path in found.items() if path}
+
+
+def in_order(splits: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """The one file of every split, in the order of `SPLITS`, others behind them by name."""
+    places = {split: place for place, split in enumerate(SPLITS)}
+    order = sorted(splits, key=lambda split: (places.get(family(split), len(SPLITS)), split))
+    return {split: [splits[split]] for split in order}
+
+
+class ImageFolders:
+    """The folders in which image files are looked for, one after the other, when they are read.
+
+    Args:
+        roots: folders that hold the published ones, or the image files themselves.
+        published: names of the sub-folders as the authors publish them; they may stand in `images/` too.
+    """
+
+    def __init__(self, roots: Sequence[Path], published: Sequence[str]):
+        self.roots = tuple(roots)
+        self.published = tuple(published)
+        homes = [home for root in roots for home in (root, root / "images")]
+        below = [home / name for home in homes for name in published]
+        self._folders = tuple(folder for folder in (*below, *homes) if folder.is_dir())
+
+    def image(self, image_id: str, *names: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
+        """The image in the file of the first of the names that is there, read when it is asked for.
+
+        Raises:
+            BadSample: a name leads out of the folders.
+        """
+        for name in names:
+            check_inside(name)
+        return BenchmarkImage(
+            image_id,
+            partial(read_image, self._folders, *names),
+            fields or {},
+            partial(found_image, self._folders, *names),
+        )
+
+    def require(self, images: Sequence[BenchmarkImage]) -> None:
+        """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""
+        if any(_is_readable(image) for image in images[:100]):
+            return
+        places = ", ".join(f"{root}/{name}" for root in self.roots for name in (*self.published, ""))
+        raise FileNotFoundError(
+            f"no image file was found, for example of {images[0].id}; looked in {places}; "
+            "say in which folder the images are (images, --images)"
+        )
+
+
+def _is_readable(image: BenchmarkImage) -> bool:
+    try:
+        return bool(image.read())
+    except (OSError, BadSample):
+        return False

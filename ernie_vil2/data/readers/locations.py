@@ -1,0 +1,290 @@
+"""Where the bytes of a shard lie: here, at an address that fsspec opens, or in the output of a command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from ernie_vil2.data.readers.fetching import cache_bytes, fetched, shows_progress
+from ernie_vil2.io.checksums import sha256
+
+T = TypeVar("T")
+WEB = ("http://", "https://")
+
+ATTEMPTS = 3  # to get something from a server
+PAUSE = 2.0  # seconds before the second attempt, twice that before the third
+TIMEOUT = 30.0  # seconds in which nothing arrives
+SLOWEST = 2**10  # bytes a second; what is slower has stopped
+DEADLINE = 300.0  # seconds after which nothing is asked for again
+SHELL = "/bin/bash"
+# What a file system may say about the version of a file, besides its size.
+VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
+
+
+class Location(Protocol):
+    """A file by its address. `name` is the address as a person writes it."""
+
+    name: str
+
+    def identity(self) -> str:
+        """Changes when the file's content does; what was found out about the file is kept under it."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """The file, readable at any place; it may have to be fetched first."""
+        ...
+
+
+class LocalFile:
+    """A file that is here already.
+
+    OSError says that it cannot be read, or that it is no file: a pipe, above all, which would be waited for.
+    """
+
+    def __init__(self, path: str | Path):
+        self.name = str(path)
+
+    def identity(self) -> str:
+        with self._explained():
+            found = os.stat(self.name)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
+        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"
+
+    def open(self) -> BinaryIO:
+        with self._explained():
+            return open(self.name, "rb")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise type(error)(
+                f"{self.name}: {error.strerror}; check that it is there and may be read by this user"
+            ) from error
+
+
+class FetchError(OSError):
+    """A file could not be fetched; the message says what the server did, or did not do.
+
+    Args:
+        lasting: asking again is of no use.
+    """
+
+    def __init__(self, message: str, lasting: bool = False):
+        super().__init__(message)
+        self.lasting = lasting
+
+
+class RemoteFile:
+    """A file at an address that fsspec opens (`s3://`, `https://`, `hdfs://`, ...); it is fetched into the cache.
+
+    The server is asked when the file is needed. FetchError then says why the file cannot be had, ValueError that what
+    this kind of address needs is not installed.
+
+    Args:
+        address: of the file.
+        size, checksum: bytes and SHA-256, if they are known; what arrives is compared with them.
+
+    Attributes:
+        failures: transfers that failed, in this process.
+    """
+
+    __slots__ = ("_info", "checksum", "failures", "name")
+
+    def __init__(self, address: str, size: int | None = None, checksum: str | None = None):
+        self.name, self.checksum = address, checksum
+        self.failures = 0
+        # Equal content is fetched once, from whichever address.
+        self._info: tuple[int | None, str] | None = (size, f"sha256 {checksum}") if checksum else None
+
+    def _size_and_identity(self) -> tuple[int | None, str]:
+        if self._info is None:
+            self._info = asked(self.name, self._ask)
+        return self._info
+
+    def _ask(self) -> tuple[int | None, str]:
+        system, path = file_system(self.name, DEADLINE)
+        info = system.info(path)
+        version = next((_plain(info[key]) for key in VERSIONS if info.get(key)), "")
+        # Not the address as it was written: the same file may have several.
+        return info.get("size"), f"{system.unstrip_protocol(path)} {info.get('size')} {version}"
+
+    def identity(self) -> str:
+        return self._size_and_identity()[1]
+
+    def open(self, ahead: bool = False) -> BinaryIO | None:
+        """As `Location.open`; `ahead` as of `fetched`."""
+        size, identity = self._size_and_identity()
+        return fetched(identity, self.name, lambda path: asked(self.name, lambda: self._fetch(path, size)), size, ahead)
+
+    def _fetch(self, path: Path, size: int | None) -> None:
+        self.failures += 1
+        fetch(self.name, path, cache_bytes() if size is None else size)
+        got = path.stat().st_size
+        if size is not None and got != size:
+            raise OSError(f"{got} of {size} bytes arrived")
+        if self.checksum and sha256(path) != self.checksum:
+            raise OSError("what arrived differs from its SHA-256 checksum")
+        self.failures -= 1
+
+
+def fetch(address: str, path: Path, most: int) -> None:
+    """Writes the file at an address to a path; errors as fsspec's, and OSError for more than `most` bytes."""
+    system, remote = file_system(address)
+    with _progress(address, most) as callback:
+        system.get_file(remote, str(path), callback=callback)
+
+
+def asked(address: str, ask: Callable[[], T]) -> T:
+    """The answer of a server that may fail now and then.
+
+    Raises:
+        FetchError: the server refuses, has no such file, or has failed again and again.
+        ValueError: what this kind of address needs is not installed.
+        OSError: the disk here is full, or more arrives than was announced.
+    """
+    shown, deadline = address.partition("?")[0], time.monotonic() + DEADLINE  # what follows is a signature, mostly
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return ask()
+        except ValueError:
+            raise
+        except Exception as error:  # every kind of address has its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            reason, lasting = _reason(error)
+            if lasting:
+                raise FetchError(f"{shown}: {reason}", lasting) from error
+            if attempt == ATTEMPTS or time.monotonic() > deadline:
+                raise FetchError(f"{shown}: {reason}; attempts made: {attempt}. Try again later") from error
+            time.sleep(PAUSE * attempt)
+
+
+def _reason(error: BaseException) -> tuple[str, bool]:
+    """Why a file is not to be had, and whether asking again is of no use."""
+    from aiohttp import ClientPayloadError, ClientResponseError, TooManyRedirects
+
+    if isinstance(error, FileNotFoundError) and error.__cause__:  # which fsspec makes of whatever HTTP says
+        error = error.__cause__
+    if isinstance(error, ClientResponseError) and not isinstance(error, TooManyRedirects):
+        answer = f"{error.status} {error.message.partition(chr(10))[0][:100]}".rstrip(":")
+        if error.status in (404, 410):
+            return f"no such file ({answer}); check the address", True
+        if error.status in (401, 403, 407):
+            return f"the server refuses it ({answer}); check your access to it", True
+        return f"the server answers {answer}", error.status < 500 and error.status not in (408, 425, 429)
+    for kind, reason, lasting in (
+        (ConnectionRefusedError, "the connection is refused; check the address, and that the server runs", False),
+        (socket.gaierror, "no server of this name is found; check the address and the network", False),
+        (TimeoutError, f"nothing arrived for {TIMEOUT:.0f} seconds, or hardly anything", False),
+        (ClientPayloadError, "the transfer broke off", False),
+        (TooManyRedirects, "the server sends it round in a circle; check the address", True),
+        (PermissionError, "the server refuses it; check your access to it", True),
+        (FileNotFoundError, "no such file; check the address and your access to it", True),
+    ):
+        if isinstance(error, kind) or isinstance(error.__cause__, kind):
+            return reason, lasting
+    return f"it cannot be fetched ({' '.join(str(error).split())[:300] or type(error).__name__})", False
+
+
+def _progress(address: str, most: int):
+    """fsspec's callback with a bar, which ends a transfer that is too slow, or of more than `most` bytes."""
+    from fsspec.callbacks import TqdmCallback
+
+    start = time.monotonic()
+
+    class Progress(TqdmCallback):
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value > most:
+                raise OSError(errno.EFBIG, f"more than {most} bytes, as announced or the cache holds", address)
+            if time.monotonic() - start > TIMEOUT + self.value / SLOWEST:
+                raise TimeoutError
+
+    bar = {"desc": address.rpartition("/")[2], "unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    return Progress({**bar, "delay": 2, "leave": False, "disable": not shows_progress()})
+
+
+class PipeOutput:
+    """What a shell command writes to its standard output; it runs once and the output is kept in the cache.
+
+    The command stands for its content: to run a changed one again, delete its file in the cache, or change the command.
+    """
+
+    def __init__(self, command: str):
+        self.command = command.strip()
+        self.name = f"pipe:{self.command}"
+
+    def identity(self) -> str:
+        return self.name
+
+    def open(self, ahead: bool = False) -> BinaryIO | None:
+        """As `RemoteFile.open`."""
+        return fetched(self.identity(), "pipe.tar", self._run, None, ahead)
+
+    def _run(self, path: Path) -> None:
+        # A pipe of which any part fails has failed; sh would only see the last.
+        call = [SHELL, "-o", "pipefail", "-c"] if os.path.exists(SHELL) else ["sh", "-c"]
+        with open(path, "wb") as output:
+            done = subprocess.run(
+                [*call, self.command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE
+            )
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip()[-500:]
+            raise OSError(
+                f"{self.name}: the command ended with status {done.returncode}: {said or '(it said nothing)'}"
+            )
+
+
+def as_location(place: str | Path | Location) -> Location:
+    """A path as location; a location as it is."""
+    return LocalFile(place) if isinstance(place, str | Path) else place
+
+
+def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
+    """fsspec's file system of an address, and the path in it.
+
+    Args:
+        total: seconds that a request may take over HTTP, besides `TIMEOUT`.
+
+    Raises:
+        ValueError: what this kind of address needs is not installed.
+    """
+    from fsspec.core import url_to_fs
+
+    options = {}
+    try:
+        if address.startswith(WEB):
+            from aiohttp import ClientTimeout
+
+            timeout = ClientTimeout(total=total, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+            options = {"client_kwargs": {"timeout": timeout}}
+        # A kept instance cannot be used after a fork.
+        return url_to_fs(address, skip_instance_cache=True, **options)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{address}: fsspec cannot open it ({error}); or fetch it and name the local file") from error
+
+
+def _forget_loop() -> None:
+    """fsspec's thread does not survive a fork, and what asked it would wait for ever."""
+    if "fsspec.asyn" in sys.modules:
+        sys.modules["fsspec.asyn"].reset_lock()
+
+
+os.register_at_fork(after_in_child=_forget_loop)
+
+
+def _plain(version: Any) -> str:
+    return version.isoformat() if isinstance(version, date) else str(version)

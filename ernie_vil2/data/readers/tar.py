@@ -1,0 +1,299 @@
+"""Tar shards in the WebDataset layout, such as img2dataset and `tools/prepare_data.py` write."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from ernie_vil2.data.image_files import IMAGE_SUFFIXES
+from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, pack_names, unpack_name
+from ernie_vil2.data.readers.layout import Layout
+from ernie_vil2.data.readers.locations import Location, PipeOutput
+from ernie_vil2.data.rows import BYTE_ORDER_MARK
+from ernie_vil2.data.samples import (
+    MAX_BYTES,
+    MAX_TEXT_BYTES,
+    BadSample,
+    Reason,
+    Sample,
+    as_object,
+    check_text,
+    is_blank,
+    is_id,
+)
+
+IMAGE_ID = "image_id"
+"""Field that names the image, where several samples share one; otherwise its file does."""
+# Why a row of the index is no sample; the index holds the number.
+CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME, BEHIND = range(1, 9)
+PROBLEMS = {
+    CUT: Reason.CUT_SHARD,
+    EMPTY: Reason.EMPTY_SHARD,
+    LINK: Reason.LINK,
+    SPECIAL: Reason.DEVICE,
+    OUTSIDE: Reason.OUTSIDE_SHARD,
+    SPARSE: Reason.SPARSE_MEMBER,
+    NAME: Reason.NAME_NOT_UTF8,
+    BEHIND: Reason.DATA_BEHIND,
+}
+MAX_HEADER = 2**20  # bytes that a header may take, with a long name in it
+MAX_PADDING = 2**24  # bytes behind the end mark that are looked through: tar pads with some thousand zeros
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class TarSource(IndexedFile):
+    """Samples of one tar shard: members that share their name up to the first dot.
+
+    An image member (`.jpg`, `.png`, `.webp`, ...) and texts from `.json` (`caption`, `tags`, or with a
+    language: `caption_zh`, `tags_en`, ...) or from `.txt` (the caption). A member whose name repeats begins a new
+    sample; folders and names that begin with a dot are skipped.
+
+    Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample.
+    Of a shard that is cut, the samples before the cut are read, and one more row stands for the cut; so it is where
+    data follows the end mark, as in two shards that were joined by `cat`.
+
+    Args:
+        place: the shard.
+        text_id: JSON field that names the text (`Data.text_id`); None: the captions name it.
+        samples: how many it holds, if that is known; it is then not read before its first sample is.
+
+    Raises:
+        ValueError: the file is not a tar file, or it is compressed.
+    """
+
+    kind = "tar"
+
+    def __init__(self, place: str | Path | Location, text_id: str | None = None, samples: int | None = None):
+        self._text_id = text_id
+        super().__init__(place, samples)
+
+    def _scan(self) -> Index:
+        scan = _Scan()
+        with self.location.open() as file:
+            start = file.read(8)
+            for magic, packer in COMPRESSED.items():
+                if start.startswith(magic):
+                    raise ValueError(
+                        f"{self.name}: compressed with {packer}; samples are read at random, so unpack it first "
+                        "(images do not become smaller by it)"
+                    )
+            size = file.seek(0, 2)
+            file.seek(0)
+            try:
+                end = scan.members(file, size)
+            except (tarfile.TarError, ValueError, RecursionError) as error:
+                raise ValueError(f"{self.name}: not a tar shard ({error}); is it whole?") from error
+            end = min(end, size)  # a damaged header may point anywhere
+            file.seek(end)
+            place = f"{self.name} at byte {end} of {size}"
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                scan.problem(place, CUT)
+            elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING >> 20)):
+                scan.problem(place, BEHIND)
+        if not scan.names:
+            scan.problem(self.name, EMPTY)
+        return scan.index()
+
+    def _rows(self, index: Index) -> int:
+        return len(index["name_ends"])
+
+    def __getitem__(self, index: int) -> Sample:
+        found = self.index
+        name = unpack_name(found, index)
+        if found["problems"][index]:
+            raise BadSample(PROBLEMS[int(found["problems"][index])], name)
+        first, last = np.searchsorted(found["member_rows"], [index, index + 1])
+        members = {
+            found["suffixes"][suffix].item(): (offset, size)
+            for suffix, offset, size in found["members"][first:last].tolist()
+        }
+        return assemble(name, members, lambda suffix, most: self._bytes(*members[suffix], name, most), self._text_id)
+
+
+class _Headers:
+    """A file as `tarfile` is to see it, which reads headers only: one that is damaged may ask for gigabytes."""
+
+    def __init__(self, file: BinaryIO):
+        self.seek, self.tell, self._file = file.seek, file.tell, file
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+class _Scan:
+    """The rows of an index, as they are found."""
+
+    def __init__(self):
+        self.names: list[str] = []
+        self.problems: list[int] = []
+        self._members: list[tuple[int, int, int, int]] = []
+        self._suffixes: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}
+        self._seen: set[tuple[int, str]] = set()
+
+    def members(self, file, size: int) -> int:
+        """Takes the members of a tar file up to its end or a cut; returns the byte where that is."""
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
+            try:
+                while (member := archive.next()) is not None:
+                    # A size below zero leads back, and round in a circle.
+                    leads_back = member.size < 0 or archive.offset <= member.offset
+                    if leads_back or (member.isfile() and member.offset_data + member.size > size):
+                        return member.offset
+                    self._take(member)
+                    archive.members.clear()  # tarfile would keep every one
+            except (tarfile.ReadError, ValueError, RecursionError):  # the latter two of damaged headers
+                if not self.names:
+                    raise
+            return archive.offset
+
+    def problem(self, name: str, problem: int) -> None:
+        """A row that is no sample."""
+        self.names.append(name)
+        self.problems.append(problem)
+
+    def _take(self, member: tarfile.TarInfo) -> None:
+        path = PurePosixPath(member.name)
+        if member.isdir() or path.name.startswith("."):
+            return
+        name, suffix = split_name(member.name)
+        row = self._row(name, suffix)
+        if member.issym() or member.islnk():
+            self.problems[row] = LINK
+        elif not member.isfile():
+            self.problems[row] = SPECIAL
+        elif path.is_absolute() or ".." in path.parts:
+            self.problems[row] = OUTSIDE
+        elif member.issparse():
+            self.problems[row] = SPARSE
+        elif not _is_unicode(member.name):
+            self.problems[row] = NAME
+        else:
+            code = self._suffixes.setdefault(suffix, len(self._suffixes))
+            self._members.append((row, code, member.offset_data, member.size))
+
+    def _row(self, name: str, suffix: str) -> int:
+        row = self._row_of.get(name)
+        if row is None or (row, suffix) in self._seen:
+            row = self._row_of[name] = len(self.names)
+            self.problem(name, 0)
+        self._seen.add((row, suffix))
+        return row
+
+    def index(self) -> Index:
+        members = np.array(sorted(self._members, key=lambda member: member[0]), np.int64).reshape(-1, 4)
+        return {
+            **pack_names(self.names),
+            "problems": np.array(self.problems, np.int8),
+            "member_rows": members[:, 0].copy(),
+            "members": members[:, 1:].copy(),
+            "suffixes": np.array(list(self._suffixes) or [""]),
+        }
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The name of the sample that a file belongs to, and the file's suffix: what follows the first dot of its name."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], bytes], text_id: str | None) -> Sample:
+    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) beside it.
+
+    Args:
+        suffixes: of the files that there are.
+        read: gives the content of the one with a suffix, of so many bytes at most.
+        text_id: JSON field that names the text; None: the captions name it.
+
+    Raises:
+        BadSample: there is no image, or the texts cannot be used.
+    """
+    image = image_suffix(suffixes)
+    if image is None:
+        raise BadSample(Reason.NO_IMAGE_MEMBER, name)
+    fields = as_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
+    captions, tags = texts_of(fields, name)
+    if "txt" in suffixes:
+        try:
+            text = read("txt", MAX_TEXT_BYTES).removeprefix(BYTE_ORDER_MARK).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
+        check_text(text, name)
+        captions.setdefault("", text)
+    image_name = fields.get(IMAGE_ID, name)
+    if not is_id(image_name):
+        raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
+    text = text_name(captions, fields, text_id, name)
+    return Sample(str(image_name), text, read(image, MAX_BYTES), captions, tags, fields)
+
+
+def image_suffix(suffixes: Collection[str]) -> str | None:
+    """Of the suffixes of a sample's files the one of its image; None: it has none."""
+    return next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
+
+
+def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null stands for none.
+
+    Raises:
+        BadSample: a caption is not a text, or tags are not a list of texts.
+    """
+    captions, tags = {}, {}
+    for key, value in fields.items():
+        kind, _, language = key.partition("_")
+        if kind not in ("caption", "tags") or value is None:
+            continue
+        if kind == "caption":
+            if not isinstance(value, str):
+                raise BadSample(Reason.MALFORMED_CAPTION, name)
+            check_text(value, name)
+            captions[language] = value
+        else:
+            if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+                raise BadSample(Reason.MALFORMED_TAGS, name)
+            check_text("".join(value), name)
+            tags[language] = tuple(tag for tag in value if not is_blank(tag))
+    return captions, tags
+
+
+def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None, name: str) -> str:
+    """What names the text: a field, or the captions themselves.
+
+    Raises:
+        BadSample: there is no caption, or no such field.
+    """
+    if not captions:
+        raise BadSample(Reason.NO_CAPTION, name)
+    if text_id is None:
+        return "\n".join(captions.values())
+    if fields.get(text_id) is None:
+        raise BadSample(Reason.NO_FIELD, f"{name}, {text_id}")
+    value = str(fields[text_id])
+    check_text(value, name)
+    return value
+
+
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+TAR = Layout(
+    name="tar",
+    files=".tar shards",
+    find=lambda folder: {"": paths} if (paths := sorted(folder.glob("[!.]*.tar"))) else {},
+    fits=lambda place: isinstance(place, PipeOutput) or place.name.endswith(ARCHIVES),
+    open=lambda place, options: TarSource(place, options.text_id, options.samples),
+)

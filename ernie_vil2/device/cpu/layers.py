@@ -1,0 +1,220 @@
+"""Layers that a CPU computes faster: same parameters, outputs and gradients equal to rounding.
+
+The gradients of biases and of LayerNorm's parameters are sums over the rows of a matrix. Paddle's CPU kernels take ten
+times longer over one than MKL over the product of a row of ones with that matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+from paddle.nn import functional as F
+
+from ernie_vil2.device.cpu import switches
+from ernie_vil2.device.cpu.tensors import keep, sums
+
+
+def speed_up(model: nn.Layer) -> None:
+    """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU.
+
+    Parameters, their names and the state stay what they are. `ERNIE_VIL2_RUNTIME=-layers` keeps the plain layers.
+    """
+    if paddle.get_device() != "cpu" or not switches.enabled("layers"):
+        return
+    for layer in model.sublayers(include_self=True):
+        for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
+            if kind.fits(layer):
+                layer.__class__ = kind
+    switches.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
+
+
+_tokens: ContextVar[paddle.Tensor | None] = ContextVar("tokens", default=None)
+
+
+def tokens_alone(ids: paddle.Tensor, padding: int) -> AbstractContextManager[None]:
+    """Within the block, `CpuLinear` layers that train leave out the padding of texts, and give 0 there.
+
+    Attention and pooling mask it, so that features and gradients are the same to rounding. Texts of a batch have the
+    length of its longest one: of captions among tags more than half is padding.
+
+    Args:
+        ids: `[B, L]`, the tokens of the texts; the layers' inputs in the block that have three axes are `[B, L, D]`.
+        padding: the id that is none.
+    """
+    applies = paddle.in_dynamic_mode() and ids.place.is_cpu_place()
+    return _tokens_alone(ids, padding) if applies else nullcontext()
+
+
+@contextmanager
+def _tokens_alone(ids: paddle.Tensor, padding: int) -> Iterator[None]:
+    before = _tokens.set(paddle.nonzero((ids != padding).reshape([-1])).squeeze(1))
+    try:
+        yield
+    finally:
+        _tokens.reset(before)
+
+
+class CpuLinear(nn.Linear):
+    """A linear layer whose bias gets its gradient by a matrix product, and which leaves out what is padding."""
+
+    @staticmethod
+    def fits(layer: nn.Layer) -> bool:
+        """Whether a layer is a linear one with a bias and nothing more special."""
+        return type(layer) is nn.Linear and layer.bias is not None
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if not _trains(x, self.weight, self.bias):
+            return super().forward(x)
+        tokens = _tokens.get()
+        if tokens is not None and x.ndim == 3:
+            return _LinearOfTokens.apply(x, self.weight, self.bias, tokens)
+        return _Linear.apply(x, self.weight, self.bias)
+
+
+class CpuLayerNorm(nn.LayerNorm):
+    """A LayerNorm of the last axis with all its gradients made of matrix products and elementwise operations."""
+
+    @staticmethod
+    def fits(layer: nn.Layer) -> bool:
+        """Whether a layer is such a LayerNorm, with weight and bias."""
+        return (
+            type(layer) is nn.LayerNorm
+            and len(layer._normalized_shape) == 1
+            and layer.weight is not None
+            and layer.bias is not None
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if not _trains(x, self.weight, self.bias):
+            return super().forward(x)
+        return _LayerNorm.apply(x, self.weight, self.bias, self._epsilon)
+
+
+class CpuPatchConv2D(nn.Conv2D):
+    """A convolution of patches that do not overlap (1x1 among them) as one matrix product over all images.
+
+    Paddle's CPU kernel multiplies image by image; on the small maps of small images the calls cost more than the sums.
+    The pixels of a tower's first convolution it multiplies faster.
+    """
+
+    @staticmethod
+    def fits(layer: nn.Layer) -> bool:
+        """Whether a layer is such a convolution and nothing more special."""
+        return (
+            type(layer) is nn.Conv2D
+            and list(layer.weight.shape[2:]) == list(layer._stride)
+            and layer._groups == 1
+            and layer._in_channels > 3
+            and layer._padding == 0
+            and layer._data_format == "NCHW"
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        (images, channels, height, width), (down, across) = x.shape, self._stride
+        rows, columns = height // down, width // across
+        patches = x[:, :, : rows * down, : columns * across]
+        patches = patches.reshape([images, channels, rows, down, columns, across]).transpose([1, 3, 5, 0, 2, 4])
+        y = paddle.matmul(
+            self.weight.reshape([self._out_channels, -1]), patches.reshape([channels * down * across, -1])
+        )
+        y = y.reshape([-1, images, rows, columns]).transpose([1, 0, 2, 3])
+        return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
+
+
+class _Linear(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        keep(ctx, x, weight)
+        ctx.input_learns = not x.stop_gradient
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensor()
+        g = _rows(gradient)
+        input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.input_learns else None
+        return input_gradient, paddle.matmul(_rows(x), g, transpose_x=True), sums(g, 0)
+
+
+class _LinearOfTokens(PyLayer):
+    """Of the rows `tokens` of `[B * L, D]` alone."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, tokens):
+        rows = paddle.gather(_rows(x), tokens)
+        keep(ctx, rows, weight, tokens)
+        ctx.input_learns = not x.stop_gradient
+        return _placed(F.linear(rows, weight, bias), tokens, x.shape)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, weight, tokens = ctx.saved_tensor()
+        g = paddle.gather(_rows(gradient), tokens)
+        parameters = paddle.matmul(rows, g, transpose_x=True), sums(g, 0)
+        if not ctx.input_learns:
+            return None, *parameters, None
+        return _placed(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape), *parameters, None
+
+
+def _placed(rows: paddle.Tensor, tokens: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
+    """Rows `[T, D]` where they were in `[B, L, ...]`, and zeros elsewhere."""
+    zeros = paddle.zeros([shape[0] * shape[1], rows.shape[1]], rows.dtype)
+    return paddle.scatter_(zeros, tokens, rows).reshape([*shape[:2], rows.shape[1]])
+
+
+class _LayerNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias, epsilon):
+        keep(ctx, x, weight)
+        ctx.epsilon = epsilon
+        ctx.input_learns = not x.stop_gradient
+        return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """With c = x - mean(x), s = 1 / deviation and g the gradient, row by row:
+
+        dx = s (g w - mean(g w) - s^2 c mean(g w c)),  dw = sum of s g c over the rows,  db = sum of g.
+
+        Means and what is constant in a row are matrix products with one column or one row.
+        """
+        x, weight = ctx.saved_tensor()
+        x, g, width = _rows(x), _rows(gradient), weight.shape[0]
+        mean = paddle.full([width, 1], 1 / width, x.dtype)
+        spread = paddle.ones([1, width], x.dtype)
+        centred = x - x @ mean @ spread
+        scale = (centred.square() @ mean + ctx.epsilon).rsqrt()  # [N, 1]
+        product = g * centred
+        parameters = scale.squeeze(1) @ product, sums(g, 0)
+        if not ctx.input_learns:
+            return None, *parameters
+        weighted_mean = weight.unsqueeze(1) / width
+        input_gradient = (
+            (scale @ weight.unsqueeze(0)) * g
+            - (scale * (g @ weighted_mean)) @ spread
+            - centred * (scale**3 * (product @ weighted_mean))
+        )
+        return input_gradient.reshape(gradient.shape), *parameters
+
+
+def _rows(x: paddle.Tensor) -> paddle.Tensor:
+    """`[..., D]` to `[N, D]`."""
+    return x.reshape([-1, x.shape[-1]])
+
+
+def _trains(x: paddle.Tensor, *parameters: paddle.Tensor) -> bool:
+    """Whether autograd will ask for the gradients of all these parameters, on a CPU.
+
+    A graph that is traced for export, or a model moved to a GPU, does without these layers.
+    """
+    return (
+        paddle.in_dynamic_mode()
+        and paddle.is_grad_enabled()
+        and x.place.is_cpu_place()
+        and not any(parameter.stop_gradient for parameter in parameters)
+    )

@@ -1,0 +1,193 @@
+"""The switches of `ernie_vil2.device.cpu`, and what they look at. Only the standard library is imported."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import sys
+
+SWITCH = "ERNIE_VIL2_RUNTIME"
+SWITCHES = ("mkl", "threads", "malloc", "denormals", "strides", "layers")
+INHERITED_THREADS = "ERNIE_VIL2_MKL_NUM_THREADS"
+"""Our own thread count, left for child processes: what equals it was not the user's choice."""
+
+_MALLOC_VARIABLES = [f"MALLOC_{x}_" for x in ("TOP_PAD", "MMAP_MAX", "MMAP_THRESHOLD", "TRIM_THRESHOLD")]
+# glibc's malloc.h: never map a block of its own, never give the heap's end back, grow the heap by 256 MiB.
+_MALLOC_SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 256 << 20)}
+
+_applied: dict[str, str] = {}
+
+
+def enabled(name, environ=os.environ):
+    """Whether the user left the switch `name` of `SWITCHES` on.
+
+    Raises:
+        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
+    """
+    return name not in _switched_off(environ)
+
+
+def set_before_paddle(environ=os.environ):
+    """Set `mkl`, `threads` and `malloc`; `applied` then tells what was done.
+
+    Raises:
+        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
+    """
+    if "paddle" not in sys.modules:
+        _applied.clear()
+    _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})
+    for name, set_switch in (("mkl", _set_mkl_cpu_type), ("threads", _set_mkl_threads), ("malloc", _set_malloc)):
+        if not enabled(name, environ):
+            continue
+        if name != "malloc" and "paddle" in sys.modules:
+            _applied.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
+        else:
+            _applied[name] = set_switch(environ)
+
+
+def copy_transposed(environ=os.environ):
+    """Set `strides`: Paddle's lazy views cost more later, in kernels that read them element by element."""
+    import paddle
+
+    flag = "FLAGS_use_stride_kernel"
+    if not enabled("strides"):
+        return
+    if flag in environ:
+        note("strides", f"kept {flag}={environ[flag]}")
+    else:
+        paddle.set_flags({flag: False})
+        note("strides", f"{flag}=0")
+
+
+def note(name, done):
+    """Record what was done for a switch that acts later than `configure`."""
+    _applied[name] = done
+
+
+def applied():
+    """Switch -> what was set, or why nothing was; the last three appear once they have acted."""
+    return {name: _applied[name] for name in SWITCHES if name in _applied}
+
+
+def summary():
+    """The names of `applied` on one line; what each has set is in the `environment.json` of a run."""
+    return f"CPU switches: {', '.join(applied())} (see environment.json)"
+
+
+def _switched_off(environ):
+    names = [name.strip() for name in environ.get(SWITCH, "").split(",") if name.strip()]
+    if names == ["0"]:
+        return set(SWITCHES)
+    off = {name.removeprefix("-") for name in names}
+    if not off <= set(SWITCHES) or not all(name.startswith("-") for name in names):
+        raise ValueError(
+            f"{SWITCH}={environ[SWITCH]!r} is not understood: 0 switches all off, -NAME,-NAME some of "
+            + ", ".join(SWITCHES)
+        )
+    return off
+
+
+def processor(cpuinfo="/proc/cpuinfo"):
+    """Vendor (`AuthenticAMD`, `GenuineIntel`, ...) and the set of feature flags of the first core.
+
+    Both are empty where the file does not exist or does not name them.
+    """
+    fields = {}
+    try:
+        with open(cpuinfo) as lines:
+            for line in lines:
+                if not line.strip():
+                    break
+                name, _, value = line.partition(":")
+                fields[name.strip()] = value.strip()
+    except OSError:
+        pass
+    return fields.get("vendor_id", ""), set(fields.get("flags", "").split())
+
+
+def usable_cores(cpu_max="/sys/fs/cgroup/cpu.max"):
+    """Cores that this process may keep busy: its CPU affinity, cut by a container's quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open(cpu_max) as file:
+            quota, period = file.read().split()
+    except OSError:
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def threads(environ=os.environ):
+    """Threads that a library which is told them shall use: those of Paddle, see the switch `threads`."""
+    chosen = environ.get("MKL_NUM_THREADS") or environ.get("OMP_NUM_THREADS") or ""
+    return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(environ))
+
+
+def local_ranks(environ):
+    """Training processes on this machine, as Paddle's launcher announces them; 1 without it."""
+    return max(1, int(environ.get("PADDLE_LOCAL_SIZE") or environ.get("PADDLE_TRAINERS_NUM") or 1))
+
+
+def _set_mkl_cpu_type(environ):
+    name = "MKL_DEBUG_CPU_TYPE"
+    if name in environ:
+        return f"kept {name}={environ[name]}"
+    vendor, flags = processor()
+    if vendor != "AuthenticAMD" or "avx2" not in flags:
+        return f"not needed ({vendor or 'unknown processor'})"
+    environ[name] = "5"
+    return f"{name}=5 ({vendor})"
+
+
+def _set_mkl_threads(environ):
+    # MKL's own variable, not OMP_NUM_THREADS: Paddle warns about that one, and writes 1 into it.
+    name = "MKL_NUM_THREADS"
+    if name in environ and environ[name] != environ.get(INHERITED_THREADS):
+        return f"kept {name}={environ[name]}"
+    omp = environ.get("OMP_NUM_THREADS")
+    # The launcher and our own parent process have imported Paddle, so a 1 from them is what Paddle wrote.
+    by_paddle = omp == "1" and ("PADDLE_LOCAL_SIZE" in environ or INHERITED_THREADS in environ)
+    if omp and not by_paddle:
+        return f"kept OMP_NUM_THREADS={omp}"
+    cores, ranks = usable_cores(), local_ranks(environ)
+    environ[name] = environ[INHERITED_THREADS] = str(max(1, cores // ranks))
+    return f"{name}={environ[name]} (usable cores {cores}, local ranks {ranks})"
+
+
+def _set_malloc(environ):
+    for name in _MALLOC_VARIABLES:
+        if name in environ:
+            return f"kept {name}={environ[name]}"
+    if "glibc.malloc" in environ.get("GLIBC_TUNABLES", ""):
+        return f"kept GLIBC_TUNABLES={environ['GLIBC_TUNABLES']}"
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return "not set (no glibc)"
+    refused = [name for name, (number, value) in _MALLOC_SETTINGS.items() if not mallopt(number, value)]
+    if refused:
+        return f"glibc refused {', '.join(refused)}"
+    return "M_MMAP_MAX=0 M_TRIM_THRESHOLD=-1 M_TOP_PAD=256MiB"
+
+
+@contextlib.contextmanager
+def flushed_denormals():
+    """Within the block this thread, and threads it starts, take numbers below 1.2e-38 for 0, as GPUs do.
+
+    The tails of GELU and softmax fill with such numbers as a model gets surer, and an x86 processor takes a hundred
+    times longer over each. On other processors, without glibc, and with `denormals` switched off, nothing is changed.
+    """
+    glibc_x86 = platform.machine() in ("x86_64", "AMD64") and hasattr(ctypes.CDLL(None), "fegetenv")
+    if not enabled("denormals") or not glibc_x86:
+        yield
+        return
+    libm = ctypes.CDLL(None)
+    # glibc's fenv_t on x86-64: seven words of the x87 unit, then MXCSR, whose bits 15 and 6 flush results and inputs.
+    before = (ctypes.c_uint32 * 8)()
+    libm.fegetenv(before)
+    flushing = type(before)(*before)
+    flushing[7] |= 1 << 15 | 1 << 6
+    libm.fesetenv(flushing)
+    note("denormals", "taken for 0 in training")
+    try:
+        yield
+    finally:
+        libm.fesetenv(before)

@@ -1,0 +1,46 @@
+"""The process that Paddle runs in, and its device."""
+
+import os
+import re
+import warnings
+
+from ernie_vil2.device import cpu
+
+
+def configure(environ=os.environ):
+    """Prepare this process for Paddle, which must not have been imported: the CPU switches, and fewer warnings.
+
+    They concern the whole process and the processes that it starts, so that it is for a program to call, not for a
+    library: the command lines do, `import ernie_vil2` does not.
+
+    Raises:
+        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
+    """
+    cpu.set_before_paddle(environ)
+    # Of no use to a user here: a hint for compiling extensions, a note on batch norm, and one of setuptools.
+    for message in ("No ccache found", "When training, we now always track", "Setuptools is replacing distutils"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def set_device(name):
+    """Make a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`) this process's; imports Paddle.
+
+    Raises:
+        ValueError: there is no such device, or Paddle cannot use it; the message says what to do.
+    """
+    import paddle
+
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if name == "auto":
+        name = "gpu" if gpus else "cpu"
+    if asked := re.fullmatch(r"(?:gpu|cuda)(:\d+)?", name):
+        if not paddle.is_compiled_with_cuda():
+            raise ValueError(f"device {name}: the installed Paddle is its CPU build. Put the GPU build in its place "
+                             "(docs/installation.md says how), or name cpu")  # fmt: skip
+        name = f"gpu{asked[1] or ''}"
+        if int((asked[1] or ":0")[1:]) >= gpus:
+            raise ValueError(f"device {name}: Paddle sees {gpus} GPUs; name another, or look at nvidia-smi and "
+                             "CUDA_VISIBLE_DEVICES")  # fmt: skip
+    if name == "cpu":
+        cpu.copy_transposed()
+    paddle.set_device(name)

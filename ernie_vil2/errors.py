@@ -1,9 +1,0 @@
-"""What ends a command although nothing is wrong with the code."""
-
-
-class RunError(RuntimeError):
-    """A run cannot go on, for a reason that its message explains: a command line prints that, and no traceback."""
-
-
-class LostRank(RunError):
-    """A rank has died, or is stuck; the message says which."""

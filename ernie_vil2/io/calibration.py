@@ -1,0 +1,99 @@
+"""What a checkpoint's scores mean: a temperature for its probabilities, and the cosine below which nothing matches.
+
+Both are found on a validation set by `tools/calibrate.py` and kept beside the checkpoint as `calibration.json`, with
+the fingerprint of the model, so that they are never taken for another's. `load_model` reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+
+from ernie_vil2.io.files import is_number, load_json, write_text
+
+FILE = "calibration.json"
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The least cosine of an answer in one direction.
+
+    Attributes:
+        cosine: answers below it are none.
+        precision: share, in percent, of the answers given that are right.
+        recall: share, in percent, of the queries that have a right answer and get it.
+        refused: share, in percent, of the queries without a right answer that get none.
+    """
+
+    cosine: float
+    precision: float
+    recall: float
+    refused: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Found on one validation set.
+
+    Attributes:
+        fingerprint: of the model, see `ErnieViL2.fingerprint`.
+        data: the validation set, for people.
+        logit_scale: factor of the cosines with which the softmax over an image's texts is most likely right.
+        thresholds: by direction.
+    """
+
+    fingerprint: str
+    data: str
+    logit_scale: float
+    thresholds: dict[str, Threshold]
+
+    def described(self, direction: str) -> str:
+        """The threshold of a direction and what to expect of it, for people."""
+        one = self.thresholds[direction]
+        return (
+            f"nothing below a cosine of {one.cosine:.3f} is an answer: precision {one.precision:.1f} %, recall "
+            f"{one.recall:.1f} % on {self.data}"
+        )
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> Path:
+    """Writes it beside the weights in `folder`; returns the file."""
+    path = folder / FILE
+    record = asdict(calibration) | {"date": time.strftime("%Y-%m-%d")}
+    write_text(path, json.dumps(record, ensure_ascii=False, indent=1))
+    return path
+
+
+def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibration | None:
+    """The calibration beside the weights in `folder`; None if there is none of this model.
+
+    Args:
+        fingerprint: of the model; asked for only where there is a calibration, as it reads all weights.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, or a value in it cannot be.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        record = load_json(path)
+        thresholds = {way: Threshold(**record["thresholds"][way]) for way in DIRECTIONS}
+        found = Calibration(record["fingerprint"], record["data"], record["logit_scale"], thresholds)
+        if not (isinstance(found.fingerprint, str) and isinstance(found.data, str) and _possible(found)):
+            raise ValueError
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: remove it and calibrate again") from error
+    return found if found.fingerprint == fingerprint() else None
+
+
+def _possible(found: Calibration) -> bool:
+    return is_number(found.logit_scale, 1e-9, 1e9) and all(
+        is_number(one.cosine, -1.1, 1.1) and all(is_number(share, 0, 100) for share in astuple(one)[1:])
+        for one in found.thresholds.values()
+    )

@@ -1,0 +1,127 @@
+"""An exported model: one folder that stands alone.
+
+    export.json     what it is: engine, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
+    image.*, text.* the two graphs (`export.graphs`, `export.onnx_graphs`)
+    vocab.txt       the tokens in the order of their ids, one per line
+    config.yaml     the configuration of the model
+    parity.json     how far its embeddings are from those of the checkpoint, on real inputs
+    checksums.json  bytes and SHA-256 of the others
+
+Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2.io.checksums import CHECKSUMS, DamagedFile, check_files
+from ernie_vil2.io.files import is_count, is_number, parse_json, read_text
+
+VERSION = 1
+ABOUT, VOCABULARY, CONFIG, PARITY = "export.json", "vocab.txt", "config.yaml", "parity.json"
+GRAPHS = {
+    "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),
+    "onnx": ("image.onnx", "text.onnx"),
+}
+"""Files of the graphs by engine."""
+PRECISIONS = {"paddle_inference": ("float32", "bfloat16"), "onnx": ("float32", "int8")}
+INPUTS = {"image": "pixels", "text": "token_ids"}
+OUTPUTS = {"image": "image_embeddings", "text": "text_embeddings"}
+AGAIN = "export the checkpoint again (tools/export.py), or put back a copy"
+WIDTHS = {"least": 1, "most": 65_536}
+SIDES = {"least": 1, "most": 4096}
+"""Bounds of sizes, as the configuration has them."""
+
+
+class BadExport(ValueError):
+    """An exported folder that cannot be used; the message says which, why and what to do."""
+
+
+def is_export(folder: str | Path) -> bool:
+    """Whether a folder holds an exported model, whole or not."""
+    return (Path(folder) / ABOUT).is_file()
+
+
+def read_export(folder: str | Path) -> dict[str, Any]:
+    """What `export.json` says, once all files have been compared with their checksums.
+
+    Raises:
+        OSError: a file cannot be read.
+        BadExport: it is of another version, a file is missing or is not the one that was written, or a value in
+            `export.json` is missing or cannot be; the message names it.
+    """
+    folder = Path(folder)
+    try:
+        sums = _object(folder / CHECKSUMS) if (folder / CHECKSUMS).is_file() else {}
+        if any(Path(name).name != name for name in sums):
+            raise DamagedFile(f"{CHECKSUMS} names files outside of the folder")
+        check_files(folder, {*sums, ABOUT, VOCABULARY, CONFIG})
+        about = _object(folder / ABOUT)
+        version = about.get("version")
+        if version != VERSION and is_count(version):
+            raise BadExport(f"{folder} is an export of version {version}, this is version {VERSION}: export the "
+                            "checkpoint again with this version of the package")  # fmt: skip
+        if wrong := [key for key, right in _checked(about).items() if not right]:
+            raise DamagedFile(f"{ABOUT} does not describe an export ({', '.join(wrong)})")
+        check_files(folder, GRAPHS[about["engine"]])
+    except DamagedFile as error:
+        raise BadExport(f"{folder}: {error}: it is damaged; {AGAIN}") from None
+    return about
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(read_text(path))
+    except ValueError as error:
+        raise DamagedFile(f"{path.name} cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise DamagedFile(f"{path.name} is not a JSON object")
+    return found
+
+
+def _checked(about: dict[str, Any]) -> dict[str, bool]:
+    """For each value of `export.json` that is read whether it is there and can be."""
+
+    def value(section: str, key: str, default: Any = None) -> Any:
+        within = about.get(section)
+        return within.get(key, default) if isinstance(within, dict) else None
+
+    def three(key: str, check: Callable[..., bool], *bounds: float) -> bool:
+        numbers = value("preprocessing", key)
+        return isinstance(numbers, list) and len(numbers) == 3 and all(check(one, *bounds) for one in numbers)
+
+    engine = about.get("engine")
+    return {
+        "version": is_count(about.get("version"), VERSION, VERSION),
+        "engine": engine in tuple(GRAPHS),
+        "precision": any(about.get("precision") in of for name, of in PRECISIONS.items() if name == engine),
+        "weights": isinstance(about.get("weights"), str),
+        "embed_dim": is_count(about.get("embed_dim"), **WIDTHS),
+        "scalars.logit_scale": is_number(value("scalars", "logit_scale"), 1e-9, 1e9),
+        "scalars.logit_bias": is_number(value("scalars", "logit_bias", 0), -1e9, 1e9),
+        "preprocessing.kind": value("preprocessing", "kind") in ("ernie_vil2", "official", "paddlenlp"),
+        "preprocessing.size": is_count(value("preprocessing", "size"), **SIDES),
+        "preprocessing.mean": three("mean", is_number, -1e6, 1e6),
+        "preprocessing.std": three("std", is_number, 1e-9, 1e6),
+        "preprocessing.background": three("background", is_count, 0, 255),
+        "tokenizer.rules": value("tokenizer", "rules") in ("official", "paddlenlp"),
+        "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["most"]),
+    }
+
+
+@contextmanager
+def named_in_utf8(folder: Path) -> Iterator[Path]:
+    """The folder, or a link to it for as long as the block where its name is not UTF-8, which libraries in C++ need."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as place:
+            link = Path(place, "folder")
+            link.symlink_to(folder.absolute())
+            yield link
+    else:
+        yield folder

@@ -1,0 +1,147 @@
+"""A run folder: the names in it that are ours, the one process that may write there, and its checkpoints.
+
+<run>/run.lock                        locked by the process that trains here, as long as it lives
+<run>/checkpoints/step_00000500/      see training/checkpoint.py
+<run>/checkpoints/best                link to the checkpoint with the best evaluation, if there has been one
+<run>/evaluation/before.json, ...     what was scored, see evaluation/results.py
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from ernie_vil2.io.errors import ConfigError
+from ernie_vil2.io.terminal import printable
+
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LOCK = "run.lock"
+RESULTS = "evaluation"
+"""Folder of what was scored, within a run."""
+BEFORE, AFTER = "before", "after"
+"""Names of the results on `Data.test`, in `RESULTS`."""
+DRY_RUN = "dry_run"
+STEP = re.compile(r"step_(\d{8,})")
+"""Names of checkpoints, and nothing else's: not that of a copy, `step_00000500_keep`."""
+_STARTED = ("config.yaml", "environment.json", "log.jsonl")  # of a run that began before there was a lock
+_locks: set[TextIO] = set()
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first; whether they are whole, `check_checkpoint` says."""
+    folder = run / CHECKPOINTS
+    found = [path for path in folder.iterdir() if STEP.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted((path for path in found if path.is_dir()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps that a checkpoint's name says."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return run / CHECKPOINTS / f"step_{step:08d}"
+
+
+def named_checkpoint(name: str | Path) -> Path | None:
+    """The checkpoint that `RUN@best`, `RUN@newest` or the link `RUN/checkpoints/best` means; `RUN` is its newest.
+
+    Returns:
+        Its folder, under the name that tells its step; None if `name` is none of these.
+
+    Raises:
+        FileNotFoundError: the run has no such checkpoint.
+    """
+    path = Path(name)
+    if run_of(path) and path.name == BEST and path.is_symlink():
+        return path.parent / os.readlink(path)
+    run, _, which = str(name).rpartition("@")
+    if path.exists() or which not in (BEST, "newest"):
+        run, which = str(name), "newest"
+    if not Path(run, CHECKPOINTS).is_dir():
+        return None
+    if which == BEST:
+        best = Path(run, CHECKPOINTS, BEST)
+        if not best.is_dir():
+            raise FileNotFoundError(f"{name}: no evaluation has marked a best checkpoint; name {run}@newest")
+        return named_checkpoint(best) or best
+    checkpoints = list_checkpoints(Path(run))
+    if not checkpoints:
+        raise FileNotFoundError(f"{name}: this run has no checkpoint yet")
+    return checkpoints[-1]
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder whose checkpoint this is, None if it is none's."""
+    for folder in (checkpoint, checkpoint.resolve()):
+        if folder.parent.name == CHECKPOINTS and (STEP.fullmatch(folder.name) or folder.name == BEST):
+            return folder.parent.parent
+    return None
+
+
+def check_run_folder(run: Path) -> None:
+    """ConfigError if a folder is neither a run's, nor empty but for a dry run and hidden files."""
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise ConfigError(f"{run} is a file; choose another folder, -o Training.output=...")
+    begun = (run / LOCK).exists() or all((run / name).is_file() for name in _STARTED)
+    others = sorted(path.name for path in run.iterdir() if path.name[0] != "." and path.name != DRY_RUN)
+    if others and not begun and not list_checkpoints(run):
+        shown = printable(", ".join([*others[:3], *["..."] * (len(others) > 3)]))
+        raise ConfigError(
+            f"{run} holds no run but other files ({shown}), which stay as they are; choose a new or empty folder, "
+            "-o Training.output=..."
+        )
+
+
+@contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Within the block this process alone trains into a run folder, which is made if it is not there.
+
+    The kernel ends the ownership with the process, however that ends.
+
+    Raises:
+        ConfigError: another process is the owner, or the folder is not a run's.
+    """
+    check_run_folder(run)
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / LOCK, "a+", encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = printable(file.read(200).strip()) or "a process"
+            raise ConfigError(
+                f"{run} is in use: {owner} trains there. Wait for its end, stop it, or choose another "
+                "-o Training.output=..."
+            ) from None
+        except OSError as error:
+            print(f"warning: {file.name} cannot be locked ({error.strerror}): nothing keeps a second training from "
+                  "this folder", file=sys.stderr)  # fmt: skip
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        _locks.add(file)
+        try:
+            yield
+        finally:
+            _locks.discard(file)
+
+
+def _leave_locks_to_parent() -> None:
+    while _locks:
+        _locks.pop().close()
+
+
+# A loader process that outlives its parent, because it hangs in the system, must not keep the folder locked.
+os.register_at_fork(after_in_child=_leave_locks_to_parent)

@@ -1,0 +1,65 @@
+"""Text of strangers on a terminal."""
+
+import json
+import os
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+
+class PrintableStream:
+    """A stream that passes on as `printable` what is written to it: whatever a command prints, draws or warns of."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text, keep="\n\r\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def printable(text: str, keep: str = "", longest: int | None = None) -> str:
+    """A text whose characters a terminal only shows: control characters and the like are written as escapes.
+
+    An id, the name of a weight or a key of a configuration may hold a sequence that clears the screen, sets its title
+    or turns the direction of writing; whatever shows such text passes it through here. The escapes are those of JSON,
+    so that JSON stays what it is.
+
+    Args:
+        keep: characters that stay as they are, as the line ends of a text of several lines.
+        longest: characters that are shown; a longer text ends in "...".
+    """
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
+    return "".join(sign if _harmless(sign) or sign in keep else json.dumps(sign)[1:-1] for sign in text)
+
+
+def _harmless(sign: str) -> bool:
+    return sign.isprintable() or unicodedata.category(sign) == "Zs"
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps from the terminal what libraries in C++ write there; their errors are exceptions."""
+    sys.stdout.flush()
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    try:
+        with tempfile.TemporaryFile() as file:
+            for stream, _ in kept:
+                os.dup2(file.fileno(), stream)
+            yield
+    finally:
+        for stream, copy in kept:
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 shard`, `2 shards`, `1,555 queries`; the plural is the noun with an s unless given."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

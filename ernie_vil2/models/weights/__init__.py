@@ -1,0 +1,1 @@
+"""Weights in every format, in and out."""

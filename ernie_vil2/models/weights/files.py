@@ -1,0 +1,168 @@
+"""Files of named arrays: Paddle's `.pdparams` and `.safetensors`, read without running anything they hold.
+
+A `.pdparams` file is a pickle; `ernie_vil2.io.restricted_pickle` reads it. Nothing in a file makes it take more than
+about three times its size in memory, and no more than a short, printable part of a name or text in it gets into a
+message.
+"""
+
+from __future__ import annotations
+
+import mmap
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
+
+from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, save_arrays, system_errors_named
+from ernie_vil2.io.restricted_pickle import Array, Refused, load
+from ernie_vil2.io.terminal import printable
+
+_NAME_TABLE = "StructuredToParameterName@@"
+_SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling
+INDEX = ".index.json"
+"""End of the name of a file that says in which files of its folder the arrays lie, as PaddleNLP cuts large saves."""
+MAX_INDEX = 16 << 20
+MAX_HEADER = 16 << 20
+"""Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
+_NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive, perhaps a PyTorch file",
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"\x00\x00\x00\x00": "Paddle's binary tensor format; save the state dict with paddle.save instead",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; run git lfs pull",
+    b"<": "a web page, not weights; was the download refused?",
+}
+
+
+class WeightFileError(ValueError):
+    """A weight file that is damaged, of another kind, or asks for more than arrays; the message says which and why."""
+
+    def __init__(self, path: str | Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.pdparams` or `.safetensors` file by name; its content tells which of the two it is. Of an index
+    the arrays of all shards that it names.
+
+    Entries of a `.pdparams` that are no arrays, such as Paddle's table of parameter names, are left out. The arrays
+    may be read-only views of the bytes read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightFileError: it is neither, it is cut off, or it holds anything but plain data.
+    """
+    if str(path).endswith(INDEX):
+        return _read_shards(Path(path))
+    check_ordinary(path)
+    with system_errors_named(path), open(path, "rb") as file:
+        head = file.read(512)
+        if not head:
+            raise WeightFileError(path, "the file is empty")
+        if head[8:9] != b"{" and head[0] == pickle.PROTO[0]:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                try:
+                    return _named_arrays(load(content), len(content))
+                except Refused as error:
+                    raise WeightFileError(path, f"not a plain weight file: {error}") from None
+    if head[8:9] == b"{":
+        return _read_safetensors(path, *struct.unpack("<Q", head[:8]))
+    for start, kind in _FOREIGN.items():
+        if head.startswith(start):
+            raise WeightFileError(path, kind)
+    if head[257:262] == b"ustar":
+        raise WeightFileError(path, "a tar archive; unpack it first")
+    raise WeightFileError(path, "neither a .pdparams nor a .safetensors file")
+
+
+def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as `.pdparams`, which `paddle.load` reads as tensors, or as `.safetensors`: the suffix decides.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix not in (".pdparams", ".safetensors"):
+        raise ValueError(f"{path}: the name must end in .pdparams or .safetensors")
+    arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    with atomic_write(path) as aside:
+        if path.suffix == ".safetensors":
+            save_arrays(aside, arrays)
+        else:
+            with open(aside, "wb") as file:
+                # What the table names are tensors when Paddle loads the file.
+                pickle.dump({**arrays, _NAME_TABLE: {name: name for name in arrays}}, file, protocol=4)
+
+
+def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
+    if header > MAX_HEADER:
+        raise WeightFileError(path, f"a header of {header:,} bytes; {MAX_HEADER:,} are read")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+        for name, kind in kinds.items():
+            if kind not in _NUMPY_TYPES:
+                raise WeightFileError(path, f"{printable(name, longest=100)} is {kind}, a type of number that NumPy "
+                                      "has not; convert to float32")  # fmt: skip
+        return load_file(path)
+    except SafetensorError as error:
+        reason = printable(str(error), longest=200)
+        raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    try:
+        places = load_json(index, MAX_INDEX)["weight_map"]
+        shards = sorted(set(places.values()))
+        if not shards or any(Path(shard).name != shard or shard.endswith(INDEX) for shard in shards):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files beside it") from None
+    arrays = {}
+    for shard in shards:
+        found = read_weights(index.with_name(shard))
+        expected = [name for name, place in places.items() if place == shard]
+        missing = [printable(name, longest=100) for name in expected if name not in found]
+        if missing:
+            raise WeightFileError(index.with_name(shard), f"{missing[0]} is not in it, as {index.name} says")
+        arrays |= {name: found[name] for name in expected}
+    return arrays
+
+
+def _named_arrays(content: Any, size: int) -> dict[str, np.ndarray]:
+    """The arrays of what a pickle of `size` bytes holds."""
+    if not isinstance(content, dict):
+        raise Refused(f"it holds no dict of arrays but a {type(content).__name__.strip('_').lower()}")
+    split = content.pop(_SPLIT_TABLE, {})
+    arrays = {}
+    for name, value in content.items():
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Array):
+            value = value[1]  # a Paddle tensor: its own name and its array
+        if isinstance(value, Array):
+            if value.value is None:
+                raise Refused(f"the array {printable(name, longest=100)} has no content")
+            arrays[name] = value.value
+    _join(arrays, split)
+    if not arrays:
+        found = [printable(name, longest=100) for name in list(content)[:5]]
+        raise Refused(f"no arrays at its top level, only {', '.join(map(repr, found)) or 'nothing'}")
+    if sum(array.nbytes for array in arrays.values()) > 2 * size:  # twice: weights may be tied
+        raise Refused("its arrays share their content, and together are more than twice as large as the file")
+    return arrays
+
+
+def _join(arrays: dict[str, np.ndarray], split: Any) -> None:
+    """Puts arrays together that Paddle has cut into pieces, which it does above 1 GiB at protocols 2 and 3."""
+    try:
+        for name, entry in split.items():
+            pieces = [arrays.pop(piece) for piece in entry["slices"]]
+            if not pieces or any(piece.ndim != 1 or piece.dtype != pieces[0].dtype for piece in pieces):
+                raise Refused("pieces of an array that do not fit together")
+            arrays[name] = np.concatenate(pieces).reshape(tuple(entry["OriginShape"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Refused("a table of array pieces that does not fit its arrays") from error

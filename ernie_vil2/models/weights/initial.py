@@ -1,0 +1,242 @@
+"""Initial weights of a training: of the whole model, or of a tower from what others have pretrained.
+
+Names are matched and reported as everywhere. What is done to arrays before is noted in the report:
+
+- word embeddings are matched by token where the source has a vocabulary file, so that its rows may stand in another
+  order, or be more;
+- position embeddings of images are resized to another grid, those of texts cut or stretched;
+- what ERNIE adds to every token alike, token type 0 and task type 0, goes into the position embeddings, because the
+  text tower of the released models, and ours, has neither.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ernie_vil2.config import ModelConfig
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+from ernie_vil2.io import hub
+from ernie_vil2.io.run_folder import named_checkpoint
+from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.models.heads import HEAD
+from ernie_vil2.models.lora import merged
+from ernie_vil2.models.towers.transformers import VisionTransformer
+from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.loading import WeightMismatch, WeightReport, set_weights
+from ernie_vil2.models.weights.releases import detect_format, to_ours
+from ernie_vil2.models.weights.stored import check_sums, vocabulary_beside, weights_path
+
+_PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
+_VIT_HEADS = ["head.*", "proj"]
+_HEADS = [f"{HEAD}*"]
+_TEXT_HEADS = ["network.cls.*", "network.classifier.*"]
+_WORDS = "embeddings.word_embeddings.weight"
+_POSITIONS = "embeddings.position_embeddings.weight"
+_TYPES = "embeddings.token_type_embeddings.weight"
+_TASKS = "embeddings.task_type_embeddings.weight"
+
+
+@dataclass
+class _Source:
+    """Arrays by their names in the part that they are for, their vocabulary, and what was done to them."""
+
+    arrays: dict[str, np.ndarray]
+    tokens: list[str] | None = None
+    heads: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[WeightReport]:
+    """Sets what `config.weights`, `config.image.weights` and `config.text.weights` name, in this order.
+
+    A classifier or another head of a pretrained tower is left out; every other difference is an error that
+    `config.allow` does not cover.
+
+    Returns:
+        A report for each source that is named; the first of its notes says which.
+
+    Raises:
+        FileNotFoundError: a source is neither a file or folder nor a name known to those who publish it.
+        ValueError: weights that do not fit the model.
+    """
+    reports = []
+    for key, source, part in (
+        ("Model.weights", config.weights, model),
+        ("Model.image.weights", config.image.weights, model.image),
+        ("Model.text.weights", config.text.weights, model.text),
+    ):
+        if source is None:
+            continue
+        try:
+            if part is model.image:
+                found = _image_source(source, config.image.name, model.image)
+            elif part is model.text:
+                found = _text_source(source, config.text.name.partition("-")[0])
+            else:
+                found = _read(weights_path(source), "")
+                found.heads = _HEADS
+            _fit(found, part, read_vocabulary(config.text.vocabulary or ERNIE_VOCABULARY))
+            report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
+        except WeightMismatch as error:
+            raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow, and "
+                                 f"Model.like={source} takes the sizes of a whole model from it") from None  # fmt: skip
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{key}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+        reports.append(report)
+    return reports
+
+
+def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
+    """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
+    check_sums(path.parent)
+    arrays = merged(read_weights(path))
+    try:
+        arrays = to_ours(arrays, detect_format(arrays))
+    except ValueError:
+        if not tower:
+            raise
+    else:
+        arrays = {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}
+    words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
+    vocabulary = vocabulary or vocabulary_beside(path, words)
+    return _Source(arrays, read_vocabulary(vocabulary) if vocabulary and words is not None else None)
+
+
+def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
+    found = _read(_from_paddleclas(name) if source == "paddleclas" else weights_path(source), "image.")
+    if isinstance(tower, VisionTransformer):
+        found.heads = _VIT_HEADS
+        return found
+    found.arrays = _in_network(found.arrays, "")
+    # The tower has an Identity in the classifier's place.
+    found.heads = [f"{path}.*" for path, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
+    return found
+
+
+def _text_source(source: str, family: str) -> _Source:
+    if Path(source).exists() or named_checkpoint(source) or source in hub.MODELS:
+        found = _read(weights_path(source), "text.")
+    else:
+        found = _read(*_from_paddlenlp(source, family))
+    found.arrays = _in_network(found.arrays, f"{family}.")
+    found.heads = _TEXT_HEADS
+    return found
+
+
+def _in_network(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """A library's names as the tower around its network has them."""
+    return {f"network.{name.removeprefix('network.').removeprefix(prefix)}": array for name, array in arrays.items()}
+
+
+def _from_paddleclas(name: str) -> Path:
+    """The file that PaddleClas publishes for a backbone, from its cache or its server."""
+    from paddleclas.ppcls.arch import backbone
+    from paddleclas.ppcls.utils.download import get_weights_path_from_url
+
+    name = _PADDLECLAS_VITS.get(name, name)
+    module = sys.modules.get(getattr(getattr(backbone, name, None), "__module__", ""))
+    url = getattr(module, "MODEL_URLS", {}).get(name)
+    if not url:
+        raise ValueError(f"PaddleClas publishes no weights for {name}; give a file in Model.image.weights")
+    try:
+        return Path(get_weights_path_from_url(url))
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(f"{url} could not be fetched ({error}); give a file in Model.image.weights") from None
+
+
+def _from_paddlenlp(name: str, family: str) -> tuple[Path, str, Path]:
+    """What `_read` takes for the model that PaddleNLP has under a name, from its cache or its server."""
+    from paddlenlp import transformers
+    from paddlenlp.utils.download import resolve_file_path
+
+    model, tokenizer = (getattr(transformers, f"{family.title()}{kind}") for kind in ("Model", "Tokenizer"))
+    weights = model.pretrained_resource_files_map["model_state"].get(name, "model_state.pdparams")
+    vocabulary = tokenizer.pretrained_resource_files_map["vocab_file"].get(name, "vocab.txt")
+    try:
+        paths = [resolve_file_path(name, file) for file in (weights, vocabulary)]
+    except OSError as error:
+        raise FileNotFoundError(f"{name}: no such file or folder, and PaddleNLP could not fetch a model of that name "
+                                f"({error}); give a folder in Model.text.weights") from None  # fmt: skip
+    if None in paths:
+        raise FileNotFoundError(f"{name}: no such file or folder, and PaddleNLP has no model of that name")
+    return Path(paths[0]), "text.", Path(paths[1])
+
+
+def _fit(found: _Source, part: nn.Layer, tokens: list[str]) -> None:
+    """Adapts embeddings to the sizes of `part`; what cannot be adapted is left for the report."""
+    state = part.state_dict()
+    for name in [name for name in found.arrays if name.endswith((_TYPES, _TASKS)) and name not in state]:
+        _fold(found, name)
+    for name, array in found.arrays.items():
+        if name not in state or array.ndim != state[name].ndim or array.shape[-1] != state[name].shape[-1]:
+            continue
+        value, rows = state[name].numpy(), state[name].shape[0]
+        if name.endswith(_WORDS) and found.tokens is not None and (found.tokens != tokens or len(array) != rows):
+            found.arrays[name] = _matched_words(found, array, value, tokens)
+        elif name.endswith("pos_embed") and array.shape != value.shape:
+            found.arrays[name] = _resized_positions(found, array, value.shape[1])
+        elif name.endswith(_POSITIONS) and len(array) > rows:
+            found.arrays[name] = array[:rows]
+            found.notes.append(f"{name}: the first {rows} of {len(array)} positions")
+        elif name.endswith(_POSITIONS) and len(array) < rows:
+            found.arrays[name] = _stretched_positions(array, rows)
+            found.notes.append(f"{name}: from {len(array)} to {rows} positions, all but the first {_kept(array)} "
+                               "interpolated")  # fmt: skip
+        elif name.endswith(_TYPES) and len(array) != rows:
+            found.arrays[name] = np.concatenate([array[:rows], value[len(array) :]])
+            found.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
+
+
+def _fold(found: _Source, name: str) -> None:
+    positions = name.removesuffix(_TYPES).removesuffix(_TASKS) + _POSITIONS
+    if positions in found.arrays:
+        found.arrays[positions] = found.arrays[positions] + found.arrays.pop(name)[0]
+        found.notes.append(f"{name}: type 0 was added to the positions, which has the same effect")
+
+
+def _matched_words(found: _Source, array: np.ndarray, value: np.ndarray, tokens: list[str]) -> np.ndarray:
+    """The model's rows, with those of `array` for the tokens that the source has too."""
+    rows = {token: row for row, token in enumerate(found.tokens)}
+    known = [number for number, token in enumerate(tokens) if rows.get(token, len(array)) < len(array)]
+    value[known] = array[[rows[tokens[number]] for number in known]]
+    found.notes.append(f"word embeddings: {len(known)} of {len(tokens)} tokens found in the source's vocabulary")
+    return value
+
+
+def _stretched_positions(array: np.ndarray, rows: int) -> np.ndarray:
+    """Position embeddings of texts `[old, width]` for longer ones, `[rows, width]`: linear, the last stays the last.
+
+    The first positions stay: short texts need them, and they are trained best (Long-CLIP, arXiv 2403.15378).
+    """
+    kept, last = _kept(array), len(array) - 1
+    places = np.concatenate([np.arange(kept), np.linspace(kept, last, rows - kept)])
+    below = np.minimum(places.astype(np.int64), last - 1)
+    share = (places - below).astype(array.dtype)[:, None]
+    return array[below] * (1 - share) + array[below + 1] * share
+
+
+def _kept(array: np.ndarray) -> int:
+    return min(20, len(array) // 2)
+
+
+def _resized_positions(found: _Source, array: np.ndarray, length: int) -> np.ndarray:
+    """A square grid of position embeddings `[1, tokens, width]` at another size, bicubic; class tokens stay."""
+    for extra in (1, 0, 2):
+        old, new = math.isqrt(array.shape[1] - extra), math.isqrt(length - extra)
+        if old * old + extra == array.shape[1] and new * new + extra == length:
+            grid = paddle.to_tensor(array[:, extra:].reshape(1, old, old, -1).transpose(0, 3, 1, 2))
+            grid = F.interpolate(grid, size=[new, new], mode="bicubic", align_corners=False).numpy()
+            found.notes.append(f"position embeddings: from a grid of {old} x {old} to {new} x {new}, bicubic")
+            patches = grid.transpose(0, 2, 3, 1).reshape(1, new * new, -1)
+            return np.concatenate([array[:, :extra], patches], axis=1)
+    return array

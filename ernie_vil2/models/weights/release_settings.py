@@ -1,0 +1,263 @@
+"""The JSON files beside a release's weights: what they say about the model, and how they are written for one.
+
+Whatever the release's own code would obey is read, or refused by name where our towers cannot do the same: two models
+of equal weights may differ in nothing else. Sizes are those of the weights, with which the files must agree.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
+from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.models.weights.releases import WORDS, architecture
+
+MAX_CHARACTERS = 2**20
+"""Of a JSON file beside weights; PaddleNLP's have 6,000."""
+OFFICIAL_LENGTH = 48
+"""Tokens of a text in the official release's configuration."""
+_OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
+# The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
+_IMAGE_HEADS = "image_num_attention_heads"
+_SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+# What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
+_TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
+_VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
+_PROCESSOR_FACTS = {
+    **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
+    "resample": 3,
+    "image_processor_type": "ErnieViLImageProcessor",
+}
+_TOKENIZER_FACTS = {"do_lower_case": True, "tokenizer_class": "ErnieViLTokenizer"}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """An object of a JSON file; every error names the file and the key."""
+
+    path: Path
+    values: Mapping[str, Any]
+    section: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> _Settings:
+        values = load_json(path, MAX_CHARACTERS)
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: not a JSON object")
+        return cls(path, values)
+
+    def within(self, section: str) -> _Settings:
+        values = self.values.get(section)
+        if not isinstance(values, dict):
+            raise ValueError(f"{self.path}: {section} is missing or no JSON object")
+        return _Settings(self.path, values, f"{section}.")
+
+    def refusal(self, key: str, expected: str) -> ValueError:
+        given = reprlib.repr(self.values[key])[:100] if key in self.values else "missing"
+        return ValueError(f"{self.path}: {self.section}{key} is {given}; {expected}")
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuses what is said and is not as `facts`; what is left out is so by the release's own default."""
+        for key, expected in facts.items():
+            if self.values.get(key, expected) != expected:
+                raise self.refusal(key, f"only models with {expected!r} are read")
+
+    def check_sizes(self, sizes: Mapping[str, int], defaults: Mapping[str, int]) -> None:
+        """Refuses sizes that are not those of the weights; one that is left out is the release's default, if any."""
+        for key, size in sizes.items():
+            if self.values.get(key, defaults.get(key, size)) != size:
+                raise self.refusal(key, f"its weights say {size}")
+
+    def count(self, key: str, default: int | None, least: int = 1) -> int | None:
+        """A whole number of at least `least`."""
+        value = self.values.get(key, default)
+        if value is not default and (type(value) is not int or value < least):
+            raise self.refusal(key, f"a whole number of at least {least} is expected")
+        return value
+
+    def share(self, key: str, default: float) -> float:
+        """A probability."""
+        value = self.values.get(key, default)
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise self.refusal(key, "a number from 0 to 1 is expected")
+        return float(value)
+
+
+def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
+    """The configuration of an official model, from its arrays by our names and the JSON file of its text tower, which
+    may be missing: then heads are `heads`, or width / 64.
+
+    Raises:
+        ValueError: the file and the weights do not belong together, or to a model of another kind.
+    """
+    found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
+    settings = _Settings.read(found[0]) if found else _Settings(weights, {})
+    settings.check_facts({"hidden_act": "gelu", "has_pooler": True})
+    said = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
+    model = _architecture(weights, arrays, heads or said, "official")
+    settings.check_sizes(_text_sizes(model, len(arrays[WORDS])), {})
+    return _config(_with_dropout(model, settings), OFFICIAL_LENGTH)
+
+
+def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
+    """The configuration of a PaddleNLP folder, from its arrays by our names and its JSON files.
+
+    Raises:
+        ValueError: a file is missing, or they and the weights do not belong together, or to a model of another kind.
+    """
+    paths = [weights.with_name(f"{name}config.json") for name in ("", "preprocessor_", "tokenizer_")]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f"{weights.parent}: {', '.join(missing)} missing beside PaddleNLP's weights; without that it "
+                         "is another model: copy the whole folder")  # fmt: skip
+    whole, processor, tokenizer = map(_Settings.read, paths)
+    text, vision = whole.within("text_config"), whole.within("vision_config")
+    said = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
+    model = _architecture(weights, arrays, heads or said, "paddlenlp")
+    text.check_facts(_TEXT_FACTS)
+    vision.check_facts(_VISION_FACTS)
+    defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
+    text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.width}
+    text.check_sizes(text_sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
+    vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
+    tokenizer.check_facts(_TOKENIZER_FACTS)
+    longest = tokenizer.count("model_max_length", model.text.max_positions, least=3)
+    return _config(_with_dropout(_with_preprocessing(model, processor), text), longest)
+
+
+def official_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+    """The JSON files that go with a model of this configuration in the official format, by name."""
+    model = config.Model
+    text = {**_text_settings(model, vocab_size), "sent_type_vocab_size": 4, _IMAGE_HEADS: model.image.heads}
+    return {_OFFICIAL_NAMES[0]: dict(sorted(text.items()))}
+
+
+def paddlenlp_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+    """The JSON files that go with a model of this configuration in PaddleNLP's format, by name."""
+    model, size = config.Model, config.Model.image.image_size
+    text = {
+        **_text_settings(model, vocab_size),
+        **_TEXT_FACTS,
+        "intermediate_size": 4 * model.text.width,
+        "layer_norm_eps": 1e-12,
+        "model_type": "ernie_vil_text_model",
+    }
+    vision = {
+        **_vision_sizes(model),
+        **_VISION_FACTS,
+        "model_type": "ernie_vil_vision_model",
+        "num_attention_heads": model.image.heads,
+    }
+    return {
+        "config.json": {
+            "architectures": ["ErnieViLModel"],
+            "model_type": "ernie_vil",
+            "text_config": text,
+            "vision_config": vision,
+        },
+        "preprocessor_config.json": {
+            **_PROCESSOR_FACTS,
+            "crop_size": {"height": size, "width": size},
+            "image_mean": model.image.mean,
+            "image_std": model.image.std,
+            "rescale_factor": 1 / 255,
+            "size": {"shortest_edge": size},
+        },
+        "tokenizer_config.json": {
+            **_TOKENIZER_FACTS, "model_max_length": config.Data.max_length, **_SPECIAL_TOKENS
+        },
+        "special_tokens_map.json": _SPECIAL_TOKENS,
+    }  # fmt: skip
+
+
+def write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes JSON files by their name."""
+    for name, content in files.items():
+        write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def _architecture(
+    weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: str
+) -> ModelConfig:
+    try:
+        return architecture(arrays, heads, layout)
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from None
+
+
+def _text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
+    return {
+        "hidden_size": model.text.width,
+        "max_position_embeddings": model.text.max_positions,
+        "num_hidden_layers": model.text.depth,
+        "vocab_size": vocab_size,
+    }
+
+
+def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    return {
+        **_text_sizes(model, vocab_size),
+        "attention_probs_dropout_prob": model.text.attention_dropout,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": model.text.dropout,
+        "initializer_range": 0.02,
+        "num_attention_heads": model.text.heads,
+        "task_type_vocab_size": 3,
+    }
+
+
+def _vision_sizes(model: ModelConfig) -> dict[str, int]:
+    return {
+        "hidden_size": model.image.width,
+        "image_size": model.image.image_size,
+        "intermediate_size": 4 * model.image.width,
+        "num_hidden_layers": model.image.depth,
+        "patch_size": model.image.patch_size,
+    }
+
+
+def _with_dropout(model: ModelConfig, text: _Settings) -> ModelConfig:
+    shares = {
+        "dropout": text.share("hidden_dropout_prob", 0.1),
+        "attention_dropout": text.share("attention_probs_dropout_prob", 0.1),
+    }
+    return model.model_copy(update={"text": model.text.model_copy(update=shares)})
+
+
+def _with_preprocessing(model: ModelConfig, processor: _Settings) -> ModelConfig:
+    """The model with the mean and deviation of PaddleNLP's image processor."""
+    processor.check_facts(_PROCESSOR_FACTS)
+    factor = processor.values.get("rescale_factor", 1 / 255)
+    if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
+        raise processor.refusal("rescale_factor", "only 1 / 255 is read")
+    side = model.image.image_size
+    for key, shapes in {
+        "size": (side, {"shortest_edge": side}), "crop_size": (side, {"height": side, "width": side})
+    }.items():  # fmt: skip
+        if processor.values.get(key, 224) not in shapes:
+            raise processor.refusal(key, f"the model takes {side} pixels")
+    values = {}
+    for key in ("mean", "std"):
+        given = processor.values.get(f"image_{key}")
+        if given is None:
+            continue
+        numbers = isinstance(given, list) and len(given) == 3 and all(type(one) in (int, float) for one in given)
+        if not numbers or not all(abs(one) < 1e6 and (key == "mean" or one > 0) for one in given):
+            raise processor.refusal(f"image_{key}", "three numbers are expected")
+        values[key] = [float(one) for one in given]
+    return model.model_copy(update={"image": model.image.model_copy(update=values)})
+
+
+def _config(model: ModelConfig, longest: int) -> Config:
+    return Config(
+        Model=model,
+        Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
+        Data=DataConfig(max_length=min(longest, model.text.max_positions)),
+    )

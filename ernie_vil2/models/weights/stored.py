@@ -1,0 +1,261 @@
+"""Whole models on disk in any of the three formats: an official file, a PaddleNLP folder, or a folder of ours.
+
+official      model.pdparams, vocab.txt (`token<TAB>id` lines), ernie_config.json (the text tower's settings)
+paddlenlp     model_state.pdparams or model.safetensors, or an index.json of its shards, config.json, vocab.txt (`token`
+              lines), and the JSON files of its tokenizer and image processor, as `from_pretrained` of ErnieViLModel
+              and ErnieViLProcessor read them
+ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder, with checksums.json
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+from ernie_vil2.io import hub
+from ernie_vil2.io.checksums import CHECKSUMS, DamagedFile, check_files, write_checksums
+from ernie_vil2.io.export_folder import ABOUT, is_export
+from ernie_vil2.io.files import atomic_folder, write_text
+from ernie_vil2.io.run_folder import named_checkpoint
+from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
+from ernie_vil2.models.heads import HEAD
+from ernie_vil2.models.lora import merged
+from ernie_vil2.models.weights.files import INDEX, read_weights, write_weights
+from ernie_vil2.models.weights.loading import WeightReport, set_weights
+from ernie_vil2.models.weights.release_settings import (
+    OFFICIAL_LENGTH,
+    official_files,
+    paddlenlp_files,
+    read_official,
+    read_paddlenlp,
+    write_files,
+)
+from ernie_vil2.models.weights.releases import (
+    HEAD_WIDTH,
+    TEXT_EPSILON,
+    WORDS,
+    WeightFormat,
+    detect_format,
+    from_ours,
+    to_ours,
+)
+
+OFFICIAL_WEIGHTS = "model.pdparams"
+PADDLENLP_WEIGHTS = "model_state.pdparams"
+OWN_WEIGHTS = "model.safetensors"
+OWN_FILES = (OWN_WEIGHTS, "config.yaml", "vocab.txt")
+ERNIE_ROWS = 40_000
+"""Rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens."""
+MOST_BUILT = 10
+"""Parameters that a configuration may ask for, as a multiple of those that the weights beside it hold."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as it was found on disk.
+
+    Attributes:
+        layout: the format it was in.
+        arrays: its weights by our names, unchanged; what our model has no counterpart for keeps its name.
+        config: its architecture, preprocessing and text length; for a run of ours the run's whole configuration.
+        tokens: its vocabulary in the order of the ids; None: none was found.
+        vocabulary: the file that the tokens are from.
+    """
+
+    layout: WeightFormat
+    arrays: dict[str, np.ndarray]
+    config: Config
+    tokens: list[str] | None
+    vocabulary: Path | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the word embedding, to build the model with: at least the number of tokens.
+
+        ValueError: the weights have none.
+        """
+        if ":" in self.config.Model.text.name and self.tokens is not None:
+            return len(self.tokens)  # a tower of the user's own names its weights as it likes
+        if WORDS not in self.arrays:
+            raise ValueError(f"the weights are not whole: {WORDS} is missing")
+        return len(self.arrays[WORDS])
+
+    def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
+        """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
+        model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
+        arrays = {name: array for name, array in self.arrays.items() if not name.startswith(HEAD)}
+        return model, set_weights(model, arrays, allow)
+
+
+def find_model(source: str | os.PathLike) -> Path:
+    """The file or folder that a source means.
+
+    Args:
+        source: a file or folder; of a run's folder its newest checkpoint, which `RUN@newest` means as well, `RUN@best`
+            the best evaluated one; or a known name, see `hub.MODELS`, which is downloaded unless the cache has it.
+
+    Raises:
+        FileNotFoundError: there is nothing there, the run has no such checkpoint, or the known model cannot be fetched.
+    """
+    checkpoint = named_checkpoint(source)
+    if checkpoint is not None or os.path.exists(source):
+        return checkpoint or Path(source)
+    if str(source) in hub.MODELS:
+        return hub.fetch(str(source))
+    raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
+
+
+def weights_path(source: str | os.PathLike) -> Path:
+    """The weight file of the model that a source means, or the index of its shards; of an export its `export.json`.
+
+    Raises:
+        FileNotFoundError: as `find_model`, or there is no model in the folder.
+    """
+    path = find_model(source)
+    if path.is_file():
+        return path
+    if is_export(path):
+        return path / ABOUT
+    names = [PADDLENLP_WEIGHTS, f"{PADDLENLP_WEIGHTS}{INDEX}", OFFICIAL_WEIGHTS]
+    if (path / "config.json").is_file() or (path / "config.yaml").is_file():
+        names += [OWN_WEIGHTS, f"{OWN_WEIGHTS}{INDEX}"]
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(f"{path}: no model here; give an official .pdparams file, a PaddleNLP folder with "
+                            "config.json, or a run or checkpoint folder with config.yaml")  # fmt: skip
+
+
+def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
+    """What a model does otherwise once it is in a release's format, which fixes it; one sentence each."""
+    if layout == "ernie_vil2":
+        return []
+    model, longest = with_sizes(config.Model), config.Data.max_length
+    image, text = model.image, model.text
+    changes = []
+    if text.epsilon != TEXT_EPSILON[layout]:
+        changes.append(f"the {layout} code computes the text tower's LayerNorms with epsilon {TEXT_EPSILON[layout]:g}, "
+                       f"this model has {text.epsilon:g}: embeddings change slightly")  # fmt: skip
+    if image.preprocessing != layout:
+        changes.append(f"the {layout} code prepares images in its own way, this model's is {image.preprocessing}: "
+                       "pixels change slightly")  # fmt: skip
+    if image.preprocessing == "ernie_vil2":
+        changes.append(f"the {layout} code drops transparency, under which this model sees {image.background}")
+    if text.tokenizer != layout:
+        changes.append(f"the {layout} code splits texts by its own rules, this model's are {text.tokenizer}: ids "
+                       "change for symbols such as © and for special tokens within a text")  # fmt: skip
+    if layout == "paddlenlp":
+        changes.append(f"this model cuts texts at {longest} tokens; PaddleNLP's tokenizer does when it is called with "
+                       "truncation=True")  # fmt: skip
+        return changes
+    if longest != min(OFFICIAL_LENGTH, text.max_positions):
+        changes.append(f"the official configuration cuts texts at {OFFICIAL_LENGTH} tokens, this model at {longest}")
+    if (image.mean, image.std) != (ImageTowerConfig().mean, ImageTowerConfig().std):
+        changes.append("the official code normalises images by ImageNet's mean and deviation, this model by "
+                       f"{image.mean} and {image.std}: embeddings change")  # fmt: skip
+    if image.heads * HEAD_WIDTH != image.width:
+        changes.append(f"the official code fixes the image tower's attention heads at its width / {HEAD_WIDTH}, this "
+                       f"model has {image.heads} for {image.width}: embeddings change")  # fmt: skip
+    return changes
+
+
+def vocabulary_beside(path: Path, words: np.ndarray | None) -> Path | None:
+    """The vocabulary of a weight file: `vocab.txt` beside it, else for 40,000 rows of words that of ERNIE 3.0."""
+    beside = path.with_name("vocab.txt")
+    if beside.is_file():
+        return beside
+    return ERNIE_VOCABULARY if words is not None and len(words) == ERNIE_ROWS else None
+
+
+def read_model(
+    source: str | os.PathLike, vocabulary: str | Path | None = None, heads: tuple[int, int] | None = None
+) -> StoredModel:
+    """A model in any of the three formats.
+
+    Args:
+        source: as `find_model` takes it.
+        vocabulary: None: the `vocab.txt` beside the weights, else the one that a run's configuration names, else for
+            40,000 rows of words the packaged one of ERNIE 3.0.
+        heads: attention heads of the image and of the text tower; None: what a PaddleNLP folder or a configuration
+            says, else width / 64. A configuration of ours is not overruled.
+
+    Raises:
+        FileNotFoundError: as `weights_path`.
+        ValueError: its files are damaged, do not belong together, or describe a model of another kind.
+    """
+    path = weights_path(source)
+    if is_export(path.parent):
+        raise ValueError(f"{path.parent} is an export, which has graphs in the place of weights; name the checkpoint "
+                         "that it was made of")  # fmt: skip
+    check_sums(path.parent)
+    arrays = read_weights(path)
+    try:
+        arrays = merged(arrays)
+        layout = detect_format(arrays)
+        ours = to_ours(arrays, layout)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    own = None
+    if layout == "ernie_vil2":
+        config = load_config(path.parent / "config.yaml")
+        own = config.Model.text.vocabulary or ERNIE_VOCABULARY
+    else:
+        config = (read_official if layout == "official" else read_paddlenlp)(path, ours, heads)
+    words = ours.get(WORDS)
+    least = fewest_parameters(config.Model, 0 if words is None else len(words))
+    held = sum(array.size for array in ours.values())
+    if least > MOST_BUILT * held:
+        raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
+                         f"{path.name} holds {held:,}")  # fmt: skip
+    vocabulary = vocabulary or vocabulary_beside(path, words) or own
+    tokens = read_vocabulary(vocabulary) if vocabulary else None
+    if tokens and words is not None and len(tokens) > len(words):
+        raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
+    return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None)
+
+
+def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) -> None:
+    """Writes the files of a format into a new folder, which appears when it is whole.
+
+    Raises:
+        FileExistsError: the folder holds files already.
+        OSError: the disk is full, or the folder cannot be made.
+        ValueError: the format cannot hold this model, or the model has no vocabulary.
+    """
+    folder = Path(folder)
+    if model.tokens is None:
+        raise ValueError("the model has no vocabulary beside it: name its vocabulary file")
+    if layout != "ernie_vil2" and model.config.Model.text.pooling != "cls":
+        raise ValueError(f"the {layout} format pools texts by their [CLS] state, this model by their mean")
+    arrays = from_ours(model.arrays, layout)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; name another folder")
+    config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
+    lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
+    with atomic_folder(folder) as aside:
+        write_text(aside / "vocab.txt", "\n".join(lines) + "\n")
+        if layout == "official":
+            write_weights(aside / OFFICIAL_WEIGHTS, arrays)
+            write_files(aside, official_files(config, model.vocab_size))
+        elif layout == "paddlenlp":
+            write_weights(aside / PADDLENLP_WEIGHTS, arrays)
+            write_files(aside, paddlenlp_files(config, model.vocab_size))
+        else:
+            write_weights(aside / OWN_WEIGHTS, arrays)
+            write_text(aside / "config.yaml", dump_config(model.config))
+            write_checksums(aside, OWN_FILES)
+
+
+def check_sums(folder: Path) -> None:
+    """ValueError if a file of the model in a folder is not the one whose checksum lies beside it."""
+    if (folder / CHECKSUMS).exists() and (folder / "config.yaml").is_file():
+        try:
+            check_files(folder, [name for name in OWN_FILES if (folder / name).is_file()])
+        except DamagedFile as error:
+            raise ValueError(f"{folder}: {error}: it is damaged; put back a copy, or name another checkpoint") from None

@@ -1,0 +1,390 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import paddle
+
+from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.data.leakage import watch
+from ernie_vil2.data.loader import Batch, training_batches
+from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.device import cpu, runtime
+from ernie_vil2.device.environment import environment
+from ernie_vil2.evaluators import Evaluator, build_evaluators
+from ernie_vil2.io.run_folder import list_checkpoints, owned
+from ernie_vil2.models.precision import check_precision
+from ernie_vil2.models.weights.model_like import with_model_like
+from ernie_vil2.parallel import average_statistics, collectives
+from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
+from ernie_vil2.parallel.norms import prepare_norms
+from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
+from ernie_vil2.tasks import Task, build_task
+from ernie_vil2.training.average import WeightAverage
+from ernie_vil2.training.batch_gate import BatchGate
+from ernie_vil2.training.checkpoint import (
+    find_checkpoint,
+    keep_only,
+    load_checkpoint,
+    mark_best,
+    note_evaluation,
+    recover,
+    save_checkpoint,
+)
+from ernie_vil2.training.comparison import build_comparison
+from ernie_vil2.training.length import with_steps
+from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
+from ernie_vil2.training.optimizer import build_optimizer, learning_rate
+from ernie_vil2.training.progress import Progress
+from ernie_vil2.training.resuming import as_begun, check_changes
+from ernie_vil2.training.scoring import Scores, as_lines
+from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, own_parameters, scaler_state
+from ernie_vil2.training.side_work import SideWork
+from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.update import Update
+
+T = TypeVar("T")
+
+
+class Trainer:
+    """One training run, on one process or as one of several ranks.
+
+    Args:
+        config: the whole configuration.
+        resume: go on from the run folder's newest whole checkpoint, or start if there is none.
+        extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
+        task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
+
+    Attributes:
+        step: optimiser steps done.
+        scores: the evaluators, and what they found best.
+        signals: what has stopped the run, if a signal has.
+
+    Raises:
+        ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
+            another process trains into, that holds a run and `resume` is not set, or that holds something else, or a
+            configuration that differs from the run's own.
+        DamagedCheckpoint: there are checkpoints and none is whole.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        resume: bool = False,
+        extend: bool = False,
+        task: Callable[[Config], Task] = build_task,
+        evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
+    ):
+        runtime.set_device(config.Training.device)
+        self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
+        self.config = config = first_rank_first(lambda: with_model_like(config))
+        if config.Training.global_batch % self.ranks:
+            raise ConfigError(
+                f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
+            )
+        check_precision(config.Training.precision)
+        check_sharding(config.Training.sharding, self.ranks)
+        self.run = Path(config.Training.output)
+        self._extend = extend
+        self._owned = ExitStack()
+        try:
+            self._prepare(self._claimed(resume), task, evaluators)
+        except BaseException:
+            self._owned.close()
+            raise
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Step, metric and value of the best evaluation whose checkpoint is kept, None before the first."""
+        return self.scores.best
+
+    def _claimed(self, resume: bool) -> Path | None:
+        """Makes rank 0 the owner of the run folder, until `fit` ends. A collective.
+
+        Returns:
+            The checkpoint to go on from, None at the beginning of a run.
+        """
+        checkpoint = None
+        with agreed_errors():
+            if self.rank == 0:
+                self._owned.enter_context(owned(self.run))
+                if list_checkpoints(self.run) and not resume:
+                    raise ConfigError(
+                        f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
+                    )
+                checkpoint = recover(self.run)
+        return collectives.all_gather_object(checkpoint)[0]
+
+    def _prepare(self, checkpoint: Path | None, task: Callable, evaluators: Callable) -> None:
+        self.side_work = SideWork()
+        with agreed_errors():
+            config = as_begun(self.config, checkpoint) if checkpoint else self.config
+            self.task = task(config)
+            self.rows = self.task.rows()
+        self.stream = self.rows.stream
+        self.config = config = with_steps(config, self.stream.samples)
+        self.bad_samples = BadSampleReport(config.Data.max_bad_share)
+        self.progress = Progress(config, self.rank, self.ranks, self.bad_samples, self.side_work)
+        resumed = checkpoint is not None
+        self.evaluators = self._scored(lambda: evaluators(config, self.task), resumed) or {}
+        self.comparison = self._scored(lambda: build_comparison(config, self.task), resumed)
+        check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
+        with agreed_errors():
+            self._look_for_leakage()
+        if checkpoint:
+            with agreed_errors():
+                self._build(initialize=False)
+        else:
+            first_rank_first(lambda: self._build(initialize=True))
+        adamw = build_optimizer(self.model, self.task.parameter_groups(), config.Optimizer)
+        self.parallel, self.optimizer, self.scaler = distribute(
+            self.model,
+            adamw,
+            paddle.amp.GradScaler(enable=config.Training.precision == "float16"),
+            config.Training.sharding,
+        )
+        self.average = WeightAverage(self.model, config.Tuning.ema) if config.Tuning.ema is not None else None
+        self.signals = StopSignals()
+        self.gate = BatchGate(self.ranks, self.signals)
+        self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
+        self.step = 0
+        self.position = 0  # in the stream, of the next step's first sample
+        self.scores = Scores(self.evaluators, config)
+        with agreed_errors():
+            if checkpoint:
+                self._resume(checkpoint)
+        self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
+        self.task.prepare(self.parallel, self.scaler)
+        self.update = Update(
+            self.task, self.parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config
+        )
+
+    def _scored(self, build: Callable[[], T], resumed: bool) -> T | None:
+        """What is built on data that are scored; a resumed run goes on without if they are gone. A collective."""
+        try:
+            with agreed_errors():
+                return build()
+        except ConfigError:
+            raise
+        except (OSError, ValueError) as error:
+            if not resumed:
+                raise
+            if self.rank == 0:
+                self.side_work.failed("validation data", str(error))
+            return None
+
+    def _look_for_leakage(self) -> None:
+        scoring = [*self.evaluators.values(), *([self.comparison] if self.comparison else [])]
+        self.progress.say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
+
+    def _build(self, initialize: bool) -> None:
+        paddle.seed(self.config.Training.seed)
+        self.progress.say(self.task.build(initialize))
+        self.model = self.task.model
+
+    def _resume(self, checkpoint: Path) -> None:
+        check_changes(checkpoint, self.config, self._extend)
+        trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
+        own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
+        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
+        self.stream.check(state["data"])
+        self.step, self.position, best = state["step"], state["data"]["place"], state["best"]
+        self.scores.resume(state["evaluated"], best if best and find_checkpoint(self.run, best["step"]) else None)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
+        if self.rank == 0:
+            self.bad_samples.merge(state["bad_samples"])
+            mark_best(self.run, self._best_step)
+
+    def fit(self) -> bool:
+        """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
+
+        Returns:
+            True when the run is finished, False when SIGINT or SIGTERM stopped it; then its checkpoint is saved, and
+            `signals.agreed` says which.
+
+        Raises:
+            NotFinite: a loss, a gradient or a weight is NaN or infinite; see `Training.nonfinite`.
+            TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
+            FailedRank: another rank has met one of these errors, or any other.
+            LostRank: another rank has died or is stuck.
+            FullDisk: there is no room for a checkpoint.
+        """
+        with self._owned, self.signals, watched_ranks(), cpu.flushed_denormals():
+            began = self.step
+            compared = self.comparison if self.rank == 0 else None
+            if compared and began == 0:
+                with self.side_work.attempt("Data.test, before"):
+                    print(compared.before(self.model))
+            finished = self._train()
+            if compared and finished and (self.step > began or compared.lacks_after):
+                with self.side_work.attempt("Data.test, after"):
+                    print(compared.after(self._best_step or self.step))
+            return finished
+
+    def _train(self) -> bool:
+        if self._finished():
+            return True
+        if self.rank == 0 and paddle.get_device() == "cpu":
+            print(cpu.summary())
+        with self.progress.shown(self.step, self.scores.evaluated):
+            if self.scores.due(self.step):  # at the start, or the run was stopped where it would have been evaluated
+                with self.progress.meter.paused():
+                    self._evaluate(saved=self.step > 0)
+                    self.progress.write_reports()
+            for batch in self._batches():
+                rate = learning_rate(self.step, self.config)
+                self._train_step(batch, rate)
+                losses = self.update.settled() if self.progress.due(self.step) else self.update.losses
+                self.progress.step(self.step, losses, rate, self._state)
+                self._save_and_evaluate()
+        settled = f"no better evaluation since step {self._best_step}: ended by Tuning.patience"
+        self.progress.end(settled if self.scores.settled else None, self.nonfinite.skipped)
+        return self._finished()
+
+    def _finished(self) -> bool:
+        return (self.step >= self.config.Training.steps or self.scores.settled) and not self.scores.due(self.step)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the steps, up to the last or until the run is stopped."""
+        training = self.config.Training
+        batches = training_batches(self.rows, self.config, self.position, self.rank, self.ranks)
+        while self.step < training.steps and not self.signals.agreed and not self.scores.settled:
+            batch = self._next(batches)
+            self.position += training.global_batch
+            if batch is not None:
+                yield batch
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch, its bad samples counted; None if a rank has too few others for a step. A collective."""
+        batch, error = None, None
+        try:
+            with self.progress.meter.waiting():
+                batch = next(batches)
+            self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
+        except Exception as met:
+            error = met
+        try:
+            usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.least_rows, error)
+        except TooManyBadSamples:
+            with self.side_work.attempt("report of bad samples"):
+                self.bad_samples.write(self.run)
+            raise
+        return batch if usable else None
+
+    def _state(self) -> dict[str, Any]:
+        """Of model, steps and data, for the log."""
+        epochs = dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True))
+        return {**self.task.logged(), "skipped_steps": self.nonfinite.skipped, "epochs": epochs}
+
+    def _save_and_evaluate(self) -> None:
+        """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
+        training, due = self.config.Training, self.scores.due(self.step)
+        if due and not self.signals.agreed:
+            self.gate.agree_to_stop()  # before what may take long
+        save = self.step == training.steps or self.signals.agreed or self.step % training.checkpoint_every == 0
+        if save:
+            self._save()
+        evaluate = due and not self.signals.agreed
+        if evaluate:
+            with self.progress.meter.paused():
+                self._evaluate(saved=bool(save))
+        if self.scores.settled and not save:
+            self._save()
+        if save or evaluate:
+            self.progress.write_reports()
+
+    def _train_step(self, batch: Batch, rate: float) -> None:
+        self.update(batch, self.step, rate)
+        self.step += 1
+
+    def _save(self) -> None:
+        self.update.settled()
+        bad_samples = self.progress.joined_bad_samples()
+        average_statistics(self.model)
+        check_weights(self.model, self.step)
+        optimizer = optimizer_arrays(self.optimizer, self.model)
+        if self.average and self.rank == 0:
+            optimizer |= self.average.raw()
+        training = self.config.Training
+        state: dict[str, Any] = {
+            "seed": training.seed,
+            "ranks": self.ranks,
+            "scaler": scaler_state(self.scaler),
+            "bad_samples": bad_samples.as_dict(),
+            "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
+            "data": self.stream.state(self.position),
+            "evaluated": self.scores.evaluated,
+            "best": self.best,
+        }
+        with self._scored_weights(), agreed_errors():
+            if self.rank == 0:
+                save_checkpoint(
+                    self.run,
+                    self.step,
+                    self.model,
+                    optimizer,
+                    self.config,
+                    self.task.tokenizer.tokens,
+                    state,
+                    training.keep_checkpoints,
+                    self._best_step,
+                )
+
+    @contextmanager
+    def _scored_weights(self) -> Iterator[None]:
+        """Within the block the model is what is scored and saved: its average, where there is one. A collective."""
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place():
+            average_statistics(self.model)
+            yield
+
+    def _evaluate(self, saved: bool) -> None:
+        """Scores the model, and keeps the checkpoint of the best step. A collective.
+
+        Args:
+            saved: whether this step has its checkpoint.
+        """
+        self.update.settled()
+        average_statistics(self.model)
+        with self._scored_weights():
+            found = self.scores.score(self.model, self.step)
+        self.progress.evaluation(self.step, self.scores.records(found), as_lines(found))
+        failures = {what: why for metrics in found.values() for what, why in metrics.failures.items()}
+        if self.rank == 0:
+            for what, why in failures.items():
+                self.side_work.failed(f"evaluation on {what}", why)
+        if self.scores.improved(found) and not saved:
+            self._save()
+        elif saved and not failures and self.rank == 0:
+            with self.side_work.attempt("note of the evaluation"):
+                note_evaluation(self.run, self.step, self.best)
+                keep_only(self.run, self.config.Training.keep_checkpoints, self._best_step)
+
+    @property
+    def _best_step(self) -> int | None:
+        return self.best and self.best["step"]
+
+
+def _facts(
+    config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
+) -> dict[str, Any]:
+    """What the ranks of a run must have in common."""
+    here = environment()
+    return {
+        **config.model_dump(),
+        "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
+        "digest of the first samples": digest(stream),
+        "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
+        "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
+        "git revision": here["git"],
+        "versions": here["versions"],
+    }
