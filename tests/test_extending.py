@@ -1,6 +1,8 @@
 """The blocks of docs/extending.md are run, and what they define is used."""
 
+import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -10,39 +12,47 @@ import paddle
 import pytest
 
 from ernie_vil2 import evaluators, losses, tasks
-from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.evaluators import build_evaluators
+from ernie_vil2.config import load_config
+from ernie_vil2.data.readers import LAYOUTS
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.search import index_types as engines
-from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.pages import lines_of
 
+SMALL = [
+    "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+    "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
+    "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
+    "Training.global_batch=8",
+]  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def parts():
     """What the page defines; the registries are as before afterwards."""
-    registries = [losses.PAIR_LOSSES, tasks.TASKS, evaluators.EVALUATORS, engines.ENGINES]
+    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, evaluators.EVALUATORS, engines.ENGINES]
     before = [dict(registry) for registry in registries]
-    module = types.ModuleType("my_towers")
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 5
-    for block in blocks:
+    module = types.ModuleType("my_parts")
+    assert len(blocks()) == 6
+    for block in blocks():
         exec(compile(block, str(PAGE), "exec"), vars(module))
-    sys.modules["my_towers"] = module
+    sys.modules["my_parts"] = module
     yield module
-    del sys.modules["my_towers"]
+    del sys.modules["my_parts"]
     for registry, names in zip(registries, before, strict=True):
         registry.clear()
         registry.update(names)
 
 
 def test_the_tower(parts):
-    config = load_config(None, ["Model.image={name: 'my_towers:MeanColour', width: 8}"]).Model.image
+    config = load_config(None, ["Model.image={name: 'my_parts:MeanColour', width: 8}"]).Model.image
     assert build_image_tower(config)(paddle.zeros([2, 3, 4, 4])).shape == [2, 8]
 
 
@@ -53,12 +63,8 @@ def test_the_loss(parts):
 
 
 def run(shapes, tmp_path, *changes):
-    return Trainer(load_config(None, [
-        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
-        "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
-        f"Data.train=[{shapes['train']}]", "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1",
-        "Training.steps=2", "Training.global_batch=8", f"Training.output={tmp_path / 'run'}", *changes,
-    ]))  # fmt: skip
+    output = f"Training.output={tmp_path / 'run'}"
+    return Trainer(load_config(None, [*SMALL, f"Data.train=[{shapes['train']}]", output, *changes]))
 
 
 def test_the_task(parts, shapes, tmp_path):
@@ -93,12 +99,33 @@ def test_the_search_engine(parts, tmp_path):
     assert engine.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
 
 
-def test_an_evaluator_that_is_not_there_is_named():
-    config = load_config(None, ["Evaluation.evaluators=[recall]"])
-    with pytest.raises(ConfigError, match="Evaluation.evaluators: recall: no such evaluator; known: retrieval"):
-        build_evaluators(config, build_task(config))
+def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):
+    """Neither a script nor a change to the package: by import path, and by names that an imported module registers."""
+    (tmp_path / "my_parts.py").write_text("\n".join(blocks()), encoding="utf-8")
+    lines = [f"{number:02x}{number:02x}ff\ta shade {number}\n" for number in range(16)]
+    (tmp_path / "train.colours").write_text("".join(lines), encoding="utf-8")
+    arguments = [f"-o{setting}" for setting in (*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]")]
+    for kind in ("my_parts:SquaredDistance", "squared_distance"):
+        output = tmp_path / kind[-16:].replace(":", "_")
+        command = [sys.executable, "tools/train.py", "--import", "my_parts", *arguments, f"-oLoss.kind={kind}",
+                   "-oTraining.log_every=1", f"-oTraining.output={output}"]  # fmt: skip
+        path = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
+                              capture_output=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [record["step"] for record in read_log(output / "log.jsonl") if record["kind"] == "train"] == [1, 2]
 
 
-def test_a_task_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match="Training.task=fine_tuning: no such task; known: multi_view"):
-        build_task(load_config(None, ["Training.task=fine_tuning"]))
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("Loss.kind=squared_distanse", "there is no loss 'squared_distanse'; did you mean squared_distance"),
+        ("Training.task=fine_tuning", "Training.task: there is no task 'fine_tuning'; known: multi_view"),
+        ("Evaluation.evaluators=[recall]", "Evaluation.evaluators: there is no evaluator 'recall'; known: retrieval"),
+        ("Loss.kind=my_parts:Missing", "the module my_parts has no Missing"),
+        ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: .*; is the folder of no_such_module in PYTHONPATH"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named(parts, shapes, tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        run(shapes, tmp_path, setting)

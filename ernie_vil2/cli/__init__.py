@@ -41,6 +41,7 @@ def parser(command: str, prog: str | None = None) -> Parser:
     """The options of a command."""
     module = importlib.import_module(f"{__name__}.{command}")
     made = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.set_defaults(imports=())
     module.add_arguments(made)
     return made
 
@@ -63,7 +64,10 @@ def _run(command: str, arguments: Sequence[str] | None, prog: str | None) -> int
     module = importlib.import_module(f"{__name__}.{command}")
     try:
         runtime.configure()
-        code = module.run(parser(command, prog).parse_args(arguments))
+        args = parser(command, prog).parse_args(arguments)
+        for name in args.imports:
+            importlib.import_module(name)
+        code = module.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

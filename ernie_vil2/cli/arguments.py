@@ -31,6 +31,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
                         help="overrides one value; may be repeated")  # fmt: skip
 
 
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that uses parts which may be the user's own; `cli.run` does what it says."""
+    parser.add_argument("--import", dest="imports", action="append", default=[], type=module, metavar="MODULE",
+                        help="import this module of your own first: what it registers can then be named")  # fmt: skip
+
+
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that opens sources."""
     parser.add_argument(
@@ -200,6 +206,14 @@ def share(text: str) -> float | str:
     if text != DOTS and not 0 <= number(text) <= 1:
         raise ArgumentTypeError(f"{text} is no share from 0 to 1")
     return text if text == DOTS else float(text)
+
+
+def module(text: str) -> str:
+    """The name of a Python module."""
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise ArgumentTypeError(f"{text!r} is not the name of a module; write package.module, as Python "
+                                         "finds it in its path")  # fmt: skip
+    return text
 
 
 def fraction(text: str) -> float:

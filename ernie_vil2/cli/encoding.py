@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     add_engine_option,
+    add_import_option,
     add_pipe_option,
     add_precision_option,
     count,
@@ -47,8 +47,7 @@ def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> 
     parser.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
     )
-    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
-                        help="module of your own that a tower of the model is of")  # fmt: skip
+    add_import_option(parser)
     parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
     add_precision_option(parser)
@@ -81,15 +80,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def import_modules(args: argparse.Namespace) -> None:
-    """Imports the modules that the options name."""
-    for name in args.imports:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"--import {name!r}: not the name of a module; write package.module, from the folder or "
-                             "environment that Python finds it in")  # fmt: skip
-        importlib.import_module(name)
-
-
 def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     """The model that the options name, and its weight file.
 
@@ -100,7 +90,6 @@ def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
     from ernie_vil2.models.weights.stored import weights_path
     from ernie_vil2.pretrained import load_model
 
-    import_modules(args)
     weights = weights_path(args.checkpoint)
     model = load_model(
         weights,

@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.pretrained import load_classifier
 
     weights = weights_path(args.checkpoint)
-    encoding.import_modules(args)
     model, labels = load_classifier(weights, args.vocab, args.device, args.batch_size, args.precision)
     statements = read_statements(_sources(args, args.split))
     if statements.labels != labels:

@@ -9,12 +9,14 @@ import json
 import os
 import warnings
 
-from ernie_vil2.cli.arguments import add_config_options, amount, count, fraction, output_file
+from ernie_vil2.cli.arguments import add_config_options, add_import_option, amount, count, fraction, output_file
 from ernie_vil2.planning.devices import DEVICES, check
+from ernie_vil2.registry import import_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
+    add_import_option(parser)
     parser.add_argument("--ranks", type=count, required=True, help="devices, one rank on each")
     parser.add_argument("--device", required=True, choices=DEVICES, help="on which the ranks run")
     parser.add_argument("--utilisation", type=fraction, default=0.35,
@@ -34,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
 
     device, config = DEVICES[args.device], load_config(args.config, args.override)
+    import_named(config.names)
     check(config, args.ranks, device)  # before Paddle is imported, which takes seconds
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces

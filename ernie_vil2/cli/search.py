@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
+    add_import_option,
     add_pipe_option,
     add_precision_option,
     count,
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
         add_precision_option(action)
+        add_import_option(action)
         add_pipe_option(action)
     for name in ("build", "add"):
         actions[name].add_argument("--data", nargs="+", default=[], type=source, metavar="SOURCE",
@@ -77,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions[name].add_argument("--root", metavar="FOLDER",
                                    help="paths of pictures count from here; default: from where they did, at first the "
                                    "working directory")  # fmt: skip
-    actions["build"].add_argument("--engine", choices=("exact", "ivf", "hnsw"), help="default: by the number of items")
+    actions["build"].add_argument("--engine", metavar="NAME",
+                                  help="exact, ivf, hnsw or your own; default: by the number of items")  # fmt: skip
     actions["build"].add_argument("--recall", type=fraction, default=0.98,
                                   help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")

@@ -9,12 +9,13 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 import argparse
 import os
 
-from ernie_vil2.cli.arguments import add_config_options, add_pipe_option, count
+from ernie_vil2.cli.arguments import add_config_options, add_import_option, add_pipe_option, count
 from ernie_vil2.device.launch import STOPPED, start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
+    add_import_option(parser)
     add_pipe_option(parser)
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip

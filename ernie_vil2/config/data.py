@@ -65,6 +65,9 @@ class PlaceConfig(Section):
     """Where data lies."""
 
     data: list[str] = Field(default=[], description="as plain entries of Data.train")
+    layout: str | None = Field(
+        None, description="how it lies there, by its name in docs/data.md or as module:NAME; null: told from the files"
+    )
     split: str | None = Field(
         None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ernie_vil2.config.section import Depth, Probability, Section, Size
+from ernie_vil2.registry import unknown
 
 # What names a size of its own, and the fields that give it.
 IMAGE_SIZES = {"ViT": ("patch_size", "width", "depth", "heads"), "RepVGG": ("width", "depth")}
@@ -115,7 +116,7 @@ class TextTowerConfig(Section):
     @model_validator(mode="after")
     def _check(self):
         if self.name not in TEXT_TOWERS and ":" not in self.name:
-            raise ValueError(f"no text tower is called {self.name!r}; known: {', '.join(TEXT_TOWERS)}")
+            raise unknown("text tower", self.name, TEXT_TOWERS)
         _check_sizes(self, TEXT_SIZES)
         return self
 

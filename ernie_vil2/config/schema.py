@@ -19,10 +19,11 @@ class PairWeights(Section):
 
 
 class LossConfig(Section):
-    kind: Literal["info_nce", "sigmoid"] = Field(
+    kind: str = Field(
         "info_nce",
-        description="loss of a view pair: equation 1 of the paper (info_nce), or a binary classification of every "
-        "image and text as in SigLIP (sigmoid), which starts from a temperature of 0.1",
+        description="loss of a view pair: equation 1 of the paper (info_nce), a binary classification of every image "
+        "and text as in SigLIP (sigmoid), which starts from a temperature of 0.1, or a class of your own as "
+        "module:Class (docs/extending.md)",
     )
     weights: PairWeights = Field(
         default_factory=PairWeights,
@@ -258,6 +259,14 @@ class Config(Section):
     Evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="scores in the course of training"
     )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of parts, which may be import paths of the user's own: towers, loss, task, evaluators, layouts."""
+        places = [*self.Data.sources, self.Data.validation, self.Data.tested]
+        layouts = [place.layout for place in places if place and place.layout]
+        own = [self.Model.image.name, self.Model.text.name, self.Loss.kind, self.Training.task]
+        return [*own, *(self.Evaluation.evaluators or []), *layouts]
 
     @model_validator(mode="after")
     def _check(self):

@@ -53,7 +53,7 @@ class SampleStream:
         self.views = [source.views(config.Views) for source in data.sources]
         self._text_ids = [source.text_id or data.text_id for source in data.sources]
         self.sources = [
-            open_sources(source.data, text_id, source.split, source.images)
+            open_sources(source.data, text_id, source.split, source.images, layout=source.layout)
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
         self._units = [

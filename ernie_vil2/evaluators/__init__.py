@@ -9,15 +9,15 @@ from ernie_vil2.evaluators.classification import build_classification
 from ernie_vil2.evaluators.evaluator import Evaluator, Metrics
 from ernie_vil2.evaluators.retrieval import build_retrieval
 from ernie_vil2.evaluators.statements import build_statements
+from ernie_vil2.registry import Registry, UnknownName
 from ernie_vil2.tasks import Task
 
 __all__ = ["EVALUATORS", "Evaluator", "Metrics", "build_evaluators"]
 
-EVALUATORS: dict[str, Callable[[Config, Task], Evaluator | None]] = {
-    "retrieval": build_retrieval,
-    "classification": build_classification,
-    "statements": build_statements,
-}
+EVALUATORS: Registry[Callable[[Config, Task], Evaluator | None]] = Registry(
+    "evaluator",
+    {"retrieval": build_retrieval, "classification": build_classification, "statements": build_statements},
+)
 """By their names in `Evaluation.evaluators`; None: the configuration gives it nothing to score."""
 
 
@@ -29,8 +29,9 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
         OSError, ValueError: what one of them scores cannot be read.
     """
     names = task.evaluators if config.Evaluation.evaluators is None else config.Evaluation.evaluators
-    for name in names:
-        if name not in EVALUATORS:
-            raise ConfigError(f"Evaluation.evaluators: {name}: no such evaluator; known: {', '.join(EVALUATORS)}")
-    built = {name: EVALUATORS[name](config, task) for name in names}
+    try:
+        makers = {name: EVALUATORS.find(name) for name in names}
+    except UnknownName as error:
+        raise ConfigError(f"Evaluation.evaluators: {error}") from None
+    built = {name: make(config, task) for name, make in makers.items()}
     return {name: evaluator for name, evaluator in built.items() if evaluator is not None}

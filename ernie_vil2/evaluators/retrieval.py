@@ -40,6 +40,7 @@ def scored_sets(config: Config, place: ScoredConfig | None, default: str) -> tup
         return scoring, {}
     found = open_benchmarks(
         place.data,
+        layout=place.layout,
         preferred=views.languages,
         split=place.split,
         images=place.images,

@@ -51,7 +51,7 @@ def build_statements(config: Config, task: Task) -> StatementEvaluator | None:
     place = config.Data.validation
     if place is None:
         return None
-    statements = read_statements(open_sources(place.data, None, place.split, place.images, default="val"))
+    statements = read_statements(open_sources(place.data, None, place.split, place.images, "val", place.layout))
     if not isinstance(task, StatementTask) or statements.labels != task.labels:
         raise ConfigError(f"Data.val: the labels of {statements.name} are {', '.join(statements.labels)}, which "
                           f"Training.task={config.Training.task} does not predict")  # fmt: skip

@@ -8,6 +8,7 @@ from ernie_vil2.config.view_names import PAIRS
 from ernie_vil2.device.cpu.tensors import keep
 from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.registry import Registry
 
 from .sigmoid import SigmoidLoss
 from .tiles import (
@@ -111,7 +112,7 @@ class InfoNCE:
         return self.tile is not None and not computed_whole(rows, columns)
 
 
-PAIR_LOSSES = {"info_nce": InfoNCE, "sigmoid": SigmoidLoss}
+PAIR_LOSSES = Registry("loss", {"info_nce": InfoNCE, "sigmoid": SigmoidLoss})
 """What one view pair costs, by `Loss.kind`: the paper's equation 1, or the sigmoid loss of SigLIP."""
 
 
@@ -146,13 +147,11 @@ class MultiViewLoss:
             raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
         if tile is not None and tile < 1:
             raise ValueError(f"a tile of {tile} rows holds nothing; give 1 or more, or None for all logits at once")
-        if kind not in PAIR_LOSSES:
-            raise ValueError(f"unknown loss {kind!r}; choose one of {', '.join(PAIR_LOSSES)}")
         self.weights = {pair: weights[pair] for pair in PAIRS if weights.get(pair)}
         if not self.weights:
             raise ValueError(f"every view pair weighs zero; give one of {', '.join(PAIRS)} a weight above it")
         self.views = {view for pair in self.weights for view in PAIRS[pair]}
-        self._contrast = PAIR_LOSSES[kind](duplicates, tile)
+        self._contrast = PAIR_LOSSES.find(kind)(duplicates, tile)
 
     def __call__(self, local, gathered, scalars, local_ids=None, gathered_ids=None, offset=0):
         """Score this rank's rows against the columns of all ranks.

@@ -1,7 +1,7 @@
 """The dual encoder, its towers, and weights in and out."""
 
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, decays
-from ernie_vil2.models.towers import build_image_tower, build_text_tower, import_own_towers
+from ernie_vil2.models.towers import build_image_tower, build_text_tower
 from ernie_vil2.models.weights.loading import WeightReport, load_weights, save_weights, set_weights
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "build_image_tower",
     "build_text_tower",
     "decays",
-    "import_own_towers",
     "load_weights",
     "save_weights",
     "set_weights",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ernie_vil2.registry import Registry
 from ernie_vil2.search import engine_files
 from ernie_vil2.search.collection import DamagedIndex
 from ernie_vil2.search.integrity import check_rows
@@ -301,14 +302,14 @@ class Hnsw(_Faiss):
         return faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
 
 
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Exact, Ivf, Hnsw)}
+ENGINES: Registry[type[Engine]] = Registry("index type", {engine.name: engine for engine in (Exact, Ivf, Hnsw)})
 
 
 def build_engine(
     name: str, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
 ) -> Engine:
     """Builds an engine into a folder in the place of the one that is there, which answers until the end."""
-    engine = ENGINES[name].build(rows, queries, recall, folder, log)
+    engine = ENGINES.find(name).build(rows, queries, recall, folder, log)
     engine_files.write_facts(folder, engine.facts)
     for file in folder.glob("*.faiss"):
         if file.name != engine.facts.get("file"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.registry import Registry, UnknownName
 from ernie_vil2.tasks.entailment import EntailmentTask
 from ernie_vil2.tasks.image_pair import ImagePairTask
 from ernie_vil2.tasks.multi_view import MultiViewTask
@@ -21,11 +22,9 @@ __all__ = [
     "decay_groups",
 ]
 
-TASKS: dict[str, Callable[[Config], Task]] = {
-    "multi_view": MultiViewTask,
-    "entailment": EntailmentTask,
-    "image_pair": ImagePairTask,
-}
+TASKS: Registry[Callable[[Config], Task]] = Registry(
+    "task", {"multi_view": MultiViewTask, "entailment": EntailmentTask, "image_pair": ImagePairTask}
+)
 """By `Training.task`."""
 
 
@@ -35,7 +34,8 @@ def build_task(config: Config) -> Task:
     Raises:
         ConfigError: there is no such task.
     """
-    name = config.Training.task
-    if name not in TASKS:
-        raise ConfigError(f"Training.task={name}: no such task; known: {', '.join(TASKS)}")
-    return TASKS[name](config)
+    try:
+        task = TASKS.find(config.Training.task)
+    except UnknownName as error:
+        raise ConfigError(f"Training.task: {error}") from None
+    return task(config)

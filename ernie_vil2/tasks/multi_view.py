@@ -21,7 +21,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import build_loss
-from ernie_vil2.models import build_dual_encoder, import_own_towers
+from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.tasks.contrastive_step import build_step
@@ -130,7 +130,6 @@ class MultiViewTask:
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a tower that encodes no view is not trained."""
         config = self.config
-        import_own_towers(config.Model)
         self.model = build_dual_encoder(
             config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
         )

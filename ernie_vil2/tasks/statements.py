@@ -18,7 +18,6 @@ from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
-from ernie_vil2.models import import_own_towers
 from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
@@ -124,7 +123,6 @@ class StatementTask:
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a head begins at random unless the initial weights have one."""
         config = self.config
-        import_own_towers(config.Model)
         self.model = build_classifier(
             config.Model, config.Head, self.tokenizer.vocab_size, self.images, len(self.labels)
         )

@@ -22,12 +22,12 @@ from ernie_vil2.evaluators import build_evaluators
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.models import import_own_towers
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.models.weights.model_like import with_model_like
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.text import headline, plan_run
+from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.optimizer import learning_rate
@@ -71,13 +71,13 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         FileNotFoundError, ValueError: data or vocabulary cannot be used.
         WorkerError: a loader process failed or was killed.
     """
+    import_named(config.names)
     config = with_model_like(config)
     training = config.Training
     run = Path(training.output)
     check_run_folder(run)
     if training.global_batch % ranks:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
-    import_own_towers(config.Model)
     runtime.set_device(training.device)
     task = build_task(config)
     make = task.rows()

@@ -24,6 +24,7 @@ from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
+from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.average import WeightAverage
 from ernie_vil2.training.batch_gate import BatchGate
@@ -82,6 +83,8 @@ class Trainer:
     ):
         runtime.set_device(config.Training.device)
         self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
+        with agreed_errors():
+            import_named(config.names)  # those that the user wrote, before what weights say comes to them
         self.config = config = first_rank_first(lambda: with_model_like(config))
         if config.Training.global_batch % self.ranks:
             raise ConfigError(

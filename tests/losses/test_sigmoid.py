@@ -111,7 +111,7 @@ def test_image_to_text_and_text_to_image_cost_the_same():
 
 
 def test_an_unknown_loss_is_named():
-    with pytest.raises(ValueError, match="unknown loss 'siglip'.*info_nce, sigmoid"):
+    with pytest.raises(ValueError, match="there is no loss 'siglip'.*info_nce, sigmoid"):
         MultiViewLoss({"image_text": 1.0}, kind="siglip")
 
 

@@ -196,9 +196,9 @@ def test_two_of_a_backbone_with_fixed_parameter_names():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ResNet5", "near names: ResNet50"),
-        ("EfficientNetL3", "near names: .*EfficientNetL2"),
-        ("get_apis", "no image tower is called 'get_apis'"),
+        ("ResNet5", "did you mean ResNet50"),
+        ("EfficientNetL3", "did you mean EfficientNetL2"),
+        ("get_apis", "there is no image tower 'get_apis'"),
         ("SqueezeNet1_0", "one linear classifier to remove, found 0"),
         ("DeiT_tiny_distilled_patch16_224", "one linear classifier to remove, found 2"),
         ("AdaFace_IR_18", "'AdaFace_IR_18' cannot be built without its classifier"),

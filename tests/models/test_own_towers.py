@@ -7,8 +7,9 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.models import build_dual_encoder, build_image_tower, import_own_towers
+from ernie_vil2.models import build_dual_encoder, build_image_tower
 from ernie_vil2.planning.towers import Towers
+from ernie_vil2.registry import import_named
 from ernie_vil2.training.trainer import Trainer
 
 MODULE = '''
@@ -73,7 +74,7 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
 
     # The configuration beside weights may be a stranger's: it alone imports nothing.
     del sys.modules["my_towers"]
-    with pytest.raises(ValueError, match="my_towers:Pixels is of a module of its own: import my_towers before"):
+    with pytest.raises(ValueError, match="my_towers:Pixels is in a module of your own: import my_towers first"):
         ernie_vil2.load_model(tmp_path / "run")
     assert "my_towers" not in sys.modules
 
@@ -81,36 +82,36 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_towers:a_function", "no class of paddle.nn.Layer"),
-        ("my_towers:Missing", "no class of paddle.nn.Layer"),
-        ("os:system", "no class of paddle.nn.Layer"),
+        ("my_towers:a_function", "is not a class of paddle.nn.Layer"),
+        ("my_towers:Missing", "my_towers has no Missing"),
+        ("os:system", "is not a class of paddle.nn.Layer"),
         ("my_towers:Nameless", "does not say its output width"),
     ],
 )
 def test_what_is_no_tower_is_named(my_towers, name, message):
     config = load_config(None, [f"Model.image.name={name}"])
-    import_own_towers(config.Model)
+    import_named(config.names)
     with pytest.raises(ValueError, match=message):
         build_image_tower(config.Model.image)
 
 
 def test_a_module_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no_such_module.*PYTHONPATH"):
-        import_own_towers(load_config(None, ["Model.text.name=no_such_module:Bag"]).Model)
-    with pytest.raises(ConfigError, match="no text tower is called 'gpt'; known: ernie-base"):
+        import_named(load_config(None, ["Model.text.name=no_such_module:Bag"]).names)
+    with pytest.raises(ConfigError, match="there is no text tower 'gpt'; known: ernie-base"):
         load_config(None, ["Model.text.name=gpt"])
 
 
 def test_a_tower_of_ones_own_stands_beside_one_of_ours(my_towers):
     config = load_config(None, [TOWERS[0], "Model.text={name: ernie, width: 16, depth: 1, heads: 2}"]).Model
-    import_own_towers(config)
+    import_named([config.image.name, config.text.name])
     assert build_dual_encoder(config, 20).embed_dim == 16
 
 
 def test_a_plan_of_ones_own_towers(my_towers):
     """They list no blocks: a row keeps its pixels and the width of its embedding at the least."""
     config = load_config(None, [*TOWERS, "Data.max_length=24"])
-    import_own_towers(config.Model)
+    import_named(config.names)
     cost = Towers(config).cost("image")
     assert cost.flops == 2 * 3 * 16
     assert cost.saved >= 4 * (3 * 32 * 32 + 16)

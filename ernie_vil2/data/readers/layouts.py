@@ -23,13 +23,14 @@ from ernie_vil2.data.readers.published.snli_ve import SNLI_VE
 from ernie_vil2.data.readers.table_source import TABLE
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
+from ernie_vil2.registry import Registry
 
 # A folder that holds several of these is ambiguous.
 BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, SNLI_VE, NLVR2)
 # Of these the first counts that a folder holds: MSCOCO's own captions lie beside what others made of them, shards go
 # before what they may be made of, and img2dataset leaves a table without images beside each of its folders.
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
-LAYOUTS = {layout.name: layout for layout in (*BENCHMARKS, *OTHERS)}
+LAYOUTS: Registry[Layout] = Registry("layout", {layout.name: layout for layout in (*BENCHMARKS, *OTHERS)})
 
 
 class Content(NamedTuple):
@@ -56,9 +57,7 @@ def content(
     Raises:
         ValueError: the layout cannot be told, or the split is not there.
     """
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout}; known: {', '.join(LAYOUTS)}")
-    known = [LAYOUTS[layout]] if layout else list(LAYOUTS.values())
+    known = [LAYOUTS.find(layout)] if layout else list(LAYOUTS.values())
     path, local = Path(place.name), isinstance(place, LocalFile)
     if local and path.is_dir():
         found, splits = _in_folder(path, known)

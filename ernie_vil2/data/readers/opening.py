@@ -36,6 +36,7 @@ def open_sources(
     split: str | None = None,
     images: str | None = None,
     default: str | None = "train",
+    layout: str | None = None,
 ) -> ShardedSource:
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
@@ -50,13 +51,14 @@ def open_sources(
         split: of a benchmark or of tables; None: the default.
         images: folder of the image files; None: they are looked for with the data.
         default: the split that is meant where none is named; None: the one that is scored.
+        layout: one of `LAYOUTS`; None: told from the files.
 
     Raises:
         FileNotFoundError: a pattern names no file, or no image file is there.
         ValueError: a file is of no layout that is known, or it is unreadable or empty; the split is not there.
         OSError: a file cannot be fetched.
     """
-    found = [content(place, split, default) for place in _places(patterns)]
+    found = [content(place, split, default, layout) for place in _places(patterns)]
     return _opened(found, images, text_id)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import sys
@@ -14,6 +13,7 @@ from paddle import nn
 from paddle.utils import unique_name
 
 from ernie_vil2.config import ImageTowerConfig
+from ernie_vil2.registry import unknown
 
 _CLASSES = 1237
 """Output width by which a backbone's classifier is recognised: no backbone has a layer of this width itself."""
@@ -30,9 +30,7 @@ def build_backbone(config: ImageTowerConfig) -> nn.Layer:
     if config.name not in builders:
         from ernie_vil2.models.towers import IMAGE_TOWERS
 
-        known = [*IMAGE_TOWERS, *builders]
-        near = difflib.get_close_matches(config.name, known) or ["ViT-B/16", "EfficientNetB0", "ResNet50"]
-        raise ValueError(f"no image tower is called {config.name!r}; near names: {', '.join(near)}")
+        raise unknown("image tower", config.name, IMAGE_TOWERS, builders)
     return Backbone(config.name, builders[config.name], config.image_size)
 
 

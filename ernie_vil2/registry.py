@@ -1,0 +1,82 @@
+"""What a configuration or a command line may name: a part of this package by its name, or one's own by its import path.
+
+A name with a colon, `package.module:Class`, is something of a user's own module. Importing a module runs it, so that
+only a name that the user wrote may import one (`import_named`); a name that came with weights may not, and `find` looks
+at modules that are imported already.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+
+class UnknownName(ValueError):
+    """There is nothing of a name; the message says what was meant perhaps, and which names there are."""
+
+
+class Registry(dict[str, T]):
+    """Parts of one kind by name; `registry[name] = part` adds one.
+
+    Args:
+        kind: what one of them is called in messages, as "loss".
+        entries: the parts of this package.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, T]):
+        super().__init__(entries)
+        self.kind = kind
+
+    def find(self, name: str) -> T:
+        """The part of a name, or what an imported module of the user's own holds.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        if name in self:
+            return self[name]
+        module, colon, attribute = name.partition(":")
+        if not colon:
+            raise unknown(self.kind, name, self)
+        if module not in sys.modules:
+            raise UnknownName(f"the {self.kind} {name} is in a module of your own: import {module} first, or pass "
+                              f"--import {module}")  # fmt: skip
+        if not hasattr(sys.modules[module], attribute):
+            raise UnknownName(f"the module {module} has no {attribute}, which should be the {self.kind} {name}")
+        return cast(T, getattr(sys.modules[module], attribute))
+
+
+def unknown(kind: str, name: str, known: Iterable[str], more: Iterable[str] = ()) -> UnknownName:
+    """The error for a name that nothing of a kind has.
+
+    Args:
+        known: the names that there are.
+        more: names that may be meant too, but are too many to be listed.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, [*names, *more], n=1)
+    meant = f"did you mean {near[0]}? Known" if near else "known"
+    return UnknownName(f"there is no {kind} {name!r}; {meant}: {', '.join(names)}, or your own as package.module:Name")
+
+
+def import_named(names: Iterable[str]) -> None:
+    """Imports the modules of those names that are import paths.
+
+    Args:
+        names: as the user wrote them, never as they came with weights.
+
+    Raises:
+        UnknownName: a module cannot be found.
+    """
+    for name in names:
+        module, colon, _ = name.partition(":")
+        if colon:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise UnknownName(f"{name}: {error}; is the folder of {module} in PYTHONPATH?") from error
