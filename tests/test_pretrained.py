@@ -13,7 +13,7 @@ from PIL import Image
 
 import ernie_vil2
 from ernie_vil2.config import load_config
-from ernie_vil2.data.augment import normalize_images
+from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.device import runtime
 from ernie_vil2.io import hub

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.data.augment import normalize_images
+from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, pad
 from ernie_vil2.evaluation.embedding_files import read_embeddings

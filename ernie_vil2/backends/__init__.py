@@ -10,8 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import paddle
 
-from ernie_vil2.data.augment import normalize_images
-from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
 from ernie_vil2.models import DualEncoder
 
 

@@ -193,7 +193,7 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 class ImageNormalization:
-    """`normalize_images` with what it needs already on the device, in one pass in the type that the towers compute in.
+    """`normalize_images` of preprocessing with what it needs already on the device, in one pass in the towers' type.
 
     Args:
         mean, std: as for `normalize_images`.
@@ -219,23 +219,6 @@ class ImageNormalization:
         pixels = images.transpose([0, 3, 1, 2]).astype(self._dtype)
         with paddle.amp.auto_cast(enable=False):
             return F.batch_norm(pixels, self._mean, self._variance, self._one, self._zero, epsilon=0.0)
-
-
-def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:
-    """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` floats, less the mean, over the deviation.
-
-    Floats are Paddle's default type, that of the towers' weights.
-
-    Args:
-        mean: [red, green, blue], of pixels from 0 to 1.
-        std: their standard deviation.
-    """
-    import paddle
-
-    # Without zip(strict=...), which tracing for an export does not know.
-    scale = paddle.to_tensor((1 / (255 * np.array(std))).tolist())
-    shift = paddle.to_tensor((np.array(mean) / np.array(std)).tolist())
-    return (images.astype(scale.dtype) * scale - shift).transpose([0, 3, 1, 2])
 
 
 def tags_text(tags: Sequence[str], language: str, views: ViewsConfig) -> str:

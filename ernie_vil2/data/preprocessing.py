@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,6 +13,9 @@ from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.decoding import WHITE, decode_image, rgb_pixels, stored_pixels
 from ernie_vil2.data.geometry import evaluation_view, official_view, paddlenlp_view
 from ernie_vil2.data.samples import BadSample, Reason
+
+if TYPE_CHECKING:
+    import paddle
 
 ImageInput = bytes | Image.Image | np.ndarray
 
@@ -95,3 +99,20 @@ class Preprocessing:
 
 def _bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:
+    """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` floats, less the mean, over the deviation.
+
+    Floats are Paddle's default type, that of the towers' weights.
+
+    Args:
+        mean: [red, green, blue], of pixels from 0 to 1.
+        std: their standard deviation.
+    """
+    import paddle
+
+    # Without zip(strict=...), which tracing for an export does not know.
+    scale = paddle.to_tensor((1 / (255 * np.array(std))).tolist())
+    shift = paddle.to_tensor((np.array(mean) / np.array(std)).tolist())
+    return (images.astype(scale.dtype) * scale - shift).transpose([0, 3, 1, 2])

@@ -11,7 +11,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -288,33 +288,42 @@ _DEFINITION = (
 )
 
 
-def _retrieval(name: str, split: str, **choices: bool) -> CxcProtocol:
-    chosen = {"both_orders": True, "co_captions": True, "every_caption": False} | choices
-    return CxcProtocol(
-        name=name,
-        definition=_DEFINITION.format(
-            split=split,
-            unrated="a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"
-            if chosen["every_caption"]
-            else "a caption without such an image is no query (24,972 of the test's are)",
-            co_captions="the other sentences of the same image, and " if chosen["co_captions"] else "",
-            orders=", in both orders" if chosen["both_orders"] else ", in the order in which they were rated",
-        ),
-        split=split,
-        images=5_000,
-        texts=25_000,
-        texts_per_image=5,
-        directions=(*DIRECTIONS, "text_to_text", "image_to_image"),
-        **chosen,
-    )
-
+_NO_QUERY = "a caption without such an image is no query (24,972 of the test's are)"
+_FAILURE = "a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"
+_CO_CAPTIONS = "the other sentences of the same image, and "
+_BOTH_ORDERS, _ONE_ORDER = ", in both orders", ", in the order in which they were rated"
+_USUAL = {"split": "test", "unrated": _NO_QUERY, "co_captions": _CO_CAPTIONS, "orders": _BOTH_ORDERS}
+_CXC = CxcProtocol(
+    name="cxc",
+    definition=_DEFINITION.format(**_USUAL),
+    split="test",
+    images=5_000,
+    texts=25_000,
+    texts_per_image=5,
+    directions=(*DIRECTIONS, "text_to_text", "image_to_image"),
+)
 
 CXC_PROTOCOLS = (
-    _retrieval("cxc", "test"),
-    _retrieval("cxc-val", "val"),
-    _retrieval("cxc-directed", "test", both_orders=False),
-    _retrieval("cxc-every-caption", "test", every_caption=True),
-    _retrieval("cxc-without-co-captions", "test", co_captions=False),
+    _CXC,
+    replace(_CXC, name="cxc-val", split="val", definition=_DEFINITION.format(**_USUAL | {"split": "val"})),
+    replace(
+        _CXC,
+        name="cxc-directed",
+        both_orders=False,
+        definition=_DEFINITION.format(**_USUAL | {"orders": _ONE_ORDER}),
+    ),
+    replace(
+        _CXC,
+        name="cxc-every-caption",
+        every_caption=True,
+        definition=_DEFINITION.format(**_USUAL | {"unrated": _FAILURE}),
+    ),
+    replace(
+        _CXC,
+        name="cxc-without-co-captions",
+        co_captions=False,
+        definition=_DEFINITION.format(**_USUAL | {"co_captions": ""}),
+    ),
     CxcCorrelation(
         name="cxc-correlation",
         definition=(

@@ -18,8 +18,7 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from ernie_vil2.backends import Eager
-from ernie_vil2.data.augment import normalize_images
-from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
 from ernie_vil2.io.export_folder import INPUTS
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.models import DualEncoder

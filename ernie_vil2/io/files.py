@@ -281,3 +281,8 @@ def _write_through(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """`$ERNIE_VIL2_CACHE`, or `~/.cache/ernie_vil2`."""
+    return Path(os.environ.get("ERNIE_VIL2_CACHE") or "~/.cache/ernie_vil2").expanduser()

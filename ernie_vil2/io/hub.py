@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ernie_vil2.io.files import cache_folder
+
 PADDLENLP = "https://paddlenlp.bj.bcebos.com/models/community/PaddlePaddle/ernie_vil-2.0-base-zh"
 
 MODELS: dict[str, dict[str, tuple[str, str | None]]] = {
@@ -40,11 +42,6 @@ _TIMEOUT = 30  # seconds without a byte
 
 class DownloadError(FileNotFoundError):
     """A file is not in the cache and could not be fetched."""
-
-
-def cache_folder() -> Path:
-    """`$ERNIE_VIL2_CACHE`, or `~/.cache/ernie_vil2`."""
-    return Path(os.environ.get("ERNIE_VIL2_CACHE") or "~/.cache/ernie_vil2").expanduser()
 
 
 def fetch(name: str) -> Path:

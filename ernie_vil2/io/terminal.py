@@ -1,6 +1,7 @@
-"""Text of strangers on a terminal."""
+"""What a terminal shows: text of strangers, and whether progress is shown at all."""
 
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -8,6 +9,8 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+_IMPORTED_BY = os.getpid()
 
 
 class PrintableStream:
@@ -63,3 +66,9 @@ def silenced() -> Iterator[None]:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: `1 shard`, `2 shards`, `1,555 queries`; the plural is the noun with an s unless given."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def shows_progress() -> bool:
+    """Whether this is the process that a person looks at: not a loader's, and not a rank but the first."""
+    first_rank = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+    return first_rank and os.getpid() == _IMPORTED_BY and multiprocessing.parent_process() is None

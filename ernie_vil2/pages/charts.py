@@ -11,15 +11,8 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 18, 24, 36  # margins
 DIGIT = 6.2  # width of a figure
 MARKED = 40  # lines of at most this many points show every point
 COLOURS = 6
-# Coarse to fine: the first of which enough lie between the ends is taken.
-_MANTISSAS = (
-    (1,),
-    (1, 3),
-    (1, 2, 5),
-    (1, 1.5, 2, 3, 4, 5, 6, 8),
-    [n / 2 for n in range(2, 20)],
-    [n / 10 for n in range(10, 100)],
-)
+# In tenths, coarse to fine: the first of which enough lie between the ends is taken.
+_MANTISSAS = ((10,), (10, 30), (10, 20, 50), (10, 15, 20, 30, 40, 50, 60, 80), range(10, 100, 5), range(10, 100))
 
 
 @dataclass(frozen=True)
@@ -166,7 +159,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Round values that enclose both ends: four or more of them, or as many as two digits give."""
     decades = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)  # a logarithm is rounded
     for mantissas in _MANTISSAS:
-        values = [float(f"{mantissa}e{decade}") for decade in decades for mantissa in mantissas]
+        values = [float(f"{mantissa}e{decade - 1}") for decade in decades for mantissa in mantissas]
         first = max(number for number, value in enumerate(values) if value <= low)
         last = min((number for number, value in enumerate(values) if value >= high), default=len(values) - 1)
         last = max(last, first + 1)

@@ -43,6 +43,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    style = Path(__file__).with_name("templates") / "style.css"
+    environment.globals["style"] = Markup(style.read_text(encoding="utf-8").rstrip("\n"))  # noqa: S704 - our own
     environment.filters |= {"marked": marked, "data_uri": data_uri}
     return environment
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +13,11 @@ from random import Random
 from threading import Lock, Thread
 from typing import BinaryIO
 
-from ernie_vil2.io.files import atomic_write
-from ernie_vil2.io.hub import cache_folder
+from ernie_vil2.io.files import atomic_write, cache_folder
 
 DEFAULT_GIB = 100.0
 ROOM = "room"  # the lock of who counts what is there
 RESERVED = ".reserved"
-_IMPORTED_BY = os.getpid()
 
 
 def cache_bytes() -> int:
@@ -222,9 +219,3 @@ class FetchAhead:
                     self._missing.append(number)
             if file is None:
                 time.sleep(self.PAUSE)
-
-
-def shows_progress() -> bool:
-    """Whether this is the process that a person looks at: not a loader's, and not a rank but the first."""
-    first_rank = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
-    return first_rank and os.getpid() == _IMPORTED_BY and multiprocessing.parent_process() is None

@@ -17,8 +17,7 @@ import numpy as np
 from ernie_vil2.data.readers.locations import LocalFile, Location, as_location
 from ernie_vil2.data.readers.prepared import INDEX
 from ernie_vil2.data.samples import MAX_BYTES, check_size
-from ernie_vil2.io.files import atomic_write, system_errors_named
-from ernie_vil2.io.hub import cache_folder
+from ernie_vil2.io.files import atomic_write, cache_folder, system_errors_named
 
 Index = dict[str, np.ndarray]
 CHECKSUM = 16  # bytes that stand before the arrays; the archive's own leaves its table of contents out

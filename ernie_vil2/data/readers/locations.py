@@ -15,8 +15,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from ernie_vil2.data.readers.fetching import cache_bytes, fetched, shows_progress
+from ernie_vil2.data.readers.fetching import cache_bytes, fetched
 from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.terminal import shows_progress
 
 T = TypeVar("T")
 WEB = ("http://", "https://")

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers.fetching import shows_progress
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options
 from ernie_vil2.data.readers.layouts import LAYOUTS, Content, annotates, content
 from ernie_vil2.data.readers.locations import LocalFile, Location
@@ -21,6 +20,7 @@ from ernie_vil2.data.readers.patterns import at_most, find
 from ernie_vil2.data.readers.prepared import PreparedShards
 from ernie_vil2.data.readers.source import THREADS, SampleSequence, Shard, ShardedSource
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank, is_id
+from ernie_vil2.io.terminal import shows_progress
 
 MANY = 10_000  # shards that wait to be opened at once
 

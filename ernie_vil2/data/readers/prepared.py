@@ -54,6 +54,8 @@ class PreparedShards:
 
 def _in_folder(folder: Path) -> dict[str, _Entry]:
     """The shards by name; nothing where there is no such index: then the shards are scanned."""
+    if not os.path.exists(folder / INDEX):
+        return {}
     try:
         index = read_json(folder / INDEX, dict)
         found = {

@@ -59,15 +59,17 @@ def _text(sentence: object, row: dict, place: str) -> BenchmarkText:
     return BenchmarkText(str(sentence["sentid"]), sentence["raw"].strip())
 
 
-def _layout(name: str, annotations: str, image_folders: tuple[str, ...]) -> Layout:
-    return Layout(
-        name, annotations, partial(_find, annotations), read=partial(_read, name), image_folders=image_folders
-    )
-
-
-FLICKR30K = _layout(
+FLICKR30K = Layout(
     "flickr30k",
     "dataset_flickr30k.json",
-    ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images"),
+    partial(_find, "dataset_flickr30k.json"),
+    read=partial(_read, "flickr30k"),
+    image_folders=("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images"),
 )
-MSCOCO = _layout("mscoco", "dataset_coco.json", ("train2014", "val2014"))
+MSCOCO = Layout(
+    "mscoco",
+    "dataset_coco.json",
+    partial(_find, "dataset_coco.json"),
+    read=partial(_read, "mscoco"),
+    image_folders=("train2014", "val2014"),
+)

@@ -70,7 +70,7 @@ def subsets_beside(annotations: Path) -> dict[str, frozenset[str]]:
 
 NLVR2 = Layout(
     name="nlvr2",
-    files=", ".join(f"{split}.json" for split in SPLITS),
+    files=f"{'.json, '.join(SPLITS)}.json",
     find=_find,
     open=lambda place, options: open_statements(NLVR2, LABELS, _row, place, options),
     image_folders=SPLITS,

@@ -11,7 +11,7 @@ from ernie_vil2.data.statements import StatementRow, open_statements, text_of
 
 LABELS = ("entailment", "neutral", "contradiction")
 IMAGE_KEYS = ("Flikr30kID", "Flickr30K_ID")  # as distributed, and as the authors' generator writes it
-FILES = {split: f"snli_ve_{split}.jsonl" for split in ("test", "dev", "train")}
+FILES = {"test": "snli_ve_test.jsonl", "dev": "snli_ve_dev.jsonl", "train": "snli_ve_train.jsonl"}
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:
