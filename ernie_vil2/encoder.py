@@ -75,6 +75,7 @@ class ErnieViL2:
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, config: Config, batch_size: int = 64):
         self.calibration: Calibration | None = None
+        self.labels: tuple[str, ...] = ()
         self.engine = engine
         self.tokenizer = tokenizer
         self.config = config

@@ -133,8 +133,8 @@ def load_classifier(
     device: str | None = None,
     batch_size: int = 64,
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
-) -> tuple[ErnieViL2, tuple[str, ...]]:
-    """A model trained to label statements, and its labels in the order of what its `engine.model.label_logits` gives.
+) -> ErnieViL2:
+    """A model trained to label statements, with its `labels` in the order of what `engine.model.label_logits` gives.
 
     Args:
         source: the run, or a checkpoint of it; these and the others as for `load_model`.
@@ -157,7 +157,9 @@ def load_classifier(
         raise ValueError(f"{source}: {error}") from None
     model.eval()
     engine = Eager(model, Preprocessing.of(config.Model.image), precision)
-    return ErnieViL2(engine, _tokenizer(source, stored, config), config, batch_size), task.labels
+    made = ErnieViL2(engine, _tokenizer(source, stored, config), config, batch_size)
+    made.labels = task.labels
+    return made
 
 
 def _tokenizer(source: str | os.PathLike, stored: StoredModel, config: Config) -> Tokenizer:

@@ -1,5 +1,7 @@
 """The blocks of docs/extending.md are run, and what they define is used."""
 
+import csv
+import json
 import os
 import re
 import subprocess
@@ -11,9 +13,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2 import evaluators, losses, tasks
+from ernie_vil2 import cli, losses, tasks
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS
+from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.search import index_types as engines
@@ -28,6 +31,7 @@ SMALL = [
     "Training.global_batch=8",
 ]  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+FIXTURE = Path(__file__).parent / "fixtures" / "second_stage"
 
 
 def blocks():
@@ -37,7 +41,7 @@ def blocks():
 @pytest.fixture(scope="module")
 def parts():
     """What the page defines; the registries are as before afterwards."""
-    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, evaluators.EVALUATORS, engines.ENGINES]
+    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, engines.ENGINES]
     before = [dict(registry) for registry in registries]
     module = types.ModuleType("my_parts")
     assert len(blocks()) == 6
@@ -75,22 +79,45 @@ def test_the_task(parts, shapes, tmp_path):
     assert changed and all(name.startswith("image.") for name in changed)
 
 
-def test_the_evaluator(parts, shapes, tmp_path, capsys):
-    """Its numbers, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
-    trainer = run(shapes, tmp_path, "Evaluation.evaluators=[temperature, retrieval]", "Evaluation.every=1",
+def test_the_scorer_in_training(parts, shapes, tmp_path, capsys):
+    """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
+    trainer = run(shapes, tmp_path, "Evaluation.evaluators=[margin, retrieval]", "Evaluation.every=1",
                   "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
     assert trainer.fit() and not trainer.side_work.failures
     records = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
     assert [(record["step"], record["evaluator"]) for record in records] == [
-        (step, name) for step in (0, 1, 2) for name in ("temperature", "retrieval")
+        (step, name) for step in (0, 1, 2) for name in ("margin", "retrieval")
     ]
-    scales = [record["metrics"]["logit_scale"] for record in records[::2]]
-    assert scales[0] == pytest.approx(1 / 0.07) and records[0]["metrics"]["logit_scale/share"] == scales[0] / 100
-    best = 1 + scales[1:].index(max(scales[1:]))
-    assert trainer.best == {"step": best, "metric": "logit_scale", "value": scales[best]}
+    margins = [record["metrics"]["margin"] for record in records[::2]]
+    best = 1 + margins[1:].index(max(margins[1:]))
+    assert trainer.best == {"step": best, "metric": "margin", "value": margins[best]}
     page = (trainer.run / "curves.html").read_text(encoding="utf-8")
-    assert [len(line) for line in lines_of(page, "Temperature over time")] == [3, 3]
-    assert f"step 2, logit_scale {scales[2]:.4g}" in capsys.readouterr().out
+    assert [len(line) for line in lines_of(page, "Margin over time")] == [3, 3]
+    assert f"margin {margins[2]:.4g}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["margin", "my_parts:Margin"])
+def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
+    arguments = [
+        "--checkpoint",
+        f"{FIXTURE}/run",
+        "--data",
+        f"{FIXTURE}/val.tar",
+        "--output",
+        str(tmp_path),
+        "--name",
+        "a",
+    ]
+    assert cli.run("eval", [*arguments, "--no-cache", "--scorer", name, "--option", "scale=100"]) == 0
+    metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
+    rows = list(csv.DictReader(open(tmp_path / "a.csv", newline="")))
+    for language in ("zh", "en"):
+        own = [float(row["margin"]) for row in rows if row["language"] == language]
+        assert metrics[f"{language}/margin"] == pytest.approx(np.mean(own), rel=1e-5)
+    said = capsys.readouterr().out
+    assert f"{metrics['margin']:.2f}" in said and f"{metrics['margin']:.2f}" in (tmp_path / "a.html").read_text()
+    assert cli.run("eval", [*arguments, "--scorer", name, "--option", "size=1"]) == 2
+    assert "size: no such option; known: scale" in capsys.readouterr().err
 
 
 def test_the_search_engine(parts, tmp_path):
@@ -121,7 +148,7 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):
     [
         ("Loss.kind=squared_distanse", "there is no loss 'squared_distanse'; did you mean squared_distance"),
         ("Training.task=fine_tuning", "Training.task: there is no task 'fine_tuning'; known: multi_view"),
-        ("Evaluation.evaluators=[recall]", "Evaluation.evaluators: there is no evaluator 'recall'; known: retrieval"),
+        ("Evaluation.evaluators=[recall]", "Evaluation.evaluators: there is no scorer 'recall'; known: retrieval"),
         ("Loss.kind=my_parts:Missing", "the module my_parts has no Missing"),
         ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: .*; is the folder of no_such_module in PYTHONPATH"),
     ],

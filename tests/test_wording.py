@@ -11,9 +11,9 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.check import check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.protocol import score
+from ernie_vil2.evaluation.protocol import queries_title, score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.evaluation.results import format_counts, queries_title
+from ernie_vil2.evaluation.scorers.retrieval import format_counts
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.tagging.journal import TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport

@@ -10,6 +10,9 @@ import math
 import os
 from argparse import ArgumentTypeError
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 CALIBRATED = "calibrated"
 DOTS = "..."
@@ -130,6 +133,17 @@ def named_list(text: str) -> tuple[str, str]:
     path, mark, _ = place.rpartition("@")
     named_file(f"{name}={path if mark else place}")
     return name, place
+
+
+def option(text: str) -> tuple[str, Any]:
+    """Name and value of NAME=VALUE, the value as YAML."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ArgumentTypeError(f"{text}: write NAME=VALUE")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ArgumentTypeError(f"{text}: the value is not YAML") from None
 
 
 def optional_file(text: str) -> tuple[str, str | None]:

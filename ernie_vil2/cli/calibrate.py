@@ -22,12 +22,13 @@ def run(args: argparse.Namespace) -> int:
     if not args.checkpoint or not args.data:
         raise ValueError("give --checkpoint and --data")
     from ernie_vil2.evaluation.calibrate import calibrate
+    from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
     model, weights = encoding.load(args)
     benchmarks = encoding.open_data(args, [args.language] if args.language else None)
     language, benchmark = next(iter(benchmarks.items()))
-    encoded = encoding.encode_data(model, benchmark, None)
+    encoded = encode_on_all_ranks(model, benchmark)
     name = " ".join(filter(None, [*map(str, args.data), args.split, language]))
     found = calibrate(encoded.images, encoded.texts, encoded.benchmark.pairs, model.fingerprint, name)
     path = write_calibration(found, weights.parent)

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.unpaired import read_unpaired
     from ernie_vil2.evaluation import embedding_files
+    from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
     model, _ = encoding.load(args)
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if len(found) > 1:
             raise ValueError(f"there are captions in {' and '.join(found)}; name one with --language")
         benchmark = next(iter(found.values()))
-    encoded = encoding.encode_data(model, benchmark, args.cache)
+    encoded = encode_on_all_ranks(model, benchmark, cache=args.cache)
     if encoding.RANK != 0:
         return 0
 

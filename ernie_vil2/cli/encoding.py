@@ -1,12 +1,10 @@
-"""What the commands that encode a benchmark share: their options, and encoding on several ranks with a progress bar."""
+"""What the commands that encode a benchmark share: their options, and what these name."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import os
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +23,9 @@ from ernie_vil2.cli.arguments import (
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import ErnieViL2
-    from ernie_vil2.evaluation.encoded import EncodedBenchmark
-    from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
-    from ernie_vil2.evaluation.protocol import Protocol
+    from ernie_vil2.evaluation.scorer import Data
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
-RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
 def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> None:
@@ -80,27 +75,27 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(args: argparse.Namespace) -> tuple[ErnieViL2, Path]:
+def load(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieViL2, Path]:
     """The model that the options name, and its weight file.
 
     `args.checkpoint` becomes the checkpoint that was taken where it names a run.
+
+    Args:
+        labels: whether it labels statements.
     """
     from ernie_vil2.backends import described
     from ernie_vil2.io.run_folder import run_of
     from ernie_vil2.models.weights.stored import weights_path
-    from ernie_vil2.pretrained import load_model
+    from ernie_vil2.pretrained import load_classifier, load_model
 
     weights = weights_path(args.checkpoint)
-    model = load_model(
-        weights,
-        args.vocab,
-        args.device,
-        batch_size=args.batch_size,
-        precision=args.precision,
-        engine=args.engine,
-    )
-    if RANK == 0:
-        print(f"engine: {described(model.engine)}")
+    options = {"batch_size": args.batch_size, "precision": args.precision}
+    if labels:
+        model = load_classifier(weights, args.vocab, args.device, **options)
+    else:
+        model = load_model(weights, args.vocab, args.device, **options, engine=args.engine)
+        if RANK == 0:
+            print(f"engine: {described(model.engine)}")
     if run_of(weights.parent):
         args.checkpoint = weights.parent
     return model, weights
@@ -122,108 +117,23 @@ def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False)
 
 
 def open_data(
-    args: argparse.Namespace,
-    languages: Sequence[str] | None = None,
-    preferred: Collection[str] = (),
-    protocols: Sequence[Protocol] = (),
+    args: argparse.Namespace, languages: Sequence[str] | None = None, preferred: Collection[str] = ()
 ) -> dict[str, Benchmark]:
-    """The benchmarks that the options name, by language; see `open_benchmarks`.
+    """The benchmarks that the options name, by language; see `open_benchmarks`."""
+    found = named_data(args, languages, preferred).benchmarks()
+    name_equal_captions(found)
+    return found
 
-    Args:
-        protocols: by which they are scored: only what these select is taken, and where the options name no split, it
-            is that of the first.
-    """
-    from ernie_vil2.data.readers import open_benchmarks
-    from ernie_vil2.evaluation.protocol import select
 
-    found = open_benchmarks(
-        args.data,
-        languages,
-        preferred=preferred,
-        layout=args.layout,
-        split=args.split,
-        images=args.images,
-        text_id=args.text_id,
-        caption_lines=args.caption_lines,
-        default=_split(protocols),
-    )
-    for same in found if RANK == 0 else ():
+def named_data(args: argparse.Namespace, languages: Sequence[str] | None, preferred: Collection[str] = ()) -> Data:
+    """The data that the options name."""
+    from ernie_vil2.evaluation.scorer import Data
+
+    return Data(args.data, languages, preferred, args.layout, args.split, args.images, args.text_id, args.caption_lines)
+
+
+def name_equal_captions(benchmarks: Iterable[str]) -> None:
+    """Prints which languages are one benchmark, as their captions are the same."""
+    for same in benchmarks if RANK == 0 else ():
         if ", " in same:
             print(f"{same}: the captions are the same, as they name no language; they are taken once")
-    return {language: select(one, protocols) for language, one in found.items()} if protocols else found
-
-
-def _split(protocols: Sequence[Protocol]) -> str | None:
-    return protocols[0].split if protocols else None
-
-
-def check_data(args: argparse.Namespace, protocols: Sequence[Protocol]) -> int:
-    """Prints what is in the data; 0 if all of it can be used and is what every protocol expects."""
-    from tqdm import tqdm
-
-    from ernie_vil2.evaluation.check import check_benchmark
-
-    good = True
-    for language, benchmark in open_data(args, args.language, protocols=protocols).items():
-        with tqdm(total=len(benchmark.images), unit="image", desc="reading", file=sys.stdout) as bar:
-            report = check_benchmark(benchmark, protocols, bar.update)
-        print(f"captions in {language}\n" * bool(language) + str(report))
-        good &= report.good
-    return 0 if good else 1
-
-
-def encode_languages(
-    args: argparse.Namespace, protocols: Sequence[Protocol]
-) -> tuple[dict[str, EncodedBenchmark], list[Path], str]:
-    """Embeddings by label, the files they come from, and the device they were computed on. A collective.
-
-    A run's results go into the run, unless the options name another folder.
-    """
-    import paddle
-
-    from ernie_vil2.io.run_folder import RESULTS, run_of
-
-    model, weights = load(args)
-    run = run_of(weights.parent)
-    args.output = args.output or (run and run / RESULTS)
-    cache = None if args.no_cache else (args.output or Path("evaluation")) / "embeddings"
-    inputs, files = {}, [weights]
-    for language, benchmark in open_data(args, args.language, model.config.Views.languages, protocols).items():
-        files += [path for path in benchmark.files if path not in files]
-        label = ", ".join(filter(None, [args.label, language]))
-        inputs[label] = encode_data(model, benchmark, cache, language)
-    return inputs, files, paddle.get_device()
-
-
-def pixel_baseline(args: argparse.Namespace, protocols: Sequence[Protocol]) -> PixelBaseline:
-    """What the nearest training image by pixels reaches on the data."""
-    from ernie_vil2.data.readers import open_sources
-    from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-
-    train = open_sources(args.pixel_baseline, args.text_id)
-    data = open_sources(args.data, args.text_id, args.split, args.images, default=_split(protocols))
-    baseline = pixel_baseline(train, data)
-    if baseline.bad_samples.counts:
-        print(f"pixel baseline: {baseline.bad_samples}")
-    return baseline
-
-
-def encode_data(model: ErnieViL2, benchmark: Benchmark, cache: Path | None, title: str = "") -> EncodedBenchmark:
-    """Encodes a benchmark, with a progress bar on rank 0. A collective: every rank must call it."""
-    from tqdm import tqdm
-
-    from ernie_vil2.evaluation.encoded import encode_benchmark
-
-    if RANKS > 1:
-        _join_ranks()
-    rows = len(benchmark.images) + len(benchmark.texts)
-    title = f"encoding {title}".strip()
-    with tqdm(total=rows, unit="row", desc=title, disable=RANK != 0, file=sys.stdout) as bar:
-        return encode_benchmark(model, benchmark, cache, bar.update, rank=RANK, ranks=RANKS)
-
-
-@functools.cache  # once per command, however many data sets it encodes
-def _join_ranks() -> None:
-    from ernie_vil2.parallel.ranks import join_ranks
-
-    join_ranks()

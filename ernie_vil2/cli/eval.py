@@ -1,4 +1,4 @@
-"""Score a model on image-text retrieval by a named protocol: R@1, R@5, R@10 and mean recall in both directions.
+"""Score a model on image-text retrieval by a named protocol, on classes, visual entailment, NLVR2 or your own scorer.
 
     python tools/eval_retrieval.py --checkpoint runs/emoji --data demo_data/emoji-test.tar --language zh en
     python tools/eval_retrieval.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --protocol coco-cn-test
@@ -6,34 +6,72 @@
     python tools/eval_retrieval.py --data coco-cn-version1805v1.1 --protocol coco-cn-test --check
     python tools/eval_retrieval.py --embeddings cross_modal_embeddings.out --protocol official-rows
 
-Prints a table and what it means, and writes it as JSON, the rank of every query as CSV, and a page with the worst
+--scorer says what is scored (retrieval, zero_shot, entailment, nlvr2, my_module:Class), by default as the data's layout
+does. Prints a table and what it means, and writes it as JSON, the rank of every query as CSV, and a page with the worst
 and the best queries. Finished embeddings are kept in the output folder: an interrupted command goes on with them.
 docs/benchmarks.md shows the folders that --data takes, docs/protocols.md defines the protocols.
 """
 
+from __future__ import annotations
+
 import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import encoding
-from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, output_folder, source
+from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, option, output_folder, source
 from ernie_vil2.device.launch import start_ranks
+
+if TYPE_CHECKING:
+    from ernie_vil2.evaluation.report import Report
+    from ernie_vil2.evaluation.scorer import Data, Scorer
+
+
+DEFAULTS = {"protocol": ["pairs"], "only": [], "top_k": None, "pixel_baseline": [], "label": "model", "block": 1024}
+"""Of options that are those of scorers; only what differs is handed on, as not every scorer has them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     encoding.add_model_options(parser)
     encoding.add_data_options(parser)
     add = parser.add_argument
+    add(
+        "--scorer",
+        metavar="NAME",
+        help="retrieval, zero_shot, entailment, nlvr2 or my_module:Class; default: see above",
+    )
+    add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
     add("--language", nargs="+", help="of the captions, where they have several; default: the run's, or all")
     add("--embeddings", type=input_path, metavar="PATH", help="score these, instead of a model on data")
     add("--annotations", type=input_file, metavar="FILE", help="what names the rows of --embeddings")
-    add("--protocol", nargs="+", default=["pairs"], metavar="NAME",
-        help="default: pairs; all-conventions: any-of, first-text, row-label side by side")  # fmt: skip
+    add(
+        "--protocol",
+        nargs="+",
+        default=DEFAULTS["protocol"],
+        metavar="NAME",
+        help="default: pairs; all-conventions: any-of, first-text, row-label side by side",
+    )
     add("--check", action="store_true", help="only read the data, and report what is wrong with them")
-    add("--only", action="append", default=[], metavar="FIELD=VALUE",
-        help="more rows for the queries whose sample says so; galleries stay whole")  # fmt: skip
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="more rows for the queries whose sample says so; galleries stay whole",
+    )
     add("--top-k", type=count, metavar="K", help="write the K best answers to every query; 10 for MUGE's test split")
-    add("--pixel-baseline", nargs="+", type=source, default=[], metavar="TRAIN_FILE",
-        help="one more row: the text of the nearest training image by pixels")  # fmt: skip
+    add(
+        "--pixel-baseline",
+        nargs="+",
+        type=source,
+        default=[],
+        metavar="TRAIN_FILE",
+        help="one more row: the text of the nearest training image by pixels",
+    )
     add("--label", default="model", help="what the model is called in the table")
     add("--name", type=file_name, help="of the files written; default: the data's and the protocols'")
     add("--output", type=output_folder, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")
@@ -42,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    only = [text.split("=", 1) for text in args.only]
+    only = [tuple(text.split("=", 1)) for text in args.only]
     if any(len(pair) != 2 for pair in only):
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
@@ -50,36 +88,94 @@ def run(args: argparse.Namespace) -> int:
     if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
-    from ernie_vil2.evaluation import results
-    from ernie_vil2.evaluation.embedding_files import read_embeddings
-    from ernie_vil2.evaluation.protocol import score
-    from ernie_vil2.evaluation.protocols import choose, paper_results
+    from ernie_vil2.evaluation.scorer import Data, make_scorer, scorer_of
+    from ernie_vil2.registry import import_named
 
-    protocols = choose(args.protocol)
-    if args.check:
-        return encoding.check_data(args, list(protocols.values()))
-    if args.embeddings:
-        inputs, files, device = {args.label: read_embeddings(args.embeddings, args.annotations, args.split)}, [], "cpu"
-    else:
-        inputs, files, device = encoding.encode_languages(args, list(protocols.values()))
-    if encoding.RANK != 0:
-        return 0
-    evaluations = {
-        ", ".join(filter(None, [label, convention])): score(encoded, scoring, args.block, device, not args.top_k)
-        for label, encoded in inputs.items()
-        for convention, scoring in protocols.items()
+    import_named(filter(None, [args.scorer]))
+    data = Data([args.embeddings]) if args.embeddings else encoding.named_data(args, args.language)
+    retrieval = args.embeddings or args.protocol != DEFAULTS["protocol"]
+    given = {
+        "protocol": args.protocol,
+        "only": only,
+        "top_k": args.top_k,
+        "pixel_baseline": args.pixel_baseline,
+        "label": args.label,
+        "block": args.block,
     }
-    published = [row for name in args.protocol for row in paper_results(name)]
-    baseline = encoding.pixel_baseline(args, list(protocols.values())) if args.pixel_baseline else None
-    table = results.whole_table(evaluations, published, only, baseline)
-    model, data = str(args.checkpoint or args.embeddings), list(map(str, args.data or [args.embeddings]))
-    print(f"\n{results.shown(evaluations, table)}\n\nmodel {model}, data {' '.join(data)}")
-    print(results.format_counts(evaluations))
+    given = {key: value for key, value in given.items() if value != DEFAULTS[key]}
+    scorer = make_scorer(args.scorer or ("retrieval" if retrieval else scorer_of(data)), given | dict(args.option))
+    if args.embeddings:
+        from ernie_vil2.evaluation.embedding_files import read_embeddings
 
-    output = args.output or Path("evaluation")
-    more = [*filter(None, [args.split]), *(args.language or []), *(one for one in args.protocol if one != "pairs")]
-    name = args.name or results.result_name(output, data, more)
-    about = {"model": model, "data": data, "places": results.places(data), "checksums": results.checksums(files)}
-    written = results.write_evaluation(output, name, evaluations, table, published, about, args.top_k, device)
+        encoded = read_embeddings(args.embeddings, args.annotations, args.split)
+        data = replace(data, split=args.split, languages=args.language)
+        return finish(args, scorer, scorer.score({"": encoded}, None), data, args.embeddings, [args.embeddings], [])
+    return evaluate(args, scorer, data, list(map(str, args.data)))
+
+
+def evaluate(args: argparse.Namespace, scorer: Scorer, data: Data, given: str | list[str]) -> int:
+    """Scores the model that the options name, or with `--check` only reads the data.
+
+    Args:
+        given: the data as the options name it.
+    """
+    if args.check:
+        return inspect(scorer, data)
+
+    from ernie_vil2.evaluation import run
+    from ernie_vil2.io.run_folder import run_of
+
+    model, weights = encoding.load(args, scorer.labels)
+    folder = run_of(weights.parent)
+    args.output = args.output or (folder / scorer.folder if folder else None)
+    cache = None if args.no_cache else (args.output or Path(scorer.folder)) / "embeddings"
+    data = replace(data, preferred=model.config.Views.languages)
+    benchmarks = scorer.open(data)
+    encoding.name_equal_captions(benchmarks)
+    scorer.check(model, str(args.checkpoint))
+    encoded = {name: run.encode_on_all_ranks(model, one, name, cache) for name, one in benchmarks.items()}
+    if run.RANK != 0:
+        return 0
+    report = scorer.score(encoded, model)
+    files = [weights, *(path for benchmark in benchmarks.values() for path in benchmark.files)]
+    return finish(args, scorer, report, data, args.checkpoint, given, files)
+
+
+def finish(
+    args: argparse.Namespace,
+    scorer: Scorer,
+    report: Report,
+    data: Data,
+    model: str | Path,
+    given: str | list[str],
+    files: list[Path],
+) -> int:
+    """Prints a report, and writes it."""
+    from ernie_vil2.evaluation import run
+    from ernie_vil2.evaluation.report import write_report
+
+    named = given if isinstance(given, str) else " ".join(map(str, given))
+    print(f"\n{report.as_text()}\n")
+    if report.sizes is not None:
+        print(f"model {model}, data {named}{report.sizes and f': {report.sizes}'}")
+    print(*report.notes, sep="\n")
+    output = args.output or Path(scorer.folder)
+    name = args.name or run.result_name(output, [given] if isinstance(given, str) else given, scorer.naming(data))
+    about = run.about(str(model), given, report.about, files)
+    written = write_report(report, output, name, about, getattr(args, "json", None))
     print("\nwritten:", *written, sep="\n  ")
     return 0
+
+
+def inspect(scorer: Scorer, data: Data) -> int:
+    """Prints what is in the data; 0 if all of it can be used and is as expected."""
+    from tqdm import tqdm
+
+    @contextmanager
+    def bar(images: int) -> Iterator[Callable[[int], object]]:
+        with tqdm(total=images, unit="image", desc="reading", file=sys.stdout) as shown:
+            yield shown.update
+
+    found = scorer.inspect(data, bar)
+    print(found.text)
+    return 0 if found.good else 1

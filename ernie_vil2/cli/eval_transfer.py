@@ -11,11 +11,10 @@ docs/transfer.md shows the folders.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 from ernie_vil2.cli import encoding
 from ernie_vil2.cli.arguments import file_name, input_folder, input_path, output_folder
+from ernie_vil2.cli.eval import evaluate
 from ernie_vil2.device.launch import start_ranks
 
 
@@ -35,64 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.data or bool(args.checkpoint) == args.check:
         raise ValueError("give --checkpoint and --data, or --check and --data")
-    if args.check:
-        return check(args)
     if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
-    from ernie_vil2.evaluation import results
-    from ernie_vil2.evaluation.statement_results import (
-        format_confusion,
-        format_table,
-        notes,
-        table_rows,
-        write_statement_results,
-    )
-    from ernie_vil2.evaluation.statements import read_statements, score_statements
-    from ernie_vil2.io.run_folder import run_of
-    from ernie_vil2.models.weights.stored import weights_path
-    from ernie_vil2.pretrained import load_classifier
+    from ernie_vil2.evaluation.scorer import Data
+    from ernie_vil2.evaluation.scorers.entailment import Entailment
 
-    weights = weights_path(args.checkpoint)
-    model, labels = load_classifier(weights, args.vocab, args.device, args.batch_size, args.precision)
-    statements = read_statements(_sources(args, args.split))
-    if statements.labels != labels:
-        raise ValueError(f"{args.checkpoint} says {', '.join(labels)}; the labels of {statements.name} are "
-                         f"{', '.join(statements.labels)}")  # fmt: skip
-    run = run_of(weights.parent)
-    output = args.output or (run / "transfer" if run else Path("transfer"))
-    encoded = encoding.encode_data(model, statements.benchmark, None if args.no_cache else output / "embeddings")
-    if encoding.RANK != 0:
-        return 0
-    scores = score_statements(statements, encoded, model.engine.model.label_logits)
-    print(f"\n{format_table(table_rows(args.label, scores))}\n\n{format_confusion(scores)}\n")
-    print(*notes(scores), sep="\n")
-    name = args.name or results.result_name(output, [args.data], [statements.split])
-    files = [weights, *statements.benchmark.files]
-    about = {"model": str(weights.parent if run else args.checkpoint), "data": args.data,
-             "places": results.places([args.data]), "checksums": results.checksums(files)}  # fmt: skip
-    written = write_statement_results(output, name, args.label, scores, about)
-    print("\nwritten:", *written, sep="\n  ")
-    return 0
-
-
-def check(args: argparse.Namespace) -> int:
-    """Prints what is in the data; 0 if all of it can be used and is as published."""
-    from tqdm import tqdm
-
-    from ernie_vil2.evaluation.statements import check_statements, read_statements, splits_of
-
-    splits = [
-        read_statements(_sources(args, split)) for split in ([args.split] if args.split else splits_of(args.data))
-    ]
-    images = sum(len(statements.benchmark.images) for statements in splits)
-    with tqdm(total=images, unit="image", desc="reading", file=sys.stdout) as bar:
-        report = check_statements(splits, bar.update)
-    print(report)
-    return 0 if report.good else 1
-
-
-def _sources(args: argparse.Namespace, split: str | None):
-    from ernie_vil2.data.readers import open_sources
-
-    return open_sources([args.data], None, split, args.images, default=None)
+    data = Data([args.data], split=args.split, images=args.images)
+    return evaluate(args, Entailment(args.label), data, args.data)

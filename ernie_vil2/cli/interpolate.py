@@ -123,31 +123,30 @@ def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
     import sys
     from statistics import fmean
 
-    import paddle
     from tqdm import tqdm
 
     from ernie_vil2.backends import Eager
     from ernie_vil2.data.preprocessing import Preprocessing
-    from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.tokenizer import Tokenizer
     from ernie_vil2.encoder import ErnieViL2
-    from ernie_vil2.evaluation.protocol import evaluate
     from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.run import score
+    from ernie_vil2.evaluation.scorer import Data
+    from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
     from ernie_vil2.models import set_weights
     from ernie_vil2.models.weights.mixtures import mixture
 
     config = stored[0].config
     if stored[0].tokens is None:
         raise ValueError(f"{args.models[0]}: no vocab.txt beside it, without which its words have no ids")
-    sets = {}
+    opened = {}
     for side in SIDES:
         if data := getattr(args, side):
-            scoring = protocol(getattr(args, f"{side}_protocol"))
-            found = open_benchmarks(
-                data, preferred=config.Views.languages, split=getattr(args, f"{side}_split"),
-                text_id=config.Data.text_id, caption_lines=config.Views.caption_lines, default=scoring.split,
-            )  # fmt: skip
-            sets |= {(side, language): (one, scoring) for language, one in found.items()}
+            scorer = Retrieval([protocol(getattr(args, f"{side}_protocol")).name], label=side)
+            opened[side] = scorer, scorer.open(Data(
+                data, split=getattr(args, f"{side}_split"), text_id=config.Data.text_id,
+                caption_lines=config.Views.caption_lines, preferred=config.Views.languages,
+            ))  # fmt: skip
     network, _ = stored[0].build()
     tokenizer = Tokenizer(stored[0].tokens, config.Data.max_length, config.Model.text.tokenizer)
     engine = Eager(network, Preprocessing.of(config.Model.image), args.precision)
@@ -155,13 +154,12 @@ def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
         set_weights(network, mixture(stored, shares))
-        row: dict = {"share": name, "results": {}}
-        for (side, language), (benchmark, scoring) in sets.items():
-            found = evaluate(encoder, benchmark, scoring, device=paddle.get_device())
-            row["results"][" ".join(filter(None, [side, language]))] = found.as_dict()
-        for side in SIDES:
-            means = [one["mR"] for name, one in row["results"].items() if name.split()[0] == side]
-            row[side] = fmean(means) if means else None
+        row: dict = {"share": name, "results": {}, **dict.fromkeys(SIDES)}
+        for side, (scorer, benchmarks) in opened.items():
+            report = score(scorer, encoder, benchmarks)
+            found = report.record["results"].items()
+            row["results"] |= {label.replace(", ", " ", 1): one["result"] for label, one in found}
+            row[side] = report.metrics.get(MEAN)
         row["mean"] = fmean(row[side] for side in SIDES if row[side] is not None)
         rows.append(row)
     return rows

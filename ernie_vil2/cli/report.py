@@ -34,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
-    from ernie_vil2.evaluation.report_page import ReportedRun, write_report
-    from ernie_vil2.evaluation.results import read_evaluations
+    from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_report
     from ernie_vil2.io.run_folder import RESULTS, run_of
     from ernie_vil2.models.weights.stored import weights_path
     from ernie_vil2.training.run_log import read_log
@@ -89,9 +88,9 @@ def _names(given: list[str], folders: list[Path]) -> list[str]:
 def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
     """For every language of a run its cards; adds to the licences of the images."""
     from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.evaluation.cards import Cards, random_queries
     from ernie_vil2.evaluation.protocol import evaluate
     from ernie_vil2.evaluation.protocols import protocol
-    from ernie_vil2.evaluation.retrieval_page import Cards, random_queries
     from ernie_vil2.pretrained import load_model
 
     model = load_model(checkpoint, device="auto", precision=args.precision)

@@ -5,9 +5,8 @@ from ernie_vil2.evaluation.retrieval import (
     chance,
     evaluate_retrieval,
     first_positive_ranks,
-    format_markdown,
-    format_table,
     recall,
+    recall_table,
     top_matches,
 )
 
@@ -16,8 +15,7 @@ __all__ = [
     "chance",
     "evaluate_retrieval",
     "first_positive_ranks",
-    "format_markdown",
-    "format_table",
     "recall",
+    "recall_table",
     "top_matches",
 ]

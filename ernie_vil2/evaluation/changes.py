@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernie_vil2.evaluation.results import original_text
+from ernie_vil2.evaluation.report import original_text
 from ernie_vil2.io.files import system_errors_named
 
 SHOWN = 12
@@ -30,7 +30,7 @@ class Changes:
 
 
 def read_changes(before: Path, after: Path) -> dict[str, Changes]:
-    """What changed between two files of ranks, as `results.write_ranks` leaves them, by language and direction.
+    """What changed between two files of ranks, as an evaluation leaves them, by language and direction.
 
     Raises:
         OSError: a file cannot be read.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.io.terminal import counted
 
 CHUNK = 256  # images that are handed to the threads at once
+
+
+class Inspection(NamedTuple):
+    """What was found in data without a model, for a person; `good`: all of it can be used and is as expected."""
+
+    text: str
+    good: bool
 
 
 @dataclass(frozen=True)
@@ -43,21 +51,6 @@ class CheckReport:
     def good(self) -> bool:
         """Every entry and every image can be used, and the counts are those of every protocol."""
         return not (self.differences or self.rows.counts or self.files.counts)
-
-    def as_dict(self) -> dict:
-        """For JSON."""
-        return {
-            "name": self.name,
-            "good": self.good,
-            "counts": dict(self.counts),
-            "protocols": list(self.protocols),
-            "differences": list(self.differences),
-            "texts_per_image": {str(texts): images for texts, images in self.texts_per_image.items()},
-            "images_without_text": list(self.images_without_text),
-            "texts_without_image": list(self.texts_without_image),
-            "annotations": self.rows.as_dict(),
-            "images": self.files.as_dict(),
-        }
 
     def __str__(self) -> str:
         shares = ", ".join(f"{texts} ({counted(images, 'image')})" for texts, images in self.texts_per_image.items())

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
-from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
-from ernie_vil2.evaluation.check import decode_all
+from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.prompts import class_embeddings, prompts
 from ernie_vil2.io.terminal import counted
@@ -246,14 +245,7 @@ def remarks(labelled: Benchmark) -> list[str]:
     return lines
 
 
-class ClassCheck(NamedTuple):
-    """What was found in the pictures of classes, for a person; `good`: all of it can be used and nothing is odd."""
-
-    lines: list[str]
-    good: bool
-
-
-def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> ClassCheck:
+def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
     """Reads and decodes every picture, and looks for pictures that stand several times.
 
     Args:
@@ -287,7 +279,7 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Cl
         f"images: {files}",
         *odd,
     ]
-    return ClassCheck(lines, not (odd or labelled.rows.counts or files.counts))
+    return Inspection("\n".join(lines), not (odd or labelled.rows.counts or files.counts))
 
 
 def _first(names: Sequence[str]) -> str:

@@ -6,9 +6,10 @@ with its protocol beside it. A protocol chooses the galleries from the benchmark
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +21,16 @@ from ernie_vil2.evaluation.retrieval import (
     DirectionResult,
     Matching,
     Results,
+    Row,
     mean_recall,
     mean_reciprocal_rank,
     score_matchings,
     summary,
 )
 from ernie_vil2.io.terminal import counted
+
+if TYPE_CHECKING:
+    from ernie_vil2.evaluation.protocols import PaperResult
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,39 @@ class Evaluation:
                 raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(known[:10]) or 'none'}")
             results[direction] = result.of_queries(chosen)
         return replace(self, results=results, measures={})
+
+
+def table_rows(
+    title: str,
+    evaluations: Mapping[str, Evaluation],
+    baselines: Mapping[str, Mapping] | None = None,
+    published: Iterable[PaperResult] = (),
+) -> list[Row]:
+    """The rows of one table, for `recall_table`: a heading, results and baselines by label, chance, published rows.
+
+    Chance is left out where it differs from result to result, as galleries of different sizes make it.
+    """
+    results = {label: evaluation.as_dict() for label, evaluation in evaluations.items()}
+    rows: list[Row] = [(title, None)]
+    rows += [(f"  {label}", values) for label, values in results.items()]
+    rows += [(f"  {label}", dict(values)) for label, values in (baselines or {}).items()]
+    chances = [values["chance"] for values in results.values()]
+    if all(chance == chances[0] for chance in chances):
+        rows.append(("  chance", chances[0]))
+    return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
+
+
+def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
+    """The heading of some rows: what their queries are, and how many of the images and texts they are."""
+    asking = {}
+    for evaluation in evaluations:
+        counts = {}
+        for result in evaluation.results.values():
+            rank = result.ranking.rank
+            some, every, side = np.count_nonzero(rank), len(rank), result.asked.sides[0]
+            counts[f"{some:,} of " * (some < every) + counted(every, side)] = None
+        asking[", ".join(counts)] = None
+    return f"{what} ({'; '.join(asking)})"
 
 
 def score(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2.config import Config
+from ernie_vil2.evaluation.cards import figures_note
 from ernie_vil2.evaluation.changes import Changes
-from ernie_vil2.evaluation.results import places
-from ernie_vil2.evaluation.retrieval import Row
-from ernie_vil2.evaluation.retrieval_page import figures_note, recall_table
+from ernie_vil2.evaluation.report import Table
+from ernie_vil2.evaluation.retrieval import Row, recall_table
+from ernie_vil2.evaluation.run import places
+from ernie_vil2.io.files import load_json
+from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.pages import comparison_charts, training_charts, write_page
 
 
@@ -33,6 +38,25 @@ class ReportedRun:
     records: Sequence[Mapping]
     evaluations: Sequence[Mapping]
     changes: Mapping[str, Changes] = field(default_factory=dict)
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The records of retrieval that evaluations left in a folder, by name, what was scored before training first.
+
+    Other JSON is left out with a warning.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
+        try:
+            record = load_json(path)
+            recall_table(record["table"])
+            for result in record["results"].values():
+                "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
+                "".join(result["differences"])
+            found.append(record)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            print(f"warning: {path} is no record of an evaluation and left out ({error!r})", file=sys.stderr)
+    return found
 
 
 def write_report(
@@ -75,7 +99,7 @@ def write_report(
     )
 
 
-def result_tables(runs: Sequence[ReportedRun]) -> dict[str, dict]:
+def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     """A table for each data set and protocol, by a heading that names them, with the rows of every run that has it."""
     tables: dict[tuple, list[tuple[ReportedRun, Mapping]]] = {}
     for run in runs:

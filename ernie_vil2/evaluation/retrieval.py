@@ -1,4 +1,4 @@
-"""Image-text retrieval: what queries find, recall, chance, and the tables that print them.
+"""Image-text retrieval: what queries find, recall, chance, and their table.
 
 Which row ranks where is found in `ranking.py`, exactly and in blocks.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 from ernie_vil2.evaluation.ranking import NO_PAIRS, TIE_RULES, QueryRanks, rank_queries, refuse_unpaired, top_matches
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
+from ernie_vil2.evaluation.report import Table, percent
 
 CUTOFFS = (1, 5, 10)
 COLUMNS = tuple(f"R@{k}" for k in CUTOFFS)
@@ -26,8 +27,8 @@ class Matching(NamedTuple):
     """Rows that are scored against each other: a whole benchmark, or one fold of it.
 
     `left` and `right` are rows of the benchmark's sides that `sides` names. `positives` `[P, 2]` says which belong
-    together, as (place in `left`, place in `right`), and `excluded` `[E, 2]` which are no answers to each other, as a
-    row and itself where both sides are one.
+    together, as (position in `left`, position in `right`), and `excluded` `[E, 2]` which are no answers to each other,
+    as a row and itself where both sides are one.
     """
 
     left: np.ndarray
@@ -213,7 +214,7 @@ def mean_recall(results: Results) -> float | None:
 
 
 def summary(results: Results) -> dict:
-    """Results for JSON and for `format_table`: rows of each side, pairs, and by direction recalls, mR and chance."""
+    """Results for JSON and for `recall_table`: rows of each side, pairs, and by direction recalls, mR and chance."""
     sizes = {}
     for result in results.values():
         sides = (f"{side}s" for side in result.asked.sides)
@@ -271,39 +272,27 @@ def mean_reciprocal_rank(ranks) -> float:
 Row = tuple[str, Mapping | None]
 
 
-def format_table(rows: Iterable[Row]) -> str:
-    """A plain text table in the form of the paper's: recall in percent, image to text, text to image, mR.
+def recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
+    """A table in the form of the paper's: recall in percent, image to text, text to image, mR.
 
-    A row is (label, values): values is a dictionary of recalls by direction such as `summary` gives (what it lacks
-    prints as "-"), or None for a heading that opens a group of rows. Other directions that a row has follow the two.
+    A row is (label, values): values is a dictionary of recalls by direction such as `summary` gives (what it lacks is
+    "-"), or None for a heading that opens a group of rows. Other directions that a row has follow the two.
     """
     rows = list(rows)
     ways = directions_of(rows)
-    cells = [(label, () if values is None else table_cells(values, ways)) for label, values in rows]
-    width = max([len(label) for label, _ in rows], default=0)
     columns = columns_of(ways)
-    group = len(columns) * 7
-    lines = [
-        " " * width + "".join(f"  {way.replace('_to_', ' -> '):>{group - 2}}" for way in ways),
-        " " * width + "".join(f"{name:>7}" for name in (*columns * len(ways), "mR")),
-    ]
-    lines.append("-" * len(lines[-1]))
-    lines += [f"{label:<{width}}{''.join(f'{cell:>7}' for cell in numbers)}".rstrip() for label, numbers in cells]
-    return "\n".join(lines)
+    return Table(
+        (*columns * len(ways), "mR"),
+        [(label, None if values is None else table_cells(values, ways)) for label, values in rows],
+        groups=[(arrow(way), len(columns)) for way in ways],
+        notes=notes,
+        kind="recalls",
+    )
 
 
-def format_markdown(rows: Iterable[Row]) -> str:
-    """The same table in Markdown, for a README."""
-    rows = list(rows)
-    ways = directions_of(rows)
-    initials = ["→".join(side[0].upper() for side in way.split("_to_")) for way in ways]
-    header = ["", *(f"{way} {name}" for way in initials for name in columns_of(ways)), "mR"]
-    lines = [_markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
-    for label, values in rows:
-        empty = [""] * (len(header) - 1)
-        cells = [f"**{label}**", *empty] if values is None else [label, *table_cells(values, ways)]
-        lines.append(_markdown_row(cells))
-    return "\n".join(lines)
+def arrow(direction: str) -> str:
+    """A direction for a person: `image → text`."""
+    return direction.replace("_to_", " → ")
 
 
 def directions_of(rows: Iterable[Row]) -> list[str]:
@@ -325,11 +314,7 @@ def table_cells(values: Mapping, directions: Sequence[str] = DIRECTIONS) -> list
     numbers = [way.get(name) for way in ways for name in columns_of(directions)]
     means = [way["mR"] for way in ways if "mR" in way]
     numbers.append(values.get("mR", fmean(means) if len(means) == len(ways) else None))
-    return ["-" if number is None else f"{number:.2f}" for number in numbers]
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return list(map(percent, numbers))
 
 
 def _with_mean(shares: Sequence[float]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 <run>/run.lock                        locked by the process that trains here, as long as it lives
 <run>/checkpoints/step_00000500/      see training/checkpoint.py
 <run>/checkpoints/best                link to the checkpoint with the best evaluation, if there has been one
-<run>/evaluation/before.json, ...     what was scored, see evaluation/results.py
+<run>/evaluation/before.json, ...     what was scored, see evaluation/report.py
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Task(Protocol):
         config: the run's.
         model: what is trained and saved, from `build` on.
         tokenizer: of its texts.
-        evaluators: names in `evaluators.EVALUATORS` of what scores it, unless `Evaluation.evaluators` names others.
+        evaluators: names of the scorers that score it, unless `Evaluation.evaluators` names others.
         embeds: whether its model gives embeddings of images and of texts, which retrieval scores (`Data.test`).
         planned: whether `planning` knows what a step of it needs.
         least_rows: that a rank needs for a step, from `prepare` on.

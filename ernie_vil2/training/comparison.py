@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import paddle
 from paddle import nn
 
 from ernie_vil2.backends import Eager
@@ -13,13 +14,12 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.evaluation.protocol import Evaluation, evaluate
-from ernie_vil2.evaluation.protocols import paper_results
-from ernie_vil2.evaluation.results import places, whole_table, write_evaluation
-from ernie_vil2.evaluators.retrieval import scored_sets
+from ernie_vil2.evaluation import run
+from ernie_vil2.evaluation.report import write_report
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.tasks import Task
+from ernie_vil2.training.evaluator import open_retrieval
 
 
 class Comparison:
@@ -37,7 +37,7 @@ class Comparison:
     def __init__(self, config: Config, tokenizer: Tokenizer):
         self._config, self._tokenizer, self._run = config, tokenizer, Path(config.Training.output)
         self._data = config.Data.tested.data
-        self.protocol, self.sets = scored_sets(config, config.Data.tested, "test")
+        self._scorer, self.sets = open_retrieval(config, config.Data.tested, "test")
 
     @property
     def benchmarks(self) -> list[Benchmark]:
@@ -64,18 +64,11 @@ class Comparison:
         return self._score(AFTER, model, str(folder))
 
     def _score(self, name: str, model: ErnieViL2, source: str) -> str:
-        block, device = self._config.Evaluation.block, paddle.get_device()
-        evaluations = {
-            name if len(self.sets) == 1 else f"{name}, {language}": evaluate(
-                model, benchmark, self.protocol, block, device
-            )
-            for language, benchmark in self.sets.items()
-        }
-        published = paper_results(self.protocol.name)
-        about = {"model": source, "data": self._data, "places": places(self._data)}
-        table = whole_table(evaluations, published)
-        write_evaluation(self._run / RESULTS, name, evaluations, table, published, about, device=device)
-        return "\n".join(f"{label}: {_line(evaluation)}" for label, evaluation in evaluations.items())
+        self._scorer.label = name
+        opened = self.sets if len(self.sets) > 1 else dict.fromkeys([""], *self.sets.values())
+        report = run.score(self._scorer, model, opened)
+        write_report(report, self._run / RESULTS, name, run.about(source, self._data, {}, None))
+        return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())
 
 
 def build_comparison(config: Config, task: Task) -> Comparison | None:
@@ -94,7 +87,7 @@ def build_comparison(config: Config, task: Task) -> Comparison | None:
     return Comparison(config, task.tokenizer)
 
 
-def _line(evaluation: Evaluation) -> str:
-    figures = {f"{way.replace('_', ' ')} R@1": one.recall.get("R@1") for way, one in evaluation.results.items()}
-    figures |= {"mean recall": evaluation.mean_recall, **evaluation.measures}
+def _line(result: Mapping[str, Any]) -> str:
+    figures = {f"{way.replace('_', ' ')} R@1": recalls.get("R@1") for way, recalls in result.items() if "_to_" in way}
+    figures |= {"mean recall": result["mR"], **result.get("measures", {})}
     return ", ".join(f"{name} {value:.1f}" for name, value in figures.items() if value is not None)

@@ -18,7 +18,6 @@ from ernie_vil2.data.loader import ShownRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
-from ernie_vil2.evaluators import build_evaluators
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
@@ -29,6 +28,7 @@ from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.text import headline, plan_run
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
+from ernie_vil2.training.evaluator import build_evaluators
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.preview import Preview, preview

@@ -10,9 +10,9 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import Config
-from ernie_vil2.evaluators import Evaluator, Metrics
 from ernie_vil2.io.errors import LostRank
 from ernie_vil2.parallel import collectives
+from ernie_vil2.training.evaluator import Evaluator, Metrics
 
 
 def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:

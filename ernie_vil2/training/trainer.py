@@ -16,7 +16,6 @@ from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import cpu, runtime
 from ernie_vil2.device.environment import environment
-from ernie_vil2.evaluators import Evaluator, build_evaluators
 from ernie_vil2.io.run_folder import list_checkpoints, owned
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.models.weights.model_like import with_model_like
@@ -38,6 +37,7 @@ from ernie_vil2.training.checkpoint import (
     save_checkpoint,
 )
 from ernie_vil2.training.comparison import build_comparison
+from ernie_vil2.training.evaluator import Evaluator, build_evaluators
 from ernie_vil2.training.length import with_steps
 from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
 from ernie_vil2.training.optimizer import build_optimizer, learning_rate

@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from ernie_vil2.evaluation.changes import SHOWN, read_changes
-from ernie_vil2.evaluation.results import CSV_COLUMNS, cell_text
+from ernie_vil2.evaluation.report import cell_text
+from ernie_vil2.evaluation.scorers.retrieval import CSV_COLUMNS
 
 
 def ranks(path, label, rows):

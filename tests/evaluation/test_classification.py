@@ -240,12 +240,13 @@ def test_check_finds_pictures_that_stand_several_times():
     one, two = picture(1), picture(2)
     done = []
     good = check_labelled(labelled({"a": one, "b": two}, [0, 1]), done.append)
-    assert good.good and sum(done) == 2 and good.lines[0] == "small: 2 pictures, 2 classes of 1 to 1 pictures each"
+    assert good.good and sum(done) == 2
+    assert good.text.splitlines()[0] == "small: 2 pictures, 2 classes of 1 to 1 pictures each"
     bad = check_labelled(
         labelled({"a": one, "b": one, "c": one, "d": b"x", "e": no_file}, [0, 0, 1, 1, 1]), done.append
     )
     assert not bad.good
-    text = "\n".join(bad.lines)
+    text = bad.text
     assert "pictures that stand twice in a class: 1 (b as a)" in text
     assert "equal pictures in different classes: 1 (c as a); leave each in one" in text
     assert "broken image: 1 (d)" in text

@@ -6,10 +6,10 @@ import pytest
 
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.readers import open_benchmark, open_sources
+from ernie_vil2.evaluation.cards import Cards, random_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.evaluation.retrieval_page import Cards, random_queries
 from tests.conftest import draw, png, write_tar, write_tsv
 
 

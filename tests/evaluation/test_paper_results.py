@@ -1,6 +1,6 @@
 import pytest
 
-from ernie_vil2.evaluation import format_table
+from ernie_vil2.evaluation import recall_table
 from ernie_vil2.evaluation.protocols import PAPER_RESULTS, PROTOCOLS, paper_results
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 
@@ -25,7 +25,7 @@ def test_a_row_is_whole(row):
         recalls = [row.values.get(direction, {}).get(column) for column in COLUMNS]
         given = [value for value in recalls if value is not None]
         assert given == sorted(given) and all(0 < value <= 100 for value in given)
-    assert row.label in format_table([(row.label, row.values)])
+    assert row.label in recall_table([(row.label, row.values)]).as_text()
 
 
 @pytest.mark.parametrize(

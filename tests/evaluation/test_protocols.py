@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.cards import retrieval_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.protocol import Protocol, score, select
+from ernie_vil2.evaluation.protocol import Protocol, score, select, table_rows
 from ernie_vil2.evaluation.protocols import (
     ALL_CONVENTIONS,
     CONVENTIONS,
@@ -21,9 +22,10 @@ from ernie_vil2.evaluation.protocols import (
     conventions,
     protocol,
 )
-from ernie_vil2.evaluation.results import table_rows, write_ranks
+from ernie_vil2.evaluation.report import write_csv
 from ernie_vil2.evaluation.retrieval import Matching
-from ernie_vil2.evaluation.retrieval_page import write_retrieval_page
+from ernie_vil2.evaluation.scorers.retrieval import CSV_COLUMNS
+from ernie_vil2.evaluation.scorers.retrieval import ranks as rank_rows
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
@@ -312,15 +314,13 @@ def test_a_protocol_may_ask_one_side_for_itself(tmp_path):
     assert ranks(scored) == ([2, 1, 1, 0],)
     assert scored.results["text_to_text"].recall["R@1"] == pytest.approx(200 / 3)
     assert scored.sizes == "4 texts, 6 pairs"
-    write_ranks(tmp_path / "ranks.csv", {"": scored})
+    write_csv(tmp_path / "ranks.csv", CSV_COLUMNS, rank_rows({"": scored}))
     lines = (tmp_path / "ranks.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1:5] for line in lines] == [
         ["text_to_text", f"t{n}", f"text {n}", rank] for n, rank in enumerate("211")
     ]
-    write_retrieval_page(
-        tmp_path / "page.html", title="x", facts={}, rows=table_rows("x", {"": scored}), evaluation=scored
-    )
-    assert "Worst queries, text → text" in (tmp_path / "page.html").read_text()
+    headings = [section.heading for section in retrieval_page(scored, table_rows("x", {"": scored})).sections]
+    assert "Worst queries, text → text" in headings
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -6,8 +6,7 @@ import re
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.evaluation.report_page import ReportedRun, result_tables, write_report
-from ernie_vil2.evaluation.results import read_evaluations
+from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, result_tables, write_report
 from tests.pages import Page
 
 WAY = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}
@@ -60,7 +59,7 @@ def test_runs_are_compared_in_the_tables_of_the_data_that_they_share(tmp_path, m
     )
     tables = result_tables([first, second])
     assert list(tables) == ["a.tar, pairs", "b.tar, pairs"]
-    rows = [(label, cells and cells[0]) for label, cells in tables["a.tar, pairs"]["rows"]]
+    rows = [(label, cells and cells[0]) for label, cells in tables["a.tar, pairs"].rows]
     assert rows == [
         ("all queries", None),
         ("  first: model, zh", "41.00"),

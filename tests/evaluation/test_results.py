@@ -14,32 +14,19 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.cards import SIDE, Cards, extreme_queries, random_queries, retrieval_page, thumbnail
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.protocol import score
+from ernie_vil2.evaluation.protocol import queries_title, score, table_rows
 from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions, paper_results
-from ernie_vil2.evaluation.results import (
+from ernie_vil2.evaluation.report import Report, cell_text, original_text, write_csv, write_report
+from ernie_vil2.evaluation.retrieval import recall_table
+from ernie_vil2.evaluation.run import about, checksums, result_name
+from ernie_vil2.evaluation.scorers.retrieval import (
     CSV_COLUMNS,
-    cell_text,
-    checksums,
     format_counts,
     format_definitions,
-    official_summary,
-    original_text,
-    places,
-    queries_title,
-    result_name,
-    table_rows,
-    write_ranks,
-    write_results,
-)
-from ernie_vil2.evaluation.retrieval import format_table
-from ernie_vil2.evaluation.retrieval_page import (
-    SIDE,
-    Cards,
-    extreme_queries,
-    random_queries,
-    thumbnail,
-    write_retrieval_page,
+    ranks,
+    record,
 )
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
@@ -87,6 +74,10 @@ NOTE = "pairs expects 4 images; here are 2, 2 fewer."
 def expecting_more(evaluation):
     """Of a protocol that expects more images than there are, as `NOTE` says."""
     return replace(evaluation, protocol=replace(evaluation.protocol, images=4))
+
+
+def write_ranks(path, evaluations):
+    write_csv(path, CSV_COLUMNS, ranks(evaluations))
 
 
 def rows_of(path):
@@ -162,13 +153,14 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     digests = checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
     published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
-    written = write_results(
-        tmp_path / "new" / "folder",
-        "drawings",
-        {"small model": expecting_more(evaluation)},
-        table_rows("pairs", {"small model": evaluation}, published=published),
-        published,
-        {"checksums": digests, "seconds": 1.5},
+    results = {"small model": expecting_more(evaluation)}
+    rows = table_rows("pairs", {"small model": evaluation}, published=published)
+    report = Report(
+        {}, [recall_table(rows)], record(results, rows, published), CSV_COLUMNS, ranks(results),
+        paragraphs=[format_counts(results), format_definitions(results, published)], pages=list,
+    )  # fmt: skip
+    written = write_report(
+        report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests, "seconds": 1.5}
     )
     names = ["drawings.txt", "drawings.json", "drawings.csv"]
     assert [path.name for path in written] == names
@@ -179,8 +171,8 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
              published[0].source]  # fmt: skip
     places = [in_one_line.index(part) for part in order]
     assert places == sorted(places), "the result comes before the text that defines it"
-    record = json.loads(written[1].read_text(encoding="utf-8"))
-    result = record["results"]["small model"]
+    found = json.loads(written[1].read_text(encoding="utf-8"))
+    result = found["results"]["small model"]
     assert result["protocol"] == "pairs" and result["definition"] == PROTOCOLS["pairs"].definition
     nothing_read = {"read": 0, "bad": 0, "reasons": {}}
     assert result["benchmark"] == {
@@ -196,16 +188,16 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     assert result["result"] == json.loads(json.dumps(evaluation.as_dict()))
     assert result["result"]["image_to_text"]["R@1"] == 50
     assert result["differences"] == [NOTE]
-    assert record["published"][0]["values"]["mR"] == 84.4 and record["published"][0]["source"].startswith("https://")
-    assert record["checksums"] == digests and record["seconds"] == 1.5
-    assert {"versions", "git", "runtime"} <= set(record)
-    assert [label for label, _ in record["table"]][:3] == ["pairs", "  small model", "  chance"]
+    assert found["published"][0]["values"]["mR"] == 84.4 and found["published"][0]["source"].startswith("https://")
+    assert found["checksums"] == digests and found["seconds"] == 1.5
+    assert {"versions", "git", "runtime"} <= set(found)
+    assert [label for label, _ in found["table"]][:3] == ["pairs", "  small model", "  chance"]
 
 
 def test_the_table_stands_beside_the_published_row_and_its_notes_say_what_it_means(evaluation):
     published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     pixels = {"pixels": {"image_to_text": {"R@1": 1.0}}}
-    lines = format_table(table_rows("COCO-CN", {"ours": evaluation}, pixels, published)).splitlines()[3:]
+    lines = recall_table(table_rows("COCO-CN", {"ours": evaluation}, pixels, published)).as_text().splitlines()[3:]
     assert lines[0] == "COCO-CN"
     assert lines[1].split() == "ours 50.00 100.00 100.00 66.67 100.00 100.00 86.11".split()
     assert lines[2].split() == "pixels 1.00 - - - - - -".split() and lines[3].split()[0] == "chance"
@@ -224,19 +216,13 @@ def test_the_conventions_stand_in_one_table(encoded):
     assert [label for label, _ in rows] == ["all conventions", "  any-of", "  first-text", "  row-label"]
 
 
-def test_the_official_measures_by_their_names(encoded):
+def test_the_official_measures(encoded):
     # Texts of rows 0, 1, 2 against the images of the rows: 0.5 0.5 1, 0.75 0.75 0, 0.25 0.25 0.5: ranks 2, 1, 1.
     # Images: 0.5 0.75 0.25 twice, with a and b as their own: ranks 2 and 1; 1 0 0.5: rank 2.
-    summary = official_summary(score(encoded, PROTOCOLS["official-rows"]))
-    assert list(summary) == ["text_to_image", "image_to_text"]
-    assert summary["text_to_image"] == {
-        "R@1": 66.6667,
-        "R@5": 100,
-        "R@10": 100,
-        "mean_recall": 88.8889,
-        "mrr": 83.3333,
-    }
-    assert summary["image_to_text"]["R@1"] == 33.3333 and summary["image_to_text"]["mrr"] == 66.6667
+    values = score(encoded, PROTOCOLS["official-rows"]).as_dict()
+    measures = {"R@1": 200 / 3, "R@5": 100, "R@10": 100, "mR": 800 / 9, "MRR": 250 / 3}
+    assert values["text_to_image"] == pytest.approx(measures)
+    assert values["image_to_text"] == pytest.approx(measures | {"R@1": 100 / 3, "mR": 700 / 9, "MRR": 200 / 3})
 
 
 def test_extreme_queries_are_in_a_fixed_order(evaluation):
@@ -246,20 +232,15 @@ def test_extreme_queries_are_in_a_fixed_order(evaluation):
     assert extreme_queries(found, 2, worst=False).tolist() == [1, 2]
 
 
-def page(path, evaluation, **changes):
-    write_retrieval_page(
-        path,
-        title="Drawings",
-        facts={"Model": "small"},
-        rows=table_rows("drawings", {"small": evaluation}),
-        evaluation=evaluation,
-        **changes,
-    )
+def html_of(path, evaluation, **changes):
+    rows = table_rows("drawings", {"small": evaluation})
+    report = Report({}, pages=lambda: [retrieval_page(evaluation, rows, **changes)])
+    write_report(report, path.parent, path.stem, {"model": "small", "data": "drawings"})
     return path.read_text(encoding="utf-8")
 
 
 def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evaluation):
-    html = page(tmp_path / "page.html", expecting_more(evaluation), count=1, answers=1)
+    html = html_of(tmp_path / "page.html", expecting_more(evaluation), count=1, answers=1)
     headings = re.findall(r"<h2>(.*?)</h2>", html)
     assert headings == ["Retrieval", *(f"{kind} queries, {way}" for way in ("image → text", "text → image")
                                        for kind in ("Worst", "Best")), "What the figures mean"]  # fmt: skip
@@ -280,12 +261,12 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
 
 def test_the_page_of_folds_and_of_one_direction(tmp_path, encoded):
     folds = score(encoded, replace(PROTOCOLS["mscoco-1k"], fold=1))
-    assert page(tmp_path / "folds.html", folds).count("<article>") == 2 * (2 + 3)
+    assert html_of(tmp_path / "folds.html", folds).count("<article>") == 2 * (2 + 3)
     one_way = score(encoded, PROTOCOLS["muge-val"])
-    html = page(tmp_path / "muge.html", one_way)
+    html = html_of(tmp_path / "muge.html", one_way)
     assert "text → image" in html and "queries, image → text" not in html
     rows = score(encoded, PROTOCOLS["official-rows"])
-    assert "ties count for the model" in page(tmp_path / "rows.html", rows)
+    assert "ties count for the model" in html_of(tmp_path / "rows.html", rows)
 
 
 def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation):
@@ -322,7 +303,7 @@ def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
     for data in (["a/test"], ["b/test"], ["x/a/test"], ["a/test.tar", "b"]):
         data = [f"{tmp_path}/{data[0]}", *data[1:]]
         named[data[0]] = result_name(folder, data, ["val", "muge-val"])
-        write_results(folder, named[data[0]], {"": evaluation}, [], extra={"places": places(data)})
+        write_report(Report({}, pages=list), folder, named[data[0]], about("model", data, {}, []))
     assert list(named.values()) == [
         "a-test-val-muge-val",
         "b-test-val-muge-val",

@@ -10,10 +10,9 @@ from ernie_vil2.evaluation import (
     chance,
     evaluate_retrieval,
     first_positive_ranks,
-    format_markdown,
-    format_table,
     ranking,
     recall,
+    recall_table,
     top_matches,
 )
 from ernie_vil2.evaluation.ranking import rank_queries
@@ -307,7 +306,7 @@ ROWS = [
 
 
 def test_text_table():
-    assert format_table(ROWS).splitlines() == [
+    assert recall_table(ROWS).as_text().splitlines() == [
         "                    image -> text        text -> image",
         "                R@1    R@5   R@10    R@1    R@5   R@10     mR",
         "-------------------------------------------------------------",
@@ -318,7 +317,7 @@ def test_text_table():
 
 
 def test_markdown_table():
-    lines = format_markdown(ROWS).splitlines()
+    lines = recall_table(ROWS).as_markdown().splitlines()
     assert {line.count("|") for line in lines} == {9}
     assert lines[2].startswith("| **all concepts** |")
     assert lines[4] == "| pixels | 38.30 | - | 62.70 | - | - | - | - |"
@@ -331,6 +330,6 @@ def test_a_mean_that_is_given_is_printed():
 
 def test_other_directions_follow_in_a_table():
     rows = [("x", {"image_to_text": {"R@1": 1.0}, "text_to_text": {"R@1": 2.0, "mR": 3.0}, "mR": 4.0})]
-    assert format_table(rows).splitlines()[0].endswith("  text -> text")
+    assert recall_table(rows).as_text().splitlines()[0].endswith("  text -> text")
     # Of each direction three recalls and their mean, and the mean of all.
     assert table_cells(rows[0][1], directions_of(rows)) == ["1.00", *"-------", "2.00", "-", "-", "3.00", "4.00"]

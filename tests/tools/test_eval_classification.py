@@ -11,7 +11,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
-from ernie_vil2.evaluation.classification_results import CSV_COLUMNS
+from ernie_vil2.evaluation.scorers.zero_shot import CSV_COLUMNS
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 from tests.pages import Page
@@ -78,6 +78,16 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
     text = " ".join(page.text)
     assert "Confusions: zero-shot, " in text and "Surest wrong answers: linear probe" in text and "acc5" in text
     assert page.all("script") == [] and page.all("img")
+
+
+def test_eval_scores_it_too(tmp_path, model, data):
+    """By the layout of the folder; options of the scorer are named by their fields."""
+    names = ["--checkpoint", model, "--data", data, "--output", tmp_path, "--threshold", 0.1]
+    assert evaluate(*names, "--name", "a") == 0
+    options = ["--option", "threshold=0.1", "--name", "b", "--device", "cpu"]
+    assert commands.run("eval", [*map(str, [*names[:-2], *options])]) == 0
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    assert read_json(tmp_path / "a.json")["notes"] == read_json(tmp_path / "b.json")["notes"]
 
 
 def test_the_same_figures_from_python(tmp_path, model, data):

@@ -62,6 +62,26 @@ def test_what_is_written_is_one(score, tmp_path, task):
         assert {"accuracy/balanced", "accuracy/unbalanced"} <= record["values"].keys()
 
 
+def test_eval_scores_it_too(score, made, tmp_path):
+    """By the layout of the folder."""
+    assert score("entailment", "--name", "by_transfer")[0] == 0
+    data, checkpoint = made["entailment"]
+    arguments = [
+        "--checkpoint",
+        checkpoint,
+        "--data",
+        data,
+        "--output",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--name",
+        "by_eval",
+    ]
+    assert commands.run("eval", list(map(str, arguments))) == 0
+    assert (tmp_path / "by_eval.csv").read_text() == (tmp_path / "by_transfer.csv").read_text()
+
+
 def official_consistency(predictions):
     """As NLVR2's metrics.py computes it: the identifier without the pair tells the sentence."""
     consistent = {}

@@ -3,7 +3,7 @@
 import pytest
 
 from ernie_vil2.backends import Eager
-from ernie_vil2.cli import encoding
+from ernie_vil2.evaluation import run as evaluation
 from tests.tools.conftest import run
 
 ENCODING = ["eval", "eval_classification", "eval_transfer", "embed", "calibrate", "interpolate", "search build",
@@ -38,15 +38,15 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
 
 def test_ranks_are_joined_once_for_all_data_sets(monkeypatch):
     joined, encoded = [], []
-    monkeypatch.setattr(encoding, "RANKS", 2)
+    monkeypatch.setattr(evaluation, "RANKS", 2)
     monkeypatch.setattr("ernie_vil2.parallel.ranks.join_ranks", lambda: joined.append(True))
-    monkeypatch.setattr("ernie_vil2.evaluation.encoded.encode_benchmark", lambda *_, **__: encoded.append(True))
-    encoding._join_ranks.cache_clear()
+    monkeypatch.setattr("ernie_vil2.evaluation.run.encode_benchmark", lambda *_, **__: encoded.append(True))
+    evaluation._join_ranks.cache_clear()
 
     class Benchmark:
         images, texts = [], []
 
     for _ in range(3):
-        encoding.encode_data(None, Benchmark, None)
-    encoding._join_ranks.cache_clear()
+        evaluation.encode_on_all_ranks(None, Benchmark)
+    evaluation._join_ranks.cache_clear()
     assert len(encoded) == 3 and len(joined) == 1

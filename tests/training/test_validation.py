@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.evaluation import cxc
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.training import progress, scoring
 from ernie_vil2.training import trainer as engine
@@ -29,13 +30,14 @@ def evaluations(trainer):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, folder, name):  # noqa: F811
+def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, folder, monkeypatch, name):  # noqa: F811
     settings = [f"Evaluation.protocol={name}", "Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4"]
     scoring, languages = PROTOCOLS[name], 2
     if name.startswith("cxc"):  # of MSCOCO alone, with its ratings, in one language
         test_cxc.write_pictures(folder, scoring.split)
         for kind in ("sts", "sis", "sits"):
             shutil.copy(folder / f"{kind}_test.csv", folder / f"{kind}_val.csv")
+            monkeypatch.setitem(cxc.ROWS, (kind, "val"), cxc.ROWS[kind, "test"])
         settings.append(f"Data.val=[{folder}]")
         languages = 1
     settings = config(*settings)
@@ -104,7 +106,7 @@ def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     if part != "validate":
         monkeypatch.setattr(progress if part == "write_run_page" else engine, part, fails)
     else:
-        monkeypatch.setattr("ernie_vil2.evaluators.retrieval.score", fails)
+        monkeypatch.setattr("ernie_vil2.evaluation.scorers.retrieval.score", fails)
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
     assert trainer.fit()
     assert sum(trainer.side_work.failures.values()) == {"write_run_page": 2, "note_evaluation": 2, "validate": 4}[part]

@@ -33,6 +33,10 @@ OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
 LAYOUTS: Registry[Layout] = Registry("layout", {layout.name: layout for layout in (*BENCHMARKS, *OTHERS)})
 
 
+class UnknownLayout(ValueError):
+    """A folder has none of the layouts."""
+
+
 class Content(NamedTuple):
     """What lies at a place: its layout, a split by its name there, and the files or folders of that split."""
 
@@ -106,7 +110,7 @@ def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[s
         raise problems[0]
     here = sorted(entry.name for entry in folder.iterdir())
     shown = f"{', '.join(here[:10]) or 'no files'}{', ...' * (len(here) > 10)}"
-    raise ValueError(f"{folder}: no layout that is known; here are {shown}; {_names(known)}")
+    raise UnknownLayout(f"{folder}: no layout that is known; here are {shown}; {_names(known)}")
 
 
 def _is_inside(fitting: Mapping[Layout, Mapping[str, Sequence[Path]]], folder: Path) -> bool:

@@ -6,7 +6,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.evaluators.retrieval import scored_sets
+from ernie_vil2.training.evaluator import open_retrieval
 from tests.conftest import write_tar
 from tests.data.sources.published import (
     test_aic_icc,
@@ -21,7 +21,7 @@ from tests.data.sources.published.conftest import image, write
 
 def validation_sets(config):
     """What is scored of `Data.val`, by language."""
-    return scored_sets(config, config.Data.validation, "val")[1]
+    return open_retrieval(config, config.Data.validation, "val")[1]
 
 
 A = test_coco_cn.A

@@ -1,0 +1,159 @@
+"""What a page shows of a retrieval: its table and queries with their best answers; and small copies of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from ernie_vil2.data.benchmark import BenchmarkImage
+from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.evaluation.protocol import Evaluation
+from ernie_vil2.evaluation.ranking import TIE_RULES
+from ernie_vil2.evaluation.report import Answer, Card, Page, Section
+from ernie_vil2.evaluation.retrieval import DirectionResult, Row, arrow, recall_table
+
+SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens
+QUALITY = 80
+SHOWN = 12
+"""Queries of a kind on a page."""
+
+
+def extreme_queries(result: DirectionResult, count: int, worst: bool) -> np.ndarray:
+    """The places of the worst or best queries, most extreme first.
+
+    The worst have the highest rank, the best the lowest; among equal ranks the score of the best right answer decides,
+    then the order of the benchmark.
+    """
+    places, sign = np.flatnonzero(result.ranking.rank), -1 if worst else 1
+    rank, score = result.ranking.rank[places], result.ranking.positive_score[places]
+    return places[np.lexsort((-sign * score, sign * rank))][:count]
+
+
+def random_queries(result: DirectionResult, count: int, seed: int) -> np.ndarray:
+    """Places of queries drawn, not picked, in the order of the draw; equal seeds draw the same of equal benchmarks."""
+    return np.random.default_rng(seed).permutation(np.flatnonzero(result.ranking.rank))[:count]
+
+
+class Thumbnails:
+    """Images as small JPEG files, so that a page stays small whatever the benchmark; each is read once."""
+
+    def __init__(self):
+        self._made: dict[str, bytes | None] = {}
+
+    def __call__(self, *images: BenchmarkImage) -> list[bytes]:
+        """Those of some images, without the ones that cannot be read."""
+        for image in images:
+            if image.id not in self._made:
+                self._made[image.id] = thumbnail(image)
+        return [small for image in images if (small := self._made[image.id])]
+
+
+def thumbnail(image: BenchmarkImage) -> bytes | None:
+    """The image as a small JPEG file; None if it cannot be read."""
+    try:
+        pixels = decode_image(image.read(), image.id)
+    except (BadSample, OSError):
+        return None
+    shrink = min(1.0, SIDE / max(pixels.shape[:2]))
+    size = [max(1, round(length * shrink)) for length in reversed(pixels.shape[:2])]
+    small = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+class Cards:
+    """Makes queries of an evaluation into cards.
+
+    An image that cannot be read is left out.
+
+    Args:
+        answers: best ones shown; a right answer that is not among them stands behind them with its rank.
+        language: of the texts; "": told from each.
+        tags: that stand before every query.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        answers: int = 5,
+        device: str = "cpu",
+        language: str = "",
+        tags: Sequence[str] = (),
+    ):
+        self.evaluation, self.benchmark = evaluation, evaluation.encoded.benchmark
+        self.answers, self.device, self.language, self.tags = answers, device, language, tags
+        self._thumbnails = Thumbnails()
+        self._captions = {image: self.benchmark.texts[text].text for image, text in self.benchmark.pairs[::-1].tolist()}
+
+    def of(self, direction: str, places: np.ndarray) -> list[Card]:
+        """The cards of the queries at some places of a direction, in that order."""
+        result = self.evaluation.results[direction]
+        best = result.best_answers(self.evaluation.encoded.sides, places, self.answers, self.device)
+        found = zip(*(one.tolist() for one in (places, *best)), strict=True)
+        return [self._card(result, *query) for query in found]
+
+    def _card(self, result: DirectionResult, place: int, answers: list[int], scores: list[float]) -> Card:
+        (asking, answering), found = result.asked.sides, result.ranking
+        owners, targets = result.asked.positives.T
+        right = set(targets[owners == place].tolist())
+        shown = [
+            self._answer(answering, result.asked.right[answer], score, answer in right)
+            for answer, score in zip(answers, scores, strict=True)
+            if answer >= 0
+        ]
+        rank = int(found.rank[place])
+        if not right & set(answers):
+            row = result.asked.right[found.positive[place]]
+            shown.append(self._answer(answering, row, float(found.positive_score[place]), True, rank))
+        query = self.benchmark.side(asking)[result.asked.left[place]]
+        is_image = isinstance(query, BenchmarkImage)
+        return {
+            "query": query.id if is_image else query.text,
+            "images": self._thumbnails(query) if is_image else [],
+            "language": "" if is_image else self.language,
+            "tags": [*self.tags, f"rank {rank:,}"],
+            "answers": shown,
+        }
+
+    def _answer(self, side: str, row: int, score: float, correct: bool, rank: int | None = None) -> Answer:
+        answer = self.benchmark.side(side)[row]
+        is_image = isinstance(answer, BenchmarkImage)
+        caption = self._captions.get(row, answer.id) if is_image else answer.text
+        picture = next(iter(self._thumbnails(answer)), None) if is_image else None
+        return {"image": picture, "caption": caption, "score": score, "correct": correct, "rank": rank}
+
+
+def retrieval_page(
+    evaluation: Evaluation, rows: Sequence[Row], device: str = "cpu", count: int = SHOWN, answers: int = 5
+) -> Page:
+    """The table, in each direction the queries of the highest rank and of the lowest, and the protocol in words.
+
+    Args:
+        count: queries of a kind.
+        answers: of each, see `Cards`.
+    """
+    protocol, cards = evaluation.protocol, Cards(evaluation, answers, device)
+    notes = [*evaluation.notes, figures_note(TIE_RULES[protocol.ties])]
+    examples = [
+        Section(
+            f"{heading} queries, {arrow(direction)}",
+            cards=cards.of(direction, extreme_queries(result, count, heading == "Worst")),
+        )
+        for direction, result in evaluation.results.items()
+        for heading in ("Worst", "Best")
+    ]
+    return Page(
+        {"Protocol": protocol.name, "Galleries": evaluation.sizes},
+        [
+            Section("Retrieval", tables=[recall_table(rows, notes)]),
+            *examples,
+            Section("What the figures mean", definitions={f"Protocol {protocol.name}": protocol.definition}),
+        ],
+    )
+
+
+def figures_note(tie_rule: str) -> str:
+    """What is said below a table of recalls."""
+    return f"Percent; mR is the mean of both directions; {tie_rule}."

@@ -1,0 +1,264 @@
+"""What an evaluation found, and the one writer of it: text, Markdown, JSON, CSV and pages.
+
+A scorer decides what a `Report` says; how it looks in each form is decided here, once for all scorers.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ernie_vil2.device.environment import environment
+from ernie_vil2.io.files import atomic_files, atomic_write, write_text
+from ernie_vil2.pages import write_page
+
+_FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells under columns.
+
+    Attributes:
+        columns: names, without that of the labels.
+        rows: label and cells of each; None for the cells: a heading that opens a group of rows.
+        groups: headings over the first columns, each with the number of columns that it spans, as `image → text`.
+        corner: name of the labels.
+        left: numbers of the columns of words, which are aligned on the left.
+        notes: sentences below the table.
+        kind: class of the table in the pages' style sheet.
+        shares: for a `matrix`, by row and column, how strongly a cell is coloured, from 0 to 1.
+        least, gap, ruled, after: in plain text, the least width of a column, the least space between two, whether a
+            line divides head and rows, and what follows the head.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str] | None]]
+    groups: Sequence[tuple[str, int]] = ()
+    corner: str = ""
+    left: Sequence[int] = ()
+    notes: Sequence[str] = ()
+    kind: str = ""
+    shares: Sequence[Sequence[float]] = ()
+    least: int = 7
+    gap: int = 2
+    ruled: bool = True
+    after: str = ""
+
+    def as_text(self) -> str:
+        """For a terminal: every column as wide as its name and the gap, at least `least`."""
+        width = max((len(label) for label, _ in self.rows), default=0)
+        widths = [max(self.least, len(name) + self.gap) for name in self.columns]
+        lines = []
+        if self.groups:
+            head, start = " " * width, 0
+            for name, span in self.groups:
+                head += f"  {name.replace('→', '->'):>{sum(widths[start : start + span]) - 2}}"
+                start += span
+            lines.append(head)
+        lines.append(" " * width + _aligned(self.columns, widths) + self.after)
+        if self.ruled:
+            lines.append("-" * len(lines[-1]))
+        lines += [f"{label:<{width}}{_aligned(cells or (), widths)}".rstrip() for label, cells in self.rows]
+        return "\n".join(lines)
+
+    def as_markdown(self) -> str:
+        """For a README: of a group every column has the initials, as `I→T R@1`."""
+        spans = [(name, span) for name, span in self.groups for _ in range(span)]
+        prefixes = ["→".join(side[0].upper() for side in name.split(" → ")) + " " for name, _ in spans]
+        prefixes += [""] * (len(self.columns) - len(prefixes))
+        head = [self.corner, *(prefix + name for prefix, name in zip(prefixes, self.columns, strict=True))]
+        lines = [head, ["---", *["---:"] * len(self.columns)]]
+        for label, cells in self.rows:
+            lines.append([f"**{label}**", *[""] * len(self.columns)] if cells is None else [label, *cells])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+
+
+def percent(number: float | None) -> str:
+    """A figure as a cell; "-" where there is none."""
+    return "-" if number is None else f"{number:.2f}"
+
+
+class Answer(TypedDict):
+    """An answer on a card: an image or a caption with its score; `rank` of a right one that is not among the best."""
+
+    image: bytes | None
+    caption: str
+    score: float
+    correct: bool
+    rank: int | None
+
+
+class Card(TypedDict):
+    """An example on a page: a query, its images, and what the model answers. `language` "": told from the text."""
+
+    query: str
+    images: Sequence[bytes]
+    language: str
+    tags: Sequence[str]
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a sentence, tables, cards, sentences, and definitions by name."""
+
+    heading: str
+    intro: str = ""
+    tables: Sequence[Table] = ()
+    cards: Sequence[Card] = ()
+    notes: Sequence[str] = ()
+    definitions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page for people: facts by name after those of model and data, then the sections.
+
+    Attributes:
+        label: what is scored, behind the title.
+        ending: of the file's name, where a report has several pages.
+    """
+
+    facts: Mapping[str, str]
+    sections: Sequence[Section]
+    label: str = ""
+    ending: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a scorer found.
+
+    Attributes:
+        metrics: figures by name, which training logs; "/" divides them into groups, as in `zh/image_to_text/R@1`.
+        tables: that are printed and written.
+        record: for JSON.
+        columns, rows: of the CSV file, a row for each thing that was scored.
+        best_by: the metric that chooses the best checkpoint, the higher the better; None: none of them does.
+        shown: the metrics that are printed and drawn in the course of training; None: all.
+        figures: lines below the tables for what is in no column.
+        sizes: how much was scored, in words, for the line that names model and data; None: there is no such line.
+        notes: lines that a person should read with the tables.
+        paragraphs: what the text file says below the tables; None: the notes.
+        about: choices that are recorded with model and data.
+        pages: made when they are written, as they may read images; None: one of the tables and the notes.
+        lines: files of JSON lines by the ending of their names.
+    """
+
+    metrics: Mapping[str, float]
+    tables: Sequence[Table] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    rows: Iterable[Sequence[object]] = ()
+    best_by: str | None = None
+    shown: Sequence[str] | None = None
+    figures: Sequence[str] = ()
+    sizes: str | None = ""
+    notes: Sequence[str] = ()
+    paragraphs: Sequence[str] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    pages: Callable[[], Iterable[Page]] | None = None
+    lines: Iterable[tuple[str, Iterable[Mapping[str, Any]]]] = ()
+
+    @property
+    def page(self) -> Page:
+        """The page of a scorer that makes none."""
+        return Page({}, [Section("Results", tables=self.tables, notes=[*self.figures, *self.notes])])
+
+    def as_text(self) -> str:
+        """The tables, and the figures that are in no column."""
+        return "\n\n".join(filter(None, [*(table.as_text() for table in self.tables), "\n".join(self.figures)]))
+
+
+def write_report(
+    report: Report, folder: str | Path, name: str, about: Mapping[str, Any], aside: str | Path | None = None
+) -> list[Path]:
+    """Writes `<name>.txt`, `.json`, `.csv` and `.html`, and what else a report has, all of it or nothing.
+
+    Args:
+        folder: made if there is none.
+        about: what was run, for the record: `model` and `data` among it.
+        aside: another file for the record.
+
+    Returns:
+        The files in the folder.
+    """
+    record = {**report.record, **about, **environment()}
+    text = json.dumps(record, ensure_ascii=False, indent=1)
+    paragraphs = ["\n".join(report.notes)] if report.paragraphs is None else report.paragraphs
+    with atomic_write(aside) if aside else nullcontext() as other, atomic_files(folder) as made:
+        if other:
+            Path(other).write_text(text, encoding="utf-8")
+        written = [made / f"{name}.{ending}" for ending in ("txt", "json", "csv")]
+        write_text(written[0], "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
+        write_text(written[1], text)
+        write_csv(written[2], report.columns, report.rows)
+        for page in report.pages() if report.pages else [report.page]:
+            written.append(made / f"{name}{page.ending}.html")
+            _write_page(written[-1], page, name, about)
+        for ending, entries in report.lines:
+            written.append(made / f"{name}{ending}")
+            write_lines(written[-1], entries)
+    return [Path(folder) / path.name for path in written]
+
+
+def ending_of(label: str) -> str:
+    """What the name of a file says of a label: `model, zh` is `-model-zh`."""
+    return f"-{label.replace(', ', '-').replace('/', '-')}"
+
+
+def _write_page(path: Path, page: Page, name: str, about: Mapping[str, Any]) -> None:
+    data = about["data"]
+    facts = {"Model": about["model"], "Data": data if isinstance(data, str) else " ".join(data), **page.facts}
+    title = f"{name}: {page.label}" if page.label else name
+    write_page(path, "evaluation.html", title=title, facts=facts, sections=page.sections)
+
+
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file in which no text is a formula, see `cell_text`."""
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([cell_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def write_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Writes JSON lines."""
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
+def cell_text(text: str) -> str:
+    """A text for a cell of CSV. With an apostrophe in front a spreadsheet shows it and computes nothing.
+
+    That is so for texts that begin with `=`, `+`, `-`, `@`, their wide forms, a tab or a line end, and for those that
+    begin so behind apostrophes of their own, so that `original_text` brings every text back.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def original_text(cell: str) -> str:
+    """The text of which `cell_text` made a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """Lines of at most 110 characters; what follows the first line of each is indented."""
+    return "\n".join(
+        part
+        for line in lines
+        for text in line.splitlines()
+        for part in textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False)
+    )

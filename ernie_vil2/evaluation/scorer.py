@@ -1,0 +1,175 @@
+"""What an evaluation knows of a benchmark and its metric: a scorer is a file in `scorers/`, and a name below.
+
+The rest is written once: `run.py` encodes what a scorer opens and has it scored, `report.py` writes what it finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.image_files import image_files
+from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
+from ernie_vil2.data.readers.layouts import UnknownLayout, content
+from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.published.nlvr2 import NLVR2
+from ernie_vil2.data.readers.published.snli_ve import SNLI_VE
+from ernie_vil2.evaluation.check import Inspection, decode_all
+from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark
+from ernie_vil2.evaluation.report import Report
+from ernie_vil2.io.calibration import Calibration
+from ernie_vil2.io.terminal import counted
+from ernie_vil2.registry import Registry
+
+SCORERS: Registry[str | type[Scorer]] = Registry(
+    "scorer",
+    {
+        "retrieval": "ernie_vil2.evaluation.scorers.retrieval:Retrieval",
+        "zero_shot": "ernie_vil2.evaluation.scorers.zero_shot:ZeroShot",
+        "entailment": "ernie_vil2.evaluation.scorers.entailment:Entailment",
+        "nlvr2": "ernie_vil2.evaluation.scorers.entailment:Entailment",
+    },
+)
+"""By name, a class, or where one of this package is, which is imported when it is asked for."""
+
+
+def find_scorer(name: str) -> type[Scorer]:
+    """The scorer of a name; UnknownName if there is none."""
+    found = SCORERS.find(name)
+    if not isinstance(found, str):
+        return found
+    module, _, attribute = found.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
+    """A scorer with these options; the others are as it says.
+
+    Raises:
+        ValueError: there is no such scorer, or it has no such option.
+    """
+    make = find_scorer(name)
+    known = [field.name for field in fields(make)] if is_dataclass(make) else []
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")
+    return make(**options)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is scored, as options or a configuration name it; fields as arguments of `data.readers.open_benchmarks`."""
+
+    path: Sequence[str]
+    languages: Sequence[str] | None = None
+    preferred: Collection[str] = ()
+    layout: str | None = None
+    split: str | None = None
+    images: str | Path | None = None
+    text_id: str | None = None
+    caption_lines: bool = False
+    default: str | None = None
+
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """Images, texts and pairs by the language of the captions; errors as of `open_benchmarks`."""
+        return open_benchmarks(**vars(self))
+
+    def sources(self) -> ShardedSource:
+        """The samples; errors as of `open_sources`."""
+        return open_sources(self.path, self.text_id, self.split, self.images, self.default, self.layout)
+
+
+def scorer_of(data: Data) -> str:
+    """The name of the scorer for data of which no more is said, by their layout."""
+    path = Path(data.path[0])
+    try:
+        layout = content(LocalFile(path), data.split, "test", data.layout).layout if path.exists() else None
+    except UnknownLayout:
+        return "zero_shot" if any(map(image_files, path.glob("[!.]*/"))) else "retrieval"
+    except ValueError:  # which opening the data explains
+        return "retrieval"
+    return {SNLI_VE: "entailment", NLVR2: "nlvr2"}.get(layout, "retrieval")
+
+
+class ScoredModel(EmbeddingModel, Protocol):
+    """What scorers can ask of a model; `ErnieViL2` has it.
+
+    Attributes:
+        device: where it computes.
+        logit_scale: by which cosines become logits.
+        calibration: what its scores mean, if that was found.
+        labels: of the statements that its head answers; empty without one.
+        engine: what computes.
+    """
+
+    device: str
+    logit_scale: float
+    calibration: Calibration | None
+    labels: tuple[str, ...]
+    engine: Any
+
+
+Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
+"""Shows the progress of so many images; the block calls what it is given with the number of those just done."""
+
+
+class Scorer(Protocol):
+    """A benchmark and its metric. A subclass is a dataclass whose fields are its options.
+
+    Attributes:
+        best_by: the metric that chooses the best checkpoint of a run, known from `open` on; None: none of them does.
+        labels: whether it scores models that were trained to label statements, and no others.
+        separate: whether its benchmarks can be scored each on its own, so that one that fails does not cost the others.
+        held_out: whether none of its images should be trained on; they are looked for in the training data of a run.
+        folder: of its results, in a run or where there is none.
+    """
+
+    best_by: str | None = None
+    labels: ClassVar[bool] = False
+    separate: ClassVar[bool] = False
+    held_out: ClassVar[bool] = False
+    folder: ClassVar[str] = "evaluation"
+
+    def open(self, data: Data) -> dict[str, Benchmark]:
+        """Opens what is to be encoded, by name; no image is read.
+
+        Raises:
+            OSError, ValueError: nothing can be read of it.
+        """
+
+    def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
+        """How much there is of each, in words."""
+        return {
+            name: f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'text')}"
+            for name, one in benchmarks.items()
+        }
+
+    def check(self, model: ScoredModel, name: str) -> None:
+        """Raises ValueError if a model, of this name, cannot be scored on what was opened; nothing is computed yet."""
+
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
+        """What the embeddings of the opened benchmarks are worth. On rank 0 alone.
+
+        Raises:
+            ValueError: an embedding is not finite, or there is nothing to score.
+        """
+
+    def naming(self, data: Data) -> list[str]:
+        """What the names of results say behind that of the data, as several results can be of the same data."""
+        return [*filter(None, [data.split]), *(data.languages or ())]
+
+    def inspect(self, data: Data, bar: Bar) -> Inspection:
+        """Reads the data and decodes all images."""
+        lines, good = [], True
+        for name, benchmark in self.open(data).items():
+            with bar(len(benchmark.images)) as progress:
+                files = decode_all(benchmark.images, progress)
+            sizes = self.sizes({name or benchmark.name: benchmark})
+            lines += [*map(": ".join, sizes.items()), f"entries: {benchmark.rows}", f"images: {files}"]
+            good &= not (benchmark.rows.counts or files.counts)
+        return Inspection("\n".join(lines), good)

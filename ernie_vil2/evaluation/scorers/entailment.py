@@ -1,0 +1,186 @@
+"""Visual entailment (SNLI-VE) and NLVR2: which label a model gives to a statement about an image, or about two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.evaluation.cards import Thumbnails
+from ernie_vil2.evaluation.check import Inspection
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.protocols import paper_results
+from ernie_vil2.evaluation.report import Card, Page, Report, Section, Table, percent, wrapped
+from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
+from ernie_vil2.evaluation.statements import (
+    StatementScores,
+    check_statements,
+    read_statements,
+    score_statements,
+    splits_of,
+)
+from ernie_vil2.io.terminal import counted
+
+SHOWN = 12
+"""Examples of a kind on a page."""
+TABLE_7 = "published: Table 7 of the paper, which does not say on which split"
+DEFINITION = (
+    "Percent of the statements whose label is predicted; of a label and of a published subset, of its own. "
+    "Consistency: percent of the sentences of which every statement is right, as the authors of NLVR2 compute it. A "
+    "statement of which an image cannot be used is left out."
+)
+
+
+@dataclass
+class Entailment(Scorer):
+    """Scores a model that was trained on such statements, by its accuracy.
+
+    Attributes:
+        label: what the model is called in the table.
+    """
+
+    label: str = "model"
+    labels: ClassVar[bool] = True
+    folder: ClassVar[str] = "transfer"
+    best_by: ClassVar[str] = "accuracy"
+
+    def open(self, data: Data) -> dict[str, Benchmark]:
+        """As `Scorer.open`: the distinct images and texts of one split."""
+        self.statements = read_statements(data.sources())
+        return {"": self.statements.benchmark}
+
+    def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
+        """As `Scorer.sizes`."""
+        counts = self.statements.counts
+        sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
+        return {self.statements.name: sizes}
+
+    def check(self, model: ScoredModel, name: str) -> None:
+        """As `Scorer.check`: the labels are those that the model was trained on."""
+        if self.statements.labels != model.labels:
+            raise ValueError(
+                f"{name} says {', '.join(model.labels)}; the labels of {self.statements.name} are "
+                f"{', '.join(self.statements.labels)}"
+            )
+
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
+        """As `Scorer.score`: see `StatementScores.values`."""
+        scores = score_statements(self.statements, encoded[""], model.engine.model.label_logits)
+        notes = notes_of(scores)
+        table = accuracy_table(self.label, scores)
+        return Report(
+            scores.values,
+            [table, confusion_table(scores)],
+            record(scores),
+            ["id", "predicted", "label", *(f"probability of {label}" for label in scores.labels), "text"],
+            predictions(scores),
+            best_by=self.best_by,
+            sizes=None,
+            notes=notes,
+            paragraphs=[wrapped(notes)],
+            pages=lambda: [page(scores, table, notes)],
+        )
+
+    def naming(self, data: Data) -> list[str]:
+        """As `Scorer.naming`: the split by the name of its file."""
+        return [self.statements.split]
+
+    def inspect(self, data: Data, bar: Bar) -> Inspection:
+        """As `Scorer.inspect`, of every split, which are compared with what the authors count, and with train."""
+        names = [data.split] if data.split else splits_of(data.path[0])
+        splits = [read_statements(replace(data, split=name).sources()) for name in names]
+        with bar(sum(len(statements.benchmark.images) for statements in splits)) as progress:
+            found = check_statements(splits, progress)
+        return Inspection(str(found), found.good)
+
+
+def accuracy_table(label: str, scores: StatementScores) -> Table:
+    """The model, who always says the same label, and what was published."""
+    rows = [(label, scores.values), ("most frequent label", {"accuracy": scores.most_frequent})]
+    rows += [(f"published: {row.label}", row.values) for row in paper_results(scores.statements.kind)]
+    columns = list(scores.values)
+    cells = [(name, [percent(values.get(column)) for column in columns]) for name, values in rows]
+    return Table(columns, cells, ruled=False)
+
+
+def confusion_table(scores: StatementScores) -> Table:
+    """Statements of a row's label that were given a column's."""
+    cells = [
+        (name, [f"{count:,}" for count in counts])
+        for name, counts in zip(scores.labels, scores.confusion.tolist(), strict=True)
+    ]
+    least = 1 + max(7, *map(len, scores.labels))
+    return Table(scores.labels, cells, ruled=False, gap=1, least=least, after="  predicted")
+
+
+def notes_of(scores: StatementScores) -> list[str]:
+    """What a person should know of the figures: what was left out, and where others are."""
+    statements = scores.statements
+    total, rows = len(statements.rows), statements.benchmark.rows
+    lines = [f"{statements.name}: {len(scores.rows):,} of {counted(total, 'statement')} scored"]
+    lines += [f"rows: {rows}"] * bool(rows.counts) + [f"images: {scores.problems}"] * bool(scores.problems.counts)
+    return [*lines, TABLE_7, DEFINITION]
+
+
+def record(scores: StatementScores) -> dict[str, Any]:
+    """All figures, for JSON."""
+    statements = scores.statements
+    return {
+        "data": {"kind": statements.kind, "split": statements.split, **statements.counts},
+        "scored": len(scores.rows),
+        "values": scores.values,
+        "labels": scores.labels,
+        "confusion": scores.confusion.tolist(),
+        "most_frequent": scores.most_frequent,
+        "published": [
+            {"model": row.label, "values": row.values, "source": row.source} for row in paper_results(statements.kind)
+        ],
+        "rows": statements.benchmark.rows.as_dict(),
+        "images": scores.problems.as_dict(),
+        "definition": DEFINITION,
+    }
+
+
+def predictions(scores: StatementScores) -> Iterator[list[str]]:
+    """A row of CSV for each statement; the first two columns are what NLVR2's `metrics.py` reads."""
+    for row, predicted, probabilities in zip(scores.rows, scores.predicted, scores.probabilities, strict=True):
+        shares = [f"{share:.6f}" for share in probabilities.tolist()]
+        yield [row.id, scores.labels[predicted], row.label, *shares, row.text]
+
+
+def page(scores: StatementScores, table: Table, notes: list[str]) -> Page:
+    """The tables, and the statements of which the model was surest, wrongly and rightly."""
+    own = scores.probabilities[np.arange(len(scores.rows)), scores.answers]
+    right, order = scores.predicted == scores.answers, np.argsort(own, kind="stable")
+    wrong = [row for row in order if not right[row]]
+    sure = [row for row in order[::-1] if right[row]]
+    thumbnails = Thumbnails()
+    return Page(
+        {"Statements": f"{len(scores.rows):,}"},
+        [
+            Section("Labels", tables=[table], notes=notes),
+            Section("Confusion", "Statements of a row's label that were given a column's.", [confusion_table(scores)]),
+            *(
+                Section(heading, cards=[_card(scores, row, thumbnails) for row in rows[:SHOWN]])
+                for heading, rows in (("Surest wrong answers", wrong), ("Surest right answers", sure))
+            ),
+        ],
+    )
+
+
+def _card(scores: StatementScores, number: int, thumbnails: Thumbnails) -> Card:
+    """A statement with its images and the probability of each label."""
+    row = scores.rows[number]
+    return {
+        "query": row.text,
+        "images": thumbnails(*row.images),
+        "language": "",
+        "tags": [row.id],
+        "answers": [
+            {"image": None, "caption": label, "score": share, "correct": label == row.label, "rank": None}
+            for label, share in zip(scores.labels, scores.probabilities[number].tolist(), strict=True)
+        ],
+    }

@@ -1,0 +1,252 @@
+"""Image-text retrieval by named protocols: recalls beside what was published, every query's rank, and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
+from ernie_vil2.evaluation.cards import retrieval_page
+from ernie_vil2.evaluation.check import Inspection, check_benchmark
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
+from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results
+from ernie_vil2.evaluation.ranking import TIE_RULES
+from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
+from ernie_vil2.evaluation.retrieval import DirectionResult, Row, recall_table
+from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
+
+MEAN = "mean_recall"
+LOGGED_ALONE = ("R@5", "mR", "MRR")
+"""Of each language; the others are printed and drawn in the course of training as well."""
+CSV_COLUMNS = (
+    "result",
+    "direction",
+    "query_id",
+    "query",
+    "rank",
+    "best_positive_id",
+    "best_positive_score",
+    "top_id",
+    "top_score",
+)
+Evaluations = Mapping[str, Evaluation]
+"""By the label that each has in the table."""
+
+
+@dataclass
+class Retrieval(Scorer):
+    """Scores a dual encoder language by language; its best checkpoint is that of the best mean recall over them.
+
+    Attributes:
+        protocol: names of protocols, see `protocols.choose`.
+        only: fields and values of samples; queries of each have rows of their own, while galleries stay whole.
+        top_k: how many answers to every query are written; None: none are.
+        pixel_baseline: training data; one more row is what the nearest image of these by pixels reaches.
+        label: what the model is called in the table.
+        block: rows of either side that are scored at once.
+    """
+
+    protocol: Sequence[str] = ("pairs",)
+    only: Sequence[tuple[str, str]] = ()
+    top_k: int | None = None
+    pixel_baseline: Sequence[str] = ()
+    label: str = "model"
+    block: int = 1024
+    separate: ClassVar[bool] = True
+    held_out: ClassVar[bool] = True
+
+    def __post_init__(self):
+        self.protocols, self.data = choose(self.protocol), Data(())
+        self.best_by = MEAN if any(one.directions for one in self.protocols.values()) else None
+
+    def open(self, data: Data) -> dict[str, Benchmark]:
+        """As `Scorer.open`: what the protocols select, by the language of the captions."""
+        protocols = list(self.protocols.values())
+        self.data = replace(data, default=protocols[0].split or data.default)
+        return {language: select(one, protocols) for language, one in self.data.benchmarks().items()}
+
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel | None) -> Report:
+        """As `Scorer.score`: `zh/image_to_text/R@1`, `zh/mR`, further measures of a protocol, and `mean_recall`."""
+        device = model.device if model else "cpu"
+        evaluations = {
+            (language, convention): score(one, scoring, self.block, device, not self.top_k)
+            for language, one in encoded.items()
+            for convention, scoring in self.protocols.items()
+        }
+        metrics = {
+            "/".join(filter(None, [*keys, name])): value
+            for keys, evaluation in evaluations.items()
+            for name, value in figures(evaluation).items()
+        }
+        means = [one.mean_recall for one in evaluations.values()]
+        if means and None not in means:
+            metrics[MEAN] = fmean(means)
+        labelled = {", ".join(filter(None, [self.label, *keys])): one for keys, one in evaluations.items()}
+        published = [row for name in self.protocol for row in paper_results(name)]
+        rows = self._rows(labelled, published)
+        counts = format_counts(labelled)
+        return Report(
+            metrics,
+            [recall_table(rows)] if any(one.results for one in labelled.values()) else [],
+            record(labelled, rows, published),
+            CSV_COLUMNS,
+            ranks(labelled),
+            best_by=self.best_by,
+            shown=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ALONE],
+            figures=format_measures(labelled),
+            notes=counts.splitlines(),
+            paragraphs=[counts, format_definitions(labelled, published)],
+            pages=lambda: self._pages(labelled, rows, device),
+            lines=self._answers(labelled, device) if self.top_k else (),
+        )
+
+    def _pages(self, evaluations: Evaluations, rows: Sequence[Row], device: str) -> Iterator[Page]:
+        for label, evaluation in evaluations.items():
+            page = retrieval_page(evaluation, rows, device)
+            yield replace(page, label=label, ending=ending_of(label) if len(evaluations) > 1 else "")
+
+    def _rows(self, evaluations: Evaluations, published: Sequence[PaperResult]) -> list[Row]:
+        """The rows of all queries, and for each field and value those of its queries alone."""
+        baseline, rows = self._baseline() if self.pixel_baseline else None, []
+        for chosen in (None, *self.only):
+            results = {label: one.of_queries(*chosen) if chosen else one for label, one in evaluations.items()}
+            baselines = {"nearest train image by pixels": baseline.of_queries(*(chosen or ()))} if baseline else {}
+            title = queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
+            rows += table_rows(title, results, baselines, [] if chosen else published)
+        return rows
+
+    def _baseline(self):
+        from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
+
+        baseline = pixel_baseline(Data(self.pixel_baseline, text_id=self.data.text_id).sources(), self.data.sources())
+        if baseline.bad_samples.counts:
+            print(f"pixel baseline: {baseline.bad_samples}")
+        return baseline
+
+    def _answers(self, evaluations: Evaluations, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
+        from ernie_vil2.evaluation.answers import best_answers, predictions
+
+        for label, evaluation in evaluations.items():
+            if "text_to_image" in evaluation.results:
+                ending = ending_of(label) if len(evaluations) > 1 else ""
+                yield f"{ending}.predictions.jsonl", predictions(evaluation, self.top_k, device)
+        yield ".answers.jsonl", best_answers(evaluations, self.top_k, device)
+
+    def naming(self, data: Data) -> list[str]:
+        """As `Scorer.naming`, with the protocols."""
+        return [*super().naming(data), *(name for name in self.protocol if name != "pairs")]
+
+    def inspect(self, data: Data, bar: Bar) -> Inspection:
+        """As `Scorer.inspect`, and whether the counts are those that the protocols expect."""
+        protocols, found = list(self.protocols.values()), {}
+        for language, benchmark in self.open(data).items():
+            with bar(len(benchmark.images)) as progress:
+                found[language] = check_benchmark(benchmark, protocols, progress)
+        texts = [f"captions in {language}\n" * bool(language) + str(report) for language, report in found.items()]
+        return Inspection("\n".join(texts), all(report.good for report in found.values()))
+
+
+def figures(evaluation: Evaluation) -> dict[str, float]:
+    """Recalls by direction, their mean, and what else the protocol measures."""
+    values = evaluation.as_dict()
+    recalls = {f"{way}/{name}": value for way in evaluation.results for name, value in values[way].items()}
+    return recalls | ({} if values["mR"] is None else {"mR": values["mR"]}) | dict(evaluation.measures)
+
+
+def format_counts(evaluations: Evaluations) -> str:
+    """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
+    lines = []
+    for label, evaluation in evaluations.items():
+        encoded = evaluation.encoded
+        lines += [
+            f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}",
+            *(f"note: {sentence}" for sentence in evaluation.notes),
+            *(
+                f"{what}: {report}"
+                for what, report in (("annotations", encoded.benchmark.rows), ("images", encoded.problems))
+                if report.counts or report.remarks
+            ),
+        ]
+    return wrapped(lines)
+
+
+def format_measures(evaluations: Evaluations) -> list[str]:
+    """Lines of the figures that are in no column."""
+    return [
+        f"{f'{label}: ' * (len(evaluations) > 1)}{name} {value:.2f}"
+        for label, evaluation in evaluations.items()
+        for name, value in evaluation.measures.items()
+    ]
+
+
+def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult] = ()) -> str:
+    """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
+    lines = []
+    for protocol in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
+        lines += [f"protocol {protocol.name}: {protocol.definition}", TIE_RULES[protocol.ties]]
+    lines += [f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
+    return wrapped(lines)
+
+
+def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PaperResult]) -> dict[str, Any]:
+    """All that the figures depend on, for JSON."""
+    return {
+        "results": {label: _record(evaluation) for label, evaluation in evaluations.items()},
+        "published": [
+            {"model": row.label, "values": row.values, "source": row.source, "note": row.note} for row in published
+        ],
+        "table": rows,
+    }
+
+
+def _record(evaluation: Evaluation) -> dict[str, Any]:
+    protocol, benchmark = evaluation.protocol, evaluation.encoded.benchmark
+    return {
+        "protocol": protocol.name,
+        "definition": protocol.definition,
+        "tie_rule": TIE_RULES[protocol.ties],
+        "differences": evaluation.notes,
+        "benchmark": {
+            "name": benchmark.name,
+            "images": len(benchmark.images),
+            "texts": len(benchmark.texts),
+            "pairs": len(benchmark.pairs),
+            "queries": {way: int((one.ranking.rank > 0).sum()) for way, one in evaluation.results.items()},
+            "files": [str(path) for path in benchmark.files],
+            "rows": benchmark.rows.as_dict(),
+            "encoded": evaluation.encoded.problems.as_dict(),
+        },
+        "result": evaluation.as_dict(),
+    }
+
+
+def ranks(evaluations: Evaluations) -> Iterator[list]:
+    """For each query a row of `CSV_COLUMNS`: its rank, its best right answer and what comes first.
+
+    `query` is the text or, for an image, its id. Of equal scores the answer of the lower row is named.
+    """
+    for label, evaluation in evaluations.items():
+        for direction, result in evaluation.results.items():
+            for row in _ranks(evaluation.encoded.benchmark, result):
+                yield [label, direction, *row]
+
+
+def _ranks(benchmark: Benchmark, result: DirectionResult) -> Iterator[list]:
+    queries, gallery = map(benchmark.side, result.asked.sides)
+    found, rows = result.ranking, result.asked.right
+    for position in np.flatnonzero(found.rank):
+        query = queries[result.asked.left[position]]
+        yield [
+            query.id,
+            query.text if isinstance(query, BenchmarkText) else query.id,
+            found.rank[position],
+            gallery[rows[found.positive[position]]].id,
+            found.positive_score[position],
+            gallery[rows[found.top[position]]].id,
+            found.top_score[position],
+        ]

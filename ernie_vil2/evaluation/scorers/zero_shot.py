@@ -1,0 +1,199 @@
+"""Zero-shot classification: pictures answered by the prompts of classes, and a linear probe beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers.labelled import LABEL, open_labelled
+from ernie_vil2.evaluation.check import Inspection
+from ernie_vil2.evaluation.classification import (
+    COLUMNS,
+    DEFINITION,
+    ClassScores,
+    EncodedClasses,
+    check_labelled,
+    encoded_classes,
+    remarks,
+    several_classes,
+    with_prompts,
+)
+from ernie_vil2.evaluation.confusions import confusions_page
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.prompts import choose_templates, repeated
+from ernie_vil2.evaluation.report import Report, Table, percent
+from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
+from ernie_vil2.io.terminal import counted
+
+CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
+TRAINING = "the training part"
+CALIBRATED = "calibrated"
+Results = Mapping[str, ClassScores]
+"""By the label that each has in the table."""
+
+
+@dataclass
+class ZeroShot(Scorer):
+    """Scores a dual encoder on classes: by acc1, the mean over languages, or mAP where pictures have several classes.
+
+    Attributes:
+        label: column or field that says the class of a picture.
+        names: files of the classes' names by language.
+        templates: files of prompt templates by language; the other languages have our own.
+        linear_probe: data to train a probe on; empty: the train split of what is scored; None: there is no probe.
+        threshold: the least cosine of an answer; `CALIBRATED`: that of the model's calibration, and so with None, if
+            it has one.
+    """
+
+    label: str = LABEL
+    names: Mapping[str, str] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
+    linear_probe: Sequence[str] | None = None
+    threshold: float | str | None = None
+    folder: ClassVar[str] = "classification"
+
+    def open(self, data: Data) -> dict[str, Benchmark]:
+        """As `Scorer.open`: the pictures with all prompts, and the training part of a probe."""
+        self.labelled = self._open(data.path, data, data.split, data.default or "test")
+        self.chosen = choose_templates(self.labelled, self.templates)
+        self.best_by = "mAP" if several_classes(self.labelled) else "acc1"
+        opened = {"": with_prompts(self.labelled, self.chosen)}
+        if self.linear_probe is not None:
+            # Class folders have a train split; without one, nobody wants to train on what is scored.
+            split = None if self.linear_probe else "train"
+            opened[TRAINING] = self._open(self.linear_probe or data.path, data, split, "train")
+        return opened
+
+    def _open(self, paths: Sequence[str], data: Data, split: str | None, default: str) -> Benchmark:
+        return open_labelled(
+            paths, dict(self.names), label=self.label, split=split, images=data.images, default=default
+        )
+
+    def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
+        """As `Scorer.sizes`, of the pictures that are scored."""
+        one = self.labelled
+        sizes = f"{counted(len(one.images), 'picture')}, {counted(len(one.texts), 'class', 'classes')}"
+        return {one.name: f"{sizes}, named in {' and '.join(self.chosen)}"}
+
+    def check(self, model: ScoredModel, name: str) -> None:
+        """As `Scorer.check`: the model has a calibration if its threshold is asked for."""
+        if self.threshold == CALIBRATED and model.calibration is None:
+            raise ValueError(f"{name} has no calibration: run tools/calibrate.py, or give a number")
+
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
+        """As `Scorer.score`: figures of `ClassScores` by language, `zh/acc1`, and their mean, `acc1` or `mAP`."""
+        classes = encoded_classes(self.labelled, self.chosen, encoded[""])
+        calibration = model.calibration
+        by_language = classes.zero_shot(calibration.logit_scale if calibration else model.logit_scale)
+        results = {f"zero-shot, {language}": one for language, one in by_language.items()}
+        notes = self._notes(classes, results, model)
+        if TRAINING in encoded:
+            from ernie_vil2.evaluation.linear_probe import probe_classes
+
+            results["linear probe"], lines = probe_classes(classes, encoded[TRAINING])
+            notes += lines
+        metrics = {
+            f"{language}/{name}": value for language, one in by_language.items() for name, value in one.figures.items()
+        }
+        metrics[self.best_by] = fmean(metrics[f"{language}/{self.best_by}"] for language in by_language)
+        table = figures_table(results)
+        sizes = f"{len(classes.benchmark.images):,} pictures, {len(classes.benchmark.texts):,} classes"
+        return Report(
+            metrics,
+            [table],
+            record(classes, results, notes),
+            CSV_COLUMNS,
+            answers(classes, results),
+            best_by=self.best_by,
+            shown=[name for name in metrics if name.rpartition("/")[2] == self.best_by],
+            sizes=sizes,
+            notes=notes,
+            paragraphs=["\n".join(notes), DEFINITION],
+            about={"templates": {language: list(own) for language, own in self.chosen.items()}},
+            pages=lambda: [confusions_page(classes, results, table, notes)],
+        )
+
+    def _notes(self, classes: EncodedClasses, results: Results, model: ScoredModel) -> list[str]:
+        """What a person should know of templates, data and threshold."""
+        notes = [
+            f"{len(own)} templates in {language}: {self.templates.get(language, 'our own')}"
+            for language, own in self.chosen.items()
+        ]
+        notes += [
+            f"templates in {language} that stand several times, and count so: {', '.join(same)}"
+            for language, own in self.chosen.items()
+            if (same := repeated(own))
+        ]
+        notes += remarks(self.labelled)
+        notes += [
+            f"{what}: {report}"
+            for what, report in (("entries", self.labelled.rows), ("images", classes.problems))
+            if report.counts or report.remarks
+        ]
+        least = self.threshold
+        if least == CALIBRATED or (least is None and model.calibration):
+            least = model.calibration.thresholds["image_to_text"].cosine
+            notes.append(model.calibration.described("image_to_text"))
+        if least is not None:
+            for label, scores in results.items():
+                figures = ", ".join(f"{name} {value:.1f} %" for name, value in scores.above(least).items())
+                notes.append(f"{label}, cosines of {least:.3f} or more: {figures}")
+        return notes
+
+    def inspect(self, data: Data, bar: Bar) -> Inspection:
+        """As `Scorer.inspect`: what can be used, and pictures that are there several times."""
+        self.open(data)
+        with bar(len(self.labelled.images)) as progress:
+            return check_labelled(self.labelled, progress)
+
+
+def figures_table(results: Results) -> Table:
+    """Figures by label, and chance below them, without the columns that none has."""
+    rows = [(label, scores.figures) for label, scores in results.items()]
+    if chance := next(iter(results.values())).chance:
+        rows.append(("chance", chance))
+    columns = [name for name in COLUMNS if any(name in figures for _, figures in rows)]
+    cells = [(label, [percent(figures.get(name)) for name in columns]) for label, figures in rows]
+    return Table([name.replace("_", " ") for name in columns], cells, kind="figures", gap=4)
+
+
+def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> dict[str, Any]:
+    """Figures of all results and of every class, for JSON."""
+    benchmark, first = encoded.benchmark, next(iter(results.values()))
+    return {
+        "definition": DEFINITION,
+        "pictures": len(benchmark.images),
+        "results": {label: scores.figures for label, scores in results.items()},
+        "chance": first.chance,
+        "classes": [
+            {
+                "label": one.id,
+                "names": dict(one.fields),
+                "pictures": int(first.counts[row]),
+                "percent": {
+                    label: None if np.isnan(scores.per_class[row]) else 100 * float(scores.per_class[row])
+                    for label, scores in results.items()
+                },
+            }
+            for row, one in enumerate(benchmark.texts)
+        ],
+        "notes": list(notes),
+        "rows": benchmark.rows.as_dict(),
+        "encoded": encoded.problems.as_dict(),
+    }
+
+
+def answers(encoded: EncodedClasses, results: Results) -> Iterator[list]:
+    """For each picture and result a row of `CSV_COLUMNS`: its classes and the first answer."""
+    images, labels = encoded.benchmark.images, [one.id for one in encoded.benchmark.texts]
+    for result, scores in results.items():
+        for row, (image, answer) in enumerate(zip(images, scores.answer.tolist(), strict=True)):
+            own = "|".join(labels[column] for column in np.flatnonzero(scores.truth[row]))
+            numbers = (scores.probabilities[row, answer], scores.scores[row, answer], scores.rank[row])
+            right = int(scores.truth[row, answer])
+            yield [result, image.id, own, labels[answer], scores.names[answer], *numbers, right]

@@ -1,0 +1,55 @@
+"""Scorers by name, by import path and by the layout of the data."""
+
+import pytest
+
+from ernie_vil2.evaluation.scorer import Data, find_scorer, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+from tests.published_folders import karpathy
+from tests.statements import entailment_folder, pairs_folder
+
+
+def class_folders(folder):
+    for shape in ("disc", "bar"):
+        (folder / "test" / shape).mkdir(parents=True)
+        (folder / "test" / shape / "a.png").write_bytes(b"a picture")
+
+
+def several_layouts(folder):
+    karpathy(folder, "coco", "")
+    karpathy(folder, "flickr30k", "")
+
+
+def empty(folder):
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (entailment_folder, "entailment"),
+        (pairs_folder, "nlvr2"),
+        (class_folders, "zero_shot"),
+        (lambda folder: karpathy(folder, "coco", ""), "retrieval"),
+        (several_layouts, "retrieval"),
+        (empty, "retrieval"),
+    ],
+)
+def test_the_layout_says_what_is_scored(tmp_path, make, name):
+    make(tmp_path / "data")
+    assert scorer_of(Data([str(tmp_path / "data")])) == name
+
+
+def test_a_file_and_an_address_are_retrieval(shapes):
+    assert scorer_of(Data([str(shapes["val"])])) == scorer_of(Data(["s3://bucket/a.tar"])) == "retrieval"
+
+
+def test_a_scorer_is_a_name_or_an_import_path():
+    path = "ernie_vil2.evaluation.scorers.retrieval:Retrieval"
+    assert find_scorer("retrieval") is find_scorer(path) is Retrieval
+    assert make_scorer(path, {"protocol": ["muge-val"]}).best_by == "mean_recall"
+    with pytest.raises(ValueError, match="there is no scorer 'recall'; known: retrieval, zero_shot, entailment, nlvr2"):
+        find_scorer("recall")
+    with pytest.raises(ValueError, match="scorers.retrieval has no Nothing, which should be the scorer"):
+        find_scorer("ernie_vil2.evaluation.scorers.retrieval:Nothing")
+    with pytest.raises(ValueError, match="retrieval: templates: no such option; known: protocol, only, top_k"):
+        make_scorer("retrieval", {"templates": {}})
