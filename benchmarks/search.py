@@ -29,7 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 TUNED_ON = 3000
-ENGINES = ("numpy", "exact", "ivf", "hnsw", "faiss-flat", "milvus-lite")
+ENGINES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
 
 
 def main() -> int:
@@ -255,7 +255,7 @@ def open_milvus_lite(rows, folder):
     return search
 
 
-OURS = ("exact", "ivf", "hnsw")
+OURS = ("exact", "ivf")
 LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.search.index_types")) | {
     "numpy": (),
     "faiss-flat": ("faiss",),

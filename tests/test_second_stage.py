@@ -9,7 +9,8 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import load_config
-from ernie_vil2.search.fill import add_images, pictures
+from ernie_vil2.search.checking import check_index
+from ernie_vil2.search.fill import add_images, build, pictures
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import shape_members
@@ -77,6 +78,18 @@ def test_an_index_answers_as_then_and_recognises_its_images(name, tmp_path):
     with ernie_vil2.open_index(folder, model, writable=True) as index:
         filled = add_images(index, pictures([f"{FIXTURE}/{one}" for one in ("train.tar", "val.tar", "shop")]))
         assert (filled.added, filled.unchanged) == (0, EXPECTED[name]["count"])
+
+
+@pytest.mark.parametrize("named", [None, "hnsw"])
+def test_an_index_with_an_engine_of_then_that_is_gone_is_searched_exactly_and_rebuilt(named, tmp_path, capsys):
+    folder = shutil.copytree(FIXTURE / "indexes" / "hnsw", tmp_path / "index")
+    assert check_index(folder).damage == []
+    with ernie_vil2.open_index(folder, ernie_vil2.load_model(FIXTURE / "run"), writable=True) as index:
+        assert index.collection("images").engine["name"] == "exact"
+        build(index, "images", named, 0.98)
+        assert index.collection("images").engine["name"] == "ivf"
+    assert ("hnsw is no longer built" in capsys.readouterr().out) == (named is not None)
+    assert [path.name[:4] for path in folder.glob("images/engine/*.faiss")] == ["ivf-"]
 
 
 @pytest.mark.parametrize("name", EXPORTS)

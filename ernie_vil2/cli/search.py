@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                    help="paths of pictures count from here; default: from where they did, at first the "
                                    "working directory")  # fmt: skip
     actions["build"].add_argument("--engine", metavar="NAME",
-                                  help="exact, ivf, hnsw or your own; default: by the number of items")  # fmt: skip
+                                  help="exact, ivf or your own; default: by the number of items")  # fmt: skip
     actions["build"].add_argument("--recall", type=fraction, default=0.98,
                                   help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")

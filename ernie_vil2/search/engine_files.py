@@ -1,7 +1,7 @@
 """The files of an engine: `engine.json`, what building found, and an index of faiss; and whether they are damaged.
 
-Opening compares the checksum of what it reads anyway: all of a graph, and of cells the centroids in front of their
-rows, which are mapped and never read as a whole. `search.checking` compares the rest.
+Opening compares the checksum of what it reads anyway: the centroids in front of the rows of the cells, which are mapped
+and never read as a whole. `search.checking` compares the rest.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ernie_vil2.io.checksums import sha256
 from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, write_text
 from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, sealed, unsealed
@@ -22,6 +20,8 @@ FACTS = "engine.json"
 LONGEST = 1 << 16
 """Characters of `engine.json`."""
 MOST_BYTES = 1 << 53
+REPLACED = {"hnsw": "ivf"}
+"""Engines of earlier versions, which are not read any more, and what is built instead of them."""
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -32,14 +32,24 @@ def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bo
     """What building an engine of one of these names found, and whether a checksum confirms it.
 
     Raises:
-        FileNotFoundError: none was built.
+        FileNotFoundError: none was built, or one of `REPLACED`.
         ValueError: it is of another form, or differs from its checksum.
     """
     check_is_file(folder / FACTS)
     facts = load_json(folder / FACTS, LONGEST)
+    if isinstance(facts, dict) and facts.get("name") in REPLACED:
+        raise FileNotFoundError(f"{folder} has the engine {facts['name']} of an earlier version")
     if not isinstance(facts, dict) or facts.get("name") not in names or not is_count(facts.get("rows"), 0):
         raise ValueError(f"{FACTS} does not name an engine with its rows")
     return (unsealed(facts, FACTS), True) if CHECKSUM in facts else (facts, False)
+
+
+def replacement(folder: Path) -> str | None:
+    """The engine to build instead of one of `REPLACED`; None where a folder has none of these."""
+    try:
+        return REPLACED.get(load_json(folder / FACTS, LONGEST)["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
@@ -54,8 +64,6 @@ def check_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
         "wanted_recall": lambda value: is_number(value, 0, 1),
         "queries": lambda value: is_count(value, 0),
     }
-    if facts["name"] != "ivf":
-        del forms["cells"]
     for name, form in forms.items():
         if not form(facts[name]):
             raise ValueError(f"{FACTS} has the {name} {str(facts[name])[:100]}")
@@ -105,30 +113,6 @@ def check_index(index: Any, width: int, facts: Mapping[str, Any]) -> None:
     inner = faiss.downcast_index(index.index)
     count, directions = facts["rows"], facts["directions"]
     fits = (index.d, index.ntotal, inner.ntotal, inner.d) == (width, count, count, directions)
-    if facts["name"] == "ivf":
-        fits &= isinstance(inner, faiss.IndexIVFScalarQuantizer)
-        fits = fits and inner.nlist == inner.quantizer.ntotal == facts["cells"]
-    else:
-        fits &= isinstance(inner, faiss.IndexHNSWSQ)
-        fits = fits and inner.storage.ntotal == count and _is_graph(inner.hnsw, count)
-    if not fits:
+    fits = fits and isinstance(inner, faiss.IndexIVFScalarQuantizer)
+    if not (fits and inner.nlist == inner.quantizer.ntotal == facts["cells"]):
         raise ValueError(f"{facts['file']} is not what {FACTS} describes")
-
-
-def _is_graph(graph: Any, count: int) -> bool:
-    """Whether the numbers in a graph of `count` rows stay within it; faiss would follow them into memory."""
-    import faiss
-
-    neighbours, offsets, levels = (
-        faiss.rev_swig_ptr(one.data(), one.size()) if one.size() else np.zeros(1, np.int64)
-        for one in (graph.neighbors, graph.offsets, graph.levels)
-    )
-    return bool(
-        len(levels) == len(offsets) - 1 == count
-        and (offsets[:-1] < offsets[1:]).all()
-        and offsets[-1] == len(neighbours)
-        and -1 <= neighbours.min()
-        and neighbours.max() < count
-        and 0 <= graph.entry_point < count
-        and 0 <= graph.max_level == levels.max() - 1
-    )

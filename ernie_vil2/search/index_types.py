@@ -163,17 +163,16 @@ class _Asked(NamedTuple):
         return np.array([np.isin(b, a).mean() for a, b in zip(found, self.closest, strict=True)])
 
 
-class _Faiss:
-    """What the engines of faiss share: directions, a file, and the search parameter that recall hangs on.
+class Ivf:
+    """Rows in cells around centroids, read by memory map; a query looks into the cells nearest to it (faiss).
 
-    Texts that ask and pictures that answer leave most directions of the embeddings unused. An engine holds rows as
-    8-bit numbers of the directions that either uses, a quarter of them for instance, and a query takes a quarter of the
-    time.
+    Texts that ask and images that answer leave most directions of the embeddings unused. The cells hold rows as 8-bit
+    numbers of the directions that either uses, a quarter of them for instance, and a query takes a quarter of the time.
     """
 
-    name: str
-    breadths: tuple[int, ...]
-    """Values of the search parameter, from quick to thorough."""
+    name = "ivf"
+    breadths = tuple(sorted({round(4 * 1.2**step) for step in range(33)}))
+    """Cells that a query may look into, from quick to thorough; the recall hangs on it."""
 
     def __init__(self, index: Any, facts: dict[str, Any]):
         self.facts = facts
@@ -187,14 +186,15 @@ class _Faiss:
         closest = ranked(rows, queries, _closest(rows.astype(np.float32), queries), min(10, len(rows)))[1]
         fitted, tuned_on, held_out = (_Asked(queries[third::3], closest[third::3]) for third in range(3))
         directions = _directions(rows, fitted.queries, tuned_on, recall)
-        inner, facts = cls._inner(len(rows), len(directions))
-        facts = {"name": cls.name, "rows": len(rows)} | facts | {"directions": len(directions)}
+        cells = min(1 << round(np.log2(max(4 * np.sqrt(len(rows)), 1))), max(len(rows) // 39, 1))
+        inner = faiss.index_factory(len(directions), f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
+        facts = {"name": cls.name, "rows": len(rows), "cells": cells, "directions": len(directions)}
         log(f"{json.dumps(facts)} of {rows.shape[1]}")
         transform = faiss.LinearTransform(rows.shape[1], len(directions), False)
         faiss.copy_array_to_vector(directions.ravel(), transform.A)
         transform.is_trained = True
         index = faiss.IndexPreTransform(transform, inner)
-        index.train(_sampled(rows, max(facts.get("cells", 0) * TRAINING_ROWS_PER_CELL, SAMPLED_ROWS)))
+        index.train(_sampled(rows, max(cells * TRAINING_ROWS_PER_CELL, SAMPLED_ROWS)))
         for block in _blocks(rows):
             index.add(block)
         engine = cls(index, facts)
@@ -216,14 +216,18 @@ class _Faiss:
 
     @classmethod
     def _read_by_opening(cls, facts):
-        """Bytes at the beginning of the file, which are all but those that stay mapped."""
-        return facts["bytes"]
+        """Bytes at the beginning of the file; behind them are the cells, a code and a number per row, mapped."""
+        return facts["bytes"] - facts["rows"] * (facts["directions"] + 8)
 
     @classmethod
     def open(cls, rows, folder, facts):
+        import faiss
+
         engine_files.check_facts(facts, rows.shape[1], max(cls.breadths))
         index = engine_files.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
         engine_files.check_index(index, rows.shape[1], facts)
+        # Reading ahead starts threads for every query, which takes longer than the query.
+        faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
         return cls(index, facts)
 
     def candidates(self, queries, count, allowed=None):
@@ -233,7 +237,7 @@ class _Faiss:
         if allowed is not None:
             # The ten closest of a third of the rows lie about as far as the thirty closest of all.
             breadth = round(breadth * len(allowed) / max(np.count_nonzero(allowed), 1))
-        inner = self._parameters(breadth, _selector(allowed))
+        inner = faiss.SearchParametersIVF(nprobe=breadth, sel=_selector(allowed))
         return _searched(self._index, queries, count, faiss.SearchParametersPreTransform(index_params=inner))
 
     def _tune(self, rows, asked, recall, log):
@@ -250,59 +254,7 @@ class _Faiss:
         return asked.shares(ranked(rows, asked.queries, self.candidates(asked.queries, RERANKED), 10)[1])
 
 
-class Ivf(_Faiss):
-    """Rows in cells around centroids, read by memory map; a query looks into the cells nearest to it."""
-
-    name = "ivf"
-    breadths = tuple(sorted({round(4 * 1.2**step) for step in range(33)}))
-
-    @classmethod
-    def _inner(cls, count, width):
-        import faiss
-
-        cells = min(1 << round(np.log2(max(4 * np.sqrt(count), 1))), max(count // 39, 1))
-        return faiss.index_factory(width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT), {"cells": cells}
-
-    @classmethod
-    def _read_by_opening(cls, facts):
-        return facts["bytes"] - facts["rows"] * (facts["directions"] + 8)  # the cells hold a code and a number per row
-
-    @classmethod
-    def open(cls, rows, folder, facts):
-        import faiss
-
-        engine = super().open(rows, folder, facts)
-        # Reading ahead starts threads for every query, which takes longer than the query.
-        faiss.downcast_InvertedLists(faiss.extract_index_ivf(engine._index).invlists).prefetch_nthread = 0
-        return engine
-
-    def _parameters(self, breadth, selector):
-        import faiss
-
-        return faiss.SearchParametersIVF(nprobe=breadth, sel=selector)
-
-
-class Hnsw(_Faiss):
-    """A graph of neighbours, held in memory, that a query walks through."""
-
-    name = "hnsw"
-    breadths = (100, 128, 192, 256, 384, 512, 768, 1024, 1536)
-
-    @classmethod
-    def _inner(cls, count, width):
-        import faiss
-
-        inner = faiss.index_factory(width, "HNSW32_SQ8", faiss.METRIC_INNER_PRODUCT)
-        inner.hnsw.efConstruction = 80
-        return inner, {}
-
-    def _parameters(self, breadth, selector):
-        import faiss
-
-        return faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
-
-
-ENGINES: Registry[type[Engine]] = Registry("index type", {engine.name: engine for engine in (Exact, Ivf, Hnsw)})
+ENGINES: Registry[type[Engine]] = Registry("index type", {engine.name: engine for engine in (Exact, Ivf)})
 
 
 def build_engine(

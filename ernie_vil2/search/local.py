@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.io.files import parse_json
+from ernie_vil2.search import engine_files, integrity
 from ernie_vil2.search import index_types as engines
-from ernie_vil2.search import integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, captions, checked
 from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Engine, Exact, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
@@ -200,7 +200,8 @@ class LocalCollection:
 
     def build(self, engine, queries, recall, log):
         rows, folder = self._now.rows, self.folder / "engine"
-        name = engine or ("exact" if len(rows) <= EXACT_UP_TO else "ivf")
+        suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
+        name = engine or engine_files.replacement(folder) or suitable
         folder.mkdir(exist_ok=True)
         with self.items.explained():
             engines.build_engine(name, rows, queries, recall, folder, log)

@@ -26,7 +26,6 @@ _ITEM = ["id", "digest", "fields", "location"]
 INDEXES = {
     "exact": ("FLAT", {}),
     "ivf": ("IVF_SQ8", {"nlist": 1024}),
-    "hnsw": ("HNSW", {"M": 32, "efConstruction": 200}),
 }
 """Milvus's own engines for ours."""
 _CONSISTENT = "Strong"  # what was added is found by the next search

@@ -10,7 +10,7 @@ TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "green", "bl
           "cross", "红", "色", "的", "圆"]  # fmt: skip
 WIDTH = 16
 # gRPC's threads, which milvus-lite starts, abort processes that later tests fork: a run of its own, with -m slow.
-ENGINES = ("exact", "ivf", "hnsw", pytest.param("milvus", marks=pytest.mark.slow))
+ENGINES = ("exact", "ivf", pytest.param("milvus", marks=pytest.mark.slow))
 
 
 def unit(rng, count, width=WIDTH):

@@ -51,7 +51,7 @@ def made(folder, engine):
     return folder
 
 
-@pytest.fixture(scope="module", params=["exact", "ivf", "hnsw"])
+@pytest.fixture(scope="module", params=["exact", "ivf"])
 def whole(request, tmp_path_factory):
     # A filter that admits few rows, and a count beyond what an engine proposes, are answered exactly.
     with pytest.MonkeyPatch.context() as patch:
@@ -268,9 +268,6 @@ OF_FAISS = {
     "a file of elsewhere": set_json("images/engine/engine.json", file="../../rows.f16"),
     "a recall not finite": set_json("images/engine/engine.json", recall=float("nan")),
     "fewer rows": set_json("images/engine/engine.json", rows=ROWS - 1),
-    "another engine": lambda f: set_json("images/engine/engine.json", name="hnsw" if engine_of(f) == "ivf" else "ivf")(
-        f
-    ),
 }
 
 
@@ -347,13 +344,13 @@ def test_the_version_before_answers_as_now_and_the_next_writer_adds_checksums(ea
         (lambda f: set_row(f, 9, 0.995), "rows.f16: the rows 0 to 149 differ from their checksum"),
         (lambda f: set_row(f, 9, np.inf), "1 of the rows 0 to 399 are not unit vectors"),
         (lambda f: sql(f, "DROP TABLE blocks"), "the table 'checksums', which is not of an index"),
-        (lambda f: [p.unlink() for p in f.rglob("*.faiss")], r"hnsw-\w+.faiss is missing"),
+        (lambda f: [p.unlink() for p in f.rglob("*.faiss")], r"ivf-\w+.faiss is missing"),
         (lambda f: set_json("images/engine/engine.json", breadth=99)(f), "engine.json differs from its checksum"),
         (lambda f: shutil.rmtree(f / "images/engine"), None),
     ],
 )
 def test_check_reads_all_and_names_what_is_damaged(tmp_path, capsys, damage, message):
-    folder = made(tmp_path / "index", "hnsw")
+    folder = made(tmp_path / "index", "ivf")
     assert commands.run("search", ["check", "--index", str(folder)]) == 0
     expected = "images: 398 items, 400 rows of width 16; no damage found\n"
     assert capsys.readouterr().out == expected

@@ -149,8 +149,8 @@ def test_one_writer_and_any_number_of_readers(folder, model):
         before = len(reader.collection("images"))
         writer.collection("images").remove([reader.search(texts=["red"])[0][0].id])
         assert len(reader.collection("images")) == before - 1
-        build(writer, "images", "hnsw", 0.9, lambda line: None)
-        assert reader.collection("images").engine["name"] == "hnsw"
+        build(writer, "images", "ivf", 0.9, lambda line: None)
+        assert reader.collection("images").engine["name"] == "ivf"
         assert len(reader.search(texts=["red"], count=50)[0]) == before - 1
     writer.close()
     open_index(folder, model, writable=True).close()
@@ -167,12 +167,12 @@ def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers
 
     answered = []
     with open_index(folder, model, writable=True) as writer:
-        build(writer, "images", "hnsw", 0.9, lambda line: None)
+        build(writer, "images", "exact", 0.9, lambda line: None)
         with pytest.raises(KeyboardInterrupt):
             build(writer, "images", "ivf", 0.9, killed_while_tuning)
     with open_index(folder, model) as reader:
         answered.append((reader.collection("images").engine["name"], len(reader.search(texts=["red"], count=5)[0])))
-    assert answered == [("hnsw", 5)] * 2
+    assert answered == [("exact", 5)] * 2
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(t
                 while True:
                     filler.write(bytes(4096))
             with pytest.raises(OSError, match="disk full|space"):
-                build(index, "images", "hnsw", 0.9, lambda line: None)
+                build(index, "images", "ivf", 0.9, lambda line: None)
         (mount / "filler").unlink()
         with open_index(mount / "index", model) as index:
             images = index.collection("images")
