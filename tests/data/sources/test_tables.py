@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.parquet import HELD_GROUPS, ParquetTable
 from ernie_vil2.data.readers.table_source import TableSource
-from ernie_vil2.data.readers.tables import HELD_GROUPS, CsvTable, JsonTable, ParquetTable
+from ernie_vil2.data.readers.tables import CsvTable, JsonTable
 from ernie_vil2.data.samples import BadSample
 
 ROWS = [

@@ -1,4 +1,4 @@
-"""The size of a row group is told before it is decoded, from the pages and not from what the footer says."""
+"""The size of a row group is bounded by the footer before it is decoded, and as it is where the footer is not true."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.readers import tables
-from ernie_vil2.data.readers.parquet_pages import decoded_size, size_in_python
-from ernie_vil2.data.readers.tables import ParquetTable
+from ernie_vil2.data.readers import parquet
+from ernie_vil2.data.readers.parquet import ParquetTable, decoded_size, size_in_python
 from ernie_vil2.data.samples import BadSample
 
 COLUMNS = {
@@ -37,7 +36,9 @@ WRITTEN = st.fixed_dictionaries({
 
 
 @given(rows=st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=30), copies=st.integers(1, 50), kind=WRITTEN)
-def test_a_row_group_is_read_as_it_was_written_and_never_larger_than_told(tmp_path_factory, rows, copies, kind):
+def test_a_row_group_is_read_as_it_was_written_and_never_larger_than_the_footer_allows(
+    tmp_path_factory, rows, copies, kind
+):
     path = tmp_path_factory.mktemp("parquet") / "a.parquet"
     rows = rows * copies
     table = pa.Table.from_pylist(rows, pa.schema(TYPES))
@@ -52,14 +53,14 @@ def test_a_row_group_is_read_as_it_was_written_and_never_larger_than_told(tmp_pa
             source, read_dictionary=["text", "image.bytes", "image.path", "tags.list.element"] * dictionary
         )
         group = file.metadata.row_group(0)
-        told = sum(decoded_size(source, group.column(n), 0, dictionary) for n in range(group.num_columns))
-        assert file.read_row_group(0).nbytes <= told + 200  # of offsets and flags of a few values
+        most = sum(decoded_size(group.column(n), 0, dictionary) for n in range(group.num_columns))
+        assert file.read_row_group(0).nbytes <= most + 200  # of offsets and flags of a few values
         tags = file.read_row_group(0)["tags"]
         characters = sum(len(tag or "") for row in tags.to_pylist() for tag in row or ())
         assert sum(map(size_in_python, tags.chunks)) + 2000 >= characters  # one that stands alone is not counted
 
 
-def test_what_the_footer_says_of_sizes_does_not_count(tmp_path, monkeypatch):
+def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypatch):
     """The footer's copy of the column's sizes is made smaller; Arrow decodes it all the same."""
     path = tmp_path / "a.parquet"
     pq.write_table(
@@ -72,7 +73,7 @@ def test_what_the_footer_says_of_sizes_does_not_count(tmp_path, monkeypatch):
     path.write_bytes(content)
     assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size == 100
     assert len(ParquetTable(path).row(0)["jpg"]) == 3_000_000
-    monkeypatch.setattr(tables, "MAX_GROUP_BYTES", 2_000_000)
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 2_000_000)
     with pytest.raises(BadSample, match="row group of more than 1 GiB"):
         ParquetTable(path).row(0)
 
@@ -107,7 +108,7 @@ def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, encoding, mon
     texts = [f"{'x' * 1000}{row}" for row in range(100)]
     pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, column_encoding=encoding)
     assert [ParquetTable(path).row(row)["text"] for row in (0, 50, 99)] == [texts[row] for row in (0, 50, 99)]
-    monkeypatch.setattr(tables, "MAX_GROUP_BYTES", 90_000)
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 90_000)
     with pytest.raises(BadSample, match="row group of more than 1 GiB"):
         ParquetTable(path).row(0)
 
@@ -116,6 +117,6 @@ def test_few_row_groups_are_held_and_fewer_large_ones(tmp_path, monkeypatch):
     rows = [{"text": f"{'x' * 1000}{row}"} for row in range(12)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=1)
     table = ParquetTable(tmp_path / "a.parquet")
-    assert [table.row(row) for row in range(12)] == rows and len(table._groups) == tables.HELD_GROUPS
-    monkeypatch.setattr(tables, "MAX_GROUP_BYTES", 3000)
+    assert [table.row(row) for row in range(12)] == rows and len(table._groups) == parquet.HELD_GROUPS
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 3500)  # of a group with its statistics, but not of four
     assert table.row(0) == rows[0] and len(table._groups) == 1
