@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
+
+from braceexpand import UnbalancedBracesError, braceexpand
 
 from ernie_vil2.data.readers.locations import WEB, LocalFile, Location, PipeOutput, RemoteFile, asked, file_system
 from ernie_vil2.io.files import read_text
@@ -17,7 +20,11 @@ LIST = ".txt"
 MOST = 1_000_000  # files that a pattern or a list may name
 MOST_CHARACTERS = 2**28  # of their names together
 LONGEST = 4096  # characters of a pattern, as of a path
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
+LETTERS = 52  # of a range such as {a..z}, at most
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
+_RANGE_PIECES = re.compile(r"(\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\})")
+_LETTERS = re.compile(r"\{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?\}")
+_INMOST, _COUNTED = re.compile(r"\{[^{}]*\}"), re.compile(r"\0(\d+)\0")
 
 
 _allowed = False
@@ -35,7 +42,7 @@ def allow_pipes() -> None:
 def expand_braces(pattern: str, lists: bool = True) -> list[str]:
     """`{0000..0123}`, `{0..10..2}` and `{a,b}`, nested too, in the order and with the leading zeros of bash.
 
-    Other braces stand for themselves.
+    Other braces stand for themselves, and so do all of a pattern in which they are not in pairs.
 
     Args:
         lists: False: only number ranges are expanded, so that `awk '{print $1, $2}'` stays as it is.
@@ -46,67 +53,39 @@ def expand_braces(pattern: str, lists: bool = True) -> list[str]:
     shown = pattern[:100]
     if len(pattern) > LONGEST:
         raise ValueError(f"{shown}...: more than {LONGEST:,} characters; is this a path, address or command?")
+    pieces = [pattern] if lists else _RANGE_PIECES.split(pattern)  # every second one is a range
+    most = min(MOST, MOST_CHARACTERS // max(len(pattern), 1))
+    if _count("".join(pieces if lists else pieces[1::2])) > most:  # braceexpand holds all that is in a pair of braces
+        raise ValueError(f"{shown}: names more than {most:,} files; name fewer")
     try:
-        return _expanded(pattern, lists)
+        options = [
+            list(braceexpand(piece, escape=False)) if lists or number % 2 else [piece]
+            for number, piece in enumerate(pieces)
+        ]
+    except UnbalancedBracesError:
+        return [pattern]
     except RecursionError:
         raise ValueError(f"{shown}...: hundreds of braces; name the files in a list") from None
+    return ["".join(names) for names in product(*options)]
 
 
-def _expanded(pattern: str, lists: bool) -> list[str]:
-    start = pattern.find("{", 1 if pattern.startswith("{}") else 0)  # which bash leaves alone at the beginning
-    while start >= 0:
-        end, commas = _closing(pattern, start)
-        if end is not None:
-            options = _options(pattern[start + 1 : end], [comma - start - 1 for comma in commas], lists)
-            if options is not None:
-                rest = _expanded(pattern[end + 1 :], lists)
-                _check_count(len(options) * len(rest), pattern)
-                return [pattern[:start] + option + tail for option in options for tail in rest]
-        start = pattern.find("{", start + 1)
-    return [pattern]
+def _count(pattern: str) -> int:
+    """At most how many names a pattern stands for: from inside out, braces are replaced by their number of options."""
 
+    def names(text: str) -> int:
+        return math.prod(map(int, _COUNTED.findall(text)))
 
-def _check_count(count: int, pattern: str) -> None:
-    most = min(MOST, MOST_CHARACTERS // len(pattern))
-    if count > most:
-        raise ValueError(f"{pattern[:100]}: names more than {most:,} files; name fewer")
+    def options(braces: re.Match[str]) -> str:
+        if bounds := _RANGE.fullmatch(braces[0]):
+            first, last, step = (int(number or 1) for number in bounds.groups())
+            return f"\0{abs(last - first) // max(abs(step), 1) + 1}\0"
+        letters = LETTERS if _LETTERS.fullmatch(braces[0]) else 1
+        return f"\0{letters * sum(map(names, braces[0][1:-1].split(',')))}\0"
 
-
-def _closing(pattern: str, start: int) -> tuple[int | None, list[int]]:
-    """The brace that closes the one at `start`, and the commas between them that belong to no inner pair.
-
-    As in bash, only a brace behind a comma or two dots closes: `{a},b}` is `a}` and `b`.
-    """
-    depth, commas, dots = 0, [], False
-    for position in range(start, len(pattern)):
-        character = pattern[position]
-        if character == "{":
-            depth += 1
-        elif character == "}" and depth > 1:
-            depth -= 1
-        elif character == "}" and (commas or dots):
-            return position, commas
-        elif character == "," and depth == 1:
-            commas.append(position)
-        elif depth == 1 and pattern.startswith("..", position):
-            dots = True
-    return None, []
-
-
-def _options(inside: str, commas: list[int], lists: bool) -> list[str] | None:
-    if commas and lists:
-        bounds = [-1, *commas, len(inside)]
-        parts = [inside[a + 1 : b] for a, b in zip(bounds, bounds[1:], strict=False)]
-        return [option for part in parts for option in _expanded(part, lists)]
-    match = _RANGE.fullmatch(inside)
-    if not match:
-        return None
-    first, last, step = int(match[1]), int(match[2]), abs(int(match[3] or 1)) or 1
-    _check_count(abs(last - first) // step + 1, inside)
-    padded = any(re.match(r"-?0\d", end) for end in match.group(1, 2))
-    width = max(len(match[1]), len(match[2])) if padded else 0
-    numbers = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
-    return [f"{number:0{width}d}" for number in numbers]
+    pattern, found = pattern.replace("\0", ""), 1
+    while found:
+        pattern, found = _INMOST.subn(options, pattern)
+    return names(pattern)
 
 
 def find(pattern: str) -> list[Location]:

@@ -17,16 +17,20 @@ pieces = st.recursive(
     lambda inner: st.lists(inner, min_size=2, max_size=3).map(lambda options: "{" + ",".join(options) + "}"),
     max_leaves=3,
 )
-patterns = st.lists(pieces | st.sampled_from(["{", "}", ",", "{}", "{a}"]), max_size=3).map("".join)
+patterns = st.lists(pieces | st.sampled_from([",", "{}", "{a}", "{a..c}"]), max_size=3).map("".join)
 
 
 @settings(max_examples=60)
 @given(patterns)
-@example("{},}")
-@example("{a},}{1..2}{},}")
+@example("{{0..2},{a,b}{1..3}}{}")
 def test_braces_are_expanded_as_bash_does(pattern):
     said = subprocess.run(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)
     assert expand_braces(f"x{pattern}") == said.stdout.splitlines()
+
+
+@pytest.mark.parametrize("pattern", ["a{b", "a}{1..2}", "{1{2,3}"])
+def test_braces_that_are_not_in_pairs_stand_for_themselves(pattern):
+    assert expand_braces(pattern) == [pattern]
 
 
 def test_a_command_keeps_braces_that_are_no_range():
@@ -39,7 +43,10 @@ def test_a_command_keeps_braces_that_are_no_range():
 @pytest.mark.parametrize("pattern, message", [
     ("{0..99999999999}", "names more than 1,000,000 files"),
     ("{0..9999}{0..9999}", "names more than 1,000,000 files"),
-    ("{a,b}" * 800, "names more than 1,000,000 files"),
+    ("{{0..9999}{0..9999},b}", "names more than 1,000,000 files"),
+    ("{a,b}" * 800, "names more than 67,108 files"),
+    ("\x000\x00{0..9999}{0..9999}", "names more than 1,000,000 files"),
+    ("{a..z}" * 5, "names more than 1,000,000 files"),
     ("{0..900000}" + "x" * 4000, "names more than 66,92"),
     (f"{{{'0' * 4000}..900000}}", "names more than 66,9"),
     ("{a," * 1000 + "}" * 1000, "hundreds of braces"),
