@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.data.decoding import MAX_ASPECT, MAX_PIXELS, decode_image, stored_pixels
-from ernie_vil2.data.geometry import evaluation_view, official_view, paddlenlp_view
+from ernie_vil2.data.decoding import check_size
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import cpu
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
@@ -137,7 +138,7 @@ class OnnxModel:
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]
         self.logit_bias = about["scalars"].get("logit_bias", 0.0)
-        self._preprocessing = about["preprocessing"]
+        self._preprocess = Preprocessing(*(about["preprocessing"][field.name] for field in fields(Preprocessing)))
 
     def encode_images(self, images: Iterable[str | os.PathLike | bytes | np.ndarray]) -> np.ndarray:
         """N images to `[N, D]` float32, L2-normalised.
@@ -160,22 +161,11 @@ class OnnxModel:
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
         """An image as the model sees it, before normalisation: `[S, S, 3]` uint8 RGB; errors as of `encode_images`."""
         name = "an image"
-        kind, size = self._preprocessing["kind"], self._preprocessing["size"]
         if isinstance(image, str | os.PathLike):
             name, image = str(image), Path(image).read_bytes()
-        if isinstance(image, bytes):
-            background = self._preprocessing["background"] if kind == "ernie_vil2" else None
-            image = stored_pixels(image, name) if kind == "paddlenlp" else decode_image(image, name, background)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(f"{name}: an array is to be [H, W, 3] uint8 RGB, not {image.dtype} {list(image.shape)}")
-        height, width = image.shape[:2]
-        if height * width > MAX_PIXELS:
-            raise ValueError(f"{name}: too many pixels")
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            raise ValueError(f"{name}: too narrow an image")
-        if kind == "paddlenlp":
-            return paddlenlp_view(image, size, bicubic)
-        return (evaluation_view if kind == "ernie_vil2" else official_view)(image, size)
+        if isinstance(image, np.ndarray) and image.ndim == 3:
+            check_size(*image.shape[1::-1], name)
+        return self._preprocess(image, name)
 
     def _empty(self) -> np.ndarray:
         return np.empty([0, self.embed_dim], np.float32)
@@ -185,33 +175,3 @@ def _batches(rows: Iterable, size: int):
     rows = iter(rows)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """`[H, W, 3]` uint8 to another size as Pillow's BICUBIC does it, bit for bit.
-
-    Where the image shrinks, the cubic (a = -0.5) is stretched over as many pixels as become one; weights are whole
-    numbers, and the rows are rounded before the columns are made.
-    """
-    return _bicubic_rows(_bicubic_rows(image.transpose(1, 0, 2), width).transpose(1, 0, 2), height)
-
-
-def _bicubic_rows(image: np.ndarray, size: int) -> np.ndarray:
-    """The first axis of `[H, W, 3]` uint8 resized."""
-    if size == len(image):
-        return image
-    scale = len(image) / size
-    stretch = max(scale, 1.0)
-    support, bits = 2.0 * stretch, 22
-    made = np.empty((size, *image.shape[1:]), np.uint8)
-    for row in range(size):
-        centre = (row + 0.5) * scale
-        first, last = max(0, int(centre - support + 0.5)), min(len(image), int(centre + support + 0.5))
-        x = np.abs((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
-        weights = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0.0))
-        weights = weights * (1.0 / weights.sum()) * (1 << bits)
-        whole = np.trunc(weights + np.copysign(0.5, weights))
-        # Sums of these products stay below 2 ** 53, where float64 is exact.
-        total = np.tensordot(whole, image[first:last].astype(np.float64), 1).astype(np.int64)
-        made[row] = np.clip((total + (1 << (bits - 1))) >> bits, 0, 255)
-    return made

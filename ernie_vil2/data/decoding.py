@@ -167,11 +167,12 @@ def open_header(data: bytes, name: str) -> Image.Image:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
-    _check_size(*header.size, name)
+    check_size(*header.size, name)
     return header
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """BadSample, "too many pixels" or "too narrow an image", if an image of this size takes too much memory."""
     if width * height > MAX_PIXELS:
         raise BadSample(Reason.TOO_MANY_PIXELS, name)
     if max(width, height) > MAX_ASPECT * min(width, height):
@@ -184,7 +185,7 @@ def _jpeg_header(data: bytes, name: str) -> tuple[tuple[int, int], int]:
     if size is None:
         header = open_header(data, name)
         return header.size, _exif_orientation(header)
-    _check_size(*size, name)
+    check_size(*size, name)
     return size, 1
 
 

@@ -1,12 +1,12 @@
-"""The three ways from an image's pixels to a model's square input, for which NumPy and OpenCV are enough."""
+"""The three ways from an image's pixels to a model's square input."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
+from PIL import Image
 
 
 def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -64,13 +64,13 @@ def official_view(image: np.ndarray, size: int) -> np.ndarray:
     return _window(image, math.ceil((height - size) / 2), math.ceil((width - size) / 2), size)
 
 
-def paddlenlp_view(image: np.ndarray, size: int, bicubic: Callable[[np.ndarray, int, int], np.ndarray]) -> np.ndarray:
-    """As `evaluation_view`, as PaddleNLP's image processor does it; `bicubic` resizes to a width and height as Pillow
-    does."""
+def paddlenlp_view(image: np.ndarray, size: int) -> np.ndarray:
+    """As `evaluation_view`, as PaddleNLP's image processor does it, by Pillow."""
     height, width = image.shape[:2]
     short = min(height, width)
     height, width = int(size * height / short), int(size * width / short)
-    return _window(bicubic(image, width, height), (height - size) // 2, (width - size) // 2, size)
+    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return _window(image, (height - size) // 2, (width - size) // 2, size)
 
 
 def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.decoding import WHITE, decode_image, rgb_pixels, stored_pixels
 from ernie_vil2.data.geometry import evaluation_view, official_view, paddlenlp_view
 from ernie_vil2.data.samples import BadSample, Reason
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `runtime_onnx` has neither Paddle nor configurations
     import paddle
+
+    from ernie_vil2.config import ImageTowerConfig
 
 ImageInput = bytes | Image.Image | np.ndarray
 
@@ -94,11 +95,7 @@ class Preprocessing:
             return evaluation_view(image, self.size)
         if self.kind == "official":
             return official_view(image, self.size)
-        return paddlenlp_view(image, self.size, _bicubic)
-
-
-def _bicubic(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+        return paddlenlp_view(image, self.size)
 
 
 def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:
