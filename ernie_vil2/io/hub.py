@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ernie_vil2.io.files import cache_folder
+from ernie_vil2.io.locks import lock
 
 PADDLENLP = "https://paddlenlp.bj.bcebos.com/models/community/PaddlePaddle/ernie_vil-2.0-base-zh"
 
@@ -88,7 +88,7 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
     tag = hashlib.md5(f"{url} {version} {size}".encode()).hexdigest()[:8]
     part = path.with_name(f".{path.name}.{tag}.partial")
     with part.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, wait=True)
         if path.is_file():  # another process has been faster
             part.unlink(missing_ok=True)
             return

@@ -8,16 +8,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
+from ernie_vil2.io import locks
 from ernie_vil2.io.errors import ConfigError
 from ernie_vil2.io.terminal import printable
 
@@ -32,7 +29,6 @@ DRY_RUN = "dry_run"
 STEP = re.compile(r"step_(\d{8,})")
 """Names of checkpoints, and nothing else's: not that of a copy, `step_00000500_keep`."""
 _STARTED = ("config.yaml", "environment.json", "log.jsonl")  # of a run that began before there was a lock
-_locks: set[TextIO] = set()
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -108,40 +104,17 @@ def check_run_folder(run: Path) -> None:
 def owned(run: Path) -> Iterator[None]:
     """Within the block this process alone trains into a run folder, which is made if it is not there.
 
-    The kernel ends the ownership with the process, however that ends.
-
     Raises:
         ConfigError: another process is the owner, or the folder is not a run's.
     """
     check_run_folder(run)
     run.mkdir(parents=True, exist_ok=True)
-    with open(run / LOCK, "a+", encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = printable(file.read(200).strip()) or "a process"
-            raise ConfigError(
-                f"{run} is in use: {owner} trains there. Wait for its end, stop it, or choose another "
-                "-o Training.output=..."
-            ) from None
-        except OSError as error:
-            print(f"warning: {file.name} cannot be locked ({error.strerror}): nothing keeps a second training from "
-                  "this folder", file=sys.stderr)  # fmt: skip
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        _locks.add(file)
-        try:
-            yield
-        finally:
-            _locks.discard(file)
-
-
-def _leave_locks_to_parent() -> None:
-    while _locks:
-        _locks.pop().close()
-
-
-# A loader process that outlives its parent, because it hangs in the system, must not keep the folder locked.
-os.register_at_fork(after_in_child=_leave_locks_to_parent)
+    try:
+        lock = locks.owned(run / LOCK)
+    except locks.Locked as error:
+        raise ConfigError(
+            f"{run} is in use: {error.owner} trains there. Wait for its end, stop it, or choose another "
+            "-o Training.output=..."
+        ) from None
+    with lock:
+        yield

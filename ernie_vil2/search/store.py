@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from ernie_vil2.io import locks
 from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import load_json, write_text
 from ernie_vil2.search.collection import Collection, DamagedIndex
@@ -70,7 +69,10 @@ class FolderStore:
         self._made = not folder.exists()
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(folder / ".lock")
+            try:
+                self._lock = locks.owned(folder / ".lock")
+            except locks.Locked as error:
+                raise BusyIndex(f"{folder} is being changed by {error.owner}; wait for its end") from None
         self._path = folder / "index.json"
         try:
             self._read()
@@ -148,18 +150,3 @@ def open_store(path: str | os.PathLike, writable: bool) -> Store:
 
         return MilvusStore(str(path), writable)
     return FolderStore(Path(path), writable)
-
-
-def _locked(path: Path) -> TextIO:
-    file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 - held as long as the index is open
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read(200).strip() or "another process"
-        file.close()
-        raise BusyIndex(f"{path.parent} is being changed by {owner}; wait for its end") from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file

@@ -70,8 +70,7 @@ def extract_tags(
     output = Path(output)
     if output.suffix != ".jsonl":
         raise ValueError(f"{output}: tags are written as JSON lines; name a .jsonl file")
-    inputs = [f"{shard.name} {size}" for shard, size in zip(source.shards, source.shard_sizes, strict=True)]
-    job = {"input": inputs, "id": id_field, "tagger": tagger.describe()}
+    job = {"input": source.contents, "id": id_field, "tagger": tagger.describe()}
     partial, report_path = (output.with_name(output.name + end) for end in (".partial", ".report.json"))
     read = _RowsRead(source, id_field)
     if output.exists():

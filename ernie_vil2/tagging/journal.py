@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from ernie_vil2.data.tags import Tags
 from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import parse_json, system_errors_named
+from ernie_vil2.io.locks import Locked, lock
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Journal:
 
     def _open(self, job: dict) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(f"{self.path}: another run is writing it; wait for it or stop it") from error
+            lock(self._file)
+        except Locked:
+            raise JournalError(f"{self.path}: another run is writing it; wait for it or stop it") from None
         self._file.truncate(self._whole_lines())
         self._file.seek(0)
         first = self._file.readline()

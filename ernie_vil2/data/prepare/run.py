@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -28,6 +27,7 @@ from ernie_vil2.data.readers.prepared import INDEX
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.device.launch import end_with_parent
+from ernie_vil2.io import locks
 from ernie_vil2.io.checksums import sha256
 from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import load_json, write_text
@@ -101,8 +101,7 @@ def prepare(
 
 
 def _describe(source: ShardedSource, settings: Settings, tags: Sequence[TagsFile]) -> dict:
-    inputs = [f"{shard.name} {size}" for shard, size in zip(source.shards, source.shard_sizes, strict=True)]
-    return describe(settings, inputs, [file.name for file in tags])
+    return describe(settings, source.contents, [file.name for file in tags])
 
 
 @contextmanager
@@ -112,11 +111,11 @@ def _claimed(output: Path, job: dict) -> Iterator[Path]:
     if output.is_dir() and not (state / JOB).exists() and any(path.name != STATE for path in output.iterdir()):
         raise PrepareError(f"{output} holds other files; choose a new folder")
     state.mkdir(parents=True, exist_ok=True)
-    with open(state / "lock", "w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrepareError(f"{output}: another run is writing there; wait for it or stop it") from error
+    try:
+        lock = locks.owned(state / "lock")
+    except locks.Locked as error:
+        raise PrepareError(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
+    with lock:
         if (state / JOB).exists():
             begun = load_json(state / JOB)
             differing = [part for part in job if begun.get(part) != job[part]]

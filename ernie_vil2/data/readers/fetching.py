@@ -14,6 +14,7 @@ from threading import Lock, Thread
 from typing import BinaryIO
 
 from ernie_vil2.io.files import atomic_write, cache_folder
+from ernie_vil2.io.locks import Locked, lock
 
 DEFAULT_GIB = 100.0
 ROOM = "room"  # the lock of who counts what is there
@@ -137,11 +138,11 @@ def _make_room(folder: Path, size: int, name: str, only_unused: bool) -> bool:
 def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
             return _remove(path)
     except FileNotFoundError:
         return True
-    except BlockingIOError:
+    except Locked:
         return False
 
 
@@ -153,8 +154,8 @@ def _remove(path: Path) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(path, "w") as file:
+        lock(file, wait=True)
         yield
 
 

@@ -91,6 +91,11 @@ class ShardedSource:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @property
+    def contents(self) -> list[str]:
+        """The name of each shard and its number of samples, by which work that was stopped knows them again."""
+        return [f"{shard.name} {size}" for shard, size in zip(self.shards, self.shard_sizes, strict=True)]
+
     @cached_property
     def fingerprint(self) -> str:
         """Tells the content of the shards from another's; it takes a few reads a shard.

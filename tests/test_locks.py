@@ -1,0 +1,54 @@
+"""Locks between processes: who holds one is named, a forked process holds none, work under way is left alone."""
+
+import os
+
+import pytest
+
+from ernie_vil2.data.prepare import PrepareError, Settings, prepare
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.io.locks import Locked, lock, owned
+from ernie_vil2.tagging.journal import Journal, JournalError
+from tests.conftest import write_tsv
+
+
+def test_who_holds_a_lock_is_named_until_the_file_is_closed(tmp_path):
+    with owned(tmp_path / "lock"), pytest.raises(Locked, match=f"lock is locked by process {os.getpid()} on "):
+        owned(tmp_path / "lock")
+    owned(tmp_path / "lock").close()
+    (tmp_path / "empty").touch()
+    with open(tmp_path / "empty") as first, open(tmp_path / "empty") as second:
+        lock(first)
+        with pytest.raises(Locked, match="empty is locked by another process"):
+            lock(second)
+
+
+def test_a_forked_process_does_not_hold_a_lock_that_is_waited_for(tmp_path):
+    reading, writing = os.pipe()
+    with open(tmp_path / "lock", "w") as file:
+        lock(file)
+        if not (child := os.fork()):
+            os.read(reading, 1)
+            os._exit(0)
+    with open(tmp_path / "lock") as file:
+        lock(file, wait=True)
+    os.write(writing, b"x")
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_folder_and_a_file_that_another_process_writes_are_left_alone(tmp_path):
+    source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("text", "1", b"no image")]))])
+    (tmp_path / "out" / ".prepare").mkdir(parents=True)
+    with (
+        owned(tmp_path / "out" / ".prepare" / "lock"),
+        pytest.raises(
+            PrepareError, match=rf"out: process {os.getpid()} on .* is writing there; wait for it or stop it"
+        ),
+    ):
+        prepare(source, tmp_path / "out", Settings())
+    journal = Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"})
+    with pytest.raises(JournalError, match="partial: another run is writing it; wait for it or stop it"):
+        Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"})
+    journal.close()
+    Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"}).close()
