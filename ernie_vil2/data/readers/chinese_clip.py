@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,10 +54,7 @@ def image_of_row(images: Lines, row: int) -> bytes:
     columns = images.columns(row)
     if len(columns) != 2:
         raise BadSample(Reason.MALFORMED_ROW, images.row_name(row))
-    try:
-        return decode_base64(columns[1])
-    except binascii.Error as error:
-        raise BadSample(Reason.MALFORMED_BASE64, images.row_name(row)) from error
+    return decode_base64(columns[1], images.row_name(row))
 
 
 class ChineseClipSource:

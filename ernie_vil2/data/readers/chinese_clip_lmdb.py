@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import os
 from pathlib import Path
 from typing import Any
@@ -86,10 +85,7 @@ class ChineseClipLmdb:
         if encoded is None:
             raise BadSample(Reason.UNMATCHED_IMAGE, f"{place}, {image_id}")
         check_size(len(encoded), MAX_BYTES, f"{place}, {image_id}")
-        try:
-            image = decode_base64(encoded)
-        except binascii.Error as error:
-            raise BadSample(Reason.MALFORMED_BASE64, f"{place}, {image_id}") from error
+        image = decode_base64(encoded, f"{place}, {image_id}")
         return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
 
     def __reduce__(self):

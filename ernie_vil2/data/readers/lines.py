@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile
 from ernie_vil2.data.rows import BYTE_ORDER_MARK
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason
 
 PIECE = 2**20  # bytes of a line that are looked at together
 MAX_LINE = 2**29  # bytes; a line of less, but too many for a row, is a bad sample
@@ -84,11 +84,14 @@ def measured_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bool]]:
         yield size, blank
 
 
-def decode_base64(text: bytes) -> bytes:
-    """What base64 stands for, in the standard or the URL-safe alphabet, with blanks; binascii.Error if it is none."""
+def decode_base64(text: bytes, name: str) -> bytes:
+    """What base64 stands for, in the standard or the URL-safe alphabet, with blanks; BadSample if it is none."""
     # b64decode drops characters that it does not know unless told to validate.
     text = text.replace(b"-", b"+").replace(b"_", b"/")
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:  # blanks, perhaps; looking for them in every image would take half as long as decoding it
-        return base64.b64decode(b"".join(text.split()), validate=True)
+        try:
+            return base64.b64decode(b"".join(text.split()), validate=True)
+        except binascii.Error as error:
+            raise BadSample(Reason.MALFORMED_BASE64, name) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from hashlib import blake2b
 from pathlib import Path
 
@@ -40,10 +39,7 @@ class TsvSource:
             raise BadSample(Reason.MALFORMED_ROW, name)
         text, image_name = as_text(text, name), as_text(between.partition(b"\t")[0], name)
         check_text(text, name)
-        try:
-            image = decode_base64(encoded)
-        except binascii.Error as error:
-            raise BadSample(Reason.MALFORMED_BASE64, name) from error
+        image = decode_base64(encoded, name)
         return Sample(image_name if is_id(image_name) else content_name(image), text, image, {"": text})
 
 
