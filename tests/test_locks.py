@@ -47,8 +47,9 @@ def test_a_folder_and_a_file_that_another_process_writes_are_left_alone(tmp_path
         ),
     ):
         prepare(source, tmp_path / "out", Settings())
-    journal = Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"})
-    with pytest.raises(JournalError, match="partial: another run is writing it; wait for it or stop it"):
-        Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"})
-    journal.close()
-    Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"}).close()
+    for _ in range(2):  # the first one's lock ends with it
+        with (
+            Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"}),
+            pytest.raises(JournalError, match="partial: another run is writing it; wait for it or stop it"),
+        ):
+            Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import ClassVar
 from zlib import crc32
 
 from ernie_vil2.io.errors import RunError
-from ernie_vil2.io.files import RepeatedKey, parse_json, write_text
+from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
 from ernie_vil2.io.terminal import counted, printable
 
 MAX_BYTES = 2**28
@@ -314,7 +313,7 @@ class BadSampleReport:
 
     def write(self, folder: Path) -> None:
         """Writes `bad_samples.json`, and `bad_samples.txt` for a person."""
-        write_text(folder / "bad_samples.json", json.dumps(self.as_dict(), ensure_ascii=False, indent=1))
+        write_json(folder / "bad_samples.json", self.as_dict())
         write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:

@@ -6,13 +6,12 @@ the fingerprint of the model, so that they are never taken for another's. `load_
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
-from ernie_vil2.io.files import is_number, load_json, write_text
+from ernie_vil2.io.files import is_number, load_json, write_json
 
 FILE = "calibration.json"
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -64,7 +63,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
     """Writes it beside the weights in `folder`; returns the file."""
     path = folder / FILE
     record = asdict(calibration) | {"date": time.strftime("%Y-%m-%d")}
-    write_text(path, json.dumps(record, ensure_ascii=False, indent=1))
+    write_json(path, record)
     return path
 
 

@@ -1,7 +1,7 @@
 """Files and folders that are seen whole or not at all: written under a temporary name, then renamed.
 
 Renaming alone may reach the disk before the content does, and a machine that fails then leaves empty files. Here the
-content is on the disk before it gets its name. All JSON of the package is read here.
+content is on the disk before it gets its name. JSON files of the package are read and written here.
 """
 
 from __future__ import annotations
@@ -150,6 +150,11 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file."""
     with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
+    """Writes a JSON file in UTF-8."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

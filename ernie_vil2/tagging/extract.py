@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id
 from ernie_vil2.data.tags import Tags, tags_id
-from ernie_vil2.io.files import atomic_write, load_json, write_text
+from ernie_vil2.io.files import atomic_write, load_json, write_json
 from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
 from ernie_vil2.tagging.summary import TaggingReport
 
@@ -78,18 +78,15 @@ def extract_tags(
         partial.unlink(missing_ok=True)
         return report
     output.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(partial, job)
-    try:
+    with Journal(partial, job) as journal:
         _complete(journal, read, tagger, batch_size, threads)
         shared = {name for batch in journal for name in batch.shared}
         report = _summary(journal, tagger, shared)
         # The report first: an output without one would be taken for a stranger's.
         saved = {"job": job, "content": read.content, **report.as_dict()}
-        write_text(report_path, json.dumps(saved, ensure_ascii=False, indent=1))
+        write_json(report_path, saved)
         _write_tags(journal, output, shared)
         partial.unlink()
-    finally:
-        journal.close()
     return report
 
 

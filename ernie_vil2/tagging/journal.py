@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
@@ -37,7 +38,9 @@ class JournalError(RunError):
 
 
 class Journal:
-    """A file of batches, begun by the job they belong to. A last line that was cut off is dropped.
+    """JSON lines: the job that the batches belong to, then a batch a line. A last line that was cut off is dropped.
+
+    It is a context manager, which holds the file locked.
 
     Args:
         path: the file; made if it is not there.
@@ -51,55 +54,47 @@ class Journal:
         self.path = path
         self._file = open(path, "ab+")
         try:
-            self._open(job)
+            lock(self._file)
+            self._file.seek(0)
+            self._file.truncate(sum(len(line) for line in self._file if line.endswith(b"\n")))
+            begun = next(self._lines(), None)
+            if begun is None:
+                self._write(job)
+            elif differing := [part for part in job if begun.get(part) != job[part]]:
+                raise JournalError(
+                    f"{path} was begun with other {' and '.join(differing)}; run with the same, choose another output, "
+                    "or delete it"
+                )
+        except Locked:
+            self._file.close()
+            raise JournalError(f"{path}: another run is writing it; wait for it or stop it") from None
         except BaseException:
             self._file.close()
             raise
 
-    def _open(self, job: dict) -> None:
-        try:
-            lock(self._file)
-        except Locked:
-            raise JournalError(f"{self.path}: another run is writing it; wait for it or stop it") from None
-        self._file.truncate(self._whole_lines())
-        self._file.seek(0)
-        first = self._file.readline()
-        if not first:
-            self._write(job)
-            return
-        begun = self._parse(first)
-        if differing := [part for part in job if begun.get(part) != job[part]]:
-            raise JournalError(
-                f"{self.path} was begun with other {' and '.join(differing)}; run with the same, choose another "
-                "output, or delete it"
-            )
+    def __enter__(self) -> Journal:
+        return self
 
-    def _whole_lines(self) -> int:
-        self._file.seek(0)
-        return sum(len(line) for line in self._file if line.endswith(b"\n"))
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def __iter__(self) -> Iterator[TaggedRows]:
-        with open(self.path, "rb") as lines:
-            next(lines)
-            for line in lines:
-                yield TaggedRows(**self._parse(line))
+        return (TaggedRows(**line) for line in islice(self._lines(), 1, None))
 
     def add(self, batch: TaggedRows) -> None:
         """Writes a batch down."""
         self._write(asdict(batch))
 
-    def close(self) -> None:
-        """Ends the writing, so that another run may go on."""
-        self._file.close()
-
-    def _parse(self, line: bytes) -> dict:
-        try:
-            content = parse_json(line)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise JournalError(f"{self.path} is damaged; delete it to begin anew")
-        return content
+    def _lines(self) -> Iterator[dict]:
+        with open(self.path, "rb") as file:
+            for line in file:
+                try:
+                    content = parse_json(line)
+                except ValueError:
+                    content = None
+                if not isinstance(content, dict):
+                    raise JournalError(f"{self.path} is damaged; delete it to begin anew")
+                yield content
 
     def _write(self, content: dict) -> None:
         with system_errors_named(self.path):

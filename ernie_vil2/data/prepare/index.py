@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from ernie_vil2.data.prepare.shards import Settings
 from ernie_vil2.data.readers.prepared import INDEX
 from ernie_vil2.data.samples import BadSampleReport, first_names
-from ernie_vil2.io.files import write_text
+from ernie_vil2.io.files import write_json, write_text
 from ernie_vil2.io.terminal import counted
 
 REPORT = "report.txt"
@@ -52,7 +51,7 @@ class PreparedIndex:
         ]
         content = totals | {"shards": files, "bad_samples": self.bad_samples.as_dict(), "job": self.job}
         write_text(folder / REPORT, f"{self}\n")
-        write_text(folder / INDEX, json.dumps(content, ensure_ascii=False, indent=1))
+        write_json(folder / INDEX, content)
 
     def __str__(self) -> str:
         lines = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -30,7 +29,7 @@ from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io import locks
 from ernie_vil2.io.checksums import sha256
 from ernie_vil2.io.errors import RunError
-from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.io.files import load_json, write_json
 
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
@@ -50,7 +49,7 @@ def check(
 
     Args, Raises: as `prepare`.
     """
-    job = _describe(source, settings, tags)
+    job = describe(settings, source.contents, [file.name for file in tags])
     work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes))
     entries = _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
     images = np.array([image for entry in entries for image in entry.pop("images")], np.int64).reshape(-1, 3)
@@ -88,7 +87,7 @@ def prepare(
         OSError: the folder cannot be written.
     """
     output = Path(output)
-    job = _describe(source, settings, tags)
+    job = describe(settings, source.contents, [file.name for file in tags])
     with _claimed(output, job) as state:
         work = Work(source, settings, tags)
         work = replace(work, kept=_kept(work, processes))
@@ -98,10 +97,6 @@ def prepare(
             raise ValueError(f"no sample could be used, so that there is no shard\n{index.bad_samples}")
         index.write(output)
     return index
-
-
-def _describe(source: ShardedSource, settings: Settings, tags: Sequence[TagsFile]) -> dict:
-    return describe(settings, source.contents, [file.name for file in tags])
 
 
 @contextmanager
@@ -118,14 +113,13 @@ def _claimed(output: Path, job: dict) -> Iterator[Path]:
     with lock:
         if (state / JOB).exists():
             begun = load_json(state / JOB)
-            differing = [part for part in job if begun.get(part) != job[part]]
-            if differing:
+            if differing := [part for part in job if begun.get(part) != job[part]]:
                 raise PrepareError(
                     f"{output} was begun with other {' and '.join(differing)}; "
                     "run with the same, or choose a new folder"
                 )
         else:
-            write_text(state / JOB, json.dumps(job, ensure_ascii=False))
+            write_json(state / JOB, job, indent=None)
         for left in output.glob(".*.partial"):  # by a run that was killed
             left.unlink()
         yield state
@@ -143,7 +137,7 @@ def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:
             work.count(-len(work.rows(shard)))
     (output / INDEX).unlink(missing_ok=True)  # until all shards are of one input again
     entry = make_shard(work, shard, output)
-    write_text(note, json.dumps(entry, ensure_ascii=False))
+    write_json(note, entry, indent=None)
     return entry
 
 
