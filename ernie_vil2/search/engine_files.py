@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ernie_vil2.io.checksums import sha256
 from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, write_text
-from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, sealed, unsealed
+from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, formed, sealed, unsealed
 
 FACTS = "engine.json"
 LONGEST = 1 << 16
@@ -53,8 +53,8 @@ def replacement(folder: Path) -> str | None:
 
 
 def check_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
-    """ValueError or KeyError if facts of an index of faiss are missing, of another form or out of their range."""
-    forms: dict[str, Callable[[Any], Any]] = {
+    """DamagedIndex or TypeError if facts of an index of faiss are missing, of another form or out of their range."""
+    forms = {
         "file": lambda value: re.fullmatch(rf"{facts['name']}-[0-9a-f]{{8}}\.faiss", value),
         "bytes": lambda value: is_count(value, 1, MOST_BYTES),
         "directions": lambda value: is_count(value, 1, width),
@@ -64,9 +64,7 @@ def check_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
         "wanted_recall": lambda value: is_number(value, 0, 1),
         "queries": lambda value: is_count(value, 0),
     }
-    for name, form in forms.items():
-        if not form(facts[name]):
-            raise ValueError(f"{FACTS} has the {name} {str(facts[name])[:100]}")
+    formed(facts, forms, FACTS)
 
 
 def write_index(index: Any, path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -88,7 +88,7 @@ def check_about(about: Any, name: str) -> dict[str, Any]:
     }
     if isinstance(about, dict) and "root" not in about:
         del forms["root"]  # paths of an earlier version count from nowhere
-    return _formed(about, forms, name)
+    return formed(about, forms, name)
 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
         "generation": lambda value: is_count(value, 0, MOST),
         "facets": lambda value: isinstance(value, dict) and all(map(_are_counted, value.values())),
     }
-    return _formed(state, forms, name)
+    return formed(state, forms, name)
 
 
 def _are_counted(values: Any) -> bool:
@@ -110,7 +110,8 @@ def _are_counted(values: Any) -> bool:
     )
 
 
-def _formed(values: Any, forms: Mapping[str, Any], name: str) -> dict[str, Any]:
+def formed(values: Any, forms: Mapping[str, Callable[[Any], Any]], name: str) -> dict[str, Any]:
+    """An object of JSON whose values have these forms; DamagedIndex, which names `name`, for anything else."""
     if not isinstance(values, dict):
         raise DamagedIndex(f"{name} is not a JSON object")
     for key, form in forms.items():

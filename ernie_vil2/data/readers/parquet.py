@@ -163,9 +163,9 @@ def decoded_size(chunk: Any, width: int, as_dictionary: bool) -> int:
 
 
 def size_in_python(array: Any) -> int:
-    """Bytes that the values of an Arrow array take as Python objects, about, told without making one of them.
+    """About the bytes that the values of an Arrow array take as Python objects, of which none is made for this.
 
-    A text that stands alone is not counted: it is no longer than its page.
+    A single text is not counted: it is no longer than its page.
     """
     import pyarrow.compute as pc
     from pyarrow import BaseExtensionType, types
