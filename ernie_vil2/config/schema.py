@@ -263,8 +263,8 @@ class Config(Section):
     @property
     def names(self) -> list[str]:
         """Names of parts, which may be import paths of the user's own: towers, loss, task, evaluators, layouts."""
-        places = [*self.Data.sources, self.Data.validation, self.Data.tested]
-        layouts = [place.layout for place in places if place and place.layout]
+        entries = [*self.Data.train, *self.Data.val, *self.Data.test]
+        layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
         own = [self.Model.image.name, self.Model.text.name, self.Loss.kind, self.Training.task]
         return [*own, *(self.Evaluation.evaluators or []), *layouts]
 
