@@ -83,7 +83,7 @@ def test_the_scorer_in_training(parts, shapes, tmp_path, capsys):
     """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
     trainer = run(shapes, tmp_path, "Evaluation.evaluators=[margin, retrieval]", "Evaluation.every=1",
                   "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
-    assert trainer.fit() and not trainer.side_work.failures
+    assert trainer.fit() and not trainer.best_effort.failures
     records = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
     assert [(record["step"], record["evaluator"]) for record in records] == [
         (step, name) for step in (0, 1, 2) for name in ("margin", "retrieval")

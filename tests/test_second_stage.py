@@ -52,7 +52,7 @@ def test_a_run_encodes_as_then_and_goes_on_to_where_the_whole_run_ended(name, wh
     text = (run / "config.yaml").read_text(encoding="utf-8")
     file.write_text(text if whose == "its own" else text.replace("version: 2\n", ""), encoding="utf-8")
     trainer = Trainer(load_config(file, [f"Training.output={run}"]), resume=True)
-    assert trainer.step == 6 and trainer.fit() and not trainer.side_work.failures
+    assert trainer.step == 6 and trainer.fit() and not trainer.best_effort.failures
     assert load_config(run / "checkpoints/step_00000008/config.yaml").Tuning.moving_statistics
     records = list(read_log(run / "log.jsonl"))
     losses = [record["loss"] for record in records if record["kind"] == "train"]

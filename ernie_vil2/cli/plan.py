@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.io.files import write_text
-    from ernie_vil2.models.weights.model_like import with_model_like
+    from ernie_vil2.models.weights.architecture import with_model_like
     from ernie_vil2.planning.text import plan_run
     from ernie_vil2.training.length import with_steps
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ernie_vil2.data.rows import read_json
+from ernie_vil2.data.annotation_files import read_json
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import counted
 

@@ -19,7 +19,7 @@ from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout, filled_batches
-from ernie_vil2.device.crossings import uploaded
+from ernie_vil2.device.transfers import uploaded
 
 Batch = dict[str, Any]
 

@@ -13,8 +13,8 @@ from ernie_vil2.config import Config, DataConfig
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource, open_sources
+from ernie_vil2.data.rows_by_image import RowsByImage
 from ernie_vil2.data.samples import Sample, content_id
-from ernie_vil2.data.units import Units
 from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"
@@ -57,7 +57,8 @@ class SampleStream:
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
         self._units = [
-            Units(source, seed, number) if data.unit == "image" else None for number, source in enumerate(self.sources)
+            RowsByImage(source, seed, number) if data.unit == "image" else None
+            for number, source in enumerate(self.sources)
         ]
         parts = [units or source for units, source in zip(self._units, self.sources, strict=True)]
         self._samples = [len(part) for part in parts]

@@ -9,7 +9,7 @@ import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
-from ernie_vil2.device.crossings import fetched
+from ernie_vil2.device.transfers import fetched
 from ernie_vil2.parallel import collectives
 
 

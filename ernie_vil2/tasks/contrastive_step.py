@@ -27,7 +27,7 @@ import paddle.distributed as dist
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.augment import ImageNormalization
-from ernie_vil2.device.crossings import Sender
+from ernie_vil2.device.transfers import Sender
 from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views

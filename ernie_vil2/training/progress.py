@@ -15,10 +15,10 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agreed_errors
+from ernie_vil2.training.best_effort import BestEffort
 from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.run_page import PAGE, write_run_page
-from ernie_vil2.training.side_work import SideWork
 
 
 class Progress:
@@ -28,16 +28,16 @@ class Progress:
         config: the run's.
         rank, ranks: number of this process, and how many there are.
         bad_samples: that this rank meets.
-        side_work: what may fail without an end of the run.
+        best_effort: what may fail without an end of the run.
 
     Attributes:
         meter: of the steps since the last record, from `shown` on.
     """
 
-    def __init__(self, config: Config, rank: int, ranks: int, bad_samples: BadSampleReport, side_work: SideWork):
+    def __init__(self, config: Config, rank: int, ranks: int, bad_samples: BadSampleReport, best_effort: BestEffort):
         self._run, self._config = Path(config.Training.output), config
         self._rank, self._ranks = rank, ranks
-        self._bad_samples, self._side_work = bad_samples, side_work
+        self._bad_samples, self._best_effort = bad_samples, best_effort
 
     def say(self, lines: Iterable[str]) -> None:
         """Prints lines on rank 0."""
@@ -110,9 +110,9 @@ class Progress:
         """The report of bad samples and the page of curves."""
         report = self.joined_bad_samples()
         if self._rank == 0:
-            with self._side_work.attempt("report of bad samples"):
+            with self._best_effort.attempt("report of bad samples"):
                 report.write(self._run)
-            with self._side_work.attempt(PAGE):
+            with self._best_effort.attempt(PAGE):
                 write_run_page(self._run, self._config, report)
 
     def end(self, ended: str | None, skipped: int) -> None:
@@ -125,5 +125,5 @@ class Progress:
         self.say([str(self.joined_bad_samples()), *filter(None, [ended])])
         if self._rank == 0 and skipped:
             print(f"warning: {skipped} steps that were not finite were left out", file=sys.stderr)
-        if self._rank == 0 and self._side_work.failures:
-            print(f"warning: {self._side_work}", file=sys.stderr)
+        if self._rank == 0 and self._best_effort.failures:
+            print(f"warning: {self._best_effort}", file=sys.stderr)

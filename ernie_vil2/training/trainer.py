@@ -18,7 +18,7 @@ from ernie_vil2.device import cpu, runtime
 from ernie_vil2.device.environment import environment
 from ernie_vil2.io.run_folder import list_checkpoints, owned
 from ernie_vil2.models.precision import check_precision
-from ernie_vil2.models.weights.model_like import with_model_like
+from ernie_vil2.models.weights.architecture import with_model_like
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms
@@ -27,6 +27,7 @@ from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.average import WeightAverage
 from ernie_vil2.training.batch_gate import BatchGate
+from ernie_vil2.training.best_effort import BestEffort
 from ernie_vil2.training.checkpoint import (
     find_checkpoint,
     keep_only,
@@ -45,7 +46,6 @@ from ernie_vil2.training.progress import Progress
 from ernie_vil2.training.resuming import as_begun, check_changes
 from ernie_vil2.training.scoring import Scores, as_lines
 from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, own_parameters, scaler_state
-from ernie_vil2.training.side_work import SideWork
 from ernie_vil2.training.stopping import StopSignals
 from ernie_vil2.training.update import Update
 
@@ -124,7 +124,7 @@ class Trainer:
         return collectives.all_gather_object(checkpoint)[0]
 
     def _prepare(self, checkpoint: Path | None, task: Callable, evaluators: Callable) -> None:
-        self.side_work = SideWork()
+        self.best_effort = BestEffort()
         with agreed_errors():
             config = as_begun(self.config, checkpoint) if checkpoint else self.config
             self.task = task(config)
@@ -132,7 +132,7 @@ class Trainer:
         self.stream = self.rows.stream
         self.config = config = with_steps(config, self.stream.samples)
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
-        self.progress = Progress(config, self.rank, self.ranks, self.bad_samples, self.side_work)
+        self.progress = Progress(config, self.rank, self.ranks, self.bad_samples, self.best_effort)
         resumed = checkpoint is not None
         self.evaluators = self._scored(lambda: evaluators(config, self.task), resumed) or {}
         self.comparison = self._scored(lambda: build_comparison(config, self.task), resumed)
@@ -178,7 +178,7 @@ class Trainer:
             if not resumed:
                 raise
             if self.rank == 0:
-                self.side_work.failed("validation data", str(error))
+                self.best_effort.failed("validation data", str(error))
             return None
 
     def _look_for_leakage(self) -> None:
@@ -223,11 +223,11 @@ class Trainer:
             began = self.step
             compared = self.comparison if self.rank == 0 else None
             if compared and began == 0:
-                with self.side_work.attempt("Data.test, before"):
+                with self.best_effort.attempt("Data.test, before"):
                     print(compared.before(self.model))
             finished = self._train()
             if compared and finished and (self.step > began or compared.lacks_after):
-                with self.side_work.attempt("Data.test, after"):
+                with self.best_effort.attempt("Data.test, after"):
                     print(compared.after(self._best_step or self.step))
             return finished
 
@@ -276,7 +276,7 @@ class Trainer:
         try:
             usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.least_rows, error)
         except TooManyBadSamples:
-            with self.side_work.attempt("report of bad samples"):
+            with self.best_effort.attempt("report of bad samples"):
                 self.bad_samples.write(self.run)
             raise
         return batch if usable else None
@@ -364,11 +364,11 @@ class Trainer:
         failures = {what: why for metrics in found.values() for what, why in metrics.failures.items()}
         if self.rank == 0:
             for what, why in failures.items():
-                self.side_work.failed(f"evaluation on {what}", why)
+                self.best_effort.failed(f"evaluation on {what}", why)
         if self.scores.improved(found) and not saved:
             self._save()
         elif saved and not failures and self.rank == 0:
-            with self.side_work.attempt("note of the evaluation"):
+            with self.best_effort.attempt("note of the evaluation"):
                 note_evaluation(self.run, self.step, self.best)
                 keep_only(self.run, self.config.Training.keep_checkpoints, self._best_step)
 

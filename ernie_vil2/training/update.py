@@ -13,7 +13,7 @@ from paddle import _C_ops, nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch
-from ernie_vil2.device.crossings import fetched
+from ernie_vil2.device.transfers import fetched
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import copied, running_statistics, set_statistics
 from ernie_vil2.tasks import Task

@@ -13,7 +13,7 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.data.augment import ImageNormalization
 from ernie_vil2.data.preprocessing import normalize_images
-from ernie_vil2.device.crossings import uploaded
+from ernie_vil2.device.transfers import uploaded
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import ROOT

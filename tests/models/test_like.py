@@ -11,8 +11,8 @@ from ernie_vil2.backends import Eager
 from ernie_vil2.config import ConfigError, dump_config, load_config
 from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.weights.architecture import _read, with_model_like
 from ernie_vil2.models.weights.initial import load_initial_weights
-from ernie_vil2.models.weights.model_like import _read, with_model_like
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import config, overrides, run  # noqa: F401 - fixtures of a run

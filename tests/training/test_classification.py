@@ -30,7 +30,7 @@ def test_a_run_watches_classes_beside_retrieval_and_takes_its_best_checkpoint_by
     settings = ["Evaluation.every=4", "Training.checkpoint_every=4", "Evaluation.at_start=true", classes]
     trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, classification]"))
     assert trainer.evaluators["classification"].data == {"val": "16 pictures, 4 classes, named in zh and en"}
-    assert trainer.fit() and not trainer.side_work.failures
+    assert trainer.fit() and not trainer.best_effort.failures
     assert [one["step"] for one in evaluations(trainer, "classification")] == [0, 4, 8]
     assert trainer.best["metric"] == "mean_recall"
     found = evaluations(trainer, "classification")[-1]["metrics"]

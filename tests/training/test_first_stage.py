@@ -55,7 +55,7 @@ def test_it_is_scored_as_then(run, which, step):
 def test_it_goes_on_to_where_the_whole_run_ended(run):
     trainer = Trainer(load_config(run / "config.yaml", [f"Training.output={run}"]), resume=True)
     best = {"step": 4, "metric": "mean_recall", "value": pytest.approx((RECALLS[4, "zh"] + RECALLS[4, "en"]) / 2)}
-    assert trainer.step == 6 and trainer.best == best and trainer.fit() and not trainer.side_work.failures
+    assert trainer.step == 6 and trainer.best == best and trainer.fit() and not trainer.best_effort.failures
     losses = [record["loss"] for record in read_log(run / "log.jsonl") if record["kind"] == "train"]
     assert losses[:6] == EXPECTED["losses"][:6]  # the log of then
     assert losses == pytest.approx(EXPECTED["losses"], rel=1e-4)

@@ -43,7 +43,7 @@ def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, fol
     settings = config(*settings)
     crash_after(Trainer(settings), 3)
     trainer = Trainer(settings, resume=True)
-    assert trainer.step == trainer.scores.evaluated == 2 and trainer.fit() and not trainer.side_work.failures
+    assert trainer.step == trainer.scores.evaluated == 2 and trainer.fit() and not trainer.best_effort.failures
     assert [record["step"] for record in evaluations(trainer)] == [2, 4]
     names = {name for record in evaluations(trainer) for name in record["metrics"]}
     scored = {way for way in DIRECTION_NAMES if any(f"/{way}/" in name for name in names)}
@@ -72,7 +72,7 @@ def test_validation_data_that_become_unreadable_end_no_run(config, shapes, tmp_p
 
     trainer._train_step = step
     assert trainer.fit() and losses(trainer) == losses(whole)
-    assert trainer.side_work.failures == {"evaluation on val, zh": 2, "evaluation on val, en": 2}
+    assert trainer.best_effort.failures == {"evaluation on val, zh": 2, "evaluation on val, en": 2}
     assert [len(record["metrics"]) > 0 for record in evaluations(trainer)] == [True, False, False]
     assert trainer.best["step"] == 2
     error = capsys.readouterr().err
@@ -93,13 +93,13 @@ def test_validation_data_that_are_gone_are_an_error_before_the_first_step_alone(
     os.remove(shard)
     resumed = Trainer(settings, resume=True)
     assert resumed.step == 2 and resumed.fit() and resumed.step == 6
-    assert resumed.side_work.failures == {"validation data": 1}
+    assert resumed.best_effort.failures == {"validation data": 1}
     assert "warning: validation data: " in capsys.readouterr().err
     assert [record["step"] for record in evaluations(resumed)] == [2] and resumed.best["step"] == 2
 
 
 @pytest.mark.parametrize("part", ["write_run_page", "note_evaluation", "validate"])
-def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
+def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     def fails(*arguments):
         raise RuntimeError("a fault in it")
 
@@ -109,12 +109,14 @@ def test_side_work_that_fails_ends_no_run(config, monkeypatch, capsys, part):
         monkeypatch.setattr("ernie_vil2.evaluation.scorers.retrieval.score", fails)
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
     assert trainer.fit()
-    assert sum(trainer.side_work.failures.values()) == {"write_run_page": 2, "note_evaluation": 2, "validate": 4}[part]
+    assert (
+        sum(trainer.best_effort.failures.values()) == {"write_run_page": 2, "note_evaluation": 2, "validate": 4}[part]
+    )
     assert "a fault in it" in capsys.readouterr().err
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000004", "step_00000008"]
     monkeypatch.undo()
     again = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"), resume=True)
-    assert again.fit() and not again.side_work.failures
+    assert again.fit() and not again.best_effort.failures
     assert again.scores.evaluated == 8  # what had failed is made up for
     assert "mean_recall" in evaluations(again)[-1]["metrics"]
 

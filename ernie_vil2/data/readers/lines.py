@@ -10,8 +10,8 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
+from ernie_vil2.data.annotation_files import BYTE_ORDER_MARK
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile
-from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason
 
 PIECE = 2**20  # bytes of a line that are looked at together

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from ernie_vil2.data.annotation_files import read_json
 from ernie_vil2.data.readers.locations import FetchError, LocalFile, Location, RemoteFile, asked, fetch
-from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.samples import MAX_BYTES
 
 INDEX = "index.json"

@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ernie_vil2.data.annotation_files import BYTE_ORDER_MARK
 from ernie_vil2.data.image_files import check_inside, found_image
 from ernie_vil2.data.readers.layout import SPLITS, Layout, family, in_order
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.parquet import parquet_file
 from ernie_vil2.data.readers.tables import IMAGE_KEYS, TABLES, TEXT_KEYS, open_table
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
-from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 
 LOOKED_AT, FIRST_ROWS = 2**20, 10  # bytes and rows that tell whether a file is such a table

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from ernie_vil2.data.annotation_files import BYTE_ORDER_MARK
 from ernie_vil2.data.image_files import IMAGE_SUFFIXES
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile
 from ernie_vil2.data.readers.lines import TextLines, measured_lines
 from ernie_vil2.data.readers.parquet import ParquetTable
-from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import MAX_TEXT_BYTES, BadSample, Reason, as_object, as_text
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset

@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ernie_vil2.data.annotation_files import BYTE_ORDER_MARK
 from ernie_vil2.data.image_files import IMAGE_SUFFIXES
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, pack_names, unpack_name
 from ernie_vil2.data.readers.layout import Layout
 from ernie_vil2.data.readers.locations import Location, PipeOutput
-from ernie_vil2.data.rows import BYTE_ORDER_MARK
 from ernie_vil2.data.samples import (
     MAX_BYTES,
     MAX_TEXT_BYTES,

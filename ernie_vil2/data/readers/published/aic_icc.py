@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import read_json
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, found_files
-from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.samples import BadSample, Reason
 
 ANNOTATIONS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import numbered_lines
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import ImageFolders
-from ernie_vil2.data.rows import numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason, as_text
 
 

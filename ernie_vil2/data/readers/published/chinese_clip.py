@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import numbered_lines
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.chinese_clip import (
     IMAGES,
@@ -22,7 +23,6 @@ from ernie_vil2.data.readers.chinese_clip import (
 )
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, in_order
 from ernie_vil2.data.readers.lines import Lines
-from ernie_vil2.data.rows import numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason, as_object
 
 

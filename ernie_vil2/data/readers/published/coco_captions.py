@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import read_json
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, in_order
-from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 
 NAME = re.compile(r"captions_((?:train|val|test)\d*)\.json")

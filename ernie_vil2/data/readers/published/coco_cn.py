@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import numbered_lines
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, found_files
 from ernie_vil2.data.readers.published.caption_lines import read_caption_lines
-from ernie_vil2.data.rows import numbered_lines
 
 CAPTIONS = "imageid.human-written-caption.txt"
 

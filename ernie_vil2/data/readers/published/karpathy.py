@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import read_json
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, found_files
-from ernie_vil2.data.rows import read_json
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 
 FIELDS = ("imgid", "cocoid", "filepath", "split")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ernie_vil2.data.annotation_files import numbered_lines
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, find_file, in_order
-from ernie_vil2.data.rows import numbered_lines
 from ernie_vil2.data.samples import BadSample, Reason, as_object, is_id
 from ernie_vil2.data.statements import StatementRow, open_statements, text_of
 

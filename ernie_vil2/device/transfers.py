@@ -1,4 +1,4 @@
-"""Copies between host and device that nobody waits for.
+"""Transfers between host and device that nobody waits for.
 
 On GPUs they go by way of pinned memory and on a stream of their own, so that they run while the device computes; on CPU
 there is nothing to wait for, and each is a plain call.

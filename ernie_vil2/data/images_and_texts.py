@@ -1,4 +1,4 @@
-"""Pictures of a folder and lines of text, of which nothing says what belongs together."""
+"""The images of a folder and the lines of a text file, without pairs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ernie_vil2.data.annotation_files import numbered_lines
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.image_files import image_files, read_file
-from ernie_vil2.data.rows import numbered_lines
 from ernie_vil2.data.samples import BadSample, BadSampleReport, as_text, check_text
 
 

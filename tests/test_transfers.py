@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.device.crossings import SLOTS, Sender, fetched, uploaded
+from ernie_vil2.device.transfers import SLOTS, Sender, fetched, uploaded
 
 
 class LateCopy:

@@ -1,4 +1,4 @@
-"""What a run can do without: pages, curves, and the scores of validation sets."""
+"""Work whose failure ends no run: pages, curves, and the scores of validation sets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 
-class SideWork:
-    """Lets a run go on when side work fails: every failure is a warning on standard error, and is counted.
+class BestEffort:
+    """Lets a run go on when such work fails: every failure is a warning on standard error, and is counted.
 
     Attributes:
         failures: by what was attempted, how often it failed.

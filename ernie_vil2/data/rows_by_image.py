@@ -1,4 +1,4 @@
-"""Images as units of an epoch: each stands once in it, with one of its texts (`Data.unit: image`)."""
+"""Rows by image, for epochs in which each image occurs once, with one of its texts (`Data.unit: image`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers import ShardedSource
 
 
-class Units:
+class RowsByImage:
     """The rows of a source by image. A row whose image has no name is a unit of its own.
 
     A unit's rows take turns: every one stands once in as many epochs as there are of them, in an order that is drawn

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.config import load_config
+from ernie_vil2.data.rows_by_image import RowsByImage
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.units import Units
 from tests.conftest import write_tar
 from tests.data.sources.published.conftest import write
 from tests.data.sources.published.test_training import CLIP, FOLDERS
@@ -32,7 +32,7 @@ shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size
 
 @given(shards, st.integers(0, 2**31 - 1))
 def test_the_rows_of_a_unit_are_those_of_its_image_and_take_turns(named, seed):
-    units = Units(Named(named), seed)
+    units = RowsByImage(Named(named), seed)
     rows = [(shard, name) for shard, names in enumerate(named) for name in names]
     assert units.shard_sizes == [len({*names} - {None}) + names.count(None) for names in named]
     seen = set()

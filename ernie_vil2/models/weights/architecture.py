@@ -1,4 +1,4 @@
-"""`Model.like`: a training's model as another one is, whose weights it may start from."""
+"""`Model.like`: the architecture of a training's model, taken from another model, whose weights it may start from."""
 
 from __future__ import annotations
 
