@@ -10,13 +10,15 @@ import sys
 from pathlib import Path
 
 from ernie_vil2 import cli as commands
+from experiments.ablation import command as study
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 TOOLS = {
     path.name: found[1] for path in sorted((ROOT / "tools").glob("*.py"))
     if (found := re.search(r'run\("(\w+)"\)', path.read_text()))
-}  # fmt: skip
+} | {"study.py": study}  # fmt: skip
+"""By the name of a tool what `commands.run` takes."""
 PROMPT = r"^\$ (?:.*\\\n)*.*"
 NEEDS_A_PROCESS = re.compile(r"&&|[|;<>`\n]|\$[({\w?!]|--processes")
 

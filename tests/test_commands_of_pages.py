@@ -30,7 +30,7 @@ NOT_RUN = {
     "python demo_data/icon_study.py": "needs these icons",
     "python demo_data/icon_tower.py": "needs these icons",
     "-c configs/demo/icon_tower.yaml": "needs these icons",
-    "python tools/study.py": "trains for hours on these icons; tests/study trains a small one",
+    "python tools/study.py": "trains for hours on these icons; tests/experiments trains a small one",
     "python demo_data/stamps.py": "fetches 80 MB",
     "--data demo_data/stamps": "needs these stamps",
     "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; tests/test_finetuning.py runs it with MODEL",

@@ -27,7 +27,7 @@ def test_the_commands_of_a_page_are_understood(page):
         if "--help" in arguments:
             continue
         try:
-            given = parser(command, command).parse_args(arguments)
+            given = parser(command).parse_args(arguments)
             if command in ("train", "plan") and "Model.weights" not in str(given.override):
                 load_config(given.config, given.override)
         except ValueError as error:

@@ -20,6 +20,7 @@ from ernie_vil2.cli import COMMANDS, parser, run
 from ernie_vil2.config import load_config
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
+from experiments.ablation import command as study
 from tests.conftest import untrained_checkpoint
 from tests.published_folders import cxc, karpathy
 from tests.statements import TOKENS, entailment_folder, pairs_folder
@@ -65,9 +66,10 @@ def root(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "study"])
 def test_help(command):
-    made = parser(command, f"ernie-vil2 {command.replace('_', '-')}")
+    name = command.replace("_", "-")
+    made = parser(study, "study.py") if command == "study" else parser(command, f"ernie-vil2 {name}")
     actions = [action.choices for action in made._subparsers._group_actions] if made._subparsers else []
     texts = [made.format_help(), *(one.format_help() for choices in actions for one in choices.values())]
     assert_golden(f"help/{command}.txt", "\n".join(texts))

@@ -25,9 +25,10 @@ from ernie_vil2.io.checksums import CHECKSUMS, write_checksums
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
 from ernie_vil2.models.weights.stored import OWN_WEIGHTS
 from ernie_vil2.runtime_onnx import OnnxModel, checked
-from ernie_vil2.study.collect import collect
-from ernie_vil2.study.definition import read_study
-from ernie_vil2.study.page import write_study_page
+from experiments.ablation import command
+from experiments.ablation.collect import collect
+from experiments.ablation.definition import read_study
+from experiments.ablation.page import write_study_page
 
 STAGE = Path(__file__).parent / "fixtures" / "second_stage"
 EXPLAINED = (ValueError, OSError)
@@ -288,7 +289,7 @@ def test_results_with_other_values_are_shown_or_refused(study, tmp_path, capsys,
     else:
         damaged, twice = draw_damage(data, tree), False
     path.write_text(json.dumps(damaged))
-    code = commands.run("study", ["--results", str(path), "--output", str(tmp_path / "page")])
+    code = commands.run(command, ["--results", str(path), "--output", str(tmp_path / "page")])
     said = capsys.readouterr().err
     assert code == 0 and not twice or code == 2 and said.startswith(f"error: {path}: no results of a study"), said
     assert said.count("\n") == (code == 2)

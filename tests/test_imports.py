@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 
 import ernie_vil2
+import experiments
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("paddle", "paddlenlp", "paddleclas", "numpy", "cv2", "pydantic", "visualdl")
-MODULES = sorted(module.name for module in pkgutil.walk_packages(ernie_vil2.__path__, "ernie_vil2."))
+MODULES = sorted(
+    module.name
+    for package in (ernie_vil2, experiments)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 
@@ -44,7 +49,7 @@ def test_there_are_modules_and_tools():
 
 def test_every_folder_with_modules_is_a_package():
     """A folder without __init__.py imports in a checkout but is left out of an installation."""
-    folders = {file.parent for file in (ROOT / "ernie_vil2").rglob("*.py")}
+    folders = {file.parent for name in ("ernie_vil2", "experiments") for file in (ROOT / name).rglob("*.py")}
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 

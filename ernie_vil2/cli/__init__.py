@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from types import ModuleType
 
 from ernie_vil2.device import runtime
 from ernie_vil2.io.errors import RunError
@@ -22,7 +23,7 @@ from ernie_vil2.io.terminal import PrintableStream, printable
 
 COMMANDS = (
     "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "embed", "search", "report",
-    "study", "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
+    "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
 )  # fmt: skip
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""
@@ -37,20 +38,20 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (--help lists the options)")
 
 
-def parser(command: str, prog: str | None = None) -> Parser:
-    """The options of a command."""
-    module = importlib.import_module(f"{__name__}.{command}")
+def parser(command: str | ModuleType, prog: str | None = None) -> Parser:
+    """The options of a command, see `run`."""
+    module = _module(command)
     made = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.set_defaults(imports=())
     module.add_arguments(made)
     return made
 
 
-def run(command: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+def run(command: str | ModuleType, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Runs a command and returns its exit code: 2 after an error that it explains, 130 after Ctrl-C.
 
     Args:
-        command: one of `COMMANDS`.
+        command: one of `COMMANDS`, or a module that is a command as theirs are.
         arguments: None: those of this process.
         prog: what the help calls the command; None: the name of the script.
     """
@@ -60,11 +61,15 @@ def run(command: str, arguments: Sequence[str] | None = None, prog: str | None =
         return _run(command, arguments, prog)
 
 
-def _run(command: str, arguments: Sequence[str] | None, prog: str | None) -> int:
-    module = importlib.import_module(f"{__name__}.{command}")
+def _module(command: str | ModuleType) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{command}") if isinstance(command, str) else command
+
+
+def _run(command: str | ModuleType, arguments: Sequence[str] | None, prog: str | None) -> int:
+    module = _module(command)
     try:
         runtime.configure()
-        args = parser(command, prog).parse_args(arguments)
+        args = parser(module, prog).parse_args(arguments)
         for name in args.imports:
             importlib.import_module(name)
         code = module.run(args)

@@ -20,17 +20,22 @@ _JAPANESE_KOREAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
 
-def write_page(path: str | Path, template: str, **data: Any) -> None:
-    """Writes the page that a file of `templates/` makes of the data; whole or not at all."""
+def write_page(path: str | Path, template: str | Path, **data: Any) -> None:
+    """Writes the page that a template makes of the data, see `render`; whole or not at all."""
     write_text(path, render(template, **data))
 
 
-def render(template: str, **data: Any) -> str:
+def render(template: str | Path, **data: Any) -> str:
     """The HTML that a template makes of the data.
+
+    Args:
+        template: the name of a file in `templates/`, or the path of one elsewhere, which may extend these.
 
     Raises:
         jinja2.UndefinedError: the template needs what the data lack.
     """
+    if isinstance(template, Path):
+        return _environment().from_string(template.read_text(encoding="utf-8")).render(data)
     return _environment().get_template(template).render(data)
 
 

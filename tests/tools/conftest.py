@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
+from experiments.ablation import command as study
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
 from tests.statements import entailment_folder
 from tests.tagging.rectangles import export
@@ -125,6 +127,12 @@ def inputs(tmp_path_factory, shapes):
     return folder
 
 
+def command_of(example: str) -> str | ModuleType:
+    """What `commands.run` takes for an example."""
+    name = example.split()[0]
+    return study if name == "study" else name
+
+
 def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, out: Path) -> int:
     """Runs an example with other values of some arguments (None: without a value); its exit code."""
     positional, options = [], []
@@ -135,7 +143,7 @@ def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, 
         else:
             positional += values
     given = [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in positional + options]
-    return commands.run(example.split()[0], given)
+    return commands.run(command_of(example), given)
 
 
 @pytest.fixture

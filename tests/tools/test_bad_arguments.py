@@ -16,7 +16,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli import arguments
-from tests.tools.conftest import EXAMPLES
+from tests.tools.conftest import EXAMPLES, command_of
 from tests.tools.test_full_disk import TO_GO_ON
 
 HUGE = 1 << 40  # bytes, of which none are on the disk
@@ -33,7 +33,7 @@ NAMES = {None, arguments.file_name, arguments.search_index}
 
 def options(example):
     """Argument -> its action, of the command or subcommand of an example."""
-    parser = commands.parser(example.split()[0])
+    parser = commands.parser(command_of(example))
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser = action.choices[EXAMPLES[example][action.dest]]
@@ -59,7 +59,7 @@ def cases(kinds, bad=None):
 
 
 def test_there_is_an_example_of_every_command():
-    assert {example.split()[0] for example in EXAMPLES} == set(commands.COMMANDS) - {"doctor"}
+    assert {example.split()[0] for example in EXAMPLES} == {*commands.COMMANDS, "study"} - {"doctor"}
 
 
 def test_every_argument_says_what_it_is():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ernie_vil2.study.statistics import Spread, at, paired, spread
+from experiments.ablation.statistics import Spread, at, paired, spread
 
 Results = Mapping[str, Any]
 """As `collect.collect` gives them."""

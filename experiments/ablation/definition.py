@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.load import read_yaml, validated
-from ernie_vil2.study.records import first_twice, reason
+from experiments.ablation.records import first_twice, reason
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Of a model or a group: it names a folder."""

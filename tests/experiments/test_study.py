@@ -13,10 +13,11 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
 from ernie_vil2.io.run_folder import list_checkpoints, owned
-from ernie_vil2.study.collect import collect, curve_of
-from ernie_vil2.study.definition import read_study
-from ernie_vil2.study.runs import make_run, newest_step, read_result
-from ernie_vil2.study.tables import _factors, all_tables
+from experiments.ablation import command as ablation
+from experiments.ablation.collect import collect, curve_of
+from experiments.ablation.definition import read_study
+from experiments.ablation.runs import make_run, newest_step, read_result
+from experiments.ablation.tables import _factors, all_tables
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"
@@ -148,7 +149,7 @@ def test_the_tool_skips_resumes_and_writes(made, tmp_path):
     page = (made.output / "study.html").read_text()
     assert "Beside the paper" in page and "What is missing" not in page and "batch 32" in page
     again = tmp_path / "again"
-    assert commands.run("study", ["--results", str(made.output / "results.json"), "--output", str(again)]) == 0
+    assert commands.run(ablation, ["--results", str(made.output / "results.json"), "--output", str(again)]) == 0
     assert (again / "study.html").read_text() == page
     assert (again / "tables.md").read_text() == (made.output / "tables.md").read_text()
 
@@ -203,15 +204,15 @@ def test_a_stopped_or_killed_study_goes_on(definition, written, number):
 def test_what_is_no_results_is_refused(tmp_path, capsys, text):
     path = tmp_path / "results.json"
     path.write_text(text)
-    assert commands.run("study", ["--results", str(path)]) == 2
+    assert commands.run(ablation, ["--results", str(path)]) == 2
     assert f"{path}: no results of a study" in capsys.readouterr().err
 
 
 def test_a_run_that_the_study_lacks_is_refused(definition, written, capsys):
     study = written(definition)
-    assert commands.run("study", [str(study.path), "--run", "main/A/7"]) == 2
+    assert commands.run(ablation, [str(study.path), "--run", "main/A/7"]) == 2
     assert "no run main/A/7; its runs are called as main/A/0" in capsys.readouterr().err
-    assert commands.run("study", []) == 2
+    assert commands.run(ablation, []) == 2
     assert "give a study, or --results" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings
-from ernie_vil2.study.definition import Definition
+from experiments.ablation.definition import Definition
 
 ALL = "all"
 """The name of figures over all tests together."""

@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ernie_vil2.study.collect import collect, read_results
-    from ernie_vil2.study.definition import read_study
-    from ernie_vil2.study.runs import Stopped, make_all, make_run
+    from experiments.ablation.collect import collect, read_results
+    from experiments.ablation.definition import read_study
+    from experiments.ablation.runs import Stopped, make_all, make_run
 
     if bool(args.study) == bool(args.results):
         raise ValueError("give a study, or --results with a results.json")
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
 def write(results, folder: Path, new: bool) -> int:
     """Prints the tables, and writes them, the page and, if they are new, the results."""
     from ernie_vil2.io.files import atomic_files, write_text
-    from ernie_vil2.study.page import write_study_page
-    from ernie_vil2.study.tables import all_tables, as_markdown, as_text
+    from experiments.ablation.page import write_study_page
+    from experiments.ablation.tables import all_tables, as_markdown, as_text
 
     tables = all_tables(results)
     with atomic_files(folder) as aside:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
-from ernie_vil2.study.tables import Results, all_tables, main_group
+from experiments.ablation.tables import Results, all_tables, main_group
 
 
 def write_study_page(path: str | Path, results: Results) -> None:
@@ -19,8 +19,8 @@ def write_study_page(path: str | Path, results: Results) -> None:
         "Training": f"{sum(seconds) / 60:.0f} CPU minutes in all",
         "Read at step": ", ".join(sorted({f"{run['step']:,}" for run in runs})) or "–",
     }
-    write_page(path, "study.html", title=results["title"], facts=facts, tables=all_tables(results),
-               charts=charts(results))  # fmt: skip
+    template = Path(__file__).with_name("study.html")
+    write_page(path, template, title=results["title"], facts=facts, tables=all_tables(results), charts=charts(results))
 
 
 def charts(results: Results) -> list[Chart]:

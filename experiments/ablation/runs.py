@@ -19,8 +19,8 @@ from typing import Any
 from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.io.files import load_json, write_text
 from ernie_vil2.io.run_folder import RESULTS, list_checkpoints, step_of
-from ernie_vil2.study.definition import Run, Study
-from ernie_vil2.study.records import VERSION, Measured
+from experiments.ablation.definition import Run, Study
+from experiments.ablation.records import VERSION, Measured
 
 RESULT = "study.json"
 """In the folder `evaluation` of a run: what it was measured by."""
@@ -53,7 +53,7 @@ def write_result(study: Study, run: Run) -> None:
     The model of the last step is read, which the configuration fixes beforehand, whatever validation found on the way.
     """
     from ernie_vil2.pretrained import load_model
-    from ernie_vil2.study.measure import measure, open_tests
+    from experiments.ablation.measure import measure, open_tests
 
     tests = open_tests(study.definition)
     checkpoint = list_checkpoints(run.folder)[-1]

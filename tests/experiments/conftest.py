@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from ernie_vil2.study.definition import read_study
+from experiments.ablation.definition import read_study
 
 BASE = {
     "Model": {

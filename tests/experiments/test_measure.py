@@ -11,9 +11,9 @@ from scipy import stats
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.study import measure
-from ernie_vil2.study.statistics import at, paired, spread
-from ernie_vil2.study.tables import shown
+from experiments.ablation import measure
+from experiments.ablation.statistics import at, paired, spread
+from experiments.ablation.tables import shown
 
 VALUES = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
 

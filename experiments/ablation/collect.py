@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from ernie_vil2.config import validated
 from ernie_vil2.config.migrations import migrate
 from ernie_vil2.io.files import is_number, load_json
-from ernie_vil2.study.definition import Run, Study
-from ernie_vil2.study.records import VERSION, Results, reason
-from ernie_vil2.study.runs import newest_step, read_result
 from ernie_vil2.training.run_log import LOG, read_log
+from experiments.ablation.definition import Run, Study
+from experiments.ablation.records import VERSION, Results, reason
+from experiments.ablation.runs import newest_step, read_result
 
 MOST = 2**26  # characters of a file of results
 _SHOWN = reprlib.Repr()  # of values, which a file may nest deeper than can be written

@@ -1,0 +1,1 @@
+"""What was tried with the library: outside the wheel, run from a checkout."""
