@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import Config
+from ernie_vil2.config.differences import MISSING, differences
 from ernie_vil2.evaluation.cards import figures_note
 from ernie_vil2.evaluation.changes import Changes
 from ernie_vil2.evaluation.report import Table
@@ -147,16 +148,6 @@ def _compared(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
     """Facts of the runs, then the settings in which they differ."""
     for name in dict.fromkeys(name for run in runs for name in run.facts):
         yield name, [run.facts.get(name, "–") for run in runs]
-    settings = [dict(_flat(run.config.model_dump())) for run in runs]
-    for key in dict.fromkeys(key for each in settings for key in each):
-        values = [each.get(key) for each in settings]
-        if key != "Training.output" and any(value != values[0] for value in values):
-            yield key, [str(value) for value in values]
-
-
-def _flat(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    for key, values in differences(*(run.config.model_dump() for run in runs)):
+        if key != "Training.output":
+            yield key, [str(None if value is MISSING else value) for value in values]

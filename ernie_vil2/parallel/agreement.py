@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import paddle.distributed as dist
 
+from ernie_vil2.config.differences import differences
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel import collectives
@@ -75,16 +76,13 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     Raises:
         Disagreement: names every key in which ranks differ, and the ranks.
     """
-    everyone = collectives.all_gather_object(dict(_flat(facts)))
-    keys = dict.fromkeys(key for facts in everyone for key in facts)
     lines = []
-    for key in keys:
-        values = [repr(facts[key]) if key in facts else "nothing" for facts in everyone]
+    for key, found in differences(*collectives.all_gather_object(dict(facts))):
+        values = [repr(value) for value in found]
         # The value that most ranks have, or rank 0's, is taken for the right one.
         [(usual, _)] = Counter(values).most_common(1)
         others = [f"rank {rank} has {value}" for rank, value in enumerate(values) if value != usual]
-        if others:
-            lines.append(f"  {key}: {', '.join(others)}; rank {values.index(usual)} has {usual}")
+        lines.append(f"  {key}: {', '.join(others)}; rank {values.index(usual)} has {usual}")
     if lines:
         raise Disagreement(
             "the ranks were not started alike; give all of them the same configuration, data and code\n"
@@ -110,11 +108,3 @@ def digest(stream: SampleStream, samples: int = 16) -> str:
             summary.update(repr((source, sample.image_name, sample.text_name, sample.captions, sample.tags)).encode())
             summary.update(sample.image)
     return summary.hexdigest()
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = ""):
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import Config, ConfigError, load_config
+from ernie_vil2.config.differences import differences
 
 # Nothing that the weights depend on, but for rounding.
 FREE_ON_RESUME = {
@@ -68,7 +69,8 @@ def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
 
 def changed_settings(before: Config, now: Config) -> list[str]:
     """The names of the values that differ and must not: all but `FREE_ON_RESUME` and where the training data lies."""
-    return _differences(_settings(before), _settings(now))
+    changed = [name for name, _ in differences(_settings(before), _settings(now))]
+    return [name for name in changed if not FREE_ON_RESUME & {name, name.partition(".")[0]}]
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -76,16 +78,3 @@ def _settings(config: Config) -> dict[str, Any]:
     tree = config.model_dump()
     tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in config.Data.sources]
     return tree
-
-
-def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
-    changed = []
-    for key, value in now.items():
-        name = prefix + key
-        if name in FREE_ON_RESUME or before.get(key) == value:
-            continue
-        if isinstance(value, dict) and isinstance(before.get(key), dict):
-            changed += _differences(before[key], value, f"{name}.")
-        else:
-            changed.append(name)
-    return changed

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ernie_vil2.config import validated
+from ernie_vil2.config.differences import differences
 from ernie_vil2.config.migrations import migrate
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.training.run_log import LOG, read_log
@@ -103,17 +104,11 @@ def _as_of_now(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config
 
 
-def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first key in which two trees differ, with both values; the folder's name is none of the run's settings."""
-    for key in dict.fromkeys([*then, *now]):
-        name, values = f"{prefix}{key}", (then.get(key), now.get(key))
-        if values[0] == values[1] or name == "Training.output":
-            continue
-        if all(isinstance(value, Mapping) for value in values):
-            if (inner := _first_difference(*values, f"{name}.")) is not None:
-                return inner
-            continue
-        return f"{name} ({_SHOWN.repr(values[0])}, and the study says {_SHOWN.repr(values[1])})"
+def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first key in which two configurations differ, with both values; the folder is not one of the settings."""
+    for name, (before, after) in differences(then, now):
+        if name != "Training.output":
+            return f"{name} ({_SHOWN.repr(before)}, and the study says {_SHOWN.repr(after)})"
     return None
 
 

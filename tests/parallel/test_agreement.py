@@ -11,7 +11,7 @@ def among(monkeypatch, *others):
 
 
 def test_equal_facts_are_agreed_on(monkeypatch):
-    among(monkeypatch, {"Training.steps": 8, "data": "ab"})
+    among(monkeypatch, {"Training": {"steps": 8}, "data": "ab"})
     check_agreement({"Training": {"steps": 8}, "data": "ab"})
 
 
@@ -22,12 +22,12 @@ def test_one_process_agrees_with_itself():
 def test_who_differs_is_named_in_every_key(monkeypatch):
     among(
         monkeypatch,
-        {"Training.steps": 8, "Training.rate": 0.1, "data": "ab"},
-        {"Training.steps": 9, "Training.rate": 0.1, "data": "ab"},
-        {"Training.steps": 8, "Training.rate": 0.1, "versions.numpy": "1"},
+        {"Training": {"steps": 8, "rate": 0.1}, "data": "ab", "versions": {}},
+        {"Training": {"steps": 9, "rate": 0.1}, "data": "ab", "versions": {}},
+        {"Training": {"steps": 8, "rate": 0.1}, "versions": {"numpy": "1"}},
     )
     with pytest.raises(Disagreement) as error:
-        check_agreement({"Training": {"steps": 8, "rate": 0.1}, "data": "ab"})
+        check_agreement({"Training": {"steps": 8, "rate": 0.1}, "data": "ab", "versions": {}})
     assert str(error.value).splitlines()[1:] == [
         "  Training.steps: rank 2 has 9; rank 0 has 8",
         "  data: rank 3 has nothing; rank 0 has 'ab'",

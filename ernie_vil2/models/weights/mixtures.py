@@ -7,11 +7,11 @@ each (soups, Wortsman et al. 2022, arXiv 2203.05482).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ernie_vil2.config.differences import differences
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.weights.stored import StoredModel
 
@@ -41,10 +41,9 @@ def mixture(models: Sequence[StoredModel], shares: Sequence[float]) -> dict[str,
 
 
 def _differences(first: StoredModel, other: StoredModel) -> Iterator[str]:
-    forms = [dict(_flat(with_sizes(model.config.Model).model_dump(exclude=_ASIDE))) for model in (first, other)]
-    for key, value in forms[0].items():
-        if forms[1][key] != value:
-            yield f"Model.{key} is {value} in one and {forms[1][key]} in the other"
+    forms = [with_sizes(model.config.Model).model_dump(exclude=_ASIDE) for model in (first, other)]
+    for key, (one, another) in differences(*forms, prefix="Model."):
+        yield f"{key} is {one} in one and {another} in the other"
     for name in sorted(first.arrays.keys() ^ other.arrays.keys()):
         yield f"only one of them has the weight {name}"
     for name, array in first.arrays.items():
@@ -52,11 +51,3 @@ def _differences(first: StoredModel, other: StoredModel) -> Iterator[str]:
             yield f"{name} is {list(array.shape)} in one and {list(other.arrays[name].shape)} in the other"
     if first.tokens != other.tokens:
         yield "they have other vocabularies, so that equal ids are other words"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
