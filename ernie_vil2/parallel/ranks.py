@@ -1,4 +1,7 @@
-"""How ranks come together, and notice that one of them is lost; `gloo` has what ranks over gloo need beside."""
+"""How ranks come together, and notice that one of them is lost.
+
+`store` has what they share on any backend, `gloo` what gloo alone needs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io.errors import LostRank
-from ernie_vil2.parallel import gloo
+from ernie_vil2.parallel import gloo, store
 
 BEAT = 4.0
 """Seconds between two signs of life of a rank."""
@@ -48,7 +51,7 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     strategy = fleet.DistributedStrategy()
     if sharded_optimizer:
         strategy.hybrid_configs = {"sharding_degree": ranks, "dp_degree": 1}
-    gloo.keep_store_on_loopback()
+    store.keep_store_on_loopback()
     with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
         dist.init_parallel_env()
         with gloo.one_group_of_all_ranks():
@@ -88,11 +91,11 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._rank, self._ranks = rank, ranks
         self._stopped = threading.Event()
-        self._store = gloo.SharedCounters()
+        self._store = store.SharedCounters()
         self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, gloo.SIGNALS)  # they are for the main thread
+        signal.pthread_sigmask(signal.SIG_BLOCK, store.SIGNALS)  # they are for the main thread
         while not self._stopped.wait(BEAT):
             try:
                 self._store.add(f"pulse/{self._rank}", 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.parallel.agreement import agree
-from ernie_vil2.parallel.gloo import HostSums
+from ernie_vil2.parallel.store import HostSums
 from ernie_vil2.training.stopping import StopSignals
 
 MOST_IN_A_ROW = 100

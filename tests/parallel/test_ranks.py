@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.parallel.gloo import _connections, barrier
+from ernie_vil2.parallel.gloo import barrier
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
+from ernie_vil2.parallel.store import _connections
 
 RANK = """
 import sys, time
