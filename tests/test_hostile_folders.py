@@ -23,7 +23,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.io.calibration import FILE, read_calibration
 from ernie_vil2.io.checksums import CHECKSUMS, write_checksums
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
-from ernie_vil2.models.weights.stored import OWN_WEIGHTS
+from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from experiments.ablation import command
 from experiments.ablation.collect import collect
@@ -348,7 +348,7 @@ def test_a_pipe_in_a_run_or_a_study_is_not_waited_for(study, tmp_path):
         except EXPLAINED as error:
             assert str(run) in commands.explained(error)
         else:
-            assert path.parent.name != "step_00000006" or path.name not in (OWN_WEIGHTS, CONFIG, CHECKSUMS, FILE)
+            assert path.parent.name != "step_00000006" or path.name not in (MODEL, CONFIG, CHECKSUMS, FILE)
     for path in pipes_instead(study):
         try:
             found = collect(read_study(study / "study.yaml"))

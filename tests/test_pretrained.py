@@ -22,7 +22,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.releases import from_ours
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.training.checkpoint import save_checkpoint
+from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer
 from ernie_vil2.training.sharding import optimizer_arrays
 from tests.conftest import draw, png
@@ -99,9 +99,9 @@ def checkpoint(tmp_path):
     )
     paddle.seed(1)
     model = build_dual_encoder(config.Model, len(TOKENS))
-    state = {"scaler": {}, "bad_samples": {}}
+    state = {"step": 5, "scaler": {}, "bad_samples": {}, "best": None}
     optimizer = optimizer_arrays(build_optimizer(model, decay_groups(model), config.Optimizer), model)
-    return save_checkpoint(tmp_path / "run", 5, model, optimizer, config, TOKENS, state, keep=1)
+    return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, TOKENS), keep=1)
 
 
 def unit(features):

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.io.files import write_text
     from ernie_vil2.models.weights.architecture import with_model_like
     from ernie_vil2.planning.text import plan_run
-    from ernie_vil2.training.length import with_steps
+    from ernie_vil2.training.optimizer import with_steps
 
     with warnings.catch_warnings(action="ignore"):  # Paddle's, of traces and of what is not installed
         text, made, advice = plan_run(

@@ -35,17 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_report
-    from ernie_vil2.io.run_folder import RESULTS, run_of
+    from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, run_of
     from ernie_vil2.models.weights.stored import weights_path
-    from ernie_vil2.training.run_log import read_log
-    from ernie_vil2.training.run_page import config_facts, progress_facts
+    from ernie_vil2.training.run_log import config_facts, progress_facts, read_log
 
     checkpoints = [weights_path(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
     runs, cards, licences = [], [], set()
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
-        config = load_config(checkpoint / "config.yaml")
-        records = read_log(folder / "log.jsonl")
+        config = load_config(checkpoint / CONFIG)
+        records = read_log(folder / LOG)
         facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
         runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / RESULTS), _changes(folder)))
         if args.data:

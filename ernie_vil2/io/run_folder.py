@@ -1,9 +1,21 @@
-"""A run folder: the names in it that are ours, the one process that may write there, and its checkpoints.
+"""The format of a run folder, for who writes and who reads it: its files, the keys of its state, and who may write.
 
-<run>/run.lock                        locked by the process that trains here, as long as it lives
-<run>/checkpoints/step_00000500/      see training/checkpoint.py
-<run>/checkpoints/best                link to the checkpoint with the best evaluation, if there has been one
-<run>/evaluation/before.json, ...     what was scored, see evaluation/report.py
+<run>/run.lock                  locked by the process that trains here, as long as it lives
+<run>/config.yaml               the resolved configuration
+<run>/environment.json          versions, git revision and machine
+<run>/log.jsonl                 a record for each logged step and each evaluation, see training/run_log.py
+<run>/curves.html               the page of them
+<run>/bad_samples.json, .txt    what could not be used, see data/samples.py
+<run>/evaluation/before.json, ...   what was scored, see evaluation/report.py
+<run>/checkpoints/step_00000500/
+    model.safetensors           parameters and buffers by their name in the model; with Tuning.ema their averages
+    optimizer.safetensors       optimiser state as <parameter>/<kind>; with Tuning.ema also the weights themselves, /raw
+    state.json                  `State`
+    config.yaml                 the resolved configuration
+    vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone
+    checksums.json              bytes and SHA-256 of the others
+    evaluation.json             the best evaluation up to this step, where this step was evaluated after it was saved
+<run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been one
 """
 
 from __future__ import annotations
@@ -13,6 +25,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypedDict
 
 from ernie_vil2.io import locks
 from ernie_vil2.io.errors import ConfigError
@@ -21,6 +34,17 @@ from ernie_vil2.io.terminal import printable
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 LOCK = "run.lock"
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+LOG = "log.jsonl"
+CURVES = "curves.html"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+VOCABULARY = "vocab.txt"
+MODEL_FILES = (MODEL, CONFIG, VOCABULARY)
+"""Of a checkpoint, and of any model in our own format."""
+CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE, CONFIG, VOCABULARY)
+"""Those that its checksums are of."""
+EVALUATION = "evaluation.json"
 RESULTS = "evaluation"
 """Folder of what was scored, within a run."""
 BEFORE, AFTER = "before", "after"
@@ -28,7 +52,29 @@ BEFORE, AFTER = "before", "after"
 DRY_RUN = "dry_run"
 STEP = re.compile(r"step_(\d{8,})")
 """Names of checkpoints, and nothing else's: not that of a copy, `step_00000500_keep`."""
-_STARTED = ("config.yaml", "environment.json", "log.jsonl")  # of a run that began before there was a lock
+_STARTED = (CONFIG, ENVIRONMENT, LOG)  # of a run that began before there was a lock
+
+
+class Best(TypedDict):
+    """The best evaluation so far."""
+
+    step: int
+    metric: str
+    value: float
+
+
+class State(TypedDict):
+    """What `state.json` says: with the weights and the optimiser's state all that a run continues from."""
+
+    step: int  # optimiser steps done; learning rate and every random state follow from it and the seed
+    seed: int
+    ranks: int
+    scaler: dict[str, Any]  # of float16's loss scale; empty without
+    bad_samples: dict[str, Any]  # see `BadSampleReport.as_dict`
+    skipped_steps: list[int]  # that were not finite: in all, and in a row
+    data: dict[str, Any]  # what the data is, and the position in it, see `SampleStream.state`
+    evaluated: int  # step of the last evaluation, -1 before the first
+    best: Best | None
 
 
 def list_checkpoints(run: Path) -> list[Path]:

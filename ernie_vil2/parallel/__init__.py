@@ -1,6 +1,6 @@
 """What crosses ranks."""
 
 from ernie_vil2.parallel.gather import gather_ids, gather_rows, gather_views
-from ernie_vil2.parallel.statistics import average_statistics
+from ernie_vil2.parallel.norms import average_statistics
 
 __all__ = ["average_statistics", "gather_ids", "gather_rows", "gather_views"]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import paddle
+import paddle.distributed as dist
 from paddle import _C_ops, nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
@@ -85,6 +86,23 @@ def set_statistics(statistics: Sequence[paddle.Tensor], values: paddle.Tensor | 
     for running in statistics:
         running.set_value(values[start : start + running.size].reshape(running.shape))
         start += running.size
+
+
+@paddle.no_grad()
+def average_statistics(model: nn.Layer) -> None:
+    """Sets the running means and variances of a model's batch norms to their mean over the ranks, in place.
+
+    Data parallel leaves them alone, so that each rank has those of its own rows. Before a model is scored by several
+    ranks, or saved by one, they have to be those of all rows; those that training leaves alone are left alone here. A
+    collective: every rank must call it; a single process needs no process group.
+
+    Args:
+        model: the same layers on every rank.
+    """
+    statistics = moving_statistics(model)
+    if dist.get_world_size() == 1 or not statistics:
+        return
+    set_statistics(statistics, collectives.all_reduce(copied(statistics)) / dist.get_world_size())
 
 
 def synchronise_norms(model: nn.Layer) -> list[str]:

@@ -1,16 +1,4 @@
-"""Checkpoints: a folder each, written aside and renamed, of safetensors and JSON only.
-
-<run>/checkpoints/step_00000500/
-    model.safetensors      parameters and buffers by their name in the model; with Tuning.ema their averages
-    optimizer.safetensors  optimiser state as <parameter>/<kind>; with Tuning.ema also the weights themselves, /raw
-    state.json             step and seed (the learning rate and every random state follow from these two), position in
-                           the data and what the data is, loss scaler, counters, best evaluation
-    config.yaml            the resolved configuration
-    vocab.txt              the tokens in the order of their ids, so that the folder stands alone
-    checksums.json         bytes and SHA-256 of the others
-    evaluation.json        the best evaluation up to this step, where this step was evaluated after it was saved
-<run>/checkpoints/best     link to the checkpoint with the best evaluation, if there has been one
-"""
+"""Checkpoints: a folder each, written aside and renamed, of safetensors and JSON only; see `io.run_folder`."""
 
 from __future__ import annotations
 
@@ -22,6 +10,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +22,27 @@ from safetensors.numpy import load_file
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.io.checksums import DamagedFile, check_files, write_checksums
 from ernie_vil2.io.files import atomic_folder, load_json, remove_folder, remove_partial, save_arrays, write_text
-from ernie_vil2.io.run_folder import BEST, CHECKPOINTS, STEP, checkpoint_folder, list_checkpoints
+from ernie_vil2.io.run_folder import (
+    BEST,
+    CHECKPOINT_FILES,
+    CHECKPOINTS,
+    CONFIG,
+    EVALUATION,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    STEP,
+    VOCABULARY,
+    Best,
+    State,
+    checkpoint_folder,
+    list_checkpoints,
+)
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.training.average import RAW, WeightAverage
 
-EVALUATION = "evaluation.json"
 INODES = 8
 """Files, folder and link of a checkpoint."""
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.yaml", "vocab.txt")
 
 
 class DamagedCheckpoint(ValueError):
@@ -51,23 +53,29 @@ class FullDisk(OSError):
     """A checkpoint finds no room; the message says what it needs (bytes, inodes, larger files) and what there is."""
 
 
-def save_checkpoint(
-    run: Path,
-    step: int,
-    model: paddle.nn.Layer,
-    optimizer: Mapping[str, np.ndarray],
-    config: Config,
-    tokens: Sequence[str],
-    state: dict[str, Any],
-    keep: int,
-    best: int | None = None,
-) -> Path:
-    """Writes the checkpoint of `step` optimiser steps; removes all but the newest `keep` and that of step `best`.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        state: steps, position and counters.
+        model: whose parameters and buffers are saved.
+        optimizer: as `sharding.optimizer_arrays` gives it.
+        config: the run's, resolved.
+        tokens: of the vocabulary, in the order of their ids.
+    """
+
+    state: State
+    model: paddle.nn.Layer
+    optimizer: Mapping[str, np.ndarray]
+    config: Config
+    tokens: Sequence[str]
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Writes a checkpoint into a run folder; removes all but the newest `keep` and the best.
 
     The folder appears under its name only when it is whole and on the disk; then older ones are removed.
-
-    Args:
-        optimizer: as `sharding.optimizer_arrays` gives it.
 
     Returns:
         The checkpoint's folder.
@@ -75,18 +83,17 @@ def save_checkpoint(
     Raises:
         FullDisk: there is no room; the checkpoints that there are stay as they are.
     """
-    final = checkpoint_folder(run, step)
-    with _room_for(_sizes(model, optimizer), final.parent):
+    state, best = checkpoint.state, checkpoint.state["best"]
+    final = checkpoint_folder(run, state["step"])
+    with _room_for(_sizes(checkpoint.model, checkpoint.optimizer), final.parent):
         with atomic_folder(final) as aside:
-            save_weights(model, aside / "model.safetensors")
-            save_arrays(aside / "optimizer.safetensors", optimizer)
-            (aside / "state.json").write_text(
-                json.dumps({"step": step, **state}, ensure_ascii=False, indent=1), encoding="utf-8"
-            )
-            (aside / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-            (aside / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-            write_checksums(aside, FILES)
-        keep_only(run, keep, best)
+            save_weights(checkpoint.model, aside / MODEL)
+            save_arrays(aside / OPTIMIZER, checkpoint.optimizer)
+            (aside / STATE).write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
+            (aside / CONFIG).write_text(dump_config(checkpoint.config), encoding="utf-8")
+            (aside / VOCABULARY).write_text("\n".join(checkpoint.tokens) + "\n", encoding="utf-8")
+            write_checksums(aside, CHECKPOINT_FILES)
+        keep_only(run, keep, best and best["step"])
     return final
 
 
@@ -98,7 +105,7 @@ def keep_only(run: Path, keep: int, best: int | None) -> None:
             remove_folder(old)
 
 
-def note_evaluation(run: Path, step: int, best: dict[str, Any] | None) -> None:
+def note_evaluation(run: Path, step: int, best: Best | None) -> None:
     """Notes with the checkpoint of a step that it has been evaluated, and the best evaluation so far."""
     write_text(checkpoint_folder(run, step) / EVALUATION, json.dumps({"evaluated": step, "best": best}, indent=1))
 
@@ -128,8 +135,8 @@ def check_checkpoint(folder: Path) -> None:
     Raises:
         DamagedFile: a file is missing or another than was written, or there are such weights.
     """
-    check_files(folder, FILES)
-    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
+    check_files(folder, CHECKPOINT_FILES)
+    with safe_open(folder / MODEL, framework="numpy") as weights:
         bad = [name for name in weights.keys() if not np.isfinite(weights.get_tensor(name)).all()]
     if bad:
         others = f" and {len(bad) - 1:,} others" * (len(bad) > 1)
@@ -185,18 +192,18 @@ def load_checkpoint(
     Raises:
         ValueError: the weights are not those of this model.
     """
-    load_weights(model, folder / "model.safetensors")
+    load_weights(model, folder / MODEL)
     if average:
         average.restart()
     weights, state = model.state_dict(), {}
-    for key, array in load_file(folder / "optimizer.safetensors").items():
+    for key, array in load_file(folder / OPTIMIZER).items():
         name, _, kind = key.rpartition("/")
         if kind == RAW:
             weights[name].set_value(array)
         elif own is None or weights[name].name in own:
             state[f"{weights[name].name}_{kind}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
-    state = load_json(folder / "state.json")
+    state = load_json(folder / STATE)
     state |= _noted_evaluation(folder / EVALUATION)
     best = state.get("best")
     if best and "mean_recall" in best:  # as version 1 wrote it, which knew no other number

@@ -12,7 +12,6 @@ from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation import run
 from ernie_vil2.evaluation.report import write_report
@@ -27,15 +26,20 @@ class Comparison:
 
     Args:
         config: of a run with `Data.test`.
-        tokenizer: of its model.
+        task: what it trains.
 
     Raises:
+        ConfigError: the task is not scored by retrieval.
         ValueError: there is no such protocol, or nothing can be read of the data.
         FileNotFoundError: there is nothing there.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer):
-        self._config, self._tokenizer, self._run = config, tokenizer, Path(config.Training.output)
+    def __init__(self, config: Config, task: Task):
+        if not task.embeds:
+            raise ConfigError(
+                f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
+            )
+        self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
         self._data = config.Data.tested.data
         self._scorer, self.sets = open_retrieval(config, config.Data.tested, "test")
 
@@ -69,22 +73,6 @@ class Comparison:
         report = run.score(self._scorer, model, opened)
         write_report(report, self._run / RESULTS, name, run.about(source, self._data, {}, None))
         return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())
-
-
-def build_comparison(config: Config, task: Task) -> Comparison | None:
-    """The comparison of a run with `Data.test`.
-
-    Raises:
-        ConfigError: the task is not scored by retrieval.
-        OSError, ValueError: as `Comparison`.
-    """
-    if not config.Data.test:
-        return None
-    if not task.embeds:
-        raise ConfigError(
-            f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
-        )
-    return Comparison(config, task.tokenizer)
 
 
 def _line(result: Mapping[str, Any]) -> str:

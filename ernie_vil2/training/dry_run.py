@@ -19,7 +19,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import write_text
-from ernie_vil2.io.run_folder import DRY_RUN, check_run_folder, list_checkpoints
+from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.models.weights.architecture import with_model_like
@@ -29,10 +29,9 @@ from ernie_vil2.planning.text import headline, plan_run
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.evaluator import build_evaluators
-from ernie_vil2.training.length import with_steps
-from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.optimizer import learning_rate, with_steps
 from ernie_vil2.training.preview import Preview, preview
-from ernie_vil2.training.run_page import config_facts
+from ernie_vil2.training.run_log import config_facts
 from ernie_vil2.training.sharding import check_sharding
 
 MOST_ROWS = 512
@@ -96,7 +95,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
 
     folder = run / DRY_RUN
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", dump_config(config))
+    write_text(folder / CONFIG, dump_config(config))
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
     plan, plan_line = _plan(config, ranks, read) if task.planned else (NO_PLAN, NO_PLAN)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ernie_vil2.data.loader import Batch
 from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import save_arrays, write_text
+from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agreed_errors
 
@@ -87,7 +88,7 @@ class NonFiniteSteps:
                 save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
                 if rank == 0:
                     weights = {name: value.numpy() for name, value in model.state_dict().items()}
-                    save_arrays(folder / "model.safetensors", weights)
+                    save_arrays(folder / MODEL, weights)
         # Nobody ends before all have saved: the launcher ends the others then.
         what = _described(step, collectives.all_gather_object(own))
         if not ends:

@@ -1,4 +1,4 @@
-"""AdamW over the parameter groups of a task, and the learning rate as a function of the step."""
+"""AdamW over the parameter groups of a task, and its schedule: the number of steps, and the learning rate of each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,27 @@ from collections.abc import Sequence
 
 import paddle
 
-from ernie_vil2.config import Config, OptimizerConfig
+from ernie_vil2.config import Config, OptimizerConfig, validated
 from ernie_vil2.tasks import ParameterGroup
+
+WARMUP_SHARE = 10
+"""Of a run that is given in epochs, the warm-up is at most one step in so many."""
+
+
+def with_steps(config: Config, samples: int) -> Config:
+    """The configuration with the steps that `Training.epochs` stands for, and a warm-up of at most a tenth of them.
+
+    Args:
+        samples: of an epoch.
+    """
+    epochs = config.Training.epochs
+    if epochs is None:
+        return config
+    steps = max(1, math.ceil(epochs * samples / config.Training.global_batch))
+    tree = config.model_dump()
+    tree["Training"] |= {"steps": steps, "epochs": None}
+    tree["Schedule"]["warmup_steps"] = min(config.Schedule.warmup_steps, steps // WARMUP_SHARE)
+    return validated(tree, f"Training.epochs={epochs:g}")
 
 
 def learning_rate(step: int, config: Config) -> float:

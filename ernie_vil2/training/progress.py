@@ -1,9 +1,11 @@
-"""What people see of a run while it goes on: the bar, the log, the page of curves, and what could not be used."""
+"""What people see of a run while it goes on: bar, log, page of curves, speed, bad samples, and work that failed."""
 
 from __future__ import annotations
 
 import math
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,82 @@ from tqdm import tqdm
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.io.run_folder import CURVES
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agreed_errors
-from ernie_vil2.training.best_effort import BestEffort
-from ernie_vil2.training.meter import Meter
-from ernie_vil2.training.run_log import RunLog
-from ernie_vil2.training.run_page import PAGE, write_run_page
+from ernie_vil2.training.run_log import RunLog, write_run_page
+
+
+class BestEffort:
+    """Lets a run go on when such work fails: every failure is a warning on standard error, and is counted.
+
+    Attributes:
+        failures: by what was attempted, how often it failed.
+    """
+
+    def __init__(self):
+        self.failures: Counter[str] = Counter()
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Ends the block at its first error, and no more than the block. There must be no collective in it."""
+        try:
+            yield
+        except Exception as error:
+            self.failed(what, str(error) or type(error).__name__)
+
+    def failed(self, what: str, why: str) -> None:
+        """Warns of a failure that has been caught elsewhere."""
+        self.failures[what] += 1
+        tqdm.write(f"warning: {what}: {why}; the run goes on without (failure {self.failures[what]})", sys.stderr)
+
+    def __str__(self) -> str:
+        failures = ", ".join(f"{count} x {what}" for what, count in self.failures.items())
+        return f"left out after failures: {failures}"
+
+
+class Meter:
+    """Counts samples and seconds between two readings."""
+
+    def __init__(self):
+        self._start()
+
+    def _start(self) -> None:
+        self._samples, self._waited, self._since, self._computed = 0, 0.0, time.monotonic(), time.process_time()
+
+    def count(self, samples: int) -> None:
+        """So many samples have been trained on, by all ranks."""
+        self._samples += samples
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits for the loader; one that ends by an error counts nothing."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The block is left out."""
+        began, computed = time.monotonic(), time.process_time()
+        yield
+        self._since += time.monotonic() - began
+        self._computed += time.process_time() - computed
+
+    def read(self) -> dict[str, float]:
+        """What was met since the last reading.
+
+        `samples_per_second`; `loader_wait`, a share of the time; `cpu_seconds` of this process, all its threads, to
+        which other load and a process that is stopped add nothing.
+        """
+        seconds = time.monotonic() - self._since
+        found = {
+            "samples_per_second": round(self._samples / seconds, 2),
+            "loader_wait": round(self._waited / seconds, 4),
+            "cpu_seconds": round(time.process_time() - self._computed, 3),
+        }
+        self._start()
+        return found
 
 
 class Progress:
@@ -112,7 +184,7 @@ class Progress:
         if self._rank == 0:
             with self._best_effort.attempt("report of bad samples"):
                 report.write(self._run)
-            with self._best_effort.attempt(PAGE):
+            with self._best_effort.attempt(CURVES):
                 write_run_page(self._run, self._config, report)
 
     def end(self, ended: str | None, skipped: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, ConfigError, load_config
 from ernie_vil2.config.differences import differences
+from ernie_vil2.io.run_folder import CONFIG
 
 # Nothing that the weights depend on, but for rounding.
 FREE_ON_RESUME = {
@@ -34,7 +35,7 @@ FREE_ON_RESUME = {
 
 def as_begun(config: Config, checkpoint: Path) -> Config:
     """The configuration under the rules that a run was begun with, where those of today are others."""
-    before = load_config(checkpoint / "config.yaml").Tuning.moving_statistics
+    before = load_config(checkpoint / CONFIG).Tuning.moving_statistics
     tuning = config.Tuning.model_copy(update={"moving_statistics": before or config.Tuning.moving_statistics})
     return config.model_copy(update={"Tuning": tuning})
 
@@ -49,7 +50,7 @@ def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
     Raises:
         ConfigError: it was trained with other values; the message names them, and the way.
     """
-    before = load_config(checkpoint / "config.yaml")
+    before = load_config(checkpoint / CONFIG)
     changed = changed_settings(before, now)
     steps = before.Training.steps, now.Training.steps
     if steps[1] > steps[0]:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: resolved configuration, versions, JSONL log, VisualDL curves."""
+"""What a run leaves to read: resolved configuration, versions, JSONL log, VisualDL curves, and the page of curves."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ import json
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from ernie_vil2.config import Config, dump_config
+from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.device.environment import environment
-from ernie_vil2.io.files import MAX_NUMBER, check_ordinary, parse_json, remove_partial, system_errors_named, write_text
+from ernie_vil2.io.files import (
+    MAX_NUMBER,
+    check_ordinary,
+    load_json,
+    parse_json,
+    remove_partial,
+    system_errors_named,
+    write_text,
+)
+from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
+from ernie_vil2.pages import speed_charts, training_charts, write_page
 
-LOG = "log.jsonl"
 DAMAGED = "damaged_log.jsonl"
 _FIELDS = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
@@ -25,7 +36,7 @@ _FIELDS = {
 """By its kind what every record has, and pages rely on."""
 _OLD_EVALUATION = {"split": str, "language": str}
 _NO_FIGURES = ("kind", "step", "seconds", "split", "language", "images", "texts", "pairs", "chance", "tie_rule")
-_WRITTEN = ("config.yaml", "environment.json", LOG, "bad_samples.json", "bad_samples.txt", "curves.html")
+_WRITTEN = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CURVES)
 
 
 class RunLog:
@@ -45,8 +56,8 @@ class RunLog:
 
         run.mkdir(parents=True, exist_ok=True)
         remove_partial(run, "|".join(map(re.escape, _WRITTEN)))
-        write_text(run / "config.yaml", dump_config(config))
-        write_text(run / "environment.json", json.dumps(environment(), indent=1))
+        write_text(run / CONFIG, dump_config(config))
+        write_text(run / ENVIRONMENT, json.dumps(environment(), indent=1))
         path = run / LOG
         done = {"train": first_step, "evaluation": evaluated}
         records, damaged = _read(path)
@@ -158,3 +169,58 @@ def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:
     first = next(iter(damaged))
     others = f" and {len(damaged) - 1} others" * (len(damaged) > 1)
     print(f"warning: {path}: line {first}{others} no record of a run, {what}", file=sys.stderr)
+
+
+def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:
+    """Writes `curves.html` from the run's log: facts, losses, scores, schedule, speed, and what could not be used.
+
+    The page opens without a server and loads nothing from elsewhere.
+    As the log of a resumed run goes on where the interrupted one was, so do the curves.
+
+    Args:
+        run: the run folder, with its `log.jsonl` and `environment.json`.
+        config: the resolved configuration.
+        bad_samples: of all ranks.
+    """
+    records = read_log(run / LOG)
+    machine = load_json(run / ENVIRONMENT)
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    facts = {
+        **config_facts(config),
+        **progress_facts(config, records),
+        "Versions": versions,
+        "Git revision": machine["git"] or "not a checkout",
+    }
+    write_page(
+        run / CURVES,
+        "run.html",
+        title=f"ERNIE-ViL 2.0: {run.name}",
+        facts=facts,
+        training=training_charts(records),
+        speed=speed_charts(records),
+        bad_samples=bad_samples,
+    )
+
+
+def config_facts(config: Config) -> dict[str, str]:
+    """Names and values of what a run trains, for the head of a page."""
+    return {
+        "Task": config.Training.task.replace("_", " "),
+        "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
+        "Training data": ", ".join(source.name for source in config.Data.sources),
+        "Languages": ", ".join(config.Views.languages),
+        "Global batch": f"{config.Training.global_batch:,} samples",
+    }
+
+
+def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]:
+    """How far a run has come and how fast; empty before its first log record."""
+    train = [record for record in records if record["kind"] == "train"]
+    if not train:
+        return {}
+    return {
+        "Steps": f"{train[-1]['step']:,} of {config.Training.steps:,}",
+        "Training time": f"{train[-1]['seconds'] / 60:.1f} minutes",
+        "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} samples a second (median)",
+        "Loader wait": f"{fmean(record['loader_wait'] for record in train):.1%} of the time",
+    }

@@ -11,6 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.run_folder import Best
 from ernie_vil2.parallel import collectives
 from ernie_vil2.training.evaluator import Evaluator, Metrics
 
@@ -54,14 +55,19 @@ class Scores:
     def __init__(self, evaluators: Mapping[str, Evaluator], config: Config):
         self.evaluators, self._config = evaluators, config
         self.evaluated = -1
-        self.best: dict[str, Any] | None = None
+        self.best: Best | None = None
         self._chooses = next((name for name, evaluator in evaluators.items() if evaluator.best_by), None)
 
-    def resume(self, evaluated: int, best: dict[str, Any] | None) -> None:
+    def resume(self, evaluated: int, best: Best | None) -> None:
         """Goes on from what a checkpoint holds; a best number of another name is none to compare with."""
         self.evaluated = evaluated
         if best and (not self._chooses or best["metric"] == self.evaluators[self._chooses].best_by):
             self.best = best
+
+    @property
+    def best_step(self) -> int | None:
+        """The step that was found best."""
+        return self.best and self.best["step"]
 
     def due(self, step: int) -> bool:
         """Whether the model of this step is to be scored."""

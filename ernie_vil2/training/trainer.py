@@ -2,69 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import paddle
 
-from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.leakage import watch
+from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch, training_batches
-from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
-from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.device import cpu, runtime
-from ernie_vil2.device.environment import environment
-from ernie_vil2.io.run_folder import list_checkpoints, owned
-from ernie_vil2.models.precision import check_precision
-from ernie_vil2.models.weights.architecture import with_model_like
-from ernie_vil2.parallel import average_statistics, collectives
-from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
-from ernie_vil2.parallel.norms import prepare_norms
-from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
-from ernie_vil2.registry import import_named
+from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.device import cpu
+from ernie_vil2.io.run_folder import Best, State
+from ernie_vil2.parallel import average_statistics
+from ernie_vil2.parallel.agreement import agreed_errors
+from ernie_vil2.parallel.ranks import watched_ranks
 from ernie_vil2.tasks import Task, build_task
-from ernie_vil2.training.average import WeightAverage
-from ernie_vil2.training.batch_gate import BatchGate
-from ernie_vil2.training.best_effort import BestEffort
-from ernie_vil2.training.checkpoint import (
-    find_checkpoint,
-    keep_only,
-    load_checkpoint,
-    mark_best,
-    note_evaluation,
-    recover,
-    save_checkpoint,
-)
-from ernie_vil2.training.comparison import build_comparison
+from ernie_vil2.training.assembly import Parts, assemble
+from ernie_vil2.training.checkpoint import Checkpoint, keep_only, note_evaluation, save_checkpoint
 from ernie_vil2.training.evaluator import Evaluator, build_evaluators
-from ernie_vil2.training.length import with_steps
-from ernie_vil2.training.nonfinite import NonFiniteSteps, check_weights
-from ernie_vil2.training.optimizer import build_optimizer, learning_rate
-from ernie_vil2.training.progress import Progress
-from ernie_vil2.training.resuming import as_begun, check_changes
-from ernie_vil2.training.scoring import Scores, as_lines
-from ernie_vil2.training.sharding import check_sharding, distribute, optimizer_arrays, own_parameters, scaler_state
-from ernie_vil2.training.stopping import StopSignals
-from ernie_vil2.training.update import Update
-
-T = TypeVar("T")
+from ernie_vil2.training.nonfinite import check_weights
+from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.scoring import as_lines
+from ernie_vil2.training.sharding import optimizer_arrays, scaler_state
 
 
-class Trainer:
-    """One training run, on one process or as one of several ranks.
+class Trainer(Parts):
+    """One training run, on one process or as one of several ranks: the parts that `assemble` gives, and the loop.
 
     Args:
         config: the whole configuration.
         resume: go on from the run folder's newest whole checkpoint, or start if there is none.
         extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
         task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
-
-    Attributes:
-        step: optimiser steps done.
-        scores: the evaluators, and what they found best.
-        signals: what has stopped the run, if a signal has.
 
     Raises:
         ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
@@ -81,129 +50,12 @@ class Trainer:
         task: Callable[[Config], Task] = build_task,
         evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
     ):
-        runtime.set_device(config.Training.device)
-        self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
-        with agreed_errors():
-            import_named(config.names)  # those that the user wrote, before what weights say comes to them
-        self.config = config = first_rank_first(lambda: with_model_like(config))
-        if config.Training.global_batch % self.ranks:
-            raise ConfigError(
-                f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
-            )
-        check_precision(config.Training.precision)
-        check_sharding(config.Training.sharding, self.ranks)
-        self.run = Path(config.Training.output)
-        self._extend = extend
-        self._owned = ExitStack()
-        try:
-            self._prepare(self._claimed(resume), task, evaluators)
-        except BaseException:
-            self._owned.close()
-            raise
+        super().__init__(**vars(assemble(config, resume, extend, task, evaluators)))
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Best | None:
         """Step, metric and value of the best evaluation whose checkpoint is kept, None before the first."""
         return self.scores.best
-
-    def _claimed(self, resume: bool) -> Path | None:
-        """Makes rank 0 the owner of the run folder, until `fit` ends. A collective.
-
-        Returns:
-            The checkpoint to go on from, None at the beginning of a run.
-        """
-        checkpoint = None
-        with agreed_errors():
-            if self.rank == 0:
-                self._owned.enter_context(owned(self.run))
-                if list_checkpoints(self.run) and not resume:
-                    raise ConfigError(
-                        f"{self.run} already holds a run; go on with --resume or choose another -o Training.output=..."
-                    )
-                checkpoint = recover(self.run)
-        return collectives.all_gather_object(checkpoint)[0]
-
-    def _prepare(self, checkpoint: Path | None, task: Callable, evaluators: Callable) -> None:
-        self.best_effort = BestEffort()
-        with agreed_errors():
-            config = as_begun(self.config, checkpoint) if checkpoint else self.config
-            self.task = task(config)
-            self.rows = self.task.rows()
-        self.stream = self.rows.stream
-        self.config = config = with_steps(config, self.stream.samples)
-        self.bad_samples = BadSampleReport(config.Data.max_bad_share)
-        self.progress = Progress(config, self.rank, self.ranks, self.bad_samples, self.best_effort)
-        resumed = checkpoint is not None
-        self.evaluators = self._scored(lambda: evaluators(config, self.task), resumed) or {}
-        self.comparison = self._scored(lambda: build_comparison(config, self.task), resumed)
-        check_agreement(_facts(config, self.stream, self.evaluators, checkpoint))
-        with agreed_errors():
-            self._look_for_leakage()
-        if checkpoint:
-            with agreed_errors():
-                self._build(initialize=False)
-        else:
-            first_rank_first(lambda: self._build(initialize=True))
-        adamw = build_optimizer(self.model, self.task.parameter_groups(), config.Optimizer)
-        self.parallel, self.optimizer, self.scaler = distribute(
-            self.model,
-            adamw,
-            paddle.amp.GradScaler(enable=config.Training.precision == "float16"),
-            config.Training.sharding,
-        )
-        self.average = WeightAverage(self.model, config.Tuning.ema) if config.Tuning.ema is not None else None
-        self.signals = StopSignals()
-        self.gate = BatchGate(self.ranks, self.signals)
-        self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
-        self.step = 0
-        self.position = 0  # in the stream, of the next step's first sample
-        self.scores = Scores(self.evaluators, config)
-        with agreed_errors():
-            if checkpoint:
-                self._resume(checkpoint)
-        self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
-        self.task.prepare(self.parallel, self.scaler)
-        self.update = Update(
-            self.task, self.parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config
-        )
-
-    def _scored(self, build: Callable[[], T], resumed: bool) -> T | None:
-        """What is built on data that are scored; a resumed run goes on without if they are gone. A collective."""
-        try:
-            with agreed_errors():
-                return build()
-        except ConfigError:
-            raise
-        except (OSError, ValueError) as error:
-            if not resumed:
-                raise
-            if self.rank == 0:
-                self.best_effort.failed("validation data", str(error))
-            return None
-
-    def _look_for_leakage(self) -> None:
-        scoring = [*self.evaluators.values(), *([self.comparison] if self.comparison else [])]
-        self.progress.say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
-
-    def _build(self, initialize: bool) -> None:
-        paddle.seed(self.config.Training.seed)
-        self.progress.say(self.task.build(initialize))
-        self.model = self.task.model
-
-    def _resume(self, checkpoint: Path) -> None:
-        check_changes(checkpoint, self.config, self._extend)
-        trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
-        own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
-        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
-        self.stream.check(state["data"])
-        self.step, self.position, best = state["step"], state["data"]["place"], state["best"]
-        self.scores.resume(state["evaluated"], best if best and find_checkpoint(self.run, best["step"]) else None)
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
-        if self.rank == 0:
-            self.bad_samples.merge(state["bad_samples"])
-            mark_best(self.run, self._best_step)
 
     def fit(self) -> bool:
         """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
@@ -219,7 +71,7 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self._owned, self.signals, watched_ranks(), cpu.flushed_denormals():
+        with self.owner, self.signals, watched_ranks(), cpu.flushed_denormals():
             began = self.step
             compared = self.comparison if self.rank == 0 else None
             if compared and began == 0:
@@ -228,7 +80,7 @@ class Trainer:
             finished = self._train()
             if compared and finished and (self.step > began or compared.lacks_after):
                 with self.best_effort.attempt("Data.test, after"):
-                    print(compared.after(self._best_step or self.step))
+                    print(compared.after(self.scores.best_step or self.step))
             return finished
 
     def _train(self) -> bool:
@@ -247,7 +99,7 @@ class Trainer:
                 losses = self.update.settled() if self.progress.due(self.step) else self.update.losses
                 self.progress.step(self.step, losses, rate, self._state)
                 self._save_and_evaluate()
-        settled = f"no better evaluation since step {self._best_step}: ended by Tuning.patience"
+        settled = f"no better evaluation since step {self.scores.best_step}: ended by Tuning.patience"
         self.progress.end(settled if self.scores.settled else None, self.nonfinite.skipped)
         return self._finished()
 
@@ -315,9 +167,9 @@ class Trainer:
         optimizer = optimizer_arrays(self.optimizer, self.model)
         if self.average and self.rank == 0:
             optimizer |= self.average.raw()
-        training = self.config.Training
-        state: dict[str, Any] = {
-            "seed": training.seed,
+        state: State = {
+            "step": self.step,
+            "seed": self.config.Training.seed,
             "ranks": self.ranks,
             "scaler": scaler_state(self.scaler),
             "bad_samples": bad_samples.as_dict(),
@@ -326,19 +178,10 @@ class Trainer:
             "evaluated": self.scores.evaluated,
             "best": self.best,
         }
+        checkpoint = Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer.tokens)
         with self._scored_weights(), agreed_errors():
             if self.rank == 0:
-                save_checkpoint(
-                    self.run,
-                    self.step,
-                    self.model,
-                    optimizer,
-                    self.config,
-                    self.task.tokenizer.tokens,
-                    state,
-                    training.keep_checkpoints,
-                    self._best_step,
-                )
+                save_checkpoint(self.run, checkpoint, self.config.Training.keep_checkpoints)
 
     @contextmanager
     def _scored_weights(self) -> Iterator[None]:
@@ -370,24 +213,4 @@ class Trainer:
         elif saved and not failures and self.rank == 0:
             with self.best_effort.attempt("note of the evaluation"):
                 note_evaluation(self.run, self.step, self.best)
-                keep_only(self.run, self.config.Training.keep_checkpoints, self._best_step)
-
-    @property
-    def _best_step(self) -> int | None:
-        return self.best and self.best["step"]
-
-
-def _facts(
-    config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
-) -> dict[str, Any]:
-    """What the ranks of a run must have in common."""
-    here = environment()
-    return {
-        **config.model_dump(),
-        "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
-        "digest of the first samples": digest(stream),
-        "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
-        "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
-        "git revision": here["git"],
-        "versions": here["versions"],
-    }
+                keep_only(self.run, self.config.Training.keep_checkpoints, self.scores.best_step)

@@ -16,7 +16,8 @@ from ernie_vil2.config import validated
 from ernie_vil2.config.differences import differences
 from ernie_vil2.config.migrations import migrate
 from ernie_vil2.io.files import is_number, load_json
-from ernie_vil2.training.run_log import LOG, read_log
+from ernie_vil2.io.run_folder import LOG
+from ernie_vil2.training.run_log import read_log
 from experiments.ablation.definition import Run, Study
 from experiments.ablation.records import VERSION, Results, reason
 from experiments.ablation.runs import newest_step, read_result

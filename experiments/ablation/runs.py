@@ -18,7 +18,7 @@ from typing import Any
 
 from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.io.files import load_json, write_text
-from ernie_vil2.io.run_folder import RESULTS, list_checkpoints, step_of
+from ernie_vil2.io.run_folder import RESULTS, STATE, list_checkpoints, step_of
 from experiments.ablation.definition import Run, Study
 from experiments.ablation.records import VERSION, Measured
 
@@ -57,7 +57,7 @@ def write_result(study: Study, run: Run) -> None:
 
     tests = open_tests(study.definition)
     checkpoint = list_checkpoints(run.folder)[-1]
-    path = checkpoint / "state.json"
+    path = checkpoint / STATE
     try:
         sources = [dict(source) for source in load_json(path)["data"]["sources"]]
     except (ValueError, LookupError, TypeError) as error:

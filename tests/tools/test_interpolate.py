@@ -12,9 +12,10 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import share
 from ernie_vil2.cli.interpolate import shares_of
 from ernie_vil2.config import dump_config, load_config
+from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.mixtures import check_alike, mixture
-from ernie_vil2.models.weights.stored import OWN_WEIGHTS, read_model
+from ernie_vil2.models.weights.stored import read_model
 from tests.conftest import untrained_checkpoint
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方块条十字"]
@@ -27,8 +28,8 @@ def pair(tmp_path):
         (tmp_path / name).mkdir()
         untrained_checkpoint(tmp_path / name, TOKENS)
         rng = np.random.default_rng(seed)
-        arrays = read_weights(tmp_path / name / OWN_WEIGHTS)
-        write_weights(tmp_path / name / OWN_WEIGHTS,
+        arrays = read_weights(tmp_path / name / MODEL)
+        write_weights(tmp_path / name / MODEL,
                       {key: (value + rng.normal(size=value.shape) * 0.05).astype(value.dtype)
                        for key, value in arrays.items()})  # fmt: skip
     return tmp_path / "a", tmp_path / "b"
@@ -129,7 +130,7 @@ def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
     record = json.loads((tmp_path / "interpolation.json").read_text())
     best = max(record["mixtures"], key=lambda row: row["mean"])["share"]
     assert record["chosen"] == best
-    written, model = read_weights(tmp_path / "best" / OWN_WEIGHTS), read_model(pair[int(best)]).arrays
+    written, model = read_weights(tmp_path / "best" / MODEL), read_model(pair[int(best)]).arrays
     assert all(np.array_equal(array, model[name]) for name, array in written.items())
 
 

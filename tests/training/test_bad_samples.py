@@ -11,9 +11,8 @@ from PIL import Image
 from ernie_vil2 import cli as commands
 from ernie_vil2.data.samples import BadSample, Reason, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.training.batch_gate import MOST_IN_A_ROW, BatchGate
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.step_agreement import MOST_IN_A_ROW, BatchGate, StopSignals
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
 from tests.training.conftest import as_arguments, run

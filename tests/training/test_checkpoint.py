@@ -13,11 +13,12 @@ import paddle
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.io.run_folder import CHECKPOINT_FILES
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import (
-    FILES,
+    Checkpoint,
     DamagedCheckpoint,
     FullDisk,
     check_checkpoint,
@@ -55,8 +56,9 @@ class Run:
         self.optimizer.step()
 
     def save(self, step, keep=2, best=None):
-        optimizer, state = optimizer_arrays(self.optimizer, self.model), {"seed": 0, "best": None}
-        return save_checkpoint(self.folder, step, self.model, optimizer, self.config, TOKENS, state, keep, best)
+        state = {"step": step, "seed": 0, "best": best and {"step": best}}
+        arrays = optimizer_arrays(self.optimizer, self.model)
+        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, self.config, TOKENS), keep)
 
     def arrays(self):
         state = {**self.model.state_dict(), **self.optimizer.state_dict()}
@@ -114,7 +116,7 @@ def remove(path):
 
 
 @pytest.mark.parametrize("damage, reason", [(cut, "bytes instead of"), (change, "SHA-256"), (remove, "is missing")])
-@pytest.mark.parametrize("name", [*FILES, "checksums.json"])
+@pytest.mark.parametrize("name", [*CHECKPOINT_FILES, "checksums.json"])
 def test_damage_is_reported_and_the_checkpoint_before_is_used(run, capsys, name, damage, reason):
     whole, newest = run.save(1), run.save(2)
     damage(newest / name)
@@ -189,7 +191,7 @@ def test_a_best_that_copying_has_made_a_folder_is_set_aside(run, capsys):
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_written(run, monkeypatch):
     before = run.save(1)
-    size = sum((before / name).stat().st_size for name in FILES)
+    size = sum((before / name).stat().st_size for name in CHECKPOINT_FILES)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: _Usage(1000))
     with pytest.raises(FullDisk) as caught:
         run.save(2)

@@ -3,8 +3,9 @@
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.io.run_folder import CURVES
 from ernie_vil2.pages import speed_charts
-from ernie_vil2.training.run_page import PAGE, progress_facts
+from ernie_vil2.training.run_log import progress_facts
 from ernie_vil2.training.trainer import Trainer
 from tests.pages import Page, lines_of
 from tests.training.test_engine import crash_after
@@ -21,7 +22,7 @@ CHARTS = {
 
 
 def page_of(trainer):
-    return (trainer.run / PAGE).read_text(encoding="utf-8")
+    return (trainer.run / CURVES).read_text(encoding="utf-8")
 
 
 def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path):
@@ -31,7 +32,7 @@ def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path
     first = Trainer(config(*every))
     crash_after(first, 6)
     assert len(lines_of(page_of(first), "Loss of each view pair")[0]) == 4, "the page was not there before the end"
-    (first.run / f".{PAGE}.1.partial").write_text("<!DOCTYPE")  # as kill -9 leaves it
+    (first.run / f".{CURVES}.1.partial").write_text("<!DOCTYPE")  # as kill -9 leaves it
     second = Trainer(config(*every), resume=True)
     second.fit()
 

@@ -14,7 +14,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.io.errors import LostRank
 from ernie_vil2.tasks import MultiViewTask, ParameterGroup
 from ernie_vil2.training.evaluator import Metrics
-from ernie_vil2.training.meter import Meter
+from ernie_vil2.training.progress import Meter
 from ernie_vil2.training.scoring import Scores, as_lines, scored
 from ernie_vil2.training.trainer import Trainer
 

@@ -18,7 +18,7 @@ import pytest
 from ernie_vil2.device.launch import APART, SecondCtrlC
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.training.stopping import StopSignals
+from ernie_vil2.training.step_agreement import StopSignals
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import MINUTE, as_arguments, rank_process, start, wait_for_steps
 

@@ -1,8 +1,8 @@
 """Everything that only makes Paddle fast on CPU; results stay equal to rounding, other devices as they are.
 
 Each switch is set only where the user has not decided otherwise. `runtime.configure`, for the command lines, sets the
-first three, as they must stand before Paddle is imported, `runtime.set_device` sets `strides`, `speed_up` a model's
-`layers`, and training runs within `flushed_denormals`:
+first three, as they must stand before Paddle is imported, `runtime.set_device` sets `strides`, `layers.speed_up` a
+model's `layers`, and training runs within `flushed_denormals`:
 
 - `mkl`: `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2; the bundled MKL keeps its fast path for Intel otherwise.
   Left alone when it is set.
@@ -43,16 +43,7 @@ __all__ = [
     "flushed_denormals",
     "processor",
     "set_before_paddle",
-    "speed_up",
     "summary",
     "threads",
     "usable_cores",
 ]
-
-
-def __getattr__(name: str):
-    if name != "speed_up":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .layers import speed_up  # Paddle, which takes seconds
-
-    return speed_up

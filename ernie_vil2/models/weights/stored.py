@@ -22,7 +22,7 @@ from ernie_vil2.io import hub
 from ernie_vil2.io.checksums import CHECKSUMS, DamagedFile, check_files, write_checksums
 from ernie_vil2.io.export_folder import ABOUT, is_export
 from ernie_vil2.io.files import atomic_folder, write_text
-from ernie_vil2.io.run_folder import named_checkpoint
+from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, VOCABULARY, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
@@ -48,8 +48,6 @@ from ernie_vil2.models.weights.releases import (
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"
-OWN_WEIGHTS = "model.safetensors"
-OWN_FILES = (OWN_WEIGHTS, "config.yaml", "vocab.txt")
 ERNIE_ROWS = 40_000
 """Rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens."""
 MOST_BUILT = 10
@@ -123,8 +121,8 @@ def weights_path(source: str | os.PathLike) -> Path:
     if is_export(path):
         return path / ABOUT
     names = [PADDLENLP_WEIGHTS, f"{PADDLENLP_WEIGHTS}{INDEX}", OFFICIAL_WEIGHTS]
-    if (path / "config.json").is_file() or (path / "config.yaml").is_file():
-        names += [OWN_WEIGHTS, f"{OWN_WEIGHTS}{INDEX}"]
+    if (path / "config.json").is_file() or (path / CONFIG).is_file():
+        names += [MODEL, f"{MODEL}{INDEX}"]
     for name in names:
         if (path / name).is_file():
             return path / name
@@ -167,7 +165,7 @@ def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
 
 def vocabulary_beside(path: Path, words: np.ndarray | None) -> Path | None:
     """The vocabulary of a weight file: `vocab.txt` beside it, else for 40,000 rows of words that of ERNIE 3.0."""
-    beside = path.with_name("vocab.txt")
+    beside = path.with_name(VOCABULARY)
     if beside.is_file():
         return beside
     return ERNIE_VOCABULARY if words is not None and len(words) == ERNIE_ROWS else None
@@ -203,7 +201,7 @@ def read_model(
         raise ValueError(f"{path}: {error}") from None
     own = None
     if layout == "ernie_vil2":
-        config = load_config(path.parent / "config.yaml")
+        config = load_config(path.parent / CONFIG)
         own = config.Model.text.vocabulary or ERNIE_VOCABULARY
     else:
         config = (read_official if layout == "official" else read_paddlenlp)(path, ours, heads)
@@ -239,7 +237,7 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
     config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
     lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
     with atomic_folder(folder) as aside:
-        write_text(aside / "vocab.txt", "\n".join(lines) + "\n")
+        write_text(aside / VOCABULARY, "\n".join(lines) + "\n")
         if layout == "official":
             write_weights(aside / OFFICIAL_WEIGHTS, arrays)
             write_files(aside, official_files(config, model.vocab_size))
@@ -247,15 +245,15 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
             write_weights(aside / PADDLENLP_WEIGHTS, arrays)
             write_files(aside, paddlenlp_files(config, model.vocab_size))
         else:
-            write_weights(aside / OWN_WEIGHTS, arrays)
-            write_text(aside / "config.yaml", dump_config(model.config))
-            write_checksums(aside, OWN_FILES)
+            write_weights(aside / MODEL, arrays)
+            write_text(aside / CONFIG, dump_config(model.config))
+            write_checksums(aside, MODEL_FILES)
 
 
 def check_sums(folder: Path) -> None:
     """ValueError if a file of the model in a folder is not the one whose checksum lies beside it."""
-    if (folder / CHECKSUMS).exists() and (folder / "config.yaml").is_file():
+    if (folder / CHECKSUMS).exists() and (folder / CONFIG).is_file():
         try:
-            check_files(folder, [name for name in OWN_FILES if (folder / name).is_file()])
+            check_files(folder, [name for name in MODEL_FILES if (folder / name).is_file()])
         except DamagedFile as error:
             raise ValueError(f"{folder}: {error}: it is damaged; put back a copy, or name another checkpoint") from None
