@@ -26,6 +26,7 @@ from ernie_vil2.cli.arguments import (
     count,
     fraction,
     input_file,
+    input_folder,
     model,
     natural,
     number,
@@ -76,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                    help="lines of a .txt, or the tags of a source of samples")  # fmt: skip
         actions[name].add_argument("--thumbnails", type=natural, default=160, metavar="PIXELS",
                                    help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
-        actions[name].add_argument("--root", metavar="FOLDER",
+        actions[name].add_argument("--root", type=input_folder, metavar="FOLDER",
                                    help="paths of pictures count from here; default: from where they did, at first the "
                                    "working directory")  # fmt: skip
     actions["build"].add_argument("--engine", metavar="NAME",
@@ -100,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: one that is free")
-    serve.add_argument("--root", nargs="+", default=[], metavar="FOLDER",
+    serve.add_argument("--root", nargs="+", default=[], type=input_folder, metavar="FOLDER",
                        help="folders whose pictures are served in full; default: thumbnails alone")  # fmt: skip
     serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
 
