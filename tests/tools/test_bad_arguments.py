@@ -27,8 +27,8 @@ INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source
                   arguments.run_folder}  # fmt: skip
 OUTPUTS = {arguments.output_file, arguments.output_folder}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
-           arguments.threshold, arguments.share}  # fmt: skip
-NAMES = {None, arguments.file_name, arguments.search_index}
+           arguments.port, arguments.threshold, arguments.share}  # fmt: skip
+NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.search_index}
 
 
 def options(example):
