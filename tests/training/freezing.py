@@ -8,6 +8,7 @@ import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
 
+import tests.training.towers  # noqa: F401 - its towers are named by their import path
 from ernie_vil2.config import load_config
 from ernie_vil2.models.layer_groups import layer_groups
 from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
