@@ -1,4 +1,4 @@
-"""What a device offers: memory, speed and links, from its maker's data sheet."""
+"""What a device offers: memory and speed, from its maker's data sheet."""
 
 from __future__ import annotations
 
@@ -14,38 +14,35 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class DataSheet:
-    """What one rank runs on. docs/plan.md says where each figure stands.
+    """What one rank runs on. docs/plan.md says where each figure is from.
 
     Attributes:
         name: as the command line takes it.
         memory: bytes.
-        link: bytes a second that leave the device towards others in its machine.
-        network: bytes a second that leave it towards other machines, in the maker's own server.
-        flops: operations a second by precision, dense and with float32 accumulation, of what it can compute in.
+        flops: operations a second by precision, dense and with float32 accumulation, of what it can compute in. What a
+            training reaches of them nobody knows before it runs: they only order the precisions.
     """
 
     name: str
     memory: int
-    link: float
-    network: float
     flops: Mapping[str, float]
 
 
-# GiB; GB/s of link and network; TFLOP/s in float32, bfloat16 and float16, 0 for a precision that the device lacks.
+# GiB; TFLOP/s in float32, bfloat16 and float16, 0 for a precision that the device lacks.
 _SHEETS = {
-    "a100-40g": (40, 300, 25, 19.5, 312, 312),
-    "a100-80g": (80, 300, 25, 19.5, 312, 312),
-    "h100-80g": (80, 450, 50, 67, 989, 989),
-    "h200-141g": (141, 450, 50, 67, 989, 989),
-    "v100-32g": (32, 150, 6.25, 15.7, 0, 125),
-    "rtx-4090": (24, 32, 1.25, 82.6, 165.2, 165.2),
-    "cpu": (16, 10, 1.25, 0.1, 0, 0),
+    "a100-40g": (40, 19.5, 312, 312),
+    "a100-80g": (80, 19.5, 312, 312),
+    "h100-80g": (80, 67, 989, 989),
+    "h200-141g": (141, 67, 989, 989),
+    "v100-32g": (32, 15.7, 0, 125),
+    "rtx-4090": (24, 82.6, 165.2, 165.2),
+    "cpu": (16, 0.1, 0, 0),
 }
 _PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = {
-    name: DataSheet(name, gib * GIB, link * 1e9, network * 1e9,
-                 {kind: speed * 1e12 for kind, speed in zip(_PRECISIONS, speeds, strict=True) if speed})
-    for name, (gib, link, network, *speeds) in _SHEETS.items()
+    name: DataSheet(name, gib * GIB, {kind: speed * 1e12 for kind, speed in zip(_PRECISIONS, speeds, strict=True)
+                                      if speed})
+    for name, (gib, *speeds) in _SHEETS.items()
 }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from ernie_vil2.planning.towers import Towers
 
 USABLE = 0.92
 """Share of a device's memory that tensors can have: the rest is the driver's and lost between blocks."""
-RANKS_PER_MACHINE = 8
 LOGITS_SAVED, LOGITS_AT_WORK = 3, 3
 """Float32 matrices of logits that the plain loss saves for each view pair, and has in use beyond these."""
 TILES_AT_WORK = 12
@@ -41,10 +40,8 @@ class Plan:
     Args:
         config: of the run.
         towers: those of `config.Model`.
-        utilisation: share of the device's peak speed that training reaches.
         sample_bytes: stored bytes of one sample.
-        bandwidth: bytes a second that leave a rank; None: the device's, within a machine up to 8 ranks and between
-            machines above.
+        seconds: that a step was measured to take; None: it was not, and nothing is said of time.
     """
 
     def __init__(
@@ -53,14 +50,11 @@ class Plan:
         towers: Towers,
         ranks: int,
         device: DataSheet,
-        utilisation: float = 0.35,
         sample_bytes: int = 50_000,
-        bandwidth: float | None = None,
+        seconds: float | None = None,
     ):
         self.config, self.towers, self.ranks = config, towers, ranks
-        self.device, self.utilisation, self.sample_bytes = device, utilisation, sample_bytes
-        self._speed = ranks * device.flops[config.Training.precision] * utilisation
-        self._bandwidth = bandwidth or (device.link if ranks <= RANKS_PER_MACHINE else device.network)
+        self.device, self.sample_bytes, self.seconds = device, sample_bytes, seconds
         loss, training = build_loss(config.Loss), config.Training
         self.global_batch, self.steps = training.global_batch, training.steps
         self.rows = self.global_batch // ranks
@@ -164,32 +158,25 @@ class Plan:
         return (3 + self.cached + self.config.Training.recompute) * encoding + scoring
 
     @property
-    def compute(self) -> float:
-        """Seconds of a step at the stated utilisation."""
-        return self.flops / self._speed
-
-    def sending(self, hidden: bool) -> float:
-        """Seconds of sending beside the computation, or those in which a rank sends and computes nothing."""
-        return sum(each.sent for each in self.transfers if each.hidden == hidden) / self._bandwidth
+    def cost(self) -> tuple[float, float]:
+        """What orders plans by speed: operations over the device's peak, then bytes that are sent while it computes
+        nothing."""
+        peak = self.device.flops[self.config.Training.precision]
+        return self.flops / peak, sum(transfer.sent for transfer in self.transfers if not transfer.hidden)
 
     @property
-    def seconds(self) -> float:
-        """Of a step: computing, or sending beside it where that takes longer, and then the rest of the sending."""
-        return max(self.compute, self.sending(hidden=True)) + self.sending(hidden=False)
+    def days(self) -> float | None:
+        """Of the whole schedule, where a step was measured."""
+        return None if self.seconds is None else self.steps * self.seconds / 86400
 
     @property
-    def days(self) -> float:
-        """Of the whole schedule."""
-        return self.steps * self.seconds / 86400
-
-    @property
-    def samples_per_second(self) -> float:
-        """Pairs that the loaders of all ranks must deliver."""
-        return self.global_batch / self.seconds
+    def samples_per_second(self) -> float | None:
+        """Pairs that the loaders of all ranks must deliver, likewise."""
+        return None if self.seconds is None else self.global_batch / self.seconds
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON."""
-        names = ("ranks rows global_batch encoded views parameters resident phases peak limit fits flops compute "
+        """All figures, for JSON; those of time are null where no step was measured."""
+        names = ("ranks rows global_batch encoded views parameters resident phases peak limit fits flops "
                  "seconds steps days samples_per_second sample_bytes")  # fmt: skip
         figures = {name: getattr(self, name) for name in names.split()}
         return figures | {"transfers": [transfer._asdict() for transfer in self.transfers]}

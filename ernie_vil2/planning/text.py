@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from ernie_vil2.config import Config, LossConfig, with_overrides
 from ernie_vil2.io.terminal import counted
@@ -14,26 +13,29 @@ from ernie_vil2.planning.towers import Towers
 
 Advice = tuple[tuple[str, ...], Plan]
 """`Section.key=value` overrides, and the plan with them."""
+MEASURE = "-o Training.steps=20 -o Schedule.warmup_steps=1"
+HOW_TO_MEASURE = f"for days, measure a step: train.py {MEASURE}, then --measured RUN"
 
 
-def plan_run(config: Config, ranks: int, device: DataSheet, **figures: Any) -> tuple[str, Plan, Advice | None]:
+def plan_run(
+    config: Config, ranks: int, device: DataSheet, sample_bytes: int = 50_000, seconds: float | None = None
+) -> tuple[str, Plan, Advice | None]:
     """Plans a run, looks for what would make it fit or faster, and puts both into words.
 
-    `figures` are as `Plan` takes them, errors as of `Plan` and `build_dual_encoder`.
+    Arguments are as `Plan` takes them, errors as of `Plan` and `build_dual_encoder`.
     """
     check(config, ranks, device)
     towers = Towers(config)
-    made = Plan(config, towers, ranks, device, **figures)
-    advice = advise(made, lambda changes: Plan(with_overrides(config, changes), towers, ranks, device, **figures))
+    made = Plan(config, towers, ranks, device, sample_bytes, seconds)
+    # Of a run with changes no step was measured.
+    advice = advise(made, lambda changes: Plan(with_overrides(config, changes), towers, ranks, device, sample_bytes))
     model = config.Model
     title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
-    assumed = (f"assumed: {made.utilisation:.0%} of the device's peak speed, {made.sample_bytes / 1000:g} kB a sample; "
-               "docs/plan.md says how each figure is computed")  # fmt: skip
-    return "\n".join([title, *_lines(made), "", assumed, *_advice(made, advice)]), made, advice
+    return "\n".join([title, *_lines(made), "", *_advice(made, advice)]).rstrip(), made, advice
 
 
 def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
-    """The changes that make a run fit in the least time, and among these the fewest.
+    """The changes that make a run fit at the least cost, see `Plan.cost`, and among these the fewest.
 
     A run that fits as it is may be faster in another precision, and is offered that only.
 
@@ -59,16 +61,14 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
     ]
     changes = filter(None, (tuple(itertools.chain(*each)) for each in itertools.product(*choices)))
     plans = [(overrides, replan(overrides)) for overrides in changes]
-    useful = [each for each in plans if each[1].fits and (not plan.fits or each[1].seconds < plan.seconds)]
+    useful = [each for each in plans if each[1].fits and (not plan.fits or each[1].cost < plan.cost)]
     # Of equals the one that uses the most memory: a device is faster with large micro batches.
-    return min(useful, key=lambda each: (each[1].seconds, len(each[0]), -each[1].peak), default=None)
+    return min(useful, key=lambda each: (each[1].cost, len(each[0]), -each[1].peak), default=None)
 
 
 def headline(plan: Plan) -> str:
-    """The plan on one line: whether it fits, and how long it takes."""
-    time = f"{plan.days:,.1f} days" if plan.days >= 1 else f"{24 * plan.days:.1f} hours"
-    return (f"plan: {_verdict(plan)}, {_size(plan.peak)} of {_size(plan.limit)} at most, {plan.seconds:,.3g} s a step, "
-            f"{time}")  # fmt: skip
+    """On one line whether the plan fits."""
+    return f"plan: {_verdict(plan)}, {_size(plan.peak)} of {_size(plan.limit)} at most"
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -98,20 +98,25 @@ def _lines(plan: Plan) -> Iterator[str]:
     if not plan.transfers:
         yield _line("nothing", "")
 
-    rate, stored = plan.samples_per_second, plan.samples_per_second * plan.sample_bytes
-    yield from ("", "loader")
-    yield _line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
-    yield _line("read a second", _size(stored), f"{_size(stored / plan.ranks)} per rank")
-    yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "per rank")
-
     pairs = plan.steps * plan.global_batch
     shown = counted(pairs, "pair") if pairs < 1e6 else f"{pairs / 1e6:,.0f} M pairs"
-    sending = f"sending {plan.sending(hidden=False):.2g} s and {plan.sending(hidden=True):.2g} s beside it"
-    yield from ("", "time")
+    yield from ("", "schedule")
+    yield _line("steps", f"{plan.steps:,}", shown)
     yield _line("operations of a step", _flops(plan.flops), f"{_flops(plan.flops / plan.ranks)} per rank")
-    yield _line("step", f"{plan.seconds:,.3g} s", f"computing {plan.compute:.3g} s, {sending}")
-    hours = f"{plan.days * 24 * plan.ranks:,.0f} device hours"
-    yield _line("schedule", f"{plan.days:,.1f} days", f"{counted(plan.steps, 'step')}, {shown}, {hours}")
+    rate = plan.samples_per_second
+    if plan.seconds is None or plan.days is None or rate is None:
+        yield f"  {HOW_TO_MEASURE}"
+        return
+    unit, count = ("days", plan.days) if plan.days >= 1 else ("hours", 24 * plan.days)
+    note = f"{plan.seconds:,.3g} s a step, {24 * plan.ranks * plan.days:,.1f} device hours"
+    yield _line(unit, f"{count:,.1f}", note)
+
+    stored = rate * plan.sample_bytes
+    yield from ("", "loader")
+    yield _line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
+    each = f"{_size(stored / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
+    yield _line("read a second", _size(stored), each)
+    yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "per rank")
 
 
 def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
@@ -119,8 +124,7 @@ def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
         overrides, better = advice
         what = "to make it faster" if plan.fits else "to make it fit"
         yield f"{what}: {' '.join(f'-o {override}' for override in overrides)}"
-        yield (f"  then {_size(better.peak)} of {_size(plan.limit)} at most, step {better.seconds:.3g} s, "
-               f"schedule {better.days:,.1f} days")  # fmt: skip
+        yield f"  then {_size(better.peak)} of {_size(plan.limit)} at most"
     elif not plan.fits:
         yield "nothing in the configuration that leaves the objective as it is makes it fit: plan for more ranks"
 

@@ -1,13 +1,16 @@
 """A plan's arithmetic by hand; advice that is planned again; what cannot be planned."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from ernie_vil2.cli.plan import step_seconds
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.io.run_folder import CONFIG, LOG
 from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
 from ernie_vil2.planning.plan import Plan
-from ernie_vil2.planning.text import _lines, advise
+from ernie_vil2.planning.text import HOW_TO_MEASURE, _lines, advise
 from ernie_vil2.planning.towers import Towers
 
 SMALL = [
@@ -16,7 +19,7 @@ SMALL = [
     "Model.text.depth=2", "Model.text.heads=4", "Training.global_batch=64", "Training.steps=1000",
     "Schedule.warmup_steps=10",
 ]  # fmt: skip
-DEVICE = DataSheet("desk", 2**30, link=1e9, network=1e8, flops={"float32": 1e12, "bfloat16": 4e12})
+DEVICE = DataSheet("desk", 2**30, flops={"float32": 1e12, "bfloat16": 4e12})
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +27,10 @@ def towers():
     return Towers(load_config(None, SMALL))
 
 
-def planned(towers, *overrides, ranks=4, device=DEVICE):
+def planned(towers, *overrides, ranks=4, device=DEVICE, seconds=None):
     config = load_config(None, [*SMALL, *overrides])
     check(config, ranks, device)
-    return Plan(config, towers, ranks, device, utilisation=0.5, sample_bytes=1000)
+    return Plan(config, towers, ranks, device, sample_bytes=1000, seconds=seconds)
 
 
 def test_memory_by_hand(towers):
@@ -86,17 +89,21 @@ def test_sharding_by_hand(towers):
     assert alone.resident["optimiser state"] == 8 * sum(towers.parameters)
 
 
-def test_time_by_hand(towers):
+def test_operations_by_hand(towers):
     plan = planned(towers)
     encoding = sum(2 * towers.cost(kind, "float32").flops for kind in ("image", "text"))
     scoring = 4 * 4 * 2 * 64**2 * 32
     assert plan.flops == 3 * 64 * encoding + scoring
-    assert plan.compute == plan.flops / (4 * 1e12 * 0.5)
-    open_transfers = [transfer for transfer in plan.transfers if not transfer.hidden]
-    assert plan.sending(hidden=False) == pytest.approx(sum(transfer.sent for transfer in open_transfers) / 1e9)
-    assert plan.days == pytest.approx(1000 * plan.seconds / 86400)
-    assert plan.samples_per_second == 64 / plan.seconds
-    assert planned(towers, ranks=16).sending(hidden=False) > 5 * plan.sending(hidden=False)  # over the network
+    assert plan.cost == (plan.flops / 1e12, sum(transfer.sent for transfer in plan.transfers if not transfer.hidden))
+
+
+def test_days_are_those_of_a_measured_step(towers):
+    plan, measured = planned(towers), planned(towers, seconds=0.5)
+    assert measured.days == pytest.approx(1000 * 0.5 / 86400) and measured.samples_per_second == 64 / 0.5
+    assert plan.as_dict() == measured.as_dict() | {"seconds": None, "days": None, "samples_per_second": None}
+    assert HOW_TO_MEASURE in "\n".join(_lines(plan)) and HOW_TO_MEASURE not in "\n".join(_lines(measured))
+    text = "\n".join(_lines(planned(towers, "Training.steps=172800", seconds=0.5)))
+    assert "1.0  0.5 s a step, 96.0 device hours" in text and "128  32.0 per rank" in text
 
 
 def test_the_whole_matrix_of_logits_needs_more_memory_and_no_more_products(towers):
@@ -147,7 +154,7 @@ def test_norms_over_all_ranks_by_hand():
 
 
 def test_advice_fits_when_it_is_planned_again(towers):
-    """Of what fits, it is the fastest."""
+    """Of what fits, it costs least."""
     overrides = ["Training.global_batch=1024", "Loss.tile=null"]
     tried = {}
 
@@ -159,17 +166,14 @@ def test_advice_fits_when_it_is_planned_again(towers):
     advice = advise(plan, replan)
     assert not plan.fits and advice[1].fits
     again = planned(towers, *overrides, *advice[0], ranks=1)
-    assert again.fits and again.seconds == min(plan.seconds for plan in tried.values() if plan.fits)
+    assert again.fits and again.cost == min(plan.cost for plan in tried.values() if plan.fits)
 
 
 def test_a_run_that_fits_may_be_faster_in_another_precision(towers):
-    """Where the network is not what a step waits for."""
-    device = replace(DEVICE, link=1e12, network=1e12)
-    plan = planned(towers, device=device)
-    advice = advise(plan, lambda changes: planned(towers, *changes, device=device))
+    plan = planned(towers)
+    advice = advise(plan, lambda changes: planned(towers, *changes))
     assert plan.fits and advice[0] == ("Training.precision=bfloat16",)
-    assert advice[1].compute == pytest.approx(plan.compute / 4)
-    plain = replace(device, flops={"float32": 1e12})
+    plain = replace(DEVICE, flops={"float32": 1e12})
     assert advise(planned(towers, device=plain), lambda changes: planned(towers, *changes, device=plain)) is None
 
 
@@ -207,5 +211,22 @@ def test_a_device_without_figures(name, gib):
 def test_what_is_counted_is_said_as_it_is(towers):
     text = "\n".join(_lines(planned(towers, ranks=1)))
     assert "1 rank of 64 rows, 2 image views and 2 text views of each" in text
-    assert "1,000 steps, 64,000 pairs, " in text
-    assert "100,000 steps, 6 M pairs, " in "\n".join(_lines(planned(towers, "Training.steps=100000")))
+    assert "1,000  64,000 pairs" in text
+    assert "100,000  6 M pairs" in "\n".join(_lines(planned(towers, "Training.steps=100000")))
+
+
+def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
+    def log(*rates):
+        records = [{"kind": "train", "step": step, "seconds": 1.0, "loss": 1.0, "samples_per_second": rate,
+                    "loader_wait": 0.0} for step, rate in enumerate(rates, 1)]  # fmt: skip
+        (tmp_path / LOG).write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+    (tmp_path / CONFIG).write_text("Training: {global_batch: 64}")
+    with pytest.raises(ValueError, match="no step is logged yet"):
+        step_seconds(str(tmp_path), 64)
+    log(16.0)
+    assert step_seconds(str(tmp_path), 64) == 4.0
+    log(1.0, 32.0, 64.0, 16.0, 0.0)  # the run starts, and was stopped
+    assert step_seconds(str(tmp_path), 64) == 2.0
+    with pytest.raises(ValueError, match="has steps of 64 samples, and 128 are planned"):
+        step_seconds(str(tmp_path), 128)

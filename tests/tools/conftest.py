@@ -66,6 +66,7 @@ EXAMPLES = {
     "study": {"study": "IN/study.yaml", "--report": None, "--output": "OUT/study"},
     "study results": {"--results": "IN/results.json", "--output": "OUT/study"},
     "plan": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--json": "OUT/plan.json"},
+    "plan measured": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--step-seconds": "0.5"},
     "prepare": {"input": "IN/val.tar", "--output": "OUT/shards", "--tags": "IN/tags.jsonl", "--processes": "1"},
     "prepare check": {"input": "IN/val.tar", "--check": None},
     "tag file": {"way": "file", "input": "IN/val.tar", "--tags": "IN/tags.jsonl", "--output": "OUT/tags.jsonl"},
