@@ -62,9 +62,8 @@ class StopSignals:
 class BatchGate:
     """Lets a batch through to the step if every rank has samples enough in it; otherwise all ranks skip it.
 
-    Bad samples may stand together, as those of a shard that has been lost, and so fill the whole share of a rank.
-
-    What the ranks tell each other of it goes by the store, which asks no device, and with it who was told to stop.
+    Bad samples may follow one another, as those of a shard that has been lost, and so fill the whole share of a rank.
+    What the ranks exchange goes by the store, which asks no device, and with it the requests to stop.
 
     Args:
         ranks: that share the batch.

@@ -69,7 +69,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such file, or a value in it is missing or cannot be; the message names the key.
+        ValueError: it is not such a file, or a value in it is missing or cannot be; the message names the key.
     """
     try:
         return Results.model_validate(load_json(path, MOST)).model_dump(mode="json")
