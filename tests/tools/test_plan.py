@@ -19,7 +19,8 @@ def plan(*arguments):
 
 
 def test_a_plan_of_the_demo(tmp_path):
-    run = plan("-c", "configs/demo/emoji.yaml", "--ranks", 2, "--device", "cpu", "--json", tmp_path / "plan.json")
+    arguments = ["-c", "configs/demo/emoji.yaml", "--ranks", 2, "--device", "cpu"]
+    run = plan(*arguments, "--step-seconds", 0.5, "--json", tmp_path / "plan.json")
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     for part in ("memory of a rank", "sent by a rank", "samples a second", "schedule", "fits"):
@@ -27,6 +28,9 @@ def test_a_plan_of_the_demo(tmp_path):
     figures = json.loads((tmp_path / "plan.json").read_text())
     assert figures["ranks"] == 2 and figures["fits"] and figures["advice"] is None
     assert figures["global_batch"] == 2 * figures["rows"]
+    assert figures["samples_per_second"] == figures["global_batch"] / 0.5
+    unmeasured = plan(*arguments)
+    assert "measure a step" in unmeasured.stdout and "samples a second" not in unmeasured.stdout
 
 
 def test_errors_name_the_next_action():
