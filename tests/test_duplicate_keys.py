@@ -14,7 +14,7 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config, read_yaml
 from ernie_vil2.io.files import RepeatedKey, load_json, parse_json
 
-READERS = {"files.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
+READERS = {"io/files.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
 """The only file that calls what the expression finds."""
 names = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=3)
 values = st.recursive(
