@@ -12,8 +12,6 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 CALIBRATED = "calibrated"
 DOTS = "..."
 _PACKAGE = Path(__file__).parents[1]
@@ -140,10 +138,13 @@ def option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ArgumentTypeError(f"{text}: write NAME=VALUE")
+    from ernie_vil2.config.load import parse_yaml
+    from ernie_vil2.io.errors import ConfigError
+
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ArgumentTypeError(f"{text}: the value is not YAML") from None
+        return name, parse_yaml(value, text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def optional_file(text: str) -> tuple[str, str | None]:

@@ -86,7 +86,7 @@ for _kind in (_Loader, _Dumper):
     )
 
 
-def _parse(text: str, origin: str) -> Any:
+def parse_yaml(text: str, origin: str) -> Any:
     """What a YAML text says; ConfigError, with `origin` before the reason, if it is none or too much."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
@@ -95,14 +95,14 @@ def _parse(text: str, origin: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file says; ConfigError if it cannot be read, or as of `_parse`."""
+    """What a YAML file says; ConfigError if it cannot be read, or as of `parse_yaml`."""
     try:
         text = read_text(path, MAX_CHARACTERS)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); look into configs/ for examples") from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return _parse(text, str(path))
+    return parse_yaml(text, str(path))
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -157,7 +157,7 @@ def _override(tree: dict, text: str) -> None:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key)}")
-    tree[path[-1]] = _parse(value, f"-o {text[:MAX_SHOWN]}")
+    tree[path[-1]] = parse_yaml(value, f"-o {text[:MAX_SHOWN]}")
 
 
 def _explain(error: ValidationError, origin: str) -> ConfigError:
