@@ -97,7 +97,8 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
 
 SCRIPT = """
 import sys
-from ernie_vil2 import commands, doctor
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli import doctor
 doctor.all_checks = lambda seconds: print("\\udcff 图") or []
 sys.exit(commands.run("doctor", []))
 """
