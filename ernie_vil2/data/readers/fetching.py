@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -73,9 +73,12 @@ def fetched(
         if reserved is None:
             return None
         try:
-            with atomic_write(path) as aside:
+            with ExitStack() as settled, atomic_write(path) as aside:
                 fetch(aside)
                 file = _opened(aside)  # before others can see and remove it
+                # While nobody counts, the file replaces its reserved size: who counts sees one of the two.
+                settled.enter_context(_locked(folder / "locks" / ROOM))
+                settled.callback(Path(reserved.name).unlink, missing_ok=True)
         finally:
             Path(reserved.name).unlink(missing_ok=True)
             reserved.close()
