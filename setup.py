@@ -26,7 +26,7 @@ GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
 def requirements():
     """The lines of requirements.txt; the GPU build in place of the CPU one where it is installed.
 
-    Both unpack into the same folder: installing the CPU build beside the GPU build would overwrite it.
+    Both unpack into the same folder: installing the CPU build next to the GPU build would overwrite it.
     """
     lines = [line.split("#")[0].strip() for line in (HERE / "requirements.txt").read_text().splitlines()]
     has_gpu_build = any(distributions(name="paddlepaddle-gpu", path=[sysconfig.get_path("purelib")]))

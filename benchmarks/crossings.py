@@ -82,7 +82,7 @@ def crossings_of_steps(trainer) -> list[Counter]:
 
 @contextmanager
 def counted_crossings() -> Iterator[Counter]:
-    """Counts crossings within the block, by what crosses and the place in the code that asks for it."""
+    """Counts crossings within the block, by what crosses and the line of code that asks for it."""
     import paddle
 
     found: Counter = Counter()

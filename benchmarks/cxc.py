@@ -1,4 +1,4 @@
-"""Crisscrossed Captions at its real size: seconds and memory of the four directions, beside plain products in NumPy.
+"""Crisscrossed Captions at its real size: seconds and memory of the four directions, against plain NumPy.
 
     python benchmarks/cxc.py --ratings FOLDER        # of sts_test.csv(.gz), sis_test.csv(.gz), sits_test.csv(.gz)
 

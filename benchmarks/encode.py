@@ -3,7 +3,7 @@
     python benchmarks/encode.py --torch-python torch-venv/bin/python    # with numpy, and torch or openvino
 
 Weights are random, inputs are the demo's drawings and captions. Each engine has a process of its own, encodes a batch
-to warm up, and then all of them by the clock. Beside it stand the share of texts whose ten closest images are those of
+to warm up, and then all of them by the clock. Next to it are the share of texts whose ten closest images are those of
 Paddle eager, the share of all these tens that is in both, and the least cosine to its embeddings. On random weights all
 embeddings are alike, so that the ten closest are a harder test than on trained ones.
 """

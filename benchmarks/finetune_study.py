@@ -49,7 +49,7 @@ METHODS = {
     "LoRA (rank 8, 1e-3)": [*FINE_TUNED, LORA, "Optimizer.learning_rate=1e-3"],
     "LoRA (rank 8, 2e-3)": [*FINE_TUNED, LORA, "Optimizer.learning_rate=2e-3"],
 }
-"""By name what a fine-tuning sets beside the demo's configuration; None: the demo's recipe, from random weights."""
+"""By name what a fine-tuning sets next to the demo's configuration; None: the demo's recipe, from random weights."""
 MIXED = "full"
 
 
@@ -59,7 +59,7 @@ class Study:
     def __init__(self, folder: Path):
         self.folder, self.data = folder, folder / "data"
         self.results = folder / "results.json"
-        self.places = {"new": self.data / "held_out.tar", "old": ROOT / "demo_data" / "emoji-test.tar"}
+        self.tests = {"new": self.data / "held_out.tar", "old": ROOT / "demo_data" / "emoji-test.tar"}
         self._scored: dict[str, tuple] = {}
         self.found = json.loads(self.results.read_text()) if self.results.exists() else {}
 
@@ -138,8 +138,8 @@ class Study:
         from ernie_vil2.evaluation.protocols import protocol
 
         if not self._scored:  # all models see the same pixels, so that they are made once
-            for task, place in self.places.items():
-                benchmarks = open_benchmarks(place, ["zh", "en"], text_id="id")
+            for task, source in self.tests.items():
+                benchmarks = open_benchmarks(source, ["zh", "en"], text_id="id")
                 pixels = np.stack([model.preprocess(image.read()) for image in benchmarks["zh"].images])
                 self._scored[task] = benchmarks, pixels
         found = {}

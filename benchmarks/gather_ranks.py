@@ -1,4 +1,4 @@
-"""What a step sends between ranks, and how long that takes: the gather with its backward, beside two others.
+"""What a step sends between ranks, and how long that takes: the gather with its backward, compared with two others.
 
     python benchmarks/gather_ranks.py
     python benchmarks/gather_ranks.py --ranks 4 --rows 512 --width 768

@@ -1,10 +1,10 @@
-"""Samples per second and core from a JPEG to two augmented views, beside the same in Pillow and paddle.vision.
+"""Samples per second and core from a JPEG to two augmented views, compared with the same in Pillow and paddle.vision.
 
     python benchmarks/loader.py
     python benchmarks/loader.py --quality 75 --rounds 9
 
 The images are windows of 500x375 pixels from the two photographs that scikit-learn ships (a temple full of detail, a
-flower before a soft background), encoded anew with each quality. The views are those of the default configuration:
+flower before a soft background), encoded again with each quality. The views are those of the default configuration:
 224 pixels, the paper's augmentation. Pillow's pipeline is that of most trainers: resize of the short side, random crop,
 flip, brightness, contrast, colour and hue, Gaussian blur, grey; torchvision's transforms call the same functions of
 Pillow. It and paddle.vision's apply their transform to the decoded image for each view, as trainers do. One line shows
@@ -247,8 +247,8 @@ def measured(pipelines: dict, files: list[bytes], rounds: int) -> dict[str, floa
     for number in range(rounds + 1):  # the first warms up
         for name, views in pipelines.items():
             start = time.process_time()
-            for place, data in enumerate(files):
-                views(data, np.random.default_rng([number, place]))
+            for position, data in enumerate(files):
+                views(data, np.random.default_rng([number, position]))
             if number:
                 seconds[name] = min(seconds[name], time.process_time() - start)
     return {name: len(files) / taken for name, taken in seconds.items()}

@@ -6,7 +6,7 @@
 
 The demo's own configuration (configs/demo/emoji.yaml) at `Training.global_batch=512`, from scratch and with batch norms
 over all ranks, with its whole schedule, stopped after `--steps`. Against one process: two ranks; one process of which a
-single weight is changed by one unit in its last place; one process whose matrix products have two threads. Printed is
+single weight is changed by one unit in its last digit; one process whose matrix products have two threads. Printed is
 the largest difference of the loss, relative to the loss, up to a step. What the second and third lose is lost to
 rounding. About 2 s a step and process of one core.
 """
@@ -22,7 +22,7 @@ DEMO = Path(__file__).parents[1] / "configs" / "demo" / "emoji.yaml"
 RUNS = {  # name -> ranks, whether a weight is changed, threads
     "one process": (1, False, 1),
     "two ranks": (2, False, 1),
-    "one weight, last place": (1, True, 1),
+    "one weight, last digit": (1, True, 1),
     "two threads": (1, False, 2),
 }
 AFTER = (5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 150, 200)

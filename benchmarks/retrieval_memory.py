@@ -1,4 +1,4 @@
-"""Peak memory and seconds of exact scoring in blocks, beside the plain NumPy way.
+"""Peak memory and seconds of exact scoring in blocks, compared with the plain NumPy way.
 
     python benchmarks/retrieval_memory.py
     python benchmarks/retrieval_memory.py --images 10000 --texts 50000 --width 768 --baseline-images 2000
@@ -93,11 +93,11 @@ def whole_matrix(images, texts, pairs, block) -> int:
     import numpy as np
 
     scores = (images.astype(np.float64) @ texts.astype(np.float64).T).astype(np.float32)
-    places = np.argsort(-scores, axis=1, kind="stable").argsort(axis=1)  # of each text for each image
+    positions = np.argsort(-scores, axis=1, kind="stable").argsort(axis=1)  # of each text for each image
     first = np.full(len(images), len(texts))
-    np.minimum.at(first, pairs[:, 0], places[tuple(pairs.T)])
-    places = np.argsort(-scores.T, axis=1, kind="stable").argsort(axis=1)
-    return int((first + 1).sum() + (places[tuple(pairs.T[::-1])] + 1).sum())
+    np.minimum.at(first, pairs[:, 0], positions[tuple(pairs.T)])
+    positions = np.argsort(-scores.T, axis=1, kind="stable").argsort(axis=1)
+    return int((first + 1).sum() + (positions[tuple(pairs.T[::-1])] + 1).sum())
 
 
 if __name__ == "__main__":

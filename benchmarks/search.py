@@ -3,10 +3,10 @@
     python benchmarks/search.py --index indexes/icons
     python benchmarks/search.py --index indexes/icons --queries queries.txt --threads 1 --engines exact ivf numpy
     python benchmarks/search.py --index indexes/icons --among texts --engines numpy exact
-    python benchmarks/search.py --index indexes/icons --keep engines      # what stands there is not built again
+    python benchmarks/search.py --index indexes/icons --keep engines      # what is there is not built again
     python benchmarks/search.py --rows 100000 --width 256       # random rows, which flatter: for a quick look only
 
-Beside the product's own engines stand, in the same run: `numpy`, a float32 product with argpartition; `faiss-flat`,
+In the same run, next to the product's own index types: `numpy`, a float32 product with argpartition; `faiss-flat`,
 faiss alone; `milvus-lite`, where it is installed. Recall@10 is against the exact product over the float16 rows, on
 queries that the engines were not tuned on. Every engine is built in a process of its own, and opened and measured in
 another: `reopen` is what that waits for from opening to the first answer, and `memory` what it holds more then, its
@@ -124,7 +124,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
 
 
 def build(engine: str, keep: Path, recall: float) -> dict:
-    """Builds an engine into a folder of its own, anew if it was stopped before."""
+    """Builds an engine into a folder of its own, again if it was stopped before."""
     folder = keep / engine
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

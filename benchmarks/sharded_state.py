@@ -5,7 +5,7 @@
 
 Two towers of 8 blocks and ERNIE's vocabulary, float32, `--rows` random rows a rank, three steps with clipping, CPU
 ranks on this machine over gloo. Memory is what a rank's process holds at its peak less what it held with model and
-batch in place, as Linux counts it: gradients, optimiser state, what the optimiser needs beside it, activations. All
+batch in place, as Linux counts it: gradients, optimiser state, what the optimiser needs besides it, activations. All
 ranks must end with weights of the same norm under both settings, to 1e-5, or the benchmark fails.
 """
 
@@ -85,16 +85,16 @@ def rank(args) -> int:
     loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
     step = build_step(model, loss, config, parallel, scaler)
 
-    places = np.arange(args.rows) + number * args.rows
+    positions = np.arange(args.rows) + number * args.rows
     random = np.random.default_rng(number)
     images = [paddle.to_tensor(random.integers(0, 256, (args.rows, 32, 32, 3), np.uint8)) for _ in range(2)]
     text = paddle.to_tensor(random.integers(5, 40_000, (args.rows, 16)))
     views = {"image_1": images[0], "image_2": images[1], "text_1": text, "text_2": text}
-    ids = np.stack([places] * 2, axis=1)
+    ids = np.stack([positions] * 2, axis=1)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = held("VmRSS")
     for turn in range(3):
-        step.forward(views, ids, places, turn)
+        step.forward(views, ids, positions, turn)
         step.backward()
         squared_gradient_norms(optimizer, trained, args.sharding)
         optimizer.step()

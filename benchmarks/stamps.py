@@ -5,7 +5,7 @@
     python benchmarks/stamps.py --minutes 9         # ends before; the same command goes on with what is missing
     python benchmarks/stamps.py --table             # the tables of docs/classification.md, of what there is
 
-The demo's model (runs/emoji, `make demo`) is fine-tuned on 100, on 300 and on all 529 training pictures; beside it a
+The demo's model (runs/emoji, `make demo`) is fine-tuned on 100, on 300 and on all 529 training pictures; next to it a
 model of the same towers is trained on them from scratch. Scored are the 308 test pictures, by retrieval (two-way mean
 recall) and by their sixteen classes (zero-shot, and a linear probe on the embeddings of the training pictures), and the
 demo's test drawings, which the start was made for. A seed draws the pictures, their order and what else is random.
@@ -111,10 +111,10 @@ def scores(model) -> dict[str, float]:
 
     found = {
         f"{name} {language}": evaluate(model, benchmark, protocol("pairs")).mean_recall
-        for name, place, text_id in (
+        for name, source, text_id in (
             ("stamps", STAMPS / "test.csv", None), ("demo", ROOT / "demo_data" / "emoji-test.tar", "id")
         )
-        for language, benchmark in open_benchmarks(place, ["zh", "en"], text_id=text_id).items()
+        for language, benchmark in open_benchmarks(source, ["zh", "en"], text_id=text_id).items()
     }  # fmt: skip
     names = {language: str(STAMPS / f"names_{language}.txt") for language in ("zh", "en")}
     test, training = (open_labelled([STAMPS], names, split=split) for split in ("test", "train"))

@@ -1,4 +1,4 @@
-"""Training samples a second from shards in an object store that is slow and fails, beside the same from the local disk.
+"""Training samples a second from shards in an object store that is slow and fails, against the same from local disk.
 
     python benchmarks/streaming.py
     python benchmarks/streaming.py --shards 200 --faults 0.2 --rate 200

@@ -56,7 +56,7 @@ def side_of_sets(found: Sequence[Sequence[str]], known: Iterable[str]) -> dict[s
     for family in found:
         own = {scored[name] for name in family if name in scored}
         if len(own) > 1:
-            raise ValueError(f"{', '.join(family)} are one family and stand on two sides: {', '.join(sorted(own))}")
+            raise ValueError(f"{', '.join(family)} are one family and are on two sides: {', '.join(sorted(own))}")
         sides |= {name: scored.get(name, "none" if own else "train") for name in family}
     return sides
 
@@ -152,10 +152,10 @@ def main() -> int:
 
     pool = [(name, key) for name in sorted(sets) if sides[name] == "train" for key in keys[name] if key not in copies]
     drawn = [pool[row] for row in np.random.default_rng(0).permutation(len(pool))[:SIZE]]
-    place, wanted = {key: row for row, (_, key) in enumerate(drawn)}, {name for name, _ in drawn}
+    position, wanted = {key: row for row, (_, key) in enumerate(drawn)}, {name for name, _ in drawn}
     train = sorted(
         (icon for name in tqdm(sorted(wanted), "reading", unit="set") for icon in read_set(args.icons / f"{name}.tar")
-         if icon.key in place), key=lambda icon: place[icon.key],
+         if icon.key in position), key=lambda icon: position[icon.key],
     )  # fmt: skip
     chinese = lexicon()
     named = [icon._replace(fields={**icon.fields, **known}) for icon in train

@@ -41,7 +41,7 @@ def main() -> int:
     if args.keep:
         checkpoint = named_checkpoint(args.keep)
         if checkpoint is None:
-            sys.exit(f"error: {args.keep} is no run; train it: python tools/train.py -c configs/demo/icon_tower.yaml")
+            sys.exit(f"error: {args.keep} is not a run; run: python tools/train.py -c configs/demo/icon_tower.yaml")
         write_tower(HERE / "icon-tower.safetensors", load_file(checkpoint / "model.safetensors"))
         return 0
     if not (args.icons / "sets.json").exists():

@@ -8,7 +8,7 @@
 A sample is a PNG and a JSON of `caption_en` (the icon's name without the words for its style), `tags_en` (its
 categories and other names), `name`, `set`, `set_name`, `author`, `license` (SPDX), `color` and `styles` (the words
 taken off). Sets under licences that forbid commercial use or are of the GPL family are left out unless
---restricted asks for them. Icons that their authors have hidden are no samples. A run that was stopped goes on with the
+--restricted asks for them. Icons hidden by their authors are not samples. A run that was stopped goes on with the
 sets that are missing; demo_data/icons/sets.json says what every set holds.
 """
 

@@ -91,7 +91,7 @@ class IconSet:
 
     def __init__(self, package: Path):
         self.data, self.names_by_id = read_json(package, "icons.json", "chars.json")
-        # An alias that also turns or flips its parent is no drawing of its own and is left out.
+        # An alias that also turns or flips its parent is not a drawing of its own and is left out.
         aliases = self.data.get("aliases", {})
         self.aliases = {name: alias["parent"] for name, alias in aliases.items() if set(alias) == {"parent"}}
 
@@ -220,7 +220,7 @@ def main() -> int:
         if (HERE / file).exists():
             agree &= compare(file, rebuilt, (HERE / file).read_bytes())
         else:
-            print(f"{file}: no shipped file beside this script to compare with")
+            print(f"{file}: no shipped file next to this script to compare with")
         partial = options.output / f"{file}.partial"
         partial.write_bytes(rebuilt)
         os.replace(partial, options.output / file)

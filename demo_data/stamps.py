@@ -7,7 +7,7 @@
 Writes `train/`, `val/` and `test/` with a folder of pictures for each of the sixteen folders of the package, the tables
 `train.csv`, `val.csv` and `test.csv` (`image`, `caption_zh`, `caption_en`, `label`, `folder`), and the names of the
 classes in `names_zh.txt` and `names_en.txt`. Pictures that share a name in either language are in one split. The
-stamps are under the GPL, version 2 or later (Bill Kendrick and others): the package's `copyright` is kept beside them.
+stamps are under the GPL, version 2 or later (Bill Kendrick and others): the package's `copyright` is kept next to them.
 """
 
 import argparse
@@ -155,8 +155,8 @@ def splits(stamps: list[Stamp]) -> dict[str, list[Stamp]]:
     found: dict[str, list[Stamp]] = {"train": [], "val": [], "test": []}
     for members in by_class.values():
         members.sort(key=lambda group: hashlib.sha256(group[0].caption_en.encode()).digest())
-        for place, group in enumerate(members):
-            found["test" if place % 3 == 0 else "val" if place % 9 == 1 else "train"] += group
+        for position, group in enumerate(members):
+            found["test" if position % 3 == 0 else "val" if position % 9 == 1 else "train"] += group
     return {split: sorted(members) for split, members in found.items()}
 
 
@@ -188,8 +188,8 @@ def write(folder: Path, pictures: dict[Stamp, bytes], licence: bytes) -> None:
                 )
             os.replace(aside, folder / f"{split}.csv")
             print(f"{split}: {len(rows)} pictures")
-    for place, language in enumerate(("en", "zh")):
-        lines = "".join(f"{label}\t{names[place]}\n" for label, names in CLASSES.items())
+    for position, language in enumerate(("en", "zh")):
+        lines = "".join(f"{label}\t{names[position]}\n" for label, names in CLASSES.items())
         (folder / f"names_{language}.txt").write_text(lines, encoding="utf-8")
     (folder / "copyright").write_bytes(licence)
 

@@ -9,9 +9,9 @@ other teams, too. Labels come from captions, tags and pixels:
 
 - snli-ve: an image entails its own caption, or one of its tags ("fruit" of an apple); it contradicts the caption or
   tag of a concept with which it shares no word; with that of one with which it shares a tag it is neutral. Every
-  hypothesis stands equally often with each label, and so does every image.
+  hypothesis occurs equally often with each label, and so does every image.
 - nlvr2: of two drawings, "both are red", "exactly one is an animal", "the left one is larger". Colour and size are
-  measured; what is an animal, food or a vehicle is told by tags. Of every sentence half the pairs are true, and every
+  measured; animals, food and vehicles are recognised by tags. Of every sentence half the pairs are true, and every
   pair has a sentence that is true and one that is false.
 
 So neither the text nor the images alone tell a label: who sees one of them is right as often as who guesses.
@@ -53,7 +53,7 @@ POOL = 20_000  # pairs of drawings, of which those of the sentences are taken
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing of a concept: its file, and what can be said of it."""
+    """One drawing of a concept: its file, and what is true of it."""
 
     concept: str
     image: bytes
@@ -64,7 +64,7 @@ class Drawing:
 
     @property
     def words(self) -> frozenset[str]:
-        """All that is said of the concept."""
+        """All that is true of the concept."""
         return self.tags | frozenset(self.caption.split())
 
 
@@ -125,22 +125,22 @@ def entailment_rows(
     unrelated = ~table(concepts, lambda one, other: bool(one.words & other.words))
     for number in range(rounds):
         hypotheses = [one.caption for one in concepts]
-        for place, one in enumerate(concepts):
+        for position, one in enumerate(concepts):
             above = sorted(tag for tag in one.tags if common[tag] >= COMMON_TAG and tag not in one.caption.split())
             if above and rng.random() < 0.5:
-                hypotheses[place] = above[rng.integers(len(above))]
+                hypotheses[position] = above[rng.integers(len(above))]
         while ((neutral := matched(near(concepts, hypotheses), rng)) < 0).any():
             # Too many that share a tag with one are what its hypothesis says; captions alone can be matched.
             back = (neutral < 0) | (rng.random(len(concepts)) < 0.02)
             hypotheses = [
                 one.caption if undo else own for one, undo, own in zip(concepts, back, hypotheses, strict=True)
             ]
-        contradicted = matched(unrelated & ~said(concepts, hypotheses), rng)
+        contradicted = matched(unrelated & ~true_of(concepts, hypotheses), rng)
         assert (contradicted >= 0).all(), "too few concepts"
-        for place, hypothesis in enumerate(hypotheses):
-            yield number, place, hypothesis, "entailment"
-            yield number, int(neutral[place]), hypothesis, "neutral"
-            yield number, int(contradicted[place]), hypothesis, "contradiction"
+        for position, hypothesis in enumerate(hypotheses):
+            yield number, position, hypothesis, "entailment"
+            yield number, int(neutral[position]), hypothesis, "neutral"
+            yield number, int(contradicted[position]), hypothesis, "contradiction"
 
 
 def table(concepts: Sequence[Drawing], related: Callable[[Drawing, Drawing], bool]) -> np.ndarray:
@@ -148,8 +148,8 @@ def table(concepts: Sequence[Drawing], related: Callable[[Drawing, Drawing], boo
     return np.array([[related(one, other) for other in concepts] for one in concepts])
 
 
-def said(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
-    """Whether a hypothesis (row) is among what is said of a concept (column)."""
+def true_of(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
+    """Whether a hypothesis (row) is among what is true of a concept (column)."""
     return np.array(
         [[hypothesis in one.words or hypothesis == one.caption for one in concepts] for hypothesis in hypotheses]
     )
@@ -158,7 +158,7 @@ def said(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
 def near(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
     """Whether a concept (column) shares a tag with that of a hypothesis (row), which does not hold of it."""
     shares = table(concepts, lambda one, other: bool(one.tags & other.tags))
-    return shares & ~said(concepts, hypotheses)
+    return shares & ~true_of(concepts, hypotheses)
 
 
 def with_neighbours(concepts: Sequence[Drawing], rng: np.random.Generator) -> list[Drawing]:
@@ -168,11 +168,11 @@ def with_neighbours(concepts: Sequence[Drawing], rng: np.random.Generator) -> li
         lonely = set(np.flatnonzero(found < 0)) | (set(range(len(concepts))) - set(found.tolist()))
         if not lonely:
             return list(concepts)
-        concepts = [one for place, one in enumerate(concepts) if place not in lonely]
+        concepts = [one for position, one in enumerate(concepts) if position not in lonely]
 
 
 def sentences() -> dict[str, dict[str, Callable[[Drawing, Drawing], bool | None]]]:
-    """By subject what can be said of two drawings, and whether it is true; None where that is arguable."""
+    """By subject statements on two drawings, and whether they are true; None where that is arguable."""
 
     def has(what: str, one: Drawing) -> bool | None:
         return one.colours[what] if what in HUES else bool(KINDS[what] & one.tags)
@@ -229,8 +229,8 @@ def pair_rows(
                 chosen += rng.choice(fitting, 2, replace=False).tolist()
         if len(chosen) < 4:
             continue
-        rows = [(place, text, TRUE if (place < 2) == (text == one) else FALSE)
-                for place in range(4) for text in (one, other)]  # fmt: skip
+        rows = [(position, text, TRUE if (position < 2) == (text == one) else FALSE)
+                for position in range(4) for text in (one, other)]  # fmt: skip
         yield number, [tuple(pairs[pair].tolist()) for pair in chosen], rows
         number += 1
 
@@ -250,12 +250,12 @@ def write_entailment(
 ) -> Counter:
     """Writes a split in the form of SNLI-VE; returns how many rows there are of each label."""
     styles: dict[str, list[int]] = {}
-    for place, one in enumerate(drawn):
-        styles.setdefault(one.concept, []).append(place)
-    concepts = with_neighbours([drawn[places[0]] for places in styles.values()], rng)
+    for position, one in enumerate(drawn):
+        styles.setdefault(one.concept, []).append(position)
+    concepts = with_neighbours([drawn[positions[0]] for positions in styles.values()], rng)
     offset, rows = {"train": 0, "dev": 1_000_000, "test": 2_000_000}[split], []
-    for number, place, hypothesis, label in entailment_rows(concepts, rounds, rng):
-        own = styles[concepts[place].concept]
+    for number, position, hypothesis, label in entailment_rows(concepts, rounds, rng):
+        own = styles[concepts[position].concept]
         image = own[number % len(own)]
         name = str(offset + image)
         write_image(folder / "flickr30k-images" / f"{name}.jpg", drawn[0 if blind == "text" else image].image)
@@ -276,16 +276,16 @@ def write_pairs(
     for number, pairs, statements in pair_rows(drawn, groups, rng):
         directory = number % 100
         home = folder / "images" / name / (str(directory) if split == "train" else "")
-        for place, pair in enumerate(pairs):
+        for position, pair in enumerate(pairs):
             for side, image in enumerate(pair):
-                path = home / f"{name}-{number}-{place}-img{side}.png"
+                path = home / f"{name}-{number}-{position}-img{side}.png"
                 write_image(path, drawn[0 if blind == "text" else image].image)
         texts = sorted({text for _, text, _ in statements})
-        for place, text, label in statements:
-            left, right = pairs[place]
+        for position, text, label in statements:
+            left, right = pairs[position]
             rows.append({
                 "sentence": "x" if blind == "images" else text, "label": label,
-                "identifier": f"{name}-{number}-{place}-{texts.index(text)}",
+                "identifier": f"{name}-{number}-{position}-{texts.index(text)}",
                 "left_url": f"demo:{drawn[left].concept}/{left}/{split}",
                 "right_url": f"demo:{drawn[right].concept}/{right}/{split}", "synset": "", "query": "", "writer": "0",
             } | ({"directory": directory} if split == "train" else {}))  # fmt: skip
