@@ -29,7 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 TUNED_ON = 3000
-ENGINES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
+INDEX_TYPES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--queries", type=Path, help="texts to ask, one per line; default: captions of the index")
     parser.add_argument("--rows", type=int, default=50_000, help="of random rows, where there is no index")
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--engines", nargs="+", choices=INDEX_TYPES, default=INDEX_TYPES)
     parser.add_argument("--recall", type=float, default=0.98)
     parser.add_argument("--asked", type=int, default=300, help="queries that are timed, one after the other")
     parser.add_argument("--threads", type=int, default=1)
@@ -178,17 +178,17 @@ def held() -> float:
 
 def build_product(name: str):
     def build(rows, tuned, recall, folder):
-        from ernie_vil2.search.index_types import build_engine
+        from ernie_vil2.search.index_types import build_index_type
 
-        build_engine(name, rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
+        build_index_type(name, rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
 
     return build
 
 
 def open_product(rows, folder):
-    from ernie_vil2.search.index_types import RERANKED, open_engine, ranked
+    from ernie_vil2.search.index_types import RERANKED, open_index_type, ranked
 
-    engine = open_engine(rows, folder)
+    engine = open_index_type(rows, folder)
 
     def search(query):
         return ranked(rows, query[None], engine.candidates(query[None], RERANKED), 10)[1][0]

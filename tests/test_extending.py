@@ -19,7 +19,7 @@ from ernie_vil2.data.readers import LAYOUTS
 from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.search import index_types as engines
+from ernie_vil2.search import index_types
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.pages import lines_of
@@ -41,7 +41,7 @@ def blocks():
 @pytest.fixture(scope="module")
 def parts():
     """What the page defines; the registries are as before afterwards."""
-    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, engines.ENGINES]
+    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, index_types.INDEX_TYPES]
     before = [dict(registry) for registry in registries]
     module = types.ModuleType("my_parts")
     assert len(blocks()) == 6
@@ -122,7 +122,7 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
 
 def test_the_search_engine(parts, tmp_path):
     rows = np.eye(5, dtype=np.float16)
-    engine = engines.ENGINES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
+    engine = index_types.INDEX_TYPES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
     assert engine.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
 
 

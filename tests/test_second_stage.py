@@ -85,9 +85,9 @@ def test_an_index_with_an_engine_of_then_that_is_gone_is_searched_exactly_and_re
     folder = shutil.copytree(FIXTURE / "indexes" / "hnsw", tmp_path / "index")
     assert check_index(folder).damage == []
     with ernie_vil2.open_index(folder, ernie_vil2.load_model(FIXTURE / "run"), writable=True) as index:
-        assert index.collection("images").engine["name"] == "exact"
+        assert index.collection("images").index_type["name"] == "exact"
         build(index, "images", named, 0.98)
-        assert index.collection("images").engine["name"] == "ivf"
+        assert index.collection("images").index_type["name"] == "ivf"
     assert ("hnsw is no longer built" in capsys.readouterr().out) == (named is not None)
     assert [path.name[:4] for path in folder.glob("images/engine/*.faiss")] == ["ivf-"]
 

@@ -128,7 +128,7 @@ def _build(args: argparse.Namespace) -> int:
             if index.has(kind):
                 build(index, kind, args.engine, args.recall)
                 collection = index.collection(kind)
-                print(f"{kind}: {len(collection):,}, {json.dumps(collection.engine)}")
+                print(f"{kind}: {len(collection):,}, {json.dumps(collection.index_type)}")
     return _checked(used, args)
 
 
@@ -202,7 +202,7 @@ def _queries(index, texts: list[str], images: list[str]):
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from ernie_vil2.search.places import Originals
+    from ernie_vil2.search.locations import Originals
     from ernie_vil2.search.service import serve
 
     Originals(args.root)  # before the model is loaded

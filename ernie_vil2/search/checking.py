@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from ernie_vil2.io.checksums import sha256
-from ernie_vil2.search import engine_files, integrity
+from ernie_vil2.search import index_type_files, integrity
 from ernie_vil2.search.collection import DamagedIndex, are_unit
-from ernie_vil2.search.index_types import ENGINES, Exact, open_engine
+from ernie_vil2.search.index_types import INDEX_TYPES, Exact, open_index_type
 from ernie_vil2.search.items import NAME, block_checksum, verified
 from ernie_vil2.search.local import LocalCollection
 from ernie_vil2.search.store import SIDES, FolderStore, is_folder
@@ -29,9 +29,9 @@ class Checked:
 
 
 class _Collection(LocalCollection):
-    """A collection of which the engine is opened separately, so that damage of it hides no other."""
+    """A collection of which the index type is opened separately, so that damage of it hides no other."""
 
-    def _open_engine(self, rows):
+    def _open_index_type(self, rows):
         return Exact(rows)
 
 
@@ -63,7 +63,7 @@ def _check_collection(folder: Path, width: int, checked: Checked) -> None:
             collection.reopen()
             found = [
                 fault
-                for faults in (_of_items(collection), _of_rows(collection), _of_engine(collection))
+                for faults in (_of_items(collection), _of_rows(collection), _of_index_type(collection))
                 for fault in islice(_told(faults), SHOWN)
             ]
         sums = "" if collection.has_checksums else ", without checksums, which the next build, add or remove adds"
@@ -121,8 +121,8 @@ def _of_rows(collection: _Collection) -> Iterator[str]:
         yield f"{collection.folder / NAME} has no checksum of the rows from {covered:,} on"
 
 
-def _of_engine(collection: _Collection) -> Iterator[str]:
-    """A writer may put another engine in the place of the one that is read."""
+def _of_index_type(collection: _Collection) -> Iterator[str]:
+    """A writer may put another index type in the place of the one that is read."""
     folder = collection.folder / "engine"
     while True:
         before = _content(folder)
@@ -138,24 +138,24 @@ def _of_engine(collection: _Collection) -> Iterator[str]:
 
 
 def _content(folder: Path) -> bytes | None:
-    path = folder / engine_files.FACTS
+    path = folder / index_type_files.FACTS
     return path.read_bytes() if path.is_file() else None
 
 
 def _fault(folder: Path, collection: _Collection) -> str | None:
     try:
-        facts, confirmed = engine_files.read_facts(folder, ENGINES)
+        facts, confirmed = index_type_files.read_facts(folder, INDEX_TYPES)
     except FileNotFoundError:
         return None  # never built
     if collection.has_checksums and not confirmed:
-        return f"{folder / engine_files.FACTS} has no checksum"
+        return f"{folder / index_type_files.FACTS} has no checksum"
     if facts["rows"] > len(collection.rows):
-        return f"{folder / engine_files.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
+        return f"{folder / index_type_files.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
     if "file" in facts:
         path = folder / facts["file"]
         if not path.is_file():
             return f"{path} is missing"
-        open_engine(collection.rows, folder)
+        open_index_type(collection.rows, folder)
         if facts.get("sha256") not in (None, sha256(path)):
             return f"{path} differs from its checksum"
     return None

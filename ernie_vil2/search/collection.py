@@ -20,13 +20,13 @@ ROUNDING = 0.01
 
 @dataclass(frozen=True)
 class Item:
-    """What is indexed beside an embedding.
+    """What is indexed with an embedding.
 
     Attributes:
         id: unique in its collection.
         digest: of the content that was encoded; an item with an equal one need not be encoded again.
         fields: for people and for filters: captions, tags, licence, ...
-        location: where the content lies, see `search.places`.
+        location: where the content lies, see `search.locations`.
         thumbnail: a small picture, WebP or PNG; None of a text.
     """
 
@@ -63,7 +63,7 @@ class Collection(Protocol):
         """For each query, `[Q, D]` float32, the closest `count` items among those that `where` admits, best first."""
 
     def get(self, item: str) -> Item | None:
-        """The item of an id, without its thumbnail where the engine keeps none."""
+        """The item of an id, without its thumbnail where the index type keeps none."""
 
     def embedding(self, item: str) -> np.ndarray | None:
         """`[D]` float32 of the item of an id."""
@@ -87,9 +87,9 @@ class Collection(Protocol):
         """Fields that are worth filtering by: for each its values and how many items have each, most frequent first."""
 
     def build(
-        self, engine: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
+        self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
     ) -> None:
-        """Makes searching fast; see `Engine.build`. None: the engine that suits the number of rows."""
+        """Makes searching fast; see `IndexType.build`. None: the index type that suits the number of rows."""
 
     def close(self) -> None: ...
 

@@ -22,10 +22,10 @@ from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 from ernie_vil2.io.files import read_text
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.engine_files import REPLACED
 from ernie_vil2.search.identity import Catalogue, Read
 from ernie_vil2.search.index import Index
-from ernie_vil2.search.places import content_digest, is_address
+from ernie_vil2.search.index_type_files import REPLACED
+from ernie_vil2.search.locations import content_digest, is_address
 
 CHUNK = 2048
 """Items that are committed together: what a killed process has to encode again at most."""
@@ -50,7 +50,7 @@ class Filled:
 
     Attributes:
         added: items that were encoded.
-        replaced: items that are gone, as other pictures lie in all places where theirs did.
+        replaced: items that are gone, as other pictures lie in all locations where theirs did.
         refreshed, unchanged: pictures that were there with other fields, or with the same ones.
         bad: what could not be used.
     """
@@ -124,7 +124,7 @@ def texts_in(file: str) -> list[str]:
 def add_images(index: Index, found: Sequence[Picture], thumbnails: int = THUMBNAIL) -> Filled:
     """Encodes pictures and adds them, as `search.identity` has it.
 
-    Of what is there already with the same content only fields and places are taken over.
+    Of what is there already with the same content only fields and locations are taken over.
 
     Args:
         thumbnails: longer side of the small pictures that are kept for the page; 0: none are kept.
@@ -177,15 +177,15 @@ def add_texts(index: Index, lines: Iterable[str]) -> Filled:
     return filled
 
 
-def build(index: Index, kind: str, engine: str | None, recall: float, log: Callable[[str], None] = print) -> None:
+def build(index: Index, kind: str, index_type: str | None, recall: float, log: Callable[[str], None] = print) -> None:
     """Makes searching a collection fast, tuned on texts: on captions of its own, or on the index's texts.
 
-    What lies off the distribution of pictures, as the embeddings of texts do, is missed by an engine that was tuned on
-    pictures.
+    Embeddings of texts lie off the distribution of pictures: an index type that was tuned on pictures misses their
+    closest rows.
     """
-    if engine in REPLACED:
-        log(f"{engine} is no longer built; {REPLACED[engine]} is, which finds more in less time")
-        engine = REPLACED[engine]
+    if index_type in REPLACED:
+        log(f"{index_type} is no longer built; {REPLACED[index_type]} is, which finds more in less time")
+        index_type = REPLACED[index_type]
     collection = index.collection(kind)
 
     def queries() -> np.ndarray:
@@ -198,7 +198,7 @@ def build(index: Index, kind: str, engine: str | None, recall: float, log: Calla
             found = np.concatenate([found, collection.sample(TUNING_QUERIES)])
         return found
 
-    collection.build(engine, queries, recall, log)
+    collection.build(index_type, queries, recall, log)
 
 
 def _text_item(text: str) -> Item | BadSample:

@@ -2,7 +2,7 @@
 
 A picture is known by its name in its source and by its content. The first of a name has the name as its id; a different
 picture of this name, from another source, gets an id of its own: the name with a part of its digest. An item keeps its
-id. Only where the picture at its one place has become another does that one take its place and its id.
+id. Only where the picture at its one location has become another does that one take its location and its id.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ernie_vil2.search.collection import Collection, Item
-from ernie_vil2.search.places import MOST_PLACES, Place, content_digest, places_of
+from ernie_vil2.search.locations import MOST_LOCATIONS, Location, content_digest, locations_of
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Sorted(Generic[T]):
     Attributes:
         new: items to be encoded, with their content, by id.
         replacing: ids of new items that are those of others, whose pictures are gone.
-        changed: items that are there, with fields or places that are new, by id.
+        changed: items that are there, with fields or locations that are new, by id.
         later: what can only be decided when all sources have been read.
         refreshed, unchanged: pictures that are there with other fields, or with the same ones.
     """
@@ -67,7 +67,7 @@ class Catalogue(Generic[T]):
     there are two of the name. That shows when all sources have been read: a new picture is put off until then.
 
     Args:
-        kept: makes of a path what the index keeps, see `places.kept_path`.
+        kept: makes of a path what the index keeps, see `locations.kept_path`.
     """
 
     def __init__(self, collection: Collection, kept: Callable[[str], str]):
@@ -84,8 +84,8 @@ class Catalogue(Generic[T]):
         groups = {name: {item.id: item for item in items if _name(item) == name} for name, items in there.items()}
         for picture, one in read:
             group, digest = groups[one.name], content_digest(one.content)
-            place = Place(self._kept(one.path), one.name, one.row)
-            here = _Here(place.path, frozenset(self._kept(path) for path in (one.path, one.source) if path))
+            location = Location(self._kept(one.path), one.name, one.row)
+            here = _Here(location.path, frozenset(self._kept(path) for path in (one.path, one.source) if path))
             known = next((item for item in group.values() if item.digest == digest), None)
             rivals = [item for item in group.values() if item is not known and self._was_at(item, here)]
             if known is None and rivals and not last:
@@ -99,10 +99,10 @@ class Catalogue(Generic[T]):
                     found.replacing.add(freed)
                     found.changed.pop(freed, None)
                 free = freed or next(name for name in _ids(one.name, digest) if name not in taken)
-                item = Item(free, digest, one.fields, _listed([place]))
+                item = Item(free, digest, one.fields, _listed([location]))
                 found.new[item.id] = item, one.content
             else:
-                item = self._again(known, one, place, here)
+                item = self._again(known, one, location, here)
                 if item.fields != known.fields:
                     found.refreshed += 1
                 else:
@@ -113,49 +113,49 @@ class Catalogue(Generic[T]):
                     found.changed[item.id] = item
             group[item.id] = item
             taken.add(item.id)
-            self._seen.add((item.id, place.path))
+            self._seen.add((item.id, location.path))
             if not one.bare:
                 self._described.add(item.id)
         return found
 
     def finish(self) -> tuple[list[Item], list[str]]:
-        """Items that have lost a place to another picture, and the ids of those that have lost the last one."""
+        """Items that have lost a location to another picture, and the ids of those that have lost the last one."""
         changed, gone = [], []
         for one in self._doubtful:
             item = self._collection.get(one)
-            if item is not None and (left := self._left(item)) != places_of(item):
+            if item is not None and (left := self._left(item)) != locations_of(item):
                 if left:
                     changed.append(replace(item, location=_listed(left)))
                 else:
                     gone.append(one)
         return changed, gone
 
-    def _again(self, known: Item, one: Read, place: Place, here: _Here) -> Item:
-        """A known item with the place and the fields that it has now; in one filling the first to say them counts."""
-        there = (other for other in places_of(known) if other.path == place.path or not self._is_at(other, here))
-        places = {other.path: other for other in there} | {place.path: place}
+    def _again(self, known: Item, one: Read, location: Location, here: _Here) -> Item:
+        """A known item with its present location and fields; in one filling the first to name them counts."""
+        there = (other for other in locations_of(known) if other.path == location.path or not self._is_at(other, here))
+        locations = {other.path: other for other in there} | {location.path: location}
         keeps = one.bare or known.id in self._described
         return replace(
             known,
             fields=known.fields if keeps else one.fields,
-            location=_listed(list(places.values())[:MOST_PLACES]),
+            location=_listed(list(locations.values())[:MOST_LOCATIONS]),
         )
 
-    def _left(self, item: Item) -> list[Place]:
-        """The places of an item but for those where another one of its name is, and it is not."""
+    def _left(self, item: Item) -> list[Location]:
+        """The locations of an item but for those where another one of its name is, and it is not."""
         lost = [here for here in self._doubtful.get(item.id, ()) if (item.id, here.path) not in self._seen]
-        return [place for place in places_of(item) if not any(self._is_at(place, here) for here in lost)]
+        return [location for location in locations_of(item) if not any(self._is_at(location, here) for here in lost)]
 
     def _was_at(self, item: Item, here: _Here) -> bool:
-        return any(self._is_at(place, here) for place in places_of(item))
+        return any(self._is_at(location, here) for location in locations_of(item))
 
-    def _is_at(self, place: Place, here: _Here) -> bool:
-        """Whether a place is where a picture was read; older indexes have what a person wrote for a path."""
-        return self._kept(place.path) in here.names
+    def _is_at(self, location: Location, here: _Here) -> bool:
+        """Whether a location is where a picture was read; older indexes have what a person wrote for a path."""
+        return self._kept(location.path) in here.names
 
 
 class _Here(NamedTuple):
-    """Where a picture was read: the path, and all that a place there may be called."""
+    """Where a picture was read: the path, and all that a location there may be called."""
 
     path: str
     names: frozenset[str]
@@ -163,7 +163,7 @@ class _Here(NamedTuple):
 
 def _name(item: Item) -> str:
     """The name of an item's picture in its sources."""
-    return next((place.name for place in places_of(item)), item.id)
+    return next((location.name for location in locations_of(item)), item.id)
 
 
 def _ids(name: str, digest: bytes) -> Iterator[str]:
@@ -173,5 +173,5 @@ def _ids(name: str, digest: bytes) -> Iterator[str]:
     yield from (f"{name} ({digest.hex()[:8]}, {number})" for number in count(2))
 
 
-def _listed(places: Sequence[Place]) -> list[list[Any]]:
-    return [list(place if place.row is not None else place[:2]) for place in places]
+def _listed(locations: Sequence[Location]) -> list[list[Any]]:
+    return [list(location if location.row is not None else location[:2]) for location in locations]

@@ -5,8 +5,8 @@
     texts/         a collection of texts, such as tags
     .lock          held by the one process that writes
 
-Anything that a model encodes may be asked for: a sentence, a picture, an item of the index, or a sum of them with
-signs ("like this picture, but at night").
+Anything that a model encodes may be asked for: a sentence, a picture, an item of the index, or a signed sum of them
+("like this picture, but at night").
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.models.weights.stored import weights_path
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
-from ernie_vil2.search.places import kept_path
+from ernie_vil2.search.locations import kept_path
 from ernie_vil2.search.store import SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
 LONGEST_QUERY = 10_000
-"""Signs of a query; only what fits into the model's text length counts, and nobody means more."""
+"""Characters of a query; only what fits into the model's text length counts, and nobody means more."""
 SHOWN_FIELDS = 30
 MOST_CONDITIONS = 1000
 """Values that a filter may name in all."""
@@ -58,7 +58,7 @@ class Index:
 
     @property
     def title(self) -> str:
-        """What the model is called where its place on the disk is nobody's business: of a run its name and the step."""
+        """What the model is called where its path is nobody's business: of a run its name and the step."""
         run = run_of(Path(self.name))
         return f"{run.name}, step {step_of(Path(self.name)):,}" if run else Path(self.name).name
 
@@ -68,7 +68,7 @@ class Index:
         return self._store.folder
 
     def kept_path(self, path: str) -> str:
-        """A path as this index keeps it, see `places.kept_path`."""
+        """A path as this index keeps it, see `locations.kept_path`."""
         return kept_path(path, self._store.about["root"], self.folder and self.folder.absolute())
 
     def collection(self, kind: str) -> Collection:
@@ -182,10 +182,10 @@ class Index:
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """`[N, D]` of texts, of which each may have `LONGEST_QUERY` signs."""
+        """`[N, D]` of texts, of which each may have `LONGEST_QUERY` characters."""
         long = next((text for text in texts if len(text) > LONGEST_QUERY), None)
         if long is not None:
-            raise ValueError(f"a query of {len(long):,} signs; at most {LONGEST_QUERY:,} are taken")
+            raise ValueError(f"a query of {len(long):,} characters; at most {LONGEST_QUERY:,} are taken")
         return self.model.encode_texts(texts)
 
     def close(self) -> None:
@@ -301,7 +301,7 @@ def _check_names(where: Where, names: Sequence[str]) -> None:
 
 
 def _check_filter(where: Where) -> None:
-    """ValueError for what no engine can be asked."""
+    """ValueError for what no index type can be asked."""
     if len(where) > MOST_FIELDS:
         raise ValueError(f"a filter of {len(where):,} fields; at most {MOST_FIELDS} are taken")
     conditions = 0

@@ -1,7 +1,7 @@
 """Which rows of an index a query may be closest to: exact, or approximate in a fraction of the time.
 
-An engine proposes candidates; the index ranks them anew by the exact product with its rows, so that an engine decides
-what is found and never in which order. Engines are derived from the rows and can be built again at any time.
+An index type proposes candidates; the index ranks them again by the exact product with its rows, so that an index type
+decides what is found and never in which order. It is derived from the rows and can be built again at any time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ernie_vil2.registry import Registry
-from ernie_vil2.search import engine_files
+from ernie_vil2.search import index_type_files
 from ernie_vil2.search.collection import DamagedIndex
 from ernie_vil2.search.integrity import check_rows
 
 RERANKED = 100
-"""Candidates that an approximate engine proposes for a query, at least."""
+"""Candidates that an approximate index type proposes for a query, at least."""
 EXACT_UP_TO = 50_000
 """Rows up to which an exact search takes about a millisecond, so that nothing else is worth building."""
 SCANNED_ROWS = 16_384
@@ -33,11 +33,11 @@ SAMPLED_ROWS = 50_000
 Log = Callable[[str], None]
 
 
-class Engine(Protocol):
+class IndexType(Protocol):
     """Proposes rows for queries.
 
     Attributes:
-        name: its name in `ENGINES`.
+        name: its name in `INDEX_TYPES`.
         facts: what building found, for JSON: its parameters, the recall that it reached, on which queries.
     """
 
@@ -47,17 +47,17 @@ class Engine(Protocol):
     @classmethod
     def build(
         cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
-    ) -> Engine:
-        """Makes the engine and writes it into a file of its own in `folder`, which its facts name.
+    ) -> IndexType:
+        """Makes the index type and writes it into a file of its own in `folder`, which its facts name.
 
         Args:
             rows: `[N, D]` float16, L2-normalised.
-            queries: gives `[Q, D]` float32 to tune on, of the kind that will be asked, where the engine is tuned.
+            queries: gives `[Q, D]` float32 to tune on, of the kind that will be asked, where the index type is tuned.
             recall: share of the ten closest rows that is to be found.
         """
 
     @classmethod
-    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Engine:
+    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> IndexType:
         """Opens what `build` has written and found, for the same rows.
 
         Raises:
@@ -67,7 +67,7 @@ class Engine(Protocol):
 
     @classmethod
     def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        """Facts by which damage of the engine's file is seen."""
+        """Facts by which damage of the index type's file is seen."""
 
     def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """The rows that may be closest.
@@ -197,22 +197,22 @@ class Ivf:
         index.train(_sampled(rows, max(cells * TRAINING_ROWS_PER_CELL, SAMPLED_ROWS)))
         for block in _blocks(rows):
             index.add(block)
-        engine = cls(index, facts)
-        engine._tune(rows, tuned_on, recall, log)
-        reached = engine._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
-        engine.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
+        index_type = cls(index, facts)
+        index_type._tune(rows, tuned_on, recall, log)
+        reached = index_type._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
+        index_type.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
         if reached < recall:
             log(
                 f"warning: {cls.name} finds {reached:.4f} of the ten closest rows to queries that it was not tuned on, "
-                f"less than the recall {recall} that was asked for; the engine exact finds all"
+                f"less than the recall {recall} that was asked for; the index type exact finds all"
             )
-        engine.facts |= engine_files.write_index(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
-        engine.facts |= cls.checksums(folder, engine.facts)
-        return engine
+        index_type.facts |= index_type_files.write_index(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
+        index_type.facts |= cls.checksums(folder, index_type.facts)
+        return index_type
 
     @classmethod
     def checksums(cls, folder, facts):
-        return engine_files.checksums(folder / facts["file"], cls._read_by_opening(facts))
+        return index_type_files.checksums(folder / facts["file"], cls._read_by_opening(facts))
 
     @classmethod
     def _read_by_opening(cls, facts):
@@ -223,9 +223,9 @@ class Ivf:
     def open(cls, rows, folder, facts):
         import faiss
 
-        engine_files.check_facts(facts, rows.shape[1], max(cls.breadths))
-        index = engine_files.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
-        engine_files.check_index(index, rows.shape[1], facts)
+        index_type_files.check_facts(facts, rows.shape[1], max(cls.breadths))
+        index = index_type_files.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
+        index_type_files.check_index(index, rows.shape[1], facts)
         # Reading ahead starts threads for every query, which takes longer than the query.
         faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
         return cls(index, facts)
@@ -254,31 +254,31 @@ class Ivf:
         return asked.shares(ranked(rows, asked.queries, self.candidates(asked.queries, RERANKED), 10)[1])
 
 
-ENGINES: Registry[type[Engine]] = Registry("index type", {engine.name: engine for engine in (Exact, Ivf)})
+INDEX_TYPES: Registry[type[IndexType]] = Registry("index type", {kind.name: kind for kind in (Exact, Ivf)})
 
 
-def build_engine(
+def build_index_type(
     name: str, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
-) -> Engine:
-    """Builds an engine into a folder in the place of the one that is there, which answers until the end."""
-    engine = ENGINES.find(name).build(rows, queries, recall, folder, log)
-    engine_files.write_facts(folder, engine.facts)
+) -> IndexType:
+    """Builds an index type into a folder in the place of the one that is there, which answers until the end."""
+    index_type = INDEX_TYPES.find(name).build(rows, queries, recall, folder, log)
+    index_type_files.write_facts(folder, index_type.facts)
     for file in folder.glob("*.faiss"):
-        if file.name != engine.facts.get("file"):
+        if file.name != index_type.facts.get("file"):
             file.unlink()
-    return engine
+    return index_type
 
 
-def open_engine(rows: np.ndarray, folder: Path) -> Engine:
-    """The engine of a folder, for the rows that were there when it was built; `Exact` where there is none.
+def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
+    """The index type of a folder, for the rows that were there when it was built; `Exact` where there is none.
 
     Raises:
         ValueError: its files cannot be read.
     """
     try:
-        facts, _ = engine_files.read_facts(folder, ENGINES)
+        facts, _ = index_type_files.read_facts(folder, INDEX_TYPES)
         if facts["name"] != Exact.name and facts["rows"] <= len(rows):
-            return ENGINES[facts["name"]].open(rows[: facts["rows"]], folder, facts)
+            return INDEX_TYPES[facts["name"]].open(rows[: facts["rows"]], folder, facts)
     except FileNotFoundError:
         pass  # never built, or just replaced: who opens it again finds the next one
     except (ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
@@ -287,13 +287,13 @@ def open_engine(rows: np.ndarray, folder: Path) -> Engine:
 
 
 def add_checksums(folder: Path) -> None:
-    """Adds the checksums that an engine of an earlier version lacks; its files have been opened."""
+    """Adds the checksums that an index type of an earlier version lacks; its files have been opened."""
     try:
-        facts, confirmed = engine_files.read_facts(folder, ENGINES)
+        facts, confirmed = index_type_files.read_facts(folder, INDEX_TYPES)
         if not confirmed:
-            engine_files.write_facts(folder, facts | ENGINES[facts["name"]].checksums(folder, facts))
+            index_type_files.write_facts(folder, facts | INDEX_TYPES[facts["name"]].checksums(folder, facts))
     except FileNotFoundError:
-        pass  # there is no engine but the rows themselves
+        pass  # there is no index type but the rows themselves
 
 
 def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

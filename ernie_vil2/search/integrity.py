@@ -21,7 +21,7 @@ import numpy as np
 
 from ernie_vil2.io.files import is_count, parse_json
 from ernie_vil2.search.collection import DamagedIndex, Item, are_unit
-from ernie_vil2.search.places import places_of
+from ernie_vil2.search.locations import locations_of
 
 CHECKSUM = "checksum"
 """The key under which `sealed` keeps it."""
@@ -138,7 +138,7 @@ def item_of(one: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, n
     fields, location = parsed(fields, dict, f"{said}fields"), parsed(location, list, f"{said}location")
     item = Item(one, digest, fields, location, thumbnail)
     try:
-        places_of(item)
+        locations_of(item)
     except DamagedIndex as error:
         raise DamagedIndex(f"{name}: {error}") from error
     return item

@@ -3,7 +3,7 @@
     items.sqlite   items with their fields, thumbnails and checksums (`search.items`); what is committed here is what
                    the collection holds
     rows.f16       their embeddings, float16, one row after the other: the truth; a row is never changed
-    engine/        what was built from the rows to search them faster (`search.engines`)
+    engine/        what was built from the rows to search them faster (`search.index_types`)
 
 Adding appends rows and then commits the items that name them, so that a process that is killed between the two leaves
 rows that nobody names, which the next writer overwrites. Replacing and removing an item leaves its row behind.
@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.io.files import parse_json
-from ernie_vil2.search import engine_files, integrity
-from ernie_vil2.search import index_types as engines
+from ernie_vil2.search import index_type_files, index_types, integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, captions, checked
-from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Engine, Exact, ranked
+from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Exact, IndexType, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
@@ -37,7 +36,7 @@ class _Snapshot:
     count: int
     rows: np.ndarray
     has_checksums: bool
-    engine: Engine
+    index_type: IndexType
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
     field_names: list[str] | None = None
 
@@ -62,7 +61,7 @@ class LocalCollection:
         self.reopen()
         if writable and not self.has_checksums:
             self.items.add_checksums(self.rows)
-            engines.add_checksums(self.folder / "engine")
+            index_types.add_checksums(self.folder / "engine")
             self.reopen()
 
     def reopen(self) -> None:
@@ -71,10 +70,10 @@ class LocalCollection:
             has_checksums, state = self.items.schemas() == len(SCHEMAS), self.items.state()
             rows = self._mapped(state["rows"])
         try:
-            engine = self._open_engine(rows)
+            index_type = self._open_index_type(rows)
         except ValueError as error:
             raise DamagedIndex(str(error)) from error
-        self._now = _Snapshot(state["generation"], state["count"], rows, has_checksums, engine)
+        self._now = _Snapshot(state["generation"], state["count"], rows, has_checksums, index_type)
 
     def _mapped(self, count: int) -> np.ndarray:
         """`[count, D]`, the rows that the file begins with."""
@@ -85,8 +84,8 @@ class LocalCollection:
             raise DamagedIndex(f"{path.name} holds {stored:,} of {count:,} rows")
         return np.memmap(path, np.float16, "r", shape=shape) if count else np.empty(shape, np.float16)
 
-    def _open_engine(self, rows: np.ndarray) -> Engine:
-        return engines.open_engine(rows, self.folder / "engine")
+    def _open_index_type(self, rows: np.ndarray) -> IndexType:
+        return index_types.open_index_type(rows, self.folder / "engine")
 
     def refresh(self) -> None:
         """Opens the collection again if a writer has changed it since."""
@@ -104,9 +103,9 @@ class LocalCollection:
         return self._now.has_checksums
 
     @property
-    def engine(self) -> dict[str, Any]:
-        """What the engine says of itself, see `Engine.facts`."""
-        return self._now.engine.facts
+    def index_type(self) -> dict[str, Any]:
+        """What the index type says of itself, see `IndexType.facts`."""
+        return self._now.index_type.facts
 
     def __len__(self) -> int:
         return self._now.count
@@ -198,13 +197,13 @@ class LocalCollection:
     def facets(self):
         return self.items.state()["facets"]
 
-    def build(self, engine, queries, recall, log):
+    def build(self, index_type, queries, recall, log):
         rows, folder = self._now.rows, self.folder / "engine"
         suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
-        name = engine or engine_files.replacement(folder) or suitable
+        name = index_type or index_type_files.replacement(folder) or suitable
         folder.mkdir(exist_ok=True)
         with self.items.explained():
-            engines.build_engine(name, rows, queries, recall, folder, log)
+            index_types.build_index_type(name, rows, queries, recall, folder, log)
         with self.items.transaction():
             self.items.set_state(facets=self._count_facets())
         self.reopen()
@@ -213,7 +212,7 @@ class LocalCollection:
         self.items.close()
 
     def _candidates(self, now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> np.ndarray:
-        """`[Q, C]` rows, -1 for none; DamagedIndex if the engine fails, or proposes no rows, or a row twice."""
+        """`[Q, C]` rows, -1 for none; DamagedIndex if the index type fails, or proposes no rows, or a row twice."""
         try:
             found = np.concatenate(list(_candidates(now, queries, count, allowed)), axis=1)
             ordered = np.sort(found, axis=1)
@@ -288,15 +287,15 @@ class LocalCollection:
 
 
 def _candidates(now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Parts of the candidates, `[Q, C]` rows: from the engine and from the rows that came after it was built."""
-    covered = now.engine.facts["rows"]
+    """Parts of the candidates, `[Q, C]` rows: from the index type and from the rows that came after it was built."""
+    covered = now.index_type.facts["rows"]
     chosen = np.arange(len(now.rows)) if allowed is None else np.flatnonzero(allowed)
     few = allowed is not None and len(chosen) <= min(EXACT_UP_TO, len(now.rows) // 2)
-    if now.engine.name != Exact.name and (few or count * 20 > covered):
-        # An approximate engine looks at a few of all rows, and may see too few of these.
+    if now.index_type.name != Exact.name and (few or count * 20 > covered):
+        # An approximate index type looks at a few of all rows, and may see too few of these.
         yield _exact(now.rows, chosen, queries, count)
         return
-    yield now.engine.candidates(queries, count, None if allowed is None else allowed[:covered])
+    yield now.index_type.candidates(queries, count, None if allowed is None else allowed[:covered])
     if covered < len(now.rows):
         yield _exact(now.rows, chosen[np.searchsorted(chosen, covered) :], queries, count)
 

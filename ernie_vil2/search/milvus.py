@@ -27,7 +27,7 @@ INDEXES = {
     "exact": ("FLAT", {}),
     "ivf": ("IVF_SQ8", {"nlist": 1024}),
 }
-"""Milvus's own engines for ours."""
+"""Milvus's own index types for ours."""
 _CONSISTENT = "Strong"  # what was added is found by the next search
 
 
@@ -123,7 +123,7 @@ class MilvusCollection:
         self._client, self._name, self.width = client, name, width
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def index_type(self) -> dict[str, Any]:
         """What Milvus says of its index."""
         return {"name": "milvus"} | dict(self._client.describe_index(self._name, "vector"))
 
@@ -209,16 +209,16 @@ class MilvusCollection:
                 counts.add(row["fields"])
         return counts.facets()
 
-    def build(self, engine, queries, recall, log):
-        if engine is not None:
+    def build(self, index_type, queries, recall, log):
+        if index_type is not None:
             self._client.release_collection(self._name)
             self._client.drop_index(self._name, "vector")
             indexes = self._client.prepare_index_params()
-            kind, parameters = INDEXES[engine]
+            kind, parameters = INDEXES[index_type]
             indexes.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
             self._client.create_index(self._name, indexes)
             self._client.load_collection(self._name)
-        log(f"Milvus keeps its own index: {self.engine['index_type']}")
+        log(f"Milvus keeps its own index: {self.index_type['index_type']}")
 
     def refresh(self):
         """Nothing: every search sees what is there."""

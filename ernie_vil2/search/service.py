@@ -28,7 +28,7 @@ from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import connections
 from ernie_vil2.search.collection import DamagedIndex, Hit
 from ernie_vil2.search.index import Index, OtherModel
-from ernie_vil2.search.places import Originals
+from ernie_vil2.search.locations import Originals
 from ernie_vil2.search.uploads import Uploads
 
 MOST_ANSWERS = 200

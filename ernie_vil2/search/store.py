@@ -51,7 +51,7 @@ class Store(Protocol):
         """The collection of `images` or `texts`; None where a reader finds none."""
 
     def replaced(self) -> bool:
-        """Whether another index has come to lie in the place of the one that was opened; `about` is then its own."""
+        """Whether another index has come to lie where the one that was opened was; `about` is then its own."""
 
     def close(self) -> None: ...
 

@@ -10,7 +10,7 @@ TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "green", "bl
           "cross", "红", "色", "的", "圆"]  # fmt: skip
 WIDTH = 16
 # gRPC's threads, which milvus-lite starts, abort processes that later tests fork: a run of its own, with -m slow.
-ENGINES = ("exact", "ivf", pytest.param("milvus", marks=pytest.mark.slow))
+INDEX_TYPES = ("exact", "ivf", pytest.param("milvus", marks=pytest.mark.slow))
 
 
 def unit(rng, count, width=WIDTH):
@@ -59,7 +59,7 @@ class Kept:
         self._open.clear()
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=INDEX_TYPES)
 def kept(request, tmp_path, monkeypatch):
     # A filter that admits more than these of the few rows of a test is the engine's own affair.
     monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 900)

@@ -19,7 +19,7 @@ from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import Filled, add_images, pictures
 from ernie_vil2.search.index import VERSION, Index
-from ernie_vil2.search.places import Originals, places_of
+from ernie_vil2.search.locations import Originals, locations_of
 from ernie_vil2.search.store import open_store
 from tests.conftest import png, write_tar
 from tests.search.conftest import WIDTH
@@ -158,7 +158,7 @@ def check(folder, index, sources, steps):
             places = defaultdict(set, {picture: paths for picture, paths in places.items() if paths})
             new = places.keys() - ids.keys()
         found = items(index)
-        by_picture = {(places_of(item)[0].name, item.digest): one for one, item in found.items()}
+        by_picture = {(locations_of(item)[0].name, item.digest): one for one, item in found.items()}
         assert by_picture.keys() == {(name, digest(number)) for name, number in places}
         assert len(found) == len(places) == len(index.collection("images"))
         again = {picture: by_picture[picture[0], digest(picture[1])] for picture in places}
@@ -168,7 +168,7 @@ def check(folder, index, sources, steps):
         originals = Originals([folder])
         for (name, number), one in ids.items():
             item = found[one]
-            assert {place.path for place in places_of(item)} == places[name, number]
+            assert {place.path for place in locations_of(item)} == places[name, number]
             assert one.startswith(name) and np.allclose(
                 index.collection("images").embedding(one), vector(number), atol=1e-3
             )

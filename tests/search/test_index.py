@@ -150,7 +150,7 @@ def test_one_writer_and_any_number_of_readers(folder, model):
         writer.collection("images").remove([reader.search(texts=["red"])[0][0].id])
         assert len(reader.collection("images")) == before - 1
         build(writer, "images", "ivf", 0.9, lambda line: None)
-        assert reader.collection("images").engine["name"] == "ivf"
+        assert reader.collection("images").index_type["name"] == "ivf"
         assert len(reader.search(texts=["red"], count=50)[0]) == before - 1
     writer.close()
     open_index(folder, model, writable=True).close()
@@ -161,7 +161,7 @@ def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers
         if "breadth" in line:
             with open_index(folder, model) as reader:
                 answered.append(
-                    (reader.collection("images").engine["name"], len(reader.search(texts=["red"], count=5)[0]))
+                    (reader.collection("images").index_type["name"], len(reader.search(texts=["red"], count=5)[0]))
                 )
             raise KeyboardInterrupt
 
@@ -171,7 +171,7 @@ def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers
         with pytest.raises(KeyboardInterrupt):
             build(writer, "images", "ivf", 0.9, killed_while_tuning)
     with open_index(folder, model) as reader:
-        answered.append((reader.collection("images").engine["name"], len(reader.search(texts=["red"], count=5)[0])))
+        answered.append((reader.collection("images").index_type["name"], len(reader.search(texts=["red"], count=5)[0])))
     assert answered == [("exact", 5)] * 2
 
 
@@ -237,7 +237,7 @@ def test_an_index_that_is_built_anew_beneath_a_reader(folder, model, shapes, tmp
 
 def test_questions_that_cannot_be_answered(folder, model, tmp_path):
     with open_index(folder, model) as index:
-        with pytest.raises(ValueError, match="a query of 100,000 signs; at most 10,000"):
+        with pytest.raises(ValueError, match="a query of 100,000 characters; at most 10,000"):
             index.search(texts=["红" * 100_000])
         with pytest.raises(ValueError, match="0 answers"):
             index.search(texts=["red"], count=0)
@@ -310,7 +310,7 @@ def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(t
         (mount / "filler").unlink()
         with open_index(mount / "index", model) as index:
             images = index.collection("images")
-            assert images.engine["name"] == "ivf" and images.search(vectors[7:8], 1)[0][0].id == "7"
+            assert images.index_type["name"] == "ivf" and images.search(vectors[7:8], 1)[0][0].id == "7"
         assert [file.suffix for file in (mount / "index/images/engine").iterdir()].count(".faiss") == 1
 
 

@@ -1,4 +1,4 @@
-"""The files of an engine: `engine.json`, what building found, and an index of faiss; and whether they are damaged.
+"""The files of an index type: `engine.json`, what building found, and an index of faiss; and whether they are damaged.
 
 Opening compares the checksum of what it reads anyway: the centroids in front of the rows of the cells, which are mapped
 and never read as a whole. `search.checking` compares the rest.
@@ -29,7 +29,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bool]:
-    """What building an engine of one of these names found, and whether a checksum confirms it.
+    """What building an index type of one of these names found, and whether a checksum confirms it.
 
     Raises:
         FileNotFoundError: none was built, or one of `REPLACED`.
@@ -38,14 +38,14 @@ def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bo
     check_is_file(folder / FACTS)
     facts = load_json(folder / FACTS, LONGEST)
     if isinstance(facts, dict) and facts.get("name") in REPLACED:
-        raise FileNotFoundError(f"{folder} has the engine {facts['name']} of an earlier version")
+        raise FileNotFoundError(f"{folder} has the index type {facts['name']} of an earlier version")
     if not isinstance(facts, dict) or facts.get("name") not in names or not is_count(facts.get("rows"), 0):
-        raise ValueError(f"{FACTS} does not name an engine with its rows")
+        raise ValueError(f"{FACTS} does not name an index type with its rows")
     return (unsealed(facts, FACTS), True) if CHECKSUM in facts else (facts, False)
 
 
 def replacement(folder: Path) -> str | None:
-    """The engine to build instead of one of `REPLACED`; None where a folder has none of these."""
+    """The index type to build instead of one of `REPLACED`; None where a folder has none of these."""
     try:
         return REPLACED.get(load_json(folder / FACTS, LONGEST)["name"])
     except (OSError, ValueError, KeyError, TypeError):

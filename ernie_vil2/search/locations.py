@@ -1,7 +1,7 @@
 """Where the pictures of an index lie: how an index says it, and what of that is believed.
 
-A place is the path of an image file, or of a shard with the picture's row, as it was when the index was filled. The
-file may be another one by now and the index may be a stranger's. So a picture is served from its place only if the
+A location is the path of an image file, or of a shard with the picture's row, as it was when the index was filled. The
+file may be another one by now and the index may be a stranger's. So a picture is served from its location only if the
 operator has named a folder that holds it, and if its digest is that of the item.
 """
 
@@ -21,12 +21,12 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.files import is_count
 from ernie_vil2.search.collection import DamagedIndex, Item
 
-MOST_PLACES = 10
+MOST_LOCATIONS = 10
 """Of an item: the first that were found."""
 OWN = "./"
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """A picture in a source.
 
     Attributes:
@@ -45,19 +45,19 @@ def content_digest(content: bytes) -> bytes:
     return blake2b(content, digest_size=16).digest()
 
 
-def places_of(item: Item) -> list[Place]:
-    """The places of an item: in each of them the content has been seen under the item's name.
+def locations_of(item: Item) -> list[Location]:
+    """The locations of an item: in each of them the content has been seen under the item's name.
 
     Raises:
-        DamagedIndex: the location is not a list of places.
+        DamagedIndex: the location is not a list of locations.
     """
-    places = list(item.location)
-    if places and isinstance(places[0], str):  # [file] or [source, row], as indexes were written at first
-        places = [[places[0], item.id, *places[1:]]]
+    locations = list(item.location)
+    if locations and isinstance(locations[0], str):  # [file] or [source, row], as indexes were written at first
+        locations = [[locations[0], item.id, *locations[1:]]]
     try:
-        found = [Place(*place) for place in places[:MOST_PLACES]]
+        found = [Location(*location) for location in locations[:MOST_LOCATIONS]]
     except TypeError:
-        found = [Place("", "", -1)]
+        found = [Location("", "", -1)]
     for path, name, row in found:
         if not (isinstance(path, str) and isinstance(name, str) and (row is None or is_count(row, 0))):
             raise DamagedIndex(f"the location of {item.id} cannot be read")
@@ -107,11 +107,11 @@ class Originals:
         """The content of an item as it was indexed; None if it is not there any more, or not in an allowed folder.
 
         Raises:
-            DamagedIndex: as `places_of`.
+            DamagedIndex: as `locations_of`.
         """
-        for place in places_of(item):
-            for path in self._allowed(place.path):
-                content = self._content(path, place.row)
+        for location in locations_of(item):
+            for path in self._allowed(location.path):
+                content = self._content(path, location.row)
                 if content is not None and content_digest(content) == item.digest:
                     return content
         return None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ernie_vil2.search import DamagedIndex, open_index, service
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, pictures
-from ernie_vil2.search.places import Originals, content_digest, places_of
+from ernie_vil2.search.locations import Originals, content_digest, locations_of
 from ernie_vil2.search.service import build_app
 from tests import published_folders
 from tests.conftest import draw, png, write_tar, write_tsv
@@ -103,7 +103,7 @@ JSON = st.recursive(
 @given(st.lists(JSON, max_size=4))
 def test_any_location_is_a_list_of_places_or_damage(location):
     try:
-        found = places_of(Item("x", b"", {}, location))
+        found = locations_of(Item("x", b"", {}, location))
     except DamagedIndex as error:
         assert "x" in str(error)
         return

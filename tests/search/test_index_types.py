@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.index_types import ENGINES, RERANKED, Exact, build_engine, open_engine, ranked
+from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
 from ernie_vil2.search.local import LocalCollection
 from tests.search.conftest import unit
 
@@ -62,19 +62,19 @@ def test_an_engine_that_was_cut_off_is_named(tmp_path):
     rows = unit(rng, 500).astype(np.float16)
     folder = tmp_path / "engine"
     folder.mkdir()
-    build_engine("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
-    build_engine("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
+    build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
+    build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
     (file,) = folder.glob("*.faiss")  # of the first nothing is left
-    assert open_engine(rows, folder).name == "ivf"
+    assert open_index_type(rows, folder).name == "ivf"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=rf"{file.name} has [\d,]+ of [\d,]+ bytes.*build the index again"):
-        open_engine(rows, folder)
+        open_index_type(rows, folder)
     file.write_bytes(bytes(len(whole)))
     with pytest.raises(ValueError, match=r"cannot be read .*build the index again"):
-        open_engine(rows, folder)
+        open_index_type(rows, folder)
     file.unlink()
-    assert open_engine(rows, folder).name == "exact"
+    assert open_index_type(rows, folder).name == "exact"
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.99])
@@ -83,8 +83,8 @@ def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_p
     off = rng.normal(size=64) * 0.1
     rows = in_few_directions(rng, 4000).astype(np.float16)
     tuned, asked = in_few_directions(rng, 300, off=off), in_few_directions(rng, 100, off=off)
-    built = ENGINES["ivf"].build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
-    opened = ENGINES["ivf"].open(rows, tmp_path, built.facts)
+    built = INDEX_TYPES["ivf"].build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
+    opened = INDEX_TYPES["ivf"].open(rows, tmp_path, built.facts)
     assert opened.facts == built.facts and opened.facts["wanted_recall"] == recall
     found = ranked(rows, asked, opened.candidates(asked, RERANKED), 10)[1]
     truth = np.argsort(-(asked @ rows.T.astype(np.float32)), axis=1, kind="stable")[:, :10]
@@ -99,7 +99,7 @@ def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, mon
     for breadths, warned in (((1,), True), ((1, 2000), False)):
         monkeypatch.setattr("ernie_vil2.search.index_types.Ivf.breadths", breadths)
         lines = []
-        facts = ENGINES["ivf"].build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
+        facts = INDEX_TYPES["ivf"].build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
         warnings = [line for line in lines if line.startswith("warning: ")]
         assert (facts["recall"] < 0.97) == warned == len(warnings)
         if warned:
@@ -109,7 +109,7 @@ def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, mon
 def test_all_directions_are_kept_where_all_of_them_tell_rows_apart(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 2000, 16).astype(np.float16)
-    built = ENGINES["ivf"].build(rows, lambda: unit(rng, 300, 16), 0.99, tmp_path, lambda line: None)
+    built = INDEX_TYPES["ivf"].build(rows, lambda: unit(rng, 300, 16), 0.99, tmp_path, lambda line: None)
     assert built.facts["directions"] > 8
 
 
