@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -50,7 +50,7 @@ class ViewsConfig(Section):
     shuffle_tags: bool = Field(True, description="draw the order of the tags anew for every view")
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         for name in ("crop_area", "blur_sigma"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
@@ -198,7 +198,7 @@ class DataConfig(Section):
         return place.model_copy(update={"data": of_training.data, "images": place.images or of_training.images})
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         for name in ("val", "test"):
             entries = getattr(self, name)
             if len(entries) > 1 and not all(isinstance(entry, str) for entry in entries):

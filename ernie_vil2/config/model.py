@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +16,7 @@ TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", 
 TEXT_SIZES = dict.fromkeys(("ernie", "bert"), ("width", "depth", "heads"))
 
 
-def _check_sizes(tower: Section, sizes: dict[str, tuple[str, ...]]) -> None:
+def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, tuple[str, ...]]) -> None:
     if ":" in tower.name:
         return  # a tower of the user's own takes what it likes
     needed = sizes.get(tower.name, ())
@@ -74,7 +75,7 @@ class ImageTowerConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         _check_sizes(self, IMAGE_SIZES)
         return self
 
@@ -114,7 +115,7 @@ class TextTowerConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.name not in TEXT_TOWERS and ":" not in self.name:
             raise unknown("text tower", self.name, TEXT_TOWERS)
         _check_sizes(self, TEXT_SIZES)

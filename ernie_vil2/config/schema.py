@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -129,7 +129,7 @@ class TrainingConfig(Section):
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, besides the best evaluated one")
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.dropout == "native" and (self.micro_batch or self.recompute):
             # Rows are encoded twice, and the second time must draw the masks of the first.
             raise ValueError("dropout: native does not go with micro_batch or recompute; use dropout: counter")
@@ -269,7 +269,7 @@ class Config(Section):
         return [*own, *(self.Evaluation.evaluators or []), *layouts]
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.Model.like is None:
             self._check_model()
         for source in self.Data.sources:

@@ -1,9 +1,16 @@
 """The multi-view loss: InfoNCE (arXiv 2209.15270, equation 1) and its weighted sum over view pairs (equation 2)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
 import numpy as np
 import paddle
+from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from ernie_vil2.config import LossConfig
 from ernie_vil2.config.view_names import PAIRS
 from ernie_vil2.device.cpu.tensors import keep
 from ernie_vil2.io.errors import RunError
@@ -13,6 +20,8 @@ from ernie_vil2.registry import Registry
 from .sigmoid import SigmoidLoss
 from .tiles import (
     DUPLICATES,
+    Ids,
+    Scalars,
     check_arguments,
     computed_whole,
     float32_products,
@@ -22,7 +31,14 @@ from .tiles import (
 )
 
 
-def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignored"):
+def info_nce(
+    rows: Tensor,
+    columns: Tensor,
+    logit_scale: Tensor,
+    offset: int = 0,
+    same: Tensor | None = None,
+    duplicates: str = "ignored",
+) -> Tensor:
     """Contrast every row with all columns: equation 1 of arXiv 2209.15270, row by row.
 
     The loss of row i is `-log(exp(s_ip) / sum_j exp(s_ij))`, where `s_ij` is `logit_scale` times the
@@ -54,9 +70,10 @@ def info_nce(rows, columns, logit_scale, offset=0, same=None, duplicates="ignore
         scaled = rows.astype(dtype) * logit_scale.astype(dtype)
         logits = _Product.apply(scaled, columns.astype(dtype))  # [B, N]
         is_positive = paddle.arange(offset, offset + count).unsqueeze(1) == paddle.arange(total)  # [B, N]
-        positives = (is_positive | same if duplicates == "positives" else is_positive).astype(dtype)
+        is_counted = is_positive | same if same is not None and duplicates == "positives" else is_positive
+        positives = is_counted.astype(dtype)
         positive = (logits * positives).sum(axis=1, keepdim=True) / positives.sum(axis=1, keepdim=True)
-        if duplicates == "masked":
+        if same is not None and duplicates == "masked":
             logits = paddle.where(same & ~is_positive, paddle.full_like(logits, -float("inf")), logits)
         # Not cross_entropy or log_softmax: on CPU they cut a loss off at 64; at scale 100 it can reach 200.
         return paddle.logsumexp(logits - positive, axis=1)
@@ -67,18 +84,28 @@ class _Product(PyLayer):
 
     @staticmethod
     @float32_products()
-    def forward(ctx, rows, columns):
+    def forward(ctx: Any, rows: Tensor, columns: Tensor) -> Tensor:
         keep(ctx, rows, columns)
         ctx.fixed = rows.stop_gradient, columns.stop_gradient  # Paddle wants None for these
         return paddle.matmul(rows, columns, transpose_y=True)
 
     @staticmethod
     @float32_products()
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         rows, columns = ctx.saved_tensor()
         of_rows = None if ctx.fixed[0] else paddle.matmul(gradient, columns)
         of_columns = None if ctx.fixed[1] else paddle.matmul(gradient, rows, transpose_x=True)
         return of_rows, of_columns
+
+
+class PairLoss(Protocol):
+    """What a view pair costs: a loss in `PAIR_LOSSES`, made of `duplicates` and `tile`; see `InfoNCE`."""
+
+    def __call__(
+        self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
+    ) -> Tensor: ...
+
+    def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]: ...
 
 
 class InfoNCE:
@@ -90,33 +117,36 @@ class InfoNCE:
             where they are small: all at once.
     """
 
-    def __init__(self, duplicates, tile):
+    def __init__(self, duplicates: str, tile: int | None):
         self.duplicates, self.tile = duplicates, tile
 
-    def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
+    def __call__(
+        self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
+    ) -> Tensor:
         """The loss of every row, `[B]`; arguments as for `info_nce`, `scalars` with `logit_scale`."""
         scale = scalars["logit_scale"]
         if self._in_tiles(rows, columns):
             return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, self.tile)
-        has_ids = row_ids is not None and column_ids is not None
-        same = same_sample(row_ids, column_ids) if has_ids and self.duplicates != "ignored" else None
+        same = None
+        if row_ids is not None and column_ids is not None and self.duplicates != "ignored":
+            same = same_sample(row_ids, column_ids)
         return info_nce(rows, columns, scale, offset, same, self.duplicates)
 
-    def both_ways(self, rows, columns, scalars, ids):
+    def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
         """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
         if self._in_tiles(rows, columns):
             return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, self.tile)
         return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)
 
-    def _in_tiles(self, rows, columns):
+    def _in_tiles(self, rows: Tensor, columns: Tensor) -> bool:
         return self.tile is not None and not computed_whole(rows, columns)
 
 
-PAIR_LOSSES = Registry("loss", {"info_nce": InfoNCE, "sigmoid": SigmoidLoss})
+PAIR_LOSSES = Registry[Callable[[str, int | None], PairLoss]]("loss", {"info_nce": InfoNCE, "sigmoid": SigmoidLoss})
 """What one view pair costs, by `Loss.kind`: the paper's equation 1, or the sigmoid loss of SigLIP."""
 
 
-def build_loss(config):
+def build_loss(config: LossConfig) -> MultiViewLoss:
     """The loss that the section `Loss` of a configuration describes."""
     return MultiViewLoss(config.weights.model_dump(), config.duplicates, config.tile, config.kind)
 
@@ -137,7 +167,9 @@ class MultiViewLoss:
         ValueError: an unknown pair, kind or mode, a negative weight, no weight above zero, or a tile below 1.
     """
 
-    def __init__(self, weights, duplicates="ignored", tile=1024, kind="info_nce"):
+    def __init__(
+        self, weights: Mapping[str, float], duplicates: str = "ignored", tile: int | None = 1024, kind: str = "info_nce"
+    ):
         for pair, weight in weights.items():
             if pair not in PAIRS:
                 raise ValueError(f"unknown view pair {pair!r}; the pairs are {', '.join(PAIRS)}")
@@ -151,9 +183,17 @@ class MultiViewLoss:
         if not self.weights:
             raise ValueError(f"every view pair weighs zero; give one of {', '.join(PAIRS)} a weight above it")
         self.views = {view for pair in self.weights for view in PAIRS[pair]}
-        self._contrast = PAIR_LOSSES.find(kind)(duplicates, tile)
+        self._contrast: PairLoss = PAIR_LOSSES.find(kind)(duplicates, tile)
 
-    def __call__(self, local, gathered, scalars, local_ids=None, gathered_ids=None, offset=0):
+    def __call__(
+        self,
+        local: Mapping[str, Tensor],
+        gathered: Mapping[str, Tensor],
+        scalars: Scalars,
+        local_ids: Ids = None,
+        gathered_ids: Ids = None,
+        offset: int = 0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score this rank's rows against the columns of all ranks.
 
         Every returned loss is a sum over the `b` local rows divided by the `N` rows of all ranks: added
@@ -183,14 +223,14 @@ class MultiViewLoss:
                 by_row[pair] = self._contrast(rows, columns, scalars, offset, local_ids, gathered_ids)
         total = gathered[next(iter(self.views))].shape[0]
         losses = {pair: by_row[pair].sum() / total for pair in self.weights}
-        return sum(weight * losses[pair] for pair, weight in self.weights.items()), losses
+        return paddle.add_n([weight * losses[pair] for pair, weight in self.weights.items()]), losses
 
 
 class NoNegatives(RunError):
     """Most rows of a batch hold the same image or text: nothing can be learnt from them."""
 
 
-def refuse_without_negatives(ids):
+def refuse_without_negatives(ids: np.ndarray) -> None:
     """Raise NoNegatives where more than half of the rows of a batch have no negative left.
 
     A row has none if every other row holds its image or its text; unless duplicates are "ignored", its loss is then
@@ -212,7 +252,7 @@ def refuse_without_negatives(ids):
         )
 
 
-def _alike(keys):
+def _alike(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each key its number among the distinct ones, and how many are equal to it."""
     _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return numbers, counts[numbers]

@@ -5,13 +5,18 @@ be known of a row's other columns. As for InfoNCE, the backward pass computes ea
 scale is the sum of `rows * (G @ columns)` with `G` that of the logits; the gradient of the bias is the sum of `G`.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
+from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.device.cpu.tensors import keep
 
-from .tiles import Tiles, check_arguments, computed_whole, float32_products, spread, sums_over
+from .tiles import Ids, Scalars, Tiles, computed_whole, float32_products, spread, sums_over
 
 
 class SigmoidLoss:
@@ -24,10 +29,12 @@ class SigmoidLoss:
             all at once.
     """
 
-    def __init__(self, duplicates, tile):
+    def __init__(self, duplicates: str, tile: int | None):
         self.duplicates, self.tile = duplicates, tile
 
-    def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
+    def __call__(
+        self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
+    ) -> Tensor:
         """The loss of every row: the sum over its columns of `-log sigmoid(z * logit)`, z = 1 for positives, else -1.
 
         Args:
@@ -43,24 +50,27 @@ class SigmoidLoss:
         Raises:
             ValueError: unknown `duplicates`, missing ids, or a row without its own column.
         """
-        return self._losses(rows, columns, scalars, offset, row_ids, column_ids, both_ways=False)[0]
+        return self._losses(rows, columns, scalars, (offset, row_ids, column_ids), both_ways=False)[0]
 
-    def both_ways(self, rows, columns, scalars, ids):
+    def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
         """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
-        return self._losses(rows, columns, scalars, 0, ids, ids, both_ways=True)
+        of_rows, of_columns = self._losses(rows, columns, scalars, (0, ids, ids), both_ways=True)
+        return of_rows, of_columns
 
-    def _losses(self, rows, columns, scalars, offset, row_ids, column_ids, both_ways):
-        check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, self.duplicates)
+    def _losses(
+        self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: tuple[int, Ids, Ids], both_ways: bool
+    ) -> tuple[Tensor, ...]:
+        tile = None if computed_whole(rows, columns) else self.tile
+        tiles = _Signs(*ids, self.duplicates, tile, both_ways)
+        tiles.check(rows, columns)
         with paddle.amp.auto_cast(enable=False):
             dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
-            tile = None if computed_whole(rows, columns) else self.tile
-            tiles = _Signs(offset, row_ids, column_ids, self.duplicates, tile, both_ways)
             leaves = (rows, columns, scalars["logit_scale"], scalars["logit_bias"])
             return _TiledSigmoid.apply(*(leaf.astype(dtype) for leaf in leaves), tiles)
 
 
 class _Signs(Tiles):
-    def signs(self, block, column_block, dtype):
+    def signs(self, block: slice, column_block: slice, dtype: paddle.dtype) -> Tensor:
         """`[r, c]`: 1 where a column is a positive of the row, -1 where it is a negative, 0 where it is left out."""
         shape = [block.stop - block.start, column_block.stop - column_block.start]
         signs = paddle.full(shape, -1.0, dtype)
@@ -74,40 +84,39 @@ class _Signs(Tiles):
 class _TiledSigmoid(PyLayer):
     @staticmethod
     @float32_products()
-    def forward(ctx, rows, columns, logit_scale, logit_bias, tiles):
-        column_blocks = tiles.column_blocks(len(columns))
-        sums_of_rows, sums_of_columns = [], [0.0] * len(column_blocks)
+    def forward(
+        ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, logit_bias: Tensor, tiles: _Signs
+    ) -> tuple[Tensor, ...]:
+        of_rows, of_columns = (paddle.zeros([len(each)], "float64") for each in (rows, columns))
         for block in tiles.row_blocks(len(rows)):
-            scaled, row_sums = rows[block] * logit_scale, 0.0
-            for number, column_block in enumerate(column_blocks):
+            scaled = rows[block] * logit_scale
+            for column_block in tiles.column_blocks(len(columns)):
                 signs = tiles.signs(block, column_block, rows.dtype)
                 logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
                 losses = [signs.abs() * _softplus(-signs * logits)]
-                row_sums = row_sums + sums_over(losses, axis=1)[0]
+                of_rows[block] += sums_over(losses, axis=1)[0]
                 if tiles.both_ways:
-                    sums_of_columns[number] = sums_of_columns[number] + sums_over(losses, axis=0)[0]
-            sums_of_rows.append(row_sums)
+                    of_columns[column_block] += sums_over(losses, axis=0)[0]
         keep(ctx, rows, columns, logit_scale, logit_bias)
         # Paddle wants None for the gradients of these.
         ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale, logit_bias)]
         ctx.tiles = tiles
-        directions = [sums_of_rows, sums_of_columns][: 1 + tiles.both_ways]
-        return tuple(paddle.concat(found).astype(rows.dtype) for found in directions)
+        return tuple(found.astype(rows.dtype) for found in (of_rows, of_columns)[: 1 + tiles.both_ways])
 
     @staticmethod
     @float32_products()
-    def backward(ctx, *gradients):
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         rows, columns, logit_scale, logit_bias = ctx.saved_tensor()
         tiles = ctx.tiles
         rows_gradient, columns_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
         scale_gradient, bias_gradient = paddle.zeros([], "float64"), paddle.zeros([], "float64")
         for block in tiles.row_blocks(len(rows)):
-            scaled, grad_rows = rows[block] * logit_scale, 0.0  # grad_rows: G @ columns
+            scaled, grad_rows = rows[block] * logit_scale, paddle.zeros_like(rows[block])  # grad_rows: G @ columns
             for column_block in tiles.column_blocks(len(columns)):
                 signs = tiles.signs(block, column_block, rows.dtype)
                 logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
                 grad_logits = -signs * F.sigmoid(-signs * logits) * spread(gradients, block, column_block)
-                grad_rows = grad_rows + paddle.matmul(grad_logits, columns[column_block])
+                grad_rows += paddle.matmul(grad_logits, columns[column_block])
                 columns_gradient[column_block] += paddle.matmul(grad_logits, scaled, transpose_x=True)
                 bias_gradient += sums_over([grad_logits], axis=1).sum()
             rows_gradient[block] = grad_rows * logit_scale
@@ -121,6 +130,6 @@ class _TiledSigmoid(PyLayer):
         return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
 
 
-def _softplus(x):
+def _softplus(x: Tensor) -> Tensor:
     # Paddle's own adds 1 before the logarithm: at the initial bias of -10 that rounds a thousandth of the loss away.
     return F.relu(x) + paddle.log1p(paddle.exp(-x.abs()))

@@ -13,16 +13,22 @@ again. Four things keep this exact:
 - Rows against columns and columns against rows have the same logits: `tiled_both_ways` multiplies once for both.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import paddle
+from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.base import core
 
 from ernie_vil2.device.cpu.tensors import keep, pairwise_sums, sums
 
+Ids = Tensor | None  # int64 `[n, 2]`, image id and text id of each row; needed unless duplicates are "ignored"
+Scalars = Mapping[str, Tensor]  # `logit_scale`, the paper's 1/tau, and what else a loss learns, by name
 DUPLICATES = ("ignored", "masked", "positives")
 """What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
 WHOLE = 64 * 2**20
@@ -30,7 +36,7 @@ WHOLE = 64 * 2**20
 UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, so that its differences are numbers
 
 
-def same_sample(row_ids, column_ids):
+def same_sample(row_ids: Tensor, column_ids: Tensor) -> Tensor:
     """Which rows and columns hold the same image or the same text.
 
     Args:
@@ -44,7 +50,7 @@ def same_sample(row_ids, column_ids):
     return images | texts
 
 
-def check_arguments(rows, columns, offset, has_ids, duplicates):
+def check_arguments(rows: Tensor, columns: Tensor, offset: int, has_ids: bool, duplicates: str) -> None:
     """Raise a ValueError for an unknown mode, missing ids, or a row without its own column."""
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
@@ -58,7 +64,7 @@ def check_arguments(rows, columns, offset, has_ids, duplicates):
         )
 
 
-def computed_whole(rows, columns):
+def computed_whole(rows: Tensor, columns: Tensor) -> bool:
     """Whether the logits of `[B, D]` rows and `[N, D]` columns are computed at once, whatever the tile."""
     return rows.place.is_gpu_place() and 4 * rows.shape[0] * columns.shape[0] <= WHOLE
 
@@ -76,38 +82,44 @@ class Tiles:
     """
 
     offset: int
-    row_ids: paddle.Tensor | None
-    column_ids: paddle.Tensor | None
+    row_ids: Ids
+    column_ids: Ids
     duplicates: str
     size: int | None
     both_ways: bool
 
-    def row_blocks(self, count):
+    def check(self, rows: Tensor, columns: Tensor) -> None:
+        """Raises a ValueError as `check_arguments`."""
+        has_ids = self.row_ids is not None and self.column_ids is not None
+        check_arguments(rows, columns, self.offset, has_ids, self.duplicates)
+
+    def row_blocks(self, count: int) -> list[slice]:
         size = self.size or count
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def column_blocks(self, total):
+    def column_blocks(self, total: int) -> list[slice]:
         """Blocks that begin wherever the positive columns of a block of rows begin: positives are a tile's diagonal."""
         starts = list(range(self.offset % self.size, total, self.size)) if self.size else [self.offset]
         if starts[0] > 0:
             starts.insert(0, 0)
         return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
 
-    def positive_columns(self, block):
+    def positive_columns(self, block: slice) -> slice:
         """The columns that belong to the rows of a block."""
         return slice(block.start + self.offset, block.stop + self.offset)
 
-    def has_positives(self, block, column_block):
+    def has_positives(self, block: slice, column_block: slice) -> bool:
         """Whether the columns that belong to these rows are the diagonal of this tile."""
         return column_block.start == self.positive_columns(block).start
 
-    def same(self, block, column_block):
+    def same(self, block: slice, column_block: slice) -> Tensor:
         """bool `[r, c]`, the duplicates in a tile, among them each row and its own column."""
+        assert self.row_ids is not None and self.column_ids is not None  # see check_arguments
         return same_sample(self.row_ids[block], self.column_ids[column_block])
 
 
 @contextmanager
-def float32_products():
+def float32_products() -> Iterator[None]:
     """Within the block, GPUs compute products of float32 in float32, where they otherwise may round to TF32."""
     allowed = core.get_cublas_switch()
     core.set_cublas_switch(False)
@@ -117,7 +129,7 @@ def float32_products():
         core.set_cublas_switch(allowed)
 
 
-def expanded(vector, axis, tile):
+def expanded(vector: Tensor, axis: int, tile: Tensor) -> Tensor:
     """An entry for each row (axis 1) or column (axis 0), in the shape of a tile.
 
     By hand: broadcasting in a sum or product costs Paddle on CPU five times as much.
@@ -125,7 +137,7 @@ def expanded(vector, axis, tile):
     return vector.unsqueeze(axis).expand(tile.shape)
 
 
-def largest_over(tile, axis):
+def largest_over(tile: Tensor, axis: int) -> Tensor:
     """The largest entries of a `[r, c]` matrix over an axis, one for each row (axis 1) or column (axis 0)."""
     if axis == 1:
         return tile.max(axis=1)
@@ -135,20 +147,27 @@ def largest_over(tile, axis):
     return tile[0]
 
 
-def sums_over(terms, axis):
+def sums_over(terms: Sequence[Tensor], axis: int) -> Tensor:
     """Sums of `[r, c]` matrices over an axis in the type of the first one, one row each, float64."""
     return paddle.stack([sums(term.astype(terms[0].dtype), axis) for term in terms]).astype("float64")
 
 
-def spread(weights, block, column_block):
+def spread(weights: Sequence[Tensor], block: slice, column_block: slice) -> Tensor:
     """`[r, 1]`, the weights of the rows; with those of the columns `[r, c]`, the sum of both."""
     of_rows = weights[0][block]
     return of_rows.unsqueeze(1) if len(weights) == 1 else pairwise_sums(of_rows, weights[1][column_block])
 
 
 def tiled_info_nce(
-    rows, columns, logit_scale, offset=0, row_ids=None, column_ids=None, duplicates="ignored", tile=1024
-):
+    rows: Tensor,
+    columns: Tensor,
+    logit_scale: Tensor,
+    offset: int = 0,
+    row_ids: Ids = None,
+    column_ids: Ids = None,
+    duplicates: str = "ignored",
+    tile: int | None = 1024,
+) -> Tensor:
     """`info_nce` in tiles: every row against all columns.
 
     Args:
@@ -167,10 +186,17 @@ def tiled_info_nce(
     Raises:
         ValueError: unknown `duplicates`, missing ids, or a row without its own column.
     """
-    return _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile)[0]
+    return _losses(rows, columns, logit_scale, _Logits(offset, row_ids, column_ids, duplicates, tile, False))[0]
 
 
-def tiled_both_ways(rows, columns, logit_scale, ids=None, duplicates="ignored", tile=1024):
+def tiled_both_ways(
+    rows: Tensor,
+    columns: Tensor,
+    logit_scale: Tensor,
+    ids: Ids = None,
+    duplicates: str = "ignored",
+    tile: int | None = 1024,
+) -> tuple[Tensor, Tensor]:
     """Every row against all columns and every column against all rows, from one product.
 
     This needs all rows as well as all columns: across ranks, where a rank has its own rows only, the two ways have
@@ -189,21 +215,21 @@ def tiled_both_ways(rows, columns, logit_scale, ids=None, duplicates="ignored", 
     """
     if rows.shape[0] != columns.shape[0]:
         raise ValueError(f"both ways need as many rows as columns, got {rows.shape[0]} and {columns.shape[0]}")
-    return _losses(rows, columns, logit_scale, 0, ids, ids, duplicates, tile, both_ways=True)
+    of_rows, of_columns = _losses(rows, columns, logit_scale, _Logits(0, ids, ids, duplicates, tile, True))
+    return of_rows, of_columns
 
 
-def _losses(rows, columns, logit_scale, offset, row_ids, column_ids, duplicates, tile, both_ways=False):
-    check_arguments(rows, columns, offset, row_ids is not None and column_ids is not None, duplicates)
+def _losses(rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits) -> tuple[Tensor, ...]:
+    tiles.check(rows, columns)
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
-        tiles = _Logits(offset, row_ids, column_ids, duplicates, tile, both_ways)
         return _TiledInfoNCE.apply(rows.astype(dtype), columns.astype(dtype), logit_scale.astype(dtype), tiles)
 
 
 class _Logits(Tiles):
     """Tiles with what their entries are to the softmax."""
 
-    def tile(self, scaled, columns, block, column_block):
+    def tile(self, scaled: Tensor, columns: Tensor, block: slice, column_block: slice) -> tuple[Tensor, Tensor | None]:
         """One tile without the columns that belong to its rows.
 
         Args:
@@ -232,40 +258,43 @@ class _Logits(Tiles):
 class _Sums(NamedTuple):
     """What the softmax of some rows, or columns, has come to over the tiles so far, an entry for each of them."""
 
-    largest: paddle.Tensor  # of the logits that count, or half of `UNCOUNTED`
-    others: paddle.Tensor  # float64, sum of the exponentials relative to it
-    further: paddle.Tensor | None  # float64, sum and number of the logits of further positives
+    largest: Tensor  # of the logits that count, or half of `UNCOUNTED`
+    others: Tensor  # float64, sum of the exponentials relative to it
+    further: Tensor | None  # float64, sum and number of the logits of further positives
 
     @classmethod
-    def of(cls, logits, positives, axis, last):
+    def of(cls, logits: Tensor, positives: Tensor | None, axis: int, last: bool) -> Self:
         """Of one tile, over an axis; `last` as in `_exponentials`."""
         largest = largest_over(logits, axis).clip(min=UNCOUNTED / 2)
         further = None if positives is None else sums_over([logits * positives, positives], axis)
         (others,) = sums_over([_exponentials(logits, largest, axis, last)], axis)
         return cls(largest, others, further)
 
-    def __add__(self, more):
-        """With another tile's of the same rows."""
-        largest = paddle.maximum(self.largest, more.largest)
-        others = sum(each.others * (each.largest - largest).astype("float64").exp() for each in (self, more))
-        return _Sums(largest, others, None if self.further is None else self.further + more.further)
+    def with_those_of(self, before: _Sums | None) -> _Sums:
+        """With those of the tiles before, of the same rows."""
+        if before is None:
+            return self
+        largest = paddle.maximum(self.largest, before.largest)
+        a, b = (each.others * (each.largest - largest).astype("float64").exp() for each in (before, self))
+        further = None if before.further is None or self.further is None else before.further + self.further
+        return _Sums(largest, a + b, further)
 
 
 class _Direction(NamedTuple):
     """What the softmax of one direction comes to, an entry for each of its rows, float64 but for `largest`."""
 
-    loss: paddle.Tensor
-    largest: paddle.Tensor  # of the logits but the positive one
-    share: paddle.Tensor  # of a logit as large as that in the softmax
-    positive_share: paddle.Tensor  # of the positive logit
-    positives: paddle.Tensor  # their number, those of duplicates among them
+    loss: Tensor
+    largest: Tensor  # of the logits but the positive one
+    share: Tensor  # of a logit as large as that in the softmax
+    positive_share: Tensor  # of the positive logit
+    positives: Tensor  # their number, those of duplicates among them
 
     @classmethod
-    def of(cls, positive_logits, blocks):
+    def of(cls, positive_logits: Tensor, blocks: Sequence[_Sums]) -> Self:
         largest, others = (paddle.concat([getattr(sums, name) for sums in blocks]) for name in ("largest", "others"))
-        further_logits, further = 0.0, paddle.zeros_like(positive_logits)
-        if blocks[0].further is not None:
-            further_logits, further = paddle.concat([sums.further for sums in blocks], axis=1)
+        further_logits = further = paddle.zeros_like(positive_logits)
+        if found := [sums.further for sums in blocks if sums.further is not None]:
+            further_logits, further = paddle.concat(found, axis=1)
         positives = further + 1
         top = paddle.maximum(largest.astype("float64"), positive_logits)
         from_largest, from_positive = (largest.astype("float64") - top).exp(), (positive_logits - top).exp()
@@ -277,25 +306,23 @@ class _Direction(NamedTuple):
 class _TiledInfoNCE(PyLayer):
     @staticmethod
     @float32_products()
-    def forward(ctx, rows, columns, logit_scale, tiles):
-        row_blocks, column_blocks = tiles.row_blocks(len(rows)), tiles.column_blocks(len(columns))
-        positive_logits, of_rows, of_columns = [], [], [None] * len(column_blocks)
-        for block in row_blocks:
-            scaled, sums = rows[block] * logit_scale, None
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits) -> tuple[Tensor, ...]:
+        positive_products = []
+        of_rows: dict[int, _Sums] = {}  # by the start of a block
+        of_columns: dict[int, _Sums] = {}
+        for block in tiles.row_blocks(len(rows)):
+            scaled = rows[block] * logit_scale
             positive = scaled.astype("float64") * columns[tiles.positive_columns(block)].astype("float64")
-            positive_logits.append(positive.sum(axis=1))
-            for number, column_block in enumerate(column_blocks):
+            positive_products.append(positive.sum(axis=1))
+            for column_block in tiles.column_blocks(len(columns)):
                 logits, positives = tiles.tile(scaled, columns, block, column_block)
                 if tiles.both_ways:
-                    found, before = _Sums.of(logits, positives, axis=0, last=False), of_columns[number]
-                    of_columns[number] = before + found if before else found
-                found = _Sums.of(logits, positives, axis=1, last=True)
-                sums = sums + found if sums else found
-            of_rows.append(sums)
-        positive_logits = paddle.concat(positive_logits)
-        directions = [_Direction.of(positive_logits, of_rows)]
-        if tiles.both_ways:
-            directions.append(_Direction.of(positive_logits, of_columns))
+                    sums, before = _Sums.of(logits, positives, axis=0, last=False), of_columns.get(column_block.start)
+                    of_columns[column_block.start] = sums.with_those_of(before)
+                sums, before = _Sums.of(logits, positives, axis=1, last=True), of_rows.get(block.start)
+                of_rows[block.start] = sums.with_those_of(before)
+        positive_logits = paddle.concat(positive_products)
+        directions = [_Direction.of(positive_logits, list(sums.values())) for sums in (of_rows, of_columns) if sums]
         keep(ctx, rows, columns, logit_scale)
         ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]  # Paddle wants None for these
         ctx.tiles, ctx.directions = tiles, directions
@@ -303,11 +330,11 @@ class _TiledInfoNCE(PyLayer):
 
     @staticmethod
     @float32_products()
-    def backward(ctx, *gradients):
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         rows, columns, logit_scale = ctx.saved_tensor()
         tiles, directions = ctx.tiles, ctx.directions
         # A logit's gradient is its share times the row's gradient, less a part of that where it is a positive.
-        weights, positive_weights, grad_positives = [], [], 0.0
+        weights, positive_weights, grad_positives = [], [], paddle.zeros_like(directions[0].loss)
         for gradient, direction in zip(gradients, directions, strict=True):
             gradient = gradient.astype("float64")
             weights.append((gradient * direction.share).astype(rows.dtype))
@@ -339,13 +366,15 @@ class _TiledInfoNCE(PyLayer):
         return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
 
 
-def _shares(logits, direction, weights, block, axis, last=False):
+def _shares(
+    logits: Tensor, direction: _Direction, weights: Tensor, block: slice, axis: int, last: bool = False
+) -> Tensor:
     """What each logit of a tile has of its row's gradient (axis 1), or of its column's (axis 0)."""
     exponentials = _exponentials(logits, direction.largest[block], axis, last)
     return exponentials.multiply_(expanded(weights[block], axis, exponentials))
 
 
-def _exponentials(logits, largest, axis, last):
+def _exponentials(logits: Tensor, largest: Tensor, axis: int, last: bool) -> Tensor:
     """Relative to the largest logit of each row (axis 1) or column (axis 0); in the place of the logits if it is the
     last that is asked of them."""
     largest = expanded(largest, axis, logits)
