@@ -109,15 +109,15 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
             environments[0][STORE] = str(store.fileno())
         members = [_Rank(command, environment) for environment in environments]
     ended: queue.Queue[int] = queue.Queue()  # the ranks in the order in which they end
-    for rank, member in enumerate(members):
-        member.start_watching(rank, ended)
+    for number, member in enumerate(members):
+        member.start_watching(number, ended)
     interrupted, hurried, second_ctrl_c = False, False, SecondCtrlC()
 
-    def tell_all(number):
+    def tell_all(number: int) -> None:
         for member in members:
             member.signal(number)
 
-    def forward(number, _):
+    def forward(number: int, _: object) -> None:
         nonlocal interrupted, hurried
         interrupted = True
         hurried = hurried or second_ctrl_c.is_this(number)
@@ -126,7 +126,8 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
         tell_all(signal.SIGKILL if hurried else number)
 
     previous = {number: signal.signal(number, forward) for number in heard()}
-    failed, report, deadline = None, False, None
+    failed: int | None = None
+    report, deadline = False, None
     try:
         for _ in members:
             while (rank := _next(ended, deadline)) is None:
@@ -157,7 +158,7 @@ def heard() -> list[signal.Signals]:
 class SecondCtrlC:
     """Tells the Ctrl-C of somebody who will not wait any longer from the first one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._first: float | None = None
 
     def is_this(self, number: int) -> bool:
@@ -214,7 +215,7 @@ class _Rank:
     def start_watching(self, rank: int, ended: queue.Queue[int]) -> None:
         """Passes its standard error on from now, and puts `rank` into the queue when it ends."""
 
-        def wait():
+        def wait() -> None:
             self._process.wait()
             ended.put(rank)
 
@@ -237,6 +238,7 @@ class _Rank:
         return "\n  ".join([f"{end}; its last lines:", *lines]) if lines else f"{end} and left no message"
 
     def _pass_on(self) -> None:
+        assert self._process.stderr is not None  # a pipe
         # Not line by line: a progress bar has none.
         while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
             with contextlib.suppress(OSError):  # a terminal that is closed must not stop the rank, which waits for us

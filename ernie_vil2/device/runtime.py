@@ -3,11 +3,12 @@
 import os
 import re
 import warnings
+from collections.abc import MutableMapping
 
 from ernie_vil2.device import cpu
 
 
-def configure(environ=os.environ):
+def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     """Prepare this process for Paddle, which must not have been imported: the CPU switches, and fewer warnings.
 
     They concern the whole process and the processes that it starts, so that it is for a program to call, not for a
@@ -22,7 +23,7 @@ def configure(environ=os.environ):
         warnings.filterwarnings("ignore", message=message)
 
 
-def set_device(name):
+def set_device(name: str) -> None:
     """Make a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`) this process's; imports Paddle.
 
     Raises:

@@ -57,7 +57,7 @@ class Device(Protocol):
 class Gpu:
     """Paddle's current GPU."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._stream = manipulation.create_async_load()
         self.down(paddle.zeros([1]))  # Paddle takes the device from the first copy, which has to be this way
 
@@ -148,7 +148,7 @@ def uploaded(
     first = next(batches, None)
     if first is None:
         return
-    filler, begun = _Filler(itertools.chain([first], batches), batches.close, device), deque()
+    filler, begun = _Filler(itertools.chain([first], batches), batches.close, device), deque[Any]()
     filler.start()
     try:
         while True:
@@ -266,7 +266,8 @@ class _Pinned:
 
     def __init__(self, tensor: paddle.Tensor):
         self.tensor, self.size = tensor, tensor.size * tensor.element_size()
-        self._bytes = np.frombuffer((ctypes.c_ubyte * self.size).from_address(tensor.data_ptr()), np.uint8)
+        memory = (ctypes.c_ubyte * self.size).from_address(tensor.data_ptr())
+        self._bytes = np.frombuffer(memoryview(memory).cast("B"), np.uint8)
 
     def hold(self, array: np.ndarray) -> None:
         """By NumPy, which lets other threads run meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -65,7 +66,7 @@ def gather_rows(tensor: paddle.Tensor, counts: Sequence[int] | None = None) -> t
     if dist.get_world_size() == 1:
         return tensor, 0
     if counts is None:
-        counts = collectives.all_gather(paddle.to_tensor([tensor.shape[0]])).tolist()
+        counts = collectives.all_gather(paddle.to_tensor([tensor.shape[0]])).numpy().tolist()
     gathered = _GatherRows.apply(tensor, counts) if tensor.is_floating_point() else _joined(tensor, counts)
     return gathered, sum(counts[: dist.get_rank()])
 
@@ -90,32 +91,32 @@ def gather_views(
 
 class _GatherRows(PyLayer):
     @staticmethod
-    def forward(ctx, tensor, counts):
+    def forward(ctx: Any, tensor: paddle.Tensor, counts: Sequence[int]) -> paddle.Tensor:
         ctx.counts = counts
         return _joined(tensor, counts)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         most, own = max(ctx.counts), ctx.counts[dist.get_rank()]
         if min(ctx.counts) < most:  # reduce_scatter cuts into equal parts, so they are padded as in forward
             gradient = paddle.concat([_padded(part, most, 0) for part in gradient.split(ctx.counts)])
         return collectives.reduce_scatter(gradient)[:own]
 
 
-def _joined(tensor, counts):
+def _joined(tensor: paddle.Tensor, counts: Sequence[int]) -> paddle.Tensor:
     """The first `counts[r]` rows of every rank r; collectives want equal shapes, hence the padding."""
     most = max(counts)
     return _without_padding(collectives.all_gather(_padded(tensor, most, 0)), counts, most)
 
 
-def _without_padding(gathered, counts, most):
+def _without_padding(gathered: paddle.Tensor, counts: Sequence[int], most: int) -> paddle.Tensor:
     """The rows of all ranks of `[ranks * most, ...]`, of which every rank r has filled the first `counts[r]`."""
     if min(counts) == most:
         return gathered
     return paddle.concat([part[:count] for part, count in zip(gathered.split(len(counts)), counts, strict=True)])
 
 
-def _padded(tensor, rows, value):
+def _padded(tensor: paddle.Tensor, rows: int, value: float) -> paddle.Tensor:
     missing = rows - tensor.shape[0]
     if not missing:
         return tensor

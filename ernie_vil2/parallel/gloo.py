@@ -11,6 +11,7 @@ import ctypes
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import paddle.distributed as dist
 
@@ -26,7 +27,7 @@ def one_group_of_all_ranks() -> Iterator[None]:
     """
     new_group = dist.new_group
 
-    def shared(ranks=None, *arguments, **options):
+    def shared(ranks: list[int] | None = None, *arguments: Any, **options: Any) -> Any:
         if dist.get_backend() == "GLOO" and (ranks is None or len(ranks) == dist.get_world_size()):
             return dist.get_group(0)
         return new_group(ranks, *arguments, **options)

@@ -6,10 +6,11 @@ PaddleClas backbones use. These norms keep Paddle's parameters and buffers, and 
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import paddle
 import paddle.distributed as dist
-from paddle import _C_ops, nn
+from paddle import Tensor, _C_ops, nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
@@ -28,12 +29,12 @@ def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
     }
 
 
-def running_statistics(model: nn.Layer) -> list[paddle.Tensor]:
+def running_statistics(model: nn.Layer) -> list[Tensor]:
     """The running means and variances of a model's batch norms."""
     return [value for norm in batch_norms(model).values() for value in (norm._mean, norm._variance)]
 
 
-def moving_statistics(model: nn.Layer) -> list[paddle.Tensor]:
+def moving_statistics(model: nn.Layer) -> list[Tensor]:
     """Those of `running_statistics` that follow the batches in training."""
     norms = [norm for norm in batch_norms(model).values() if not norm._use_global_stats]
     return [value for norm in norms for value in (norm._mean, norm._variance)]
@@ -50,7 +51,7 @@ def frozen_norms(model: nn.Layer, trained: Collection[str]) -> dict[str, nn.Laye
     learns = {name: not value.stop_gradient for name, value in model.named_parameters() if name in trained}
     frozen = {}
     for name, norm in batch_norms(model).items():
-        layer, own = name, []
+        layer, own = name, list[bool]()
         while layer and not own:
             own = [learns[parameter] for parameter in learns if parameter.startswith(f"{layer}.")]
             layer = layer.rpartition(".")[0]
@@ -74,13 +75,13 @@ def frozen_statistics(model: nn.Layer) -> Iterator[None]:
 
 
 @paddle.no_grad()
-def copied(statistics: Sequence[paddle.Tensor]) -> paddle.Tensor | None:
-    """The values of `running_statistics`, however many there are by one kernel; None where there are none."""
-    return paddle.concat([value.flatten() for value in statistics]) if statistics else None
+def copied(statistics: Sequence[Tensor]) -> Tensor:
+    """The values of `running_statistics`, however many there are by one kernel."""
+    return paddle.concat([value.flatten() for value in statistics]) if statistics else paddle.empty([0])
 
 
 @paddle.no_grad()
-def set_statistics(statistics: Sequence[paddle.Tensor], values: paddle.Tensor | None) -> None:
+def set_statistics(statistics: Sequence[Tensor], values: Tensor) -> None:
     """Gives `running_statistics` the values that `copied` gave, in place."""
     start = 0
     for running in statistics:
@@ -141,8 +142,8 @@ def prepare_norms(model: nn.Layer, ranks: int, training: TrainingConfig) -> list
     return lines
 
 
-class _Synced:
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+class _Synced(nn.Layer):
+    def forward(self, x: Tensor) -> Tensor:
         """`[B, C, ...]`, normalised over all axes but C and over the ranks."""
         if not self.training or self._use_global_stats:
             return super().forward(x)
@@ -150,12 +151,12 @@ class _Synced:
         act = getattr(self, "_act", None)
         return getattr(F, act)(y) if act else y
 
-    def _by_kernel(self, x: paddle.Tensor) -> paddle.Tensor:
+    def _by_kernel(self, x: Tensor) -> Tensor:
         """As `nn.SyncBatchNorm`, which sums over the ranks on the device's own stream."""
         arguments = self._mean, self._variance, self.weight, self.bias, False, self._momentum, self._epsilon
         return _C_ops.sync_batch_norm_(x, *arguments, "NCHW", False, False)[0]
 
-    def _by_collectives(self, x: paddle.Tensor) -> paddle.Tensor:
+    def _by_collectives(self, x: Tensor) -> Tensor:
         with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
             mean, variance, count = _statistics(x.astype(self._mean.dtype))
             for running, value in ((self._mean, mean), (self._variance, variance)):
@@ -165,14 +166,16 @@ class _Synced:
 
 class _Normalise(PyLayer):
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, variance, count, epsilon):
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, count: Tensor, epsilon: float
+    ) -> Tensor:
         keep(ctx, x, weight, mean, variance, count)
         ctx.fixed = [tensor.stop_gradient for tensor in (x, weight, bias)]  # Paddle wants None for these
         ctx.epsilon = epsilon
         return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, weight, mean, variance, count = ctx.saved_tensor()
         one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
         normalised = F.batch_norm(x, mean, variance, one, zero, epsilon=ctx.epsilon)
@@ -188,7 +191,7 @@ class _Normalise(PyLayer):
         return *asked, None, None, None
 
 
-def _statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of each channel over all ranks, and the number of elements of each."""
     count = x.size / x.shape[1]
     mean = channel_sums(x) / count
@@ -214,7 +217,7 @@ class _SyncedBatchNorm2D(_Synced, nn.BatchNorm2D):
     pass
 
 
-_SYNCED = {
+_SYNCED: dict[type[nn.Layer], type[_Synced]] = {
     nn.BatchNorm: _SyncedBatchNorm,
     nn.BatchNorm1D: _SyncedBatchNorm1D,
     nn.BatchNorm2D: _SyncedBatchNorm2D,

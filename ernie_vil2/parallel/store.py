@@ -62,7 +62,7 @@ def _store_on_loopback(port: int) -> core.TCPStore:
 class HostSums:
     """Sums over the ranks that ask no device: by counters in the store that all ranks share, on any backend."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._calls = 0
         self._totals: dict[str, int] = {}
 
@@ -113,7 +113,7 @@ def wait_for_all_ranks(counter: str) -> None:
 class SharedCounters:
     """A connection to counters that all ranks share; they live in rank 0's process. Not for two threads at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         host, port = store_address()
         # A world of its own: it has nobody to wait for.
         self._store = core.TCPStore(host, port, False, 1)

@@ -44,7 +44,7 @@ class _Step:
     own: dict[str, paddle.Tensor]
     parameters: list[paddle.Tensor]
     squares: paddle.Tensor
-    statistics: paddle.Tensor | None
+    statistics: paddle.Tensor
     values: Callable[[], np.ndarray]
 
 

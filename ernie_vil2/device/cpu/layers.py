@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Any
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
@@ -33,10 +34,10 @@ def speed_up(model: nn.Layer) -> None:
     switches.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
 
 
-_tokens: ContextVar[paddle.Tensor | None] = ContextVar("tokens", default=None)
+_tokens: ContextVar[Tensor | None] = ContextVar("tokens", default=None)
 
 
-def tokens_alone(ids: paddle.Tensor, padding: int) -> AbstractContextManager[None]:
+def tokens_alone(ids: Tensor, padding: int) -> AbstractContextManager[None]:
     """Within the block, `CpuLinear` layers that train leave out the padding of texts, and give 0 there.
 
     Attention and pooling mask it, so that features and gradients are the same to rounding. Texts of a batch have the
@@ -51,7 +52,7 @@ def tokens_alone(ids: paddle.Tensor, padding: int) -> AbstractContextManager[Non
 
 
 @contextmanager
-def _tokens_alone(ids: paddle.Tensor, padding: int) -> Iterator[None]:
+def _tokens_alone(ids: Tensor, padding: int) -> Iterator[None]:
     before = _tokens.set(paddle.nonzero((ids != padding).reshape([-1])).squeeze(1))
     try:
         yield
@@ -67,7 +68,7 @@ class CpuLinear(nn.Linear):
         """Whether a layer is a linear one with a bias and nothing more special."""
         return type(layer) is nn.Linear and layer.bias is not None
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not _trains(x, self.weight, self.bias):
             return super().forward(x)
         tokens = _tokens.get()
@@ -89,7 +90,7 @@ class CpuLayerNorm(nn.LayerNorm):
             and layer.bias is not None
         )
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not _trains(x, self.weight, self.bias):
             return super().forward(x)
         return _LayerNorm.apply(x, self.weight, self.bias, self._epsilon)
@@ -114,7 +115,7 @@ class CpuPatchConv2D(nn.Conv2D):
             and layer._data_format == "NCHW"
         )
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         (images, channels, height, width), (down, across) = x.shape, self._stride
         rows, columns = height // down, width // across
         patches = x[:, :, : rows * down, : columns * across]
@@ -128,13 +129,13 @@ class CpuPatchConv2D(nn.Conv2D):
 
 class _Linear(PyLayer):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         keep(ctx, x, weight)
         ctx.input_learns = not x.stop_gradient
         return F.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensor()
         g = _rows(gradient)
         input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.input_learns else None
@@ -145,14 +146,14 @@ class _LinearOfTokens(PyLayer):
     """Of the rows `tokens` of `[B * L, D]` alone."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, tokens):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
         rows = paddle.gather(_rows(x), tokens)
         keep(ctx, rows, weight, tokens)
         ctx.input_learns = not x.stop_gradient
         return _placed(F.linear(rows, weight, bias), tokens, x.shape)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         rows, weight, tokens = ctx.saved_tensor()
         g = paddle.gather(_rows(gradient), tokens)
         parameters = paddle.matmul(rows, g, transpose_x=True), sums(g, 0)
@@ -161,7 +162,7 @@ class _LinearOfTokens(PyLayer):
         return _placed(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape), *parameters, None
 
 
-def _placed(rows: paddle.Tensor, tokens: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
+def _placed(rows: Tensor, tokens: Tensor, shape: Sequence[int]) -> Tensor:
     """Rows `[T, D]` where they were in `[B, L, ...]`, and zeros elsewhere."""
     zeros = paddle.zeros([shape[0] * shape[1], rows.shape[1]], rows.dtype)
     return paddle.scatter_(zeros, tokens, rows).reshape([*shape[:2], rows.shape[1]])
@@ -169,14 +170,14 @@ def _placed(rows: paddle.Tensor, tokens: paddle.Tensor, shape: Sequence[int]) ->
 
 class _LayerNorm(PyLayer):
     @staticmethod
-    def forward(ctx, x, weight, bias, epsilon):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         keep(ctx, x, weight)
         ctx.epsilon = epsilon
         ctx.input_learns = not x.stop_gradient
         return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """With c = x - mean(x), s = 1 / deviation and g the gradient, row by row:
 
         dx = s (g w - mean(g w) - s^2 c mean(g w c)),  dw = sum of s g c over the rows,  db = sum of g.
@@ -202,12 +203,12 @@ class _LayerNorm(PyLayer):
         return input_gradient.reshape(gradient.shape), *parameters
 
 
-def _rows(x: paddle.Tensor) -> paddle.Tensor:
+def _rows(x: Tensor) -> Tensor:
     """`[..., D]` to `[N, D]`."""
     return x.reshape([-1, x.shape[-1]])
 
 
-def _trains(x: paddle.Tensor, *parameters: paddle.Tensor) -> bool:
+def _trains(x: Tensor, *parameters: Tensor | None) -> bool:
     """Whether autograd will ask for the gradients of all these parameters, on a CPU.
 
     A graph that is traced for export, or a model moved to a GPU, does without these layers.
@@ -216,5 +217,5 @@ def _trains(x: paddle.Tensor, *parameters: paddle.Tensor) -> bool:
         paddle.in_dynamic_mode()
         and paddle.is_grad_enabled()
         and x.place.is_cpu_place()
-        and not any(parameter.stop_gradient for parameter in parameters)
+        and not any(parameter is None or parameter.stop_gradient for parameter in parameters)
     )

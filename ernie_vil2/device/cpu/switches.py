@@ -5,6 +5,8 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
 
 SWITCH = "ERNIE_VIL2_RUNTIME"
 SWITCHES = ("mkl", "threads", "malloc", "denormals", "strides", "layers")
@@ -18,7 +20,7 @@ _MALLOC_SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_
 _applied: dict[str, str] = {}
 
 
-def enabled(name, environ=os.environ):
+def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the user left the switch `name` of `SWITCHES` on.
 
     Raises:
@@ -27,7 +29,7 @@ def enabled(name, environ=os.environ):
     return name not in _switched_off(environ)
 
 
-def set_before_paddle(environ=os.environ):
+def set_before_paddle(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set `mkl`, `threads` and `malloc`; `applied` then tells what was done.
 
     Raises:
@@ -45,7 +47,7 @@ def set_before_paddle(environ=os.environ):
             _applied[name] = set_switch(environ)
 
 
-def copy_transposed(environ=os.environ):
+def copy_transposed(environ: Mapping[str, str] = os.environ) -> None:
     """Set `strides`: Paddle's lazy views cost more later, in kernels that read them element by element."""
     import paddle
 
@@ -59,22 +61,22 @@ def copy_transposed(environ=os.environ):
         note("strides", f"{flag}=0")
 
 
-def note(name, done):
+def note(name: str, done: str) -> None:
     """Record what was done for a switch that acts later than `configure`."""
     _applied[name] = done
 
 
-def applied():
+def applied() -> dict[str, str]:
     """Switch -> what was set, or why nothing was; the last three appear once they have acted."""
     return {name: _applied[name] for name in SWITCHES if name in _applied}
 
 
-def summary():
+def summary() -> str:
     """The names of `applied` on one line; what each has set is in the `environment.json` of a run."""
     return f"CPU switches: {', '.join(applied())} (see environment.json)"
 
 
-def _switched_off(environ):
+def _switched_off(environ: Mapping[str, str]) -> set[str]:
     names = [name.strip() for name in environ.get(SWITCH, "").split(",") if name.strip()]
     if names == ["0"]:
         return set(SWITCHES)
@@ -87,7 +89,7 @@ def _switched_off(environ):
     return off
 
 
-def processor(cpuinfo="/proc/cpuinfo"):
+def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, set[str]]:
     """Vendor (`AuthenticAMD`, `GenuineIntel`, ...) and the set of feature flags of the first core.
 
     Both are empty where the file does not exist or does not name them.
@@ -105,7 +107,7 @@ def processor(cpuinfo="/proc/cpuinfo"):
     return fields.get("vendor_id", ""), set(fields.get("flags", "").split())
 
 
-def usable_cores(cpu_max="/sys/fs/cgroup/cpu.max"):
+def usable_cores(cpu_max: str | Path = "/sys/fs/cgroup/cpu.max") -> int:
     """Cores that this process may keep busy: its CPU affinity, cut by a container's quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -116,18 +118,18 @@ def usable_cores(cpu_max="/sys/fs/cgroup/cpu.max"):
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
-def threads(environ=os.environ):
+def threads(environ: Mapping[str, str] = os.environ) -> int:
     """Threads that a library which is told them shall use: those of Paddle, see the switch `threads`."""
     chosen = environ.get("MKL_NUM_THREADS") or environ.get("OMP_NUM_THREADS") or ""
     return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(environ))
 
 
-def local_ranks(environ):
+def local_ranks(environ: Mapping[str, str]) -> int:
     """Training processes on this machine, as Paddle's launcher announces them; 1 without it."""
     return max(1, int(environ.get("PADDLE_LOCAL_SIZE") or environ.get("PADDLE_TRAINERS_NUM") or 1))
 
 
-def _set_mkl_cpu_type(environ):
+def _set_mkl_cpu_type(environ: MutableMapping[str, str]) -> str:
     name = "MKL_DEBUG_CPU_TYPE"
     if name in environ:
         return f"kept {name}={environ[name]}"
@@ -138,7 +140,7 @@ def _set_mkl_cpu_type(environ):
     return f"{name}=5 ({vendor})"
 
 
-def _set_mkl_threads(environ):
+def _set_mkl_threads(environ: MutableMapping[str, str]) -> str:
     # MKL's own variable, not OMP_NUM_THREADS: Paddle warns about that one, and writes 1 into it.
     name = "MKL_NUM_THREADS"
     if name in environ and environ[name] != environ.get(INHERITED_THREADS):
@@ -153,7 +155,7 @@ def _set_mkl_threads(environ):
     return f"{name}={environ[name]} (usable cores {cores}, local ranks {ranks})"
 
 
-def _set_malloc(environ):
+def _set_malloc(environ: MutableMapping[str, str]) -> str:
     for name in _MALLOC_VARIABLES:
         if name in environ:
             return f"kept {name}={environ[name]}"
@@ -169,7 +171,7 @@ def _set_malloc(environ):
 
 
 @contextlib.contextmanager
-def flushed_denormals():
+def flushed_denormals() -> Iterator[None]:
     """Within the block this thread, and threads it starts, take numbers below 1.2e-38 for 0, as GPUs do.
 
     The tails of GELU and softmax fill with such numbers as a model gets surer, and an x86 processor takes a hundred
