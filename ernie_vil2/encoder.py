@@ -6,8 +6,8 @@ import dataclasses
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from hashlib import blake2b
 from itertools import islice
@@ -129,7 +129,14 @@ class ErnieViL2:
         on_error: Literal["skip"],
     ) -> EncodedImages: ...
 
-    def encode_images(self, images, batch_size=None, *, progress=False, on_error="raise"):
+    def encode_images(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int | None = None,
+        *,
+        progress: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> np.ndarray | EncodedImages:
         """N images to `[N, D]` float32, L2-normalised. They are decoded on threads while others are encoded.
 
         Args:
@@ -225,19 +232,19 @@ class ErnieViL2:
         """
         # Where vocabulary and initial weights came from says nothing that their content does not. What is as by default
         # is left out, so that settings of later versions change no fingerprint of today.
-        origins = {"weights": True, "like": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
+        skip: dict[str, Any] = {"weights": True, "like": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
         parts = {
             "tokens": self.tokenizer.tokens,
             "rules": self.tokenizer.rules,
             "max_length": self.tokenizer.max_length,
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "precision": self.precision,
-            "model": self.config.Model.model_dump(exclude=origins, exclude_defaults=True),
+            "model": self.config.Model.model_dump(exclude=skip, exclude_defaults=True),
             "weights": self.engine.digest(),
         }
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def _decoded(self, images: Iterable[ImageLike], ahead: int) -> Iterator[np.ndarray | BadSample]:
+    def _decoded(self, images: Iterable[ImageLike], ahead: int) -> Generator[np.ndarray | BadSample, None, None]:
         """What `preprocess` makes of each image, in their order; up to `ahead` images before they are asked for."""
 
         def attempt(row: int, image: ImageLike) -> np.ndarray | BadSample:
@@ -246,7 +253,7 @@ class ErnieViL2:
             except BadSample as bad:
                 return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the picture
 
-        pool, waiting = ThreadPoolExecutor(min(8, cpu.usable_cores())), deque()
+        pool, waiting = ThreadPoolExecutor(min(8, cpu.usable_cores())), deque[Future[np.ndarray | BadSample]]()
         try:
             for row, image in enumerate(images):
                 waiting.append(pool.submit(attempt, row, image))

@@ -19,13 +19,22 @@ class Engine(Protocol):
 
     name: str
     """paddle, paddle_inference or onnx."""
-    precision: str
-    """In which it computes; embeddings are float32."""
-    device: str
-    """Where: `cpu`, `gpu:0`, ..."""
-    embed_dim: int
-    scalars: Mapping[str, float]
-    """`logit_scale`, and `logit_bias` where there is one."""
+
+    @property
+    def precision(self) -> str:
+        """In which it computes; embeddings are float32."""
+
+    @property
+    def device(self) -> str:
+        """Where: `cpu`, `gpu:0`, ..."""
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the embeddings."""
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """`logit_scale`, and `logit_bias` where there is one."""
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """`[B, S, S, 3]` uint8 RGB to `[B, D]` float32, L2-normalised."""
@@ -88,7 +97,7 @@ class Eager:
         digest = blake2b(digest_size=16)
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {value.dtype} {value.shape}".encode())
-            digest.update(np.ascontiguousarray(value.numpy()))
+            digest.update(np.ascontiguousarray(value.numpy()).data)
         return digest.hexdigest()
 
     @property

@@ -47,7 +47,7 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
         if not path.is_file():
             raise DamagedFile(f"{name} is missing")
         if path.stat().st_size != size:
-            expected = f"{size:,}" if is_count(size, 0, 2**63) else f"what {CHECKSUMS} says"
-            raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {expected}")
+            wanted = f"{size:,}" if is_count(size, 0, 2**63) else f"what {CHECKSUMS} says"
+            raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {wanted}")
         if sha256(path) != checksum:
             raise DamagedFile(f"{name} differs from its SHA-256 checksum")

@@ -7,7 +7,9 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -80,10 +82,10 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _open(urllib.request.Request(url, method="HEAD")) as answer:
-        size, version = answer.headers.get("Content-Length"), answer.headers.get("ETag")
-    if size is None:
+        length, version = answer.headers.get("Content-Length"), answer.headers.get("ETag")
+    if length is None:
         raise ValueError(f"{url}: the server does not say how large the file is")
-    size = int(size)
+    size = int(length)
     # Bytes of two versions of a file never meet: the name of the part distinguishes them.
     tag = hashlib.md5(f"{url} {version} {size}".encode()).hexdigest()[:8]
     part = path.with_name(f".{path.name}.{tag}.partial")
@@ -102,7 +104,7 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
         os.replace(part, path)
 
 
-def _append(url: str, file, size: int, name: str) -> None:
+def _append(url: str, file: BinaryIO, size: int, name: str) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={file.tell()}-"} if file.tell() else {})
     with _open(request) as answer:
         if answer.status != 206:  # the whole file, asked for or not
@@ -118,7 +120,7 @@ def _append(url: str, file, size: int, name: str) -> None:
     file.flush()
 
 
-def _open(request: urllib.request.Request):
+def _open(request: urllib.request.Request) -> HTTPResponse:
     try:
         return urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:

@@ -14,7 +14,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -71,12 +71,12 @@ def load(content: bytes | mmap.mmap) -> Any:
         Refused: it is cut off, damaged, or anything but plain data.
     """
     try:
-        for count, (operation, _, position) in enumerate(pickletools.genops(content)):
+        for count, (operation, _, position) in enumerate(pickletools.genops(cast(bytes, content))):
             if operation.name not in _OPERATIONS:
                 raise Refused(f"the pickle operation {operation.name}, which plain data does not need")
             if count >= MAX_OPERATIONS:
                 raise Refused(f"more than {MAX_OPERATIONS:,} operations")
-            end = position + 1
+            end = (position or 0) + 1
         if end != len(content):
             raise Refused(f"{len(content) - end} bytes follow its end")
         unpickler = _Unpickler(content)
@@ -90,7 +90,10 @@ def load(content: bytes | mmap.mmap) -> Any:
         raise Refused(f"damaged ({type(error).__name__}: {ascii(str(error)[:200])[1:-1]})") from None
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: its operations are methods
+_PythonUnpickler: Any = pickle._Unpickler  # its operations are methods, which its types leave out
+
+
+class _Unpickler(_PythonUnpickler):
     def __init__(self, content: bytes | mmap.mmap):
         if isinstance(content, mmap.mmap):
             content.seek(0)
@@ -120,7 +123,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its operations are me
             raise Refused("a dict whose keys are not strings")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-    dispatch = pickle._Unpickler.dispatch | {
+    dispatch = _PythonUnpickler.dispatch | {
         pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
     }  # fmt: skip
 
@@ -137,7 +140,7 @@ def _functions(size: int) -> dict[tuple[str, str], Callable[..., Any]]:
             raise Refused("an array of a class of its own")
         return Array()
 
-    def scalar(dtype: _Dtype, content: bytes) -> np.generic:
+    def scalar(dtype: _Dtype, content: bytes) -> Any:
         return _array(content, dtype.value, ())[()]
 
     def encode(text: str, encoding: str) -> bytes:  # bytes before protocol 3
@@ -165,7 +168,7 @@ def _functions(size: int) -> dict[tuple[str, str], Callable[..., Any]]:
     }
 
 
-def _array(content: bytes, dtype: np.dtype, shape: Any, order: str = "C") -> np.ndarray:
+def _array(content: bytes, dtype: np.dtype, shape: Any, order: Literal["C", "F"] = "C") -> np.ndarray:
     few = isinstance(shape, tuple) and len(shape) <= 32
     if not few or not all(type(size) is int and 0 <= size < 2**48 for size in shape):
         raise Refused("an array whose shape is not a few whole numbers")

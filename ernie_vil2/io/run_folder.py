@@ -94,7 +94,7 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"step_{step:08d}"
 
 
-def named_checkpoint(name: str | Path) -> Path | None:
+def named_checkpoint(name: str | os.PathLike) -> Path | None:
     """The checkpoint that `RUN@best`, `RUN@newest` or the link `RUN/checkpoints/best` means; `RUN` is its newest.
 
     Returns:

@@ -95,10 +95,11 @@ def line_chart(
     last = max(x for x, _ in points)
     last = last if last > first else first + 1
     if logarithmic:
-        y_ticks, scale = _log_ticks(min(values), max(values)), math.log
+        y_ticks = _log_ticks(min(values), max(values))
     else:
         bottom = min(0, *values) if from_zero else min(values)
-        y_ticks, scale = _ticks(bottom, y_max or max(values), cover=True), float
+        y_ticks = _ticks(bottom, y_max or max(values), cover=True)
+    scale: Callable[[float], float] = math.log if logarithmic else float
     low, high = scale(y_ticks[0]), scale(y_ticks[-1])
 
     def across(x: float) -> float:

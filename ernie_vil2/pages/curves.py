@@ -65,14 +65,14 @@ def speed_charts(records: Sequence[Mapping]) -> list[Chart]:
 
 def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
     """The loss of several runs, by name, and the number that chooses their best checkpoint, over the same steps."""
-    losses, scores, names = [], [], {}
+    losses, scores, names = [], [], dict[str, None]()
     for number, (name, records) in enumerate(runs.items()):
-        style = {"colour": number % COLOURS + 1, "dashed": number % (2 * COLOURS) >= COLOURS}
-        losses.append(Series(name, _averaged(_points(_train(records), "loss")), **style))
+        colour, dashed = number % COLOURS + 1, number % (2 * COLOURS) >= COLOURS
+        losses.append(Series(name, _averaged(_points(_train(records), "loss")), colour, dashed))
         chosen_by = [record for record in _evaluations(records) if record["best_by"]]
         deciding = [record for record in chosen_by if record["evaluator"] == chosen_by[0]["evaluator"]]
         points = [(record["step"], record["metrics"].get(record["best_by"])) for record in deciding]
-        scores.append(Series(name, [point for point in points if point[1] is not None], **style))
+        scores.append(Series(name, [point for point in points if point[1] is not None], colour, dashed))
         names |= dict.fromkeys(_words(record["best_by"]) for record in deciding)
     title = " and ".join(names) or "no score"
     return [

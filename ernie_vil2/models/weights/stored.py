@@ -172,7 +172,7 @@ def vocabulary_beside(path: Path, words: np.ndarray | None) -> Path | None:
 
 
 def read_model(
-    source: str | os.PathLike, vocabulary: str | Path | None = None, heads: tuple[int, int] | None = None
+    source: str | os.PathLike, vocabulary: str | os.PathLike | None = None, heads: tuple[int, int] | None = None
 ) -> StoredModel:
     """A model in any of the three formats.
 
@@ -212,7 +212,7 @@ def read_model(
         raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
                          f"{path.name} holds {held:,}")  # fmt: skip
     vocabulary = vocabulary or vocabulary_beside(path, words) or own
-    tokens = read_vocabulary(vocabulary) if vocabulary else None
+    tokens = read_vocabulary(Path(vocabulary)) if vocabulary else None
     if tokens and words is not None and len(tokens) > len(words):
         raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
     return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None)
