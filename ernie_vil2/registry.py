@@ -11,7 +11,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -31,6 +31,11 @@ class Registry(dict[str, T]):
     def __init__(self, kind: str, entries: Mapping[str, T]):
         super().__init__(entries)
         self.kind = kind
+
+    @classmethod
+    def of(cls, kind: str, *parts: T) -> Registry[T]:
+        """Of parts that have their name as the attribute `name`."""
+        return cls(kind, {cast(Any, part).name: part for part in parts})
 
     def find(self, name: str) -> T:
         """The part of a name, or what an imported module of the user's own holds.

@@ -12,10 +12,8 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.readers.published.nlvr2 import NLVR2, subsets_beside
-from ernie_vil2.data.readers.published.snli_ve import SNLI_VE
+from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, subsets_beside
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
-from ernie_vil2.data.statements import StatementRow, StatementSource
 from ernie_vil2.evaluation.check import decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.io.terminal import counted

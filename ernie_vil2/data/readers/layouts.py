@@ -7,19 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_vil2.data.readers.chinese_clip import IMAGES
+from ernie_vil2.data.readers.caption_benchmarks import AIC_ICC, COCO_CAPTIONS, COCO_CN, FLICKR30K, FLICKR30K_CN, MSCOCO
+from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES
 from ernie_vil2.data.readers.chinese_clip_lmdb import LMDB
+from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
 from ernie_vil2.data.readers.files import FILES
 from ernie_vil2.data.readers.layout import SPLITS, Layout, family
 from ernie_vil2.data.readers.locations import LocalFile, Location
-from ernie_vil2.data.readers.published.aic_icc import AIC_ICC
-from ernie_vil2.data.readers.published.chinese_clip import CHINESE_CLIP
-from ernie_vil2.data.readers.published.coco_captions import COCO_CAPTIONS
-from ernie_vil2.data.readers.published.coco_cn import COCO_CN
-from ernie_vil2.data.readers.published.flickr30k_cn import FLICKR30K_CN
-from ernie_vil2.data.readers.published.karpathy import FLICKR30K, MSCOCO
-from ernie_vil2.data.readers.published.nlvr2 import NLVR2
-from ernie_vil2.data.readers.published.snli_ve import SNLI_VE
 from ernie_vil2.data.readers.table_source import TABLE
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
@@ -30,7 +24,7 @@ BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, S
 # Of these the first counts that a folder holds: MSCOCO's own captions lie beside what others made of them, shards go
 # before what they may be made of, and img2dataset leaves a table without images beside each of its folders.
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
-LAYOUTS: Registry[Layout] = Registry("layout", {layout.name: layout for layout in (*BENCHMARKS, *OTHERS)})
+LAYOUTS: Registry[Layout] = Registry.of("layout", *BENCHMARKS, *OTHERS)
 
 
 class UnknownLayout(ValueError):

@@ -1,7 +1,7 @@
 import pytest
 
 from ernie_vil2.data.readers import open_benchmark
-from ernie_vil2.data.readers.published.flickr30k_cn import join_words
+from ernie_vil2.data.readers.caption_benchmarks import join_words
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 TEST, TRAIN = "flickr30kzhmbosontest", "flickr30kzhbbosontrain"

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.readers.published.nlvr2 import subsets_beside
+from ernie_vil2.data.readers.entailment import subsets_beside
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.published.test_snli_ve import lines, samples
 

@@ -1,0 +1,225 @@
+"""Statements about images with a label each, as SNLI-VE and NLVR2 publish them: JSON lines beside folders of images.
+
+SNLI-VE (arXiv 1901.06706) is about the images of Flickr30K, NLVR2 (arXiv 1811.00491) about two images in each row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2.data.annotation_files import numbered_lines
+from ernie_vil2.data.benchmark import BenchmarkImage
+from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options, find_file, found_files, in_order
+from ernie_vil2.data.readers.locations import Location
+from ernie_vil2.data.readers.tables import JsonTable
+from ernie_vil2.data.samples import BadSample, Reason, Statement, as_object, check_text, is_blank, is_id
+
+NO_GOLD_LABEL = "-"
+LOOKED_AT = 100
+
+
+@dataclass(frozen=True)
+class StatementRow:
+    """A row of the annotations; its images are not read yet.
+
+    Attributes:
+        id: as published.
+        images: the image, or the left and the right one.
+        text: what is said of them.
+        label: whether it is so.
+        group: rows of one sentence have one; "" where that is not asked.
+        origins: of the images, in their order, as far as that is told otherwise than by their ids.
+    """
+
+    id: str
+    images: tuple[BenchmarkImage, ...]
+    text: str
+    label: str
+    group: str = ""
+    origins: tuple[str, ...] = field(default=())
+
+
+class StatementSource:
+    """The rows of an annotation file, as samples.
+
+    Args:
+        kind: the data set, `snli-ve` or `nlvr2`.
+        annotations: JSON lines.
+        labels: those that a row can have; "-", on which the annotators did not agree, is a reason of its own.
+        parse: a row, and its name for errors, to a `StatementRow`; BadSample if it has another form.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+
+    def __init__(
+        self, kind: str, annotations: Path, labels: tuple[str, ...], parse: Callable[[dict, str], StatementRow]
+    ):
+        self.kind, self.labels = kind, labels
+        self.name, self.files = str(annotations), [annotations]
+        self._table, self._parse = JsonTable(annotations), parse
+        self.release = self._table.release
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def row(self, index: int) -> StatementRow:
+        """A row without the bytes of its images; BadSample if it cannot be used."""
+        place = self._table.row_name(index)
+        row = self._parse(self._table.row(index), place)
+        check_text(row.text, place)
+        if is_blank(row.text):
+            raise BadSample(Reason.EMPTY_TEXT, place)
+        if row.label not in self.labels:
+            raise BadSample(Reason.NO_GOLD_LABEL if row.label == NO_GOLD_LABEL else Reason.UNKNOWN_LABEL, place)
+        return row
+
+    def rows(self) -> Iterator[StatementRow | BadSample]:
+        """All of them, in order; of one that cannot be used the reason."""
+        for index in range(len(self)):
+            try:
+                yield self.row(index)
+            except BadSample as bad:
+                yield bad
+
+    def __getitem__(self, index: int) -> Statement:
+        row = self.row(index)
+        left, *right = [image.read() for image in row.images]
+        return Statement(
+            row.images[0].id, row.id, left, {}, text=row.text, label=row.label, right=right[0] if right else None
+        )
+
+    def first_images(self) -> list[BenchmarkImage]:
+        """Those of the first rows, of which one must be there."""
+        rows = islice(self.rows(), LOOKED_AT)
+        return [image for row in rows if isinstance(row, StatementRow) for image in row.images]
+
+
+def open_statements(
+    layout: Layout,
+    labels: tuple[str, ...],
+    parse: Callable[[ImageFolders, dict, str], StatementRow],
+    place: Location,
+    options: Options,
+) -> StatementSource:
+    """The statements of a layout's annotation file; `parse` is told where its images lie.
+
+    Raises:
+        FileNotFoundError: none of the images is found.
+        ValueError: as `StatementSource`.
+    """
+    path = Path(place.name)
+    folders = layout.images_of(path, options)
+    source = StatementSource(layout.name, path, labels, partial(parse, folders))
+    folders.require(source.first_images())
+    return source
+
+
+def text_of(row: dict[str, Any], key: str, place: str) -> str:
+    """The text under a key of a row, without the spaces around it; BadSample if there is none."""
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise BadSample(Reason.NO_FIELD, f"{place}, {key}")
+    return value.strip()
+
+
+SNLI_VE_LABELS = ("entailment", "neutral", "contradiction")
+IMAGE_KEYS = ("Flikr30kID", "Flickr30K_ID")  # as distributed, and as the authors' generator writes it
+SNLI_VE_FILES = {"test": "snli_ve_test.jsonl", "dev": "snli_ve_dev.jsonl", "train": "snli_ve_train.jsonl"}
+
+
+def _snli_ve_row(folders: ImageFolders, row: dict, place: str) -> StatementRow:
+    """The hypothesis alone is the text: the caption of the image, `sentence1`, would give the answer away."""
+    image_id = next((row[key] for key in IMAGE_KEYS if row.get(key) is not None), None)
+    if image_id is None or not is_id(image_id):
+        raise BadSample(Reason.NO_IMAGE if image_id is None else Reason.MALFORMED_IMAGE_ID, place)
+    image_id = str(image_id).removesuffix(".jpg")
+    name = row.get("pairID", place)
+    if not is_id(name):
+        raise BadSample(Reason.NO_ID, place)
+    image = folders.image(image_id, f"{image_id}.jpg")
+    return StatementRow(str(name), (image,), text_of(row, "sentence2", place), text_of(row, "gold_label", place))
+
+
+SNLI_VE = Layout(
+    name="snli-ve",
+    files=", ".join(SNLI_VE_FILES.values()),
+    find=lambda folder: in_order({split: path for split, [path] in found_files(folder, SNLI_VE_FILES).items()}),
+    open=lambda place, options: open_statements(SNLI_VE, SNLI_VE_LABELS, _snli_ve_row, place, options),
+    image_folders=FLICKR30K_FOLDERS,
+)
+
+
+NLVR2_LABELS = ("False", "True")
+NLVR2_SPLITS = ("test1", "test2", "dev", "train")
+SUBSETS = ("balanced", "unbalanced")
+_IDENTIFIER = re.compile(r"([^/\s]+-\d+-\d+)-(\d+)")  # split, set and pair; and the sentence
+
+
+def _find_nlvr2(folder: Path) -> dict[str, list[Path]]:
+    """The names of the files say little, so that one counts only if its first row is of this form."""
+    found = {split: path for split in NLVR2_SPLITS if (path := find_file(folder, f"{split}.json", _is_nlvr2))}
+    return in_order(found)
+
+
+def _is_nlvr2(path: Path) -> bool:
+    try:
+        place, line = next(numbered_lines(path))
+        return {"sentence", "identifier", "label"} <= as_object(line, place).keys()
+    except (OSError, ValueError, StopIteration):
+        return False
+
+
+def _nlvr2_row(folders: ImageFolders, row: dict, place: str) -> StatementRow:
+    identifier = text_of(row, "identifier", place)
+    parts = _IDENTIFIER.fullmatch(identifier)
+    if not parts:
+        raise BadSample(Reason.NO_ID, f"{place}, identifier {identifier}")
+    pair, sentence = parts.groups()
+    images = tuple(_nlvr2_image(folders, f"{pair}-img{side}.png", row.get("directory"), place) for side in (0, 1))
+    group = f"{pair.rpartition('-')[0]}-{sentence}"  # as the authors' metrics.py has it
+    origins = tuple(url for key in ("left_url", "right_url") if isinstance(url := row.get(key), str))
+    label = row.get("label")
+    label = str(label) if isinstance(label, bool) else text_of(row, "label", place)
+    return StatementRow(identifier, images, text_of(row, "sentence", place), label, group, origins)
+
+
+def _nlvr2_image(folders: ImageFolders, file: str, directory: object, place: str):
+    """Images of train lie in sub-folders of 100 by name; those of others do not."""
+    if directory is None:
+        return folders.image(file, file)
+    if not is_id(directory):
+        raise BadSample(Reason.MALFORMED_ROW, f"{place}, directory")
+    return folders.image(file, f"{directory}/{file}", file)
+
+
+def subsets_beside(annotations: Path) -> dict[str, frozenset[str]]:
+    """The identifiers of the published subsets of a split that lie beside its file, as `balanced/balanced_dev.json`.
+
+    Raises:
+        ValueError: a file of them is damaged.
+    """
+    found = {}
+    for name in SUBSETS:
+        path = find_file(annotations.parent, f"{name}_{annotations.name}")
+        if path:
+            rows = (as_object(line, place) for place, line in numbered_lines(path))
+            found[name] = frozenset(text_of(row, "identifier", path.name) for row in rows)
+    return found
+
+
+NLVR2 = Layout(
+    name="nlvr2",
+    files=f"{'.json, '.join(NLVR2_SPLITS)}.json",
+    find=_find_nlvr2,
+    open=lambda place, options: open_statements(NLVR2, NLVR2_LABELS, _nlvr2_row, place, options),
+    image_folders=NLVR2_SPLITS,
+)
+"""The folders of a split's images, alone or below `images/`."""
