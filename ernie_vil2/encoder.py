@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from ernie_vil2.backends import Engine
 from ernie_vil2.config import Config
-from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import cpu
 from ernie_vil2.io.calibration import Calibration

@@ -63,7 +63,7 @@ class _AllowPipes(argparse.Action):
         super().__init__(*args, nargs=0, **options)
 
     def __call__(self, *_) -> None:
-        from ernie_vil2.data.readers.patterns import allow_pipes
+        from ernie_vil2.data.readers.shard_files import allow_pipes
 
         allow_pipes()
 

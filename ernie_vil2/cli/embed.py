@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
-    from ernie_vil2.data.images_and_texts import read_unpaired
+    from ernie_vil2.data.benchmark import read_unpaired
     from ernie_vil2.evaluation import embedding_files
     from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files

@@ -15,7 +15,7 @@ import numpy as np
 
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data.decoding import WHITE, EncodedImage
-from ernie_vil2.data.geometry import resized, with_short_side
+from ernie_vil2.data.preprocessing import resized, with_short_side
 
 if TYPE_CHECKING:
     import paddle

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from os.path import basename
 from typing import Any
@@ -10,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, DataConfig
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import ImageRemark
-from ernie_vil2.data.order import Mixture, SampleOrder, ShardOrder
+from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource, open_sources
-from ernie_vil2.data.rows_by_image import RowsByImage
-from ernie_vil2.data.samples import Sample, content_id
+from ernie_vil2.data.readers.source import THREADS
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
 from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"
 """Remark on a sample."""
+MOST_ROWS = 1_500_000
+"""Of training data, beyond which their ids are not compared with scored ones: a run would begin a minute later."""
 
 
 class SampleStream:
@@ -35,7 +40,7 @@ class SampleStream:
         names: for each source what a person knows it by.
         sources: what is read, in the same order.
         views: for each source the views of its samples: `Views` with what the source has of its own.
-        scored: contents of the images that are scored, see `data.leakage`; a sample with one of them is remarked on.
+        scored: contents of the images that are scored, see `watch`; a sample with one of them is remarked on.
 
     Raises:
         FileNotFoundError, ValueError: as `open_sources`; a source has fewer samples than there are groups.
@@ -57,7 +62,7 @@ class SampleStream:
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
         self._units = [
-            RowsByImage(source, seed, number) if data.unit == "image" else None
+            RowsByImage(source.image_names(), seed, number) if data.unit == "image" else None
             for number, source in enumerate(self.sources)
         ]
         parts = [units or source for units, source in zip(self._units, self.sources, strict=True)]
@@ -208,3 +213,36 @@ def _say(content: dict[str, Any]) -> str:
         f"{counted(content['samples'], 'sample')} in {counted(content['shards'], 'shard')} "
         f"(names and sizes: {content['digest']}, content: {content.get('content', 'unknown')})"
     )
+
+
+def watch(stream: SampleStream, scored: Iterable[Benchmark]) -> list[str]:
+    """Lets a stream remark on samples whose image, byte for byte, is scored; compares the ids at once.
+
+    Ids are compared where the source knows them without reading its images. What is called alike in two data sets need
+    not be the same image; equal content is.
+
+    Returns:
+        Lines for people, none if nothing is called alike.
+    """
+    images = {id(image): image for benchmark in scored for image in benchmark.images}.values()
+    if not images:
+        return []
+    with ThreadPoolExecutor(THREADS) as threads:
+        stream.scored = frozenset(threads.map(_content_of_image, images)) - {None}
+    ids = {image.id for image in images}
+    lines = []
+    for name, source in zip(stream.names, stream.sources, strict=True):
+        if source.names_images and len(source) <= MOST_ROWS:
+            alike = list(dict.fromkeys(image for names in source.image_names() for image in names if image in ids))
+            if alike:
+                lines.append(f"leakage: of {counted(len(ids), 'scored image')} "
+                             f"{first_names(len(alike), alike[: BadSampleReport.NAMES])} have the ids of training "
+                             f"images of {name}; equal content is counted as the run reads it")  # fmt: skip
+    return lines
+
+
+def _content_of_image(image: BenchmarkImage) -> int | None:
+    try:
+        return content_id("", image.read())
+    except (OSError, BadSample):
+        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.class_names import read_list
+from ernie_vil2.data.readers.labelled import read_list
 
 SLOTS = ("{c}", "{}")
 """Where the name stands in a template; the former is CLIP_benchmark's."""

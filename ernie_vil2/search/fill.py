@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.image_files import image_files, read_file, readable
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
+from ernie_vil2.data.source_files import image_files, read_file, readable
 from ernie_vil2.io.files import read_text
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.identity import Catalogue, Read

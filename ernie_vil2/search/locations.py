@@ -14,10 +14,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_vil2.data.image_files import read_file
 from ernie_vil2.data.readers.opening import open_local
-from ernie_vil2.data.readers.patterns import PIPE
+from ernie_vil2.data.readers.shard_files import PIPE
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.source_files import read_file
 from ernie_vil2.io.files import is_count
 from ernie_vil2.search.collection import DamagedIndex, Item
 

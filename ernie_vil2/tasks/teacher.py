@@ -15,9 +15,9 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import TeacherConfig
-from ernie_vil2.data.annotation_files import numbered_lines
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.samples import as_object
+from ernie_vil2.data.source_files import numbered_lines
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.losses.teacher import teacher_loss
 from ernie_vil2.parallel import gather_rows

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 import paddle
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.leakage import watch
 from ernie_vil2.data.loader import SampleRows
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
 from ernie_vil2.device.environment import environment
 from ernie_vil2.io.run_folder import list_checkpoints, owned

@@ -1,7 +1,6 @@
 """Folders and tables of classes, and files of their names and templates, that are damaged or contradict themselves."""
 
-from ernie_vil2.data.class_names import read_list
-from ernie_vil2.data.readers.labelled import open_labelled
+from ernie_vil2.data.readers.labelled import open_labelled, read_list
 from ernie_vil2.data.samples import Reason
 from ernie_vil2.evaluation.prompts import read_templates
 from tests.bad_input.case import GOOD, Case, file

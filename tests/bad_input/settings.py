@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.annotation_files import numbered_lines, read_json
+from ernie_vil2.data.source_files import numbered_lines, read_json
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import read_vocabulary
 from ernie_vil2.tagging.text import read_names

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ernie_vil2.data.class_names import named_classes, read_list
+from ernie_vil2.data.readers.labelled import named_classes, read_list
 
 
 def written(path, content):

@@ -4,9 +4,8 @@ import pytest
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.decoding import remarks
-from ernie_vil2.data.leakage import watch
 from ernie_vil2.data.readers import open_benchmark
-from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.stream import SampleStream, watch
 from tests.conftest import draw, png, write_tsv
 from tests.data.sources.published.conftest import write
 from tests.data.sources.published.test_training import FOLDERS

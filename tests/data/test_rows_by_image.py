@@ -9,30 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.rows_by_image import RowsByImage
+from ernie_vil2.data.order import RowsByImage
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from tests.conftest import write_tar
 from tests.data.sources.published.conftest import write
 from tests.data.sources.published.test_training import CLIP, FOLDERS
 
-
-class Named:
-    """Shards of rows that say what their image is called."""
-
-    def __init__(self, shards):
-        self.shards = shards
-
-    def image_names(self):
-        return iter(self.shards)
-
-
 shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)
 
 
 @given(shards, st.integers(0, 2**31 - 1))
 def test_the_rows_of_a_unit_are_those_of_its_image_and_take_turns(named, seed):
-    units = RowsByImage(Named(named), seed)
+    units = RowsByImage(named, seed)
     rows = [(shard, name) for shard, names in enumerate(named) for name in names]
     assert units.shard_sizes == [len({*names} - {None}) + names.count(None) for names in named]
     seen = set()

@@ -78,7 +78,7 @@ def test_no_place_makes_a_server_ask_the_network_or_run_a_command(tmp_path, monk
     def refused(*_, **__):
         raise AssertionError("the network was asked, or a command was run")
 
-    monkeypatch.setattr("ernie_vil2.data.readers.patterns._allowed", True)
+    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", True)
     for target, name in (
         (socket.socket, "connect"),
         (socket, "getaddrinfo"),

@@ -47,7 +47,7 @@ def test_every_command_that_opens_sources_has_the_option():
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.readers.patterns._allowed", False)
+    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", False)
     (tmp_path / "tags.jsonl").write_text('{"id": "1", "tags": []}\n')
     data = f"pipe:touch {tmp_path}/ran"
     if listed:

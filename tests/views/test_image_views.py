@@ -9,8 +9,7 @@ from benchmarks.pillow_views import pillow_views
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
 from ernie_vil2.data.augment import ImageNormalization, gaussian_blur, jitter_colours, training_views
-from ernie_vil2.data.geometry import evaluation_view
-from ernie_vil2.data.preprocessing import normalize_images
+from ernie_vil2.data.preprocessing import evaluation_view, normalize_images
 from ernie_vil2.data.samples import BadSample
 from tests.conftest import png
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ernie_vil2.config import ImageTowerConfig
-from ernie_vil2.data.geometry import evaluation_view
-from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.preprocessing import Preprocessing, evaluation_view
 from ernie_vil2.data.samples import BadSample
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's

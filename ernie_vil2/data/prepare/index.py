@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ernie_vil2.data.prepare.shards import Settings
-from ernie_vil2.data.readers.prepared import INDEX
+from ernie_vil2.data.readers.shard_files import INDEX
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.io.files import write_json, write_text
 from ernie_vil2.io.terminal import counted

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ernie_vil2.data.prepare.index import PreparedIndex, describe
 from ernie_vil2.data.prepare.shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.readers.prepared import INDEX
+from ernie_vil2.data.readers.shard_files import INDEX
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.device.launch import end_with_parent

@@ -15,10 +15,10 @@ from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.annotation_files import numbered_lines, read_json
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, found_files, in_order
 from ernie_vil2.data.samples import BadSample, Reason, as_text, is_id
+from ernie_vil2.data.source_files import numbered_lines, read_json
 
 FLICKR30K_FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images")
 MSCOCO_FOLDERS = ("train2014", "val2014")

@@ -8,8 +8,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ernie_vil2.data.readers.chinese_clip import pair_sample
+from ernie_vil2.data.readers.indexed_file import decode_base64
 from ernie_vil2.data.readers.layout import Layout, in_order
-from ernie_vil2.data.readers.lines import decode_base64
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, check_size, is_id
 from ernie_vil2.io import restricted_pickle
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.image_files import IMAGE_SUFFIXES, read_file, readable
 from ernie_vil2.data.readers.indexed_file import Index, pack_names, unpack_name
 from ernie_vil2.data.readers.layout import Layout
 from ernie_vil2.data.readers.tar import assemble, image_suffix, split_name
 from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.source_files import IMAGE_SUFFIXES, read_file, readable
 
 
 class FilesSource:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
-from ernie_vil2.data.image_files import check_inside, found_image, read_image
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Shard
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.source_files import check_inside, found_image, read_image
 
 # In the order in which the split that is scored is chosen when none is named.
 SPLITS = ("test", "val", "train")

@@ -14,7 +14,7 @@ from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
 from ernie_vil2.data.readers.files import FILES
 from ernie_vil2.data.readers.layout import SPLITS, Layout, family
 from ernie_vil2.data.readers.locations import LocalFile, Location
-from ernie_vil2.data.readers.table_source import TABLE
+from ernie_vil2.data.readers.tables import TABLE
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.registry import Registry

@@ -16,8 +16,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, 
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options
 from ernie_vil2.data.readers.layouts import LAYOUTS, Content, annotates, content
 from ernie_vil2.data.readers.locations import LocalFile, Location
-from ernie_vil2.data.readers.patterns import at_most, find
-from ernie_vil2.data.readers.prepared import PreparedShards
+from ernie_vil2.data.readers.shard_files import PreparedShards, at_most, find
 from ernie_vil2.data.readers.source import THREADS, SampleSequence, Shard, ShardedSource
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank, is_id
 from ernie_vil2.io.terminal import shows_progress
@@ -45,7 +44,7 @@ def open_sources(
     once: what the scan found is kept in the cache folder if it took long.
 
     Args:
-        patterns: as `patterns.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists; the
+        patterns: as `shard_files.find` takes them: paths with braces and `*`, addresses, `pipe:` commands, lists; the
             folder of a benchmark, or its annotation file.
         text_id: JSON field of a tar sample that names its text; None: the caption itself is its name.
         split: of a benchmark or of tables; None: the default.

@@ -19,7 +19,6 @@ import numpy as np
 
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.readers.fetching import FetchAhead
-from ernie_vil2.data.readers.fingerprint import fingerprint
 from ernie_vil2.data.readers.locations import FetchError, Location, PipeOutput, RemoteFile
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 
@@ -30,6 +29,8 @@ DEADLINE = 300.0  # seconds for which a shard that a run needs is asked for agai
 PAUSES = 2.0, 30.0  # the first and the longest between two attempts
 LATE = "shard fetched after attempts that failed"
 """Remark on the sample that was read of it first."""
+PART = 16_384
+"""Bytes that are read at the beginning, in the middle and at the end of a file."""
 
 
 class SampleSequence(Protocol):
@@ -213,3 +214,38 @@ class ShardedSource:
         del self._held[number]
         self._unreadable.pop(number, None)
         self.shards[number].release()
+
+
+def fingerprint(paths: Sequence[Path]) -> bytes:
+    """Of the files and folders of a shard, 16 bytes; empty for none, as of an address, which would have to be fetched.
+
+    A file's digest is of its size and three parts. A folder's is of its files' names and sizes, and of three of them.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not paths:
+        return b""
+    content = blake2b(digest_size=16)
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_skipped(file.name))
+            for file in files:
+                content.update(f"{file.relative_to(path)}\t{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+            files = [files[0], files[len(files) // 2], files[-1]] if files else []
+        for part in chain.from_iterable(map(_parts, files)):
+            content.update(part)
+    return content.digest()
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name == "lock.mdb"  # which LMDB writes when it reads
+
+
+def _parts(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        yield size.to_bytes(8, "little")
+        for start in (0, size // 2, max(0, size - PART)):
+            yield os.pread(file.fileno(), PART, start)

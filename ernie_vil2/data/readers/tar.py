@@ -9,8 +9,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ernie_vil2.data.annotation_files import BYTE_ORDER_MARK
-from ernie_vil2.data.image_files import IMAGE_SUFFIXES
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, pack_names, unpack_name
 from ernie_vil2.data.readers.layout import Layout
 from ernie_vil2.data.readers.locations import Location, PipeOutput
@@ -25,6 +23,7 @@ from ernie_vil2.data.samples import (
     is_blank,
     is_id,
 )
+from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES
 
 IMAGE_ID = "image_id"
 """Field that names the image, where several samples share one; otherwise its file does."""

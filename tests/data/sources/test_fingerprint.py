@@ -3,7 +3,7 @@ import os
 import pytest
 
 from ernie_vil2.data.readers.chinese_clip import ChineseClipSource
-from ernie_vil2.data.readers.fingerprint import PART, fingerprint
+from ernie_vil2.data.readers.source import PART, fingerprint
 
 LENGTH = 10 * PART
 

@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(locations, "PAUSE", 0)
     monkeypatch.setattr(source, "DEADLINE", 0)
-    monkeypatch.setattr("ernie_vil2.data.readers.patterns._allowed", True)
+    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", True)
     return tmp_path / "cache" / "shards"
 
 

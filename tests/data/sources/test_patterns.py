@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.readers.patterns import expand_braces, find
+from ernie_vil2.data.readers.shard_files import expand_braces, find
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
 ranges = st.builds("{{{}..{}}}".format, number, number) | st.builds(
@@ -59,7 +59,7 @@ def test_a_pattern_of_too_many_files_is_refused(pattern, message):
 
 
 def test_a_list_of_too_many_files_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_vil2.data.readers.patterns.MOST", 1000)
+    monkeypatch.setattr("ernie_vil2.data.readers.shard_files.MOST", 1000)
     (tmp_path / "list.txt").write_text("memory://{0..899}.tar\n" * 2)
     with pytest.raises(ValueError, match="memory://0.tar, ...: more than 1,000 files"):
         find(str(tmp_path / "list.txt"))
@@ -69,7 +69,7 @@ def test_a_list_of_too_many_files_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_command_in_a_list_is_only_taken_when_commands_are_allowed(tmp_path, monkeypatch, allowed):
-    monkeypatch.setattr("ernie_vil2.data.readers.patterns._allowed", allowed)
+    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", allowed)
     (tmp_path / "list.txt").write_text("pipe:cat {1..2}\n")
     if allowed:
         assert names(tmp_path / "list.txt") == ["pipe:cat 1", "pipe:cat 2"]

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.parquet import HELD_GROUPS, ParquetTable
-from ernie_vil2.data.readers.table_source import TableSource
-from ernie_vil2.data.readers.tables import CsvTable, JsonTable
+from ernie_vil2.data.readers.tables import CsvTable, JsonTable, TableSource
 from ernie_vil2.data.samples import BadSample
 
 ROWS = [
