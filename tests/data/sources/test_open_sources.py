@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ernie_vil2.data.prepare.run import prepare
-from ernie_vil2.data.prepare.shards import Settings
+from ernie_vil2.data.prepare import prepare
+from ernie_vil2.data.prepare_shards import Settings
 from ernie_vil2.data.readers import TarSource, open_sources
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.source import HELD_SHARDS, ShardedSource
