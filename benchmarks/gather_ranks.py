@@ -64,7 +64,7 @@ def rank(args) -> int:
     import paddle
     import paddle.distributed as dist
 
-    from ernie_vil2.config.view_names import PAIRS, VIEWS
+    from ernie_vil2.config.data import PAIRS, VIEWS
     from ernie_vil2.parallel import collectives, gather_ids, gather_views
     from ernie_vil2.parallel.ranks import join_ranks
 

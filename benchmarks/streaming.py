@@ -79,7 +79,7 @@ def write_shards(folder: Path, shards: int, samples: int) -> int:
     import cv2
     import numpy as np
 
-    from ernie_vil2.io.checksums import sha256
+    from ernie_vil2.io.files import sha256
 
     folder.mkdir()
     rng, entries = np.random.default_rng(0), []
@@ -155,7 +155,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     import shutil
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.config.view_names import VIEWS
+    from ernie_vil2.config.data import VIEWS
     from ernie_vil2.data.loader import training_batches
     from ernie_vil2.data.readers.source import LATE
     from ernie_vil2.data.stream import SampleStream

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
 from ernie_vil2.io.calibration import FILE, read_calibration
-from ernie_vil2.io.checksums import CHECKSUMS, write_checksums
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
+from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from experiments.ablation import command

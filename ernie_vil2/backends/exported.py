@@ -4,15 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from ernie_vil2.backends import described
-from ernie_vil2.backends.paddle_inference import PaddleGraph
 from ernie_vil2.device import cpu
-from ernie_vil2.io.export_folder import named_in_utf8
+from ernie_vil2.io.export_folder import BadExport, named_in_utf8
+from ernie_vil2.io.terminal import silenced
 from ernie_vil2.runtime_onnx import OnnxGraph, checked
+
+
+class PaddleGraph:
+    """One tower; a call takes the rows of a batch and returns their embeddings.
+
+    On CPU it computes with oneDNN, and sets the threads of the whole process.
+
+    Args:
+        folder: of the export.
+        tower: `image` or `text`.
+        precision: float32, or bfloat16 in matrix products, which needs a CPU with AVX-512 (or AMX).
+        device: `cpu`, or `gpu:0` and so on.
+        threads: on CPU.
+    """
+
+    def __init__(self, folder: Path, tower: str, precision: str, device: str, threads: int):
+        import paddle
+        from paddle import inference
+
+        config = inference.Config(str(folder / f"{tower}.json"), str(folder / f"{tower}.pdiparams"))
+        config.disable_glog_info()
+        if device == "cpu":
+            config.disable_gpu()
+            config.set_cpu_math_library_num_threads(threads)
+            config.enable_mkldnn()
+            if precision == "bfloat16":
+                with silenced():
+                    config.enable_mkldnn_bfloat16()
+        else:
+            kind = inference.PrecisionType.Bfloat16 if precision == "bfloat16" else inference.PrecisionType.Float32
+            config.enable_use_gpu(256, int(device.partition(":")[2] or 0), kind)
+        try:
+            self._predictor = inference.create_predictor(config)
+        except (RuntimeError, ValueError, OSError) as error:  # Paddle's own are of these
+            raise BadExport(f"{folder}: Paddle {paddle.__version__} refuses the {tower} tower's graph") from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self._lock = Lock()
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        with self._lock:
+            self._input.reshape(rows.shape)
+            self._input.copy_from_cpu(np.ascontiguousarray(rows))
+            self._predictor.run()
+            return self._output.copy_to_cpu()
+
 
 LIBRARIES: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
     "paddle_inference": PaddleGraph,
@@ -21,7 +68,7 @@ LIBRARIES: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
 
 
 class Exported:
-    """The towers of an exported folder, see `engines.Engine`.
+    """The towers of an exported folder, see `backends.Engine`.
 
     Args:
         folder: of the export.

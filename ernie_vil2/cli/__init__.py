@@ -18,8 +18,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from types import ModuleType
 
 from ernie_vil2.device import runtime
-from ernie_vil2.io.errors import RunError
-from ernie_vil2.io.terminal import PrintableStream, printable
+from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 
 COMMANDS = (
     "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "embed", "search", "report",

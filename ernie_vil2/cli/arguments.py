@@ -139,7 +139,7 @@ def option(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ArgumentTypeError(f"{text}: write NAME=VALUE")
     from ernie_vil2.config.load import parse_yaml
-    from ernie_vil2.io.errors import ConfigError
+    from ernie_vil2.io.terminal import ConfigError
 
     try:
         return name, parse_yaml(value, text)

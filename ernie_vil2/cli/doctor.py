@@ -314,7 +314,7 @@ def tiny_training(seconds=10, rows=64):
     import paddle
     from paddle import nn
 
-    from ernie_vil2.config.view_names import PAIRS, VIEWS
+    from ernie_vil2.config.data import PAIRS, VIEWS
     from ernie_vil2.losses import MultiViewLoss
 
     paddle.seed(0)

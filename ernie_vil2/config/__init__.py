@@ -15,7 +15,7 @@ from ernie_vil2.config.schema import (
     TrainingConfig,
     TuningConfig,
 )
-from ernie_vil2.io.errors import ConfigError
+from ernie_vil2.io.terminal import ConfigError
 
 __all__ = [
     "ClassesConfig",

@@ -8,6 +8,20 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from ernie_vil2.config.section import Count, Fraction, Probability, Section, Size, Strength
 
+IMAGE_VIEWS = ("image_1", "image_2")
+TEXT_VIEWS = ("text_1", "text_2")
+VIEWS_OF = {"image": IMAGE_VIEWS, "text": TEXT_VIEWS}
+"""The views that each tower encodes."""
+VIEWS = (*IMAGE_VIEWS, *TEXT_VIEWS)
+
+PAIRS = {
+    "image_image": ("image_1", "image_2"),
+    "text_text": ("text_1", "text_2"),
+    "image_text": ("image_1", "text_1"),
+    "text_image": ("text_1", "image_1"),
+}
+"""The view pairs: the view of the rows and the view of the columns."""
+
 
 class ViewsConfig(Section):
     resize: Size = Field(256, description="the short side is resized to this many pixels before the crop")

@@ -1,4 +1,4 @@
-"""Reads a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides."""
+"""Reads a configuration: defaults, then a YAML overlay of any version, then `Section.key=value` overrides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -14,11 +14,14 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ernie_vil2.config.migrations import VERSION, migrate
 from ernie_vil2.config.schema import Config
-from ernie_vil2.io.errors import ConfigError
 from ernie_vil2.io.files import read_text
+from ernie_vil2.io.terminal import ConfigError
 
+VERSION = 3
+"""Of the keys. A file that says none, as a user's own or those of version 1, may be of any, so that a migration leaves
+alone what is not old."""
+Tree = dict[str, Any]
 MAX_CHARACTERS = 2**20
 MAX_VALUES = 100_000
 """Of a YAML file; an alias counts as all that it stands for."""
@@ -238,3 +241,49 @@ def validated(tree: Any, origin: str) -> Config:
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.dump({"version": VERSION, **config.model_dump()}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def migrate(tree: Tree) -> list[str]:
+    """Brings sections and their keys to this version, in place, and takes the version out.
+
+    Until then a tree has it only if a file says it, as those that this package has written do.
+
+    Returns:
+        What a person should know: which key is now called what, or is gone.
+
+    Raises:
+        ValueError: it is no version, or one to come.
+    """
+    version = tree.get("version", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"version: {version!r} is none; configurations have versions 1 to {VERSION}")
+    if version > VERSION:
+        raise ValueError(
+            f"version: {version} is of a later release of this package, which knows up to {VERSION}; install that one"
+        )
+    remarks = [remark for number in range(version, VERSION) for remark in MIGRATIONS[number](tree)]
+    tree.pop("version", None)
+    return remarks
+
+
+def _from_1(tree: Tree) -> list[str]:
+    """Samples of one text could stand side by side in the stream, which helped nothing."""
+    data = tree.get("Data")
+    if not isinstance(data, dict) or "samples_per_text" not in data:
+        return []
+    if data.pop("samples_per_text") == 1:
+        return []
+    return ["Data.samples_per_text is gone: all samples are shuffled; Loss.duplicates says what equal texts are"]
+
+
+def _from_2(tree: Tree) -> list[str]:
+    """Batch norms of frozen weights followed the batches. A run that began so goes on so; its user's own file, which
+    says no version, means the rule of today, and takes that of its run when it is resumed."""
+    tuning = tree.get("Tuning")
+    if "version" in tree and isinstance(tuning, dict) and (tuning.get("freeze") or tuning.get("lora")):
+        tuning.setdefault("moving_statistics", True)
+    return []
+
+
+MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1, 2: _from_2}
+"""By the version that each leads on from, to the next."""

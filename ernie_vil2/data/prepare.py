@@ -29,10 +29,8 @@ from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io import locks
-from ernie_vil2.io.checksums import sha256
-from ernie_vil2.io.errors import RunError
-from ernie_vil2.io.files import load_json, write_json, write_text
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.files import load_json, sha256, write_json, write_text
+from ernie_vil2.io.terminal import RunError, counted
 
 REPORT = "report.txt"
 STATE = ".prepare"

@@ -26,8 +26,7 @@ from ernie_vil2.data.samples import (
     is_blank,
 )
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
-from ernie_vil2.io.checksums import sha256
-from ernie_vil2.io.files import atomic_write
+from ernie_vil2.io.files import atomic_write, sha256
 
 DIGEST_BYTES = 16
 # How the formats that a shard may hold begin; whatever else can be decoded becomes JPEG.

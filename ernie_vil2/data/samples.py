@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 from zlib import crc32
 
-from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
-from ernie_vil2.io.terminal import counted, printable
+from ernie_vil2.io.terminal import RunError, counted, printable
 
 MAX_BYTES = 2**28
 """Of an image file, of a row that holds an image, of a member of a shard; what is longer is not read."""

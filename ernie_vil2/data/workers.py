@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.device.launch import STOPPED, end_with_parent
-from ernie_vil2.io.errors import RunError
+from ernie_vil2.io.terminal import RunError
 
 Arrays = dict[str, np.ndarray]
 RowLayout = Mapping[str, tuple[tuple[int, ...], Any]]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ernie_vil2.device.environment import environment
+from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import atomic_files, atomic_write, write_text
 from ernie_vil2.pages import write_page
 

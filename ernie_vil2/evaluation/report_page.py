@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.differences import MISSING, differences
+from ernie_vil2.config.section import MISSING, differences
 from ernie_vil2.evaluation.cards import figures_note
 from ernie_vil2.evaluation.changes import Changes
 from ernie_vil2.evaluation.report import Table

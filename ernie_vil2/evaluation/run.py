@@ -17,8 +17,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import ScoredModel, Scorer
-from ernie_vil2.io.checksums import sha256
-from ernie_vil2.io.files import load_json
+from ernie_vil2.io.files import load_json, sha256
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))

@@ -17,7 +17,6 @@ from ernie_vil2.config import dump_config
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.export.graphs import NotExportable, reason, save_graphs
 from ernie_vil2.io.calibration import write_calibration
-from ernie_vil2.io.checksums import write_checksums
 from ernie_vil2.io.export_folder import (
     ABOUT,
     CONFIG,
@@ -29,7 +28,7 @@ from ernie_vil2.io.export_folder import (
     VOCABULARY,
     named_in_utf8,
 )
-from ernie_vil2.io.files import atomic_folder, write_text
+from ernie_vil2.io.files import atomic_folder, write_checksums, write_text
 
 TOP = 10
 

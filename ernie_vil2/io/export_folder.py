@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.io.checksums import CHECKSUMS, DamagedFile, check_files
-from ernie_vil2.io.files import is_count, is_number, parse_json, read_text
+from ernie_vil2.io.files import CHECKSUMS, DamagedFile, check_files, is_count, is_number, parse_json, read_text
 
 VERSION = 1
 ABOUT, VOCABULARY, CONFIG, PARITY = "export.json", "vocab.txt", "config.yaml", "parity.json"

@@ -1,12 +1,14 @@
 """Files and folders that are seen whole or not at all: written under a temporary name, then renamed.
 
 Renaming alone may reach the disk before the content does, and a machine that fails then leaves empty files. Here the
-content is on the disk before it gets its name. JSON files of the package are read and written here.
+content is on the disk before it gets its name. JSON files of the package are read and written here, and the checksums
+of a folder's files.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ MAX_CHARACTERS = 2**24
 """Of a text file that is read whole, such as a vocabulary or a list of files."""
 MAX_NUMBER = 1e300
 """Of a number in JSON that is computed with, without becoming infinite at the first product."""
+CHECKSUMS = "checksums.json"
+"""Bytes and SHA-256 of the other files of a folder."""
+MAX_CHECKSUMS = 2**20  # characters
 
 
 def check_ordinary(path: str | Path) -> os.stat_result:
@@ -291,3 +296,43 @@ def _write_through(path: Path) -> None:
 def cache_folder() -> Path:
     """`$ERNIE_VIL2_CACHE`, or `~/.cache/ernie_vil2`."""
     return Path(os.environ.get("ERNIE_VIL2_CACHE") or "~/.cache/ernie_vil2").expanduser()
+
+
+class DamagedFile(ValueError):
+    """A file is not the one that was written; the message says which, and how it differs."""
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, as `sha256sum` prints it: about a second for a gigabyte."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Writes the checksums of these files of a folder beside them."""
+    sums = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
+    write_json(folder / CHECKSUMS, sums)
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Compares these files of a folder with their checksums.
+
+    Raises:
+        DamagedFile: one is missing or another than was written, or there are no checksums of it.
+    """
+    try:
+        sums = load_json(folder / CHECKSUMS, MAX_CHECKSUMS)
+        expected = {name: (sums[name]["bytes"], sums[name]["sha256"]) for name in names}
+    except FileNotFoundError:
+        raise DamagedFile(f"{CHECKSUMS} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DamagedFile(f"{CHECKSUMS} cannot be read") from None
+    for name, (size, checksum) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedFile(f"{name} is missing")
+        if path.stat().st_size != size:
+            wanted = f"{size:,}" if is_count(size, 0, 2**63) else f"what {CHECKSUMS} says"
+            raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {wanted}")
+        if sha256(path) != checksum:
+            raise DamagedFile(f"{name} differs from its SHA-256 checksum")

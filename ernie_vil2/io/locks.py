@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import IO, TextIO
 from weakref import WeakSet
 
-from ernie_vil2.io.errors import RunError
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import RunError, printable
 
 _locked: WeakSet[IO] = WeakSet()
 

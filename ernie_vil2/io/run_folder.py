@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ernie_vil2.io import locks
-from ernie_vil2.io.errors import ConfigError
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import ConfigError, printable
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"

@@ -1,4 +1,4 @@
-"""What a terminal shows: text of strangers, and whether progress is shown at all."""
+"""What a terminal shows: errors without a traceback, text of strangers, and whether progress is shown at all."""
 
 import json
 import multiprocessing
@@ -11,6 +11,18 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 _IMPORTED_BY = os.getpid()
+
+
+class RunError(RuntimeError):
+    """A run cannot go on, for a reason that its message explains: a command line prints that, and no traceback."""
+
+
+class LostRank(RunError):
+    """A rank has died, or is stuck; the message says which."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key and what to do."""
 
 
 class PrintableStream:

@@ -14,7 +14,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu.tensors import keep
+from ernie_vil2.device.cpu_kernels import keep
 
 from .tiles import Ids, Scalars, Tiles, computed_whole, float32_products, spread, sums_over
 

@@ -25,7 +25,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.base import core
 
-from ernie_vil2.device.cpu.tensors import keep, pairwise_sums, sums
+from ernie_vil2.device.cpu_kernels import keep, pairwise_sums, sums
 
 Ids = Tensor | None  # int64 `[n, 2]`, image id and text id of each row; needed unless duplicates are "ignored"
 Scalars = Mapping[str, Tensor]  # `logit_scale`, the paper's 1/tau, and what else a loss learns, by name

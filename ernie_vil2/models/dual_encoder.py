@@ -10,8 +10,8 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.config.view_names import VIEWS_OF
-from ernie_vil2.device.cpu.layers import speed_up
+from ernie_vil2.config.data import VIEWS_OF
+from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
 from ernie_vil2.models.towers.transformers import NAMED_SIZES, VIT_SIZES
 

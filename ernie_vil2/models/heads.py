@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import HeadConfig, ModelConfig
-from ernie_vil2.device.cpu.layers import speed_up
+from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from ernie_vil2.config import TuningConfig
-from ernie_vil2.config.view_names import VIEWS_OF
+from ernie_vil2.config.data import VIEWS_OF
 from ernie_vil2.models.dual_encoder import DualEncoder
 
 SHOWN = 12

@@ -17,7 +17,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import LoraConfig
-from ernie_vil2.config.view_names import VIEWS_OF
+from ernie_vil2.config.data import VIEWS_OF
 from ernie_vil2.models.dual_encoder import DualEncoder
 
 A, B, SCALE = "lora_a", "lora_b", "lora_scale"

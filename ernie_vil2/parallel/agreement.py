@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import paddle.distributed as dist
 
-from ernie_vil2.config.differences import differences
+from ernie_vil2.config.section import differences
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel import collectives

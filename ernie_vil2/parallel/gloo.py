@@ -15,7 +15,7 @@ from typing import Any
 
 import paddle.distributed as dist
 
-from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.parallel.store import wait_for_all_ranks
 
 

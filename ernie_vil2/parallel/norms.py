@@ -15,7 +15,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config import TrainingConfig
-from ernie_vil2.device.cpu.tensors import channel_sums, keep
+from ernie_vil2.device.cpu_kernels import channel_sums, keep
 from ernie_vil2.parallel import collectives
 
 

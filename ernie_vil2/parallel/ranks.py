@@ -19,7 +19,7 @@ from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_vil2.device.launch import end_with_parent
-from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.parallel import gloo, store
 
 BEAT = 4.0

@@ -19,7 +19,7 @@ import paddle.distributed as dist
 from paddle.base import core
 
 from ernie_vil2.device.launch import LOOPBACK, STORE
-from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.terminal import LostRank
 
 PATIENCE = 1800.0
 """Seconds that ranks wait for the slowest one before a collective, as long as it is alive."""

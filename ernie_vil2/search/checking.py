@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import sha256
 from ernie_vil2.search import index_type_files, integrity
 from ernie_vil2.search.collection import DamagedIndex, are_unit
 from ernie_vil2.search.index_types import INDEX_TYPES, Exact, open_index_type

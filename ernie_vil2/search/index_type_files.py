@@ -12,8 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.io.checksums import sha256
-from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, write_text
+from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, sha256, write_text
 from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, formed, sealed, unsealed
 
 FACTS = "engine.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ernie_vil2.io import locks
-from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.io.terminal import RunError
 from ernie_vil2.search.collection import Collection, DamagedIndex
 from ernie_vil2.search.integrity import check_about, check_is_file, sealed, unsealed
 from ernie_vil2.search.local import LocalCollection

@@ -10,7 +10,7 @@ import numpy as np
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import Tags
-from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import sha256
 from ernie_vil2.tagging.detector import Detections, Detector
 from ernie_vil2.tagging.detector_input import DetectorInput
 from ernie_vil2.tagging.text import clean_tags

@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
 from ernie_vil2.data.tags import Tags, TagsFile
-from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import sha256
 from ernie_vil2.tagging.text import clean_tags
 
 

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from ernie_vil2.data.tags import Tags
-from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import parse_json, system_errors_named
 from ernie_vil2.io.locks import Locked, lock
+from ernie_vil2.io.terminal import RunError
 
 
 @dataclass(frozen=True)

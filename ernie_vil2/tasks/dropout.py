@@ -19,8 +19,8 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2.config.view_names import VIEWS, VIEWS_OF
-from ernie_vil2.device.cpu.tensors import broadcast, keep
+from ernie_vil2.config.data import VIEWS, VIEWS_OF
+from ernie_vil2.device.cpu_kernels import broadcast, keep
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.
 _MULTIPLY_1, _MULTIPLY_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32

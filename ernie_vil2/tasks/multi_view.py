@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.view_names import IMAGE_VIEWS, TEXT_VIEWS
+from ernie_vil2.config.data import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.augment import draw_text, tags_text, training_views
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows

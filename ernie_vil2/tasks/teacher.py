@@ -19,7 +19,7 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.samples import as_object
 from ernie_vil2.data.source_files import numbered_lines
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.losses.teacher import teacher_loss
+from ernie_vil2.losses.multi_view import teacher_loss
 from ernie_vil2.parallel import gather_rows
 
 UNKNOWN = "image or text without the teacher's embedding"

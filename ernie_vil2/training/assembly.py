@@ -15,7 +15,7 @@ from ernie_vil2.data.loader import SampleRows
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
-from ernie_vil2.device.environment import environment
+from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.run_folder import list_checkpoints, owned
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.models.weights.architecture import with_model_like

@@ -20,8 +20,17 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from ernie_vil2.config import Config, dump_config
-from ernie_vil2.io.checksums import DamagedFile, check_files, write_checksums
-from ernie_vil2.io.files import atomic_folder, load_json, remove_folder, remove_partial, save_arrays, write_text
+from ernie_vil2.io.files import (
+    DamagedFile,
+    atomic_folder,
+    check_files,
+    load_json,
+    remove_folder,
+    remove_partial,
+    save_arrays,
+    write_checksums,
+    write_text,
+)
 from ernie_vil2.io.run_folder import (
     BEST,
     CHECKPOINT_FILES,

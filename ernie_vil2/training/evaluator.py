@@ -19,7 +19,7 @@ from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorer import Data, Scorer, find_scorer
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.registry import UnknownName
 from ernie_vil2.tasks import Task
 

@@ -14,9 +14,9 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2.data.loader import Batch
-from ernie_vil2.io.errors import RunError
 from ernie_vil2.io.files import save_arrays, write_text
 from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.io.terminal import RunError
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agreed_errors
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import Config, ConfigError, load_config
-from ernie_vil2.config.differences import differences
+from ernie_vil2.config.section import differences
 from ernie_vil2.io.run_folder import CONFIG
 
 # Nothing that the weights depend on, but for rounding.

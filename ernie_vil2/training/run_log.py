@@ -15,7 +15,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.device.environment import environment
+from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import (
     MAX_NUMBER,
     check_ordinary,

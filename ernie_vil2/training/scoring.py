@@ -10,8 +10,8 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import Config
-from ernie_vil2.io.errors import LostRank
 from ernie_vil2.io.run_folder import Best
+from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.parallel import collectives
 from ernie_vil2.training.evaluator import Evaluator, Metrics
 

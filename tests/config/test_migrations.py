@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from ernie_vil2.config import Config, ConfigError, dump_config, load, load_config, migrations
+from ernie_vil2.config import Config, ConfigError, dump_config, load, load_config
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def written(tmp_path, text):
 
 def test_what_is_written_says_its_version_and_comes_back(tmp_path):
     text = dump_config(Config())
-    assert yaml.safe_load(text)["version"] == migrations.VERSION
+    assert yaml.safe_load(text)["version"] == load.VERSION
     assert load_config(written(tmp_path, text)) == Config()
 
 
@@ -35,7 +35,7 @@ def test_a_key_that_is_gone_is_a_message_and_no_refusal(tmp_path, capsys, head):
 
 
 def test_a_key_of_an_earlier_version_is_none_of_this_one(tmp_path):
-    path = written(tmp_path, f"version: {migrations.VERSION}\nData: {{samples_per_text: 4}}\n")
+    path = written(tmp_path, f"version: {load.VERSION}\nData: {{samples_per_text: 4}}\n")
     with pytest.raises(ConfigError, match="unknown key Data.samples_per_text"):
         load_config(path)
 
@@ -52,9 +52,9 @@ def test_every_version_leads_to_the_next_and_a_renamed_key_is_named(tmp_path, ca
 
         return migration
 
-    monkeypatch.setattr(migrations, "VERSION", 4)
-    monkeypatch.setitem(migrations.MIGRATIONS, 2, renames("length", "updates"))
-    monkeypatch.setitem(migrations.MIGRATIONS, 3, renames("updates", "steps"))
+    monkeypatch.setattr(load, "VERSION", 4)
+    monkeypatch.setitem(load.MIGRATIONS, 2, renames("length", "updates"))
+    monkeypatch.setitem(load.MIGRATIONS, 3, renames("updates", "steps"))
     path = written(tmp_path, "version: 2\nTraining: {length: 70000}\n")
     assert load_config(path).Training.steps == 70000
     assert capsys.readouterr().err.splitlines() == [

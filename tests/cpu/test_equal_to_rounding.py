@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_vil2.device import cpu
-from ernie_vil2.device.cpu.switches import SWITCHES
+from ernie_vil2.device.cpu import SWITCHES
 from ernie_vil2.device.launch import run_ranks
 from tests.training.freezing import TOWERS, Case, gradients
 from tests.training.test_step import errors

@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.device.cpu.layers import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, tokens_alone
+from ernie_vil2.device.cpu_kernels import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, tokens_alone
 from ernie_vil2.models import build_dual_encoder
 
 SMALL = ModelConfig(

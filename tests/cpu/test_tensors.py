@@ -11,7 +11,7 @@ from paddle.autograd import PyLayer
 from paddle.distributed.fleet.utils import recompute
 
 import ernie_vil2
-from ernie_vil2.device.cpu.tensors import channel_sums, keep, pairwise_sums, sums
+from ernie_vil2.device.cpu_kernels import channel_sums, keep, pairwise_sums, sums
 
 sizes = st.integers(1, 9)
 

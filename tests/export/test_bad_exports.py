@@ -14,8 +14,8 @@ import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.export.graphs import NotExportable
 from ernie_vil2.export.write import export
-from ernie_vil2.io.checksums import CHECKSUMS, write_checksums
 from ernie_vil2.io.export_folder import BadExport
+from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.conftest import untrained_checkpoint
 from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained

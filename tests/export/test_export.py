@@ -16,8 +16,8 @@ import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.export.write import export
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
-from ernie_vil2.io.checksums import CHECKSUMS, write_checksums
 from ernie_vil2.io.export_folder import BadExport
+from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from tests.conftest import untrained_checkpoint
 from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
 

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.losses.teacher import teacher_loss
+from ernie_vil2.losses.multi_view import teacher_loss
 
 
 def unit(rng, *shape):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from paddle import nn
 
 from ernie_vil2.config import load_config
-from ernie_vil2.io.errors import LostRank
+from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.tasks import MultiViewTask, ParameterGroup
 from ernie_vil2.training.evaluator import Metrics
 from ernie_vil2.training.progress import Meter

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ernie_vil2.data.readers.fetching import cache_bytes, fetched
-from ernie_vil2.io.checksums import sha256
+from ernie_vil2.io.files import sha256
 from ernie_vil2.io.terminal import shows_progress
 
 T = TypeVar("T")

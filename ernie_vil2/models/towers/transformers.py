@@ -7,7 +7,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
-from ernie_vil2.device.cpu.layers import tokens_alone
+from ernie_vil2.device.cpu_kernels import tokens_alone
 from ernie_vil2.models.towers.backbones import paddleclas
 
 VIT_SIZES = {

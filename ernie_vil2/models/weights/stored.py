@@ -19,9 +19,8 @@ import numpy as np
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.io import hub
-from ernie_vil2.io.checksums import CHECKSUMS, DamagedFile, check_files, write_checksums
 from ernie_vil2.io.export_folder import ABOUT, is_export
-from ernie_vil2.io.files import atomic_folder, write_text
+from ernie_vil2.io.files import CHECKSUMS, DamagedFile, atomic_folder, check_files, write_checksums, write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, VOCABULARY, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD

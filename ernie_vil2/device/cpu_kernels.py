@@ -1,7 +1,8 @@
-"""Layers that a CPU computes faster: same parameters, outputs and gradients equal to rounding.
+"""Layers and sums that a CPU computes faster: same parameters, outputs and gradients equal to rounding.
 
 The gradients of biases and of LayerNorm's parameters are sums over the rows of a matrix. Paddle's CPU kernels take ten
-times longer over one than MKL over the product of a row of ones with that matrix.
+times longer over one than MKL over the product of a row of ones with that matrix. On other devices sums are Paddle's
+own: there a product of float32 may be one of fewer bits.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from typing import Any
 
 import paddle
 from paddle import Tensor, nn
-from paddle.autograd import PyLayer
+from paddle.autograd import PyLayer, PyLayerContext
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu import switches
-from ernie_vil2.device.cpu.tensors import keep, sums
+from ernie_vil2.device import cpu
 
 
 def speed_up(model: nn.Layer) -> None:
@@ -25,13 +25,13 @@ def speed_up(model: nn.Layer) -> None:
 
     Parameters, their names and the state stay what they are. `ERNIE_VIL2_RUNTIME=-layers` keeps the plain layers.
     """
-    if paddle.get_device() != "cpu" or not switches.enabled("layers"):
+    if paddle.get_device() != "cpu" or not cpu.enabled("layers"):
         return
     for layer in model.sublayers(include_self=True):
         for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
             if kind.fits(layer):
                 layer.__class__ = kind
-    switches.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
+    cpu.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
 
 
 _tokens: ContextVar[Tensor | None] = ContextVar("tokens", default=None)
@@ -219,3 +219,39 @@ def _trains(x: Tensor, *parameters: Tensor | None) -> bool:
         and x.place.is_cpu_place()
         and not any(parameter is None or parameter.stop_gradient for parameter in parameters)
     )
+
+
+def sums(x: paddle.Tensor, axis: int) -> paddle.Tensor:
+    """Of a matrix `[r, c]` over an axis: `[c]` or `[r]`."""
+    if not x.place.is_cpu_place():
+        return x.sum(axis)
+    return paddle.matmul(x, paddle.ones([x.shape[axis]], x.dtype), transpose_x=axis == 0)
+
+
+def channel_sums(x: paddle.Tensor) -> paddle.Tensor:
+    """`[B, C, ...]` to `[C]`."""
+    rows, channels = x.shape[:2]
+    by_row = sums(x.reshape([rows * channels, -1]), 1)
+    return sums(by_row.reshape([rows, channels]), 0)
+
+
+def pairwise_sums(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
+    """`[r]` and `[c]` to `[r, c]`; adding `[r, 1]` and `[c]` costs Paddle on CPU five times as much."""
+    return columns.expand([rows.shape[0], columns.shape[0]]) + rows.unsqueeze(1)
+
+
+def broadcast(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
+    """A tensor to be combined with others in a shape that it broadcasts to.
+
+    On CPU it is copied into that shape: to broadcast integers within an operation costs Paddle ten times as much.
+    """
+    return x.expand(shape) if x.place.is_cpu_place() else x
+
+
+def keep(ctx: PyLayerContext, *tensors: paddle.Tensor) -> None:
+    """Saves tensors for the backward of a PyLayer, of which `ctx` is the context; lazy views are copied.
+
+    In a recomputed block Paddle hands saved tensors on without their strides: backward would take other elements of the
+    storage for those of the view.
+    """
+    ctx.save_for_backward(*(tensor.contiguous() for tensor in tensors))
