@@ -10,7 +10,6 @@ makes a folder of the mixture of --choose, by default of the best mean over the 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from ernie_vil2.cli.arguments import (
@@ -167,7 +166,7 @@ def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
 
 def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
     """Prints the table, and writes it with the page."""
-    from ernie_vil2.io.files import write_text
+    from ernie_vil2.io.files import write_json
     from ernie_vil2.pages import Series, line_chart, write_page
 
     sides = [side for side in SIDES if rows[0][side] is not None]
@@ -179,7 +178,7 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
     print("\n".join(lines) + "\ntwo-way mean recall, %, the mean over languages")
     record = {"models": args.models, "chosen": chosen, "mixtures": rows,
               **{side: list(map(str, getattr(args, side))) for side in SIDES}}  # fmt: skip
-    write_text(folder / "interpolation.json", json.dumps(record, ensure_ascii=False, indent=1))
+    write_json(folder / "interpolation.json", record)
     charts = []
     if args.alpha:
         along = [Series(side, [(float(row["share"]), row[side]) for row in rows], place)

@@ -5,7 +5,6 @@ python tools/plan.py -c configs/demo/emoji.yaml --ranks 2 --device cpu --measure
 """
 
 import argparse
-import json
 import os
 import warnings
 from pathlib import Path
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     check(config, args.ranks, device)  # before Paddle is imported, which takes seconds
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
-    from ernie_vil2.io.files import write_text
+    from ernie_vil2.io.files import write_json
     from ernie_vil2.models.weights.architecture import with_model_like
     from ernie_vil2.planning.text import plan_run
     from ernie_vil2.training.optimizer import with_steps
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"steps of {epochs:g} epochs of {args.samples:,} samples; --samples says how many there are")
     if args.json:
         figures = made.as_dict() | {"advice": advice and {"overrides": advice[0], **advice[1].as_dict()}}
-        write_text(args.json, json.dumps(figures, indent=1))
+        write_json(args.json, figures)
     return 0
 
 

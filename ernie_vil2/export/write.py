@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from ernie_vil2.io.export_folder import (
     VOCABULARY,
     named_in_utf8,
 )
-from ernie_vil2.io.files import atomic_folder, write_checksums, write_text
+from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, write_text
 
 TOP = 10
 
@@ -87,7 +86,7 @@ def export(
             "inputs": INPUTS,
             "outputs": OUTPUTS,
         }
-        write_text(aside / ABOUT, json.dumps(about, indent=1))
+        write_json(aside / ABOUT, about)
         write_text(aside / VOCABULARY, "\n".join(model.tokenizer.tokens) + "\n")
         write_text(aside / CONFIG, dump_config(model.config))
         exported = ErnieViL2(Exported(aside, about, model.device), model.tokenizer, model.config, model.batch_size)
@@ -95,7 +94,7 @@ def export(
             report = compare(model, exported, images, texts)
         except (RuntimeError, ValueError) as error:  # Paddle's and onnxruntime's own are of these
             raise NotExportable(f"the graphs for {engine} do not run: {reason(error)}") from error
-        write_text(aside / PARITY, json.dumps(report, indent=1))
+        write_json(aside / PARITY, report)
         write_checksums(aside, sorted(path.name for path in aside.iterdir()))
         if model.calibration:  # after the checksums: it may be found anew
             write_calibration(dataclasses.replace(model.calibration, fingerprint=exported.fingerprint), aside)

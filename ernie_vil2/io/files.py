@@ -158,8 +158,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
-    """Writes a JSON file in UTF-8."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent))
+    """Writes a JSON file in UTF-8; what is not Unicode, as in a path of other bytes, is written as JSON's escapes."""
+    with atomic_write(path) as aside:
+        aside.write_bytes(json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace"))
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

@@ -6,13 +6,12 @@ and never read as a whole. `search.checking` compares the rest.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, sha256, write_text
+from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, sha256, write_json
 from ernie_vil2.search.integrity import CHECKSUM, check_is_file, crc32, formed, sealed, unsealed
 
 FACTS = "engine.json"
@@ -24,7 +23,7 @@ REPLACED = {"hnsw": "ivf"}
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    write_text(folder / FACTS, json.dumps(sealed(facts)))
+    write_json(folder / FACTS, sealed(facts), indent=None)
 
 
 def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bool]:

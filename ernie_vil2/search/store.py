@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ernie_vil2.io import locks
-from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import RunError
 from ernie_vil2.search.collection import Collection, DamagedIndex
 from ernie_vil2.search.integrity import check_about, check_is_file, sealed, unsealed
@@ -107,7 +106,7 @@ class FolderStore:
         return found.st_ino, found.st_mtime_ns
 
     def describe(self, about):
-        write_text(self._path, json.dumps(sealed(about), indent=1))  # in ASCII: paths need not be Unicode
+        write_json(self._path, sealed(about))
         self._read()
 
     def discard(self):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import resource
 import shutil
@@ -29,7 +28,7 @@ from ernie_vil2.io.files import (
     remove_partial,
     save_arrays,
     write_checksums,
-    write_text,
+    write_json,
 )
 from ernie_vil2.io.run_folder import (
     BEST,
@@ -98,7 +97,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         with atomic_folder(final) as aside:
             save_weights(checkpoint.model, aside / MODEL)
             save_arrays(aside / OPTIMIZER, checkpoint.optimizer)
-            (aside / STATE).write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
+            write_json(aside / STATE, state)
             (aside / CONFIG).write_text(dump_config(checkpoint.config), encoding="utf-8")
             (aside / VOCABULARY).write_text("\n".join(checkpoint.tokens) + "\n", encoding="utf-8")
             write_checksums(aside, CHECKPOINT_FILES)
@@ -116,7 +115,7 @@ def keep_only(run: Path, keep: int, best: int | None) -> None:
 
 def note_evaluation(run: Path, step: int, best: Best | None) -> None:
     """Notes with the checkpoint of a step that it has been evaluated, and the best evaluation so far."""
-    write_text(checkpoint_folder(run, step) / EVALUATION, json.dumps({"evaluated": step, "best": best}, indent=1))
+    write_json(checkpoint_folder(run, step) / EVALUATION, {"evaluated": step, "best": best})
 
 
 def mark_best(run: Path, step: int | None) -> None:

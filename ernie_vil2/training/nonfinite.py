@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2.data.loader import Batch
-from ernie_vil2.io.files import save_arrays, write_text
+from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.io.terminal import RunError
 from ernie_vil2.parallel import collectives
@@ -78,10 +77,7 @@ class NonFiniteSteps:
         }
         with agreed_errors():
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(
-                folder / f"batch_rank{rank}.json",
-                json.dumps({**own, "names": batch["names"]}, ensure_ascii=False, indent=1),
-            )
+            write_json(folder / f"batch_rank{rank}.json", {**own, "names": batch["names"]})
             if ends:
                 arrays = {name: np.ascontiguousarray(value) for name, value in batch.items()
                           if isinstance(value, paddle.Tensor | np.ndarray)}  # fmt: skip

@@ -23,6 +23,7 @@ from ernie_vil2.io.files import (
     parse_json,
     remove_partial,
     system_errors_named,
+    write_json,
     write_text,
 )
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
@@ -57,7 +58,7 @@ class RunLog:
         run.mkdir(parents=True, exist_ok=True)
         remove_partial(run, "|".join(map(re.escape, _WRITTEN)))
         write_text(run / CONFIG, dump_config(config))
-        write_text(run / ENVIRONMENT, json.dumps(environment(), indent=1))
+        write_json(run / ENVIRONMENT, environment())
         path = run / LOG
         done = {"train": first_step, "evaluation": evaluated}
         records, damaged = _read(path)

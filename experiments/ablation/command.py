@@ -12,7 +12,6 @@ stopped, or disagree on their data are named there. docs/ablation.md has what wa
 """
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -56,14 +55,14 @@ def run(args: argparse.Namespace) -> int:
 
 def write(results, folder: Path, new: bool) -> int:
     """Prints the tables, and writes them, the page and, if they are new, the results."""
-    from ernie_vil2.io.files import atomic_files, write_text
+    from ernie_vil2.io.files import atomic_files, write_json, write_text
     from experiments.ablation.page import write_study_page
     from experiments.ablation.tables import all_tables, as_markdown, as_text
 
     tables = all_tables(results)
     with atomic_files(folder) as aside:
         if new:
-            write_text(aside / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+            write_json(aside / "results.json", results)
         write_text(aside / "tables.md", "\n\n".join(map(as_markdown, tables)) + "\n")
         write_study_page(aside / "study.html", results)
     print("\n\n".join(map(as_text, tables)))

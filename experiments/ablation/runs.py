@@ -6,7 +6,6 @@ is not made again: a measured run is left alone, a trained one is measured, a st
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
-from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.run_folder import RESULTS, STATE, list_checkpoints, step_of
 from experiments.ablation.definition import Run, Study
 from experiments.ablation.records import VERSION, Measured
@@ -73,7 +72,7 @@ def write_result(study: Study, run: Run) -> None:
     }  # fmt: skip
     folder = run.folder / RESULTS
     folder.mkdir(exist_ok=True)
-    write_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1))
+    write_json(folder / RESULT, result)
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
