@@ -90,13 +90,8 @@ def check_inside(name: str) -> None:
         raise BadSample(Reason.OUTSIDE_FOLDER, name)
 
 
-def read_image(folders: Sequence[Path], *names: str) -> bytes:
-    """The bytes of `found_image`."""
-    return found_image(folders, *names)[1]
-
-
 def found_image(folders: Sequence[Path], *names: str) -> tuple[Path, bytes]:
-    """The file of the first name that a folder has, in the first folder that has it; BadSample if none has."""
+    """The file of the first name that a folder has, in the first folder that has it, with its bytes; else BadSample."""
     for name in names:
         for folder in folders:
             try:

@@ -136,7 +136,7 @@ class ChineseClipSource:
         return self._size
 
     def image_name(self, index: int) -> str:
-        """As `NamesImages.image_name`."""
+        """What the image of a row is called, see `Shard`."""
         image_row = int(self.pairs["images"][index])
         if image_row == NO_IMAGE:
             raise BadSample(Reason.UNMATCHED_IMAGE, f"{self.name}, pair {index + 1}")

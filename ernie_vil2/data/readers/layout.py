@@ -13,7 +13,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Shard
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.source_files import check_inside, found_image, read_image
+from ernie_vil2.data.source_files import check_inside, found_image
 
 # In the order in which the split that is scored is chosen when none is named.
 SPLITS = ("test", "val", "train")
@@ -122,12 +122,8 @@ class ImageFolders:
         """
         for name in names:
             check_inside(name)
-        return BenchmarkImage(
-            image_id,
-            partial(read_image, self._folders, *names),
-            fields or {},
-            partial(found_image, self._folders, *names),
-        )
+        find = partial(found_image, self._folders, *names)
+        return BenchmarkImage(image_id, lambda: find()[1], fields or {}, find)
 
     def require(self, images: Sequence[BenchmarkImage]) -> None:
         """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""

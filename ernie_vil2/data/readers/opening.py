@@ -203,7 +203,7 @@ class BenchmarkSource:
         return len(self._benchmark.pairs) + len(self._bad)
 
     def image_name(self, index: int) -> str:
-        """As `NamesImages.image_name`."""
+        """What the image of a row is called, see `Shard`."""
         pairs = self._benchmark.pairs
         if index >= len(pairs):
             raise BadSample(*self._bad[index - len(pairs)])

@@ -42,7 +42,11 @@ class SampleSequence(Protocol):
 
 
 class Shard(SampleSequence, Protocol):
-    """A source that is opened at its first sample."""
+    """A source that is opened at its first sample.
+
+    One that knows what a row's image is called without reading it has a method `image_name(index)`, which raises
+    BadSample where the row cannot be used.
+    """
 
     name: str
     """Its address."""
@@ -52,13 +56,6 @@ class Shard(SampleSequence, Protocol):
 
     def release(self) -> None:
         """Gives back what is open; the next sample opens it again."""
-
-
-class NamesImages(Protocol):
-    """A shard that knows what a row's image is called without reading it."""
-
-    def image_name(self, index: int) -> str:
-        """As `Sample.image_name`; BadSample where the row cannot be used."""
 
 
 class ShardedSource:

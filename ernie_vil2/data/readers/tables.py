@@ -231,7 +231,7 @@ class TableSource:
         return Sample(name, text_name(captions, fields, self._text_id, place), data, captions, tags, fields, str(path))
 
     def image_name(self, index: int) -> str:
-        """As `NamesImages.image_name`."""
+        """What the image of a row is called, see `Shard`."""
         return image_of(self._table.row(index), self._table.row_name(index))[1]
 
     def __reduce__(self):
