@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.config import ViewsConfig
-from ernie_vil2.data.decoding import WHITE, EncodedImage
-from ernie_vil2.data.preprocessing import resized, with_short_side
+from ernie_vil2.data.decoding import WHITE, EncodedImage, resized, with_short_side
 
 if TYPE_CHECKING:
     import paddle

@@ -305,3 +305,30 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
         pixels = cv2.transpose(pixels)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return pixels if flip is None else cv2.flip(pixels, flip)
+
+
+def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Means of blocks of 1, 2, 4, ... pixels, then bilinear for the factor below two that is left.
+
+    There, two neighbours in each direction are as many as the mean over the area would take, and it would take
+    eight times as long.
+    """
+    rows, columns = (_power_of_two(old // new) for old, new in zip(image.shape, (height, width), strict=False))
+    if rows * columns > 1:
+        small = (image.shape[1] // columns, image.shape[0] // rows)
+        # Means are quick where the blocks cover the image exactly: what is over is left out, half on either side.
+        top, left = image.shape[0] % rows // 2, image.shape[1] % columns // 2
+        image = image[top : top + small[1] * rows, left : left + small[0] * columns]
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _power_of_two(limit: int) -> int:
+    """The largest one that is not above the limit; 1 for less."""
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def with_short_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of the same aspect whose smaller is `side`."""
+    scale = side / min(height, width)
+    return max(side, round(height * scale)), max(side, round(width * scale))

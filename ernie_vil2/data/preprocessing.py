@@ -11,40 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ernie_vil2.data.decoding import WHITE, decode_image, rgb_pixels, stored_pixels
+from ernie_vil2.data.decoding import WHITE, decode_image, resized, rgb_pixels, stored_pixels, with_short_side
 from ernie_vil2.data.samples import BadSample, Reason
 
 if TYPE_CHECKING:
     import paddle
 
     from ernie_vil2.config import ImageTowerConfig
-
-
-def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Means of blocks of 1, 2, 4, ... pixels, then bilinear for the factor below two that is left.
-
-    There, two neighbours in each direction are as many as the mean over the area would take, and it would take
-    eight times as long.
-    """
-    rows, columns = (_power_of_two(old // new) for old, new in zip(image.shape, (height, width), strict=False))
-    if rows * columns > 1:
-        small = (image.shape[1] // columns, image.shape[0] // rows)
-        # Means are quick where the blocks cover the image exactly: what is over is left out, half on either side.
-        top, left = image.shape[0] % rows // 2, image.shape[1] % columns // 2
-        image = image[top : top + small[1] * rows, left : left + small[0] * columns]
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _power_of_two(limit: int) -> int:
-    """The largest one that is not above the limit; 1 for less."""
-    return 1 << max(0, limit.bit_length() - 1)
-
-
-def with_short_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of the same aspect whose smaller is `side`."""
-    scale = side / min(height, width)
-    return max(side, round(height * scale)), max(side, round(width * scale))
 
 
 def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.benchmark_samples import ImageIds, image_bytes
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
-from ernie_vil2.data.readers.opening import ImageIds, image_bytes
 from ernie_vil2.data.readers.tables import LIST_SEPARATOR, TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import image_files, read_file, read_json

@@ -1,32 +1,43 @@
-"""Opens what lies at places, as samples to train on or as benchmarks to score: whatever can be one can be the other."""
+"""What lies at a place, by the registry of layouts, and opens it: as samples to train on or as benchmarks to score.
+
+Whatever can be one can be the other. docs/data.md and docs/benchmarks.md show each layout on disk.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options
-from ernie_vil2.data.readers.layouts import LAYOUTS, Content, annotates, content
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers.benchmark_samples import BenchmarkSource, benchmarks_of
+from ernie_vil2.data.readers.caption_benchmarks import AIC_ICC, COCO_CAPTIONS, COCO_CN, FLICKR30K, FLICKR30K_CN, MSCOCO
+from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES
+from ernie_vil2.data.readers.chinese_clip_lmdb import LMDB
+from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
+from ernie_vil2.data.readers.files import FILES
+from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Options, family
 from ernie_vil2.data.readers.locations import LocalFile, Location
 from ernie_vil2.data.readers.shard_files import PreparedShards, at_most, find
-from ernie_vil2.data.readers.source import THREADS, SampleSequence, Shard, ShardedSource
-from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank, is_id
+from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
+from ernie_vil2.data.readers.tables import TABLE
+from ernie_vil2.data.readers.tar import TAR
+from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.io.terminal import shows_progress
+from ernie_vil2.registry import Registry
 
+# A folder that holds several of these is ambiguous.
+BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, SNLI_VE, NLVR2)
+# Of these the first counts that a folder holds: MSCOCO's own captions lie beside what others made of them, shards go
+# before what they may be made of, and img2dataset leaves a table without images beside each of its folders.
+OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
+LAYOUTS: Registry[Layout] = Registry.of("layout", *BENCHMARKS, *OTHERS)
 MANY = 10_000  # shards that wait to be opened at once
-
-TEXT_ID = "text_id"
-"""Field that names a text in tables and in Chinese-CLIP's files."""
-SHARED_NAME = "name of an earlier, different image"
-"""Remark on an image that is distinguished from others by its content."""
 
 
 def open_sources(
@@ -179,49 +190,6 @@ def _options(found: Content, images: str | Path | None, text_id: str | None) -> 
     return Options(found.split, Path(found.place.name), Path(images) if images else None, text_id)
 
 
-class BenchmarkSource:
-    """The pairs of a benchmark as samples: an image with five texts is five of them. Equal texts have one name.
-
-    What the annotations hold that cannot be used stands behind the pairs, as bad samples.
-
-    Args:
-        benchmark: as it was read.
-        name: of its annotation file.
-    """
-
-    def __init__(self, benchmark: Benchmark, name: str):
-        self.name, self.files = name, benchmark.files
-        self._benchmark = benchmark
-        rows = benchmark.rows
-        self._bad = [
-            (reason, rows.names[reason][min(place, len(rows.names[reason]) - 1)])
-            for reason, count in rows.counts.items()
-            for place in range(count)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._benchmark.pairs) + len(self._bad)
-
-    def image_name(self, index: int) -> str:
-        """What the image of a row is called, see `Shard`."""
-        pairs = self._benchmark.pairs
-        if index >= len(pairs):
-            raise BadSample(*self._bad[index - len(pairs)])
-        return self._benchmark.images[pairs[index, 0]].id
-
-    def __getitem__(self, index: int) -> Sample:
-        pairs = self._benchmark.pairs
-        if index >= len(pairs):
-            raise BadSample(*self._bad[index - len(pairs)])
-        image_row, text_row = pairs[index].tolist()
-        image, text = self._benchmark.images[image_row], self._benchmark.texts[text_row]
-        file, content = image.find() if image.find else ("", image.read())
-        return Sample(image.id, text.text, content, {"": text.text}, {}, {**image.fields, **text.fields}, str(file))
-
-    def release(self) -> None:
-        """Nothing is held open."""
-
-
 def read_benchmark(layout: Layout, annotations: Path, options: Options) -> Benchmark:
     """The split of a published benchmark. Annotations are read once, here; an image is read when it is asked for.
 
@@ -244,111 +212,112 @@ def open_shard(layout: Layout, place: Location, options: Options) -> Shard:
     return BenchmarkSource(read_benchmark(layout, Path(place.name), options), place.name)
 
 
-class ImageIds:
-    """Ids of images that are distinct: the names, and where different images have one, all but the first with place."""
-
-    def __init__(self):
-        self._ids: dict[str, dict[int, str]] = {}
-
-    def __call__(self, sample: Sample, place: str) -> str:
-        """The id of a sample's image; what samples have in common is as for `SampleStream.ids`."""
-        known = self._ids.setdefault(sample.image_name, {})
-        own = f"{sample.image_name} ({place})" if known else sample.image_name
-        return known.setdefault(content_id(sample.image_name, sample.image), own)
+class UnknownLayout(ValueError):
+    """A folder has none of the layouts."""
 
 
-def benchmarks_of(
-    source: ShardedSource,
-    name: str,
-    languages: Sequence[str] | None = None,
-    preferred: Collection[str] = (),
-    text_id: str | None = None,
-    caption_lines: bool = False,
-) -> dict[str, Benchmark]:
-    """The samples of a source as a benchmark in every language, in their order.
+class Content(NamedTuple):
+    """What lies at a place: its layout, a split by its name there, and the files or folders of that split."""
 
-    Images are distinct by name and content, texts by `text_id`, by the field `text_id`, or else by themselves; the
-    fields of the sample that comes first stay with them. All samples are read once here; an image is read again when it
-    is asked for.
+    place: Location
+    layout: Layout
+    split: str
+    shards: Sequence[Location]
+
+
+def content(
+    place: Location, split: str | None = None, default: str | None = None, layout: str | None = None
+) -> Content:
+    """What lies at a place.
 
     Args:
-        name: of the benchmarks.
-        languages: of the captions; a sample without a caption in one is not used there. None: those in which there are
-            captions, of these only the preferred ones if there are some.
-        preferred: languages.
-        text_id: that the source was opened with.
-        caption_lines: each line of a caption is a text of its own.
+        place: a folder, a file, an address or a command.
+        split: by name; `val`, `valid`, `validation` and `dev` are one, and so are `train` and `train2014`.
+        default: the split that is meant where none is named; where it is missing, the one that is scored. Only for
+            `train` there is no other: nobody wants to train on test data unawares.
+        layout: by name; None: told from the files.
 
     Raises:
-        ValueError: no sample could be used.
+        ValueError: the layout cannot be told, or the split is not there.
     """
-    read: list[_Read | BadSample] = []
-    ids, found = ImageIds(), {}
-    for index in range(len(source)):
-        try:
-            sample = source[index]
-        except BadSample as bad:
-            read.append(bad)
+    known = [LAYOUTS.find(layout)] if layout else list(LAYOUTS.values())
+    path, local = Path(place.name), isinstance(place, LocalFile)
+    if local and path.is_dir():
+        found, splits = _in_folder(path, known)
+    elif local and (annotated := annotates(path, known)):
+        found, splits = annotated
+    else:
+        found = next((one for one in known if one.fits and one.fits(place)), None)
+        if found is None:
+            where = "" if local else "; only .tar and .tsv are read at an address"
+            raise ValueError(f"{place.name}: no layout that is known; {_names(known)}{where}")
+        splits = {"": [path]}
+    chosen = _choose(f"{place.name} (layout {found.name})", path, splits, split, default)
+    return Content(place, found, chosen, [LocalFile(one) for one in splits[chosen]] if local else [place])
+
+
+def annotates(path: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
+    """The benchmark that has a file for its annotations, with the splits in it; None: it is no such file."""
+    if path.suffix in (".json", ".jsonl", ".txt") or path.name.endswith(IMAGES):
+        for layout in known:
+            if not layout.read and layout not in BENCHMARKS:
+                continue
+            with suppress(ValueError):
+                if own := {split: paths for split, paths in layout.find(path.parent).items() if path in paths}:
+                    return layout, own
+    return None
+
+
+def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]]:
+    fitting, problems = {}, []
+    for layout in known:
+        if fitting and layout not in BENCHMARKS and (layout is not TAR or _is_inside(fitting, folder)):
             continue
-        image = BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index), sample.fields)
-        read.append(_Read(replace(sample, image=b""), image))
-        found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
-    if languages is None:
-        languages = [language for language in preferred if language in found] or list(found) or [""]
-    for language in languages:
-        if found and "" not in found and language not in found:
-            raise ValueError(
-                f"{name}: no caption in {language or 'no language'}; there are captions in {', '.join(found)}"
-            )
-    files = [file for shard in source.shards for path in shard.files
-             for file in ([path] if path.is_file() else sorted(path.glob("*/data.mdb")))]  # fmt: skip
-    return {language: _in_language(read, name, language, text_id, caption_lines, files) for language in languages}
+        try:
+            splits = layout.find(folder)
+        except ValueError as problem:
+            problems.append(problem)
+            continue
+        if splits:
+            fitting[layout] = splits
+    if len(fitting) > 1:
+        names = ", ".join(layout.name for layout in fitting)
+        raise ValueError(f"{folder}: files of several layouts are here ({names}); name one as the layout, or its file")
+    if fitting:
+        return next(iter(fitting.items()))
+    if problems:
+        raise problems[0]
+    here = sorted(entry.name for entry in folder.iterdir())
+    shown = f"{', '.join(here[:10]) or 'no files'}{', ...' * (len(here) > 10)}"
+    raise UnknownLayout(f"{folder}: no layout that is known; here are {shown}; {_names(known)}")
 
 
-class _Read(NamedTuple):
-    """A sample without its bytes, and its image."""
-
-    sample: Sample
-    image: BenchmarkImage
+def _is_inside(fitting: Mapping[Layout, Mapping[str, Sequence[Path]]], folder: Path) -> bool:
+    """Whether a benchmark lies in the folder itself, and not only in one of its sub-folders."""
+    return any(path.parent == folder for splits in fitting.values() for paths in splits.values() for path in paths)
 
 
-def _in_language(
-    read: Sequence[_Read | BadSample],
-    name: str,
-    language: str,
-    text_id: str | None,
-    caption_lines: bool,
-    files: Sequence[Path],
-) -> Benchmark:
-    collector = Collector()
-    for row in read:
-        odd: list[tuple[str, str]] = []
-        with collector.entry(odd):
-            if isinstance(row, BadSample):
-                raise BadSample(row.reason, row.name)
-            sample, image = row
-            texts = sample.caption_lines(language)
-            if not caption_lines:
-                odd += [(SEVERAL_LINES, sample.image_name)] * (len(texts) > 1)
-                texts = [sample.caption(language)]
-            if image.id != sample.image_name and not collector.has_image(image.id):
-                odd.append((SHARED_NAME, sample.image_name))
-            own = _text_id(sample, text_id)
-            for number, text in enumerate(texts):
-                key = text if own is None else own if number == 0 else f"{own}#{number}"
-                collector.add_sample(image, image.id, BenchmarkText(key, text, sample.fields), sample.image_name)
-    return collector.benchmark(name, files)
+def _names(known: Sequence[Layout]) -> str:
+    if len(known) == 1:
+        return f"{known[0].name} is told by {known[0].files}"
+    return f"known are {', '.join(layout.name for layout in known)} (docs/data.md, docs/benchmarks.md)"
 
 
-def _text_id(sample: Sample, text_id: str | None) -> str | None:
-    if text_id is not None:
-        return sample.text_name
-    value = sample.fields.get(TEXT_ID)
-    if value is not None and not is_id(value):
-        raise BadSample(Reason.MALFORMED_ROW, f"{sample.image_name}, {TEXT_ID}")
-    return None if value is None else str(value)
-
-
-def image_bytes(source: SampleSequence, index: int) -> bytes:
-    """The image of a sample, read anew."""
-    return source[index].image
+def _choose(
+    place: str, path: Path, splits: Mapping[str, Sequence[Path]], split: str | None, default: str | None
+) -> str:
+    names = ", ".join(splits)
+    if split is None:
+        own = [name for name, paths in splits.items() if path in paths]  # the path is that of one split
+        if len(own or splits) == 1 and (own or family(names) not in SPLITS):
+            return next(iter(own or splits))
+        split = default if default == "train" or default in map(family, splits) else family(next(iter(splits)))
+        if split not in SPLITS:
+            raise ValueError(f"{place} holds several tables ({names}); name one as the split")
+    elif list(splits) == [""]:
+        raise ValueError(f"{place} has no splits; leave out split")
+    matching = [name for name in splits if name == split] or [name for name in splits if family(name) == family(split)]
+    if len(matching) == 1:
+        return matching[0]
+    found = "several splits" if matching else "no split"
+    raise ValueError(f"{place} has {found} {split}; choose a split of {names}, or name its file")
