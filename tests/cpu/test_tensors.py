@@ -74,4 +74,4 @@ def test_what_is_kept_of_a_lazy_view_in_a_recomputed_block_is_the_view(view):
 def test_every_backward_of_this_package_keeps_its_tensors_so():
     package = Path(ernie_vil2.__file__).parent
     own = [path for path in package.rglob("*.py") if "save_for_backward" in path.read_text(encoding="utf-8")]
-    assert own == [package / "device" / "cpu" / "tensors.py"]
+    assert own == [package / "device" / "cpu_kernels.py"]
