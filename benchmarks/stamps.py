@@ -102,10 +102,9 @@ def scores(model) -> dict[str, float]:
     """Mean recalls on the stamps and on the demo's test set, and acc1 on the classes."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.readers.labelled import open_labelled
-    from ernie_vil2.evaluation.classification import encoded_classes, with_prompts
+    from ernie_vil2.evaluation.classification import choose_templates, encoded_classes, with_prompts
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.linear_probe import probe_classes
-    from ernie_vil2.evaluation.prompts import choose_templates
     from ernie_vil2.evaluation.protocol import evaluate
     from ernie_vil2.evaluation.protocols import protocol
 

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _changes(folder: Path) -> dict:
     """What was won and lost between the results before and after training, if there are both and they can be read."""
-    from ernie_vil2.evaluation.changes import read_changes
+    from ernie_vil2.evaluation.report_page import read_changes
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     before, after = (folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER))
@@ -87,7 +87,7 @@ def _names(given: list[str], folders: list[Path]) -> list[str]:
 def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
     """For every language of a run its cards; adds to the licences of the images."""
     from ernie_vil2.data.readers import open_benchmarks
-    from ernie_vil2.evaluation.cards import Cards, random_queries
+    from ernie_vil2.evaluation.examples import Cards, random_queries
     from ernie_vil2.evaluation.protocol import evaluate
     from ernie_vil2.evaluation.protocols import protocol
     from ernie_vil2.pretrained import load_model

@@ -6,20 +6,19 @@ normalised again; a picture's answer is the class of the highest cosine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import blake2b
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
-from ernie_vil2.evaluation.check import Inspection, decode_all
+from ernie_vil2.data.readers.labelled import read_list
+from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.prompts import class_embeddings, prompts
-from ernie_vil2.io.terminal import counted
 
 FEWEST_FOR_FIVE = 5
 """Classes from which acc5 says something."""
@@ -32,6 +31,75 @@ DEFINITION = (
     "classes, mAP is the mean over the classes of the average precision with which the cosine ranks all pictures. "
     "Classes without a picture can be answered and count in no mean. Percent."
 )
+
+
+SLOTS = ("{c}", "{}")
+"""Where the name stands in a template; the former is CLIP_benchmark's."""
+OWN = Path(__file__).with_name("templates")
+"""Our own templates, a file per language."""
+
+
+def read_templates(language: str, place: str | None = None) -> tuple[str, ...]:
+    """The templates in a file, or our own in a language.
+
+    Args:
+        place: as for `read_list`; None: our own.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there are none, or one has no slot for the name.
+    """
+    if place is None and not (OWN / f"{language}.txt").is_file():
+        known = ", ".join(sorted(path.stem for path in OWN.iterdir()))
+        raise ValueError(f"there are no templates in {language or 'no language'} here, only in {known}; give a file")
+    found = read_list(place or str(OWN / f"{language}.txt"))
+    if isinstance(found, dict):
+        raise ValueError(f"{place}: templates are a list, not texts by label")
+    for template in found:
+        if not any(slot in template for slot in SLOTS):
+            raise ValueError(f"{place}: template {template!r} has no slot; put {SLOTS[1]} where the name belongs")
+    return tuple(found)
+
+
+def choose_templates(labelled: Benchmark, places: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Templates in every language of the classes' names.
+
+    Args:
+        places: files by language, see `read_templates`; the other languages have our own.
+
+    Raises:
+        OSError, ValueError: see `read_templates`; or a file is for a language in which there are no names.
+    """
+    languages = list(labelled.texts[0].fields)
+    if extra := places.keys() - set(languages):
+        raise ValueError(f"templates in {', '.join(sorted(extra))}, but the names are in {', '.join(languages)}")
+    return {language: read_templates(language, places.get(language)) for language in languages}
+
+
+def repeated(templates: Sequence[str]) -> list[str]:
+    """Those that stand several times; each counts as often as it stands, as elsewhere."""
+    return [template for template, count in Counter(templates).items() if count > 1]
+
+
+def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every name in every template, `[C * T]`, class by class."""
+    return [_filled(template, name) for name in names for template in templates]
+
+
+def _filled(template: str, name: str) -> str:
+    for slot in SLOTS:
+        template = template.replace(slot, name)
+    return template
+
+
+def class_embeddings(embeddings: np.ndarray, templates: int) -> np.ndarray:
+    """The normalised mean of the normalised embeddings of every class's prompts: `[C * T, D]` to `[C, D]` float32.
+
+    So do CLIP_benchmark, open_clip and Chinese-CLIP.
+    """
+    rows = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    means = rows.reshape(-1, templates, rows.shape[1]).mean(axis=1)
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -220,67 +288,3 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def several_classes(labelled: Benchmark) -> bool:
     """Whether a picture has several classes."""
     return len(labelled.pairs) > len(np.unique(labelled.pairs[:, 0]))
-
-
-def remarks(labelled: Benchmark) -> list[str]:
-    """What a person should know of classes and pictures before believing the figures, a line each."""
-    pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
-    labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
-    lines = []
-    if empty := [one.id for one, count in zip(labelled.texts, pictures.tolist(), strict=True) if not count]:
-        lines.append(
-            f"classes without a picture: {_first(empty)}; they can be answered and count in no mean: add pictures, or "
-            "take them out"
-        )
-    for language in labelled.texts[0].fields:
-        names: dict[str, list[str]] = {}
-        for one in labelled.texts:
-            names.setdefault(str(one.fields[language]), []).append(one.id)
-        if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
-            lines.append(
-                f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
-            )
-    if (labels > 1).any():
-        lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")
-    return lines
-
-
-def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
-    """Reads and decodes every picture, and looks for pictures that stand several times.
-
-    Args:
-        progress: called with the number of pictures just done.
-    """
-    counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
-    files = decode_all(labelled.images, progress)
-    first: dict[bytes, int] = {}
-    again, torn = [], []
-    own: list[set[int]] = [set() for _ in labelled.images]
-    for row, column in labelled.pairs.tolist():
-        own[row].add(column)
-    for row, image in enumerate(labelled.images):
-        try:
-            digest = blake2b(image.read(), digest_size=16).digest()
-        except (BadSample, OSError):
-            continue
-        earlier = first.setdefault(digest, row)
-        if earlier != row:
-            (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
-    odd = remarks(labelled)
-    if again:
-        odd.append(f"pictures that stand twice in a class: {_first(again)}")
-    if torn:
-        odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
-    sizes = f"{min(counts):,} to {max(counts):,} pictures each"
-    lines = [
-        f"{labelled.name}: {counted(len(labelled.images), 'picture')}, {len(labelled.texts):,} classes of {sizes}",
-        *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
-        f"entries: {labelled.rows}",
-        f"images: {files}",
-        *odd,
-    ]
-    return Inspection("\n".join(lines), not (odd or labelled.rows.counts or files.counts))
-
-
-def _first(names: Sequence[str]) -> str:
-    return first_names(len(names), names[: BadSampleReport.NAMES])

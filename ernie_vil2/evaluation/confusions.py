@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from ernie_vil2.evaluation.cards import Thumbnails
 from ernie_vil2.evaluation.classification import DEFINITION, ClassScores, EncodedClasses
+from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.report import Card, Page, Section, Table
 
 MOST_CLASSES = 30

@@ -2,7 +2,7 @@
 
 from ernie_vil2.data.readers.labelled import open_labelled, read_list
 from ernie_vil2.data.samples import Reason
-from ernie_vil2.evaluation.prompts import read_templates
+from ernie_vil2.evaluation.classification import read_templates
 from tests.bad_input.case import GOOD, Case, file
 
 ROWS = "a.png,cat\nb.png,dog\n"

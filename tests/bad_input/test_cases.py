@@ -15,7 +15,7 @@ from ernie_vil2.data.prepare_shards import Settings, Work, make_shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.evaluation.classification import remarks
+from ernie_vil2.evaluation.scorers.zero_shot import remarks
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.bad_input.case import bounded_time
 from tests.bad_input.page import PAGE, SECTIONS, with_tables

@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from ernie_vil2.evaluation.changes import SHOWN, read_changes
+from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
-from ernie_vil2.evaluation.scorers.retrieval import CSV_COLUMNS
+from ernie_vil2.evaluation.report_page import SHOWN, read_changes
 
 
 def ranks(path, label, rows):

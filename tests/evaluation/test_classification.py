@@ -11,15 +11,18 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from ernie_vil2.data.benchmark import BenchmarkText
 from ernie_vil2.evaluation.classification import (
+    OWN,
     ClassScores,
     average_precision,
-    check_labelled,
+    class_embeddings,
     encoded_classes,
-    remarks,
+    prompts,
+    read_templates,
+    repeated,
     with_prompts,
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.prompts import OWN, class_embeddings, prompts, read_templates, repeated
+from ernie_vil2.evaluation.scorers.zero_shot import check_labelled, remarks
 from tests.evaluation.encoding_model import StandIn, benchmark, no_file, picture, unit
 
 

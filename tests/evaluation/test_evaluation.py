@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.readers import open_benchmark, open_sources
-from ernie_vil2.evaluation.cards import Cards, random_queries
+from ernie_vil2.evaluation.examples import Cards, random_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation.cards import retrieval_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.examples import CSV_COLUMNS, retrieval_page
+from ernie_vil2.evaluation.examples import ranks as rank_rows
 from ernie_vil2.evaluation.protocol import Protocol, score, select, table_rows
 from ernie_vil2.evaluation.protocols import (
     ALL_CONVENTIONS,
@@ -24,8 +25,6 @@ from ernie_vil2.evaluation.protocols import (
 )
 from ernie_vil2.evaluation.report import write_csv
 from ernie_vil2.evaluation.retrieval import Matching
-from ernie_vil2.evaluation.scorers.retrieval import CSV_COLUMNS
-from ernie_vil2.evaluation.scorers.retrieval import ranks as rank_rows
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
 

@@ -14,18 +14,25 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.cards import SIDE, Cards, extreme_queries, random_queries, retrieval_page, thumbnail
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.examples import (
+    CSV_COLUMNS,
+    SIDE,
+    Cards,
+    extreme_queries,
+    random_queries,
+    ranks,
+    retrieval_page,
+    thumbnail,
+)
 from ernie_vil2.evaluation.protocol import queries_title, score, table_rows
 from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions, paper_results
 from ernie_vil2.evaluation.report import Report, cell_text, original_text, write_csv, write_report
 from ernie_vil2.evaluation.retrieval import recall_table
 from ernie_vil2.evaluation.run import about, checksums, result_name
 from ernie_vil2.evaluation.scorers.retrieval import (
-    CSV_COLUMNS,
     format_counts,
     format_definitions,
-    ranks,
     record,
 )
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.evaluation.cards import Thumbnails
 from ernie_vil2.evaluation.check import Inspection
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.protocols import paper_results
 from ernie_vil2.evaluation.report import Card, Page, Report, Section, Table, percent, wrapped
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
-from ernie_vil2.evaluation.statements import (
+from ernie_vil2.evaluation.statement_scores import (
     StatementScores,
     check_statements,
     read_statements,

@@ -7,35 +7,20 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
-import numpy as np
-
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
-from ernie_vil2.evaluation.cards import retrieval_page
+from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.examples import CSV_COLUMNS, Evaluations, best_answers, predictions, ranks, retrieval_page
 from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
 from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
-from ernie_vil2.evaluation.retrieval import DirectionResult, Row, recall_table
+from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
 
 MEAN = "mean_recall"
 LOGGED_ALONE = ("R@5", "mR", "MRR")
 """Of each language; the others are printed and drawn in the course of training as well."""
-CSV_COLUMNS = (
-    "result",
-    "direction",
-    "query_id",
-    "query",
-    "rank",
-    "best_positive_id",
-    "best_positive_score",
-    "top_id",
-    "top_score",
-)
-Evaluations = Mapping[str, Evaluation]
-"""By the label that each has in the table."""
 
 
 @dataclass
@@ -129,8 +114,6 @@ class Retrieval(Scorer):
         return baseline
 
     def _answers(self, evaluations: Evaluations, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
-        from ernie_vil2.evaluation.answers import best_answers, predictions
-
         for label, evaluation in evaluations.items():
             if "text_to_image" in evaluation.results:
                 ending = ending_of(label) if len(evaluations) > 1 else ""
@@ -223,30 +206,3 @@ def _record(evaluation: Evaluation) -> dict[str, Any]:
         },
         "result": evaluation.as_dict(),
     }
-
-
-def ranks(evaluations: Evaluations) -> Iterator[list]:
-    """For each query a row of `CSV_COLUMNS`: its rank, its best right answer and what comes first.
-
-    `query` is the text or, for an image, its id. Of equal scores the answer of the lower row is named.
-    """
-    for label, evaluation in evaluations.items():
-        for direction, result in evaluation.results.items():
-            for row in _ranks(evaluation.encoded.benchmark, result):
-                yield [label, direction, *row]
-
-
-def _ranks(benchmark: Benchmark, result: DirectionResult) -> Iterator[list]:
-    queries, gallery = map(benchmark.side, result.asked.sides)
-    found, rows = result.ranking, result.asked.right
-    for position in np.flatnonzero(found.rank):
-        query = queries[result.asked.left[position]]
-        yield [
-            query.id,
-            query.text if isinstance(query, BenchmarkText) else query.id,
-            found.rank[position],
-            gallery[rows[found.positive[position]]].id,
-            found.positive_score[position],
-            gallery[rows[found.top[position]]].id,
-            found.top_score[position],
-        ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -11,21 +12,22 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
-from ernie_vil2.evaluation.check import Inspection
+from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
+from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
     DEFINITION,
     ClassScores,
     EncodedClasses,
-    check_labelled,
+    choose_templates,
     encoded_classes,
-    remarks,
+    names_of,
+    repeated,
     several_classes,
     with_prompts,
 )
 from ernie_vil2.evaluation.confusions import confusions_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.prompts import choose_templates, repeated
 from ernie_vil2.evaluation.report import Report, Table, percent
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
 from ernie_vil2.io.terminal import counted
@@ -197,3 +199,67 @@ def answers(encoded: EncodedClasses, results: Results) -> Iterator[list]:
             numbers = (scores.probabilities[row, answer], scores.scores[row, answer], scores.rank[row])
             right = int(scores.truth[row, answer])
             yield [result, image.id, own, labels[answer], scores.names[answer], *numbers, right]
+
+
+def remarks(labelled: Benchmark) -> list[str]:
+    """What a person should know of classes and pictures before believing the figures, a line each."""
+    pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
+    labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
+    lines = []
+    if empty := [one.id for one, count in zip(labelled.texts, pictures.tolist(), strict=True) if not count]:
+        lines.append(
+            f"classes without a picture: {_first(empty)}; they can be answered and count in no mean: add pictures, or "
+            "take them out"
+        )
+    for language in labelled.texts[0].fields:
+        names: dict[str, list[str]] = {}
+        for one in labelled.texts:
+            names.setdefault(str(one.fields[language]), []).append(one.id)
+        if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
+            lines.append(
+                f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
+            )
+    if (labels > 1).any():
+        lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")
+    return lines
+
+
+def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
+    """Reads and decodes every picture, and looks for pictures that stand several times.
+
+    Args:
+        progress: called with the number of pictures just done.
+    """
+    counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
+    files = decode_all(labelled.images, progress)
+    first: dict[bytes, int] = {}
+    again, torn = [], []
+    own: list[set[int]] = [set() for _ in labelled.images]
+    for row, column in labelled.pairs.tolist():
+        own[row].add(column)
+    for row, image in enumerate(labelled.images):
+        try:
+            digest = blake2b(image.read(), digest_size=16).digest()
+        except (BadSample, OSError):
+            continue
+        earlier = first.setdefault(digest, row)
+        if earlier != row:
+            (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
+    odd = remarks(labelled)
+    if again:
+        odd.append(f"pictures that stand twice in a class: {_first(again)}")
+    if torn:
+        odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
+    sizes = f"{min(counts):,} to {max(counts):,} pictures each"
+    lines = [
+        f"{labelled.name}: {counted(len(labelled.images), 'picture')}, {len(labelled.texts):,} classes of {sizes}",
+        *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
+        f"entries: {labelled.rows}",
+        f"images: {files}",
+        *odd,
+    ]
+    return Inspection("\n".join(lines), not (odd or labelled.rows.counts or files.counts))
+
+
+def _first(names: Sequence[str]) -> str:
+    return first_names(len(names), names[: BadSampleReport.NAMES])

@@ -1,15 +1,17 @@
-"""What a page shows of a retrieval: its table and queries with their best answers; and small copies of images."""
+"""Single queries of a retrieval: their ranks for CSV, their best answers for JSON lines, and examples for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
-from ernie_vil2.data.benchmark import BenchmarkImage
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Answer, Card, Page, Section
@@ -19,6 +21,98 @@ SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, fo
 QUALITY = 80
 SHOWN = 12
 """Queries of a kind on a page."""
+CSV_COLUMNS = (
+    "result",
+    "direction",
+    "query_id",
+    "query",
+    "rank",
+    "best_positive_id",
+    "best_positive_score",
+    "top_id",
+    "top_score",
+)
+Evaluations = Mapping[str, Evaluation]
+"""By the label that each has in the table."""
+
+
+def ranks(evaluations: Evaluations) -> Iterator[list]:
+    """For each query a row of `CSV_COLUMNS`: its rank, its best right answer and what comes first.
+
+    `query` is the text or, for an image, its id. Of equal scores the answer of the lower row is named.
+    """
+    for label, evaluation in evaluations.items():
+        for direction, result in evaluation.results.items():
+            for row in _ranks(evaluation.encoded.benchmark, result):
+                yield [label, direction, *row]
+
+
+def _ranks(benchmark: Benchmark, result: DirectionResult) -> Iterator[list]:
+    queries, gallery = map(benchmark.side, result.asked.sides)
+    found, rows = result.ranking, result.asked.right
+    for position in np.flatnonzero(found.rank):
+        query = queries[result.asked.left[position]]
+        yield [
+            query.id,
+            query.text if isinstance(query, BenchmarkText) else query.id,
+            found.rank[position],
+            gallery[rows[found.positive[position]]].id,
+            found.positive_score[position],
+            gallery[rows[found.top[position]]].id,
+            found.top_score[position],
+        ]
+
+
+def best_answers(evaluations: Evaluations, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
+    """For each query its k best answers, best first.
+
+    `{"result", "direction", "query_id", "query", "answers": [{"id", "score"}, ...]}`
+    """
+    for label, evaluation in evaluations.items():
+        for direction, result in evaluation.results.items():
+            for query, answers in _answers(evaluation, result, k, device):
+                yield {
+                    "result": label,
+                    "direction": direction,
+                    "query_id": query.id,
+                    "query": query.text if isinstance(query, BenchmarkText) else query.id,
+                    "answers": [{"id": answer, "score": score} for answer, score in answers],
+                }
+
+
+def predictions(evaluation: Evaluation, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
+    """The k best images of every text in the form of Chinese-CLIP and MUGE: `{"text_id", "image_ids"}`.
+
+    The ids are those of `whole_numbers`; where they are not the benchmark's own, these follow them, as `name` and
+    `image_names`.
+    """
+    benchmark = evaluation.encoded.benchmark
+    images, texts = (
+        {row.id: number for row, number in zip(side, whole_numbers(side), strict=True)}
+        for side in (benchmark.images, benchmark.texts)
+    )
+    for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):
+        names = [name for name, _ in answers]
+        entry = {"text_id": texts[query.id], "image_ids": [images[name] for name in names]}
+        if str(entry["text_id"]) != query.id:
+            entry["name"] = query.id
+        if list(map(str, entry["image_ids"])) != names:
+            entry["image_names"] = names
+        yield entry
+
+
+def _answers(
+    evaluation: Evaluation, result: DirectionResult, k: int, device: str
+) -> Iterator[tuple[BenchmarkImage | BenchmarkText, list[tuple[str, float]]]]:
+    """Every query with the ids and scores of its best answers."""
+    queries, gallery = map(evaluation.encoded.benchmark.side, result.asked.sides)
+    places = np.arange(len(result.asked.left))
+    best = result.best_answers(evaluation.encoded.sides, places, min(k, len(result.asked.right)), device)
+    for row, *found in zip(result.asked.left, *(one.tolist() for one in best), strict=True):
+        yield (
+            queries[row],
+            [(gallery[result.asked.right[place]].id, score) for place, score in zip(*found, strict=True) if place >= 0],
+        )
 
 
 def extreme_queries(result: DirectionResult, count: int, worst: bool) -> np.ndarray:
