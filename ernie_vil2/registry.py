@@ -25,11 +25,11 @@ class Registry(dict[str, T]):
 
     Args:
         kind: what one of them is called in messages, as "loss".
-        entries: the parts of this package.
+        entries: the parts of this package, or of one that is imported when it is asked for its `package.module:Name`.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, T]):
-        super().__init__(entries)
+    def __init__(self, kind: str, entries: Mapping[str, T | str]):
+        super().__init__(cast(Mapping[str, T], entries))
         self.kind = kind
 
     @classmethod
@@ -44,7 +44,11 @@ class Registry(dict[str, T]):
             UnknownName: there is none.
         """
         if name in self:
-            return self[name]
+            part = self[name]
+            if not isinstance(part, str):
+                return part
+            module, _, attribute = part.partition(":")
+            return cast(T, getattr(importlib.import_module(module), attribute))
         module, colon, attribute = name.partition(":")
         if not colon:
             raise unknown(self.kind, name, self)

@@ -88,12 +88,12 @@ def run(args: argparse.Namespace) -> int:
     if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
+    from ernie_vil2.evaluation.protocols import scorer_of_protocols
     from ernie_vil2.evaluation.scorer import Data, make_scorer, scorer_of
     from ernie_vil2.registry import import_named
 
-    import_named(filter(None, [args.scorer]))
+    import_named([*filter(None, [args.scorer]), *args.protocol])
     data = Data([args.embeddings]) if args.embeddings else encoding.named_data(args, args.language)
-    retrieval = args.embeddings or args.protocol != DEFAULTS["protocol"]
     given = {
         "protocol": args.protocol,
         "only": only,
@@ -103,7 +103,11 @@ def run(args: argparse.Namespace) -> int:
         "block": args.block,
     }
     given = {key: value for key, value in given.items() if value != DEFAULTS[key]}
-    scorer = make_scorer(args.scorer or ("retrieval" if retrieval else scorer_of(data)), given | dict(args.option))
+    if args.embeddings or "protocol" in given:
+        named = scorer_of_protocols(args.protocol)
+    else:
+        named = scorer_of(data)
+    scorer = make_scorer(args.scorer or named, given | dict(args.option))
     if args.embeddings:
         from ernie_vil2.evaluation.embedding_files import read_embeddings
 

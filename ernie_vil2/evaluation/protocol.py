@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class Protocol:
     side, or whose positives are not the benchmark's pairs, has a `matchings` of its own.
 
     Attributes:
+        scorer: name of the scorer that it is one of.
         name: by which it is called.
         definition: in words, all of it.
         split: of the benchmark, where it is a fixed one.
@@ -53,6 +54,7 @@ class Protocol:
         ties: see `ernie_vil2.evaluation.ranking.TIE_RULES`.
     """
 
+    scorer: ClassVar[str] = "retrieval"
     name: str
     definition: str
     split: str | None = None

@@ -8,131 +8,139 @@ they stand in the named source.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ernie_vil2.evaluation.cxc import CXC_PROTOCOLS
 from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, SCORED_AS_USUAL, Protocol
+from ernie_vil2.registry import Registry, unknown
 
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            name="pairs",
-            definition=(
-                "All images and all texts of the benchmark are the galleries, each once, distinguished by id. An "
-                "answer is right when some pair holds both. A row without a pair is in the gallery, but no query. "
-                f"{SCORED_AS_USUAL}"
-            ),
+_OF_RETRIEVAL = (
+    Protocol(
+        name="pairs",
+        definition=(
+            "All images and all texts of the benchmark are the galleries, each once, distinguished by id. An "
+            "answer is right when some pair holds both. A row without a pair is in the gallery, but no query. "
+            f"{SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="coco-cn-test",
-            definition=(
-                "The test split of COCO-CN: 1,000 images and their 1,053 human-written sentences, so that some images "
-                "have two. Translated sentences and tags take no part. An answer is right when it is the image's own "
-                f"sentence. {SCORED_AS_USUAL}"
-            ),
-            split="test",
-            images=1_000,
-            texts=1_053,
+    ),
+    Protocol(
+        name="coco-cn-test",
+        definition=(
+            "The test split of COCO-CN: 1,000 images and their 1,053 human-written sentences, so that some images "
+            "have two. Translated sentences and tags take no part. An answer is right when it is the image's own "
+            f"sentence. {SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="aic-icc-val-10k",
-            definition=(
-                "The first 10,000 images of AIC-ICC's validation split in the order of its JSON file, with the five "
-                f"sentences of each: 10,000 images and 50,000 texts. {SCORED_AS_USUAL}"
-            ),
-            split="val",
-            images=10_000,
-            texts=50_000,
-            first_images=10_000,
-            texts_per_image=5,
+        split="test",
+        images=1_000,
+        texts=1_053,
+    ),
+    Protocol(
+        name="aic-icc-val-10k",
+        definition=(
+            "The first 10,000 images of AIC-ICC's validation split in the order of its JSON file, with the five "
+            f"sentences of each: 10,000 images and 50,000 texts. {SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="flickr30k-test",
-            definition=(
-                "The test split of Flickr30K by Karpathy: 1,000 images with five sentences each, 5,000 texts. "
-                f"{SCORED_AS_USUAL}"
-            ),
-            split="test",
-            images=1_000,
-            texts=5_000,
-            texts_per_image=5,
+        split="val",
+        images=10_000,
+        texts=50_000,
+        first_images=10_000,
+        texts_per_image=5,
+    ),
+    Protocol(
+        name="flickr30k-test",
+        definition=(
+            "The test split of Flickr30K by Karpathy: 1,000 images with five sentences each, 5,000 texts. "
+            f"{SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="mscoco-5k",
-            definition=(
-                "The test split of MSCOCO by Karpathy: 5,000 images with the first five sentences of each in the order "
-                "of the file, 25,000 texts; the few sentences beyond the fifth of an image take no part. "
-                f"{SCORED_AS_USUAL}"
-            ),
-            split="test",
-            images=5_000,
-            texts=25_000,
-            texts_per_image=5,
+        split="test",
+        images=1_000,
+        texts=5_000,
+        texts_per_image=5,
+    ),
+    Protocol(
+        name="mscoco-5k",
+        definition=(
+            "The test split of MSCOCO by Karpathy: 5,000 images with the first five sentences of each in the order "
+            "of the file, 25,000 texts; the few sentences beyond the fifth of an image take no part. "
+            f"{SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="mscoco-1k",
-            definition=(
-                "The images and texts of mscoco-5k, cut in the order of the file into five folds of 1,000 images with "
-                "their 5,000 texts. Each fold is scored on its own, against its own galleries alone, and every figure "
-                f"is the mean over the folds. {SCORED_AS_USUAL}"
-            ),
-            split="test",
-            images=5_000,
-            texts=25_000,
-            texts_per_image=5,
-            fold=1_000,
+        split="test",
+        images=5_000,
+        texts=25_000,
+        texts_per_image=5,
+    ),
+    Protocol(
+        name="mscoco-1k",
+        definition=(
+            "The images and texts of mscoco-5k, cut in the order of the file into five folds of 1,000 images with "
+            "their 5,000 texts. Each fold is scored on its own, against its own galleries alone, and every figure "
+            f"is the mean over the folds. {SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="flickr30k-cn-test",
-            definition=(
-                "The test split of Flickr30k-CN: 1,000 images with five Chinese sentences each, 5,000 texts. "
-                f"{SCORED_AS_USUAL}"
-            ),
-            split="test",
-            images=1_000,
-            texts=5_000,
-            texts_per_image=5,
+        split="test",
+        images=5_000,
+        texts=25_000,
+        texts_per_image=5,
+        fold=1_000,
+    ),
+    Protocol(
+        name="flickr30k-cn-test",
+        definition=(
+            "The test split of Flickr30k-CN: 1,000 images with five Chinese sentences each, 5,000 texts. "
+            f"{SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="muge-val",
-            definition=(
-                "The validation split of MUGE's retrieval task: every query text asks for its product images among all "
-                f"images of the split; {SCORE} An image that no query asks for is in the gallery all the same, and a "
-                f"text without images is no query. {ANY_OF} {AGAINST} R@K is the share of queries of rank at most K, "
-                "and mR the mean of R@1, R@5 and R@10. Images ask for nothing: there is no other direction."
-            ),
-            split="val",
-            directions=("text_to_image",),
+        split="test",
+        images=1_000,
+        texts=5_000,
+        texts_per_image=5,
+    ),
+    Protocol(
+        name="muge-val",
+        definition=(
+            "The validation split of MUGE's retrieval task: every query text asks for its product images among all "
+            f"images of the split; {SCORE} An image that no query asks for is in the gallery all the same, and a "
+            f"text without images is no query. {ANY_OF} {AGAINST} R@K is the share of queries of rank at most K, "
+            "and mR the mean of R@1, R@5 and R@10. Images ask for nothing: there is no other direction."
         ),
-        Protocol(
-            name="first-text",
-            definition=(
-                "Each image keeps one text alone, its first in the order of the files. A text that is the first of no "
-                "image leaves the gallery; all images stay. An answer is right when the text is the image's first one. "
-                f"{SCORED_AS_USUAL}"
-            ),
-            texts_per_image=1,
+        split="val",
+        directions=("text_to_image",),
+    ),
+    Protocol(
+        name="first-text",
+        definition=(
+            "Each image keeps one text alone, its first in the order of the files. A text that is the first of no "
+            "image leaves the gallery; all images stay. An answer is right when the text is the image's first one. "
+            f"{SCORED_AS_USUAL}"
         ),
-        Protocol(
-            name="official-rows",
-            definition=(
-                "What the evaluator of the official ERNIE-ViL 2.0 release computes, for any number of rows. Every pair "
-                "of image and text, in the order of the files, is a row with an image and a text of its own: an image "
-                "with two texts is in the gallery twice. The label is the row number: only the row's own text is right "
-                "for its image, and its own image for its text, even where another row holds the same. Every row's "
-                f"image asks among all rows' texts, every row's text among all rows' images; {SCORE} Ties count for "
-                "the model: the rank is 1 + the number of rows that score more than the right one, so that equal "
-                f"embeddings everywhere give R@1 = 100. {MEASURES} MRR is the mean of 1 / rank."
-            ),
-            row_labels=True,
-            ties="optimistic",
+        texts_per_image=1,
+    ),
+    Protocol(
+        name="official-rows",
+        definition=(
+            "What the evaluator of the official ERNIE-ViL 2.0 release computes, for any number of rows. Every pair "
+            "of image and text, in the order of the files, is a row with an image and a text of its own: an image "
+            "with two texts is in the gallery twice. The label is the row number: only the row's own text is right "
+            "for its image, and its own image for its text, even where another row holds the same. Every row's "
+            f"image asks among all rows' texts, every row's text among all rows' images; {SCORE} Ties count for "
+            "the model: the rank is 1 + the number of rows that score more than the right one, so that equal "
+            f"embeddings everywhere give R@1 = 100. {MEASURES} MRR is the mean of 1 / rank."
         ),
-        *CXC_PROTOCOLS,
-    )
-}
+        row_labels=True,
+        ties="optimistic",
+    ),
+)
+PROTOCOLS: Registry[Protocol] = Registry(
+    "protocol",
+    {
+        **{protocol.name: protocol for protocol in _OF_RETRIEVAL},
+        "cxc": "ernie_vil2.evaluation.scorers.cxc:CXC",
+        "cxc-val": "ernie_vil2.evaluation.scorers.cxc:CXC_VAL",
+        "cxc-directed": "ernie_vil2.evaluation.scorers.cxc:CXC_DIRECTED",
+        "cxc-every-caption": "ernie_vil2.evaluation.scorers.cxc:CXC_EVERY_CAPTION",
+        "cxc-without-co-captions": "ernie_vil2.evaluation.scorers.cxc:CXC_WITHOUT_CO_CAPTIONS",
+        "cxc-correlation": "ernie_vil2.evaluation.scorers.cxc:CXC_CORRELATION",
+    },
+)
+"""By name; those of scorers with protocols of their own are beside the scorer."""
 DEFAULT_PROTOCOL = "pairs"
 ALL_CONVENTIONS = "all-conventions"
 CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "official-rows"}
@@ -140,18 +148,15 @@ CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "offi
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of a name; ValueError with the nearest names for an unknown one."""
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    known = [*PROTOCOLS, ALL_CONVENTIONS]
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
-    meant = f"did you mean {' or '.join(near)}? All" if near else "known"
-    raise ValueError(f"unknown protocol {name!r}; {meant}: {', '.join(known)}")
+    """The protocol of a name; UnknownName with the nearest one if there is none."""
+    if name not in PROTOCOLS and ":" not in name:
+        raise unknown("protocol", name, [*PROTOCOLS, ALL_CONVENTIONS])
+    return PROTOCOLS.find(name)
 
 
 def conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:
     """The three conventions, on a whole benchmark or on the images and texts that another protocol selects."""
-    found = {convention: PROTOCOLS[name] for convention, name in CONVENTIONS.items()}
+    found = {convention: protocol(name) for convention, name in CONVENTIONS.items()}
     if rows_of is None:
         return found
     return {
@@ -178,6 +183,12 @@ def choose(names: Sequence[str]) -> dict[str, Protocol]:
     if ALL_CONVENTIONS in names:
         chosen |= conventions(own[0] if own else None)
     return {"": own[0]} if len(chosen) == 1 else chosen
+
+
+def scorer_of_protocols(names: Sequence[str]) -> str:
+    """The name of the scorer that knows all of these protocols; errors as of `choose`."""
+    scorers = [one.scorer for one in choose(names).values()]
+    return next((name for name in scorers if name != Protocol.scorer), Protocol.scorer)
 
 
 PAPER = "https://arxiv.org/abs/2209.15270"

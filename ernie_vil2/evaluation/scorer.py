@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
@@ -25,25 +25,16 @@ from ernie_vil2.io.calibration import Calibration
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.registry import Registry
 
-SCORERS: Registry[str | type[Scorer]] = Registry(
+SCORERS: Registry[type[Scorer]] = Registry(
     "scorer",
     {
         "retrieval": "ernie_vil2.evaluation.scorers.retrieval:Retrieval",
         "zero_shot": "ernie_vil2.evaluation.scorers.zero_shot:ZeroShot",
         "entailment": "ernie_vil2.evaluation.scorers.entailment:Entailment",
         "nlvr2": "ernie_vil2.evaluation.scorers.entailment:Entailment",
+        "cxc": "ernie_vil2.evaluation.scorers.cxc:Cxc",
     },
 )
-"""By name, a class, or where one of this package is, which is imported when it is asked for."""
-
-
-def find_scorer(name: str) -> type[Scorer]:
-    """The scorer of a name; UnknownName if there is none."""
-    found = SCORERS.find(name)
-    if not isinstance(found, str):
-        return found
-    module, _, attribute = found.partition(":")
-    return getattr(import_module(module), attribute)
 
 
 def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -52,7 +43,7 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     Raises:
         ValueError: there is no such scorer, or it has no such option.
     """
-    make = find_scorer(name)
+    make = SCORERS.find(name)
     known = [field.name for field in fields(make)] if is_dataclass(make) else []
     for option in options:
         if option not in known:
@@ -73,10 +64,34 @@ class Data:
     text_id: str | None = None
     caption_lines: bool = False
     default: str | None = None
+    unnamed: str = ""
+    """What language captions are in that name none."""
+
+    @classmethod
+    def of_run(cls, config: Config, place: ScoredConfig, default: str) -> Data:
+        """What a run's configuration names.
+
+        Args:
+            place: `Data.validation` or `Data.tested`.
+            default: the split, if neither the place nor a protocol names one.
+        """
+        views = config.Views
+        return cls(
+            place.data,
+            preferred=views.languages,
+            layout=place.layout,
+            split=place.split,
+            images=place.images,
+            text_id=place.text_id or config.Data.text_id,
+            caption_lines=views.caption_lines if place.caption_lines is None else place.caption_lines,
+            default=default,
+            unnamed=", ".join(views.languages),
+        )
 
     def benchmarks(self) -> dict[str, Benchmark]:
         """Images, texts and pairs by the language of the captions; errors as of `open_benchmarks`."""
-        return open_benchmarks(**vars(self))
+        arguments = {name: value for name, value in vars(self).items() if name != "unnamed"}
+        return {language or self.unnamed: one for language, one in open_benchmarks(**arguments).items()}
 
     def sources(self) -> ShardedSource:
         """The samples; errors as of `open_sources`."""
@@ -84,7 +99,7 @@ class Data:
 
 
 def scorer_of(data: Data) -> str:
-    """The name of the scorer for data of which no more is said, by their layout."""
+    """The name of the scorer for data by their layout, where nothing else says it."""
     path = Path(data.path[0])
     try:
         layout = content(LocalFile(path), data.split, "test", data.layout).layout if path.exists() else None
@@ -133,6 +148,18 @@ class Scorer(Protocol):
     separate: ClassVar[bool] = False
     held_out: ClassVar[bool] = False
     folder: ClassVar[str] = "evaluation"
+
+    @classmethod
+    def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
+        """What scores the models of a run, and on which data; None: its configuration names none.
+
+        Args:
+            place, default: as for `Data.of_run`; None: the run has no such data.
+
+        Raises:
+            ConfigError, ValueError: the configuration lacks something, or names what there is not.
+        """
+        return cls(), place and Data.of_run(config, place, default)
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """Opens what is to be encoded, by name; no image is read.

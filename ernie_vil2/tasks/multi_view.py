@@ -111,6 +111,7 @@ class MultiViewTask:
     """
 
     evaluators = ("retrieval",)
+    labels = ()
     embeds = True
     planned = True
 

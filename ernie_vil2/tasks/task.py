@@ -54,6 +54,7 @@ class Task(Protocol):
         model: what is trained and saved, from `build` on.
         tokenizer: of its texts.
         evaluators: names of the scorers that score it, unless `Evaluation.evaluators` names others.
+        labels: that its model gives to statements, which `data.samples.Statement`s have; empty without any.
         embeds: whether its model gives embeddings of images and of texts, which retrieval scores (`Data.test`).
         planned: whether `planning` knows what a step of it needs.
         least_rows: that a rank needs for a step, from `prepare` on.
@@ -63,6 +64,7 @@ class Task(Protocol):
     model: nn.Layer
     tokenizer: Tokenizer
     evaluators: Sequence[str]
+    labels: Sequence[str]
     embeds: bool
     planned: bool
     least_rows: int

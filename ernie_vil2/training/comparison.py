@@ -15,10 +15,10 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation import run
 from ernie_vil2.evaluation.report import write_report
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
 from ernie_vil2.pretrained import load_model
 from ernie_vil2.tasks import Task
-from ernie_vil2.training.evaluator import open_retrieval
 
 
 class Comparison:
@@ -41,7 +41,8 @@ class Comparison:
             )
         self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
         self._data = config.Data.tested.data
-        self._scorer, self.sets = open_retrieval(config, config.Data.tested, "test")
+        self._scorer, data = Retrieval.of_run(config, config.Data.tested, "test")
+        self.sets = self._scorer.open(data)
 
     @property
     def benchmarks(self) -> list[Benchmark]:

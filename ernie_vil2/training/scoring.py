@@ -1,19 +1,134 @@
-"""Evaluators in the course of a run: when they are due, rank 0's numbers on every rank, errors that end no run."""
+"""Scorers in the course of a run: what they score and when, rank 0's numbers on every rank, errors that end no run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple, Protocol
 
 import paddle
+import paddle.distributed as dist
 from paddle import nn
 
-from ernie_vil2.config import Config
+from ernie_vil2.backends import Eager
+from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.scorer import SCORERS, Scorer
 from ernie_vil2.io.run_folder import Best
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.parallel import collectives
-from ernie_vil2.training.evaluator import Evaluator, Metrics
+from ernie_vil2.registry import UnknownName
+from ernie_vil2.tasks import Task
+
+EARLIER_NAMES = {"classification": "zero_shot", "statements": "entailment"}
+"""What scorers were called as evaluators; configurations may still say so."""
+
+
+class Metrics(NamedTuple):
+    """What an evaluator found.
+
+    values: numbers by name; "/" divides them into groups, as in `zh/image_to_text/R@1`.
+    shown: names of those that are printed and drawn; all of them are logged. None: all.
+    failures: why there are no numbers, by what could not be scored.
+    """
+
+    values: Mapping[str, float]
+    shown: Sequence[str] | None = None
+    failures: Mapping[str, str] = {}
+
+
+class Evaluator(Protocol):
+    """Scores a model.
+
+    Attributes:
+        best_by: name of the number that chooses the best checkpoint, the higher the better; None: none of them does.
+        data: what is scored, in words by name.
+        benchmarks: of whose images none should be trained on; they are looked for in the training data.
+    """
+
+    best_by: str | None
+    data: Mapping[str, str]
+    benchmarks: Sequence[Benchmark]
+
+    def __call__(self, model: nn.Layer) -> Metrics:
+        """Scores the model of the run's task, which is in evaluation mode and without gradient.
+
+        A collective: every rank calls it, and what rank 0 returns counts. Whatever it raises ends no run.
+        """
+
+
+class Scored:
+    """A scorer as an `Evaluator`. The ranks share the encoding; rank 0 alone scores.
+
+    Of benchmarks that are scored each on its own, one that cannot be costs its own numbers, and the mean.
+    """
+
+    def __init__(self, scorer: Scorer, opened: Mapping[str, Benchmark], config: Config, tokenizer: Tokenizer):
+        self.scorer, self.opened, self.config, self.tokenizer = scorer, opened, config, tokenizer
+        self.best_by, self.data = scorer.best_by, scorer.sizes(opened)
+        self.benchmarks = list(opened.values()) if scorer.held_out else []
+
+    def __call__(self, model: nn.Layer) -> Metrics:
+        """As `Evaluator.__call__`: the metrics of the scorer's report."""
+        engine = Eager(model, Preprocessing.of(self.config.Model.image), self.config.Training.precision)
+        encoder = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
+        if not self.scorer.separate:
+            return self._metrics(encoder, self.opened)
+        found, failures = [], {}
+        for name, benchmark in self.opened.items():
+            try:
+                found.append(self._metrics(encoder, {name: benchmark}))
+            except LostRank:
+                raise
+            except Exception as error:
+                failures[f"val, {name}"] = str(error) or type(error).__name__
+        values = {name: value for one in found for name, value in one.values.items() if name != self.best_by}
+        best = [one.values[self.best_by] for one in found if self.best_by in one.values]
+        if best and len(best) == len(self.opened):
+            values[self.best_by] = fmean(best)
+        return Metrics(values, [name for one in found for name in one.shown or ()], failures)
+
+    def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        encoded = {name: encode_benchmark(encoder, one, rank=rank, ranks=ranks) for name, one in opened.items()}
+        if rank:
+            return Metrics({})
+        report = self.scorer.score(encoded, encoder)
+        return Metrics(report.metrics, report.shown)
+
+
+def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
+    """Those of `Evaluation.evaluators`, or else of the task, that have something to score.
+
+    Raises:
+        ConfigError: there is no such scorer, or it does not fit the task.
+        OSError, ValueError: what one of them scores cannot be read.
+    """
+    names = task.evaluators if config.Evaluation.evaluators is None else config.Evaluation.evaluators
+    built = {name: _build(name, config, task) for name in names}
+    return {name: evaluator for name, evaluator in built.items() if evaluator is not None}
+
+
+def _build(name: str, config: Config, task: Task) -> Evaluator | None:
+    try:
+        make = SCORERS.find(EARLIER_NAMES.get(name, name))
+    except UnknownName as error:
+        raise ConfigError(f"Evaluation.evaluators: {error}") from None
+    scorer, data = make.of_run(config, config.Data.validation, "val")
+    if data is None:
+        return None
+    opened = scorer.open(data)
+    if scorer.labels:
+        try:
+            scorer.check(task, f"Training.task={config.Training.task}")
+        except ValueError as error:
+            raise ConfigError(f"Data.val: {error}") from None
+    return Scored(scorer, opened, config, task.tokenizer)
 
 
 def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:

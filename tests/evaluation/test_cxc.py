@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from ernie_vil2.cli import run
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation import cxc
-from ernie_vil2.evaluation.cxc import correlations, read_ratings
+from ernie_vil2.evaluation import cxc_ratings
+from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
-from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.protocols import protocol
 from tests.conftest import draw, png, untrained_checkpoint
 
 IMAGES, TEXTS_EACH, WIDTH = 30, 5, 8
@@ -56,7 +56,7 @@ def folder(tmp_path, monkeypatch):
         a, b = rng.choice(IMAGES, 2, replace=False)
         tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
-        monkeypatch.setitem(cxc.ROWS, (kind, "test"), len(rows))
+        monkeypatch.setitem(cxc_ratings.ROWS, (kind, "test"), len(rows))
         with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])
@@ -113,7 +113,7 @@ def check(result, expected, queries):
 @pytest.mark.parametrize("name", ["cxc", "cxc-directed", "cxc-without-co-captions"])
 def test_four_directions_equal_brute_force(folder, name):
     data = small(folder)
-    found = score(data, PROTOCOLS[name]).results
+    found = score(data, protocol(name)).results
     captions, images = range(IMAGES * TEXTS_EACH), range(IMAGES)
     of_image, of_caption = {image: set() for image in images}, {caption: set() for caption in captions}
     for caption, image in rated(folder, "sits", 3.0):
@@ -138,8 +138,8 @@ def test_four_directions_equal_brute_force(folder, name):
 
 def test_a_caption_without_an_image_finds_nothing_where_it_counts(folder):
     data = small(folder)
-    some = score(data, PROTOCOLS["cxc"]).results["text_to_image"]
-    every = score(data, PROTOCOLS["cxc-every-caption"]).results["text_to_image"]
+    some = score(data, protocol("cxc")).results["text_to_image"]
+    every = score(data, protocol("cxc-every-caption")).results["text_to_image"]
     asked = np.count_nonzero(some.ranking.rank)
     assert asked < IMAGES * TEXTS_EACH == np.count_nonzero(every.ranking.rank)
     for name in ("R@1", "R@5", "R@10"):
@@ -166,7 +166,7 @@ def test_correlations_equal_ranks_in_numpy():
 
 def test_perfect_agreement_is_a_hundred(folder):
     data = small(folder)
-    measures = score(data, PROTOCOLS["cxc-correlation"]).measures
+    measures = score(data, protocol("cxc-correlation")).measures
     assert set(measures) == {f"{kind}{more}" for kind in ("STS", "SIS", "SITS")
                              for more in ("", ", drawn", ", drawn, standard deviation")}  # fmt: skip
     assert all(-100 <= value <= 100 for value in measures.values())
@@ -202,7 +202,7 @@ def ratings_file(tmp_path, rows, ending="", scores=None):
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("rows", [0, 1, 59, 61, 10_000])
 def test_another_number_of_pairs_than_was_published_is_an_error(tmp_path, monkeypatch, rows, ending):
-    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    monkeypatch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
     path = ratings_file(tmp_path, rows, ending)
     message = "more than the 60 pairs" if rows > 60 else f"{rows} of the 60 pairs"
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {message} that were published; is it the whole"):
@@ -210,7 +210,7 @@ def test_another_number_of_pairs_than_was_published_is_an_error(tmp_path, monkey
 
 
 def test_ratings_that_are_all_alike_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    monkeypatch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
     path = ratings_file(tmp_path, 60, scores=["2.5"] * 60)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: all 60 ratings are 2.5; "):
         read_ratings(tmp_path, "sts", "test")
@@ -221,15 +221,15 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
     """Cut, changed or longer, it gives the ratings that were written, or an error."""
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cxc.ROWS, ("sts", "test"), 60)
+        patch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
         path = ratings_file(folder, 60, ".gz")
-        cxc._read.cache_clear()
+        cxc_ratings._read.cache_clear()
         whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
         place = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
         changed = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
         path.write_bytes({"cut": content[:place], "changed": changed, "longer": content + content[:place]}[kind])
-        cxc._read.cache_clear()
+        cxc_ratings._read.cache_clear()
         try:
             found = read_ratings(folder, "sts", "test")
         except ValueError as error:
@@ -256,17 +256,17 @@ def test_neither_a_long_line_nor_what_is_compressed_fills_the_memory(tmp_path):
 def test_ratings_of_other_images_are_an_error(folder, name):
     others = encoded(folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_EACH for n in range(IMAGES * TEXTS_EACH)})
     with pytest.raises(ValueError, match=r"s\w+_test.csv: (no pair|none of its pairs is) of the images and captions"):
-        score(others, PROTOCOLS[name])
+        score(others, protocol(name))
 
 
 def test_the_published_numbers_of_pairs_add_up():
-    assert sum(cxc.ROWS.values()) == 267_095
+    assert sum(cxc_ratings.ROWS.values()) == 267_095
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
 def test_the_published_ratings_have_the_published_number_of_pairs():
-    for kind in cxc.KINDS_OF_RATINGS:
-        assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc.ROWS[kind, "test"]
+    for kind in cxc_ratings.KINDS_OF_RATINGS:
+        assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc_ratings.ROWS[kind, "test"]
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
@@ -278,14 +278,14 @@ def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_e
     place = {number: row for row, number in enumerate(images)}
     captions = {int(row["caption"].split(":")[-1]): place[int(row["image"][13:25])] for row in rows}
     data = encoded(PUBLISHED, images, captions, width=32)
-    evaluation = score(data, PROTOCOLS["cxc"])
+    evaluation = score(data, protocol("cxc"))
     queries = {way: int(np.count_nonzero(result.ranking.rank)) for way, result in evaluation.results.items()}
     assert queries == {"image_to_text": 5000, "text_to_image": 24972, "text_to_text": 25000, "image_to_image": 4791}
     pairs = {way: len(result.asked.positives) for way, result in evaluation.results.items()}
     assert pairs["image_to_text"] == 35585 and pairs["image_to_image"] == 40492
-    directed = PROTOCOLS["cxc-directed"].matchings(data.benchmark)[2]
+    directed = protocol("cxc-directed").matchings(data.benchmark)[2]
     assert len(directed.positives) == 21816 and len(np.unique(directed.positives[:, 0])) == 4471
-    assert not PROTOCOLS["cxc"].notes(data.benchmark)
+    assert not protocol("cxc").notes(data.benchmark)
 
     scores = data.images @ data.texts.T
     numbers = np.array([*captions])
@@ -319,14 +319,14 @@ def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, 
     write_pictures(folder)
     (tmp_path / "checkpoint").mkdir()
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "1"])
-    for protocol in ("cxc", "cxc-correlation"):
-        out = tmp_path / protocol
-        code = run("eval", ["--checkpoint", str(checkpoint), "--data", str(folder), "--protocol", protocol,
+    for name in ("cxc", "cxc-correlation"):
+        out = tmp_path / name
+        code = run("eval", ["--checkpoint", str(checkpoint), "--data", str(folder), "--protocol", name,
                             "--output", str(out), "--name", "found"])  # fmt: skip
         printed = capsys.readouterr().out
         assert code == 0, printed
         record = (out / "found.json").read_text()
-        if protocol == "cxc":
+        if name == "cxc":
             assert "text -> text" in printed and "image -> image" in printed
             (line,) = [line for line in printed.splitlines() if "published: ERNIE-ViL 2.0 " in line]
             assert [line.split()[-n] for n in (1, 2, 6, 10, 14)] == ["76.53", "72.40", "64.70", "79.00", "90.00"]

@@ -62,7 +62,7 @@ class Entailment(Scorer):
         """As `Scorer.check`: the labels are those that the model was trained on."""
         if self.statements.labels != model.labels:
             raise ValueError(
-                f"{name} says {', '.join(model.labels)}; the labels of {self.statements.name} are "
+                f"{name} predicts {', '.join(model.labels) or 'no labels'}; the labels of {self.statements.name} are "
                 f"{', '.join(self.statements.labels)}"
             )
 

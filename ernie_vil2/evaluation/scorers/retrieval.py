@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
+from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import CSV_COLUMNS, Evaluations, best_answers, predictions, ranks, retrieval_page
 from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
-from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results
+from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results, protocol
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
-from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
+from ernie_vil2.evaluation.scorer import SCORERS, Bar, Data, ScoredModel, Scorer
 
 MEAN = "mean_recall"
 LOGGED_ALONE = ("R@5", "mR", "MRR")
@@ -42,12 +43,19 @@ class Retrieval(Scorer):
     pixel_baseline: Sequence[str] = ()
     label: str = "model"
     block: int = 1024
+    best_by: str | None = MEAN
     separate: ClassVar[bool] = True
     held_out: ClassVar[bool] = True
 
     def __post_init__(self):
         self.protocols, self.data = choose(self.protocol), Data(())
-        self.best_by = MEAN if any(one.directions for one in self.protocols.values()) else None
+
+    @classmethod
+    def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
+        """As `Scorer.of_run`: by the protocol of the data or of the run, with the scorer of that protocol."""
+        named = protocol((place and place.protocol) or config.Evaluation.protocol)
+        _, data = super().of_run(config, place, default)
+        return SCORERS.find(named.scorer)([named.name], block=config.Evaluation.block), data
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """As `Scorer.open`: what the protocols select, by the language of the captions."""
@@ -170,8 +178,8 @@ def format_measures(evaluations: Evaluations) -> list[str]:
 def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult] = ()) -> str:
     """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
     lines = []
-    for protocol in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
-        lines += [f"protocol {protocol.name}: {protocol.definition}", TIE_RULES[protocol.ties]]
+    for one in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
+        lines += [f"protocol {one.name}: {one.definition}", TIE_RULES[one.ties]]
     lines += [f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
     return wrapped(lines)
 

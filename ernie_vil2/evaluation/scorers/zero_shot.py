@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
@@ -58,6 +59,17 @@ class ZeroShot(Scorer):
     linear_probe: Sequence[str] | None = None
     threshold: float | str | None = None
     folder: ClassVar[str] = "classification"
+
+    @classmethod
+    def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
+        """As `Scorer.of_run`: of `Evaluation.classes`."""
+        classes = config.Evaluation.classes
+        if classes is None:
+            raise ConfigError(
+                "Evaluation.evaluators: classification scores Evaluation.classes, which names no pictures"
+            )
+        scorer = cls(label=classes.label, names=classes.names, templates=classes.templates)
+        return scorer, Data(classes.data, split=classes.split, images=classes.images, default=default)
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """As `Scorer.open`: the pictures with all prompts, and the training part of a probe."""

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
-from ernie_vil2.training.evaluator import open_retrieval
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.test_chinese_clip import pickled, write_files, write_lmdb
@@ -65,7 +65,8 @@ def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
     trained = samples(open_sources([place], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
     assert trained == [(name, text, picture) for name, text, picture in ROWS]
     config = load_config(None, [f"Data.val=['{place}']", "Views.languages={zh: 1.0}"])
-    validated = open_retrieval(config, config.Data.validation, "val")[1]["zh"]
+    scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
+    validated = scorer.open(data)["zh"]
     for benchmark in (open_benchmark(place, language="zh"), validated):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
         assert sorted((picture.id, text.text, picture.read()) for picture, text in pairs) == sorted(trained)

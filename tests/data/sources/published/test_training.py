@@ -6,7 +6,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.training.evaluator import open_retrieval
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.conftest import write_tar
 from tests.data.sources.published import (
     test_aic_icc,
@@ -21,7 +21,8 @@ from tests.data.sources.published.conftest import image, write
 
 def validation_sets(config):
     """What is scored of `Data.val`, by language."""
-    return open_retrieval(config, config.Data.validation, "val")[1]
+    scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
+    return scorer.open(data)
 
 
 A = test_coco_cn.A

@@ -1,119 +1,44 @@
 """Crisscrossed Captions (Parekh et al. 2021, arXiv 2004.15020): MSCOCO in four directions, and agreement with ratings.
 
-People rated pairs of MSCOCO's validation images and captions from 0 to 5: captions with captions (STS), images with
-images (SIS), captions with images (SITS). No official code scores retrieval on them; what public code leaves open is
-a field of `CxcProtocol`, with a protocol of its own for the other choice.
+No official code scores retrieval on the ratings (`cxc_ratings.py`); what public code leaves open is a field of
+`CxcProtocol`, with a protocol of its own for the other choice.
 """
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.evaluation.cxc_ratings import DRAWS, KINDS_OF_RATINGS, check_different, correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, Protocol
 from ernie_vil2.evaluation.retrieval import DIRECTIONS, DirectionResult, Matching, Results
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-KINDS_OF_RATINGS = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
-"""The ratings by file name, and the sides of a rated pair."""
-ROWS = {
-    ("sts", "val"): 44_009, ("sis", "val"): 42_767, ("sits", "val"): 44_722,
-    ("sts", "test"): 44_045, ("sis", "test"): 46_719, ("sits", "test"): 44_833,
-}  # fmt: skip
-"""Rated pairs of each published file, 267,095 together."""
 LEAST_SCORE = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
 """From which rating on a pair belongs together."""
-DRAWS = 1000
 RETRIEVED = 100
-_FOLDERS = ("", "cxc", "Crisscrossed-Captions/data", "crisscrossed-captions/data")
-_CAPTION = re.compile(r"COCO_val2014:sentid:(\d+)")
-_IMAGE = re.compile(r"COCO_val2014_\d{12}\.jpg")
-_LONGEST_LINE = 200  # characters; the published ones have 74
-_AGAIN = "is it the whole file? Get it again from github.com/google-research-datasets/Crisscrossed-Captions"
 
 
-@dataclass(frozen=True)
-class Ratings:
-    """Rated pairs: ids of the first and the second of each, the score, and the file that says so."""
+@dataclass
+class Cxc(Retrieval):
+    """Retrieval by the protocols below, beside which those of `Retrieval` can be named.
 
-    path: Path
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-    scores: np.ndarray
-
-
-def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
-    """The ratings of `sts`, `sis` or `sits` as published, `KIND_SPLIT.csv`, or that file compressed, `.csv.gz`.
-
-    Raises:
-        FileNotFoundError: it is neither in `folder` nor in a folder `cxc` there.
-        OSError: it cannot be read.
-        ValueError: it is damaged: it is not as long as the published one, a row is not one of such a file, or all
-            scores are one number. The message names it.
+    Its best checkpoint is that of the best mean recall, unless ratings alone are compared.
     """
-    names = [folder / sub / f"{kind}_{split}.csv{ending}" for sub in _FOLDERS for ending in ("", ".gz")]
-    path = next((name for name in names if name.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"{folder}: no {kind}_{split}.csv of Crisscrossed Captions here nor in a folder cxc; put sts, sis and sits "
-            "beside Karpathy's JSON"
-        )
-    return _read(path, kind, split)
 
+    protocol: Sequence[str] = ("cxc",)
 
-@lru_cache(maxsize=8)
-def _read(path: Path, kind: str, split: str) -> Ratings:
-    patterns = [{"text": _CAPTION, "image": _IMAGE}[side] for side in KINDS_OF_RATINGS[kind]]
-    sides, scores = ([], []), []
-    published = ROWS[kind, split]
-    for number, line in enumerate(_lines(path), 1):
-        if number == 1:
-            continue  # the names of the columns
-        if len(scores) == published:
-            raise ValueError(f"{path}: more than the {published:,} pairs that were published; {_AGAIN}")
-        try:
-            *pair, score, _ = line.split(",")
-            for ids, pattern, text in zip(sides, patterns, pair, strict=True):
-                match = pattern.fullmatch(text)
-                ids.append(match[match.re.groups])
-            scores.append(float(score))
-            if not 0 <= scores[-1] <= 5:
-                raise ValueError
-        except (ValueError, AttributeError):
-            raise ValueError(f"{path}, line {number}: no pair with a rating from 0 to 5") from None
-    if len(scores) != published:
-        raise ValueError(f"{path}: {len(scores):,} of the {published:,} pairs that were published; {_AGAIN}")
-    ratings = Ratings(path, tuple(sides[0]), tuple(sides[1]), np.array(scores))
-    _check_different(ratings, ratings.scores)
-    return ratings
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines without their ends; ValueError if the file is damaged, or a line is longer than any rating."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            while line := file.readline(_LONGEST_LINE + 1):
-                if len(line) > _LONGEST_LINE:
-                    raise ValueError("a line is too long for a rating")
-                yield line.rstrip("\n")
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: damaged ({error}); {_AGAIN}") from None
-
-
-def _check_different(ratings: Ratings, scores: np.ndarray) -> None:
-    """ValueError if these of the ratings are none or all alike: nothing agrees with them more or less than another."""
-    if not len(scores):
-        raise ValueError(f"{ratings.path}: none of its pairs is of the images and captions that are scored")
-    if scores.min() == scores.max():
-        raise ValueError(f"{ratings.path}: all {len(scores):,} ratings are {scores[0]:g}; {_AGAIN}")
+    def __post_init__(self):
+        super().__post_init__()
+        if not any(one.directions for one in self.protocols.values()):
+            self.best_by = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +51,7 @@ class CxcProtocol(Protocol):
         every_caption: whether a caption without a positive counts as a query that finds nothing.
     """
 
+    scorer: ClassVar[str] = "cxc"
     both_orders: bool = True
     co_captions: bool = True
     every_caption: bool = False
@@ -196,6 +122,7 @@ class CxcProtocol(Protocol):
 class CxcCorrelation(Protocol):
     """Spearman's correlation of cosine and rating, for STS, SIS and SITS."""
 
+    scorer: ClassVar[str] = "cxc"
     directions: tuple[str, ...] = ()
     draws: int = DRAWS
 
@@ -208,37 +135,13 @@ class CxcCorrelation(Protocol):
             pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))
                               for a, b in zip(ratings.first, ratings.second, strict=True)])  # fmt: skip
             there = (pairs >= 0).all(axis=1)
-            _check_different(ratings, ratings.scores[there])
+            check_different(ratings, ratings.scores[there])
             first, second = (encoded.sides[side][pairs[there, column]] for column, side in enumerate(sides))
             cosines = np.einsum("pd,pd->p", first.astype(np.float64), second.astype(np.float64))
             whole, drawn = correlations(cosines, ratings.scores[there], pairs[there, 0], self.draws)
             found |= {kind.upper(): whole, f"{kind.upper()}, drawn": drawn.mean(),
                       f"{kind.upper()}, drawn, standard deviation": drawn.std()}  # fmt: skip
         return {name: 100 * float(value) for name, value in found.items()}
-
-
-def correlations(
-    cosines: np.ndarray, scores: np.ndarray, queries: np.ndarray, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, np.ndarray]:
-    """Spearman's correlation of cosines and ratings `[P]`.
-
-    Args:
-        queries: `[P]`, what each pair is a partner of: in each draw every query has one of its partners, so that none
-            counts more than another for being rated more often.
-
-    Returns:
-        That over all pairs, and those of the draws, `[draws]`.
-    """
-    from scipy.stats import spearmanr
-
-    order = np.argsort(queries, kind="stable")
-    _, starts, counts = np.unique(queries[order], return_index=True, return_counts=True)
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(draws):
-        rows = order[starts + (rng.random(len(starts)) * counts).astype(np.int64)]
-        drawn.append(spearmanr(cosines[rows], scores[rows]).statistic)
-    return float(spearmanr(cosines, scores).statistic), np.array(drawn)
 
 
 def _folder(benchmark: Benchmark) -> Path:
@@ -293,7 +196,7 @@ _FAILURE = "a caption without such an image counts as a query that finds nothing
 _CO_CAPTIONS = "the other sentences of the same image, and "
 _BOTH_ORDERS, _ONE_ORDER = ", in both orders", ", in the order in which they were rated"
 _USUAL = {"split": "test", "unrated": _NO_QUERY, "co_captions": _CO_CAPTIONS, "orders": _BOTH_ORDERS}
-_CXC = CxcProtocol(
+CXC = CxcProtocol(
     name="cxc",
     definition=_DEFINITION.format(**_USUAL),
     split="test",
@@ -302,40 +205,36 @@ _CXC = CxcProtocol(
     texts_per_image=5,
     directions=(*DIRECTIONS, "text_to_text", "image_to_image"),
 )
-
-CXC_PROTOCOLS = (
-    _CXC,
-    replace(_CXC, name="cxc-val", split="val", definition=_DEFINITION.format(**_USUAL | {"split": "val"})),
-    replace(
-        _CXC,
-        name="cxc-directed",
-        both_orders=False,
-        definition=_DEFINITION.format(**_USUAL | {"orders": _ONE_ORDER}),
+CXC_VAL = replace(CXC, name="cxc-val", split="val", definition=_DEFINITION.format(**_USUAL | {"split": "val"}))
+CXC_DIRECTED = replace(
+    CXC,
+    name="cxc-directed",
+    both_orders=False,
+    definition=_DEFINITION.format(**_USUAL | {"orders": _ONE_ORDER}),
+)
+CXC_EVERY_CAPTION = replace(
+    CXC,
+    name="cxc-every-caption",
+    every_caption=True,
+    definition=_DEFINITION.format(**_USUAL | {"unrated": _FAILURE}),
+)
+CXC_WITHOUT_CO_CAPTIONS = replace(
+    CXC,
+    name="cxc-without-co-captions",
+    co_captions=False,
+    definition=_DEFINITION.format(**_USUAL | {"co_captions": ""}),
+)
+CXC_CORRELATION = CxcCorrelation(
+    name="cxc-correlation",
+    definition=(
+        "Spearman's correlation, times 100, of the cosine of two embeddings with the rating of the pair in "
+        "Crisscrossed Captions, on the test split of MSCOCO by Karpathy: captions with captions (STS), images with "
+        "images (SIS), captions with images (SITS). Over all rated pairs; and drawn, as the mean and the standard "
+        f"deviation of {DRAWS:,} draws from a fixed seed. A draw takes every first member of a pair, all of them "
+        "and not a part, each with one of its rated partners, so that none counts more for being rated more often."
     ),
-    replace(
-        _CXC,
-        name="cxc-every-caption",
-        every_caption=True,
-        definition=_DEFINITION.format(**_USUAL | {"unrated": _FAILURE}),
-    ),
-    replace(
-        _CXC,
-        name="cxc-without-co-captions",
-        co_captions=False,
-        definition=_DEFINITION.format(**_USUAL | {"co_captions": ""}),
-    ),
-    CxcCorrelation(
-        name="cxc-correlation",
-        definition=(
-            "Spearman's correlation, times 100, of the cosine of two embeddings with the rating of the pair in "
-            "Crisscrossed Captions, on the test split of MSCOCO by Karpathy: captions with captions (STS), images with "
-            "images (SIS), captions with images (SITS). Over all rated pairs; and drawn, as the mean and the standard "
-            f"deviation of {DRAWS:,} draws from a fixed seed. A draw takes every first member of a pair, all of them "
-            "and not a part, each with one of its rated partners, so that none counts more for being rated more often."
-        ),
-        split="test",
-        images=5_000,
-        texts=25_000,
-        texts_per_image=5,
-    ),
+    split="test",
+    images=5_000,
+    texts=25_000,
+    texts_per_image=5,
 )
