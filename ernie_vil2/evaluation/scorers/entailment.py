@@ -129,7 +129,7 @@ def record(scores: StatementScores) -> dict[str, Any]:
     """All figures, for JSON."""
     statements = scores.statements
     return {
-        "data": {"kind": statements.kind, "split": statements.split, **statements.counts},
+        "benchmark": {"kind": statements.kind, "split": statements.split, **statements.counts},
         "scored": len(scores.rows),
         "values": scores.values,
         "labels": scores.labels,
