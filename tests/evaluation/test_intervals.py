@@ -1,0 +1,170 @@
+"""Intervals against SciPy's bootstrap and tests, and by hand; `benchmarks/intervals.py` has the simulations."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ernie_vil2.evaluation import intervals
+from ernie_vil2.evaluation.intervals import (
+    Interval,
+    holm,
+    least_difference,
+    over_queries,
+    over_seeds,
+    paired_queries,
+    paired_seeds,
+    queries_needed,
+)
+
+SEEDS = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
+
+
+def hits(queries, share=0.7, seed=0):
+    return 100.0 * (np.random.default_rng(seed).random(queries) < share)
+
+
+def level(clusters):
+    """The level whose plain percentile interval is the expanded one of so many clusters."""
+    units = np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.975, clusters - 1)
+    return 2 * stats.norm.cdf(units) - 1
+
+
+def test_the_interval_of_queries_is_that_of_scipys_percentile_bootstrap():
+    values = np.random.default_rng(1).integers(0, 4, 300) * 100 / 3
+    found = over_queries(values, resamples=40_000)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=40_000, confidence_level=level(300),
+                               method="percentile", batch=1000, random_state=1)  # fmt: skip
+    assert found.mean == pytest.approx(values.mean()) and found.count == 300
+    assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval), abs=0.15)
+    assert found.error == pytest.approx(expected.standard_error, rel=0.03)
+
+
+def test_clusters_are_drawn_whole_and_groups_averaged_as_scipy_does_it_with_images_as_rows():
+    random = np.random.default_rng(2)
+    images, texts = 60, random.integers(1, 6, 60)
+    owner = np.repeat(np.arange(images), texts)
+    of_image, of_text = hits(images, 0.8, 3), 100.0 * (random.random(len(owner)) < random.random(images)[owner])
+    sums = np.bincount(owner, of_text)
+
+    def figure(image, total, count, axis):
+        return (image.mean(axis=axis) + total.sum(axis=axis) / count.sum(axis=axis)) / 2
+
+    expected = stats.bootstrap((of_image, sums, texts), figure, paired=True, n_resamples=40_000, method="percentile",
+                               confidence_level=level(images), batch=1000, random_state=1)  # fmt: skip
+    shuffled = random.permutation(images + len(owner))
+    values, clusters = np.concatenate([of_image, of_text]), np.concatenate([np.arange(images), owner])
+    groups = np.repeat([7, 3], [images, len(owner)])
+    found = over_queries(values[shuffled], clusters[shuffled], groups[shuffled], resamples=40_000)
+    assert found.mean == pytest.approx((of_image.mean() + of_text.mean()) / 2)
+    assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval), abs=0.35)
+    alone = over_queries(values[shuffled], None, groups[shuffled])
+    assert found.high - found.low > 1.05 * (alone.high - alone.low)  # texts of an image are alike
+
+
+def test_queries_that_are_not_of_the_figure_change_nothing():
+    values, clusters = hits(50), np.arange(50) // 2
+    with_others = np.concatenate([np.full(10, np.nan), values])
+    assert over_queries(with_others, np.concatenate([np.arange(10), clusters])) == over_queries(values, clusters)
+
+
+def test_a_figure_without_variation_has_the_bound_of_a_share_that_was_never_seen():
+    found = over_queries(np.full(200, 100.0))
+    exact = stats.binomtest(200, 200).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == (pytest.approx(100 * exact.low), 100)
+    same = paired_queries(hits(200), hits(200))
+    assert same.high == pytest.approx(100 * (1 - exact.low)) and same.low == -same.high and same.p == 1
+
+
+def test_one_cluster_has_no_interval_and_no_query_no_mean():
+    found = over_queries(np.array([100.0, 0.0]), np.zeros(2))
+    assert (found.mean, found.low, found.high, found.count) == (50, None, None, 2) and not found.excludes_zero
+    with pytest.raises(ValueError, match="the mean of no queries is undefined"):
+        over_queries(np.array([np.nan]))
+    with pytest.raises(ValueError, match="the same queries of both models"):
+        paired_queries(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(("won", "lost"), [(4, 0), (7, 1), (30, 12), (15, 15)])
+def test_the_paired_test_of_hits_is_mcnemars_exact_test(won, lost):
+    first = np.concatenate([np.zeros(won), np.full(lost, 100.0), hits(150)])
+    second = np.concatenate([np.full(won, 100.0), np.zeros(lost), hits(150)])
+    found = paired_queries(second, first, resamples=100_000)
+    assert found.p == pytest.approx(stats.binomtest(won, won + lost).pvalue, abs=0.005)
+
+
+def test_the_paired_test_exchanges_whole_clusters_as_scipy_does():
+    random = np.random.default_rng(4)
+    clusters = np.arange(120) // 3
+    first, second = hits(120, 0.5, 5), hits(120, 0.65, 6)
+    second[clusters < 15] = first[clusters < 15]
+    sums = [np.bincount(clusters, values) for values in (second, first)]
+    expected = stats.permutation_test(
+        sums, lambda x, y: np.sum(x - y), permutation_type="samples", n_resamples=50_000, random_state=random
+    )
+    assert paired_queries(second, first, clusters, resamples=50_000).p == pytest.approx(expected.pvalue, abs=0.01)
+
+
+def test_one_seed_one_interval():
+    values, others = hits(500), hits(500, 0.6, 9)
+    assert paired_queries(values, others) == paired_queries(values, others)
+    assert paired_queries(values, others) != paired_queries(values, others, seed=1)
+
+
+def test_resamples_in_portions_are_as_many(monkeypatch):
+    monkeypatch.setattr(intervals, "_CELLS", 7)
+    found = paired_queries(hits(90), hits(90, 0.5, 1), np.arange(90) // 3, resamples=101)
+    assert 1 / 102 <= found.p <= 1 and found.low < found.mean < found.high
+
+
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holms_correction_keeps_the_order_and_is_never_below_the_test_nor_above_bonferroni(values):
+    found = holm(values)
+    assert all(own <= corrected <= min(1, len(values) * own) for own, corrected in zip(values, found, strict=True))
+    assert [found[place] for place in np.argsort(values, kind="stable")] == sorted(found)
+
+
+def test_so_many_queries_find_the_difference_four_times_of_five():
+    """A difference of 2 points with a standard error of 2: by the usual formula (1.96 + 0.84)² = 7.85 times as many."""
+    difference = Interval(2.0, -2, 6, 1000, 2.0)
+    assert queries_needed(difference) == 7900
+    assert queries_needed(difference, tests=3) > queries_needed(difference)
+    assert least_difference(difference) == pytest.approx(5.6, abs=0.01)
+    assert queries_needed(Interval(0.0, 0, 0, 1000, 0.0)) is None and least_difference(Interval(1, 0, 2, 9)) is None
+
+
+def test_the_number_of_queries_has_the_power_that_it_promises():
+    random, found = np.random.default_rng(8), 0
+
+    def sample(queries):
+        first = random.random(queries) < 0.5
+        second = np.where(random.random(queries) < 0.2, random.random(queries) < 0.7, first)
+        return 100.0 * second, 100.0 * first
+
+    large = paired_queries(*sample(100_000))
+    needed = queries_needed(large)
+    for _ in range(200):
+        found += paired_queries(*sample(needed), resamples=1000).p < 0.05
+    assert 0.7 < found / 200 < 0.9
+
+
+@given(SEEDS)
+def test_a_difference_over_seeds_has_the_interval_of_the_paired_t_test(values):
+    others = [0.5 * value + place for place, value in enumerate(values)]
+    found = paired_seeds(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
+    expected = stats.ttest_rel(values, others).confidence_interval(0.95)
+    assert found.count == len(values)
+    assert np.allclose([found.low, found.high], expected, atol=1e-9, equal_nan=True)
+
+
+def test_one_seed_has_no_interval_and_none_no_mean():
+    assert over_seeds([3.0]) == Interval(3.0, None, None, 1) and not over_seeds([3.0]).excludes_zero
+    assert paired_seeds({0: 1.0}, {1: 1.0}) is None
+    with pytest.raises(ValueError, match="the mean of no runs is undefined"):
+        over_seeds([])
