@@ -1,6 +1,6 @@
 """Studies: models that differ in their configuration, on several seeds, measured once and compared with intervals.
 
 `definition.py` reads what a study is, `runs.py` makes its runs, `measure.py` scores one, `collect.py` gathers what the
-runs say and names what is missing, `statistics.py` and `tables.py` compare, `page.py` draws, `command.py` is
+runs say and names what is missing, `tables.py` compares, `page.py` draws, `command.py` is
 `tools/study.py`.
 """

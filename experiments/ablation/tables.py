@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.ablation.statistics import Spread, at, paired, spread
+from ernie_vil2.evaluation.intervals import Interval, over_seeds, paired_seeds
 
 Results = Mapping[str, Any]
 """As `collect.collect` gives them."""
@@ -135,14 +135,14 @@ def _equal_seconds(results: Results) -> Table:
     totals = {model: values_of(results, group["name"], model, "cpu_seconds") for model in group["models"]}
     if not all(totals.values()):
         return Table("At equal CPU seconds", [], [])
-    budget = min(spread(list(seconds.values())).mean for seconds in totals.values())
+    budget = min(over_seeds(list(seconds.values())).mean for seconds in totals.values())
     read = {model: _read_at(results, group["name"], model, budget) for model in group["models"]}
     rows = []
     for model in group["models"]:
-        difference = paired(read[model], read.get(results["baseline"], {}))
+        difference = paired_seeds(read[model], read.get(results["baseline"], {}))
         rows.append([
-            model, _number(spread(list(totals[model].values())).mean),
-            _number(spread(list(read[model].values())).mean) if read[model] else NONE,
+            model, _number(over_seeds(list(totals[model].values())).mean),
+            _number(over_seeds(list(read[model].values())).mean) if read[model] else NONE,
             NONE if model == results["baseline"] else shown(difference),
             _number(_last(results, group["name"], model)),
         ])  # fmt: skip
@@ -168,7 +168,7 @@ def _read_at(results: Results, group: str, model: str, seconds: float) -> dict[i
 def _last(results: Results, group: str, model: str) -> float | None:
     scores = [run["curve"][-1][2] for run in results["runs"] if (run["group"], run["model"]) == (group, model)
               and run["curve"]]  # fmt: skip
-    return spread(scores).mean if scores else None
+    return over_seeds(scores).mean if scores else None
 
 
 def _factors(results: Results) -> Iterator[Table]:
@@ -183,13 +183,13 @@ def _factors(results: Results) -> Iterator[Table]:
                 continue
             seconds = values_of(results, group["name"], model, "cpu_seconds")
             cells = [group["means"] or group["name"], model, str(len(own)),
-                     _number(spread(list(seconds.values())).mean) if seconds else NONE]  # fmt: skip
+                     _number(over_seeds(list(seconds.values())).mean) if seconds else NONE]  # fmt: skip
             for name in measures:
                 values = values_of(results, group["name"], model, name)
-                cells.append(_number(spread(list(values.values())).mean) if values else NONE)
+                cells.append(_number(over_seeds(list(values.values())).mean) if values else NONE)
                 if name == measures[0]:
-                    cells.append(NONE if model == baseline else shown(paired(values, compared)))
-                cells.append(shown(paired(values, values_of(results, main, model, name))))
+                    cells.append(NONE if model == baseline else shown(paired_seeds(values, compared)))
+                cells.append(shown(paired_seeds(values, values_of(results, main, model, name))))
             rows.append(cells)
     columns = ["", "model", "seeds", "CPU s", "mR", f"to {baseline}", f"to {main}", "image → image mR", f"to {main}",
                "text → text mR", f"to {main}", f"{results['languages'][1]} R@10", f"to {main}"]  # fmt: skip
@@ -205,7 +205,15 @@ def _lacks(results: Results) -> Iterator[Table]:
         yield Table("What is missing", ["run", "why"], [line.split(": ", 1) for line in results["lacks"]])
 
 
-def shown(value: Spread | None, digits: int = 1) -> str:
+def at(points: Sequence[tuple[float, float]], x: float) -> float | None:
+    """A curve's y at x, by the straight line between the points next to it; None outside of it."""
+    for (left, below), (right, above) in zip(points, points[1:], strict=False):
+        if left <= x <= right:
+            return above if right == left else below + (above - below) * (x - left) / (right - left)
+    return None
+
+
+def shown(value: Interval | None, digits: int = 1) -> str:
     """A difference with its interval: `+3.1 [+2.0, +4.2] *`."""
     if value is None:
         return NONE
@@ -217,7 +225,7 @@ def shown(value: Spread | None, digits: int = 1) -> str:
 
 def _mean(results: Results, model: str, name: str, digits: int = 1) -> str:
     values = values_of(results, main_group(results)["name"], model, name)
-    return f"{spread(list(values.values())).mean:.{digits}f}" if values else NONE
+    return f"{over_seeds(list(values.values())).mean:.{digits}f}" if values else NONE
 
 
 def _difference(results: Results, model: str, name: str, digits: int = 1) -> str:
@@ -225,7 +233,7 @@ def _difference(results: Results, model: str, name: str, digits: int = 1) -> str
     if model == results["baseline"]:
         return NONE
     own, baseline = (values_of(results, group, one, name) for one in (model, results["baseline"]))
-    return shown(paired(own, baseline), digits)
+    return shown(paired_seeds(own, baseline), digits)
 
 
 def _count(results: Results, model: str) -> str:

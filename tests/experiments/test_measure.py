@@ -4,36 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.intervals import over_seeds
 from experiments.ablation import measure
-from experiments.ablation.statistics import at, paired, spread
-from experiments.ablation.tables import shown
-
-VALUES = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
+from experiments.ablation.tables import at, shown
 
 
-@given(VALUES)
-def test_a_difference_has_the_interval_of_the_paired_t_test(values):
-    others = [0.5 * value + place for place, value in enumerate(values)]
-    found = paired(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
-    expected = stats.ttest_rel(values, others).confidence_interval(0.95)
-    assert found.count == len(values)
-    assert np.allclose([found.low, found.high], expected, atol=1e-9, equal_nan=True)
-
-
-def test_one_seed_has_no_interval_and_none_no_mean():
-    assert spread([3.0]) == (3.0, None, None, 1) and not spread([3.0]).excludes_zero
-    assert paired({0: 1.0}, {1: 1.0}) is None
-    with pytest.raises(ValueError, match="the mean of no runs is undefined"):
-        spread([])
-    assert shown(spread([1.0, 1.2])).endswith("]") and shown(spread([1.0, 1.001])).endswith("] *")
-    assert shown(None) == "–" and shown(spread([-0.25]), 2) == "-0.25"
+def test_a_difference_is_shown_with_its_interval_and_marked_where_that_excludes_zero():
+    assert shown(over_seeds([1.0, 1.2])).endswith("]") and shown(over_seeds([1.0, 1.001])).endswith("] *")
+    assert shown(None) == "–" and shown(over_seeds([-0.25]), 2) == "-0.25"
 
 
 def test_a_curve_is_read_between_its_points():
