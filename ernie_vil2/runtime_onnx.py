@@ -49,6 +49,8 @@ class OnnxGraph:
             raise BadExport(f"{folder} needs onnxruntime: pip install 'onnxruntime>=1.19'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that spin for work between two calls take the processor from whoever decodes, searches and answers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         provider = "CPUExecutionProvider"
         if device != "cpu":

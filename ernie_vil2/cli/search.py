@@ -253,7 +253,7 @@ def _show(query: str, hits: list, as_json: bool) -> None:
     from ernie_vil2.io.terminal import printable
 
     if as_json:
-        json.dump({"query": query, "hits": [hit._asdict() for hit in hits]}, sys.stdout, ensure_ascii=False)
+        json.dump({"query": query, "hits": [hit.as_json() for hit in hits]}, sys.stdout, ensure_ascii=False)
         print()
         return
     print(printable(query))

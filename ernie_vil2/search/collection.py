@@ -38,15 +38,24 @@ class Item:
 
 
 class Hit(NamedTuple):
-    """An item that was found. `score` is the cosine of its embedding and the query's."""
+    """An item that was found. `score` is the cosine of its embedding and the query's, `digest` as of the item."""
 
     id: str
     score: float
     fields: Mapping[str, Any]
+    digest: bytes = b""
+
+    def as_json(self) -> dict[str, Any]:
+        """What answers of the command and of the server hold."""
+        return {"id": self.id, "score": self.score, "fields": self.fields}
 
 
 class Collection(Protocol):
     """Items by id, each with an L2-normalised embedding of one width."""
+
+    @property
+    def version(self) -> object | None:
+        """An object that is replaced when a change is noticed, so that answers may be kept for it; None: keep none."""
 
     def __len__(self) -> int: ...
 

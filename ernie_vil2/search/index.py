@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,12 +181,10 @@ class Index:
             _check_names(where, collection.field_names())
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
         """`[N, D]` of texts, of which each may have `LONGEST_QUERY` characters."""
-        long = next((text for text in texts if len(text) > LONGEST_QUERY), None)
-        if long is not None:
-            raise ValueError(f"a query of {len(long):,} characters; at most {LONGEST_QUERY:,} are taken")
-        return self.model.encode_texts(texts)
+        check_queries(texts)
+        return self.model.encode_texts(texts, batch_size)
 
     def close(self) -> None:
         empty = self._new and not any(map(len, self._collections.values()))
@@ -270,6 +268,13 @@ def _opened(
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
     return Index(model, store, name, new)
+
+
+def check_queries(texts: Iterable[str]) -> None:
+    """ValueError for a text that is too long."""
+    long = next((text for text in texts if len(text) > LONGEST_QUERY), None)
+    if long is not None:
+        raise ValueError(f"a query of {len(long):,} characters; at most {LONGEST_QUERY:,} are taken")
 
 
 def _check_version(store: Store) -> None:

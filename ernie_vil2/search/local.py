@@ -26,6 +26,10 @@ from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Exact, IndexTyp
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
+KEPT_ITEMS = 20_000
+"""Verified items of the last answers, some 20 MB: popular ones are neither read nor verified again."""
+ROWS_AT_ONCE = 10_000
+"""That a statement of SQLite may name."""
 
 
 @dataclass
@@ -38,6 +42,7 @@ class _Snapshot:
     has_checksums: bool
     index_type: IndexType
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
+    items: dict[int, Item] = field(default_factory=dict)
     field_names: list[str] | None = None
 
 
@@ -82,7 +87,8 @@ class LocalCollection:
         stored = path.stat().st_size // (2 * self.width) if path.exists() else 0
         if stored < count:
             raise DamagedIndex(f"{path.name} holds {stored:,} of {count:,} rows")
-        return np.memmap(path, np.float16, "r", shape=shape) if count else np.empty(shape, np.float16)
+        # A plain array: every part of a memmap would be one too, which costs more than a short product.
+        return np.asarray(np.memmap(path, np.float16, "r", shape=shape)) if count else np.empty(shape, np.float16)
 
     def _open_index_type(self, rows: np.ndarray) -> IndexType:
         return index_types.open_index_type(rows, self.folder / "engine")
@@ -106,6 +112,10 @@ class LocalCollection:
     def index_type(self) -> dict[str, Any]:
         """What the index type says of itself, see `IndexType.facts`."""
         return self._now.index_type.facts
+
+    @property
+    def version(self) -> _Snapshot:
+        return self._now
 
     def __len__(self) -> int:
         return self._now.count
@@ -159,7 +169,11 @@ class LocalCollection:
         with self.items.explained():
             candidates = self._candidates(now, queries, max(count, RERANKED), allowed)
             found = ranked(now.rows, queries, candidates, count)
-        return [self._hits(now, scores, rows) for scores, rows in zip(*found, strict=True)]
+        items = self._items(now, np.unique(found[1]).tolist())
+        return [
+            [Hit(items[row].id, score, items[row].fields, items[row].digest) for score, row in line if row in items]
+            for line in (zip(*one, strict=True) for one in zip(*(part.tolist() for part in found), strict=True))
+        ]
 
     def get(self, item):
         return next((found for _, found in self._found("id = ?", item, thumbnails=True)), None)
@@ -226,16 +240,22 @@ class LocalCollection:
             raise DamagedIndex(wrong) from error
         return found
 
-    def _hits(self, now: _Snapshot, scores: np.ndarray, rows: np.ndarray) -> list[Hit]:
-        hits = []
-        for score, row in zip(scores.tolist(), rows.tolist(), strict=True):
-            if row < 0:
-                break
-            found = [Hit(item.id, score, item.fields) for _, item in self._found("items.row = ?", row)]
-            if not found:
+    def _items(self, now: _Snapshot, rows: list[int]) -> dict[int, Item]:
+        """The items of rows, by row; -1 has none, nor has one that was removed since."""
+        wanted = [row for row in rows if row >= 0]
+        found = {row: item for row in wanted if (item := now.items.get(row))}
+        missing = [row for row in wanted if row not in found]
+        for start in range(0, len(missing), ROWS_AT_ONCE):
+            part = missing[start : start + ROWS_AT_ONCE]
+            found |= self._found(f"items.row IN ({', '.join('?' * len(part))})", *part)
+        for row in missing:
+            if row not in found:
                 self._missed(now, f"{NAME} has no item of row {row:,}")
-            hits += found
-        return hits
+        if len(now.items) + len(missing) > KEPT_ITEMS:
+            now.items.clear()
+        if len(missing) <= KEPT_ITEMS:
+            now.items.update((row, found[row]) for row in missing if row in found)
+        return found
 
     def _missed(self, now: _Snapshot, wrong: str) -> None:
         """DamagedIndex, if what was not found cannot have been removed since."""

@@ -153,9 +153,13 @@ class MilvusCollection:
         if not count:
             return [[] for _ in queries]
         found = self._client.search(
-            self._name, queries.tolist(), limit=count, filter=_expression(where or {}), output_fields=["fields"]
+            self._name,
+            queries.tolist(),
+            limit=count,
+            filter=_expression(where or {}),
+            output_fields=["fields", "digest"],
         )
-        return [[self._hit(hit["id"], hit["distance"], hit["entity"]["fields"]) for hit in hits] for hits in found]
+        return [[self._hit(hit["id"], hit["distance"], hit["entity"]) for hit in hits] for hits in found]
 
     def get(self, item):
         found = self._client.get(self._name, ids=[item], output_fields=_ITEM)
@@ -223,13 +227,18 @@ class MilvusCollection:
     def refresh(self):
         """Nothing: every search sees what is there."""
 
+    @property
+    def version(self) -> None:
+        """None: who else writes to a cluster is not known here."""
+
     def close(self):
         """The client is the store's."""
 
-    def _hit(self, one: str, score: float, fields: Any) -> Hit:
+    def _hit(self, one: str, score: float, entity: dict[str, Any]) -> Hit:
+        fields = entity["fields"]
         if not abs(score) <= LARGEST_SCORE or not isinstance(fields, dict):
             raise DamagedIndex(f"Milvus, {self._name}: {one[:100]!r} has the score {score} or fields of another form")
-        return Hit(one, score, fields)
+        return Hit(one, score, fields, self._digest(entity["digest"]))
 
     def _item(self, row: dict[str, Any]) -> Item:
         digest, fields = self._digest(row["digest"]), json.dumps(row["fields"])

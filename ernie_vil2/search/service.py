@@ -1,24 +1,21 @@
 """The page and the API of an index.
 
 Pictures are served by id and never by path. What is uploaded is bounded in bytes, in pixels and in time (`uploads`,
-`connections`), and is not kept. The page loads nothing from elsewhere. Any number of clients may ask at once; the model
-encodes for one at a time.
+`connections`), and is not kept. The page loads nothing from elsewhere. Any number of clients may ask at once; what they
+ask is answered in batches (`batching`).
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,20 +23,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import connections
-from ernie_vil2.search.collection import DamagedIndex, Hit
-from ernie_vil2.search.index import Index, OtherModel
-from ernie_vil2.search.locations import Originals
+from ernie_vil2.search.batching import Batcher, Options, Overloaded
+from ernie_vil2.search.collection import DamagedIndex
+from ernie_vil2.search.index import Index, OtherModel, check_queries
+from ernie_vil2.search.items import dumps
+from ernie_vil2.search.locations import Originals, content_digest
 from ernie_vil2.search.uploads import Uploads
 
 MOST_ANSWERS = 200
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 """This machine's own addresses, as options and as URLs write them."""
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; "
-    "script-src 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; script-src 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
 _PAGE = Path(__file__).with_name("page")
 _SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
@@ -64,7 +66,7 @@ class Envelope:
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"]).update(_HEADERS)
+                message["headers"] = [*message["headers"], *_HEADERS]
             elif head and message["type"] == "http.response.body":
                 message = message | {"body": b""}
             await send(message)
@@ -76,6 +78,7 @@ class Answer(BaseModel):
     id: str
     score: float
     fields: dict[str, Any]
+    version: str
 
 
 class Answers(BaseModel):
@@ -83,8 +86,15 @@ class Answers(BaseModel):
     milliseconds: float
 
 
+_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answers}}
+
+
 def build_app(
-    index: Index, threshold: float | None = None, hosts: tuple[str, ...] = ("*",), roots: Sequence[str | Path] = ()
+    index: Index,
+    threshold: float | None = None,
+    hosts: Sequence[str] = ("*",),
+    roots: Sequence[str | Path] = (),
+    batcher: Batcher | None = None,
 ) -> FastAPI:
     """The application, for uvicorn or another server.
 
@@ -92,19 +102,24 @@ def build_app(
         threshold: least cosine of a text that is named for a picture; None: what the model's calibration says.
         hosts: names by which the server may be addressed; a page of elsewhere cannot make a name lead here.
         roots: folders whose pictures are served in full, besides the index's own; of others there are thumbnails.
+        batcher: answers the queries; None: one with the bounds of `search.batching`.
     """
     originals = Originals([*roots, *filter(None, [index.folder])])
     threshold = index.threshold("image_to_text") if threshold is None else threshold
     app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=_about(index))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(Envelope)
-    model = threading.Lock()
+    batcher = batcher or Batcher(index)
     uploads = Uploads()
 
     @app.exception_handler(BadSample)
     @app.exception_handler(ValueError)
     async def explained(request: Request, error: ValueError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(Overloaded)
+    async def overloaded(request: Request, error: Overloaded) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry)})
 
     @app.exception_handler(DamagedIndex)
     @app.exception_handler(OtherModel)
@@ -115,30 +130,25 @@ def build_app(
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it; without an answer a traceback would stand in the log
+        return Response(status_code=499)  # nobody reads it; without an answer a traceback would be in the log
 
-    def answers(search: Callable[[], list[Hit]]) -> Answers:
-        start = time.perf_counter()
-        with model:
-            hits = search()
-        return Answers(hits=[hit._asdict() for hit in hits], milliseconds=1000 * (time.perf_counter() - start))
-
-    @app.get("/api/search", summary="Items that match a sentence")
-    def by_text(
+    @app.get("/api/search", summary="Items that match a sentence", responses=_ANSWERS)
+    async def by_text(
         q: Annotated[str, Query(description="a sentence")] = "",
         without: Annotated[str, Query(description="a sentence that is taken away")] = "",
         count: Count = 40,
         among: Kind = "images",
         threshold: Threshold = None,
         where: Filter = "{}",
-    ) -> Answers:
+    ) -> Response:
+        start = time.perf_counter()
         parts = _parts(q, without)
         if not parts:
             raise HTTPException(422, "ask something")
-        options = {"count": count, "among": among, "threshold": threshold, "where": _where(where)}
-        return answers(lambda: index.combined(parts, **options))
+        return _answer(await batcher.answer(parts, Options(count, among, threshold, _where(where))), start)
 
-    @app.post("/api/search", summary="Items that match a picture, the body of the request, and a sentence")
+    @app.post("/api/search", summary="Items that match a picture, the body of the request, and a sentence",
+              responses=_ANSWERS)  # fmt: skip
     async def by_picture(
         request: Request,
         q: str = "",
@@ -147,47 +157,55 @@ def build_app(
         among: Kind = "images",
         threshold: Threshold = None,
         where: Filter = "{}",
-    ) -> Answers:
-        options = {"count": count, "among": among, "threshold": threshold, "where": _where(where)}
+    ) -> Response:
+        start = time.perf_counter()
+        options, parts = Options(count, among, threshold, _where(where)), _parts(q, without)
         async with uploads.received(request) as content:
-            parts = [(1.0, content), *_parts(q, without)]
-            return await run_in_threadpool(answers, lambda: index.combined(parts, **options))
+            pixels = await batcher.pixels(content)
+        return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
 
-    @app.get("/api/similar", summary="Items like one of the index")
-    def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
-                threshold: Threshold = None) -> Answers:  # fmt: skip
-        options = {"count": count, "where": _where(where), "threshold": threshold}
+    @app.get("/api/similar", summary="Items like one of the index", responses=_ANSWERS)
+    async def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
+                      threshold: Threshold = None) -> Response:  # fmt: skip
+        start = time.perf_counter()
+        options = Options(count, among, threshold, _where(where)).closest()
         try:
-            return answers(lambda: index.similar(id, kind, among, **options))
+            return _answer(await batcher.searched(lambda: index.similar(id, kind, **options)), start)
         except KeyError:
             raise HTTPException(404, "no item of this id") from None
 
-    @app.get("/api/tags", summary="Texts that name a picture of the index; none where nothing is close enough")
-    def tags(id: str, count: Count = 5) -> Answers:
+    @app.get("/api/tags", summary="Texts that name a picture of the index; none where nothing is close enough",
+             responses=_ANSWERS)  # fmt: skip
+    async def tags(id: str, count: Count = 5) -> Response:
         if not index.has("texts"):
-            return Answers(hits=[], milliseconds=0.0)
-        return similar(id, count, "images", "texts", "{}", threshold)
+            return _answer(b"[]", time.perf_counter())
+        return await similar(id, count, "images", "texts", "{}", threshold)
 
-    @app.post("/api/tags", summary="Texts that name a picture, the body of the request")
-    async def tags_of_picture(request: Request, count: Count = 5) -> Answers:
-        options = {"count": count, "among": "texts", "threshold": threshold}
+    @app.post("/api/tags", summary="Texts that name a picture, the body of the request", responses=_ANSWERS)
+    async def tags_of_picture(request: Request, count: Count = 5) -> Response:
+        start = time.perf_counter()
         async with uploads.received(request) as content:
             if not index.has("texts"):
-                return Answers(hits=[], milliseconds=0.0)
-            return await run_in_threadpool(answers, lambda: index.search(images=[content], **options)[0])
+                return _answer(b"[]", start)
+            pixels = await batcher.pixels(content)
+        return _answer(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
 
     @app.get("/api/facets", summary="Fields to filter by, with their values and the number of items of each")
     def facets() -> dict[str, list[tuple[Any, int]]]:
         return index.collection("images").facets() if index.has("images") else {}
 
     @app.get("/thumbnail", response_class=Response, summary="A small picture by its id")
-    def thumbnail(id: str) -> Response:
+    def thumbnail(
+        request: Request,
+        id: str,
+        version: Annotated[str, Query(description="as a hit has it: then the answer may be kept for good")] = "",
+    ) -> Response:
         item = index.collection("images").get(id)
         if item is None:
             raise HTTPException(404, "no picture of this id")
         if item.thumbnail is None:
             return picture(id)
-        return Response(item.thumbnail, media_type=_kind(item.thumbnail), headers={"Cache-Control": "max-age=3600"})
+        return _by_content(request, item.thumbnail, lasting=version == item.digest.hex())
 
     @app.get("/picture", response_class=Response, summary="A picture by its id, from where it lies")
     def picture(id: str) -> Response:
@@ -242,6 +260,20 @@ def serve(
     connections.run(build_app(index, threshold, hosts, roots), listener)
 
 
+def _answer(hits: bytes, start: float) -> Response:
+    content = b'{"hits":%b,"milliseconds":%.3f}' % (hits, 1000 * (time.perf_counter() - start))
+    return Response(content, media_type="application/json")
+
+
+def _by_content(request: Request, content: bytes, lasting: bool) -> Response:
+    """A picture that browsers keep, and ask for again only whether it has changed; not even that if it is lasting."""
+    tag = f'"{content_digest(content).hex()}"'
+    headers = {"ETag": tag, "Cache-Control": "max-age=31536000, immutable" if lasting else "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=_kind(content), headers=headers)
+
+
 def _kind(content: bytes) -> str | None:
     """The media type of a picture that browsers show."""
     return next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
@@ -253,17 +285,22 @@ def _about(index: Index) -> str:
 
 
 def _parts(plus: str, minus: str) -> list[tuple[float, str]]:
-    return [(sign, text) for sign, text in ((1.0, plus.strip()), (-1.0, minus.strip())) if text]
+    parts = [(sign, text) for sign, text in ((1.0, plus.strip()), (-1.0, minus.strip())) if text]
+    check_queries(text for _, text in parts)
+    return parts
 
 
-def _where(text: str) -> Mapping[str, Any]:
+def _where(text: str) -> str:
+    """A filter as JSON, the same for the same filter."""
+    if text == "{}":
+        return text
     try:
         where = parse_json(text)
         if not isinstance(where, dict):
             raise ValueError("it is another value")
     except ValueError as error:
         raise HTTPException(422, f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
-    return where
+    return dumps(where)
 
 
 def _static(name: str, kind: str) -> Callable[[], Response]:

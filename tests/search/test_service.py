@@ -142,7 +142,7 @@ def test_an_index_that_cannot_be_read_now_is_not_to_be_removed(index, monkeypatc
         raise OSError("items.sqlite: disk I/O error")
 
     client = TestClient(build_app(index), raise_server_exceptions=False)
-    monkeypatch.setattr(index, "combined", search)
+    monkeypatch.setattr(index, "closest", search)
     assert client.get("/api/search", params={"q": "red"}).status_code == 503
     log = capsys.readouterr().err
     assert "disk I/O error" in log and "remove" not in log and "Traceback" not in log
