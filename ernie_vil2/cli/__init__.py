@@ -69,8 +69,7 @@ def _run(command: str | ModuleType, arguments: Sequence[str] | None, prog: str |
     try:
         runtime.configure()
         args = parser(module, prog).parse_args(arguments)
-        for name in args.imports:
-            importlib.import_module(name)
+        import_parts(args)
         code = module.run(args)
         sys.stdout.flush()
         return code
@@ -84,6 +83,12 @@ def _run(command: str | ModuleType, arguments: Sequence[str] | None, prog: str |
         except OSError:  # it is what the error is about: Python would say so again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+
+
+def import_parts(args: argparse.Namespace) -> None:
+    """Imports what `--import` names, also in a process that a command starts."""
+    for name in args.imports:
+        importlib.import_module(name)
 
 
 def explained(error: BaseException) -> str:

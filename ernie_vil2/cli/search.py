@@ -15,7 +15,9 @@ build that was stopped goes on. docs/search.md has the rest.
 
 import argparse
 import json
+import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from ernie_vil2.cli.arguments import (
@@ -80,10 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions[name].add_argument("--root", type=input_folder, metavar="FOLDER",
                                    help="paths of pictures count from here; default: from where they did, at first the "
                                    "working directory")  # fmt: skip
-    actions["build"].add_argument("--engine", metavar="NAME",
+    actions["build"].add_argument("--index-type", "--engine", metavar="NAME",
                                   help="exact, ivf or your own; default: by the number of items")  # fmt: skip
     actions["build"].add_argument("--recall", type=fraction, default=0.98,
-                                  help="share of the ten closest that an engine shall find; default: 0.98")  # fmt: skip
+                                  help="share of the ten closest that it shall find; default: 0.98")  # fmt: skip
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")
     actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
     query = actions["query"]
@@ -104,6 +106,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--root", nargs="+", default=[], type=input_folder, metavar="FOLDER",
                        help="folders whose pictures are served in full; default: thumbnails alone")  # fmt: skip
     serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
+    serve.add_argument("--workers", type=count, default=1, help="processes that share port and index; default: 1")
+    serve.add_argument("--queue", type=count, default=256,
+                       help="queries that may wait in a process; one more gets 503; default: 256")  # fmt: skip
+    serve.add_argument("--cache", type=natural, default=2048,
+                       help="answers that a process keeps until the index changes; default: 2048; 0: none")  # fmt: skip
+    serve.add_argument("--token-file", type=input_file, metavar="FILE",
+                       help="every request must bear the token in it; /healthz and /readyz need none")  # fmt: skip
+    serve.add_argument("--public", action="store_true", help="other machines may ask without a token")
+    serve.add_argument("--allowed-host", nargs="+", default=[], metavar="NAME",
+                       help="names by which it is addressed, as a proxy passes them; default: 127.0.0.1 and localhost, "
+                       "with another --host any")  # fmt: skip
+    serve.add_argument("--root-path", type=root_path, default="", metavar="/PATH",
+                       help="where a proxy shows it: https://example.com/PATH/")  # fmt: skip
+    serve.add_argument("--access-log", action="store_true", help="a line for each request, without what was asked")
+    serve.add_argument("--log-queries", action="store_true", help="that line with what was asked")
+
+
+def root_path(text: str) -> str:
+    """A path of an address, as `/pictures`."""
+    if not re.fullmatch(r"(/[\w.~-]+)*/?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text} is not a path such as /pictures")
+    return text.rstrip("/")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,7 +138,7 @@ def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.search.fill import build
     from ernie_vil2.search.store import open_store
 
-    if not (args.data or args.texts):  # then what is there already gets an engine
+    if not (args.data or args.texts):  # then what is there already gets an index type
         try:
             open_store(args.index, writable=False).close()
         except FileNotFoundError:
@@ -126,7 +150,7 @@ def _build(args: argparse.Namespace) -> int:
         used = _fill(index, args)
         for kind in ("images", "texts"):
             if index.has(kind):
-                build(index, kind, args.engine, args.recall)
+                build(index, kind, args.index_type, args.recall)
                 collection = index.collection(kind)
                 print(f"{kind}: {len(collection):,}, {json.dumps(collection.index_type)}")
     return _checked(used, args)
@@ -203,14 +227,39 @@ def _queries(index, texts: list[str], images: list[str]):
 
 def _serve(args: argparse.Namespace) -> int:
     from ernie_vil2.search.locations import Originals
-    from ernie_vil2.search.service import serve
+    from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
+    from ernie_vil2.search.server import Settings, serve
+    from ernie_vil2.search.store import open_store
 
     Originals(args.root)  # before the model is loaded
-    with _opened(args) as index:
-        if args.threshold is None and index.model.calibration and index.has("texts"):
-            print(f"tags: {index.model.calibration.described('image_to_text')}")
-        serve(index, args.host, args.port, args.threshold, args.root)
-    return 0
+    open_store(args.index, writable=False).close()
+    token = read_token(args.token_file) if args.token_file else None
+    if args.host not in LOOPBACK and not (token or args.public):
+        raise ValueError(f"--host {args.host} lets other machines ask: name a --token-file, or --public if anybody may")
+    own = LOOPBACK if args.host in LOOPBACK or args.allowed_host else ("*",)
+    access = Access((*own, *map(str.lower, args.allowed_host)), token, args.root_path,
+                    args.access_log or args.log_queries, args.log_queries)  # fmt: skip
+    settings = Settings(args.host, args.port, args.workers, access, args.threshold, args.root, args.queue, args.cache)
+    return serve(partial(_opened_by_worker if args.workers > 1 else _opened_to_serve, args), settings)
+
+
+def _opened_to_serve(args: argparse.Namespace):
+    index = _opened(args)
+    if args.threshold is None and index.model.calibration and index.has("texts"):
+        print(f"tags: {index.model.calibration.described('image_to_text')}")
+    return index
+
+
+def _opened_by_worker(args: argparse.Namespace):
+    """As `_opened_to_serve`, in a process that does nothing else."""
+    from ernie_vil2.cli import EXPECTED, explained, import_parts
+
+    try:
+        import_parts(args)
+        return _opened_to_serve(args)
+    except EXPECTED as error:
+        print(f"error: {explained(error)}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -229,7 +278,7 @@ def _opened(args: argparse.Namespace, writable: bool = False):
     root = args.root if writable and args.action != "remove" else None
     index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root)
     if args.action != "query":
-        print(f"engine: {described(index.model.engine)}")
+        print(f"backend: {described(index.model.engine)}")
     return index
 
 

@@ -25,6 +25,7 @@ import orjson
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search.collection import Hit
 from ernie_vil2.search.index import Index
+from ernie_vil2.search.metrics import CACHED, WAITING, Metrics
 
 MOST_TOGETHER = 32
 """Queries of a batch."""
@@ -76,8 +77,7 @@ class Batcher:
         index: its model encodes the queries.
         most_waiting: queries that may be in progress.
         kept: answers of texts that are kept until the index changes; 0: none.
-        threads: of the index type, in a search.
-        observe: is called with the size of each batch.
+        counts: where batches and waiting queries are counted.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class Batcher:
         index: Index,
         most_waiting: int = MOST_WAITING,
         kept: int = KEPT_ANSWERS,
-        threads: int = 1,
-        observe: Callable[[int], None] = lambda size: None,
+        counts: Metrics | None = None,
     ):
         self.index, self.most_waiting = index, most_waiting
+        self.counts = counts or Metrics()
         # The scale of an int8 graph's activations is that of a batch.
         self._alone = index.model.precision == "int8"
         self._queue: deque[_Query] = deque()
         self._lock = threading.Lock()
-        self._encoding, self.waiting, self._observe = False, 0, observe
+        self._encoding, self.waiting = False, 0
         self._encoder = ThreadPoolExecutor(1, "encode")
-        self._searchers = ThreadPoolExecutor(SEARCHING, "search", _limit_threads, [threads])
+        self._searchers = ThreadPoolExecutor(SEARCHING, "search", _limit_threads)
         self.decoders = ThreadPoolExecutor(DECODING, "decode")
         self._answers = _Kept(kept)
 
@@ -116,6 +116,7 @@ class Batcher:
             for parts in queries
         ]
         known = [self._answers.get(key, version) for key in keys]
+        self.counts.add(CACHED, sum(one is not None for one in known))
         found = iter(await self._results([q for q, one in zip(queries, known, strict=True) if one is None], options))
         answers = [next(found) if one is None else one for one in known]
         for key, one in zip(keys, answers, strict=True):
@@ -133,7 +134,7 @@ class Batcher:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._searchers, lambda: _written(work()))
         finally:
-            self.waiting -= 1
+            self._leave(1)
 
     async def pixels(self, content: bytes) -> np.ndarray:
         """The pixels of an image file; BadSample if it is not one that can be used."""
@@ -144,6 +145,11 @@ class Batcher:
         if self.waiting + count > self.most_waiting:
             raise Overloaded(f"{self.waiting} queries wait already; try again")
         self.waiting += count
+        self.counts.set(WAITING, self.waiting)
+
+    def _leave(self, count: int) -> None:
+        self.waiting -= count
+        self.counts.set(WAITING, self.waiting)
 
     async def _results(self, queries: Sequence[Sequence[Part]], options: Options | None) -> list[Any]:
         if not queries:
@@ -157,7 +163,7 @@ class Batcher:
                 [await waiting[0].answer] if len(waiting) == 1 else await asyncio.gather(*(q.answer for q in waiting))
             )
         finally:
-            self.waiting -= len(queries)
+            self._leave(len(queries))
             for one in waiting:  # of a client that is gone
                 one.answer.cancel()
 
@@ -174,7 +180,7 @@ class Batcher:
         size = 0
         while batch := self._next_batch(crowd=size > 1):
             size = len(batch)
-            self._observe(size)
+            self.counts.batch(size)
             try:
                 self._encode(batch)
             except Exception as error:
@@ -249,10 +255,11 @@ def _written(hits: Iterable[Hit]) -> bytes:
     return dumps([hit.as_json() | {"version": hit.digest.hex()} for hit in hits])
 
 
-def _limit_threads(count: int) -> None:
+def _limit_threads() -> None:
+    """A thread that searches does so alone: others search and answer meanwhile."""
     import faiss
 
-    faiss.omp_set_num_threads(count)  # of this thread
+    faiss.omp_set_num_threads(1)
 
 
 def _copies(error: Exception, count: int) -> list[Exception]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 2000
@@ -36,6 +39,8 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
+        self._application, self.app = self.app, self._answer
+        self._answering: asyncio.Task | None = None
         self._headers_due: asyncio.TimerHandle | None = None
         self._reading_due: asyncio.TimerHandle | None = None
 
@@ -45,6 +50,17 @@ class BoundedProtocol(H11Protocol):
             transport.abort()
         else:
             self._headers_due = self._abort_after(HEADER_SECONDS)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is asked is given up when its client goes away, so that it takes no room of those that wait."""
+        self._answering = asyncio.current_task()
+        try:
+            await self._application(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.transport.is_closing():
+                raise
+        finally:
+            self._answering = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -75,6 +91,8 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._answering is not None:
+            self._answering.cancel()
         self._headers_due = _cancelled(self._headers_due)
         self._reading_due = _cancelled(self._reading_due)
 
@@ -82,8 +100,27 @@ class BoundedProtocol(H11Protocol):
         return self.loop.call_later(seconds, self.transport.abort)
 
 
-def listening(host: str, port: int) -> socket.socket:
+class Server(uvicorn.Server):
+    """Ends when the process is interrupted or terminated, as one that has done its work."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {signum: signal.signal(signum, self.handle_exit) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+def listening(host: str, port: int, shared: bool = False) -> socket.socket:
     """A socket that listens at an address: a name, or a number of IPv4 or IPv6; of a name with both, that of IPv4.
+
+    Args:
+        shared: whether others of this program may listen there too; the system deals connections out among them.
 
     Raises:
         OSError: the address is in use, or not this machine's.
@@ -91,30 +128,39 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = min(found)
-        return socket.create_server(address, family=family, backlog=MOST_CONNECTIONS)
+        return socket.create_server(address, family=family, backlog=MOST_CONNECTIONS, reuse_port=shared)
     except OSError as error:
         advice = "--host" if isinstance(error, socket.gaierror) else "--port or --host"
         raise OSError(f"{authority(host, port)}: {error.strerror}; choose another {advice}") from error
 
 
-def server(app: Callable) -> uvicorn.Server:
+def listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    """As `listening`, a socket for each of several processes; together they must not share it with another program."""
+    with listening(host, port) as alone:
+        if count == 1:
+            return [alone.dup()]
+        port = alone.getsockname()[1]
+    return [listening(host, port, shared=True) for _ in range(count)]
+
+
+def server(app: Callable) -> Server:
     """A server with these bounds."""
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             http=BoundedProtocol,
             log_level="warning",
+            access_log=False,
             timeout_keep_alive=KEPT_OPEN,
             timeout_graceful_shutdown=DRAIN_SECONDS + 2,
         )
     )
 
 
-def run(app: Callable, listener: socket.socket) -> None:
-    """Serves an application until the process is interrupted or terminated, and at most some seconds longer."""
+def run(server: Server, listener: socket.socket) -> None:
+    """Serves until the process is interrupted or terminated, and at most some seconds longer."""
     _allow_files(2 * MOST_CONNECTIONS)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes the signal on after its end
-        server(app).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def authority(host: str, port: int) -> str:

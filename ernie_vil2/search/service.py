@@ -14,34 +14,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.files import parse_json
-from ernie_vil2.search import connections
 from ernie_vil2.search.batching import Batcher, Options, Overloaded
 from ernie_vil2.search.collection import DamagedIndex
 from ernie_vil2.search.index import Index, OtherModel, check_queries
 from ernie_vil2.search.items import dumps
 from ernie_vil2.search.locations import Originals, content_digest
+from ernie_vil2.search.middleware import Access, Middleware
+from ernie_vil2.search.store import SIDES
 from ernie_vil2.search.uploads import Uploads
 
 MOST_ANSWERS = 200
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-"""This machine's own addresses, as options and as URLs write them."""
-_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; script-src 'self'; "
-        b"frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
 _PAGE = Path(__file__).with_name("page")
 _SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
@@ -49,29 +37,6 @@ Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]
 Threshold = Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")]
 Filter = Annotated[str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')]
-
-
-class Envelope:
-    """What all answers have in common: headers for browsers, and HEAD, which is GET without its content.
-
-    It passes messages on as they come. A middleware of `app.middleware` would copy them, and keep exceptions with the
-    frames of the requests in which they were raised.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = scope["type"] == "http" and scope["method"] == "HEAD"
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
-            elif head and message["type"] == "http.response.body":
-                message = message | {"body": b""}
-            await send(message)
-
-        await self.app(scope | {"method": "GET"} if head else scope, receive, sent)
 
 
 class Answer(BaseModel):
@@ -92,7 +57,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answers}}
 def build_app(
     index: Index,
     threshold: float | None = None,
-    hosts: Sequence[str] = ("*",),
+    access: Access | None = None,
     roots: Sequence[str | Path] = (),
     batcher: Batcher | None = None,
 ) -> FastAPI:
@@ -100,16 +65,15 @@ def build_app(
 
     Args:
         threshold: least cosine of a text that is named for a picture; None: what the model's calibration says.
-        hosts: names by which the server may be addressed; a page of elsewhere cannot make a name lead here.
+        access: who may ask; None: anybody.
         roots: folders whose pictures are served in full, besides the index's own; of others there are thumbnails.
         batcher: answers the queries; None: one with the bounds of `search.batching`.
     """
     originals = Originals([*roots, *filter(None, [index.folder])])
     threshold = index.threshold("image_to_text") if threshold is None else threshold
-    app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=_about(index))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.add_middleware(Envelope)
+    app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=about(index))
     batcher = batcher or Batcher(index)
+    app.add_middleware(Middleware, access=access or Access(), metrics=batcher.counts)
     uploads = Uploads()
 
     @app.exception_handler(BadSample)
@@ -222,42 +186,29 @@ def build_app(
 
     @app.get("/health", summary="Whether the index answers, and what it holds")
     def health() -> dict[str, Any]:
-        counts = {kind: len(index.collection(kind)) for kind in ("images", "texts") if index.has(kind)}
+        counts = {kind: len(index.collection(kind)) for kind in SIDES if index.has(kind)}
         return {"status": "ok", "model": index.title, **counts}
+
+    @app.get("/healthz", summary="Whether the process answers at all")
+    async def alive() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Whether the index can be searched now; 503 where it cannot")
+    def ready() -> dict[str, str]:
+        return {"status": "ok" if any(map(index.has, SIDES)) else "empty"}
+
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Counts of all workers, for Prometheus")
+    def metrics() -> str:
+        there = {kind: index.collection(kind) for kind in SIDES if index.has(kind)}
+        gauges = {"items": {kind: len(found) for kind, found in there.items()}}
+        gauges["generation"] = {kind: getattr(found.version, "generation", 0) for kind, found in there.items()}
+        return batcher.counts.text(gauges)
 
     for path, name in {"/": "index.html", "/docs": "docs.html"}.items():
         app.add_api_route(path, _static(name, "text/html"), include_in_schema=False)
     for name in ("page.js", "docs.js"):
         app.add_api_route(f"/{name}", _static(name, "text/javascript"), include_in_schema=False)
     return app
-
-
-def serve(
-    index: Index,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    threshold: float | None = None,
-    roots: Sequence[str | Path] = (),
-) -> None:
-    """Serves the page until it is interrupted; what is not answered some seconds after that is cut off.
-
-    Args:
-        port: 0: one that is free.
-        threshold, roots: as for `build_app`.
-
-    Raises:
-        OSError: the address is in use or not this machine's.
-    """
-    listener = connections.listening(host, port)
-    address = connections.authority(host, listener.getsockname()[1])
-    print(
-        f"pictures in full: {', '.join(map(str, roots))}"
-        if roots
-        else "thumbnails alone; --root names folders whose pictures are served in full"
-    )
-    print(f"{_about(index)}\nhttp://{address} (Ctrl-C ends it)", flush=True)
-    hosts = LOOPBACK if host in LOOPBACK else ("*",)
-    connections.run(build_app(index, threshold, hosts, roots), listener)
 
 
 def _answer(hits: bytes, start: float) -> Response:
@@ -279,7 +230,7 @@ def _kind(content: bytes) -> str | None:
     return next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
 
 
-def _about(index: Index) -> str:
+def about(index: Index) -> str:
     parts = [f"{len(index.collection(kind)):,} {kind}" for kind in ("images", "texts") if index.has(kind)]
     return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.title}"
 

@@ -15,6 +15,7 @@ from ernie_vil2.search import batching, open_index
 from ernie_vil2.search.batching import Batcher, Options, Overloaded
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.service import build_app
 from tests.conftest import draw, png
 from tests.search.conftest import unit
@@ -48,12 +49,23 @@ def asked(index):
         yield [(1.0, pixels), (1.0, TEXTS[number])], Options(7, "images", None, '{"kind": "disc"}')
 
 
+class Sizes(Metrics):
+    """The sizes of batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def batch(self, size):
+        self.found.append(size)
+
+
 def test_an_answer_is_the_same_whatever_is_encoded_with_it(index):
-    sizes = []
+    sizes = Sizes()
     queries = list(asked(index)) * 3
 
     async def crowd():
-        batcher = Batcher(index, kept=0, observe=sizes.append)
+        batcher = Batcher(index, kept=0, counts=sizes)
         return await asyncio.gather(*(batcher.answer(*query) for query in queries))
 
     async def one_by_one():
@@ -61,7 +73,7 @@ def test_an_answer_is_the_same_whatever_is_encoded_with_it(index):
         return [await batcher.answer(*query) for query in queries]
 
     together, alone = asyncio.run(crowd()), asyncio.run(one_by_one())
-    assert max(sizes) > 8 and sum(sizes) == len(queries)
+    assert max(sizes.found) > 8 and sum(sizes.found) == len(queries)
     for first, second in zip(map(json.loads, together), map(json.loads, alone), strict=True):
         assert len(first) == len(second) and {hit["id"] for hit in first} == {hit["id"] for hit in second}
         scores = [{hit["id"]: hit["score"] for hit in hits} for hits in (first, second)]
@@ -155,13 +167,14 @@ def test_an_error_is_that_of_its_query_alone(index):
 
 
 def test_equal_queries_are_answered_from_the_cache_until_the_index_changes(tmp_path, model, shapes):
-    sizes = []
+    counts = Sizes()
+    sizes = counts.found
     with open_index(tmp_path / "index", model, writable=True) as writer:
         add_images(writer, pictures([str(shapes["val"])]))
         with open_index(tmp_path / "index", model) as reader:
 
             async def run():
-                batcher = Batcher(reader, kept=2, observe=sizes.append)
+                batcher = Batcher(reader, kept=2, counts=counts)
 
                 async def ask(text, count=3):
                     return json.loads(await batcher.answer([(1.0, text)], Options(count)))

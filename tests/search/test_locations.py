@@ -11,10 +11,11 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.search import DamagedIndex, open_index, service
+from ernie_vil2.search import DamagedIndex, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, pictures
 from ernie_vil2.search.locations import Originals, content_digest, locations_of
+from ernie_vil2.search.server import Settings, serve
 from ernie_vil2.search.service import build_app
 from tests import published_folders
 from tests.conftest import draw, png, write_tar, write_tsv
@@ -190,8 +191,8 @@ def test_a_server_shows_thumbnails_unless_it_is_given_folders(built, model, tmp_
         shutil.move(moved / "pictures", moved / "index" / "pictures")
         assert len(served(index, "1.png")) == len(original)  # in the index's own folder
         assert served(index, "nothing.png") == 404
-        service.serve(index, port=0)
-        service.serve(index, port=0, roots=[moved])
+    for roots in ([], [moved]):
+        serve(lambda: open_index(moved / "index", model), Settings(port=0, roots=roots))
     output = capsys.readouterr().out
     assert "thumbnails alone; --root names folders" in output and f"pictures in full: {moved}" in output
 

@@ -10,9 +10,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2.search import open_index, service, uploads
+from ernie_vil2.search import open_index, uploads
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.middleware import LOOPBACK, Access
 from ernie_vil2.search.service import build_app
 from tests.conftest import SHAPES, draw, png, untrained_checkpoint
 from tests.formats import FILES, forbid_opencv
@@ -173,7 +174,8 @@ def test_pages_load_nothing_from_elsewhere_and_hostile_text_is_data(client):
     answer = client.get("/api/search", params={"q": "blue bar", "count": 1})
     assert answer.json()["hits"][0]["id"] == HOSTILE and answer.headers["content-type"] == "application/json"
     assert set(client.get("/openapi.json").json()["paths"]) == {
-        "/api/search", "/api/similar", "/api/tags", "/api/facets", "/thumbnail", "/picture", "/health"
+        "/api/search", "/api/similar", "/api/tags", "/api/facets", "/thumbnail", "/picture", "/health", "/healthz",
+        "/readyz", "/metrics",
     }  # fmt: skip
 
 
@@ -201,7 +203,7 @@ def test_an_index_that_is_damaged_or_of_another_model_beneath_the_server_is_no_f
 
 
 def test_another_name_does_not_lead_here(index):
-    client = TestClient(build_app(index, hosts=service.LOOPBACK), base_url="http://127.0.0.1:8000")
+    client = TestClient(build_app(index, access=Access(LOOPBACK)), base_url="http://127.0.0.1:8000")
     assert client.get("/health").status_code == 200
     for host, code in (("localhost:80", 200), ("[::1]:8000", 200), ("evil.example", 400), ("[::2]", 400)):
         assert client.get("/health", headers={"host": host}).status_code == code

@@ -1,0 +1,150 @@
+"""What every request passes: who may ask and under which name, headers for browsers, counts, and a line in the log.
+
+Messages are passed on as they come. A middleware of Starlette would copy bodies, and keep exceptions with the frames of
+the requests in which they were raised.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ernie_vil2.io.files import read_text
+from ernie_vil2.io.terminal import printable
+from ernie_vil2.search.metrics import Metrics
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+"""This machine's own addresses, as options and as URLs write them."""
+OPEN = ("/healthz", "/readyz")
+"""Paths that need neither a name nor a token: those of who restarts the server."""
+SHORTEST_TOKEN = 16
+HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask, and what of it is logged.
+
+    Attributes:
+        hosts: names by which the server may be addressed, so that a page of elsewhere cannot make a name lead here;
+            `*` is any, `*.example.com` any below example.com.
+        token: that every request must bear, `Authorization: Bearer TOKEN` or as the password of a browser; None: none.
+        root_path: under which a proxy shows the server, as `/pictures`; whether it takes that off or not.
+        log: whether there is a line for each request; `log_queries`: with what was asked.
+    """
+
+    hosts: Sequence[str] = ("*",)
+    token: str | None = None
+    root_path: str = ""
+    log: bool = False
+    log_queries: bool = False
+
+
+class Middleware:
+    """See the module; HEAD is answered as GET without its content."""
+
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics):
+        self.app, self.access, self.metrics = app, access, metrics
+        self._root = access.root_path.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status, size = time.perf_counter(), 499, 0
+        path = scope["path"].removeprefix(self._root) if scope["path"].startswith(f"{self._root}/") else scope["path"]
+        head = scope["method"] == "HEAD"
+
+        async def sent(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *HEADERS]
+            elif message["type"] == "http.response.body":
+                if head:
+                    message = message | {"body": b""}
+                size += len(message.get("body", b""))
+            await send(message)
+
+        inner = scope | {"root_path": self._root, "path": self._root + path}
+        if head:
+            inner["method"] = "GET"
+        try:
+            await (self._refusal(path, scope["headers"]) or self.app)(inner, receive, sent)
+        finally:
+            seconds = time.perf_counter() - start
+            self.metrics.request(path, status, seconds)
+            if self.access.log:
+                self._log(scope, status, size, seconds)
+
+    def _refusal(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> JSONResponse | None:
+        """The answer to a request that is not let in."""
+        if path in OPEN:
+            return None
+        given = dict(headers)
+        host = _name(given.get(b"host", b"").decode("latin-1"))
+        if not any(one in ("*", host) or one[:2] == "*." and host.endswith(one[1:]) for one in self.access.hosts):
+            shown = printable(host, longest=100)
+            return JSONResponse({"detail": f"this server is not called {shown}: start it with --allowed-host {shown}, "
+                                "or let the proxy send a Host that it knows"}, 400)  # fmt: skip
+        token = self.access.token
+        if token and not hmac.compare_digest(_credentials(given.get(b"authorization", b"")), token.encode()):
+            challenge = {"WWW-Authenticate": 'Basic realm="search", charset="UTF-8"'}
+            return JSONResponse({"detail": "a token is needed: Authorization: Bearer TOKEN"}, 401, challenge)
+        return None
+
+    def _log(self, scope: Scope, status: int, size: int, seconds: float) -> None:
+        client = (scope.get("client") or ("-",))[0]
+        query = scope["query_string"].decode("latin-1") if self.access.log_queries else ""
+        asked = printable(f"{scope['path']}{'?' * bool(query)}{query}", longest=2000)
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        sys.stdout.write(f'{now} {client} "{scope["method"]} {asked}" {status} {size} {1000 * seconds:.1f} ms\n')
+        sys.stdout.flush()
+
+
+def read_token(path: str | Path) -> str:
+    """The token in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: there is none that is long enough to be a secret.
+    """
+    token = read_text(path).strip()
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+        raise ValueError(f"{path} holds no token: write {SHORTEST_TOKEN} or more printable ASCII characters into it, "
+                         "for example from: openssl rand -hex 32")  # fmt: skip
+    return token
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    name, _, port = host.rpartition(":")
+    return (name if name and port.isdecimal() else host).lower()
+
+
+def _credentials(header: bytes) -> bytes:
+    """The token of `Bearer TOKEN`, or the password of `Basic ...`; empty where there is none."""
+    scheme, _, value = header.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value.strip()
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2] if scheme.lower() == b"basic" else b""
+    except binascii.Error:
+        return b""
