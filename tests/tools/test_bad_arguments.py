@@ -1,15 +1,17 @@
 """Every argument of every command with what cannot be used: an error of one line that names it, and exit code 2.
 
 The arguments are those of the parsers, so that a new option is tried without a new line here; a new command needs an
-example in `conftest.EXAMPLES`.
+example in `conftest.EXAMPLES`. The usual run tries bad values pairwise, and `-m slow` the other combinations.
 """
 
 import argparse
+import heapq
 import os
 import random
 import resource
 import shutil
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,11 @@ INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source
 OUTPUTS = {arguments.output_file, arguments.output_folder}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share}  # fmt: skip
+BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
 NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.search_index}
 
 
+@cache
 def options(example):
     """Argument -> its action, of the command or subcommand of an example."""
     parser = commands.parser(command_of(example))
@@ -47,19 +51,57 @@ def tried_in(example, argument):
     return [other for other in alike if argument in EXAMPLES[other]] or alike[:1]
 
 
-def cases(kinds, bad=None):
-    """Example, argument, and what is bad about its value."""
-    return [
-        pytest.param(example, argument, *what, id=ascii(" ".join([example, argument, *what])[:80]))
+def covering(pairs):
+    """The positions of sets of pairs that have every pair between them, chosen greedily."""
+    missing = set().union(*pairs)
+    gains = [(-len(found), position) for position, found in enumerate(pairs)]
+    heapq.heapify(gains)
+    chosen = set()
+    while missing:
+        _, position = heapq.heappop(gains)
+        gain = len(pairs[position] & missing)
+        if gains and -gain > gains[0][0]:  # it has become less than what another one may have
+            heapq.heappush(gains, (-gain, position))
+        else:
+            chosen.add(position)
+            missing -= pairs[position]
+    return chosen
+
+
+def cases(kinds, bad, possible=lambda kind, what: True):
+    """Example, argument, and what is bad about its value; those that are not needed for a pair are slow.
+
+    Each bad value is tried with each command and with each kind of argument, and each argument with one bad value.
+    """
+    every = [
+        (example, argument, what)
         for example in EXAMPLES
         for argument, action in options(example).items()
-        for what in ([] if bad is None else [one] for one in bad or [None])
+        for what in bad
         if action.type in kinds and not action.choices and example in tried_in(example, argument)
-    ]
+        and possible(action.type, what)
+    ]  # fmt: skip
+    pairs = [{(example, argument), (example.split()[0], what), (options(example)[argument].type, what)}
+             for example, argument, what in every]  # fmt: skip
+    chosen = covering(pairs)
+    return [
+        pytest.param(*case, id=ascii(" ".join(map(str, case))[:80]),
+                     marks=() if position in chosen else pytest.mark.slow)
+        for position, case in enumerate(every)
+    ]  # fmt: skip
 
 
 def test_there_is_an_example_of_every_command():
     assert {example.split()[0] for example in EXAMPLES} == {*commands.COMMANDS, "study"} - {"doctor"}
+
+
+def test_the_usual_run_has_every_pair():
+    usual = [case.values for case in cases(NUMBERS, BAD_NUMBERS) if not case.marks]
+    commands_that_count = {example.split()[0] for example, _, _ in usual}
+    assert {(example.split()[0], what) for example, _, what in usual} == {
+        (name, what) for name in commands_that_count for what in BAD_NUMBERS
+    }
+    assert len(usual) < len(cases(NUMBERS, BAD_NUMBERS)) / 2
 
 
 def test_every_argument_says_what_it_is():
@@ -126,11 +168,13 @@ FOR_FILES = {"a folder for a file", "huge", "reading fails"}
 FOR_FOLDERS = {"a file for a folder"}
 
 
-@pytest.mark.parametrize("example, argument, what", cases(INPUTS, UNREADABLE))
+def is_unreadable(kind, what):
+    return not (what in FOR_FILES and kind is arguments.input_folder or what in FOR_FOLDERS and kind in FILES)
+
+
+@pytest.mark.parametrize("example, argument, what", cases(INPUTS, UNREADABLE, is_unreadable))
 def test_what_cannot_be_read(run, tmp_path, example, argument, what):
     kind = options(example)[argument].type
-    if what in FOR_FILES and kind is arguments.input_folder or what in FOR_FOLDERS and kind in FILES:
-        pytest.skip("can be read")
     path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
     UNREADABLE[what](path)
     code, error = run(example, {argument: value(kind, path)})
@@ -159,8 +203,10 @@ def test_what_holds_something_else(run, tmp_path, example, argument, what):
         assert code == 2 and "other-file" in error
 
 
-@pytest.mark.parametrize("what", [None, *CONTENTS])
-@pytest.mark.parametrize("example, argument", cases({arguments.input_folder, arguments.run_folder, arguments.model}))
+@pytest.mark.parametrize(
+    "example, argument, what",
+    cases({arguments.input_folder, arguments.run_folder, arguments.model}, [None, *CONTENTS]),
+)
 def test_a_folder_that_holds_something_else(run, inputs, tmp_path, example, argument, what):
     """Every file of the right folder is replaced in its turn; None: the folder is empty."""
     right = Path(EXAMPLES[example].get(argument, "none").replace("IN", str(inputs)))
@@ -187,26 +233,27 @@ UNWRITABLE = {
 }
 
 
-@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, UNWRITABLE))
+def is_unwritable(kind, what):
+    if kind is arguments.output_folder:  # which is made
+        return what not in ("a folder for a file", "missing/x")
+    return what != "a file for a folder"  # it is replaced, or refused by what lies in it
+
+
+@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, UNWRITABLE, is_unwritable))
 def test_what_cannot_be_written(run, tmp_path, example, argument, what):
-    kind = options(example)[argument].type
-    if what in ("a folder for a file", "missing/x") and kind is arguments.output_folder:
-        pytest.skip("folders are made")
-    if what == "a file for a folder" and kind is arguments.output_file:
-        pytest.skip("a file that is there is replaced, or refused by what lies in it")
     path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
     UNWRITABLE[what](path)
     code, error = run(example, {argument: str(path)})
     assert code == 2 and str(path.parent) in error and what[:8] in error
 
 
-@pytest.mark.parametrize("example, argument", cases(OUTPUTS))
-def test_a_name_need_not_be_utf8(run, tmp_path, example, argument):
-    path = tmp_path / ("\udcff" + Path(EXAMPLES[example].get(argument, "")).suffix)
+@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, ["\udcff"]))
+def test_a_name_need_not_be_utf8(run, tmp_path, example, argument, what):
+    path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
     assert run(example, {argument: str(path)})[0] == 0 and path.exists()
 
 
-@pytest.mark.parametrize("example, argument, given", cases(NUMBERS, ["x", "", "-1", "0", "1.5", "nan", "1e999"]))
+@pytest.mark.parametrize("example, argument, given", cases(NUMBERS, BAD_NUMBERS))
 def test_numbers_out_of_range(run, example, argument, given):
     times = options(example)[argument].nargs
     code, error = run(example, {argument: [given] * times if isinstance(times, int) else given})
