@@ -1,11 +1,16 @@
 """Small data sets that the tests make themselves."""
 
+import atexit
 import base64
 import io
 import json
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +32,8 @@ COLOURS = {
     "yellow": ((230, 220, 40), "黄色"),
 }
 SHAPES = {"disc": "圆", "square": "方块", "bar": "条", "cross": "十字"}
+SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES]
 
 
 def draw(colour, shape, rng, size=32):
@@ -109,14 +116,23 @@ def shapes(tmp_path_factory):
     }
 
 
-def untrained_checkpoint(folder, tokens, task="multi_view"):
+def untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
     """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
+    shutil.copytree(_untrained(tuple(tokens), task), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _untrained(tokens, task):
+    """The checkpoint, made once a process."""
     import paddle
 
     from ernie_vil2.config import dump_config, load_config
     from ernie_vil2.models import save_weights
     from ernie_vil2.tasks import build_task
 
+    folder = Path(tempfile.mkdtemp(prefix="untrained-"))
+    atexit.register(shutil.rmtree, folder)
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     settings = [
         "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",

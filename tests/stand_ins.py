@@ -37,7 +37,6 @@ def checkout(folder):
                  "requirements.txt", "setup.py"):  # fmt: skip
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "configs", folder / "configs")
-    (folder / "MODEL").mkdir()
     untrained_checkpoint(folder / "MODEL", TOKENS)
 
 
@@ -181,7 +180,6 @@ def tags(folder):
 
 def transfer(folder):
     demo(folder)
-    (folder / "runs" / "english").mkdir(parents=True)
     untrained_checkpoint(folder / "runs" / "english", statements.TOKENS)
     statements.entailment_folder(folder / "data" / "snli-ve")
     statements.pairs_folder(folder / "data" / "nlvr2")

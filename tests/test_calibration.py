@@ -9,7 +9,7 @@ import pytest
 from ernie_vil2 import load_model
 from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
-from tests.conftest import untrained_checkpoint
+from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
 
 
 def unit(rows):
@@ -109,8 +109,7 @@ def test_a_set_that_teaches_nothing_is_refused():
 @pytest.fixture
 def checkpoint(tmp_path):
     folder = tmp_path / "model"
-    folder.mkdir()
-    return untrained_checkpoint(folder, ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red"])
+    return untrained_checkpoint(folder, [*SPECIAL_TOKENS, "a", "red"])
 
 
 def test_rank_by_a_calibration_by_hand(checkpoint, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2 import cli as commands
-from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
+from tests.conftest import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png, untrained_checkpoint
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "classification.md"
@@ -22,8 +22,7 @@ def drawing(shape, seed):
 
 def lay_out(folder, shapes):
     """What the page's commands name."""
-    (folder / "runs" / "emoji").mkdir(parents=True)
-    untrained_checkpoint(folder / "runs" / "emoji", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *SHAPES])
+    untrained_checkpoint(folder / "runs" / "emoji", [*SPECIAL_TOKENS, "a", *SHAPES])
     (folder / "demo_data").mkdir()
     for split, source in (("train", "train"), ("val", "val"), ("test", "val")):
         shutil.copy(shapes[source], folder / "demo_data" / f"emoji-{split}.tar")

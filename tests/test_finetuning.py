@@ -39,7 +39,6 @@ def commands_of_the_page():
 def page(tmp_path_factory):
     """The folder in which all commands of the page have been run, and what each of them printed."""
     folder = tmp_path_factory.mktemp("finetuning")
-    (folder / "MODEL").mkdir()
     untrained_checkpoint(folder / "MODEL", TOKENS)
     coco_cn(folder / "coco-cn")
     flickr30k_cn(folder / "Flickr30k-CN")

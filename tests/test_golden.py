@@ -84,7 +84,6 @@ def published(tmp_path_factory):
     entailment_folder(folder / "snli-ve")
     pairs_folder(folder / "nlvr2")
     for task in ("entailment", "image_pair"):
-        (folder / task).mkdir()
         untrained_checkpoint(folder / task, TOKENS, task)
     return folder
 

@@ -15,7 +15,6 @@ TOOLS = {"tools/train.py": "train", "tools/eval_transfer.py": "eval_transfer"}
 
 def test_the_commands_do_what_the_page_says(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    Path("runs/english").mkdir(parents=True)
     untrained_checkpoint(Path("runs/english"), TOKENS)
     entailment_folder(Path("data/snli-ve"))
     pairs_folder(Path("data/nlvr2"))

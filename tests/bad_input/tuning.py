@@ -15,16 +15,15 @@ from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks.teacher import Teacher
 from ernie_vil2.tasks.tuning import tune
 from tests.bad_input.case import Case
-from tests.conftest import untrained_checkpoint
+from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a"]
+TOKENS = [*SPECIAL_TOKENS, "a"]
 TEXT = {"name": "ernie", "width": 32, "depth": 1, "heads": 1, "max_positions": 16}
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 16, "width": 32, "depth": 1, "heads": 1}
 CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
 
 
 def checkpoint(folder, name="model"):
-    (folder / name).mkdir()
     untrained_checkpoint(folder / name, TOKENS)
     return folder / name
 

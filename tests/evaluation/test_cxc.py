@@ -21,7 +21,7 @@ from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import protocol
-from tests.conftest import draw, png, untrained_checkpoint
+from tests.conftest import SPECIAL_TOKENS, draw, png, untrained_checkpoint
 
 IMAGES, TEXTS_EACH, WIDTH = 30, 5, 8
 PUBLISHED = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none")).parent / "cxc"
@@ -317,8 +317,7 @@ def write_pictures(folder, split="test"):
 def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, capsys):
     """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings beside the JSON."""
     write_pictures(folder)
-    (tmp_path / "checkpoint").mkdir()
-    checkpoint = untrained_checkpoint(tmp_path / "checkpoint", ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "1"])
+    checkpoint = untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
     for name in ("cxc", "cxc-correlation"):
         out = tmp_path / name
         code = run("eval", ["--checkpoint", str(checkpoint), "--data", str(folder), "--protocol", name,

@@ -11,9 +11,8 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.export.write import export
 from ernie_vil2.models import build_dual_encoder
-from tests.conftest import COLOURS, SHAPES, draw, png
+from tests.conftest import COLOURS, SHAPES, TOKENS, draw, png
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 TEXT = "Model.text={name: %s, width: 32, depth: 2, heads: 2, max_positions: 16, pooling: %s}"
 TEXTS = [f"a {colour} {shape}{' a' * more}" for more, (colour, shape) in enumerate(zip(COLOURS, SHAPES, strict=True))]
 IMAGES = [png(draw(rgb, shape, np.random.default_rng(0), size)) for (rgb, _), shape, size in

@@ -88,7 +88,6 @@ def test_a_device_that_onnxruntime_is_not_built_for(exports):
 
 def test_a_checkpoint_is_no_export_and_the_other_way_round(model, exports, tmp_path):
     checkpoint = tmp_path / "model"
-    checkpoint.mkdir()
     untrained_checkpoint(checkpoint, TOKENS)
     with pytest.raises(
         ValueError, match=r"model is no export for onnx: make one, tools/export.py .*model FOLDER --to onnx"
@@ -173,7 +172,6 @@ def test_a_limit_on_the_size_of_files_is_said(model, tmp_path):
 
 def test_the_command_prints_a_table_and_its_errors_are_a_line(tmp_path, capsys, shapes):
     checkpoint = tmp_path / "model"
-    checkpoint.mkdir()
     untrained_checkpoint(checkpoint, TOKENS)
     given = [str(checkpoint), str(tmp_path / "made"), "--to", "paddle-inference", "--data", str(shapes["val"])]
     assert commands.run("export", [*given, "--samples", "12"]) == 0

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ernie_vil2.search.local import LocalCollection
-from tests.conftest import untrained_checkpoint
+from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
+TOKENS = [*SPECIAL_TOKENS, "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
           "cross", "红", "色", "的", "圆"]  # fmt: skip
 WIDTH = 16
 # gRPC's threads, which milvus-lite starts, abort processes that later tests fork: a run of its own, with -m slow.

@@ -10,11 +10,11 @@ import ernie_vil2
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.from_lexicon import LexiconTagger
-from tests.conftest import COLOURS, draw, png, untrained_checkpoint, write_tsv
+from tests.conftest import COLOURS, SPECIAL_TOKENS, draw, png, untrained_checkpoint, write_tsv
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 WORDS = ["red", "green", "blue", "yellow", "disc", "square", "bar", "cross"]
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "the", "of", "picture", "drawing", *WORDS]
+TOKENS = [*SPECIAL_TOKENS, "a", "the", "of", "picture", "drawing", *WORDS]
 
 
 def unit(*vector):

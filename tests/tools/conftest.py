@@ -95,11 +95,8 @@ def inputs(tmp_path_factory, shapes):
     }.items():  # fmt: skip
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     export(folder / "detector")
-    tokens = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
-    (folder / "model").mkdir()
-    untrained_checkpoint(folder / "model", tokens)
-    (folder / "classifier").mkdir()
-    untrained_checkpoint(folder / "classifier", tokens, "entailment")
+    untrained_checkpoint(folder / "model")
+    untrained_checkpoint(folder / "classifier", task="entailment")
     entailment_folder(folder / "snli-ve")
     (folder / "run" / "checkpoints").mkdir(parents=True)
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")

@@ -11,13 +11,11 @@ from ernie_vil2 import cli as commands
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
 from tests.data.sources.published.conftest import write
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    return untrained_checkpoint(folder, TOKENS)
+    return untrained_checkpoint(folder)
 
 
 def flickr(folder, shapes=("disc", "square"), texts=2):

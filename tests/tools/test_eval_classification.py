@@ -13,11 +13,11 @@ from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
 from ernie_vil2.evaluation.scorers.zero_shot import CSV_COLUMNS
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
-from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
+from tests.conftest import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png, untrained_checkpoint
 from tests.pages import Page
 
 ROOT = Path(__file__).parents[2]
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES, *"红绿蓝黄色圆方块条十字"]
+TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES, *"红绿蓝黄色圆方块条十字"]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,6 @@ def test_several_classes_a_picture(tmp_path, model, shapes, capsys):
 
 
 def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
-    (tmp_path / "model").mkdir()
     checkpoint = untrained_checkpoint(tmp_path / "model", TOKENS)
     arguments = ("--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "out")
     assert evaluate(*arguments, "--threshold", "calibrated") == 2

@@ -19,7 +19,6 @@ def made(tmp_path_factory):
     found = {}
     for task, (make, _, _) in TASKS.items():
         folder = tmp_path_factory.mktemp(task)
-        (folder / "model").mkdir()
         found[task] = make(folder / "data"), untrained_checkpoint(folder / "model", TOKENS, task)
     return found
 
@@ -99,7 +98,6 @@ def test_a_model_of_another_task_is_refused(score, made):
 
 
 def test_a_model_of_retrieval_is_refused(score, tmp_path):
-    (tmp_path / "plain").mkdir()
     plain = untrained_checkpoint(tmp_path / "plain", TOKENS)
     code, _, said = score("entailment", "--checkpoint", plain)
     assert code == 2 and "labels no statements: it was trained on Training.task multi_view" in said

@@ -8,15 +8,13 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation.embedding_files import read_embeddings
-from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
+from tests.conftest import COLOURS, draw, png, untrained_checkpoint, write_tsv
 from tests.training.conftest import run
-
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")

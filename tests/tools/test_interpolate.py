@@ -16,16 +16,15 @@ from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.mixtures import check_alike, mixture
 from ernie_vil2.models.weights.stored import read_model
-from tests.conftest import untrained_checkpoint
+from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方块条十字"]
+TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方块条十字"]
 
 
 @pytest.fixture
 def pair(tmp_path):
     """Two models of one kind with other weights."""
     for seed, name in enumerate("ab"):
-        (tmp_path / name).mkdir()
         untrained_checkpoint(tmp_path / name, TOKENS)
         rng = np.random.default_rng(seed)
         arrays = read_weights(tmp_path / name / MODEL)

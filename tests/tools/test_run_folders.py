@@ -7,9 +7,8 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from tests.conftest import COLOURS, SHAPES, untrained_checkpoint
+from tests.conftest import untrained_checkpoint
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 NAMES = {"{run}": 2, "{run}@newest": 2, "{run}@best": 1, "{run}/checkpoints/best": 1,
          "{run}/checkpoints/step_00000001": 1}  # fmt: skip
 
@@ -20,7 +19,7 @@ def run(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
     for step in (1, 2):
         (folder := run / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
-        untrained_checkpoint(folder, TOKENS)
+        untrained_checkpoint(folder)
         arrays = read_weights(folder / "model.safetensors")
         arrays["log_logit_scale"] += step
         write_weights(folder / "model.safetensors", arrays)

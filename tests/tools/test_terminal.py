@@ -9,10 +9,10 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from tests.conftest import draw, png, untrained_checkpoint, write_tar
+from tests.conftest import SPECIAL_TOKENS, draw, png, untrained_checkpoint, write_tar
 
 EVIL = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e"
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "red", "disc"]
+TOKENS = [*SPECIAL_TOKENS, "a", "red", "disc"]
 
 
 @pytest.fixture(scope="module")
