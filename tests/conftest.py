@@ -25,6 +25,8 @@ runtime.configure()  # before anything imports Paddle, as the command lines do
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+PATIENCE = 600
+"""Seconds that a test waits for what another process does: ten times what a busy machine needs."""
 COLOURS = {
     "red": ((200, 30, 30), "红色"),
     "green": ((30, 180, 40), "绿色"),

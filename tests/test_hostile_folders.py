@@ -29,6 +29,7 @@ from experiments.ablation import command
 from experiments.ablation.collect import collect
 from experiments.ablation.definition import read_study
 from experiments.ablation.page import write_study_page
+from tests.conftest import PATIENCE
 
 STAGE = Path(__file__).parent / "fixtures" / "second_stage"
 EXPLAINED = (ValueError, OSError)
@@ -48,7 +49,7 @@ def no_hang():
         pytest.fail("it does not end")
 
     previous = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(120)
+    signal.alarm(PATIENCE)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)

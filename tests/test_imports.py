@@ -11,6 +11,7 @@ import pytest
 
 import ernie_vil2
 import experiments
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("paddle", "paddlenlp", "paddleclas", "numpy", "cv2", "pydantic", "visualdl")
@@ -31,7 +32,7 @@ def run(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     lines = [line for line in child.stderr.splitlines() if line.startswith("import time:")]
     return child, {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in lines}

@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.device import launch
 from ernie_vil2.device.launch import end_with_parent, rank_environments, run_ranks, start_ranks
+from tests.conftest import PATIENCE
 
 
 def test_every_rank_knows_itself_and_all():
@@ -150,7 +151,7 @@ def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
         for _ in range(2):
             assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=PATIENCE) == 130
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal is Linux's")

@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 from ernie_vil2.device.transfers import SLOTS, Sender, fetched, uploaded
+from tests.conftest import PATIENCE
 
 
 class LateCopy:
@@ -97,7 +98,7 @@ def test_the_next_batch_goes_up_before_this_one_is_handed_out():
 
     for number, _ in enumerate(uploaded(noted(), device)):
         ahead.append(len(device.begun) // 2 - 1 - number)
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while len(asked) < min(count + 1, number + SLOTS) and time.monotonic() < until:
             time.sleep(0.001)
     assert ahead[1:] == [*[1] * (count - 2), 0]  # the thread has just begun when the first is handed out

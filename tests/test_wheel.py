@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from tests.conftest import PATIENCE
 from tests.test_imports import ROOT
 
 pytest.importorskip("wheel", reason="a wheel is built without a network, by the package wheel")
@@ -44,7 +45,7 @@ def installed(wheel, tmp_path_factory):
 
     def run(command, *arguments):
         child = subprocess.run([folder / "venv" / "bin" / command, *map(str, arguments)], cwd=folder, env=environment,
-                               capture_output=True, text=True, timeout=300)  # fmt: skip
+                               capture_output=True, text=True, timeout=PATIENCE)  # fmt: skip
         assert child.returncode == 0, child.stdout + child.stderr
         return child.stdout
 

@@ -19,10 +19,9 @@ from ernie_vil2.evaluation.scorers.zero_shot import remarks
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.bad_input.case import bounded_time
 from tests.bad_input.page import PAGE, SECTIONS, with_tables
+from tests.conftest import PATIENCE
 
 CASES = [case for cases in SECTIONS.values() for case in cases]
-
-SECONDS = 120  # for one input: far more than any takes, so that one without an end fails
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def folder():
 @pytest.mark.parametrize("case", CASES, ids=[case.input for case in CASES])
 def test_training_and_preparing_agree_on_the_result(case, folder, tokenizer):
     place = str(case.make(folder))
-    with case.within(), bounded_time(SECONDS):
+    with case.within(), bounded_time(PATIENCE):
         look_at(case, folder, place, tokenizer)
 
 

@@ -31,7 +31,7 @@ from tests.bad_input.shards import of_type, with_size
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow, about what it finds
 EXAMPLES = [40, pytest.param(2000, marks=pytest.mark.slow)]
-SECONDS = 5  # for one input
+SECONDS = 60  # for one input
 VIEWS = load_config(None, ["Views.languages={en: 1.0}"]).Views
 SMALL = encoded(picture(4, 6))
 IN_BASE64 = base64.b64encode(SMALL).decode()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.device import cpu, runtime
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
@@ -25,7 +26,7 @@ def run(code, **variables):
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env={**environment, "PYTHONPATH": str(ROOT), **variables},
     )
     assert child.returncode == 0, child.stderr

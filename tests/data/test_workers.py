@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.workers import WorkerError, filled_batches
+from tests.conftest import PATIENCE
 
 LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def alive(pid):
         return False
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)

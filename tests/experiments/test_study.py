@@ -18,6 +18,7 @@ from experiments.ablation.collect import collect, curve_of
 from experiments.ablation.definition import read_study
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"
@@ -180,14 +181,14 @@ def test_a_stopped_or_killed_study_goes_on(definition, written, number):
     study = written(definition)
     (run,) = study.runs()
     with subprocess.Popen(command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while newest_step(run.folder) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
-        code = process.wait(60)
+        code = process.wait(PATIENCE)
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:  # the run in progress is told to end when the study is killed
         try:
             with owned(run.folder):

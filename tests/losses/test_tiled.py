@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, tiled_both_ways, tiled_info_nce
+from tests.conftest import PATIENCE
 from tests.losses.reference import normalised, reference, weighted_reference
 
 ROOT = Path(__file__).parents[2]
@@ -195,7 +196,7 @@ def test_what_needs_no_gradient_gets_none():
 def test_memory_does_not_grow_with_rows_times_columns():
     """8,192 rows: one float32 matrix of all logits would be 256 MiB; a process of its own, for its peak."""
     command = [sys.executable, "benchmarks/loss_memory.py", "--measure", "tiled", "--rows", "8192", "--width", "8"]
-    done = subprocess.run([*command, "--tile", "512"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--tile", "512"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["memory"] < 64
 

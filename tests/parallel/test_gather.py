@@ -11,6 +11,7 @@ import pytest
 
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather, gather_rows, gather_views
+from tests.conftest import PATIENCE
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -52,7 +53,7 @@ def ranks(batch, tmp_path_factory):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     logs = "".join(log.read_text() for log in sorted(folder.glob("logs/workerlog.*")))
     assert done.returncode == 0, done.stdout + done.stderr + logs

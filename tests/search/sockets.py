@@ -9,9 +9,7 @@ import time
 from contextlib import contextmanager
 
 from ernie_vil2.search import connections
-
-PATIENCE = 30
-"""Seconds that a busy machine may take for what is due at once."""
+from tests.conftest import PATIENCE
 
 
 class Running:

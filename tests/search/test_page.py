@@ -12,6 +12,7 @@ from ernie_vil2.search import open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, pictures
 from ernie_vil2.search.service import build_app
+from tests.conftest import PATIENCE
 
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 CHROMIUM = shutil.which("chromium")
@@ -42,7 +43,7 @@ def browse(tmp_path, *arguments):
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
                "--disable-background-networking", "--disable-component-update", "--disable-sync",
                f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", *arguments]  # fmt: skip
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
 
 
 def test_a_sentence_becomes_pictures_and_hostile_captions_stay_text(address, tmp_path):

@@ -19,7 +19,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.search import open_index, uploads
 from ernie_vil2.search.fill import add_images, add_texts, pictures
 from ernie_vil2.search.service import build_app
-from tests.conftest import draw, png
+from tests.conftest import PATIENCE, draw, png
 from tests.search.sockets import (
     Running,
     received,
@@ -188,7 +188,7 @@ def process(folder, checkpoint, tmp_path):
     try:
         start = time.monotonic()
         while b"Ctrl-C ends it" not in log.read_bytes():
-            assert process.poll() is None and time.monotonic() - start < 120, log.read_text()
+            assert process.poll() is None and time.monotonic() - start < PATIENCE, log.read_text()
             time.sleep(0.1)
         yield process, int(log.read_text().rpartition("http://127.0.0.1:")[2].split()[0]), log
     finally:
@@ -203,12 +203,12 @@ def test_a_server_of_hundreds_of_aborted_uploads_has_the_memory_of_before_and_en
     content = request("POST", "/api/search", bytes(19 * MIB), length=20 * MIB)
 
     def abort(number):
-        with socket.create_connection(("127.0.0.1", port), 60) as client:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
             client.sendall(content)
             if number % 2:
                 reset(client)
 
-    with socket.create_connection(("127.0.0.1", port), 60) as client:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(POST)
         assert status(received(client)) == 200
     before = resident(server.pid)
@@ -217,11 +217,11 @@ def test_a_server_of_hundreds_of_aborted_uploads_has_the_memory_of_before_and_en
             list(pool.map(abort, range(160)))
     time.sleep(2)
     assert resident(server.pid) - before < 100
-    with socket.create_connection(("127.0.0.1", port), 60) as client:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(request("POST", "/api/search", b"a", length=100))
         time.sleep(1)
         start = time.monotonic()
         server.send_signal(stop)
-        server.wait(30)
+        server.wait(PATIENCE)
         assert time.monotonic() - start < 10
     assert "Traceback" not in log.read_text()

@@ -14,7 +14,7 @@ from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.extract import extract_tags
 from ernie_vil2.tagging.journal import JournalError
-from tests.conftest import write_tar, write_tsv
+from tests.conftest import PATIENCE, write_tar, write_tsv
 
 BROKEN = b"broken"
 
@@ -186,7 +186,7 @@ def test_a_killed_run_goes_on(tmp_path):
             target=extract_tags, args=(source, SlowTagger(), output), kwargs={"batch_size": 10, "threads": 2}
         )
         child.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not (journal.exists() and journal.stat().st_size > left[-1]):
             assert child.is_alive() and time.monotonic() < deadline
             time.sleep(0.001)

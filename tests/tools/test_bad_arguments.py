@@ -18,6 +18,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli import arguments
+from tests.conftest import PATIENCE
 from tests.tools.conftest import EXAMPLES, command_of
 from tests.tools.test_full_disk import TO_GO_ON
 
@@ -126,7 +127,7 @@ def run(command, tmp_path, capsys):
         memory = resource.getrlimit(resource.RLIMIT_AS)
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, memory[1]))
-        signal.alarm(300)  # ten times what a busy machine has been seen to take
+        signal.alarm(PATIENCE)
         try:
             code = command(example, changes)
         finally:

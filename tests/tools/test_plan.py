@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ernie_vil2.planning.devices import DEVICES
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def plan(*arguments):
     return subprocess.run(
         [sys.executable, "tools/plan.py", *map(str, arguments)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.config import load_config
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-MINUTE = 60
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def start(*arguments, launch=None, **options):
     )
 
 
-def run(*arguments, launch=None, timeout=240):
+def run(*arguments, launch=None, timeout=PATIENCE):
     """Runs a tool to its end; the result has `returncode`, `stdout` and `stderr`."""
     with start(*arguments, launch=launch) as process:
         try:
@@ -75,7 +75,7 @@ def as_arguments(overrides):
 
 def rank_process(launcher, rank):
     """The process of a rank by its launcher's, once it is there."""
-    deadline = time.monotonic() + MINUTE
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
             if f"PADDLE_TRAINER_ID={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
@@ -85,7 +85,7 @@ def rank_process(launcher, rank):
 
 
 def wait_for_steps(process, folder, steps):
-    deadline = time.monotonic() + 2 * MINUTE
+    deadline = time.monotonic() + PATIENCE
     while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < steps:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)

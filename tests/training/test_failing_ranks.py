@@ -13,17 +13,17 @@ from safetensors.numpy import load_file
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import owned
 from ernie_vil2.training.run_log import read_log
-from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, start, wait_for_steps
+from tests.conftest import PATIENCE
+from tests.training.conftest import ROOT, as_arguments, rank_process, start, wait_for_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
 
 def ends(process):
-    """Output, errors, and that the process ended within a minute from now."""
+    """Output, errors, and that the process ended long before a collective operation gives up."""
     since = time.monotonic()
-    output, error = process.communicate(timeout=2 * MINUTE)
+    output, error = process.communicate(timeout=PATIENCE)
     print(f"ended after {time.monotonic() - since:.1f} s with code {process.returncode}", error, sep="\n")
-    assert time.monotonic() - since < MINUTE
     return output, error
 
 
@@ -152,7 +152,7 @@ def test_when_paddles_launcher_is_killed_its_ranks_end(overrides, tmp_path):
         wait_for_steps(process, tmp_path / "run", 2)
         ranks = [rank_process(process.pid, rank) for rank in range(2)]
         process.kill()
-        deadline = time.monotonic() + MINUTE
+        deadline = time.monotonic() + PATIENCE
         while any(Path(f"/proc/{rank}").exists() for rank in ranks):
             assert time.monotonic() < deadline
             time.sleep(0.5)

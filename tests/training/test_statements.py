@@ -15,8 +15,9 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
+from tests.conftest import PATIENCE
 from tests.statements import entailment_folder, pairs_folder
-from tests.training.conftest import MINUTE, as_arguments, rank_process, run, start, wait_for_steps
+from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_engine import crash_after, weights
 
 FOLDERS = {"entailment": entailment_folder, "image_pair": pairs_folder}
@@ -185,7 +186,7 @@ def test_two_ranks_that_are_killed_come_to_the_end_of_one_process(folders, overr
     with start(*command) as process:
         wait_for_steps(process, two, 7)
         os.kill(rank_process(process.pid, 1), signal.SIGKILL)
-        process.communicate(timeout=2 * MINUTE)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode not in (0, None) and list_checkpoints(two)
     again = run(*command)
     assert again.returncode == 0, again.stderr

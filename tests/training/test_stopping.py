@@ -20,7 +20,8 @@ from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import StopSignals
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import MINUTE, as_arguments, rank_process, start, wait_for_steps
+from tests.conftest import PATIENCE
+from tests.training.conftest import as_arguments, rank_process, start, wait_for_steps
 
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
@@ -44,7 +45,7 @@ def stopped(process, folder, number, rank=None):
     """Sends a signal after some steps, to the process itself or one of its ranks; output and errors."""
     wait_for_steps(process, folder, 3)
     os.kill(process.pid if rank is None else rank_process(process.pid, rank), number)
-    return process.communicate(timeout=MINUTE)
+    return process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
@@ -89,13 +90,13 @@ def test_a_terminal_that_is_closed_saves(overrides, tmp_path, processes):
     process = start(*command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
                     preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY))  # fmt: skip
     os.close(theirs)
-    log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 2 * MINUTE
+    log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + PATIENCE
     while not log.exists() or len(log.read_text().splitlines()) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         if select.select([ours], [], [], 0.1)[0]:
             os.read(ours, 1 << 16)
     os.close(ours)
-    assert process.wait(MINUTE) == 75
+    assert process.wait(PATIENCE) == 75
     check_saved(tmp_path / "run")
 
 

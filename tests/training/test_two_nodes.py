@@ -20,7 +20,8 @@ import yaml
 
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.training.conftest import MINUTE, ROOT, as_arguments, rank_process, run, wait_for_steps
+from tests.conftest import PATIENCE
+from tests.training.conftest import ROOT, as_arguments, rank_process, run, wait_for_steps
 
 NETWORK = "10.203.77"
 PORT = 8765
@@ -81,14 +82,14 @@ def test_a_machine_that_is_killed_is_replaced_and_the_run_ends_as_one_process_do
     wait_for_steps(first, tmp_path / "run", 10)
     for process in (rank_process(second.pid, 1), second.pid):  # all of the machine, its launcher and its rank
         os.kill(process, signal.SIGKILL)
-    output = first.communicate(timeout=2 * MINUTE)[0]
+    output = first.communicate(timeout=PATIENCE)[0]
     # Whichever notices first: a collective whose peer is gone, or rank 0, who hears nothing more of it.
     assert (first.returncode, "rank 1 has died, or did not answer" in output) == (2, True) or (
         first.returncode, "rank 1 has given no sign of life" in output) == (1, True), output  # fmt: skip
     second.communicate()
     assert 2 <= len(losses(tmp_path / "run")) < 40
     first, second = (node(machine, tmp_path, arguments) for machine in (machines[0], machines[2]))
-    outputs = [process.communicate(timeout=5 * MINUTE)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert np.allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=1e-3)
 
@@ -100,7 +101,7 @@ def test_a_machine_that_is_told_to_stop_stops_both_and_they_go_on(machines, over
     rank = rank_process(second.pid, 1)
     wait_for_steps(first, tmp_path / "run", 10)
     second.send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=2 * MINUTE)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [75, 15] and rank, outputs
     assert "go on with the same command and --resume" in outputs[0] and list_checkpoints(tmp_path / "run")
 
@@ -116,7 +117,7 @@ def test_an_unshared_run_folder_has_to_be_copied_before_a_resume(machines, overr
         changes = [*overrides, "Training.output=run", "Data.groups=2", f"Training.steps={steps}"]
         arguments = ["tools/train.py", *as_arguments(changes), *options]
         nodes = [node(home.name, home / "log", arguments, home) for home in homes]
-        outputs = [process.communicate(timeout=3 * MINUTE)[0] for process in nodes]
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in nodes]
         return [process.returncode for process in nodes], outputs[0]
 
     assert both(4)[0] == [0, 0]
@@ -169,7 +170,7 @@ def test_workers_of_kubernetes_find_each_other_by_what_the_operator_sets(operato
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for number, machine in enumerate(machines[:2])
     ]  # fmt: skip
-    outputs = [worker.communicate(timeout=3 * MINUTE)[0] for worker in workers]
+    outputs = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     (checkpoint,) = list_checkpoints(tmp_path / "run")
     assert json.loads((checkpoint / "state.json").read_text())["ranks"] == 2 and len(losses(tmp_path / "run")) == 8

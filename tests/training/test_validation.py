@@ -16,10 +16,10 @@ from ernie_vil2.training import trainer as engine
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
+from tests.conftest import PATIENCE
 from tests.evaluation import test_cxc
 from tests.evaluation.test_cxc import folder  # noqa: F401 - a fixture
 from tests.pages import lines_of
-from tests.training.conftest import MINUTE
 from tests.training.test_engine import crash_after, losses
 
 DIRECTION_NAMES = ("image_to_text", "text_to_image", "text_to_text", "image_to_image")
@@ -131,7 +131,7 @@ def test_a_due_checkpoint_is_written_before_the_evaluation(overrides, config, tm
     settings = [*overrides, "Evaluation.every=4", "Training.checkpoint_every=4"]
     process = get_context("spawn").Process(target=killed_in_evaluation, args=(settings,))
     process.start()
-    process.join(2 * MINUTE)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     [checkpoint] = list_checkpoints(tmp_path / "run")
     check_checkpoint(checkpoint)

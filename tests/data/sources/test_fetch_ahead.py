@@ -20,6 +20,7 @@ from ernie_vil2.data.readers.locations import RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from tests.bad_input.case import member
+from tests.conftest import PATIENCE
 from tests.misbehaving_server import MisbehavingServer
 
 GIB = 2**30
@@ -60,7 +61,7 @@ def cached(cache):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -11,7 +11,7 @@ from ernie_vil2.data.readers.fetching import cache_bytes
 from ernie_vil2.data.readers.locations import FetchError, LocalFile, PipeOutput, RemoteFile
 from ernie_vil2.data.samples import BadSample
 from tests.bad_input.case import member
-from tests.conftest import write_tar
+from tests.conftest import PATIENCE, write_tar
 from tests.misbehaving_server import MisbehavingServer
 
 MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
@@ -134,7 +134,7 @@ def test_a_fork_fetches_after_its_parent_did():
         other = RemoteFile(f"{server.address}/well/a.tar?child")
         child = multiprocessing.get_context("fork").Process(target=lambda: other.open().close())
         child.start()
-        child.join(60)
+        child.join(PATIENCE)
         child.kill()
         assert child.exitcode == 0
 
