@@ -12,6 +12,15 @@ def reference(rows, columns, scale, offset, same, duplicates):
     return weighted_reference(rows, columns, scale, offset, same, duplicates, np.ones(len(rows)))
 
 
+def scale_gradient(rows, columns, scale, block=256):
+    """The last of `reference` for distinct samples, a block of rows at a time: the logits of all need not fit."""
+    own = np.eye(len(columns), dtype=bool)
+    return sum(
+        reference(rows[first : first + block], columns, scale, first, own[first : first + block], "ignored")[-1]
+        for first in range(0, len(rows), block)
+    )
+
+
 def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
     """`reference` for the sum of the losses times the weights `[B]` in place of the sum."""
     cosines = rows @ columns.T
