@@ -119,6 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        "with another --host any")  # fmt: skip
     serve.add_argument("--root-path", type=root_path, default="", metavar="/PATH",
                        help="where a proxy shows it: https://example.com/PATH/")  # fmt: skip
+    serve.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
+    serve.add_argument("--writable", action="store_true",
+                       help="the API adds and removes items; needs a token")  # fmt: skip
     serve.add_argument("--access-log", action="store_true", help="a line for each request, without what was asked")
     serve.add_argument("--log-queries", action="store_true", help="that line with what was asked")
 
@@ -239,7 +242,10 @@ def _serve(args: argparse.Namespace) -> int:
     own = LOOPBACK if args.host in LOOPBACK or args.allowed_host else ("*",)
     access = Access((*own, *map(str.lower, args.allowed_host)), token, args.root_path,
                     args.access_log or args.log_queries, args.log_queries)  # fmt: skip
-    settings = Settings(args.host, args.port, args.workers, access, args.threshold, args.root, args.queue, args.cache)
+    if args.writable and not token:
+        raise ValueError("--writable lets clients change the index: name a --token-file as well")
+    settings = Settings(args.host, args.port, args.workers, access, args.threshold, args.root, args.queue, args.cache,
+                        args.show, args.writable)  # fmt: skip
     return serve(partial(_opened_by_worker if args.workers > 1 else _opened_to_serve, args), settings)
 
 

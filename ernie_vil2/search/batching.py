@@ -49,16 +49,22 @@ class Overloaded(Exception):
 
 
 class Options(NamedTuple):
-    """What is searched for; `where` is JSON."""
+    """What is searched for: `count` items after the first `offset`; `where` is JSON."""
 
     count: int = 40
     among: str = "images"
     threshold: float | None = None
     where: str = "{}"
+    offset: int = 0
 
     def closest(self) -> dict[str, Any]:
-        """Arguments of `Index.closest`."""
-        return self._asdict() | {"where": parse_json(self.where)}
+        """Arguments of `Index.closest`, which finds what is left out as well."""
+        return {
+            "count": self.offset + self.count,
+            "among": self.among,
+            "threshold": self.threshold,
+            "where": parse_json(self.where),
+        }
 
 
 @dataclass(eq=False)
@@ -216,7 +222,7 @@ class Batcher:
     def _search(self, options: Options, group: Sequence[_Query]) -> None:
         try:
             found = self.index.closest(np.stack([one.embedding for one in group]), **options.closest())
-            answers = [_written(hits) for hits in found]
+            answers = [_written(hits[options.offset :]) for hits in found]
         except Exception as error:
             answers = _copies(error, len(group))
         _resolve(group, answers)
@@ -243,7 +249,7 @@ class _Kept:
                 self._found.popitem(last=False)
 
 
-def dumps(value: Any) -> bytes:
+def dumped(value: Any) -> bytes:
     """JSON; of what orjson does not know, such as whole numbers of more than 64 bits, as Python writes it."""
     try:
         return orjson.dumps(value)
@@ -252,7 +258,7 @@ def dumps(value: Any) -> bytes:
 
 
 def _written(hits: Iterable[Hit]) -> bytes:
-    return dumps([hit.as_json() | {"version": hit.digest.hex()} for hit in hits])
+    return dumped([hit.as_json() | {"version": hit.digest.hex()} for hit in hits])
 
 
 def _limit_threads() -> None:

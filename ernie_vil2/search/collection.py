@@ -86,8 +86,11 @@ class Collection(Protocol):
     def field_names(self) -> list[str]:
         """The fields that items have."""
 
+    def some(self, count: int) -> list[Item]:
+        """Up to `count` items, spread evenly over the collection."""
+
     def texts(self, count: int) -> list[str]:
-        """Captions and tags of up to `count` items, spread evenly over the collection: queries to tune on."""
+        """Up to `count` captions of items, spread evenly over the collection: queries to tune on."""
 
     def sample(self, count: int) -> np.ndarray:
         """`[n, D]` float32: up to `count` of its embeddings."""

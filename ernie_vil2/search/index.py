@@ -186,6 +186,22 @@ class Index:
         check_queries(texts)
         return self.model.encode_texts(texts, batch_size)
 
+    def writer(self) -> Index:
+        """This index, opened to be changed, with the same model; close it at once.
+
+        Raises:
+            BusyIndex: another process changes it.
+            DamagedIndex, OtherModel: as `open_index`.
+        """
+        store = open_store(str(self._store), writable=True)
+        try:
+            _check_version(store)
+            _check_model(store, self._fingerprint, self.name, self.model.embed_dim)
+            return Index(self.model, store, self.name)
+        except BaseException:
+            store.close()
+            raise
+
     def close(self) -> None:
         empty = self._new and not any(map(len, self._collections.values()))
         for collection in self._collections.values():

@@ -200,9 +200,12 @@ class LocalCollection:
             now.field_names = [name for (name,) in found if isinstance(name, str)]
         return now.field_names
 
+    def some(self, count):
+        rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), count, dtype=int)).tolist()
+        return [item for row in rows for _, item in self._found("items.row = ?", row)]
+
     def texts(self, count):
-        rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), 4 * count, dtype=int)).tolist()
-        return captions(item.fields for row in rows for _, item in self._found("items.row = ?", row))[:count]
+        return captions(item.fields for item in self.some(4 * count))[:count]
 
     def sample(self, count):
         rows = self._now.rows

@@ -198,9 +198,11 @@ class MilvusCollection:
     def field_names(self):
         return sorted({name for batch in self._batches(["fields"]) for row in batch for name in row["fields"]})
 
+    def some(self, count):
+        return [self._item(row) for row in self._client.query(self._name, limit=count, output_fields=_ITEM)]
+
     def texts(self, count):
-        found = self._client.query(self._name, limit=4 * count, output_fields=["fields"])
-        return captions(row["fields"] for row in found)[:count]
+        return captions(item.fields for item in self.some(4 * count))[:count]
 
     def sample(self, count):
         found = self._client.query(self._name, limit=count, output_fields=["vector"])

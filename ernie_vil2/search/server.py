@@ -37,7 +37,7 @@ class Settings:
         port: 0: one that is free.
         workers: processes.
         access: who may ask.
-        threshold, roots, shown: as for `build_app`.
+        threshold, roots, shown, writable: as for `build_app`.
         most_waiting, kept: as for `Batcher`, of each process.
     """
 
@@ -49,6 +49,8 @@ class Settings:
     roots: Sequence[str | Path] = ()
     most_waiting: int = MOST_WAITING
     kept: int = KEPT_ANSWERS
+    shown: Sequence[str] = ()
+    writable: bool = False
 
 
 def serve(opening: Callable[[], Index], settings: Settings) -> int:
@@ -84,7 +86,9 @@ def _work(
     counts = Metrics(shared, number)
     with opening() as index:
         batcher = Batcher(index, settings.most_waiting, settings.kept, counts)
-        app = build_app(index, settings.threshold, settings.access, settings.roots, batcher)
+        app = build_app(
+            index, settings.threshold, settings.access, settings.roots, batcher, settings.shown, settings.writable
+        )
         server = connections.server(app)
         if parent is not None:
             threading.Thread(target=_end_with, args=[parent, server], daemon=True).start()

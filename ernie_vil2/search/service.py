@@ -8,50 +8,26 @@ ask is answered in batches (`batching`).
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.io.files import parse_json
-from ernie_vil2.search.batching import Batcher, Options, Overloaded
+from ernie_vil2.search import api
+from ernie_vil2.search.batching import Batcher, Overloaded
 from ernie_vil2.search.collection import DamagedIndex
-from ernie_vil2.search.index import Index, OtherModel, check_queries
-from ernie_vil2.search.items import dumps
+from ernie_vil2.search.index import Index, OtherModel
 from ernie_vil2.search.locations import Originals, content_digest
 from ernie_vil2.search.middleware import Access, Middleware
 from ernie_vil2.search.store import SIDES
 from ernie_vil2.search.uploads import Uploads
 
-MOST_ANSWERS = 200
 _PAGE = Path(__file__).with_name("page")
 _SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
-
-Kind = Literal["images", "texts"]
-Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]
-Threshold = Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")]
-Filter = Annotated[str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')]
-
-
-class Answer(BaseModel):
-    id: str
-    score: float
-    fields: dict[str, Any]
-    version: str
-
-
-class Answers(BaseModel):
-    hits: list[Answer]
-    milliseconds: float
-
-
-_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answers}}
 
 
 def build_app(
@@ -60,6 +36,8 @@ def build_app(
     access: Access | None = None,
     roots: Sequence[str | Path] = (),
     batcher: Batcher | None = None,
+    shown: Sequence[str] = (),
+    writable: bool = False,
 ) -> FastAPI:
     """The application, for uvicorn or another server.
 
@@ -68,6 +46,8 @@ def build_app(
         access: who may ask; None: anybody.
         roots: folders whose pictures are served in full, besides the index's own; of others there are thumbnails.
         batcher: answers the queries; None: one with the bounds of `search.batching`.
+        shown: fields that the page shows on the card of an item.
+        writable: whether items may be added and removed.
     """
     originals = Originals([*roots, *filter(None, [index.folder])])
     threshold = index.threshold("image_to_text") if threshold is None else threshold
@@ -96,67 +76,12 @@ def build_app(
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=499)  # nobody reads it; without an answer a traceback would be in the log
 
-    @app.get("/api/search", summary="Items that match a sentence", responses=_ANSWERS)
-    async def by_text(
-        q: Annotated[str, Query(description="a sentence")] = "",
-        without: Annotated[str, Query(description="a sentence that is taken away")] = "",
-        count: Count = 40,
-        among: Kind = "images",
-        threshold: Threshold = None,
-        where: Filter = "{}",
-    ) -> Response:
-        start = time.perf_counter()
-        parts = _parts(q, without)
-        if not parts:
-            raise HTTPException(422, "ask something")
-        return _answer(await batcher.answer(parts, Options(count, among, threshold, _where(where))), start)
-
-    @app.post("/api/search", summary="Items that match a picture, the body of the request, and a sentence",
-              responses=_ANSWERS)  # fmt: skip
-    async def by_picture(
-        request: Request,
-        q: str = "",
-        without: str = "",
-        count: Count = 40,
-        among: Kind = "images",
-        threshold: Threshold = None,
-        where: Filter = "{}",
-    ) -> Response:
-        start = time.perf_counter()
-        options, parts = Options(count, among, threshold, _where(where)), _parts(q, without)
-        async with uploads.received(request) as content:
-            pixels = await batcher.pixels(content)
-        return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
-
-    @app.get("/api/similar", summary="Items like one of the index", responses=_ANSWERS)
-    async def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
-                      threshold: Threshold = None) -> Response:  # fmt: skip
-        start = time.perf_counter()
-        options = Options(count, among, threshold, _where(where)).closest()
-        try:
-            return _answer(await batcher.searched(lambda: index.similar(id, kind, **options)), start)
-        except KeyError:
-            raise HTTPException(404, "no item of this id") from None
-
-    @app.get("/api/tags", summary="Texts that name a picture of the index; none where nothing is close enough",
-             responses=_ANSWERS)  # fmt: skip
-    async def tags(id: str, count: Count = 5) -> Response:
-        if not index.has("texts"):
-            return _answer(b"[]", time.perf_counter())
-        return await similar(id, count, "images", "texts", "{}", threshold)
-
-    @app.post("/api/tags", summary="Texts that name a picture, the body of the request", responses=_ANSWERS)
-    async def tags_of_picture(request: Request, count: Count = 5) -> Response:
-        start = time.perf_counter()
-        async with uploads.received(request) as content:
-            if not index.has("texts"):
-                return _answer(b"[]", start)
-            pixels = await batcher.pixels(content)
-        return _answer(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
-
-    @app.get("/api/facets", summary="Fields to filter by, with their values and the number of items of each")
-    def facets() -> dict[str, list[tuple[Any, int]]]:
-        return index.collection("images").facets() if index.has("images") else {}
+    searches = api.search_routes(index, batcher, uploads, threshold)
+    app.include_router(searches, prefix="/api", include_in_schema=False)  # as of earlier versions
+    app.include_router(searches, prefix="/api/v1", tags=["search"])
+    app.include_router(api.model_routes(index, batcher, uploads, shown), prefix="/api/v1", tags=["model"])
+    if writable:
+        app.include_router(api.item_routes(index, batcher, uploads), prefix="/api/v1", tags=["items"])
 
     @app.get("/thumbnail", response_class=Response, summary="A small picture by its id")
     def thumbnail(
@@ -211,11 +136,6 @@ def build_app(
     return app
 
 
-def _answer(hits: bytes, start: float) -> Response:
-    content = b'{"hits":%b,"milliseconds":%.3f}' % (hits, 1000 * (time.perf_counter() - start))
-    return Response(content, media_type="application/json")
-
-
 def _by_content(request: Request, content: bytes, lasting: bool) -> Response:
     """A picture that browsers keep, and ask for again only whether it has changed; not even that if it is lasting."""
     tag = f'"{content_digest(content).hex()}"'
@@ -233,25 +153,6 @@ def _kind(content: bytes) -> str | None:
 def about(index: Index) -> str:
     parts = [f"{len(index.collection(kind)):,} {kind}" for kind in ("images", "texts") if index.has(kind)]
     return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.title}"
-
-
-def _parts(plus: str, minus: str) -> list[tuple[float, str]]:
-    parts = [(sign, text) for sign, text in ((1.0, plus.strip()), (-1.0, minus.strip())) if text]
-    check_queries(text for _, text in parts)
-    return parts
-
-
-def _where(text: str) -> str:
-    """A filter as JSON, the same for the same filter."""
-    if text == "{}":
-        return text
-    try:
-        where = parse_json(text)
-        if not isinstance(where, dict):
-            raise ValueError("it is another value")
-    except ValueError as error:
-        raise HTTPException(422, f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
-    return dumps(where)
 
 
 def _static(name: str, kind: str) -> Callable[[], Response]:

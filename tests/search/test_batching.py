@@ -224,4 +224,4 @@ def test_thumbnails_are_kept_by_content(tmp_path, model, shapes):
 
 
 def test_numbers_beyond_64_bits_are_written():
-    assert json.loads(batching.dumps([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]
+    assert json.loads(batching.dumped([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]

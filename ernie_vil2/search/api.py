@@ -1,0 +1,388 @@
+"""`/api/v1`: searches, one by one and in batches, embeddings in the form of OpenAI's interface, and changes of items.
+
+What arrives is bounded by `uploads` before it is looked at. Earlier paths, `/api/...`, answer as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
+from ernie_vil2.data.samples import check_text
+from ernie_vil2.io.files import parse_json
+from ernie_vil2.search.batching import Batcher, Options, dumped
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.fill import THUMBNAIL, thumbnail
+from ernie_vil2.search.index import Index, check_queries
+from ernie_vil2.search.items import dumps
+from ernie_vil2.search.locations import content_digest
+from ernie_vil2.search.store import SIDES, BusyIndex
+from ernie_vil2.search.uploads import Uploads
+
+MOST_ANSWERS, MOST_OFFSET = 200, 2000
+MOST_QUERIES, MOST_INPUTS, MOST_ITEMS = 64, 256, 64
+"""Of one request."""
+LONGEST_ID = 1024
+EXAMPLES = 24
+WRITING_SECONDS = 10
+"""That a change waits for the end of another one."""
+
+Kind = Literal["images", "texts"]
+Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]
+Offset = Annotated[int, Query(ge=0, le=MOST_OFFSET, description="answers that are left out, the best ones")]
+Threshold = Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")]
+Filter = Annotated[str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')]
+
+
+class Answer(BaseModel):
+    id: str
+    score: float = Field(description="cosine of the item and the query")
+    fields: dict[str, Any]
+    version: str = Field(description="changes with the content: thumbnail?id=...&version=... may be kept for good")
+
+
+class Answers(BaseModel):
+    hits: list[Answer]
+    milliseconds: float
+
+
+class AnswersOfBatch(BaseModel):
+    results: list[list[Answer]]
+    milliseconds: float
+
+
+class One(BaseModel):
+    text: str = ""
+    without: str = Field("", description="a text that is taken away")
+    image: str | None = Field(None, description="a picture in base64, or a data: URL")
+
+
+class Batch(BaseModel):
+    queries: list[One] = Field(min_length=1, max_length=MOST_QUERIES)
+    count: int = Field(10, ge=1, le=MOST_ANSWERS)
+    among: Kind = "images"
+    threshold: float | None = Field(None, ge=-1, le=1)
+    where: dict[str, Any] = Field({}, description='as {"license": "MIT"}')
+
+
+class Input(BaseModel):
+    text: str | None = None
+    image: str | None = Field(None, description="a picture in base64, or a data: URL")
+
+
+class Embeddings(BaseModel):
+    input: str | list[str | Input] = Field(description="texts; pictures as data: URLs, or as objects with image")
+    model: str = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+
+class NewItem(BaseModel):
+    image: str | None = Field(None, description="a picture in base64, or a data: URL")
+    text: str | None = Field(None, description="of an item of the texts")
+    id: str | None = Field(None, min_length=1, max_length=LONGEST_ID, description="default: of its content")
+    fields: dict[str, str | int | FiniteFloat | bool | list[str]] = {}
+
+
+class NewItems(BaseModel):
+    items: list[NewItem] = Field(min_length=1, max_length=MOST_ITEMS)
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answers}}
+_BATCHES: dict[int | str, dict[str, Any]] = {200: {"model": AnswersOfBatch}}
+
+
+def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: float | None) -> APIRouter:
+    """Searches; `threshold` is the least cosine of a tag."""
+    router = APIRouter()
+
+    @router.get("/search", summary="Items that match a sentence", responses=_ANSWERS)
+    async def by_text(
+        q: Annotated[str, Query(description="a sentence", examples=["a red apple"])] = "",
+        without: Annotated[str, Query(description="a sentence that is taken away")] = "",
+        count: Count = 40,
+        among: Kind = "images",
+        threshold: Threshold = None,
+        where: Filter = "{}",
+        offset: Offset = 0,
+    ) -> Response:
+        start = time.perf_counter()
+        parts = _parts(q, without)
+        if not parts:
+            raise HTTPException(422, "ask something")
+        return _answer(await batcher.answer(parts, Options(count, among, threshold, _where(where), offset)), start)
+
+    async def by_picture(
+        request: Request,
+        q: str = "",
+        without: str = "",
+        count: Count = 40,
+        among: Kind = "images",
+        threshold: Threshold = None,
+        where: Filter = "{}",
+        offset: Offset = 0,
+    ) -> Response:
+        start = time.perf_counter()
+        options, parts = Options(count, among, threshold, _where(where), offset), _parts(q, without)
+        async with uploads.received(request) as content:
+            pixels = await batcher.pixels(content)
+        return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
+
+    summary = "Items that match a picture, the body of the request, and a sentence"
+    body = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+    for path in ("/search", "/search/image"):  # the first one is the earlier path's
+        router.add_api_route(path, by_picture, methods=["POST"], summary=summary, responses=_ANSWERS,
+                             openapi_extra=body)  # fmt: skip
+
+    @router.post("/search/batch", summary="Several queries at once", responses=_BATCHES, openapi_extra=_body(Batch))
+    async def batch(request: Request) -> Response:
+        start = time.perf_counter()
+        async with uploads.received(request) as content:
+            asked = _parsed(Batch, content)
+            pixels = await _pixels(batcher, [one.image for one in asked.queries])
+        queries = [
+            [(1.0, image)] * (image is not None) + _parts(one.text, one.without)
+            for one, image in zip(asked.queries, pixels, strict=True)
+        ]
+        if not all(queries):
+            raise HTTPException(422, "a query asks nothing: give it text, without or image")
+        options = Options(asked.count, asked.among, asked.threshold, dumps(asked.where))
+        return _answer(b"[%b]" % b",".join(await batcher.answers(queries, options)), start, b"results")
+
+    @router.get("/similar", summary="Items like one of the index", responses=_ANSWERS)
+    async def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
+                      threshold: Threshold = None, offset: Offset = 0) -> Response:  # fmt: skip
+        start = time.perf_counter()
+        options = Options(count + offset, among, threshold, _where(where)).closest()
+        try:
+            hits = await batcher.searched(lambda: index.similar(id, kind, **options)[offset:])
+            return _answer(hits, start)
+        except KeyError:
+            raise HTTPException(404, "no item of this id") from None
+
+    @router.get("/tags", summary="Texts that name a picture of the index; none where nothing is close enough",
+                responses=_ANSWERS)  # fmt: skip
+    async def tags(id: str, count: Count = 5) -> Response:
+        if not index.has("texts"):
+            return _answer(b"[]", time.perf_counter())
+        return await similar(id, count, "images", "texts", "{}", threshold)
+
+    @router.post("/tags", summary="Texts that name a picture, the body of the request", responses=_ANSWERS,
+                 openapi_extra=body)  # fmt: skip
+    async def tags_of_picture(request: Request, count: Count = 5) -> Response:
+        start = time.perf_counter()
+        async with uploads.received(request) as content:
+            if not index.has("texts"):
+                return _answer(b"[]", start)
+            pixels = await batcher.pixels(content)
+        return _answer(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
+
+    @router.get("/facets", summary="Fields to filter by, with their values and the number of items of each")
+    def facets() -> dict[str, list[tuple[Any, int]]]:
+        return index.collection("images").facets() if index.has("images") else {}
+
+    return router
+
+
+def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequence[str]) -> APIRouter:
+    """The model: what it is, and its embeddings; `shown` are the fields that the page shows on a card."""
+    router = APIRouter()
+
+    @router.get("/info", summary="The model, the number of items, its calibrated thresholds, and what a page shows")
+    def info() -> dict[str, Any]:
+        there = {kind: len(index.collection(kind)) for kind in SIDES if index.has(kind)}
+        directions = {"images": "text_to_image", "texts": "image_to_text"}
+        return {
+            "model": index.title,
+            "dimensions": index.model.embed_dim,
+            **there,
+            "thresholds": {kind: index.threshold(way) for kind, way in directions.items()},
+            "show": list(shown),
+        }
+
+    @router.get("/examples", summary="Some items, spread evenly over the index, and captions to ask for")
+    def examples() -> dict[str, Any]:
+        if not index.has("images"):
+            return {"items": [], "texts": []}
+        images = index.collection("images")
+        items = [{"id": one.id, "fields": one.fields, "version": one.digest.hex()} for one in images.some(EXAMPLES)]
+        return {"items": items, "texts": images.texts(EXAMPLES // 3)}
+
+    @router.get("/models", summary="The model, in OpenAI's form")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": index.title, "object": "model", "owned_by": "ernie_vil2"}]}
+
+    @router.post("/embeddings", summary="Embeddings of texts and pictures, in OpenAI's form",
+                 openapi_extra=_body(Embeddings))  # fmt: skip
+    async def embeddings(request: Request) -> Response:
+        async with uploads.received(request) as content:
+            asked = _parsed(Embeddings, content)
+            inputs = [_input(one) for one in ([asked.input] if isinstance(asked.input, str) else asked.input)]
+            if not 1 <= len(inputs) <= MOST_INPUTS:
+                raise HTTPException(422, f"{len(inputs)} inputs; 1 to {MOST_INPUTS} are taken")
+            if asked.dimensions not in (None, index.model.embed_dim):
+                raise HTTPException(422, f"this model's embeddings have {index.model.embed_dim} dimensions")
+            pixels = await _pixels(batcher, [image for _, image in inputs])
+        texts = [text for text, _ in inputs]
+        check_queries(text for text in texts if text is not None)
+        found = await batcher.embeddings(
+            [text if image is None else image for text, image in zip(texts, pixels, strict=True)]
+        )
+        tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
+        data = [
+            {"object": "embedding", "index": number, "embedding": _encoded(vector, asked.encoding_format)}
+            for number, vector in enumerate(found)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        body = {"object": "list", "data": data, "model": index.title, "usage": usage}
+        return Response(dumped(body), media_type="application/json")
+
+    return router
+
+
+def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
+    """Changes of the index."""
+    router = APIRouter()
+
+    @router.post("/items", summary="Adds pictures and texts, or replaces those of the same ids",
+                 openapi_extra=_body(NewItems))  # fmt: skip
+    async def add(request: Request) -> dict[str, Any]:
+        async with uploads.received(request) as content:
+            given = _parsed(NewItems, content).items
+            for one in given:
+                if (one.image is None) == (one.text is None) or one.text is not None and not one.text.strip():
+                    raise HTTPException(422, "an item has either an image or a text")
+            loop = asyncio.get_running_loop()
+            made = [await loop.run_in_executor(batcher.decoders, _new_item, index, one) for one in given]
+        vectors = await batcher.embeddings([part for _, _, part in made])
+        added = {}
+        for kind in SIDES:
+            if chosen := [number for number, (of, _, _) in enumerate(made) if of == kind]:
+                items, rows = [made[number][1] for number in chosen], np.stack([vectors[number] for number in chosen])
+                await asyncio.to_thread(_add, index, kind, items, rows)
+                added[kind] = [item.id for item in items]
+        return {"added": added}
+
+    @router.delete("/items", summary="Removes items by their ids")
+    def remove(id: Annotated[list[str], Query(max_length=MOST_ITEMS)], among: Kind = "images") -> dict[str, int]:
+        with _writing(index) as writer:
+            return {"removed": writer.collection(among).remove(id)}
+
+    return router
+
+
+def _new_item(index: Index, given: NewItem) -> tuple[Kind, Item, str | np.ndarray]:
+    if given.text is not None:
+        check_text(given.text)
+        text = given.text.strip()
+        return "texts", Item(given.id or text, content_digest(text.encode()), {"caption": text} | given.fields), text
+    content = _image(given.image or "")
+    decoded = index.model.preprocessing.decode(content, given.id or "image")
+    digest = content_digest(content)
+    item = Item(given.id or digest.hex(), digest, given.fields, (), thumbnail(content, decoded, THUMBNAIL))
+    return "images", item, index.model.preprocessing.view(decoded)
+
+
+def _add(index: Index, kind: Kind, items: Sequence[Item], rows: np.ndarray) -> None:
+    with _writing(index) as writer:
+        writer.collection(kind).add(items, rows)
+
+
+@contextmanager
+def _writing(index: Index) -> Iterator[Index]:
+    """The index to be changed; 503 while another process does so for too long."""
+    due = time.monotonic() + WRITING_SECONDS
+    while True:
+        try:
+            writer = index.writer()
+            break
+        except BusyIndex:
+            if time.monotonic() > due:
+                raise HTTPException(503, "the index is being changed by another process; try again",
+                                    {"Retry-After": str(WRITING_SECONDS)}) from None  # fmt: skip
+            time.sleep(0.05)
+    with writer:
+        yield writer
+
+
+def _answer(hits: bytes, start: float, name: bytes = b"hits") -> Response:
+    content = b'{"%b":%b,"milliseconds":%.3f}' % (name, hits, 1000 * (time.perf_counter() - start))
+    return Response(content, media_type="application/json")
+
+
+def _parts(plus: str, minus: str) -> list[tuple[float, Any]]:
+    parts = [(sign, text) for sign, text in ((1.0, plus.strip()), (-1.0, minus.strip())) if text]
+    check_queries(text for _, text in parts)
+    return parts
+
+
+def _where(text: str) -> str:
+    """A filter as JSON, the same for the same filter."""
+    if text == "{}":
+        return text
+    try:
+        where = parse_json(text)
+        if not isinstance(where, dict):
+            raise ValueError("it is another value")
+    except ValueError as error:
+        raise HTTPException(422, f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
+    return dumps(where)
+
+
+def _parsed(model: type[Any], content: bytes) -> Any:
+    """The body of a request, as FastAPI would have it."""
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """The description of a body for OpenAPI, with the models that it refers to in it."""
+    schema = model.model_json_schema()
+    others = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            name = value.get("$ref", "").rpartition("/")[2]
+            return inlined(others[name]) if name in others else {key: inlined(one) for key, one in value.items()}
+        return [inlined(one) for one in value] if isinstance(value, list) else value
+
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}}
+
+
+def _input(given: str | Input) -> tuple[str | None, str | None]:
+    """The text or the picture of an input."""
+    if isinstance(given, str):
+        return (None, given) if given.startswith("data:image/") else (given, None)
+    if (given.text is None) == (given.image is None):
+        raise HTTPException(422, "an input is a text or an image")
+    return given.text, given.image
+
+
+async def _pixels(batcher: Batcher, images: Sequence[str | None]) -> list[np.ndarray | None]:
+    return [None if image is None else await batcher.pixels(_image(image)) for image in images]
+
+
+def _image(text: str) -> bytes:
+    """The bytes of a picture in base64, or of a data: URL."""
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except binascii.Error:
+        raise HTTPException(422, "an image is given in base64, or as data:image/...;base64,...") from None
+
+
+def _encoded(vector: np.ndarray, form: str) -> list[float] | str:
+    row = np.ascontiguousarray(vector, "<f4")
+    return row.tolist() if form == "float" else base64.b64encode(row.tobytes()).decode()

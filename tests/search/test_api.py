@@ -1,0 +1,202 @@
+"""/api/v1: batches, embeddings as clients of OpenAI's interface ask for them, and changes of items."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from ernie_vil2.io import locks
+from ernie_vil2.search import api, open_index
+from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.service import build_app
+from tests.conftest import draw, png
+
+PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IN_BASE64 = base64.b64encode(PICTURE).decode()
+DATA_URL = f"data:image/png;base64,{IN_BASE64}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model, shapes):
+    folder = tmp_path_factory.mktemp("api") / "index"
+    with open_index(folder, model, writable=True) as index:
+        add_images(index, pictures([str(shapes["val"])]))
+        add_texts(index, ["red disc", "green square"])
+        build(index, "images", None, 0.98, lambda line: None)
+    return folder
+
+
+@pytest.fixture
+def index(folder, model):
+    with open_index(folder, model) as index:
+        yield index
+
+
+@pytest.fixture
+def client(index):
+    return TestClient(build_app(index, shown=["kind"]))
+
+
+@pytest.fixture
+def changing(tmp_path, model, shapes):
+    """An index of its own, and a server that may change it."""
+    with open_index(tmp_path / "index", model, writable=True) as writer:
+        add_images(writer, pictures([str(shapes["val"])]))
+    with open_index(tmp_path / "index", model) as index:
+        yield index, TestClient(build_app(index, writable=True))
+
+
+@pytest.mark.parametrize("path", ["/search?q=red", "/similar?id={}", "/tags?id={}", "/facets"])
+def test_earlier_paths_answer_as_those_of_the_version(client, path):
+    one = client.get("/api/search", params={"q": "x"}).json()["hits"][0]["id"]
+    old, new = (client.get(f"{base}{path.format(one)}").json() for base in ("/api", "/api/v1"))
+    for body in (old, new):
+        body.pop("milliseconds", None)
+    assert old == new and old
+
+
+def test_answers_go_on_where_the_last_ones_ended(client):
+    whole = client.get("/api/v1/search", params={"q": "red", "count": 16}).json()["hits"]
+    parts = [client.get("/api/v1/search", params={"q": "red", "count": 6, "offset": start}).json()["hits"]
+             for start in (0, 6, 12, 18)]  # fmt: skip
+    assert [hit["id"] for part in parts for hit in part] == [hit["id"] for hit in whole] and parts[3] == []
+    params = {"id": whole[0]["id"], "count": 5}
+    first, second = (client.get("/api/v1/similar", params=params | {"offset": n}).json()["hits"] for n in (0, 5))
+    both = client.get("/api/v1/similar", params=params | {"count": 10}).json()["hits"]
+    assert first + second == both
+
+
+def test_a_batch_is_answered_as_its_queries_one_by_one(client, index):
+    queries = [
+        {"text": "red"},
+        {"text": "red", "without": "disc"},
+        {"image": IN_BASE64},
+        {"image": DATA_URL, "text": "a"},
+    ]
+    body = client.post("/api/v1/search/batch", json={"queries": queries, "count": 3, "where": {"kind": "disc"}}).json()
+    expected = [[(1, "red")], [(1, "red"), (-1, "disc")], [(1, PICTURE)], [(1, PICTURE), (1, "a")]]
+    for hits, parts in zip(body["results"], expected, strict=True):
+        wanted = index.combined(parts, count=3, where={"kind": "disc"})
+        assert [hit["id"] for hit in hits] == [hit.id for hit in wanted]
+        assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in wanted], abs=1e-6)
+    sent = client.post("/api/v1/search/image", params={"count": 3}, content=PICTURE)
+    assert [hit["id"] for hit in sent.json()["hits"]] == [hit.id for hit in index.combined([(1, PICTURE)], count=3)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("search/batch", {"queries": []}),
+        ("search/batch", {"queries": [{"text": " "}]}),
+        ("search/batch", {"queries": [{"text": "a"}] * 65}),
+        ("search/batch", {"queries": [{"text": "a"}], "among": "sounds"}),
+        ("search/batch", {"queries": [{"text": "a"}], "where": {"no": [[1]]}}),
+        ("search/batch", {"queries": [{"image": "####"}]}),
+        ("search/batch", {"queries": [{"image": base64.b64encode(b"<svg/>").decode()}]}),
+        ("search/batch", {"queries": [{"text": "a" * 20_000}]}),
+        ("embeddings", {"input": []}),
+        ("embeddings", {"input": ["a"] * 257}),
+        ("embeddings", {"input": [[1, 2, 3]]}),
+        ("embeddings", {"input": [{}]}),
+        ("embeddings", {"input": "a", "dimensions": 3}),
+        ("embeddings", {"input": "data:image/png;base64,no"}),
+        ("embeddings", [1]),
+    ],
+)
+def test_what_cannot_be_asked_is_422_with_a_reason(client, path, body):
+    answer = client.post(f"/api/v1/{path}", json=body)
+    assert answer.status_code == 422 and answer.json()["detail"]
+
+
+def test_embeddings_have_the_form_of_openai(client, model):
+    texts = ["red disc", "红色的圆"]
+    expected = model.encode_texts(texts)
+    body = client.post("/api/v1/embeddings", json={"input": texts, "model": "any", "user": "somebody"}).json()
+    assert body["object"] == "list" and [one["index"] for one in body["data"]] == [0, 1]
+    np.testing.assert_allclose([one["embedding"] for one in body["data"]], expected, atol=1e-6)
+    assert body["usage"] == {"prompt_tokens": 4 + 6, "total_tokens": 4 + 6}  # with [CLS] and [SEP]
+    coded = client.post("/api/v1/embeddings", json={"input": texts[0], "encoding_format": "base64"}).json()
+    decoded = np.frombuffer(base64.b64decode(coded["data"][0]["embedding"]), "<f4")
+    np.testing.assert_allclose(decoded, expected[0], atol=1e-6)
+    pixels = client.post("/api/v1/embeddings", json={"input": [DATA_URL, {"image": IN_BASE64}, {"text": "red disc"}]})
+    rows = [one["embedding"] for one in pixels.json()["data"]]
+    np.testing.assert_allclose(rows[0], model.encode_images([PICTURE])[0], atol=1e-6)
+    np.testing.assert_allclose(rows[1], rows[0], atol=1e-6)
+    np.testing.assert_allclose(rows[2], expected[0], atol=1e-6)
+    assert client.get("/api/v1/models").json()["data"][0]["id"] == body["model"]
+
+
+def test_items_are_added_replaced_and_removed(changing):
+    index, client = changing
+    items = [{"image": IN_BASE64, "id": "mine", "fields": {"kind": "new", "price": 3.5}}, {"image": DATA_URL},
+             {"text": "purple thing"}]  # fmt: skip
+    added = client.post("/api/v1/items", json={"items": items}).json()["added"]
+    assert added["images"][0] == "mine" and len(added["images"][1]) == 32 and added["texts"] == ["purple thing"]
+    assert len(index.collection("images")) == 18 and len(index.collection("texts")) == 1
+    hits = client.post("/api/v1/search/image", params={"count": 2}, content=PICTURE).json()["hits"]
+    assert {hit["id"] for hit in hits} == set(added["images"]) and hits[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert client.get("/thumbnail", params={"id": "mine"}).content.startswith(b"\x89PNG")
+    client.post("/api/v1/items", json={"items": [items[0] | {"fields": {"kind": "newer"}}]})
+    assert len(index.collection("images")) == 18 and index.collection("images").get("mine").fields == {"kind": "newer"}
+    assert client.delete("/api/v1/items", params={"id": ["mine", "not there"]}).json() == {"removed": 1}
+    assert index.collection("images").get("mine") is None and len(index.collection("images")) == 17
+
+
+def test_a_change_waits_for_the_one_that_another_process_makes(changing, monkeypatch):
+    index, client = changing
+    monkeypatch.setattr(api, "WRITING_SECONDS", 0.2)
+    with locks.owned(index.folder / ".lock"):
+        answer = client.post("/api/v1/items", json={"items": [{"image": IN_BASE64}]})
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+        assert client.get("/api/v1/search", params={"q": "red"}).status_code == 200
+    assert client.post("/api/v1/items", json={"items": [{"image": IN_BASE64}]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"image": IN_BASE64, "text": "a"},
+        {"image": "no"},
+        {"text": "  "},
+        {"text": "a", "id": ""},
+        {"text": "a", "id": "x" * 2000},
+        {"text": "a", "fields": {"deep": {"a": 1}}},
+        {"text": "a", "fields": {"number": float("nan")}},
+    ],
+)
+def test_what_is_no_item_is_not_added(changing, item):
+    index, client = changing
+    answer = client.post("/api/v1/items", content=json.dumps({"items": [{"text": "good"}, item]}))
+    assert answer.status_code == 422 and not index.has("texts")
+
+
+def test_a_server_that_is_not_writable_changes_nothing(client, index):
+    assert client.post("/api/v1/items", json={"items": [{"text": "a"}]}).status_code == 404
+    assert client.delete("/api/v1/items", params={"id": "a"}).status_code == 404
+    assert not [path for path in client.get("/openapi.json").json()["paths"] if "items" in path]
+
+
+def test_what_a_page_starts_with(client, index, model):
+    info = client.get("/api/v1/info").json()
+    assert info == {"model": index.title, "dimensions": model.embed_dim, "images": 16, "texts": 2,
+                    "thresholds": {"images": None, "texts": None}, "show": ["kind"]}  # fmt: skip
+    examples = client.get("/api/v1/examples").json()
+    assert len(examples["items"]) == 16 and "a red disc" in examples["texts"]
+    ids = {one["id"] for one in examples["items"]}
+    assert all(index.collection("images").get(one) for one in ids)
+
+
+def test_the_description_names_every_body_and_answer(client):
+    described = client.get("/openapi.json").json()
+    paths = described["paths"]
+    assert {path for path in paths if path.startswith("/api")} == {
+        f"/api/v1/{name}" for name in ("search", "search/image", "search/batch", "similar", "tags", "facets", "info",
+                                       "examples", "models", "embeddings")
+    }  # fmt: skip
+    body = paths["/api/v1/search/batch"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "$ref" not in json.dumps(body) and body["properties"]["queries"]["items"]["properties"]["text"]
+    answer = paths["/api/v1/search"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    assert set(described["components"]["schemas"][answer.rpartition("/")[2]]["properties"]) == {"hits", "milliseconds"}
