@@ -1,7 +1,10 @@
 # Everything runs in .venv, which `make setup` makes once, and again when the requirements change.
 
-PYTHON := .venv/bin/python
-STAMP := .venv/.installed
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# Tried in this order: PaddleNLP and PaddleClas are published for 3.11.
+PYTHONS := python3.11 python3.13 python3.12 python3
 DEMO := runs/emoji
 
 .DEFAULT_GOAL := help
@@ -10,18 +13,22 @@ DEMO := runs/emoji
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
-setup: $(STAMP) ## make .venv and install everything into it (about 2 GB)
+setup: $(STAMP) ## make .venv and install everything for this Python into it (about 2 GB)
 
 # The stamp is the last step: an installation that was cut off is taken up again.
 $(STAMP): requirements.txt setup.py pyproject.toml
-	@python=$$(for name in python3.11 python3; do \
-	    $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done); \
-	if [ -z "$$python" ]; then \
-	    echo 'Python 3.11 is needed and neither python3.11 nor python3 is one. Install it, with its venv module' >&2; \
-	    echo '(pyenv install 3.11, conda create -n py311 python=3.11, or the package manager), and run make again.' >&2; \
-	    exit 1; fi; \
-	$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "Making .venv with $$python"; $$python -m venv .venv; }
-	@echo 'Installing into .venv (about 2 GB, a few minutes)'
+	@if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	    python=$$(for name in $(PYTHONS); do \
+	        $$name -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && \
+	            echo $$name && break; done); \
+	    if [ -z "$$python" ]; then \
+	        echo 'Python 3.11, 3.12 or 3.13 with its venv module is needed, and none of $(PYTHONS) is one.' >&2; \
+	        echo 'Install one (pyenv, conda or the package manager), and run make again.' >&2; \
+	        exit 1; fi; \
+	    echo "Making $(VENV) with $$python"; $$python -m venv $(VENV); fi
+	@$(PYTHON) -c 'import sys; print("Python %d.%d: %s" % (*sys.version_info[:2], "the whole set, with PaddleNLP and PaddleClas" \
+	    if sys.version_info[:2] == (3, 11) else "without PaddleNLP and PaddleClas, which are published for Python 3.11"))'
+	@echo 'Installing into $(VENV) (about 2 GB, a few minutes)'
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
@@ -49,12 +56,12 @@ test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with w
 	@echo 'gpu_report/ holds the results'
 
 lint: $(STAMP) ## check the style of the code, and that imports go downwards only
-	@.venv/bin/ruff check .
-	@.venv/bin/lint-imports --cache-dir .ruff_cache/imports
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/lint-imports --cache-dir .ruff_cache/imports
 
 doctor: $(STAMP) ## check this installation, line by line
 	@$(PYTHON) tools/doctor.py
 
 docs: $(STAMP) ## build the pages and the API reference into site/
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 	@echo 'site/index.html'

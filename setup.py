@@ -1,6 +1,7 @@
 """Installation: `pip install .`, or `pip install -e .` to work on it.
 
-Extras: `[dev]` for tests and lint, others for what docs/ says.
+The base distribution has no Paddle: `pip install -e ".[cpu]"` brings it. docs/installation.md says what each extra is
+for; `[dev]` is the whole set with tests and lint.
 
 GPU: first install Paddle's GPU build with the command on its install page, then `pip install -e ".[gpu]"`.
 GPU builds of 3.x come from Paddle's own index only; the default one stops at 2.6.2, so that without the first
@@ -17,22 +18,61 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
-MILVUS = ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"]
-ONNX = ["onnxruntime>=1.19", "ml_dtypes==0.5.4"]  # the latter for 8-bit weights; newer ones need NumPy 2
-DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"]
+LINES = (HERE / "requirements.txt").read_text().splitlines()
+WHOLE = [line.split("  #")[0] for line in LINES if line[:1] not in ("", "#")]
 GPU_BUILD = "paddlepaddle-gpu>=3.3,<3.4"
 
 
-def requirements():
-    """The lines of requirements.txt; the GPU build in place of the CPU one where it is installed.
+def whole(*names):
+    """The lines of requirements.txt that are about these distributions."""
+    return [line for line in WHOLE if re.match(r"[\w.-]+", line)[0] in names]
+
+
+def whole_set():
+    """All of requirements.txt; the GPU build in place of the CPU one where it is installed.
 
     Both unpack into the same folder: installing the CPU build next to the GPU build would overwrite it.
     """
-    lines = [line.split("#")[0].strip() for line in (HERE / "requirements.txt").read_text().splitlines()]
     has_gpu_build = any(distributions(name="paddlepaddle-gpu", path=[sysconfig.get_path("purelib")]))
-    if has_gpu_build:
-        lines = [GPU_BUILD if line.startswith("paddlepaddle==") else line for line in lines]
-    return [line for line in lines if line]
+    return [GPU_BUILD if has_gpu_build and line in whole("paddlepaddle") else line for line in WHOLE]
+
+
+BASE = [
+    "numpy>=1.24,<3",
+    "opencv-python>=4.6.0.66,!=4.7.*,!=4.8.0.*,<6",  # 4.6.0.66 comes with the Paddle suite alone
+    *whole("pydantic", "Pillow", "simplejpeg", "PyYAML", "safetensors", "tqdm", "braceexpand", "Jinja2", "packaging"),
+]
+SUITE = ("paddlenlp", "paddleclas", "huggingface_hub", "aistudio-sdk", "datasets", "prettytable")
+EXTRAS = {
+    "cpu": whole("paddlepaddle"),
+    "gpu": [GPU_BUILD],
+    "paddle-suite": whole(*SUITE, "pyarrow", "faiss-cpu", "scikit-learn"),
+    "search": whole("faiss-cpu"),
+    "serve": whole("fastapi", "uvicorn", "orjson"),
+    "eval": whole("scipy", "scikit-learn"),
+    "log": whole("visualdl"),
+    "remote": whole("fsspec"),
+    "parquet": whole("pyarrow"),
+    "lmdb": ["lmdb>=1.4"],
+    "milvus": ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"],
+    "onnx": [
+        "onnxruntime>=1.19",
+        "onnx>=1.16",
+        'paddle2onnx==2.1.0; python_version < "3.13"',
+        'ml_dtypes==0.5.4; python_version < "3.12"',  # for 8-bit weights; newer ones need NumPy 2
+    ],
+    "icons": ["resvg-py==0.5.0"],
+    "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],
+}
+TESTS = [
+    "pytest-xdist>=3.5,<4",
+    "hypothesis>=6.100,<7",
+    "ruff>=0.17,<0.18",
+    "import-linter>=2,<3",
+    "wheel>=0.40",
+    "httpx>=0.27",
+    "eccv_caption==0.1.0",
+]
 
 
 class BuildWithConfigurations(build_py):
@@ -56,28 +96,10 @@ setup(
     package_data={"": ["py.typed", "vocab*", "templates/*", "page/*"]},
     cmdclass={"build_py": BuildWithConfigurations},
     entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.cli:main"]},
-    python_requires=">=3.11,<3.12",
-    install_requires=requirements(),
+    python_requires=">=3.11,<3.14",
+    install_requires=BASE,
     extras_require={
-        "gpu": [GPU_BUILD],
-        "lmdb": ["lmdb>=1.4"],
-        "milvus": MILVUS,
-        "onnx": ONNX,
-        "icons": ["resvg-py==0.5.0"],
-        "docs": DOCS,
-        "dev": [
-            "lmdb>=1.4",
-            "pytest>=8,<10",
-            "pytest-xdist>=3.5,<4",
-            "hypothesis>=6.100,<7",
-            "ruff>=0.17,<0.18",
-            "import-linter>=2,<3",
-            "wheel>=0.40",
-            "httpx>=0.27",
-            "eccv_caption==0.1.0",
-            *MILVUS,
-            *ONNX,
-            *DOCS,
-        ],  # fmt: skip
+        **EXTRAS,
+        "dev": [*whole_set(), *(line for name in ("lmdb", "milvus", "onnx", "docs") for line in EXTRAS[name]), *TESTS],
     },
 )

@@ -1,6 +1,7 @@
 """The doctor: finds what is broken, names the mend, and goes on after a check that raises."""
 
 import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -28,8 +29,11 @@ def test_a_result_is_one_line_and_its_mend_another():
     assert str(Result("FAIL", "numpy", "2.0", "pip install it")).splitlines()[1] == "     -> pip install it"
 
 
-@pytest.mark.parametrize("version, status", [((3, 11, 7), "ok"), ((3, 10, 13), "FAIL"), ((3, 12, 1), "FAIL")])
-def test_python_must_be_3_11(version, status):
+@pytest.mark.parametrize(
+    "version, status",
+    [((3, 11, 7), "ok"), ((3, 13, 5), "ok"), ((3, 10, 13), "FAIL"), ((3, 14, 0), "FAIL")],
+)
+def test_python_is_3_11_to_3_13(version, status):
     result = doctor.check_python(version)
     assert result.status == status
     assert ("make setup" in result.fix) == (status == "FAIL")
@@ -46,12 +50,12 @@ def test_python_must_be_3_11(version, status):
             "paddlepaddle==3.3.1",
             {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"},
             "FAIL",
-            "the CPU and the GPU build are both installed, and share one folder",
+            "and paddlepaddle-gpu are both installed, and share one folder",
         ),
     ],
 )
 def test_packages_are_held_against_the_pins(monkeypatch, requirement, installed, status, fact):
-    monkeypatch.setattr(doctor, "requirements", lambda: [Requirement(requirement)])
+    monkeypatch.setattr(doctor, "requirements", lambda: [(Requirement(requirement), "")])
     monkeypatch.setattr(doctor, "_version", installed.get)
     [result] = doctor.check_packages()
     assert (result.status, result.fact) == (status, fact)
@@ -59,15 +63,34 @@ def test_packages_are_held_against_the_pins(monkeypatch, requirement, installed,
 
 
 def test_a_package_that_does_not_import_fails_with_its_error(monkeypatch):
-    monkeypatch.setattr(doctor, "requirements", lambda: [Requirement("numpy")])
+    monkeypatch.setattr(doctor, "requirements", lambda: [(Requirement("numpy"), "")])
     monkeypatch.setitem(doctor.MODULES, "numpy", "numpy.no_such_part")
     [result] = doctor.check_packages()
     assert result.status == "FAIL"
     assert "No module named 'numpy.no_such_part'" in result.fact
 
 
+def test_an_extra_that_is_not_there_is_no_failure_and_its_command_is_named(monkeypatch):
+    monkeypatch.setattr(doctor, "requirements", lambda: [(Requirement("faiss-cpu>=1.8"), "search")])
+    monkeypatch.setattr(doctor, "_version", {}.get)
+    [result] = doctor.check_packages()
+    assert (result.status, result.fact) == ("none", "is not installed, of the extra search")
+    assert "pip install" in result.fix and "[search]" in result.fix
+
+
+def test_a_swap_of_opencv_is_taken_for_it(monkeypatch):
+    monkeypatch.setattr(doctor, "requirements", lambda: [(Requirement("opencv-python>=4.8.1.78"), "")])
+    monkeypatch.setattr(doctor, "_version", {"opencv-python-headless": "5.0.0.93"}.get)
+    [result] = doctor.check_packages()
+    assert (result.status, result.name) == ("ok", "opencv-python-headless")
+    output = "ernie_vil2 0.1.0 requires opencv-python, which is not installed.\n"
+    monkeypatch.setattr(doctor, "_python", lambda *_, timeout: subprocess.CompletedProcess([], 1, output, ""))
+    assert doctor.check_conflicts().status == "ok"
+
+
+@pytest.mark.skipif(sys.version_info[:2] > (3, 11), reason="PaddleNLP is published for Python 3.11")
 def test_the_pins_that_hold_paddlenlp_together_are_checked():
-    names = {requirement.name for requirement in doctor.requirements()}
+    names = {requirement.name for requirement, _ in doctor.requirements()}
     assert {*doctor.MODULES, "huggingface_hub", "aistudio-sdk", "datasets", "pyarrow"} <= names
 
 

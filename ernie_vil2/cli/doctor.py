@@ -16,19 +16,17 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from ernie_vil2.cli.arguments import amount
 from ernie_vil2.device import cpu
+from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
 from ernie_vil2.device.launch import rank_environments
 from ernie_vil2.io.terminal import counted
 
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = shlex.quote(sys.executable)
-_WHAT = f"-e {shlex.quote(str(ROOT))}" if (ROOT / "setup.py").is_file() else "--force-reinstall ernie_vil2-*.whl"
-INSTALL = f"{PYTHON} -m pip install {_WHAT}"
-"""Resolves all requirements at once: one package on its own would pull in versions that break others."""
-
+INSTALL = install_command()
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+SWAPS = {"paddlepaddle": "paddlepaddle-gpu", "opencv-python": "opencv-python-headless"}
+"""Distributions that may be there in place of others; both of a pair unpack into one folder."""
 MODULES = {
     "paddlepaddle": "paddle",
     "paddlenlp": "paddlenlp",
@@ -52,7 +50,8 @@ class Result:
     """What one check found.
 
     Attributes:
-        status: "ok"; "warn", it works but slower or not everywhere; "FAIL", something will not work.
+        status: "ok"; "none", an extra that is not installed; "warn", it works but slower or not everywhere; "FAIL",
+            something will not work.
         name: what was checked.
         fact: what was found, on one line.
         fix: the command that mends it, or what to do; empty when nothing is wrong.
@@ -92,59 +91,75 @@ def diagnose(checks, show=print):
 
 def all_checks(seconds=10):
     """The checks of `tools/doctor.py` in order; `seconds` is the time of the tiny training."""
-    return [
+    checks = [
         ("Python", check_python),
         ("packages", check_packages),
         ("conflicts", check_conflicts),
         ("CPU switches", check_runtime),
         ("shared memory", check_shared_memory),
-        ("devices", check_devices),
-        ("collectives", check_collectives),
-        ("training", lambda: check_training(seconds)),
     ]
+    if installed("paddle"):
+        checks += [
+            ("devices", check_devices),
+            ("collectives", check_collectives),
+            ("training", lambda: check_training(seconds)),
+        ]
+    return checks
 
 
 def check_python(version=sys.version_info[:3]):
-    """Python 3.11: the only version for which every pinned wheel was tried."""
+    """Those for which all wheels were tried; the Paddle suite is published for the first of them alone."""
     text = ".".join(map(str, version))
-    if version[:2] == (3, 11):
+    if version[:2] in PYTHONS:
         return Result("ok", "Python", f"{text}, {sys.executable}")
     return Result(
         "FAIL",
         "Python",
-        f"{text}; the pinned packages need 3.11",
-        "install Python 3.11, then: rm -rf .venv && make setup",
+        f"{text}; Paddle and this package are for 3.11, 3.12 and 3.13",
+        "install one of these, then: rm -rf .venv && make setup",
     )
 
 
 def requirements():
-    """The lines of requirements.txt, or those of the installed package where there is no checkout."""
+    """What the installed package requires on this Python, as pairs of a requirement and its extra ("" for the base).
+
+    A requirement of several extras is named with the first. Of a checkout that is not installed: requirements.txt.
+    """
     from packaging.requirements import Requirement
 
     file = ROOT / "requirements.txt"
-    lines = file.read_text().splitlines() if file.exists() else importlib.metadata.requires("ernie_vil2")
-    wanted = [Requirement(line) for line in (line.split("#")[0].strip() for line in lines) if line]
-    return [requirement for requirement in wanted if not requirement.marker]  # extras carry a marker
+    lines = file.read_text().splitlines() if file.exists() else []
+    try:
+        lines = importlib.metadata.requires("ernie_vil2")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    found = {}
+    for line in filter(None, (line.split("#")[0].strip() for line in lines)):
+        requirement = Requirement(line)
+        for extra in ("", *dict.fromkeys(EXTRAS.values())):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                found.setdefault((requirement.name, str(requirement.specifier)), (requirement, extra))
+    return list(found.values())
 
 
 def check_packages():
     """Every requirement: installed, in its range; those of `MODULES` are imported too, in a new process."""
-    return [_check_package(requirement) for requirement in requirements()]
+    return [_check_package(requirement, extra) for requirement, extra in requirements()]
 
 
-def _check_package(requirement):
+def _check_package(requirement, extra=""):
     name = requirement.name
-    versions = {name: _version(name)}
-    if name == "paddlepaddle":
-        versions["paddlepaddle-gpu"] = _version("paddlepaddle-gpu")
+    versions = {dist: _version(dist) for dist in (name, SWAPS.get(name, name))}
     found = {dist: version for dist, version in versions.items() if version}
+    if not found and extra:
+        return Result("none", name, f"is not installed, of the extra {extra}", install_command(extra))
     if not found:
         return Result("FAIL", name, "is not installed", INSTALL)
     if len(found) > 1:
         return Result(
             "FAIL",
             name,
-            "the CPU and the GPU build are both installed, and share one folder",
+            f"and {SWAPS[name]} are both installed, and share one folder",
             f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them",
         )
     dist, version = found.popitem()
@@ -171,7 +186,17 @@ def check_conflicts():
     if child.returncode == 0:
         return Result("ok", "conflicts", "none (pip check)")
     lines = (child.stdout or child.stderr).strip().splitlines()
+    meant = [line for line in lines if _is_meant(line)]
+    lines = [line for line in lines if line not in meant]
+    if not lines:
+        return Result("ok", "conflicts", f"none but those that were asked for: {'; '.join(meant[:3])}")
     return Result("FAIL", "conflicts", "; ".join(lines[:3]) + (" ..." if len(lines) > 3 else ""), INSTALL)
+
+
+def _is_meant(conflict):
+    """Whether pip finds a swap of OpenCV, or paddleclas without its requirements where they cannot be installed."""
+    swapped = "requires opencv-python, which is not installed" in conflict and _version(SWAPS["opencv-python"])
+    return bool(swapped) or (conflict.startswith("paddleclas ") and sys.version_info[:2] > PYTHONS[0])
 
 
 def check_runtime():

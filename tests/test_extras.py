@@ -1,0 +1,129 @@
+"""Packages that only some tasks need: a missing one is named, with the command that installs it, before any work."""
+
+import re
+import runpy
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+
+import numpy as np
+import pytest
+import setuptools
+
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.device.extras import EXTRAS, MissingPackage, missing, require
+from ernie_vil2.evaluation.scorer import Data, make_scorer
+from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
+from ernie_vil2.search.store import open_store
+from tests.conftest import png
+from tests.test_imports import ROOT
+
+
+@pytest.fixture(scope="module")
+def declared():
+    """The arguments of `setup` in setup.py."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **given: found.update(given))
+        runpy.run_path(str(ROOT / "setup.py"))
+    return found
+
+
+def distributions(lines):
+    return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines}
+
+
+def test_every_module_is_of_the_extra_that_setup_py_says(declared):
+    known = packages_distributions() | {"paddlenlp": ["paddlenlp"], "paddleclas": ["paddleclas"],
+                                        "paddle2onnx": ["paddle2onnx"], "paddle": ["paddlepaddle"]}  # fmt: skip
+    for module, extra in EXTRAS.items():
+        assert distributions(known[module]) & distributions(declared["extras_require"][extra]), module
+
+
+def test_the_base_has_no_paddle_and_the_whole_set_has_all_extras(declared):
+    whole = distributions(declared["extras_require"]["dev"])
+    base = distributions(declared["install_requires"])
+    assert not {"paddlepaddle", "paddlenlp", "paddleclas", "scipy", "fastapi"} & base and base <= whole
+    for extra in set(EXTRAS.values()):
+        assert distributions(declared["extras_require"][extra]) <= whole
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")]
+    assert {"paddlepaddle", "paddlenlp", "paddleclas", "opencv-python", "numpy", "pytest"} <= distributions(lines)
+
+
+def _classes(folder):
+    """A folder for each class, with a picture."""
+    for name in ("cat", "dog"):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "test" / name / "a.png").write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
+    return Data([str(folder)])
+
+
+def _file(path):
+    path.write_bytes(b"PAR1")
+    return path
+
+
+def test_what_is_there_is_not_complained_about():
+    require("this", "json", "paddle", "cv2")
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_a_missing_one_is_named_with_its_command(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingPackage, match=f"^the task needs {module}, which is not installed: ") as raised:
+        require("the task", module)
+    assert raised.value.name == module
+
+
+def test_a_package_that_is_not_published_for_this_python(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 13, 5))
+    assert str(missing("paddleclas", "EfficientNet")).endswith(
+        "published for Python 3.11 and older: use that, or without its requirements: "
+        "pip install --no-deps paddleclas==2.6.0"
+    )
+    assert "pip install" in str(missing("faiss", "search"))
+
+
+@pytest.mark.parametrize(
+    "module, begin",
+    [
+        ("faiss", lambda folder: open_store(folder / "index", writable=True)),
+        ("pymilvus", lambda folder: open_store(folder / "index.db", writable=True)),
+        ("scipy", lambda folder: make_scorer("retrieval", {"protocol": ["cxc-correlation"]})),
+        ("sklearn", lambda folder: ZeroShot(linear_probe=[]).open(_classes(folder))),
+        ("pyarrow", lambda folder: open_sources([str(_file(folder / "rows.parquet"))])),
+        ("fsspec", lambda folder: open_sources(["http://127.0.0.1:9/rows.tar"])),
+    ],
+)
+def test_it_is_named_before_any_work(monkeypatch, tmp_path, module, begin):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingPackage, match=f"needs {module}"):
+        begin(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "ernie_vil2.load_model",
+        "sys.exit(cli.run('train', ['-c', 'configs/demo/emoji.yaml']))",
+        "sys.exit(cli.run('embed', '--checkpoint demo_data --pictures demo_data --output runs'.split()))",
+    ],
+    ids=["load_model", "train", "embed"],
+)
+def test_without_paddle_its_extra_is_named(use):
+    code = f"import sys; sys.modules['paddle'] = None; import ernie_vil2; from ernie_vil2 import cli; {use}"
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode
+    assert re.search(r"needs paddle, which is not installed: .*pip install .*\[cpu\]", child.stderr)
+
+
+def test_data_are_prepared_without_paddle(shapes, tmp_path):
+    code = f"""
+import sys
+sys.modules["paddle"] = None
+from ernie_vil2 import cli
+sys.exit(cli.run("prepare", [{str(shapes["train"])!r}, "--output", {str(tmp_path / "out")!r}]))
+"""
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert any((tmp_path / "out").glob("*.tar"))
