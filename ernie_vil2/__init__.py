@@ -35,7 +35,14 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+    try:
+        return getattr(import_module(_MODULES[name], __name__), name)
+    except ModuleNotFoundError as error:
+        from .device.extras import EXTRAS, missing
+
+        if error.name in EXTRAS:
+            raise missing(error.name, f"{__name__}.{name}") from None
+        raise
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import runtime
+from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.io.calibration import read_calibration
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
@@ -70,7 +71,8 @@ def load_model(
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
             is no such device, or it lacks the precision; or the calibration beside the weights is damaged.
-        BadExport: an exported folder is damaged or for another engine, or its library is not installed.
+        BadExport: an exported folder is damaged or for another engine.
+        MissingPackage: its library is not installed.
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
     if is_export(folder):
@@ -109,13 +111,7 @@ def _export_beside(folder: Path, model: ErnieViL2) -> ErnieViL2 | None:
         try:
             made = _load_export(export, model.device, model.batch_size, engine)
             alike = load_json(export / PARITY)["top_10"]["same_order"] == 1
-        except (
-            BadExport,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # of another engine, not to be run here, or not compared
+        except (MissingPackage, OSError, ValueError, KeyError, TypeError):  # not to be run here, or not compared
             continue
         if alike and made.fingerprint == model.fingerprint:
             return made

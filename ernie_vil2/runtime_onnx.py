@@ -22,6 +22,7 @@ from ernie_vil2.data.decoding import check_size
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import cpu
+from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
 
 UNIT = 0.05
@@ -39,14 +40,14 @@ class OnnxGraph:
         threads: on CPU.
 
     Raises:
-        BadExport: onnxruntime is not installed, too old or not built for the device, or it refuses the graph.
+        MissingPackage: onnxruntime is not installed.
+        BadExport: it is too old or not built for the device, or it refuses the graph.
     """
 
     def __init__(self, folder: Path, tower: str, precision: str, device: str, threads: int):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise BadExport(f"{folder} needs onnxruntime: pip install 'onnxruntime>=1.19'") from None
+        require(str(folder), "onnxruntime")
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Threads that spin for work between two calls take the processor from whoever decodes, searches and answers.

@@ -76,7 +76,8 @@ class Exported:
         device: `cpu`, or `gpu:0` and so on.
 
     Raises:
-        BadExport: the library is not installed, or cannot use the graphs or the device; and of the two methods, if a
+        MissingPackage: the library is not installed.
+        BadExport: it cannot use the graphs or the device; and of the two methods, if a
             graph does not run or gives no embeddings.
     """
 

@@ -18,6 +18,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from types import ModuleType
 
 from ernie_vil2.device import runtime
+from ernie_vil2.device.extras import EXTRAS, missing
 from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 
 COMMANDS = (
@@ -93,6 +94,8 @@ def import_parts(args: argparse.Namespace) -> None:
 
 def explained(error: BaseException) -> str:
     """An error on one line; characters that a terminal would take for a command are shown as escapes."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        error = missing(error.name, "this command")
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"

@@ -10,6 +10,7 @@ precision and recall of the threshold. docs/search.md says how they are found.
 import argparse
 
 from ernie_vil2.cli import encoding
+from ernie_vil2.device.extras import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.checkpoint or not args.data:
         raise ValueError("give --checkpoint and --data")
+    require("a calibration", "scipy")
     from ernie_vil2.evaluation.calibrate import calibrate
     from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration

@@ -35,10 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ernie_vil2.export.write import export
+    from ernie_vil2.export.write import export, require_engine
     from ernie_vil2.models.weights.stored import weights_path
     from ernie_vil2.pretrained import load_model
 
+    require_engine(TARGETS[args.to])
     if args.data is None and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
     args.folder = args.folder or weights_path(args.checkpoint).parent / f"{args.to}-{args.precision}"

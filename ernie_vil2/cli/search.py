@@ -38,6 +38,7 @@ from ernie_vil2.cli.arguments import (
     threshold,
 )
 from ernie_vil2.cli.encoding import calibrated
+from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import parse_json
 
 BATCH = 256
@@ -229,6 +230,7 @@ def _queries(index, texts: list[str], images: list[str]):
 
 
 def _serve(args: argparse.Namespace) -> int:
+    require("the page of a search", "fastapi", "uvicorn")
     from ernie_vil2.search.locations import Originals
     from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
     from ernie_vil2.search.server import Settings, serve

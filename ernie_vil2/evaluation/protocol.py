@@ -52,6 +52,7 @@ class Protocol:
         row_labels: whether each pair is a row of its own, right for nothing but itself.
         directions: those that are scored.
         ties: see `ernie_vil2.evaluation.ranking.TIE_RULES`.
+        packages: modules of extras that its measures need.
     """
 
     scorer: ClassVar[str] = "retrieval"
@@ -66,6 +67,7 @@ class Protocol:
     row_labels: bool = False
     directions: tuple[str, ...] = DIRECTIONS
     ties: str = "pessimistic"
+    packages: tuple[str, ...] = ()
 
     def select(self, benchmark: Benchmark) -> Benchmark:
         """The part of a benchmark that is in some gallery; see `select`."""

@@ -13,6 +13,7 @@ import numpy as np
 from ernie_vil2.backends import Eager
 from ernie_vil2.backends.exported import Exported
 from ernie_vil2.config import dump_config
+from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.export.graphs import NotExportable, reason, save_graphs
 from ernie_vil2.io.calibration import write_calibration
@@ -30,6 +31,12 @@ from ernie_vil2.io.export_folder import (
 from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, write_text
 
 TOP = 10
+
+
+def require_engine(engine: str) -> None:
+    """MissingPackage if what makes and runs the graphs of an engine is not installed."""
+    if engine == "onnx":
+        require("an ONNX export", "paddle2onnx", "onnx", "onnxruntime")
 
 
 def export(
@@ -57,8 +64,9 @@ def export(
         NotExportable: a tower cannot become a graph, or the engine does not have the precision.
         FileExistsError: there is something at `folder`.
         OSError: it cannot be written.
-        ImportError: paddle2onnx, onnx or onnxruntime is missing.
+        MissingPackage: see `require_engine`.
     """
+    require_engine(engine)
     folder = Path(folder)
     if precision not in PRECISIONS[engine]:
         raise NotExportable(f"{engine} computes in {' or '.join(PRECISIONS[engine])}, not in {precision}; name another "

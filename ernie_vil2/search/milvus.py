@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.device.extras import require
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, are_unit, captions, checked
 from ernie_vil2.search.integrity import check_about, item_of
 from ernie_vil2.search.store import SIDES
@@ -39,15 +40,14 @@ class MilvusStore:
         writable: whether collections that are not there are made.
 
     Raises:
-        ImportError: pymilvus is not installed.
+        MissingPackage: pymilvus is not installed.
         OSError: nothing answers at the address.
     """
 
     def __init__(self, address: str, writable: bool):
-        try:
-            from pymilvus import MilvusClient
-        except ImportError as error:
-            raise ImportError('Milvus needs its client: pip install "ernie_vil2[milvus]"') from error
+        require("an index in Milvus", "pymilvus")
+        from pymilvus import MilvusClient
+
         uri, self.name = address, "index"
         if address.startswith("http"):
             scheme, _, rest = address.partition("://")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from ernie_vil2.device.extras import require
 from ernie_vil2.io import locks
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import RunError
@@ -63,6 +64,7 @@ class FolderStore:
     """
 
     def __init__(self, folder: Path, writable: bool):
+        require("an index in a folder", "faiss")
         self.folder, self.writable = folder, writable
         self._lock: TextIO | None = None
         self._made = not folder.exists()

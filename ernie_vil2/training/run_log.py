@@ -15,6 +15,7 @@ from typing import Any
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.device.extras import EXTRAS, install_command, installed
 from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import (
     MAX_NUMBER,
@@ -41,7 +42,7 @@ _WRITTEN = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CUR
 
 
 class RunLog:
-    """Writes a run's records to `log.jsonl` and VisualDL.
+    """Writes a run's records to `log.jsonl`, and where VisualDL is installed to its curves as well.
 
     Args:
         run: the run folder.
@@ -53,8 +54,6 @@ class RunLog:
     """
 
     def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated: int = 0):
-        from visualdl import LogWriter
-
         run.mkdir(parents=True, exist_ok=True)
         remove_partial(run, "|".join(map(re.escape, _WRITTEN)))
         write_text(run / CONFIG, dump_config(config))
@@ -69,7 +68,7 @@ class RunLog:
         kept = [record for record in records if record["step"] <= done[record["kind"]]]
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")
-        self._curves = LogWriter(logdir=str(run / "visualdl"))
+        self._curves = _visualdl(run / "visualdl")
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
@@ -79,12 +78,26 @@ class RunLog:
         with system_errors_named(self._file.name):
             self._file.write(record + "\n")
             self._file.flush()
+        if self._curves is None:
+            return
         for name, value in _numbers(values.get("metrics", values), kind):
             self._curves.add_scalar(tag=name, step=step, value=value)
 
     def close(self) -> None:
         self._file.close()
-        self._curves.close()
+        if self._curves is not None:
+            self._curves.close()
+
+
+def _visualdl(folder: Path):
+    """VisualDL's writer; None, and a line that says so, where it is not installed."""
+    if not installed("visualdl"):
+        command = install_command(EXTRAS["visualdl"])
+        print(f"VisualDL is not installed: {LOG} and {CURVES} have the curves ({command} for its own)", file=sys.stderr)
+        return None
+    from visualdl import LogWriter
+
+    return LogWriter(logdir=str(folder))
 
 
 def _numbers(values: dict[str, Any], prefix: str):

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.cli.arguments import configuration, count, input_file, output_folder
+from ernie_vil2.device.extras import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     if bool(args.study) == bool(args.results):
         raise ValueError("give a study, or --results with a results.json")
+    require("the intervals of a study", "scipy")
     if args.results:
         return write(read_results(args.results), args.output or Path(), new=False)
     study = read_study(args.study, args.small)

@@ -1,13 +1,15 @@
 """The log of a run: what is damaged in it is named and set aside, the rest counts."""
 
 import json
+import sys
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.config import Config
-from ernie_vil2.training.run_log import RunLog, read_log
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.training.run_log import RunLog, read_log, write_run_page
 
 
 def record(step, kind="train", **values):
@@ -102,3 +104,14 @@ def test_what_strangers_write_into_a_run_stays(tmp_path):
         (tmp_path / name).write_text("")
     RunLog(tmp_path, Config()).close()
     assert {path.name for path in tmp_path.glob(".*")} == {".report.html.77.partial", ".mine.partial"}
+
+
+def test_without_visualdl_log_and_pages_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "visualdl", None)
+    log = RunLog(tmp_path, Config())
+    log.write("train", 1, {"loss": 1.0, "samples_per_second": 1.0, "loader_wait": 0.0})
+    log.close()
+    write_run_page(tmp_path, Config(), BadSampleReport())
+    assert [record["loss"] for record in read_log(tmp_path / "log.jsonl")] == [1.0]
+    assert (tmp_path / "curves.html").exists() and not (tmp_path / "visualdl").exists()
+    assert "VisualDL is not installed" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from ernie_vil2.data.readers.chinese_clip import pair_sample
 from ernie_vil2.data.readers.indexed_file import decode_base64
 from ernie_vil2.data.readers.layout import Layout, in_order
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, Sample, check_size, is_id
+from ernie_vil2.device.extras import require
 from ernie_vil2.io import restricted_pickle
 
 PARTS = ("pairs", "imgs")
@@ -29,7 +30,7 @@ class ChineseClipLmdb:
         text_id: as in `ChineseClipSource`.
 
     Raises:
-        ImportError: `lmdb` is not installed.
+        MissingPackage: `lmdb` is not installed.
         OSError: there is no such database, or it cannot be read.
         ValueError: it does not say how many pairs it has.
     """
@@ -115,10 +116,9 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 def _lmdb(folder: str):
-    try:
-        import lmdb
-    except ImportError as error:
-        raise ImportError(f"{folder}: an LMDB is read with the package lmdb; install ernie_vil2[lmdb]") from error
+    require(f"{folder}, an LMDB,", "lmdb")
+    import lmdb
+
     return lmdb
 
 

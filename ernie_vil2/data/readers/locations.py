@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ernie_vil2.data.readers.fetching import cache_bytes, fetched
+from ernie_vil2.device.extras import MissingPackage, require
 from ernie_vil2.io.files import sha256
 from ernie_vil2.io.terminal import shows_progress
 
@@ -153,14 +154,14 @@ def asked(address: str, ask: Callable[[], T]) -> T:
 
     Raises:
         FetchError: the server refuses, has no such file, or has failed again and again.
-        ValueError: what this kind of address needs is not installed.
+        ValueError, MissingPackage: what this kind of address needs is not installed.
         OSError: the disk here is full, or more arrives than was announced.
     """
     shown, deadline = address.partition("?")[0], time.monotonic() + DEADLINE  # what follows is a signature, mostly
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return ask()
-        except ValueError:
+        except (ValueError, MissingPackage):
             raise
         except Exception as error:  # every kind of address has its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -263,6 +264,7 @@ def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
     Raises:
         ValueError: what this kind of address needs is not installed.
     """
+    require(address, "fsspec")
     from fsspec.core import url_to_fs
 
     options = {}

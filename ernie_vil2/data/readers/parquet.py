@@ -11,6 +11,7 @@ import numpy as np
 
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
+from ernie_vil2.device.extras import require
 
 HELD_GROUPS = 4  # row groups that are kept in memory
 MAX_GROUP_BYTES = 2**30  # of a row group, and of those that are kept
@@ -32,6 +33,7 @@ class ParquetTable:
     """
 
     def __init__(self, path: str | Path):
+        require(f"{path}, a Parquet file,", "pyarrow")
         self.name = str(path)
         self._file, self._owner = None, os.getpid()
         self._identity = LocalFile(path).identity()

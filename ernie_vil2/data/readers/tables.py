@@ -20,6 +20,7 @@ from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
 from ernie_vil2.data.samples import MAX_TEXT_BYTES, BadSample, Reason, Sample, as_object, as_text, check_text, is_id
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, check_inside, found_image
+from ernie_vil2.device.extras import require
 
 # The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
 # puts the bytes of an image under its suffix.
@@ -290,6 +291,7 @@ def _columns(path: Path) -> set[str]:
     if not path.is_file():
         return set()
     if path.suffix == ".parquet":
+        require(f"{path}, a Parquet file,", "pyarrow")
         from pyarrow import ArrowException
 
         try:

@@ -124,6 +124,7 @@ class CxcCorrelation(Protocol):
 
     scorer: ClassVar[str] = "cxc"
     directions: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ("scipy",)
     draws: int = DRAWS
 
     def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:

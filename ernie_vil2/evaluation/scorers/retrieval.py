@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.device.extras import require
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import CSV_COLUMNS, Evaluations, best_answers, predictions, ranks, retrieval_page
@@ -49,6 +50,8 @@ class Retrieval(Scorer):
 
     def __post_init__(self):
         self.protocols, self.data = choose(self.protocol), Data(())
+        for name, one in self.protocols.items():
+            require(f"the protocol {name}", *one.packages)
 
     @classmethod
     def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:

@@ -14,6 +14,7 @@ from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
+from ernie_vil2.device.extras import require
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
@@ -78,6 +79,7 @@ class ZeroShot(Scorer):
         self.best_by = "mAP" if several_classes(self.labelled) else "acc1"
         opened = {"": with_prompts(self.labelled, self.chosen)}
         if self.linear_probe is not None:
+            require("a linear probe", "sklearn")
             # Class folders have a train split; without one, nobody wants to train on what is scored.
             split = None if self.linear_probe else "train"
             opened[TRAINING] = self._open(self.linear_probe or data.path, data, split, "train")
