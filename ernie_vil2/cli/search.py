@@ -230,7 +230,7 @@ def _queries(index, texts: list[str], images: list[str]):
 
 
 def _serve(args: argparse.Namespace) -> int:
-    require("the page of a search", "fastapi", "uvicorn")
+    require("the page of a search", "fastapi", "uvicorn", "orjson")
     from ernie_vil2.search.locations import Originals
     from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
     from ernie_vil2.search.server import Settings, serve
