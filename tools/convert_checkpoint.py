@@ -1,4 +1,4 @@
-"""`ernie-vil2 convert` in a checkout."""
+"""`tools/convert.py` by its earlier name."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ernie-vil2 eval` in a checkout."""
+"""`tools/eval.py` by its earlier name."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ernie-vil2 embed` in a checkout."""
+"""`tools/embed.py` by its earlier name."""
 
 import sys
 

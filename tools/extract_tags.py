@@ -1,4 +1,4 @@
-"""`ernie-vil2 tag` in a checkout."""
+"""`tools/tag.py` by its earlier name."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ernie-vil2 prepare` in a checkout."""
+"""`tools/prepare.py` by its earlier name."""
 
 import sys
 

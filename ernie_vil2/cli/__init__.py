@@ -25,6 +25,11 @@ COMMANDS = (
     "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "embed", "search", "report",
     "plan", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
 )  # fmt: skip
+EARLIER = {
+    "eval_retrieval": "eval", "extract_embeddings": "embed", "prepare_data": "prepare", "extract_tags": "tag",
+    "convert_checkpoint": "convert",
+}  # fmt: skip
+"""What scripts in `tools/` were called before, and still can be."""
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
 """What input, machine and installation can cause."""
 LONGEST = 2000
@@ -36,6 +41,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise ValueError(f"{message} (--help lists the options)")
+
+    def format_help(self) -> str:
+        """As argparse's, with commands named as the user called this one."""
+        return as_called(super().format_help(), self.prog)
 
 
 def parser(command: str | ModuleType, prog: str | None = None) -> Parser:
@@ -78,7 +87,7 @@ def _run(command: str | ModuleType, arguments: Sequence[str] | None, prog: str |
         print("\nstopped; the same command goes on with what is finished", file=sys.stderr)
         return 130
     except EXPECTED as error:
-        print(f"error: {explained(error)}", file=sys.stderr)
+        print(f"error: {as_called(explained(error), prog)}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:  # it is what the error is about: Python would say so again at its end
@@ -101,6 +110,19 @@ def explained(error: BaseException) -> str:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = re.sub(r"\s*\n\s*", "; ", text.strip())
     return printable(text, longest=LONGEST)
+
+
+def as_called(text: str, prog: str | None) -> str:
+    """A text that names commands as the user called this one: `ernie-vil2 plan`, or `tools/plan.py` in a checkout.
+
+    Args:
+        prog: as for `run`.
+    """
+    if prog and prog.startswith("ernie-vil2"):
+        scripts = r"(?<!fleetrun )(?:python )?tools/(" + "|".join([*COMMANDS, *EARLIER]) + r")\.py"
+        return re.sub(scripts, lambda found: f"ernie-vil2 {EARLIER.get(found[1], found[1]).replace('_', '-')}", text)
+    names = "ernie-vil2 (" + "|".join(name.replace("_", "-") for name in COMMANDS) + r")(?![\w-])"
+    return re.sub(names, lambda found: f"tools/{found[1].replace('-', '_')}.py", text)
 
 
 def main() -> int:
