@@ -114,9 +114,9 @@ def prepare(folder, count):
     from ernie_vil2.cli.export import DEMO, inputs
     from ernie_vil2.config import dump_config, load_config
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+    from ernie_vil2.encoder import load_model
     from ernie_vil2.export.write import export
     from ernie_vil2.models import build_dual_encoder, save_weights
-    from ernie_vil2.pretrained import load_model
 
     paddle.seed(0)
     config = load_config(

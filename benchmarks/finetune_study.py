@@ -154,10 +154,10 @@ class Study:
 
     def score_mixtures(self, run: Path, key: str) -> None:
         """Scores what lies between the pretrained model and a fine-tuned one."""
+        from ernie_vil2.encoder import load_model
         from ernie_vil2.models import set_weights
         from ernie_vil2.models.weights.mixtures import mixture
         from ernie_vil2.models.weights.stored import read_model
-        from ernie_vil2.pretrained import load_model
 
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
         for share in SHARES:
@@ -203,7 +203,7 @@ def jobs(seeds: int):
 
 def work(study: Study, seeds: int, minutes: float) -> bool:
     """Does what is missing until the time is up; whether nothing is missing any more."""
-    from ernie_vil2.pretrained import load_model
+    from ernie_vil2.encoder import load_model
 
     end = time.monotonic() + 60 * minutes
     study.make_data()

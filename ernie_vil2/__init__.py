@@ -14,8 +14,7 @@ from .device import runtime as runtime
 
 if TYPE_CHECKING:
     from .data.samples import BadSample
-    from .encoder import EncodedImages, ErnieViL2, Ranking
-    from .pretrained import load_model
+    from .encoder import EncodedImages, ErnieViL2, Ranking, load_model
     from .search import open_index
 
 __all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "load_model", "open_index"]
@@ -27,7 +26,7 @@ _MODULES = {
     "EncodedImages": ".encoder",
     "ErnieViL2": ".encoder",
     "Ranking": ".encoder",
-    "load_model": ".pretrained",
+    "load_model": ".encoder",
     "open_index": ".search",
 }
 

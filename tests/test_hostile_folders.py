@@ -28,7 +28,7 @@ from ernie_vil2.runtime_onnx import OnnxModel, checked
 from experiments.ablation import command
 from experiments.ablation.collect import collect
 from experiments.ablation.definition import read_study
-from experiments.ablation.page import write_study_page
+from experiments.ablation.tables import write_study_page
 from tests.conftest import PATIENCE
 
 STAGE = Path(__file__).parent / "fixtures" / "second_stage"

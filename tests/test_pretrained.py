@@ -440,8 +440,7 @@ def test_the_fingerprint_leaves_out_what_is_as_by_default(checkpoint):
 
 
 def test_the_public_face_is_imported_when_asked_for():
-    from ernie_vil2.encoder import ErnieViL2
-    from ernie_vil2.pretrained import load_model
+    from ernie_vil2.encoder import ErnieViL2, load_model
 
     assert ernie_vil2.load_model is load_model and ernie_vil2.ErnieViL2 is ErnieViL2
     with pytest.raises(AttributeError, match="no attribute 'load_modle'"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.backends import described
+from ernie_vil2.config import Config
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.device import cpu
-from ernie_vil2.io.export_folder import BadExport, named_in_utf8
+from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.runtime_onnx import OnnxGraph, checked
 
@@ -98,3 +101,17 @@ class Exported:
     def digest(self) -> str:
         """That of the weights that were exported: float32 embeddings are those of the checkpoint but for rounding."""
         return self._weights
+
+
+def check_configured(folder: Path, about: Mapping[str, Any], config: Config) -> None:
+    """BadExport where the preprocessing or the tokenizer of an export is not that of its configuration."""
+    configured = {
+        "preprocessing": dataclasses.asdict(Preprocessing.of(config.Model.image)),
+        "tokenizer": {"max_length": config.Data.max_length, "rules": config.Model.text.tokenizer},
+    }
+    for section, values in configured.items():
+        for key, value in values.items():
+            given = about[section][key]
+            if given != (list(value) if isinstance(value, tuple) else value):
+                raise BadExport(f"{folder}: {section}.{key} is {given} in {ABOUT} and {value} in {CONFIG}: it is "
+                                f"damaged; {AGAIN}")  # fmt: skip

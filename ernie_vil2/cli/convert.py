@@ -1,7 +1,7 @@
 """Convert a model between the official file, the PaddleNLP folder and this package's folder.
 
-    python tools/convert_checkpoint.py official/model.pdparams converted --to paddlenlp
-    python tools/convert_checkpoint.py runs/emoji converted --to ernie_vil2
+    python tools/convert.py official/model.pdparams converted --to paddlenlp
+    python tools/convert.py runs/emoji converted --to ernie_vil2
 
 SOURCE is a weight file or folder in any of the three formats; its own files tell which. A run folder is its newest
 checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A report

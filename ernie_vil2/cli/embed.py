@@ -1,10 +1,10 @@
 """Write a model's embeddings to disk: of a benchmark, of a folder of pictures, or of lines of text.
 
-    python tools/extract_embeddings.py --checkpoint runs/mine --pictures photos --texts titles.txt --output embeddings
+    python tools/embed.py --checkpoint runs/mine --pictures photos --texts titles.txt --output embeddings
 
-    python tools/extract_embeddings.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
-    python tools/extract_embeddings.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
-    python tools/extract_embeddings.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \\
+    python tools/embed.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
+    python tools/embed.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
+    python tools/embed.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \\
         --cache ~/.cache/embeddings --processes 2 --output features
 
 They are for other programs, or to be scored again without the model; docs/benchmarks.md describes the files.

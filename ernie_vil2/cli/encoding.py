@@ -84,9 +84,9 @@ def load(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieViL2, Pat
         labels: whether it labels statements.
     """
     from ernie_vil2.backends import described
+    from ernie_vil2.encoder import load_classifier, load_model
     from ernie_vil2.io.run_folder import run_of
     from ernie_vil2.models.weights.stored import weights_path
-    from ernie_vil2.pretrained import load_classifier, load_model
 
     weights = weights_path(args.checkpoint)
     options = {"batch_size": args.batch_size, "precision": args.precision}
@@ -110,7 +110,7 @@ def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False)
         ValueError: the model, of this name, has no calibration.
     """
     if model.calibration is None:
-        raise ValueError(f"{name} has no calibration: run tools/calibrate.py, or give a number")
+        raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
     if not quiet:
         print(model.calibration.described(direction))
     return model.calibration.thresholds[direction].cosine

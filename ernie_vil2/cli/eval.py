@@ -1,10 +1,10 @@
 """Score a model on image-text retrieval by a named protocol, on classes, visual entailment, NLVR2 or your own scorer.
 
-    python tools/eval_retrieval.py --checkpoint runs/emoji --data demo_data/emoji-test.tar --language zh en
-    python tools/eval_retrieval.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --protocol coco-cn-test
-    python tools/eval_retrieval.py --checkpoint runs/mine --data flickr30k --protocol flickr30k-test all-conventions
-    python tools/eval_retrieval.py --data coco-cn-version1805v1.1 --protocol coco-cn-test --check
-    python tools/eval_retrieval.py --embeddings cross_modal_embeddings.out --protocol official-rows
+    python tools/eval.py --checkpoint runs/emoji --data demo_data/emoji-test.tar --language zh en
+    python tools/eval.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --protocol coco-cn-test
+    python tools/eval.py --checkpoint runs/mine --data flickr30k --protocol flickr30k-test all-conventions
+    python tools/eval.py --data coco-cn-version1805v1.1 --protocol coco-cn-test --check
+    python tools/eval.py --embeddings cross_modal_embeddings.out --protocol official-rows
 
 --scorer says what is scored (retrieval, zero_shot, entailment, nlvr2, cxc, my_module:Class), by default as --protocol
 or the data's layout does. Prints a table and what it means, and writes it as JSON, the rank of every query as CSV, and

@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ernie_vil2.encoder import load_model
     from ernie_vil2.export.write import export, require_engine
     from ernie_vil2.models.weights.stored import weights_path
-    from ernie_vil2.pretrained import load_model
 
     require_engine(TARGETS[args.to])
     if args.data is None and not DEMO.is_file():

@@ -1,8 +1,8 @@
 """Turn any source of pairs into tar shards: checked, made smaller, with tags, without duplicates.
 
-    python tools/prepare_data.py 'downloads/{00000..00099}.tar' --output data/train --short-side 256
-    python tools/prepare_data.py pairs/train.csv --output data/train --tags tags.jsonl --drop-duplicates
-    python tools/prepare_data.py lmdb/train --check
+    python tools/prepare.py 'downloads/{00000..00099}.tar' --output data/train --short-side 256
+    python tools/prepare.py pairs/train.csv --output data/train --tags tags.jsonl --drop-duplicates
+    python tools/prepare.py lmdb/train --check
 
 INPUT is whatever Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
 checksums) and report.txt (what could not be used). Stopped or killed, the same command goes on. --check reads and

@@ -87,10 +87,10 @@ def _names(given: list[str], folders: list[Path]) -> list[str]:
 def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
     """For every language of a run its cards; adds to the licences of the images."""
     from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.encoder import load_model
     from ernie_vil2.evaluation.examples import Cards, random_queries
     from ernie_vil2.evaluation.protocol import evaluate
     from ernie_vil2.evaluation.protocols import protocol
-    from ernie_vil2.pretrained import load_model
 
     model = load_model(checkpoint, device="auto", precision=args.precision)
     made = []

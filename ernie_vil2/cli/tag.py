@@ -1,8 +1,8 @@
 """Find the object tags of any source's images: in a file, by a detector, or in a lexicon by image-to-text search.
 
-    python tools/extract_tags.py file pairs/train.csv --tags names.tsv --output tags.jsonl
-    python tools/extract_tags.py detector 'shards/*.tar' --model ppyoloe --classes en zh=coco_zh.txt --output tags.jsonl
-    python tools/extract_tags.py lexicon 'shards/*.tar' --checkpoint runs/mine --words zh=words.txt --output tags.jsonl
+    python tools/tag.py file pairs/train.csv --tags names.tsv --output tags.jsonl
+    python tools/tag.py detector 'shards/*.tar' --model ppyoloe --classes en zh=coco_zh.txt --output tags.jsonl
+    python tools/tag.py lexicon 'shards/*.tar' --checkpoint runs/mine --words zh=words.txt --output tags.jsonl
 
 INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by id, beside it lies a report;
 `prepare_data.py --tags` makes shards with them. Stopped or killed, the same command goes on. docs/tags.md has the rest.
@@ -94,15 +94,14 @@ def add_work(way: argparse.ArgumentParser) -> None:
 
 
 def file_tagger(args: argparse.Namespace):
-    from ernie_vil2.tagging.from_file import FileTagger
+    from ernie_vil2.tagging.sources import FileTagger
 
     return FileTagger(args.tags), {"id_field": args.tags_id, "batch_size": 1024}
 
 
 def detector_tagger(args: argparse.Namespace):
-    from ernie_vil2.tagging.detector import Detector
-    from ernie_vil2.tagging.from_detector import DetectorTagger, Phrases
-    from ernie_vil2.tagging.text import read_names
+    from ernie_vil2.tagging.detector import Detector, DetectorTagger, Phrases
+    from ernie_vil2.tagging.sources import read_names
 
     attributes = {language: read_names(path) for language, path in args.attributes}
     detector = Detector(args.model, args.device, len(next(iter(attributes.values()), ())))
@@ -116,8 +115,7 @@ def lexicon_tagger(args: argparse.Namespace):
 
     from ernie_vil2 import load_model
     from ernie_vil2.backends import described
-    from ernie_vil2.tagging.from_lexicon import LexiconTagger
-    from ernie_vil2.tagging.text import read_names
+    from ernie_vil2.tagging.sources import LexiconTagger, read_names
 
     words, templates = (
         {language: read_names(path) for language, path in values} for values in (args.words, args.templates)

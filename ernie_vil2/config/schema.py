@@ -181,7 +181,7 @@ class LoraConfig(Section):
 class TeacherConfig(Section):
     embeddings: str = Field(
         description="folder with the teacher's embeddings of the training images and texts, as "
-        "tools/extract_embeddings.py writes them; any model may have made them"
+        "ernie-vil2 embed writes them; any model may have made them"
     )
     weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of its term beside those of Loss.weights")
     logit_scale: Annotated[float, Field(gt=0)] = Field(

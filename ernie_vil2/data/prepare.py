@@ -1,6 +1,6 @@
 """Any source made into tar shards by several processes, with their index and a report; a run that was stopped goes on.
 
-`tools/prepare_data.py` is the command line, docs/data.md the guide.
+`tools/prepare.py` is the command line, docs/data.md the guide.
 """
 
 from __future__ import annotations

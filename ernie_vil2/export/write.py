@@ -78,7 +78,7 @@ def export(
     with atomic_folder(folder) as made, named_in_utf8(made) as aside:
         save_graphs(model.engine, model.preprocessing, aside)
         if engine == "onnx":
-            from ernie_vil2.export.onnx_graphs import convert
+            from ernie_vil2.export.graphs import convert
 
             convert(aside, quantize=precision == "int8")
         about = {

@@ -30,7 +30,7 @@ GRAPHS = {
 PRECISIONS = {"paddle_inference": ("float32", "bfloat16"), "onnx": ("float32", "int8")}
 INPUTS = {"image": "pixels", "text": "token_ids"}
 OUTPUTS = {"image": "image_embeddings", "text": "text_embeddings"}
-AGAIN = "export the checkpoint again (tools/export.py), or put back a copy"
+AGAIN = "export the checkpoint again (ernie-vil2 export), or put back a copy"
 WIDTHS = {"least": 1, "most": 65_536}
 SIDES = {"least": 1, "most": 4096}
 """Bounds of sizes, as the configuration has them."""

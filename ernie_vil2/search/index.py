@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ernie_vil2.encoder import ErnieViL2, ImageLike
+from ernie_vil2.encoder import ErnieViL2, ImageLike, load_model
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.models.weights.stored import weights_path
-from ernie_vil2.pretrained import load_model
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
 from ernie_vil2.search.locations import kept_path
 from ernie_vil2.search.store import SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
@@ -174,7 +173,7 @@ class Index:
         _check_filter(where or {})
         collection = self.collection(among)
         if not len(collection):
-            raise ValueError(f"there are no {among} in this index; add some (tools/search.py add)")
+            raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         found = collection.search(queries / np.maximum(norms, 1e-12), count, where)
         if where and not any(found):

@@ -64,7 +64,7 @@ class MilvusStore:
             found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
             self.about = check_about(found[0]["about"], f"{address}: about") if found else None
         elif not writable:
-            raise FileNotFoundError(f"{address}: no index {self.name} there; build one with tools/search.py build")
+            raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
 
     def __str__(self):
         return self._address

@@ -79,7 +79,7 @@ class FolderStore:
             self._read()
         except FileNotFoundError:
             if not writable:
-                raise FileNotFoundError(f"{folder}: no index here; build one with tools/search.py build") from None
+                raise FileNotFoundError(f"{folder}: no index here; build one with ernie-vil2 search build") from None
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
                 raise ValueError(f"{folder} is no index and holds other files ({', '.join(others[:3])})") from None
             self.about = None

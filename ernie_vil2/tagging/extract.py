@@ -19,8 +19,7 @@ from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id
 from ernie_vil2.data.tags import Tags, tags_id
 from ernie_vil2.io.files import atomic_write, load_json, write_json
-from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows
-from ernie_vil2.tagging.summary import TaggingReport
+from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows, TaggingReport
 
 
 class Tagger(Protocol):

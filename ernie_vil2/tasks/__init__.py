@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.registry import Registry, UnknownName
-from ernie_vil2.tasks.entailment import EntailmentTask
-from ernie_vil2.tasks.image_pair import ImagePairTask
+from ernie_vil2.tasks.entailment import EntailmentTask, ImagePairTask
 from ernie_vil2.tasks.multi_view import MultiViewTask
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 

@@ -33,7 +33,7 @@ from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import frozen_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
-from ernie_vil2.tasks.recompute import recompute_blocks
+from ernie_vil2.tasks.model_setup import recompute_blocks
 
 Views = Mapping[str, paddle.Tensor]
 

@@ -1,7 +1,172 @@
-"""Visual entailment (SNLI-VE, arXiv 1901.06706): what an image says of a hypothesis."""
+"""Whether a text is true of an image (SNLI-VE, arXiv 1901.06706) or of two (NLVR2, arXiv 1811.00491).
 
-from ernie_vil2.data.readers.entailment import SNLI_VE_LABELS
-from ernie_vil2.tasks.statements import StatementTask
+A dual encoder with a head is trained on labels (paper, appendix C).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+from ernie_vil2.config import Config
+from ernie_vil2.config.data import IMAGE_VIEWS
+from ernie_vil2.data.augment import training_views
+from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.order import Draw, generator
+from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
+from ernie_vil2.data.samples import BadSample, Reason, Statement
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.workers import Arrays, RowLayout
+from ernie_vil2.models.heads import HEAD, build_classifier
+from ernie_vil2.models.layer_groups import rate_factors
+from ernie_vil2.models.weights.initial import load_initial_weights
+from ernie_vil2.parallel import collectives
+from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
+from ernie_vil2.tasks.model_setup import prepare_attention, tune
+from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+
+
+class StatementRows(ViewRows):
+    """`image_1`, of two images `image_2` as well; `text`; `label` `[b, 1]`, a number of `labels`, on the host."""
+
+    on_host = ("label",)
+
+    def __init__(
+        self, stream: SampleStream, config: Config, tokenizer: Tokenizer, images: int, labels: tuple[str, ...]
+    ):
+        super().__init__(stream, config, tokenizer, IMAGE_VIEWS[:images], has_text=True)
+        self._labels = labels
+
+    @property
+    def layout(self) -> RowLayout:
+        """As `SampleRows.layout`."""
+        return {"label": ((1,), np.int64), **super().layout}
+
+    def fill(self, position: int, row: Arrays) -> str:
+        """As `SampleRows.fill`."""
+        _, sample = self.stream[position]
+        if not isinstance(sample, Statement):
+            raise BadSample(Reason.NO_LABEL, sample.image_name)
+        if sample.label not in self._labels:
+            raise BadSample(Reason.UNKNOWN_LABEL, sample.text_name)
+        row["label"][0] = self._labels.index(sample.label)
+        self._write_text(row, sample.text)
+        random = generator(Draw.IMAGES, self._seed, position)
+        for view, image in zip(self._image_views, (sample.image, sample.right), strict=False):
+            name, size = sample.text_name, self._image.image_size
+            row[view][0] = training_views(image, name, 1, size, self._views, random, self._image.background)[0]
+        return sample.text_name
+
+    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
+        """As `SampleRows.shown`, with the statement as it is written, and its label."""
+        images, texts = super().shown(batch, row, position)
+        sample = self.stream[position][1]
+        return ShownRow(images, {**texts, "statement": sample.text, "label": sample.label})
+
+
+class _Classified:
+    """Of a step: the loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
+
+    def _of_all_ranks(self, labels: paddle.Tensor, on_host: np.ndarray) -> paddle.Tensor:
+        """How many rows there are."""
+        rows = paddle.full([], len(on_host), "int64")
+        return collectives.all_reduce(rows) if dist.get_world_size() > 1 else rows
+
+    def _score(
+        self,
+        outputs: dict[str, paddle.Tensor],
+        scalars: dict[str, paddle.Tensor],
+        labels: paddle.Tensor,
+        rows: paddle.Tensor,
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        logits = outputs["logits"]
+        rows = rows.astype(logits.dtype)
+        right = paddle.take_along_axis(logits, labels, axis=1)
+        correct = logits.argmax(axis=1, keepdim=True) == labels
+        # Not cross_entropy: on CPU it cuts a loss off at 64.
+        return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
+
+
+class _Direct(_Classified, DirectStep):
+    pass
+
+
+class _Cached(_Classified, CachedStep):
+    pass
+
+
+class StatementTask:
+    """Learns the labels of `data.samples.Statement`s; see `Task`. A kind of them is a subclass.
+
+    Attributes:
+        labels: in the order of the model's outputs.
+        images: that a text is about.
+    """
+
+    labels: ClassVar[tuple[str, ...]]
+    images: ClassVar[int]
+    evaluators = ("statements",)
+    embeds = False
+    planned = False
+
+    def __init__(self, config: Config):
+        self.config = config
+        text = config.Model.text
+        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+
+    def rows(self) -> StatementRows:
+        """As `Task.rows`."""
+        return StatementRows(SampleStream(self.config), self.config, self.tokenizer, self.images, self.labels)
+
+    def build(self, initialize: bool) -> list[str]:
+        """As `Task.build`; a head begins at random unless the initial weights have one."""
+        config = self.config
+        self.model = build_classifier(
+            config.Model, config.Head, self.tokenizer.vocab_size, self.images, len(self.labels)
+        )
+        remarks = []
+        if initialize:
+            remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
+        remarks += prepare_attention(self.model, config.Training)
+        return remarks + tune(self.model, config.Tuning, resumed=not initialize)
+
+    def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
+        """As `Task.prepare`."""
+        kind = _Cached if self.config.Training.micro_batch else _Direct
+        self._step = kind(self.model, None, self.config, parallel, scaler)
+
+    @property
+    def least_rows(self) -> int:
+        """A row for each micro batch."""
+        return self._step.parts
+
+    def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
+        """As `Task.forward`: "loss", and "accuracy", the share of the labels that are right."""
+        views = {view: batch[view] for view in IMAGE_VIEWS[: self.images]} | {"text_1": batch["text"]}
+        total, shares = self._step.forward(views, batch["label"], batch["positions"], step)
+        return {"loss": total, **shares}
+
+    def backward(self) -> None:
+        """As `Task.backward`."""
+        self._step.backward()
+
+    def after_update(self) -> None:
+        """Nothing has bounds."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """As `Task.parameter_groups`: the head at `Head.rate`, the towers at the rates that `Tuning` gives them."""
+        names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD)]
+        factors = rate_factors(self.model, self.config.Tuning) | dict.fromkeys(names, self.config.Head.rate)
+        return decay_groups(self.model, factors)
+
+    def logged(self) -> dict[str, float]:
+        """Nothing beside the losses."""
+        return {}
 
 
 class EntailmentTask(StatementTask):
@@ -9,3 +174,10 @@ class EntailmentTask(StatementTask):
 
     labels = SNLI_VE_LABELS
     images = 1
+
+
+class ImagePairTask(StatementTask):
+    """True or false of a left and a right image."""
+
+    labels = NLVR2_LABELS
+    images = 2

@@ -25,10 +25,9 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.tasks.contrastive_step import build_step
-from ernie_vil2.tasks.fused_attention import prepare_attention
+from ernie_vil2.tasks.model_setup import prepare_attention, tune
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
-from ernie_vil2.tasks.tuning import tune
 
 
 class MultiViewRows(ViewRows):

@@ -1,6 +1,6 @@
 """A teacher whose embeddings lie in a folder: as rows of a batch, and as one more term of the loss.
 
-The folder is as `tools/extract_embeddings.py` writes it (format numpy): `image_embeddings.npy` `[N, W]` with
+The folder is as `ernie-vil2 embed` writes it (format numpy): `image_embeddings.npy` `[N, W]` with
 `images.jsonl` (`{"image_id"}`), `text_embeddings.npy` `[M, W]` with `texts.jsonl` (`{"text"}`), rows in the same order.
 Any model may have made them.
 """
@@ -93,7 +93,7 @@ def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]
     try:
         table = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; tools/extract_embeddings.py writes a teacher's "
+        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's "
                                 "embeddings") from None  # fmt: skip
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a whole .npy file of numbers ({error}); extract again") from None

@@ -12,12 +12,11 @@ from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation import run
 from ernie_vil2.evaluation.report import write_report
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
-from ernie_vil2.pretrained import load_model
 from ernie_vil2.tasks import Task
 
 

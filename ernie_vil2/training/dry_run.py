@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2.config import Config, ConfigError, dump_config
-from ernie_vil2.data.loader import ShownRow
+from ernie_vil2.data.loader import SampleRows, ShownRow, read_batch
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
@@ -29,7 +30,6 @@ from ernie_vil2.planning.text import headline, plan_run
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import learning_rate, with_steps
-from ernie_vil2.training.preview import Preview, preview
 from ernie_vil2.training.run_log import config_facts
 from ernie_vil2.training.scoring import build_evaluators
 from ernie_vil2.training.sharding import check_sharding
@@ -162,7 +162,7 @@ def _plan(config: Config, ranks: int, read: Sequence[Preview]) -> tuple[str, str
         text, plan, _ = plan_run(config, ranks, device, **({"sample_bytes": round(fmean(stored))} if stored else {}))
         return text, f"{headline(plan)} (plan.txt)"
     except (ConfigError, ValueError) as error:
-        why = f"no plan: {error}; tools/plan.py plans for any device"
+        why = f"no plan: {error}; ernie-vil2 plan plans for any device"
         return why, why
 
 
@@ -198,3 +198,57 @@ def _shown(row: ShownRow) -> dict[str, dict]:
 
 def _png(view: np.ndarray) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+SHOWN = 6
+"""Samples of a source that are looked at closely."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What one batch of one source says of it.
+
+    Attributes:
+        read: rows.
+        bad: (reason, name) of those that could not be used.
+        remarks: (remark, name) on others.
+        seconds: that reading took, with the start of the loader's processes.
+        notes: of the task, on all rows.
+        samples: the first that could be used.
+        stored_bytes: of these.
+    """
+
+    read: int
+    bad: list[tuple[str, str]]
+    remarks: list[tuple[str, str]]
+    seconds: float
+    notes: list[str]
+    samples: list[ShownRow]
+    stored_bytes: list[int]
+
+
+def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview:
+    """Reads the first samples of a source that training will see, as the task makes rows of them.
+
+    Args:
+        make: the task's rows, for a run of this configuration.
+        source: number of the source.
+        rows: samples to read.
+
+    Raises:
+        WorkerError: a loader process failed or was killed.
+    """
+    positions = make.stream.first_positions(source, rows)
+    began = time.monotonic()
+    batch = read_batch(make, config, positions)
+    seconds = time.monotonic() - began
+    shown = [positions[int(position)] for position in batch.get("positions", [])[:SHOWN]]
+    return Preview(
+        read=rows,
+        bad=[tuple(each) for each in batch["bad"]],
+        remarks=[tuple(each) for each in batch["remarks"]],
+        seconds=seconds,
+        notes=make.notes(batch),
+        samples=[make.shown(batch, row, position) for row, position in enumerate(shown)],
+        stored_bytes=[make.stream[position][1].stored_bytes for position in shown],
+    )

@@ -1,20 +1,34 @@
-"""What all ranks agree on before a step: whether each has samples enough for it, and whether a signal ends the run.
+"""What all ranks agree on at a step: whether it has samples enough, whether a signal ends the run, what is not finite.
 
-SIGINT, SIGTERM and SIGHUP end a run after a step, with a checkpoint, on all ranks at the same step.
+SIGINT, SIGTERM and SIGHUP end a run after a step, with a checkpoint, on all ranks at the same step. A step whose loss
+or gradient is not finite ends the run or is left out.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from ernie_vil2.data.loader import Batch
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.device.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
-from ernie_vil2.parallel.agreement import agree
+from ernie_vil2.io.files import save_arrays, write_json
+from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.io.terminal import RunError
+from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.agreement import agree, agreed_errors
 from ernie_vil2.parallel.store import HostSums
 
-MOST_IN_A_ROW = 100
+MOST_SKIPPED = 100
 """Batches that are skipped, one after another, before the run ends."""
 
 
@@ -95,9 +109,9 @@ class BatchGate:
             self._signals.agree(requests)
             return True
         self._in_a_row += 1
-        if self._in_a_row == MOST_IN_A_ROW:
+        if self._in_a_row == MOST_SKIPPED:
             raise TooManyBadSamples(
-                f"{MOST_IN_A_ROW} batches in a row lacked samples that can be used; is the data still there? "
+                f"{MOST_SKIPPED} batches in a row lacked samples that can be used; is the data still there? "
                 "The run folder has the reasons in bad_samples.txt; --resume goes on from the last checkpoint"
             )
         return False
@@ -105,3 +119,123 @@ class BatchGate:
     def agree_to_stop(self) -> None:
         """Lets the ranks agree on requests to stop between two batches. A collective."""
         self._signals.agree(self._sums(*self._signals.requests()))
+
+
+MOST_NOT_FINITE = 10
+"""Steps left out, one after another, before the run ends."""
+_SHOWN = 5
+
+
+class NotFinite(RunError):
+    """Loss, gradient or weights are NaN or infinite; the message says which, and where the last good weights are."""
+
+
+class NonFiniteSteps:
+    """Ends the run at the first step that is not finite, or leaves such steps out, as `Training.nonfinite` says.
+
+    Args:
+        run: the run folder, for the evidence.
+        skip: whether they are left out; the tenth in a row ends the run all the same.
+
+    Attributes:
+        skipped: steps left out so far.
+        in_a_row: of these, since the last update.
+    """
+
+    def __init__(self, run: Path, skip: bool):
+        self._run, self._skip = run, skip
+        self.skipped = 0
+        self.in_a_row = 0
+
+    def record(
+        self,
+        step: int,
+        batch: Batch,
+        own: Mapping[str, float],
+        gradients: Sequence[str],
+        model: paddle.nn.Layer,
+        rank: int,
+    ) -> None:
+        """Saves what led to a step that is not finite, which has changed no weight. A collective.
+
+        Every rank saves the names of its samples and what of its losses and gradients is not finite; where the run
+        ends, also its batch, and rank 0 the weights.
+
+        Args:
+            step: its number, from 1.
+            own: the losses of this rank's rows.
+            gradients: names of the parameters whose gradient is not finite, or its square is not.
+            model: as it was before the step.
+
+        Raises:
+            NotFinite: the run ends, on all ranks.
+        """
+        self.skipped += 1
+        self.in_a_row += 1
+        ends = not self._skip or self.in_a_row == MOST_NOT_FINITE
+        folder = self._run / f"nonfinite_step_{step:08d}"
+        own = {
+            "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
+            "gradients": list(gradients),
+        }
+        with agreed_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / f"batch_rank{rank}.json", {**own, "names": batch["names"]})
+            if ends:
+                arrays = {name: np.ascontiguousarray(value) for name, value in batch.items()
+                          if isinstance(value, paddle.Tensor | np.ndarray)}  # fmt: skip
+                save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
+                if rank == 0:
+                    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+                    save_arrays(folder / MODEL, weights)
+        # Nobody ends before all have saved: the launcher ends the others then.
+        what = _described(step, collectives.all_gather_object(own))
+        if not ends:
+            if rank == 0:
+                tqdm.write(f"warning: {what}; the step is left out ({self.skipped} so far), names are in {folder}",
+                           sys.stderr)  # fmt: skip
+            return
+        if self._skip:
+            raise NotFinite(
+                f"{what}, as those of the {MOST_NOT_FINITE - 1} before; batches and weights are in {folder}"
+            )
+        raise NotFinite(
+            f"{what}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
+            "and leaves it out with -o Training.nonfinite=skip; a lower learning rate needs a new run"
+        )
+
+
+def check_weights(model: paddle.nn.Layer, step: int) -> None:
+    """For weights that are about to be saved.
+
+    Raises:
+        NotFinite: names those that are NaN or infinite.
+    """
+    state = {name: value for name, value in model.state_dict().items() if paddle.is_floating_point(value)}
+    if not paddle.stack([paddle.isfinite(value).all() for value in state.values()]).all():
+        raise NotFinite(
+            f"the weights after step {step} are not finite ({_listed(not_finite(state))}): they are not saved, and the "
+            "checkpoints before stay. Look at Optimizer.learning_rate and Optimizer.epsilon"
+        )
+
+
+def not_finite(values: Mapping[str, paddle.Tensor]) -> list[str]:
+    """Names of the tensors in which a value is NaN or infinite."""
+    return [name for name, value in values.items() if not paddle.isfinite(value).all()]
+
+
+def _described(step: int, everyone: Sequence[dict[str, Any]]) -> str:
+    """Says of the ranks' evidence what is not finite, and where."""
+    losses = [
+        f"rank {rank}: {', '.join(f'{name} {loss}' for name, loss in own['losses'].items())}"
+        for rank, own in enumerate(everyone)
+        if any(isinstance(loss, str) for loss in own["losses"].values())
+    ]
+    if losses:
+        return f"the loss of step {step} is not finite ({'; '.join(losses)})"
+    parameters = list(dict.fromkeys(name for own in everyone for name in own["gradients"]))
+    return f"the gradient of step {step} is not finite ({_listed(parameters) or 'its norm is too large for float32'})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN:,} others" * (len(names) > _SHOWN)

@@ -17,10 +17,9 @@ from ernie_vil2.device.transfers import fetched
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import copied, running_statistics, set_statistics
 from ernie_vil2.tasks import Task
-from ernie_vil2.training.average import WeightAverage
-from ernie_vil2.training.nonfinite import NonFiniteSteps
-from ernie_vil2.training.optimizer import set_rate
+from ernie_vil2.training.optimizer import WeightAverage, set_rate
 from ernie_vil2.training.sharding import squared_gradient_norms
+from ernie_vil2.training.step_agreement import NonFiniteSteps
 
 NORM = "gradient_norm"
 

@@ -1,6 +1,5 @@
 """Studies: models that differ in their configuration, on several seeds, measured once and compared with intervals.
 
 `definition.py` reads what a study is, `runs.py` makes its runs, `measure.py` scores one, `collect.py` gathers what the
-runs say and names what is missing, `tables.py` compares, `page.py` draws, `command.py` is
-`tools/study.py`.
+runs say and names what is missing, `tables.py` compares and draws, `command.py` is `tools/study.py`.
 """

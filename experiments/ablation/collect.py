@@ -18,8 +18,7 @@ from ernie_vil2.config.section import differences
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
 from ernie_vil2.training.run_log import read_log
-from experiments.ablation.definition import Run, Study
-from experiments.ablation.records import VERSION, Results, reason
+from experiments.ablation.definition import VERSION, Results, Run, Study, reason
 from experiments.ablation.runs import newest_step, read_result
 
 MOST = 2**26  # characters of a file of results

@@ -58,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def write(results, folder: Path, new: bool) -> int:
     """Prints the tables, and writes them, the page and, if they are new, the results."""
     from ernie_vil2.io.files import atomic_files, write_json, write_text
-    from experiments.ablation.page import write_study_page
-    from experiments.ablation.tables import all_tables, as_markdown, as_text
+    from experiments.ablation.tables import all_tables, as_markdown, as_text, write_study_page
 
     tables = all_tables(results)
     with atomic_files(folder) as aside:

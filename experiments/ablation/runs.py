@@ -18,8 +18,7 @@ from typing import Any
 from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.run_folder import RESULTS, STATE, list_checkpoints, step_of
-from experiments.ablation.definition import Run, Study
-from experiments.ablation.records import VERSION, Measured
+from experiments.ablation.definition import VERSION, Measured, Run, Study
 
 RESULT = "study.json"
 """In the folder `evaluation` of a run: what it was measured by."""
@@ -51,7 +50,7 @@ def write_result(study: Study, run: Run) -> None:
 
     The model of the last step is read, which the configuration fixes beforehand, whatever validation found on the way.
     """
-    from ernie_vil2.pretrained import load_model
+    from ernie_vil2.encoder import load_model
     from experiments.ablation.measure import measure, open_tests
 
     tests = open_tests(study.definition)

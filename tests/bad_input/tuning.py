@@ -12,8 +12,8 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.mixtures import check_alike
 from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.tasks.model_setup import tune
 from ernie_vil2.tasks.teacher import Teacher
-from ernie_vil2.tasks.tuning import tune
 from tests.bad_input.case import Case
 from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
 

@@ -4,7 +4,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.config.section import MISSING, differences
-from ernie_vil2.training.resuming import changed_settings
+from ernie_vil2.training.checkpoint import changed_settings
 
 
 @pytest.mark.parametrize("trees, expected", [

@@ -15,7 +15,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning import towers as module
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.tasks.dropout import CounterBasedDropout
-from ernie_vil2.tasks.recompute import recompute_blocks
+from ernie_vil2.tasks.model_setup import recompute_blocks
 
 TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=4", "Model.text.heads=4"]
 VIT = ["image_size=32", "name=ViT", "patch_size=8", "width=64", "depth=5", "heads=4"]

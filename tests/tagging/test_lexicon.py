@@ -9,7 +9,7 @@ import sklearn
 import ernie_vil2
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.tagging.from_lexicon import LexiconTagger
+from ernie_vil2.tagging.sources import LexiconTagger
 from tests.conftest import COLOURS, SPECIAL_TOKENS, draw, png, untrained_checkpoint, write_tsv
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"

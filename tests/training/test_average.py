@@ -6,9 +6,8 @@ from safetensors.numpy import load_file
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError
-from ernie_vil2.training.average import WeightAverage
 from ernie_vil2.training.checkpoint import list_checkpoints
-from ernie_vil2.training.optimizer import with_steps
+from ernie_vil2.training.optimizer import WeightAverage, with_steps
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.training.test_engine import weights

@@ -12,7 +12,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.data.samples import BadSample, Reason, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.training.step_agreement import MOST_IN_A_ROW, BatchGate, StopSignals
+from ernie_vil2.training.step_agreement import MOST_SKIPPED, BatchGate, StopSignals
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
 from tests.training.conftest import as_arguments, run
@@ -105,10 +105,10 @@ def test_a_batch_with_fewer_samples_than_micro_batches_is_passed_over(config, tm
 def test_a_run_whose_data_is_gone_stops():
     gate = BatchGate(1, StopSignals())
     for _ in range(2):
-        assert not any(gate.lets_through(0, 1) for _ in range(MOST_IN_A_ROW - 1))
+        assert not any(gate.lets_through(0, 1) for _ in range(MOST_SKIPPED - 1))
         assert gate.lets_through(1, 1)
     with pytest.raises(TooManyBadSamples, match="is the data still there"):
-        for _ in range(MOST_IN_A_ROW):
+        for _ in range(MOST_SKIPPED):
             gate.lets_through(3, 4)
 
 

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.training import sharding
 from ernie_vil2.training.checkpoint import DamagedCheckpoint, list_checkpoints, recover
-from ernie_vil2.training.nonfinite import MOST_IN_A_ROW, NotFinite
 from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.step_agreement import MOST_NOT_FINITE, NotFinite
 from ernie_vil2.training.trainer import Trainer
 from tests.training.test_engine import losses, weights
 
@@ -223,14 +223,14 @@ def test_a_step_left_out_changes_nothing_and_is_counted_and_named(config, tmp_pa
 
 
 def test_too_many_steps_in_a_row_end_the_run(config):
-    steps = MOST_IN_A_ROW + 4
+    steps = MOST_NOT_FINITE + 4
     settings = ["Training.nonfinite=skip", f"Training.steps={steps}", "Training.checkpoint_every=1",
                 "Training.keep_checkpoints=1"]  # fmt: skip
     trainer = spoilt(Trainer(config(*settings)), "gradient", set(range(steps)) - {0, 2})
-    with pytest.raises(NotFinite, match=f"as those of the {MOST_IN_A_ROW - 1} before; batches and weights are in "):
+    with pytest.raises(NotFinite, match=f"as those of the {MOST_NOT_FINITE - 1} before; batches and weights are in "):
         trainer.fit()
     assert (
-        trainer.step == 2 + MOST_IN_A_ROW and (trainer.run / "nonfinite_step_00000013" / "model.safetensors").exists()
+        trainer.step == 2 + MOST_NOT_FINITE and (trainer.run / "nonfinite_step_00000013" / "model.safetensors").exists()
     )
     assert all(np.isfinite(value).all() for value in weights(trainer).values())
 

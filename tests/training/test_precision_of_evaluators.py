@@ -1,10 +1,10 @@
-"""Evaluators of a run encode in its precision."""
+"""Scorers of a run encode in its precision."""
 
 import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.scorer import Scorer
-from ernie_vil2.training import evaluator
+from ernie_vil2.training import scoring
 
 
 def test_it_is_that_of_training(monkeypatch):
@@ -17,7 +17,7 @@ def test_it_is_that_of_training(monkeypatch):
     def built(model, preprocessing, precision):
         raise Built(precision)
 
-    monkeypatch.setattr(evaluator, "Eager", built)
+    monkeypatch.setattr(scoring, "Eager", built)
     config = load_config(None, ["Training.precision=bfloat16"])
     with pytest.raises(Built, match="bfloat16"):
-        evaluator.Scored(Nothing(), {}, config, None)(None)
+        scoring.Scored(Nothing(), {}, config, None)(None)

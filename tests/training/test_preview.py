@@ -8,7 +8,7 @@ from ernie_vil2.data.loader import read_batch, training_batches
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
-from ernie_vil2.training.preview import SHOWN, preview
+from ernie_vil2.training.dry_run import SHOWN, preview
 from tests.conftest import draw, png, write_tsv
 
 VIEWS = ("image_1", "image_2", "text_1", "text_2")

@@ -91,7 +91,7 @@ def damaged(folder, tmp_path, name, content):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("image_embeddings.npy", None, "image_embeddings.npy: no such file; tools/extract_embeddings.py writes"),
+        ("image_embeddings.npy", None, "image_embeddings.npy: no such file; ernie-vil2 embed writes"),
         ("texts.jsonl", None, "texts.jsonl"),
         ("image_embeddings.npy", b"x", "not a whole .npy file of numbers"),
         ("images.jsonl", b'{"image_id": "a"}\n', "1 rows for 64 embeddings; the folder mixes two runs"),

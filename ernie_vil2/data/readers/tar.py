@@ -1,4 +1,4 @@
-"""Tar shards in the WebDataset layout, such as img2dataset and `tools/prepare_data.py` write."""
+"""Tar shards in the WebDataset layout, such as img2dataset and `tools/prepare.py` write."""
 
 from __future__ import annotations
 

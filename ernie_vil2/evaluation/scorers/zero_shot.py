@@ -99,7 +99,7 @@ class ZeroShot(Scorer):
     def check(self, model: ScoredModel, name: str) -> None:
         """As `Scorer.check`: the model has a calibration if its threshold is asked for."""
         if self.threshold == CALIBRATED and model.calibration is None:
-            raise ValueError(f"{name} has no calibration: run tools/calibrate.py, or give a number")
+            raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
 
     def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
         """As `Scorer.score`: figures of `ClassScores` by language, `zh/acc1`, and their mean, `acc1` or `mAP`."""

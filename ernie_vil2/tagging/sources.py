@@ -1,19 +1,95 @@
-"""The words of a lexicon that lie nearest to an image, by a model's image-to-text search."""
+"""Tags as texts, and where they come from: a file that has them by id, or the words of a lexicon near an image."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.samples import Sample
-from ernie_vil2.data.tags import Tags
+from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
+from ernie_vil2.data.tags import Tags, TagsFile
 from ernie_vil2.evaluation.ranking import top_matches
-from ernie_vil2.tagging.text import clean_list
+from ernie_vil2.io.files import read_text, sha256
+
+
+def clean(tag: str) -> str:
+    """A tag in Unicode's composed form, with one space where there was white space, and none at its ends."""
+    return " ".join(unicodedata.normalize("NFC", tag).split())
+
+
+def clean_list(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags cleaned, each once, in the order of their first occurrence; empty ones are dropped."""
+    return tuple(dict.fromkeys(filter(None, map(clean, tags))))
+
+
+def clean_tags(tags: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Tags by language, cleaned; languages without any are dropped."""
+    cleaned = {language: clean_list(found) for language, found in tags.items()}
+    return {language: found for language, found in cleaned.items() if found}
+
+
+def read_names(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file, cleaned; empty lines between others count.
+
+    Raises:
+        OSError: the file cannot be read, or it is no ordinary file.
+        ValueError: it is not UTF-8, or too long, or there is no name in it.
+    """
+    names = [clean(line) for line in read_text(path).rstrip("\n").split("\n")]
+    if not any(names):
+        raise ValueError(f"{path}: no names in this file")
+    return names
+
+
+class FileTagger:
+    """A `Tagger` that looks tags up by id, as `clean_tags` leaves them.
+
+    Rows of the file that cannot be used, or that repeat an id, are counted and skipped.
+
+    Args:
+        path: a `.jsonl`, `.tsv` or `.csv` file, see `TagsFile`.
+
+    Raises:
+        ValueError: the file is no such file, or none of its rows can be used.
+    """
+
+    def __init__(self, path: str | Path):
+        self._bad_rows = BadSampleReport()
+        self._file = TagsFile(path, self._bad_rows)
+        if not len(self._file):
+            raise ValueError(f"{path}: no row has an id and tags\n{self._bad_rows}")
+
+    def describe(self) -> dict:
+        """The file and its checksum."""
+        return {"file": self._file.name, "sha256": sha256(Path(self._file.name))}
+
+    def prepare(self, sample: Sample, name: str) -> str:
+        """The id; images are not decoded."""
+        return name
+
+    def tag(self, prepared: Sequence[str]) -> list[Tags]:
+        """What the file has for ids."""
+        return [clean_tags(self._file[name]) for name in prepared]
+
+    def remarks(self, ids: np.ndarray) -> list[str]:
+        """Rows that could not be used, and rows whose id no sample has."""
+        lines = []
+        if self._bad_rows.counts:
+            lines.append(f"rows of {self._file.name} that were skipped:")
+            for reason, count in self._bad_rows.counts.most_common():
+                lines.append(f"  {reason}: {first_names(count, self._bad_rows.names[reason])}")
+        unused = np.sort(self._file.places[~np.isin(self._file.ids, ids)])
+        if len(unused):
+            names = [self._file.id_at(row) for row in unused[: BadSampleReport.NAMES].tolist()]
+            lines.append(f"tags whose id no sample has: {first_names(len(unused), names)}")
+        return lines
+
 
 WORD = "{}"
 """Where the word stands in a template."""
@@ -80,7 +156,7 @@ class LexiconTagger:
     def describe(self) -> dict:
         """The model's fingerprint, a digest of the words, templates and limits."""
         words = {
-            language: sha256("\n".join(of).encode("utf-8", "backslashreplace")).hexdigest()
+            language: hashlib.sha256("\n".join(of).encode("utf-8", "backslashreplace")).hexdigest()
             for language, of in self._words.items()
         }
         templates = {language: list(of) for language, of in self._templates.items()}
