@@ -95,7 +95,7 @@ def show(seconds, baseline) -> None:
 
 
 class Worker:
-    """A process that takes one step when it is told to."""
+    """A process that takes one step when it is asked to."""
 
     def __init__(self, command, variables):
         ours = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "FLAGS_")
@@ -174,8 +174,8 @@ def paddle_step(folder: Path, batch: int):
         (folder / "config.json").write_text(json.dumps(config.model_dump()))
     arrays = {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}
     views = {name: paddle.to_tensor(array) for name, array in arrays.items()}
-    places = np.arange(batch)
-    names = np.stack([places, places], axis=1)  # of images and texts: no two are the same
+    positions = np.arange(batch)
+    names = np.stack([positions, positions], axis=1)  # of images and texts: no two are the same
     of_rows = paddle.to_tensor(names)
 
     def score():
@@ -189,7 +189,7 @@ def paddle_step(folder: Path, batch: int):
 
     def own_step():
         with cpu.flushed_denormals():
-            step.forward(views, names, places, 0)
+            step.forward(views, names, positions, 0)
             step.backward()
             float(squared_gradient_norms(optimizer, trained, "none")[1].sum())
             optimizer.step()

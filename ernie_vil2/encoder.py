@@ -72,7 +72,7 @@ class Ranking(NamedTuple):
 class ErnieViL2:
     """Encodes images and texts in batches.
 
-    `load_model` makes one from a file, a folder or a known name. During training it stands on the live model.
+    `load_model` makes one from a file, a folder or a known name. During training it uses the live model.
 
     Args:
         engine: computes the two towers.

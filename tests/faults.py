@@ -75,7 +75,7 @@ def faults_in(file: str, text: str) -> Iterator[Fault]:
 
 
 def _not_code(node: ast.AST) -> Iterator[ast.AST]:
-    """Annotations, messages and the constants of documentation, in which a change is no fault."""
+    """Annotations, messages and the constants of documentation, in which a change is not a fault."""
     if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
         yield from ast.walk(node.annotation)
     if isinstance(node, ast.FunctionDef) and node.returns:

@@ -209,4 +209,4 @@ LAYOUTS = {
     "transfer.md": transfer,
     "weights.md": release,
 }
-"""By page, what its commands need beside `checkout`."""
+"""By page, what its commands need next to `checkout`."""

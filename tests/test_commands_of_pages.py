@@ -24,7 +24,7 @@ NOT_RUN = {
     "make test-gpu": "needs GPUs",
     "python3.11 -m venv": "installs from the network",
     "pip install": "installs from the network",
-    "python benchmarks/": "measures for minutes, some of it beside PyTorch; its page has what it printed",
+    "python benchmarks/": "measures for minutes, some of it next to PyTorch; its page has what it printed",
     "python demo_data/icons.py": "fetches 100 MB",
     "python tools/search.py build --index indexes/icons": "needs these icons",
     "python demo_data/icon_study.py": "needs these icons",

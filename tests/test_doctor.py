@@ -1,4 +1,4 @@
-"""The doctor: finds what is broken, names the mend, and goes on after a check that raises."""
+"""The doctor: finds what is broken, names the fix, and goes on after a check that raises."""
 
 import subprocess
 import sys

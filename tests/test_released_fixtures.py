@@ -1,7 +1,7 @@
 """Small models as the two releases leave them, with what their own code computes.
 
 Those in tests/fixtures/released are made by its make.py; ERNIE_VIL2_FIXTURES=FOLDER names further ones, as .ci/run does
-where they lie beside the repository.
+where they lie next to the repository.
 """
 
 import importlib.util

@@ -24,7 +24,7 @@ TINY = [
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, tracked.split("\0")):  # building leaves files beside the sources
+    for name in filter(None, tracked.split("\0")):  # building leaves files next to the sources
         if name.startswith(("ernie_vil2/", "configs/")) or "/" not in name:
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "source" / name).write_bytes((ROOT / name).read_bytes())

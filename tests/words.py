@@ -29,43 +29,51 @@ SKIPPED = (
 )
 
 WORDS: dict[str, tuple[str, str]] = {
-    r"places?": (
+    "places?": (
         "position, index, location, file or source",
-        r"(in|into) place\b|(take|takes|taken|took|taking|in) (the|its|their) place|in place of|decimal places?|[._]place\b|place=|is \w+ place\b|"
-        r"other places?(?= than)",
+        "in place|into place|(take|takes|taken|took|taking|in) (the|its|their) place|in place of|decimal places?|place=|"
+        r"[.]place\b|is_\w+_place|\"places?\"",  # Paddle's, and keys of files
     ),
-    r"placed": ("put, written", r"best placed|has to be placed"),
-    r"signs": ("characters", r"traffic signs|road signs|signs of|plus and minus signs|operators?, signs|comparisons, signs"),
-    r"told": ("reported, printed, given", r"to be told apart"),
-    r"said": ("reported, printed, stated", r"that being said"),
-    r"(is|are|was|were) no (?!longer\b|more\b|less\b|need\b|such\b|way\b|other\b|better\b|reason\b|use\b|\w+er\b)": (
-        "is not a", r"(?i)(there|which|where|here) (is|are|was|were) no |if there (is|are) no ",
+    "placed": ("put, written", "best placed|has to be placed"),
+    "signs": ("characters", "traffic signs|road signs|comparisons, signs"),
+    "told": ("reported, printed, given", ""),
+    "said": ("reported, printed, stated", ""),
+    r"(is|are|was|were) no (?!longer|more|less|need|such|way|other|better|reason|use|\w+er\b)": (
+        "is not a", "(there|which|where|here) (is|are|was|were) no ",
     ),
-    r"beside": ("next to, besides, with", ""),
-    r"anew": ("again", ""),
-    r"mend(s|ed|ing)?": ("fix", ""),
-    r"wish(es)?|wished": ("stop request", ""),
-    r"crews?": ("workers", ""),
-    r"census": ("activation profile", ""),
-    r"passed over": ("skipped", ""),
-    r"told apart": ("distinguished", ""),
-    r"stands?": ("is, exists, has", r"stands? (for|out)\b|stand-?in|under ?stands?"),
-    r"that is of": ("write the sentence", ""),
+    "beside": ("next to, besides, with", ""),
+    "anew": ("again", ""),
+    "mend(s|ed|ing)?": ("fix", ""),
+    "wish(es|ed)?": ("stop request", ""),
+    "crews?": ("workers", ""),
+    "census": ("activation profile", ""),
+    "passed over": ("skipped", ""),
+    "stands?": ("is, exists, has", "stands? (for|out)|stand.ins?"),
+    "that is of": ("write the sentence", ""),
 }  # fmt: skip
 """A word as a pattern: what is written instead, and the uses that stay, as a pattern around the word."""
+FOUND = re.compile("|".join(rf"(?<![a-z])(?:{word})(?![a-z])" for word in WORDS), re.IGNORECASE)  # also within a name
 
 
 def uses(text: str) -> list[tuple[int, str]]:
     """The line numbers and words of a text that are in the list."""
+    text = text.replace("\n", " \n")
+    line = re.sub(r"\n *#?", lambda end: " " * len(end.group()), text)
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        spaced = re.sub(r"(?<=[a-z])_|_(?=[a-z])", " ", line)  # the words of a name in code
-        for word, (_, stays) in WORDS.items():
-            allowed = [use.span() for use in re.finditer(stays, spaced, re.IGNORECASE)] if stays else []
-            for use in re.finditer(rf"\b(?:{word})(?:\b|(?<= ))", spaced, re.IGNORECASE):
-                if not any(start <= use.start() and use.end() <= end for start, end in allowed):
-                    found.append((number, word))
+    for use in FOUND.finditer(line):
+        word = next(
+            word for word in WORDS if re.match(rf"(?:{word})(?![a-z])", use.group() + line[use.end() :], re.IGNORECASE)
+        )
+        around, start = line[max(use.start() - 40, 0) : use.end() + 40], min(use.start(), 40)
+        stays = re.finditer(re.sub(" (?!$)", " +", WORDS[word][1]), around, re.IGNORECASE) if WORDS[word][1] else ()
+        if not any(one.start() <= start < one.end() for one in stays):
+            found.append((text.count("\n", 0, use.start()) + 1, use.group()))
     return found
+
+
+def instead(use: str) -> str:
+    """What is written in place of a use."""
+    return next(other for word, (other, _) in WORDS.items() if re.fullmatch(f"(?:{word}).*", use, re.IGNORECASE))
 
 
 def main() -> int:
@@ -82,7 +90,7 @@ def main() -> int:
         for number, word in uses((ROOT / file).read_text(encoding="utf-8")):
             count[file, word] += 1
             if not options.count:
-                print(f"{file}:{number}: {word!r}: write {WORDS[word][0]}")
+                print(f"{file}:{number}: {word}: write {instead(word)}")
     if options.count:
         for (file, word), times in sorted(count.items()):
             print(f"{times:4d} {word:20.20} {file}")

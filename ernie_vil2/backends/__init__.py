@@ -15,7 +15,7 @@ from ernie_vil2.models import DualEncoder
 
 
 class Engine(Protocol):
-    """Two towers that compute; `ErnieViL2` stands on one."""
+    """Two towers that compute; the backend of an `ErnieViL2`."""
 
     name: str
     """paddle, paddle_inference or onnx."""
@@ -76,8 +76,8 @@ class Eager:
 
     @property
     def device(self) -> str:
-        place = self._place
-        return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
+        device = self._device
+        return f"gpu:{device.gpu_device_id()}" if device.is_gpu_place() else "cpu"
 
     @property
     def scalars(self) -> dict[str, float]:
@@ -93,7 +93,7 @@ class Eager:
             return self.model.encode_text(self._tensor(ids)).numpy()
 
     def digest(self) -> str:
-        """Computed anew from the weights, about a second for 200 million parameters."""
+        """Computed again from the weights, about a second for 200 million parameters."""
         digest = blake2b(digest_size=16)
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {value.dtype} {value.shape}".encode())
@@ -101,11 +101,11 @@ class Eager:
         return digest.hexdigest()
 
     @property
-    def _place(self) -> Any:
+    def _device(self) -> Any:
         return self.model.log_logit_scale.place
 
     def _tensor(self, rows: np.ndarray) -> paddle.Tensor:
-        return paddle.to_tensor(rows, place=self._place)
+        return paddle.to_tensor(rows, place=self._device)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -49,7 +49,7 @@ def add_engine_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that loads a model to encode with."""
     parser.add_argument("--engine", choices=("fastest", "paddle", "paddle_inference", "onnx"),
                         default="fastest", help="what computes; default: an export's own library, for a checkpoint on "
-                        "CPU a float32 export beside it that ranks alike, else Paddle")  # fmt: skip
+                        "CPU a float32 export next to it that ranks alike, else Paddle")  # fmt: skip
 
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:
@@ -124,13 +124,13 @@ def named_file(text: str) -> tuple[str, str]:
 
 
 def named_list(text: str) -> tuple[str, str]:
-    """Name and place of NAME=FILE, or of NAME=FILE@LIST, a list in a JSON file."""
-    name, equals, place = text.partition("=")
-    if not equals or os.path.exists(place):
+    """Name and file of NAME=FILE, or of NAME=FILE@LIST, a list in a JSON file."""
+    name, equals, file = text.partition("=")
+    if not equals or os.path.exists(file):
         return named_file(text)
-    path, mark, _ = place.rpartition("@")
-    named_file(f"{name}={path if mark else place}")
-    return name, place
+    path, mark, _ = file.rpartition("@")
+    named_file(f"{name}={path if mark else file}")
+    return name, file
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -183,7 +183,7 @@ def output_folder(text: str) -> Path:
 def file_name(text: str) -> str:
     """What a file can be called, without its suffix."""
     if text in ("", ".", "..") or "/" in text or len(os.fsencode(text)) > 200:
-        raise ArgumentTypeError(f"{text!r} is no name for a file")
+        raise ArgumentTypeError(f"{text!r} is not a name for a file")
     return text
 
 
@@ -219,7 +219,7 @@ def threshold(text: str) -> float | str:
 def share(text: str) -> float | str:
     """A share from 0 to 1, or the dots in a row of them."""
     if text != DOTS and not 0 <= number(text) <= 1:
-        raise ArgumentTypeError(f"{text} is no share from 0 to 1")
+        raise ArgumentTypeError(f"{text} is not a share from 0 to 1")
     return text if text == DOTS else float(text)
 
 
@@ -234,7 +234,7 @@ def module(text: str) -> str:
 def fraction(text: str) -> float:
     """A share above 0, up to 1."""
     if not 0 < number(text) <= 1:
-        raise ArgumentTypeError(f"{text} is no share above 0 and up to 1")
+        raise ArgumentTypeError(f"{text} is not a share above 0 and up to 1")
     return float(text)
 
 
@@ -255,5 +255,5 @@ def _existing(text: str) -> str:
 
 def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or not least <= int(text[:10]) < 10**9:
-        raise ArgumentTypeError(f"{text} is no whole number from {least} to 999999999")
+        raise ArgumentTypeError(f"{text} is not a whole number from {least} to 999999999")
     return int(text)

@@ -56,12 +56,12 @@ class ViewsConfig(Section):
     )
     prompts: dict[str, str] = Field(
         default={"zh": "图片中包含", "en": "The picture contains "},
-        description="what stands before the tags, by language",
+        description="what precedes the tags, by language",
     )
     separators: dict[str, str] = Field(
-        default={"zh": "、", "en": ", "}, description="what stands between two tags, by language"
+        default={"zh": "、", "en": ", "}, description="what separates two tags, by language"
     )
-    shuffle_tags: bool = Field(True, description="draw the order of the tags anew for every view")
+    shuffle_tags: bool = Field(True, description="draw the order of the tags again for every view")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -75,12 +75,12 @@ class ViewsConfig(Section):
         return self
 
 
-class PlaceConfig(Section):
+class LocationConfig(Section):
     """Where data lies."""
 
     data: list[str] = Field(default=[], description="as plain entries of Data.train")
     layout: str | None = Field(
-        None, description="how it lies there, by its name in docs/data.md or as module:NAME; null: told from the files"
+        None, description="by its name in docs/data.md or as module:NAME; null: recognised from the files"
     )
     split: str | None = Field(
         None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
@@ -90,13 +90,13 @@ class PlaceConfig(Section):
     caption_lines: bool | None = Field(None, description="null: as in Views")
 
 
-class ScoredConfig(PlaceConfig):
+class ScoredConfig(LocationConfig):
     """Data that are scored; without `data` of their own those of the first source of `Data.train`."""
 
     protocol: str | None = Field(None, description="how they are scored; null: Evaluation.protocol")
 
 
-class SourceConfig(PlaceConfig):
+class SourceConfig(LocationConfig):
     """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
 
     data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
@@ -157,7 +157,7 @@ class DataConfig(Section):
     )
     unit: Literal["pair", "image"] = Field(
         "pair",
-        description="what stands once in an epoch: each pair, so that an image with five texts stands there five "
+        description="what occurs once in an epoch: each pair, so that an image with five texts occurs five "
         "times, or each image, with one of its texts drawn",
     )
     shuffle_buffer: Count = Field(
@@ -192,7 +192,7 @@ class DataConfig(Section):
 
     @property
     def validation(self) -> ScoredConfig | None:
-        """`val` as one place; None: there is none."""
+        """`val` as one entry; None: there is none."""
         return self._scored(self.val)
 
     @property
@@ -203,13 +203,13 @@ class DataConfig(Section):
     def _scored(self, entries: list) -> ScoredConfig | None:
         if not entries:
             return None
-        place = ScoredConfig(data=entries) if isinstance(entries[0], str) else entries[0]
-        if place.data:
-            return place
+        scored = ScoredConfig(data=entries) if isinstance(entries[0], str) else entries[0]
+        if scored.data:
+            return scored
         if not self.sources:
-            raise ValueError("data that are scored without a place of their own are those of Data.train: set it")
+            raise ValueError("data to score that name no files of their own are those of Data.train: set it")
         of_training = self.sources[0]
-        return place.model_copy(update={"data": of_training.data, "images": place.images or of_training.images})
+        return scored.model_copy(update={"data": of_training.data, "images": scored.images or of_training.images})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

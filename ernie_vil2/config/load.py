@@ -75,7 +75,7 @@ class _Dumper(yaml.SafeDumper):
     """Puts a text that `_Loader` would take for a number in quotes."""
 
     def represent_text(self, text: str) -> yaml.Node:
-        # PyYAML folds a text at U+0085 and does not find the place again; between double quotes it is escaped.
+        # PyYAML folds a text at U+0085 and does not find the position again; between double quotes it is escaped.
         return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
 
 
@@ -252,7 +252,7 @@ def migrate(tree: Tree) -> list[str]:
         What a person should know: which key is now called what, or is gone.
 
     Raises:
-        ValueError: it is no version, or one to come.
+        ValueError: it is not a version, or one to come.
     """
     version = tree.get("version", 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
@@ -267,7 +267,7 @@ def migrate(tree: Tree) -> list[str]:
 
 
 def _from_1(tree: Tree) -> list[str]:
-    """Samples of one text could stand side by side in the stream, which helped nothing."""
+    """Samples of one text could be neighbours in the stream, which helped nothing."""
     data = tree.get("Data")
     if not isinstance(data, dict) or "samples_per_text" not in data:
         return []

@@ -106,7 +106,7 @@ class TextTowerConfig(Section):
     tokenizer: Literal["official", "paddlenlp"] = Field(
         "official",
         description="how a text is split before its words are looked up: as the official code does, or as PaddleNLP, "
-        "where symbols also stand alone and special tokens in a text count as such",
+        "where symbols are also words of their own and special tokens in a text count as such",
     )
     weights: str | None = Field(
         None,
@@ -152,7 +152,7 @@ class HeadConfig(Section):
     kind: Literal["concatenation", "interaction"] = Field(
         "concatenation",
         description="an MLP on the embeddings of images and text side by side, as in the paper (concatenation), or "
-        "with the absolute difference and the product of every two of them beside (interaction)",
+        "with the absolute difference and the product of every two of them as well (interaction)",
     )
     width: Size | None = Field(None, description="of its hidden layer; null: twice that of the joint space")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="behind its hidden layer")

@@ -145,7 +145,7 @@ class ClassesConfig(Section):
     names: dict[str, str] = Field(default={}, description="files of the classes' names by language")
     templates: dict[str, str] = Field(default={}, description="files of prompt templates by language")
     split: str | None = Field(None, description="null: val, else what is scored")
-    images: str | None = Field(None, description="folder of a table's image files; null: beside it")
+    images: str | None = Field(None, description="folder of a table's image files; null: next to it")
 
 
 class EvaluationConfig(Section):
@@ -183,7 +183,7 @@ class TeacherConfig(Section):
         description="folder with the teacher's embeddings of the training images and texts, as "
         "ernie-vil2 embed writes them; any model may have made them"
     )
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of its term beside those of Loss.weights")
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of its term, as those of Loss.weights")
     logit_scale: Annotated[float, Field(gt=0)] = Field(
         100.0, description="1 / temperature of the teacher's distributions over a batch"
     )

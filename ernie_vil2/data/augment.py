@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-# A colour is its grey and what it has beside; hue turns the latter, saturation scales it.
+# A colour is its grey and what is left; hue turns the latter, saturation scales it.
 _GREY = np.tile(LUMA, (3, 1))
 _CHROMA = np.eye(3) - _GREY
 _CHROMA_TURNED = np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ  # by a quarter

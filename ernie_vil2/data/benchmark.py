@@ -41,7 +41,7 @@ class BenchmarkText:
 class Benchmark:
     """What a reader makes of the files on disk.
 
-    Images and texts are distinct by id and stand in the order of the files, on which protocols rely ("the first
+    Images and texts are distinct by id in the order of the files, on which protocols rely ("the first
     10,000 images"). `pairs` `[P, 2]` int64 are (image row, text row), many to many, each once, in the order of the
     files too; a row without a pair is in the gallery, but no query. `rows` counts the entries that were read and
     those of them that could not be used. `files` are the annotation and shard files it was read from.
@@ -64,10 +64,10 @@ class Benchmark:
                   for side, rows in ((self.images, images), (self.texts, texts))]  # fmt: skip
         pairs = self.pairs
         for column, (side, rows) in enumerate(zip((self.images, self.texts), chosen, strict=True)):
-            place = np.full(len(side), -1, np.int64)
-            place[rows] = np.arange(len(rows))
+            position = np.full(len(side), -1, np.int64)
+            position[rows] = np.arange(len(rows))
             pairs = pairs.copy()
-            pairs[:, column] = place[pairs[:, column]]
+            pairs[:, column] = position[pairs[:, column]]
             pairs = pairs[pairs[:, column] >= 0]
         return replace(
             self,
@@ -78,7 +78,7 @@ class Benchmark:
 
 
 class Collector:
-    """Images, texts and pairs in the order of the files. Of several entries with one id the first one stands."""
+    """Images, texts and pairs in the order of the files. Of several entries with one id the first one is kept."""
 
     def __init__(self):
         self.rows = BadSampleReport()
@@ -165,8 +165,8 @@ class Collector:
         """
         for kind, taken in (("image", self._images), ("text", self._texts)):
             if not taken:
-                places = ", ".join(map(str, files))
-                raise ValueError(f"{places}: no {kind} could be used\n{self.rows}")
+                names = ", ".join(map(str, files))
+                raise ValueError(f"{names}: no {kind} could be used\n{self.rows}")
         return Benchmark(
             name,
             [image for _, image, _ in self._images.values()],

@@ -25,7 +25,7 @@ MAX_PIXELS = 89_478_485
 """A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
 
 WHITE = (255, 255, 255)
-"""What stands behind transparent pixels: the paper that pictures are cut out on."""
+"""What is shown behind transparent pixels: the paper that pictures are cut out on."""
 
 BLACK = (0, 0, 0)
 
@@ -64,10 +64,10 @@ def remarks() -> Iterator[list[str]]:
         A list that is filled at the end.
     """
     found: list[str] = []
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield found
-    found += dict.fromkeys(re.sub(r"\d+", "n", str(warning.message)).strip() for warning in said)
+    found += dict.fromkeys(re.sub(r"\d+", "n", str(warning.message)).strip() for warning in caught)
 
 
 class EncodedImage:
@@ -194,20 +194,20 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
     That is so where a segment may hold EXIF data, and where anything is unusual.
     """
-    place = len(_JPEG)
-    while place + 9 < len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+    position = len(_JPEG)
+    while position + 9 < len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if marker in _FRAMES:
-            bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
+            bits, height, width, colours = struct.unpack_from(">BHHB", data, position + 4)
             return (width, height) if bits == 8 and colours in (1, 3) and width and height else None
         if marker not in _TABLES:
             return None
-        place += 2 + length
+        position += 2 + length
     return None
 
 
 def _is_cut_off(data: bytes) -> bool:
-    # An end marker must follow the last scan; that of a thumbnail in the header stands before it. Coded pixels
+    # An end marker must follow the last scan; that of a thumbnail in the header comes before it. Coded pixels
     # never look like a marker.
     return not data.endswith(_END) and data.rfind(_END) < data.rfind(_SCAN)
 

@@ -78,7 +78,7 @@ class SampleRows(ABC):
         return ShownRow({}, {"sample": batch["names"][row]})
 
     def notes(self, batch: Batch) -> list[str]:
-        """What is to be said of the rows together, as how their texts fit."""
+        """What is reported of the rows together, as how their texts fit."""
         return []
 
     def __call__(self, position: int, arrays: Arrays, row: int) -> RowReport:
@@ -92,7 +92,7 @@ class SampleRows(ABC):
         return RowReport(name, remarks=found)
 
     def stuck(self, position: int) -> RowReport:
-        """What is said of a row whose sample did not come in time."""
+        """What is reported of a row whose sample did not come in time."""
         return RowReport(self.stream.where(position), Reason.NO_ANSWER)
 
 

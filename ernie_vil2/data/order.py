@@ -76,7 +76,7 @@ class ShardOrder:
 
 
 class SampleOrder:
-    """Which sample of one source stands at a position of a group's endless stream; each sample once in every epoch.
+    """Which sample of one source is at a position of a group's endless stream; each sample once in every epoch.
 
     An epoch's row of samples is cut into one part for each group, of sizes that differ by one at most: whole shards,
     but for the two at its ends. A part is cut into windows of nearly equal size, which are shuffled each on its own.
@@ -124,7 +124,7 @@ class SampleOrder:
 
 
 class Mixture:
-    """Which source stands at a position of the endless stream, and how often it stood there before.
+    """Which source is at a position of the endless stream, and how often it was drawn before.
 
     Every block of 65,536 positions holds each source equally often, in a new order drawn from the seed, so that
     the shares hold exactly over blocks and as well as chance lets them within.
@@ -148,7 +148,7 @@ class Mixture:
         return source, block * int(self.quotas[source]) + int(self._positions[position])
 
     def positions(self, position: int) -> list[int]:
-        """For each source the samples of it that stand before a position: its own next position."""
+        """For each source the samples of it that come before a position: its own next position."""
         block, position = divmod(position, BLOCK)
         self._shuffle(block)
         return (block * self.quotas + np.bincount(self._sources[:position], minlength=len(self.quotas))).tolist()

@@ -135,7 +135,7 @@ def _shared(images: np.ndarray) -> list[int]:
 def prepare(
     source: ShardedSource, output: str | Path, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
 ) -> PreparedIndex:
-    """Turns a source into tar shards, with `index.json` and `report.txt` beside them.
+    """Turns a source into tar shards, with `index.json` and `report.txt` next to them.
 
     The bytes of the output follow from input, tags and settings, whatever the number of processes and whatever the
     folder holds of an earlier run. A shard appears when it is whole. One that is there already is kept if its checksum
@@ -212,7 +212,7 @@ def _kept(work: Work, processes: int) -> np.ndarray | None:
     if not work.settings.drop_duplicates:
         return None
     found = np.concatenate(_each_shard(work, processes, "looking for duplicates", digests))
-    kept = ~found.any(1)  # what could not be read is told of later
+    kept = ~found.any(1)  # what could not be read is reported later
     _, first = np.unique(np.ascontiguousarray(found).view(f"V{DIGEST_BYTES}"), return_index=True)
     kept[first] = True
     return kept

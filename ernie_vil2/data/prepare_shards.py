@@ -74,8 +74,8 @@ class Settings:
 class Work:
     """All that a process needs to make any of the shards.
 
-    `kept` says which samples are no duplicates of an earlier one; None: all. `count` is told how many more samples
-    have been read.
+    `kept` says which samples are not duplicates of an earlier one; None: all. `count` is called with the number of samples
+    read since.
     """
 
     source: SampleSequence
@@ -103,10 +103,10 @@ def shard_name(shard: int) -> str:
 def digests(work: Work, shard: int) -> np.ndarray:
     """What distinguishes the samples of a shard, by image and captions, `[samples, 16]` uint8.
 
-    A sample that cannot be read has zeros, and is no duplicate.
+    A sample that cannot be read has zeros, and is not a duplicate.
     """
     found = np.zeros((len(work.rows(shard)), DIGEST_BYTES), np.uint8)
-    for place, row in enumerate(work.rows(shard)):
+    for position, row in enumerate(work.rows(shard)):
         try:
             sample = work.source[row]
         except BadSample:
@@ -115,7 +115,7 @@ def digests(work: Work, shard: int) -> np.ndarray:
             work.count(1)
         content = blake2b(blake2b(sample.image).digest(), digest_size=DIGEST_BYTES)
         content.update(json.dumps(sorted(sample.captions.items())).encode())
-        found[place] = np.frombuffer(content.digest(), np.uint8)
+        found[position] = np.frombuffer(content.digest(), np.uint8)
     return found
 
 

@@ -95,7 +95,7 @@ class BadSample(ValueError):
 
     Args:
         reason: one of the fixed phrases.
-        name: the sample's name, for a person who looks for it; a long one is cut, signs that cannot be printed are
+        name: the sample's name, for a person who looks for it; a long one is cut, characters that cannot be printed are
             written as escapes.
     """
 
@@ -209,7 +209,7 @@ class Sample:
 class Statement(Sample):
     """A text about an image, or about a left and a right one, and what it is to them: true, entailed, contradicted, ...
 
-    It may be false, so it is no caption. `image` is the left one of two.
+    It may be false, so it is not a caption. `image` is the left one of two.
     """
 
     text: str
@@ -235,8 +235,8 @@ SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"
 def content_id(name: str, image: bytes | None = None) -> int:
     """A name as a 63-bit number that travels with the batch; for an image with its bytes.
 
-    An image's name alone does not tell it from others: keys begin anew in each shard, and a table with images in it may
-    keep but the last part of their paths. Samples of one name and other bytes are different images.
+    An image's name alone does not distinguish it from others: keys begin again in each shard, and a table with
+    images in it may keep but the last part of their paths. Samples of one name and other bytes are different images.
     """
     digest = blake2b(name.encode(), digest_size=8)
     if image is not None:

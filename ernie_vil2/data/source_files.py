@@ -23,7 +23,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """The lines that are not blank, each with its name `file:line`, without line end and byte order mark.
 
     Raises:
-        OSError: the file cannot be read, or it is no ordinary file.
+        OSError: the file cannot be read, or it is not an ordinary file.
         ValueError: a line is longer than `MAX_TEXT_BYTES`.
     """
     check_ordinary(path)
@@ -41,8 +41,8 @@ def read_json(path: Path, kind: type) -> dict | list:
     """A whole JSON file.
 
     Raises:
-        OSError: it cannot be read, or it is no ordinary file.
-        ValueError: it is no JSON, too large or of too many values, or its top level is of another kind.
+        OSError: it cannot be read, or it is not an ordinary file.
+        ValueError: it is not JSON, too large or of too many values, or its top level is of another kind.
     """
     text = read_text(path, MAX_BYTES)
     values = sum(map(text.count, ",[{"))
@@ -106,7 +106,7 @@ def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
-        BadSample: it cannot be read, it is no ordinary file, or it is longer than `most` (as `check_size`).
+        BadSample: it cannot be read, it is not an ordinary file, or it is longer than `most` (as `check_size`).
     """
     try:
         check_size(check_ordinary(path).st_size, most, str(path))

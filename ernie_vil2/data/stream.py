@@ -29,7 +29,7 @@ MOST_ROWS = 1_500_000
 class SampleStream:
     """The samples of `Data.train` by their position in the stream, which goes on without end.
 
-    Which sample stands at a position follows from the seed, the shards with their sizes, `Data.shuffle_buffer` and
+    Which sample is at a position follows from the seed, the shards with their sizes, `Data.shuffle_buffer` and
     `Data.groups`: the rows of a global batch are of one group after the other, and a group has its own part of the
     shards in every epoch.
 
@@ -138,7 +138,7 @@ class SampleStream:
         return content_id(f"{data}\n{sample.image_name}", sample.image), content_id(text)
 
     def first_positions(self, source: int, count: int) -> list[int]:
-        """The first `count` positions of the first group at which a source stands."""
+        """The first `count` positions of the first group at which there is a sample of a source."""
         positions = self._mixtures[0].first_positions(source, count)
         return [position // self._share * self._batch + position % self._share for position in positions]
 
@@ -154,7 +154,7 @@ class SampleStream:
         return (quotas / quotas.sum()).tolist()
 
     def epochs(self, position: int) -> list[float]:
-        """For each source how often its samples stand before a position: 1.5 is each once and half of them twice."""
+        """For each source how often its samples come before a position: 1.5 is each once and half of them twice."""
         batch, row = divmod(position, self._batch)
         own_positions = np.sum(
             [

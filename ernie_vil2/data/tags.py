@@ -22,7 +22,7 @@ Tags = dict[str, tuple[str, ...]]
 class TagsFile:
     """Tags by id and language: JSON lines `{"id": ..., "tags_zh": [...], "tags_en": [...]}`, a TSV or a CSV.
 
-    The first line of a TSV or CSV names its columns, `id` and `tags`, `tags_zh`, ...; `|` stands between two tags. Only
+    The first line of a TSV or CSV names its columns, `id` and `tags`, `tags_zh`, ...; `|` separates two tags. Only
     the ids are kept in memory, as 16 bytes a row. Of rows with one id the first one counts.
 
     Args:
@@ -46,7 +46,7 @@ class TagsFile:
             index = self._scan(bad)
         self.ids: np.ndarray = index["ids"]
         """`content_id` of every row that can be used, sorted."""
-        self.places: np.ndarray = index["places"]
+        self.usable_rows: np.ndarray = index["places"]
         """The number of each of these rows."""
         self._rows.release()
 
@@ -58,27 +58,27 @@ class TagsFile:
                 ids[row] = content_id(self._row(row)[0])
             except BadSample as error:
                 if bad is None:
-                    raise ValueError(f"{self.name}: {error}; mend the row or take it out") from error
+                    raise ValueError(f"{self.name}: {error}; fix the row or take it out") from error
                 bad.add(0, [(error.reason, error.name)])
                 usable[row] = False
-        places = np.flatnonzero(usable)
-        places = places[np.argsort(ids[places], kind="stable")]
+        usable_rows = np.flatnonzero(usable)
+        usable_rows = usable_rows[np.argsort(ids[usable_rows], kind="stable")]
         if bad is not None:
-            sorted_ids = ids[places]
-            repeated = np.sort(places[1:][sorted_ids[1:] == sorted_ids[:-1]])
+            sorted_ids = ids[usable_rows]
+            repeated = np.sort(usable_rows[1:][sorted_ids[1:] == sorted_ids[:-1]])
             bad.add(len(self._rows), [(Reason.REPEATED_ID, self._rows.row_name(row)) for row in repeated.tolist()])
-        return {"ids": ids[places], "places": places}
+        return {"ids": ids[usable_rows], "places": usable_rows}
 
     def id_at(self, row: int) -> str:
         """The id of a row."""
         return self._row(row)[0]
 
     def _row(self, row: int) -> tuple[str, Tags]:
-        place, fields = self._rows.row_name(row), self._rows.row(row)
+        where, fields = self._rows.row_name(row), self._rows.row(row)
         name = fields.get(ID)
         if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-            raise BadSample(Reason.NO_ID, place)
-        return str(name), texts_of(fields, place)[1]
+            raise BadSample(Reason.NO_ID, where)
+        return str(name), texts_of(fields, where)[1]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,8 +87,8 @@ class TagsFile:
         """The tags of an id by language; none if the file has no such id."""
         number = content_id(name)
         first, last = np.searchsorted(self.ids, [number, number + 1])
-        for place in self.places[first:last].tolist():
-            found, tags = self._row(place)
+        for row in self.usable_rows[first:last].tolist():
+            found, tags = self._row(row)
             if found == name:
                 return tags
         return {}

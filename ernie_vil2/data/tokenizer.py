@@ -19,7 +19,7 @@ LONGEST_WORD = 100
 """Characters of a word that is still looked up; a longer one is unknown, as in BERT."""
 
 _SPECIAL = re.compile(r"(\[(?:PAD|CLS|SEP|MASK|UNK)\])")
-# What PaddleNLP takes for symbols beside those that Unicode calls so: soft hyphen, ² º 〇 µ Ø ŋ Ʊ.
+# What PaddleNLP takes for symbols besides those that Unicode calls so: soft hyphen, ² º 〇 µ Ø ŋ Ʊ.
 _SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
 
 # The ranges that BERT calls CJK characters: unified and compatibility ideographs, without kana and hangul.
@@ -37,7 +37,7 @@ def read_vocabulary(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it cannot be read, or it is no ordinary file.
+        OSError: it cannot be read, or it is not an ordinary file.
         ValueError: not UTF-8, too long, ids that are not the numbers 0 to n - 1, or a missing special token.
     """
     try:
@@ -103,8 +103,8 @@ class Tokenizer:
             ids = [number for word in split_words(text) for number in self._pieces(word)]
         else:
             ids = []
-            for place, part in enumerate(_SPECIAL.split(text)):
-                if place % 2:
+            for position, part in enumerate(_SPECIAL.split(text)):
+                if position % 2:
                     ids.append(self._ids.get(part, self._unknown))
                 else:
                     # PaddleNLP lowers sign by sign, which knows no final sigma.
@@ -134,8 +134,8 @@ class Tokenizer:
 
 
 def split_words(text: str, symbols: bool = False) -> Iterator[str]:
-    """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters stand alone, and
-    with `symbols` those as well."""
+    """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters are words of their
+    own, and with `symbols` those as well."""
     spaced = []
     for char in text:
         if unicodedata.category(char) == "Zs" or char in "\t\n\r":
@@ -149,14 +149,14 @@ def split_words(text: str, symbols: bool = False) -> Iterator[str]:
     for word in "".join(spaced).split():
         start = 0
         word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
-        for place, char in enumerate(word):
+        for position, char in enumerate(word):
             # In ASCII, BERT counts symbols such as $ and ^ as well.
             category = unicodedata.category(char)[0]
             if char in string.punctuation or category == "P" or (symbols and (category == "S" or char in _SYMBOLS)):
-                if place > start:
-                    yield word[start:place]
+                if position > start:
+                    yield word[start:position]
                 yield char
-                start = place + 1
+                start = position + 1
         if word[start:]:
             yield word[start:]
 

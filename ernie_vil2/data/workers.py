@@ -90,7 +90,7 @@ def filled_batches(
                     worker.end(wait=False)
                     if given_up:
                         raise WorkerError(
-                            f"the data stands still: nothing came within {patience:g} seconds, twice in one batch "
+                            f"no data arrives: nothing came within {patience:g} seconds, twice in one batch "
                             f"({given_up.popitem()[1]}; {stuck(position)}). See that its disk or server answers, then "
                             "continue with --resume, or with more Data.patience"
                         )

@@ -1,7 +1,7 @@
 """Everything that only makes Paddle fast on CPU; results stay equal to rounding, other devices as they are.
 
 Each switch is set only where the user has not decided otherwise. `runtime.configure`, for the command lines, sets the
-first three, as they must stand before Paddle is imported, `runtime.set_device` sets `strides`, `cpu_kernels.speed_up` a
+first three, which must be set before Paddle is imported, `runtime.set_device` sets `strides`, `cpu_kernels.speed_up` a
 model's `layers`, and training runs within `flushed_denormals`:
 
 - `mkl`: `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2; the bundled MKL keeps its fast path for Intel otherwise.
@@ -139,7 +139,7 @@ def usable_cores(cpu_max: str | Path = "/sys/fs/cgroup/cpu.max") -> int:
 
 
 def threads(environ: Mapping[str, str] = os.environ) -> int:
-    """Threads that a library which is told them shall use: those of Paddle, see the switch `threads`."""
+    """Threads for a library that takes their number: those of Paddle, see the switch `threads`."""
     chosen = environ.get("MKL_NUM_THREADS") or environ.get("OMP_NUM_THREADS") or ""
     return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(environ))
 

@@ -150,7 +150,7 @@ class _LinearOfTokens(PyLayer):
         rows = paddle.gather(_rows(x), tokens)
         keep(ctx, rows, weight, tokens)
         ctx.input_learns = not x.stop_gradient
-        return _placed(F.linear(rows, weight, bias), tokens, x.shape)
+        return _scattered(F.linear(rows, weight, bias), tokens, x.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
@@ -159,10 +159,10 @@ class _LinearOfTokens(PyLayer):
         parameters = paddle.matmul(rows, g, transpose_x=True), sums(g, 0)
         if not ctx.input_learns:
             return None, *parameters, None
-        return _placed(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape), *parameters, None
+        return _scattered(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape), *parameters, None
 
 
-def _placed(rows: Tensor, tokens: Tensor, shape: Sequence[int]) -> Tensor:
+def _scattered(rows: Tensor, tokens: Tensor, shape: Sequence[int]) -> Tensor:
     """Rows `[T, D]` where they were in `[B, L, ...]`, and zeros elsewhere."""
     zeros = paddle.zeros([shape[0] * shape[1], rows.shape[1]], rows.dtype)
     return paddle.scatter_(zeros, tokens, rows).reshape([*shape[:2], rows.shape[1]])

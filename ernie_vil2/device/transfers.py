@@ -35,7 +35,7 @@ class Copy(Protocol):
     """A copy that has been begun."""
 
     def cuda_wait(self) -> None:
-        """What the device is told to compute from now on waits for it."""
+        """What is queued on the device from now on waits for it."""
 
     def cpu_wait(self) -> None:
         """This thread waits for it."""
@@ -48,7 +48,7 @@ class Device(Protocol):
         """Memory of the host for such an array that the device reads by itself."""
 
     def up(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Copy]:
-        """Begins to copy pinned memory to the device, after what the device has been told to compute so far."""
+        """Begins to copy pinned memory to the device, after what has been queued on the device so far."""
 
     def down(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Copy]:
         """Begins to copy a tensor to pinned memory, likewise."""
@@ -93,7 +93,7 @@ def fetched(tensor: paddle.Tensor, device: Device | None = None) -> Callable[[],
         device: that copies; None: the current one.
 
     Returns:
-        What gives the array: it waits for this copy, and not for what the device has been told to compute since.
+        What gives the array: it waits for this copy, and not for what has been queued on the device since.
     """
     device = device or current_device("values")
     if device is None:

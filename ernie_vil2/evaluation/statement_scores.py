@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, subsets_beside
+from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, published_subsets
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
 from ernie_vil2.evaluation.check import decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
@@ -107,7 +107,7 @@ def read_statements(sources: ShardedSource) -> Statements:
     path = Path(source.name)
     split = path.stem.removeprefix("snli_ve_")
     benchmark = collector.benchmark(f"{source.kind}-{split}", source.files)
-    subsets = subsets_beside(path) if source.kind == NLVR2.name else {}
+    subsets = published_subsets(path) if source.kind == NLVR2.name else {}
     return Statements(source.kind, split, source.labels, rows, benchmark, subsets)
 
 

@@ -1,6 +1,6 @@
 """What a checkpoint's scores mean: a temperature for its probabilities, and the cosine below which nothing matches.
 
-Both are found on a validation set by `tools/calibrate.py` and kept beside the checkpoint as `calibration.json`, with
+Both are found on a validation set by `tools/calibrate.py` and kept next to the checkpoint as `calibration.json`, with
 the fingerprint of the model, so that they are never taken for another's. `load_model` reads them.
 """
 
@@ -60,7 +60,7 @@ class Calibration:
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> Path:
-    """Writes it beside the weights in `folder`; returns the file."""
+    """Writes it next to the weights in `folder`; returns the file."""
     path = folder / FILE
     record = asdict(calibration) | {"date": time.strftime("%Y-%m-%d")}
     write_json(path, record)
@@ -68,7 +68,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
 
 
 def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibration | None:
-    """The calibration beside the weights in `folder`; None if there is none of this model.
+    """The calibration next to the weights in `folder`; None if there is none of this model.
 
     Args:
         fingerprint: of the model; asked for only where there is a calibration, as it reads all weights.

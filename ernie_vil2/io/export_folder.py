@@ -1,4 +1,4 @@
-"""An exported model: one folder that stands alone.
+"""An exported model: one folder that needs nothing else.
 
     export.json     what it is: engine, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
     image.*, text.* the two graphs (`export.graphs`, `export.onnx_graphs`)
@@ -118,8 +118,8 @@ def named_in_utf8(folder: Path) -> Iterator[Path]:
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory() as place:
-            link = Path(place, "folder")
+        with tempfile.TemporaryDirectory() as folder_of_link:
+            link = Path(folder_of_link, "folder")
             link.symlink_to(folder.absolute())
             yield link
     else:

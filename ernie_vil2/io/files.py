@@ -46,7 +46,7 @@ def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
     """The text of a whole UTF-8 file, without byte order mark; line ends are `\n`.
 
     Raises:
-        OSError: it cannot be read, or it is no ordinary file.
+        OSError: it cannot be read, or it is not an ordinary file.
         ValueError: it is not UTF-8, or it has more than `most` characters.
     """
     size = check_ordinary(path).st_size
@@ -221,7 +221,7 @@ def atomic_files(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`, which gets that name when the block ends well and all is on the disk.
+    """Yields a temporary folder next to `path`, which gets that name when the block ends well and all is on the disk.
 
     When the block ends in an exception, what was written is removed. A process that is killed leaves its folder behind;
     `remove_partial` clears it away.
@@ -310,7 +310,7 @@ def sha256(path: Path) -> str:
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Writes the checksums of these files of a folder beside them."""
+    """Writes the checksums of these files of a folder next to them."""
     sums = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
     write_json(folder / CHECKSUMS, sums)
 

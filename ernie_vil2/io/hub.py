@@ -69,7 +69,7 @@ def fetch(name: str) -> Path:
 def download(url: str, path: str | Path, md5: str | None = None) -> None:
     """Fetches a file with a progress bar; it appears at `path` only when it is whole.
 
-    What an interrupted download has left beside `path` is continued, if the server still has the same version of
+    What an interrupted download has left next to `path` is continued, if the server still has the same version of
     the file. Processes that fetch the same file wait for the first of them.
 
     Args:

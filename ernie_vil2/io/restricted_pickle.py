@@ -108,7 +108,7 @@ class _Unpickler(_PythonUnpickler):
 
     def load_build(self) -> None:
         if not isinstance(self.stack[-2], Array | _Dtype):
-            raise Refused("a state for something that is no array")
+            raise Refused("a state for something that is not an array")
         super().load_build()
 
     def load_setitem(self) -> None:
@@ -152,7 +152,7 @@ def _functions(size: int) -> dict[tuple[str, str], Callable[..., Any]]:
 
     def as_tuple(items: tuple) -> tuple:  # how Paddle writes its tensors
         if type(items) is not tuple:
-            raise Refused("a tuple of something that is no tuple")
+            raise Refused("a tuple of something that is not a tuple")
         return items
 
     multiarray, builtins = ("numpy.core.multiarray", "numpy._core.multiarray"), ("builtins", "__builtin__")

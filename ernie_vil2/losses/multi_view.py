@@ -203,7 +203,7 @@ class MultiViewLoss:
         Args:
             local: view name -> `[b, D]`, this rank's L2-normalised embeddings; at least `views`.
             gathered: view name -> `[N, D]`, those of all ranks in rank order.
-            scalars: `logit_scale`, the paper's 1/tau, and what else the loss learns beside the embeddings, by name.
+            scalars: `logit_scale`, the paper's 1/tau, and what else the loss learns besides the embeddings, by name.
             local_ids, gathered_ids: int64 `[b, 2]` and `[N, 2]`, image id and text id of each row;
                 needed unless duplicates are "ignored".
             offset: the position of the first local row among the gathered ones.

@@ -61,7 +61,7 @@ class SigmoidLoss:
         self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: tuple[int, Ids, Ids], both_ways: bool
     ) -> tuple[Tensor, ...]:
         tile = None if computed_whole(rows, columns) else self.tile
-        tiles = _Signs(*ids, self.duplicates, tile, both_ways)
+        tiles = _LabelledTiles(*ids, self.duplicates, tile, both_ways)
         tiles.check(rows, columns)
         with paddle.amp.auto_cast(enable=False):
             dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
@@ -69,31 +69,31 @@ class SigmoidLoss:
             return _TiledSigmoid.apply(*(leaf.astype(dtype) for leaf in leaves), tiles)
 
 
-class _Signs(Tiles):
-    def signs(self, block: slice, column_block: slice, dtype: paddle.dtype) -> Tensor:
+class _LabelledTiles(Tiles):
+    def labels(self, block: slice, column_block: slice, dtype: paddle.dtype) -> Tensor:
         """`[r, c]`: 1 where a column is a positive of the row, -1 where it is a negative, 0 where it is left out."""
         shape = [block.stop - block.start, column_block.stop - column_block.start]
-        signs = paddle.full(shape, -1.0, dtype)
+        labels = paddle.full(shape, -1.0, dtype)
         if self.duplicates != "ignored":
-            signs.masked_fill_(self.same(block, column_block), 0.0 if self.duplicates == "masked" else 1.0)
+            labels.masked_fill_(self.same(block, column_block), 0.0 if self.duplicates == "masked" else 1.0)
         if self.has_positives(block, column_block):
-            signs.fill_diagonal_(1.0)
-        return signs
+            labels.fill_diagonal_(1.0)
+        return labels
 
 
 class _TiledSigmoid(PyLayer):
     @staticmethod
     @float32_products()
     def forward(
-        ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, logit_bias: Tensor, tiles: _Signs
+        ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, logit_bias: Tensor, tiles: _LabelledTiles
     ) -> tuple[Tensor, ...]:
         of_rows, of_columns = (paddle.zeros([len(each)], "float64") for each in (rows, columns))
         for block in tiles.row_blocks(len(rows)):
             scaled = rows[block] * logit_scale
             for column_block in tiles.column_blocks(len(columns)):
-                signs = tiles.signs(block, column_block, rows.dtype)
+                labels = tiles.labels(block, column_block, rows.dtype)
                 logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
-                losses = [signs.abs() * _softplus(-signs * logits)]
+                losses = [labels.abs() * _softplus(-labels * logits)]
                 of_rows[block] += sums_over(losses, axis=1)[0]
                 if tiles.both_ways:
                     of_columns[column_block] += sums_over(losses, axis=0)[0]
@@ -113,9 +113,9 @@ class _TiledSigmoid(PyLayer):
         for block in tiles.row_blocks(len(rows)):
             scaled, grad_rows = rows[block] * logit_scale, paddle.zeros_like(rows[block])  # grad_rows: G @ columns
             for column_block in tiles.column_blocks(len(columns)):
-                signs = tiles.signs(block, column_block, rows.dtype)
+                labels = tiles.labels(block, column_block, rows.dtype)
                 logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
-                grad_logits = -signs * F.sigmoid(-signs * logits) * spread(gradients, block, column_block)
+                grad_logits = -labels * F.sigmoid(-labels * logits) * spread(gradients, block, column_block)
                 grad_rows += paddle.matmul(grad_logits, columns[column_block])
                 columns_gradient[column_block] += paddle.matmul(grad_logits, scaled, transpose_x=True)
                 bias_gradient += sums_over([grad_logits], axis=1).sum()

@@ -25,7 +25,7 @@ def gather_ids(
         capacity: the most rows that any rank can hold, the same on all ranks.
 
     Returns:
-        What waits for them, and for nothing that the device is told to compute meanwhile, and gives: `[N, K]` in rank
+        What waits for them, and for nothing that is queued on the device meanwhile, and gives: `[N, K]` in rank
         order, the same on the host, and the row counts of the ranks, which `gather_rows` and `gather_views` take.
 
     Raises:

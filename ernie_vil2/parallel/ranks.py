@@ -23,9 +23,9 @@ from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.parallel import gloo, store
 
 BEAT = 4.0
-"""Seconds between two signs of life of a rank."""
+"""Seconds between two heartbeats of a rank."""
 MISSED = 5
-"""Signs of life in a row whose lack makes a rank a lost one: it is named before gloo gives up, after 30 seconds."""
+"""Missed heartbeats in a row that make a rank a lost one: it is named before gloo gives up, after 30 seconds."""
 _DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
 
 
@@ -151,4 +151,4 @@ class _Watch(threading.Thread):
         sys.stderr.flush()
         sys.stdout.flush()
         self._stopped.wait(delay)
-        os._exit(1)  # the main thread may stand in a collective that never ends
+        os._exit(1)  # the main thread may wait in a collective that never ends

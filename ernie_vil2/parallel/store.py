@@ -41,8 +41,8 @@ def _store_on_loopback(port: int) -> core.TCPStore:
     """The store of all ranks, in this process.
 
     Its thread looks up the socket by its number before it waits again: behind that number comes a socket of ours, at
-    the port that the ranks know. Until then, for some milliseconds, the first one listens at a port that nobody has
-    been told.
+    the port that the ranks know. Until then, for some milliseconds, the first one listens at a port that nobody
+    knows.
     """
     with socket.create_server((LOOPBACK, 0)) as free:
         other = free.getsockname()[1]

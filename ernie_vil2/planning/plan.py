@@ -41,7 +41,7 @@ class Plan:
         config: of the run.
         towers: those of `config.Model`.
         sample_bytes: stored bytes of one sample.
-        seconds: that a step was measured to take; None: it was not, and nothing is said of time.
+        seconds: that a step was measured to take; None: it was not measured, and no time is given.
     """
 
     def __init__(

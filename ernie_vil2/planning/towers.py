@@ -154,9 +154,9 @@ def _measured(encode: Callable, row: paddle.Tensor, repeats: list[_Repeat], flop
             [saved, peak() - before - saved, *(size for each in repeats for size in (each.left, each.result))]
         )
 
-    step(1)  # what is allocated once, the gradients of the parameters above all, is no part of a row
+    step(1)  # what is allocated once, the gradients of the parameters above all, is not a part of a row
     rows = int(max(2, min(64, ENOUGH // step(1)[0])))  # of one row Paddle spares some copies
-    # What twice the rows take more: a gradient of a parameter, before it is added, is no part of a row either.
+    # What twice the rows take more: a gradient of a parameter, before it is added, is not a part of a row either.
     saved, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
     blocks = list(zip([each.count for each in repeats], blocks[::2], blocks[1::2], strict=True))
     saved += row.size * row.element_size() + sum((count - 1) * left for count, left, _ in blocks)
@@ -196,8 +196,8 @@ def operations(encode: Callable, batch: paddle.Tensor) -> list[Any]:
 
 
 def _allocator() -> list[Callable[[], int]]:
-    """Bytes in use now and at their most, and a function that lets the most begin anew, where tensors are."""
-    place = paddle.zeros([1]).place
-    of, number = ("device", place.gpu_device_id()) if place.is_gpu_place() else ("host", 0)
+    """Bytes in use now and at their most, and a function that lets the most begin again, where tensors are."""
+    device = paddle.zeros([1]).place
+    of, number = ("device", device.gpu_device_id()) if device.is_gpu_place() else ("host", 0)
     return [partial(getattr(core, f"{of}_memory_stat_{what}_value"), "Allocated", number)
             for what in ("current", "peak", "reset_peak")]  # fmt: skip

@@ -16,7 +16,7 @@ def bounded_memory():
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(memory("VmSize") * 2**20) + ADDRESSES, hard))
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted again
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert memory("VmHWM") - before < MEBIBYTES

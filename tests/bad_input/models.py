@@ -100,7 +100,7 @@ def index(content):
 
 LAYER = np.zeros(32, "float32")
 SHARED = b"".join(text(str(number)) + b"h\0" for number in range(1, 1000))
-INDEX = "not an index of shards: a weight_map from arrays to files beside it"
+INDEX = "not an index of shards: a weight_map from arrays to files next to it"
 
 CASES = [
     weights(".pdparams that would run a command", pickle.dumps({"w": Calls(exec, RUN)}), "it asks for builtins.exec"),

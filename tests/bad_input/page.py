@@ -1,4 +1,4 @@
-"""The tables of docs/bad_input.md, made of the cases: `python -m tests.bad_input.page` writes them anew."""
+"""The tables of docs/bad_input.md, made of the cases: `python -m tests.bad_input.page` writes them again."""
 
 import re
 from pathlib import Path

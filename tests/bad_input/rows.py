@@ -26,7 +26,7 @@ def tsv(input, *lines, used=0, **result):
 
 
 def jsonl(input, *lines, used=0, spoil=lambda folder: None, files=lambda folder: None, **result):
-    """JSON lines beside 0.png, and whatever `files` puts there."""
+    """JSON lines next to 0.png, and whatever `files` puts there."""
 
     def make(folder):
         (folder / "0.png").write_bytes(GOOD)
@@ -37,7 +37,7 @@ def jsonl(input, *lines, used=0, spoil=lambda folder: None, files=lambda folder:
 
 
 def table(input, content, used=0, **result):
-    """A CSV beside 0.png."""
+    """A CSV next to 0.png."""
 
     def make(folder):
         (folder / "0.png").write_bytes(GOOD)

@@ -20,7 +20,7 @@ def caption(input, text, reason=None, reads_as=None, **used):
 
 
 def fields(input, content, reason=None, note="", check=lambda samples: None):
-    """A .json beside an image."""
+    """A .json next to an image."""
     make = members(("0.png", GOOD), ("0.json", content))
     return Case(input, make, skipped={reason: 1}) if reason else Case(input, make, used=1, note=note, check=check)
 

@@ -1,4 +1,4 @@
-"""Decoding, beside Pillow and OpenCV as they come, and with either of the two JPEG decoders of ours."""
+"""Decoding, next to Pillow and OpenCV as they come, and with either of the two JPEG decoders of ours."""
 
 import io
 import struct

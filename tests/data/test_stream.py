@@ -51,7 +51,7 @@ def ids_of_all(data, *overrides):
 
 
 def test_samples_are_of_one_image_if_its_name_and_its_bytes_are_equal(tmp_path):
-    """Keys begin anew in each shard; an image with two captions has one name."""
+    """Keys begin again in each shard; an image with two captions has one name."""
     write_tsv(tmp_path / "a.tsv", [("a", "0", b"A"), ("a again", "0", b"A"), ("b", "1", b"B"), ("b too", "2", b"B")])
     write_tsv(tmp_path / "b.tsv", [("c", "0", b"C"), ("a in b", "0", b"A")])
     ids = ids_of_all(f"[{tmp_path}/a.tsv, {tmp_path}/b.tsv]")

@@ -46,7 +46,7 @@ def test_the_two_rules_differ_in_symbols_and_special_tokens(paddlenlp):
     assert ours.encode("[MASK]") == [1, 3, 2] and len(official.encode("[MASK]")) > 3
 
 
-# Where neither rule sees a symbol, PaddleNLP's BERT code is an independent reference. Beside Unicode's symbols it
+# Where neither rule sees a symbol, PaddleNLP's BERT code is an independent reference. Next to Unicode's symbols it
 # counts the characters that are listed; it lowers letter by letter, which gives a final sigma another form.
 PLAIN = st.characters(exclude_categories=["S", "Cs"], exclude_characters="[\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1Σ")
 

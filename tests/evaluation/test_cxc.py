@@ -87,7 +87,7 @@ def small(folder):
 
 
 def brute_force(queries, gallery, positives, itself=False):
-    """Any-of recall and number of queries, from the full matrix; `positives` by query, those without are no queries."""
+    """Any-of recall and number of queries, from the full matrix; `positives` by query, those without are not queries."""
     scores = queries @ gallery.T
     if itself:
         np.fill_diagonal(scores, -np.inf)
@@ -263,13 +263,13 @@ def test_the_published_numbers_of_pairs_add_up():
     assert sum(cxc_ratings.ROWS.values()) == 267_095
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not next to the fixtures")
 def test_the_published_ratings_have_the_published_number_of_pairs():
     for kind in cxc_ratings.KINDS_OF_RATINGS:
         assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc_ratings.ROWS[kind, "test"]
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not beside the fixtures")
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not next to the fixtures")
 def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_eccv_caption():
     eccv_caption = pytest.importorskip("eccv_caption", reason="pip install eccv_caption==0.1.0")
     with gzip.open(PUBLISHED / "sits_test.csv.gz", "rt") as file:
@@ -315,7 +315,7 @@ def write_pictures(folder, split="test"):
 
 
 def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, capsys):
-    """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings beside the JSON."""
+    """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
     write_pictures(folder)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
     for name in ("cxc", "cxc-correlation"):

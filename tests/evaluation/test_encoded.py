@@ -187,7 +187,7 @@ def test_a_wrong_file_in_the_cache_is_noticed(rows, tmp_path, damage):
         assert len(caught) == 2 and "damaged, its 3 rows are encoded again" in str(caught[0].message)
     model = StandIn()
     encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-    assert not model.rows, "the damage is mended"
+    assert not model.rows, "the damage is fixed"
 
 
 @pytest.fixture(scope="module")

@@ -125,12 +125,12 @@ def test_what_is_done_is_skipped_and_the_table_names_what_it_lacks(made):
     assert results["lacks"] == [f"{run}: not trained" for run in ("main/A/1", "main/E/1", "large-batch/E/1")]
     tables = {table.title: table for table in all_tables(results)}
     assert tables["What is missing"].rows[0] == ["main/A/1", "not trained"]
-    assert tables["Beside the paper's Table 4"].rows[1][-1] == "1 of 2"
-    assert tables["Beside the paper's Table 4"].rows[1][5] == "+2.3"
+    assert tables["Next to the paper's Table 4"].rows[1][-1] == "1 of 2"
+    assert tables["Next to the paper's Table 4"].rows[1][5] == "+2.3"
     for run in done:
         assert make_run(made, run) == 0 and newest_step(run.folder) == 4
         assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
-    assert {str(run): result_of(run).stat().st_mtime_ns for run in done} != before  # measured anew when it is asked for
+    assert {str(run): result_of(run).stat().st_mtime_ns for run in done} != before  # measured again when it is asked for
 
 
 def test_the_tool_skips_resumes_and_writes(made, tmp_path):
@@ -148,7 +148,7 @@ def test_the_tool_skips_resumes_and_writes(made, tmp_path):
     results = json.loads((made.output / "results.json").read_text())
     assert len(results["runs"]) == 5 and results["lacks"] == []
     page = (made.output / "study.html").read_text()
-    assert "Beside the paper" in page and "What is missing" not in page and "batch 32" in page
+    assert "Next to the paper" in page and "What is missing" not in page and "batch 32" in page
     again = tmp_path / "again"
     assert commands.run(ablation, ["--results", str(made.output / "results.json"), "--output", str(again)]) == 0
     assert (again / "study.html").read_text() == page
@@ -171,7 +171,7 @@ def test_other_data_another_configuration_and_a_damaged_result_are_named(made, d
                                                 "set": {"Optimizer": {"learning_rate": 0.5}}}]})  # fmt: skip
     lacks = collect(changed)["lacks"]
     assert f"{run}: was made with another Optimizer.learning_rate (0.0001, and the study says 0.5); " \
-           f"remove {run.folder} to make it anew" in lacks  # fmt: skip
+           f"remove {run.folder} to make it again" in lacks  # fmt: skip
     assert f"{other}: was made with" in "\n".join(lacks)
 
 

@@ -106,7 +106,7 @@ def test_native_dropout_with_both_towers_fused_learns(config, report):
 
 
 def test_the_command_lines_encode_in_bfloat16(config, shapes, tmp_path, report):
-    """Recall of a trained model in bfloat16 beside float32."""
+    """Recall of a trained model in bfloat16 next to float32."""
     Trainer(config(*STEPS)).fit()
     found = {}
     for precision in ("float32", "bfloat16"):

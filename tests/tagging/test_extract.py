@@ -149,7 +149,7 @@ def test_an_image_that_was_edited_is_noticed_where_a_run_was_stopped(source, tmp
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_a_name_that_different_images_have_gets_no_tags(tmp_path, batch_size):
-    """Keys begin anew in each shard: 000 is two images, 001 twice the same one."""
+    """Keys begin again in each shard: 000 is two images, 001 twice the same one."""
     for shard, images in enumerate([(b"12", b"123"), (b"21", b"123", b"1234")]):
         members = [(f"{key:03d}.{end}", content) for key, image in enumerate(images)
                    for end, content in (("jpg", image), ("txt", b"x"))]  # fmt: skip

@@ -70,6 +70,6 @@ def test_a_report_leaves_out_what_is_no_record(run, shapes, capsys):
     assert commands.run("report", ["--run", f"{run}@best", "--data", str(shapes["val"]), "--queries", "1"]) == 0
     output, error = capsys.readouterr()
     assert f"with answers of {run}/checkpoints/step_00000001" in output and (run / "report.html").exists()
-    assert all(f"{name}.json is no record of an evaluation and left out" in error for name in foreign)
+    assert all(f"{name}.json is not a record of an evaluation and left out" in error for name in foreign)
     assert "log.jsonl: line 1 no record of a run, left out" in error
     assert error.count("warning: ") == len(foreign) + 1

@@ -18,7 +18,7 @@ HOSTILE = ["", " ", ".", ".x", "=", "a=", "nan", "1e400", "-1", "0", "5", "9" * 
            "x/y/z", "{a: 1, a: 2}", f"x={DEEP}", DEEP]  # fmt: skip
 NOTHING = {
     "interpolate": ({"--new": [], "--old": [], "--write": []}, "name data to score the mixtures on, --new or --old"),
-    "search build": ({"--data": [], "--texts": []}, "is no index yet: name the model (--checkpoint) and"),
+    "search build": ({"--data": [], "--texts": []}, "is not an index yet: name the model (--checkpoint) and"),
     "search query": ({"--file": [], "text": ""}, "a query is empty: write a sentence"),
     "study": ({"--run": ""}, "no run ; its runs are called as main/A/0"),
 }  # fmt: skip
@@ -45,8 +45,8 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("search query", {"--plus": " "}, "--plus is empty: write a sentence"),
     ("search query", {"--minus": ""}, "--minus is empty: write a sentence"),
     ("search query", {"--where": f"x={DEEP}"}, "more than 1,000 characters; name a shorter value"),
-    ("search build", {"--recall": "5"}, "--recall: 5 is no share above 0 and up to 1"),
-    ("search build", {"--recall": "0"}, "--recall: 0 is no share above 0 and up to 1"),
+    ("search build", {"--recall": "5"}, "--recall: 5 is not a share above 0 and up to 1"),
+    ("search build", {"--recall": "0"}, "--recall: 0 is not a share above 0 and up to 1"),
     ("plan", {"--step-seconds": "0"}, "--step-seconds: 0 is no number above 0"),
     *(("eval", {"--import": name}, f"--import: {name!r} is not the name of") for name in ("", ".x", "a b")),
 ])  # fmt: skip

@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_its_steps(config, tmp_path, cap
     second = Trainer(config("Training.checkpoint_every=2"), resume=True)
     assert "damaged: optimizer.safetensors has 0 bytes instead of" in capsys.readouterr().err
     assert second.step == 4 and second.fit() and losses(second) == losses(whole)
-    check_checkpoint(newest)  # written anew
+    check_checkpoint(newest)  # written again
 
 
 def test_a_run_goes_on_with_its_data_in_another_folder(config, shapes, tmp_path):

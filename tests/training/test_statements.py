@@ -159,9 +159,7 @@ def test_the_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, t
 def test_validation_data_of_another_task_are_refused(statements, config, folders):
     for made in (statements("entailment", f"Data.val=[{folders['image_pair']}]"),
                  config("Evaluation.evaluators=[statements]", f"Data.val=[{folders['image_pair']}]")):  # fmt: skip
-        with pytest.raises(
-            ConfigError, match="Training.task=.* predicts .*; the labels of nlvr2 dev are False, True"
-        ):
+        with pytest.raises(ConfigError, match="Training.task=.* predicts .*; the labels of nlvr2 dev are False, True"):
             Trainer(made)
 
 

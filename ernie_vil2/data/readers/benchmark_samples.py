@@ -21,7 +21,7 @@ SHARED_NAME = "name of an earlier, different image"
 class BenchmarkSource:
     """The pairs of a benchmark as samples: an image with five texts is five of them. Equal texts have one name.
 
-    What the annotations hold that cannot be used stands behind the pairs, as bad samples.
+    What the annotations hold that cannot be used comes after the pairs, as bad samples.
 
     Args:
         benchmark: as it was read.
@@ -33,9 +33,9 @@ class BenchmarkSource:
         self._benchmark = benchmark
         rows = benchmark.rows
         self._bad = [
-            (reason, rows.names[reason][min(place, len(rows.names[reason]) - 1)])
+            (reason, rows.names[reason][min(index, len(rows.names[reason]) - 1)])
             for reason, count in rows.counts.items()
-            for place in range(count)
+            for index in range(count)
         ]
 
     def __len__(self) -> int:
@@ -62,15 +62,15 @@ class BenchmarkSource:
 
 
 class ImageIds:
-    """Ids of images that are distinct: the names, and where different images have one, all but the first with place."""
+    """Ids of images that are distinct: the names, where different images have one, with the file and row."""
 
     def __init__(self):
         self._ids: dict[str, dict[int, str]] = {}
 
-    def __call__(self, sample: Sample, place: str) -> str:
+    def __call__(self, sample: Sample, where: str) -> str:
         """The id of a sample's image; what samples have in common is as for `SampleStream.ids`."""
         known = self._ids.setdefault(sample.image_name, {})
-        own = f"{sample.image_name} ({place})" if known else sample.image_name
+        own = f"{sample.image_name} ({where})" if known else sample.image_name
         return known.setdefault(content_id(sample.image_name, sample.image), own)
 
 
@@ -167,5 +167,5 @@ def _text_id(sample: Sample, text_id: str | None) -> str | None:
 
 
 def image_bytes(source: SampleSequence, index: int) -> bytes:
-    """The image of a sample, read anew."""
+    """The image of a sample, read again."""
     return source[index].image

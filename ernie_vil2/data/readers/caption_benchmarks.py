@@ -39,31 +39,31 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
             image, sentences = _karpathy_row(row, f"{annotations.name}, image {number}", folders)
             if not collector.add_image(image, image.id):
                 raise BadSample(Reason.REPEATED_IMAGE, image.id)
-            for place, sentence in enumerate(sentences):
+            for position, sentence in enumerate(sentences):
                 with collector.entry():
-                    text = _karpathy_text(sentence, row, f"{image.id}, sentence {place}")
+                    text = _karpathy_text(sentence, row, f"{image.id}, sentence {position}")
                     if not collector.add_text(text):
                         raise BadSample(Reason.REPEATED_TEXT, text.id)
                     collector.add_pair(image.id, text.id)
     return collector.benchmark(f"{name}-{split}", [annotations])
 
 
-def _karpathy_row(row: object, place: str, folders: ImageFolders) -> tuple[BenchmarkImage, list]:
+def _karpathy_row(row: object, where: str, folders: ImageFolders) -> tuple[BenchmarkImage, list]:
     if (
         not isinstance(row, dict)
         or not isinstance(row.get("filename"), str)
         or not isinstance(row.get("sentences"), list)
     ):
-        raise BadSample(Reason.MALFORMED_ROW, place)
+        raise BadSample(Reason.MALFORMED_ROW, where)
     file = row["filename"]
     return folders.image(file, file, fields={name: row[name] for name in FIELDS if name in row}), row["sentences"]
 
 
-def _karpathy_text(sentence: object, row: dict, place: str) -> BenchmarkText:
+def _karpathy_text(sentence: object, row: dict, where: str) -> BenchmarkText:
     if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str) or not is_id(sentence.get("sentid")):
-        raise BadSample(Reason.MALFORMED_ROW, place)
+        raise BadSample(Reason.MALFORMED_ROW, where)
     if sentence.get("imgid", row.get("imgid")) != row.get("imgid"):
-        raise BadSample(Reason.UNMATCHED_IMAGE, place)
+        raise BadSample(Reason.UNMATCHED_IMAGE, where)
     return BenchmarkText(str(sentence["sentid"]), sentence["raw"].strip())
 
 
@@ -99,20 +99,20 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
     collector = Collector()
     for number, row in enumerate(content["images"]):
         with collector.entry():
-            place = f"{annotations.name}, image {number}"
+            where = f"{annotations.name}, image {number}"
             if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("file_name"), str):
-                raise BadSample(Reason.MALFORMED_ROW, place)
+                raise BadSample(Reason.MALFORMED_ROW, where)
             image_id, file = str(row["id"]), row["file_name"]
             if not collector.add_image(folders.image(image_id, file), file):
                 raise BadSample(Reason.REPEATED_IMAGE, image_id)
     for number, row in enumerate(content["annotations"]):
         with collector.entry():
-            place = f"{annotations.name}, annotation {number}"
+            where = f"{annotations.name}, annotation {number}"
             if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("caption"), str):
-                raise BadSample(Reason.MALFORMED_ROW, place)
+                raise BadSample(Reason.MALFORMED_ROW, where)
             text_id, image_id = str(row["id"]), str(row.get("image_id"))
             if not collector.has_image(image_id):
-                raise BadSample(Reason.UNMATCHED_IMAGE, f"{place}, {image_id}")
+                raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
             if not collector.add_text(BenchmarkText(text_id, row["caption"].strip())):
                 raise BadSample(Reason.REPEATED_TEXT, text_id)
             collector.add_pair(image_id, text_id)
@@ -150,23 +150,21 @@ def _read_caption_lines(
         ValueError: no image or no text could be used.
     """
     if not captions.is_file():
-        raise FileNotFoundError(
-            f"{captions} is missing; {ids.name} beside it lists images, and it holds their captions"
-        )
+        raise FileNotFoundError(f"{captions} is missing; {ids.name} lists images, and it holds their captions")
     collector = Collector()
-    for place, line in numbered_lines(ids):
+    for where, line in numbered_lines(ids):
         with collector.entry():
-            image_id = as_text(line, place).strip()
+            image_id = as_text(line, where).strip()
             if not collector.add_image(folders.image(image_id, f"{image_id}.jpg"), image_id):
                 raise BadSample(Reason.REPEATED_IMAGE, image_id)
-    for place, line in numbered_lines(captions):
+    for where, line in numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
         with collector.entry():
-            text_id, *caption = as_text(line, place).split(maxsplit=1) or [""]
+            text_id, *caption = as_text(line, where).split(maxsplit=1) or [""]
             image_id, mark, _ = text_id.partition("#")
             if not mark:
-                raise BadSample(Reason.MALFORMED_ROW, place)
+                raise BadSample(Reason.MALFORMED_ROW, where)
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, text_id)
             if not collector.add_text(BenchmarkText(text_id, clean("".join(caption)))):
@@ -215,7 +213,7 @@ def join_words(caption: str) -> str:
 
 FLICKR30K_CN = Layout(
     name="flickr30k-cn",
-    files="flickr30kzhmbosontest/ImageSets/flickr30kzhmbosontest.txt and TextData/ beside ImageSets/",
+    files="flickr30kzhmbosontest/ImageSets/flickr30kzhmbosontest.txt and TextData/ next to ImageSets/",
     # The folder of all splits, or that of one.
     find=lambda folder: found_files(folder, FLICKR30K_CN_SETS),
     read=_read_flickr30k_cn,
@@ -237,20 +235,20 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
             image_id, captions = _aic_icc_row(row, f"{annotations.name}, entry {number}")
             if not collector.add_image(folders.image(image_id, image_id), image_id):
                 raise BadSample(Reason.REPEATED_IMAGE, image_id)
-            for place, caption in enumerate(captions):
+            for position, caption in enumerate(captions):
                 with collector.entry():
-                    text_id = f"{image_id}#{place}"
+                    text_id = f"{image_id}#{position}"
                     collector.add_text(BenchmarkText(text_id, caption.strip()))
                     collector.add_pair(image_id, text_id)
     return collector.benchmark(f"aic-icc-{split}", [annotations])
 
 
-def _aic_icc_row(row: object, place: str) -> tuple[str, list[str]]:
+def _aic_icc_row(row: object, where: str) -> tuple[str, list[str]]:
     if isinstance(row, dict):
         image_id, captions = row.get("image_id"), row.get("caption")
         if isinstance(image_id, str) and isinstance(captions, list) and all(isinstance(text, str) for text in captions):
             return image_id, captions
-    raise BadSample(Reason.MALFORMED_ROW, place)
+    raise BadSample(Reason.MALFORMED_ROW, where)
 
 
 AIC_ICC = Layout(

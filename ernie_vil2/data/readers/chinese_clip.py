@@ -27,17 +27,17 @@ LONGEST_ID = 256  # bytes, in the image TSV
 NO_IMAGE = -1
 
 
-def texts_beside(images: Path) -> Path | None:
+def texts_of(images: Path) -> Path | None:
     """The text file of an image TSV; None if there is none."""
     stem = images.name.removesuffix(IMAGES)
     return next((path for end in TEXTS if (path := images.with_name(stem + end)).is_file()), None)
 
 
-def is_images(place: Location) -> bool:
+def is_images(location: Location) -> bool:
     """Whether a file is the image TSV of a split; ValueError for its texts, which are read with it."""
-    if place.name.endswith(tuple(TEXTS)):
-        raise ValueError(f"{place.name}: name the images, {{split}}{IMAGES}; the texts beside it are read with it")
-    return isinstance(place, LocalFile) and place.name.endswith(IMAGES)
+    if location.name.endswith(tuple(TEXTS)):
+        raise ValueError(f"{location.name}: name the images, {{split}}{IMAGES}; the texts next to it are read with it")
+    return isinstance(location, LocalFile) and location.name.endswith(IMAGES)
 
 
 def text_keys(texts: str | Path) -> tuple[str, str, str]:
@@ -67,20 +67,20 @@ def image_of_row(images: Lines, row: int) -> bytes:
 class ChineseClipSource:
     """Pairs of `{split}_imgs.tsv` and `{split}_texts.jsonl` (MUGE: `_queries.jsonl`): one for each image of a text.
 
-    A text without image, or whose image is not there, is a bad sample. Of images with one id the first one stands.
+    A text without image, or whose image is not there, is a bad sample. Of images with one id the first one is kept.
 
     Args:
-        images: the `_imgs.tsv`; the texts lie beside it.
+        images: the `_imgs.tsv`; the texts lie next to it.
         text_id: `text_id` names a text by its id, so that equal captions with several ids are several texts; None:
             the caption names it.
 
     Raises:
-        FileNotFoundError: there are no texts beside it.
+        FileNotFoundError: there are no texts next to it.
         ValueError: a file is empty.
     """
 
     def __init__(self, images: str | Path, text_id: str | None = None):
-        texts = texts_beside(Path(images))
+        texts = texts_of(Path(images))
         if texts is None:
             stem = str(images).removesuffix(IMAGES)
             raise FileNotFoundError(
@@ -162,12 +162,12 @@ def pair_sample(name: str, text_id: str, text: str, image: bytes, naming: str | 
 def _find(folder: Path) -> dict[str, list[Path]]:
     """A split whose first text names no image comes last: the answers of MUGE's test split are not published."""
     images = {path.name.removesuffix(IMAGES).removeprefix("MR_"): path for path in folder.glob(f"*{IMAGES}")}
-    splits = in_order({split: path for split, path in images.items() if texts_beside(path)})
+    splits = in_order({split: path for split, path in images.items() if texts_of(path)})
     return dict(sorted(splits.items(), key=lambda item: not _names_images(item[1][0])))
 
 
 def _names_images(images: Path) -> bool:
-    texts = texts_beside(images)
+    texts = texts_of(images)
     for name, line in numbered_lines(texts):
         try:
             return bool(as_object(line, name).get(text_keys(texts)[2]))
@@ -177,8 +177,8 @@ def _names_images(images: Path) -> bool:
 
 
 def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
-    """Images and texts have their published ids. A text without image ids stays in the gallery and is no query."""
-    collector, texts = Collector(), texts_beside(images)
+    """Images and texts have their published ids. A text without image ids stays in the gallery and is not a query."""
+    collector, texts = Collector(), texts_of(images)
     _read_images(collector, Lines(images))
     for name, line in numbered_lines(texts):
         with collector.entry():
@@ -221,6 +221,6 @@ CHINESE_CLIP = Layout(
     find=_find,
     fits=is_images,
     # The pairs alone, of which only an index is held.
-    open=lambda place, options: ChineseClipSource(place.name, options.text_id),
+    open=lambda location, options: ChineseClipSource(location.name, options.text_id),
     read=_read,
 )

@@ -70,23 +70,23 @@ class ChineseClipLmdb:
         return self._size
 
     def __getitem__(self, index: int) -> Sample:
-        place = f"{self.name}, pair {index}"
+        where = f"{self.name}, pair {index}"
         content = self._get("pairs", str(index).encode(), MAX_TEXT_BYTES) or b""
-        check_size(len(content), MAX_TEXT_BYTES, place)
+        check_size(len(content), MAX_TEXT_BYTES, where)
         try:
             pair = restricted_pickle.load(content)
         except restricted_pickle.Refused as error:
-            raise BadSample(Reason.MALFORMED_ROW, place) from error
+            raise BadSample(Reason.MALFORMED_ROW, where) from error
         if not isinstance(pair, tuple) or len(pair) != 3:
-            raise BadSample(Reason.MALFORMED_ROW, place)
+            raise BadSample(Reason.MALFORMED_ROW, where)
         image_id, text_id, text = pair
         if not is_id(image_id) or not is_id(text_id) or not isinstance(text, str):
-            raise BadSample(Reason.MALFORMED_ROW, place)
+            raise BadSample(Reason.MALFORMED_ROW, where)
         encoded = self._get("imgs", str(image_id).encode(), MAX_BYTES)
         if encoded is None:
-            raise BadSample(Reason.UNMATCHED_IMAGE, f"{place}, {image_id}")
-        check_size(len(encoded), MAX_BYTES, f"{place}, {image_id}")
-        image = decode_base64(encoded, f"{place}, {image_id}")
+            raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
+        check_size(len(encoded), MAX_BYTES, f"{where}, {image_id}")
+        image = decode_base64(encoded, f"{where}, {image_id}")
         return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
 
     def __reduce__(self):
@@ -132,5 +132,5 @@ LMDB = Layout(
     name="lmdb",
     files="lmdb/{split}/ with pairs/ and imgs/",
     find=_find,
-    open=lambda place, options: ChineseClipLmdb(place.name, options.text_id),
+    open=lambda location, options: ChineseClipLmdb(location.name, options.text_id),
 )

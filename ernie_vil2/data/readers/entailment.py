@@ -1,4 +1,4 @@
-"""Statements about images with a label each, as SNLI-VE and NLVR2 publish them: JSON lines beside folders of images.
+"""Statements about images with a label each, as SNLI-VE and NLVR2 publish them: JSON lines next to folders of images.
 
 SNLI-VE (arXiv 1901.06706) is about the images of Flickr30K, NLVR2 (arXiv 1811.00491) about two images in each row.
 """
@@ -32,10 +32,10 @@ class StatementRow:
     Attributes:
         id: as published.
         images: the image, or the left and the right one.
-        text: what is said of them.
+        text: the statement.
         label: whether it is so.
         group: rows of one sentence have one; "" where that is not asked.
-        origins: of the images, in their order, as far as that is told otherwise than by their ids.
+        origins: of the images, in their order, as far as something other than their ids tells it.
     """
 
     id: str
@@ -72,13 +72,13 @@ class StatementSource:
 
     def row(self, index: int) -> StatementRow:
         """A row without the bytes of its images; BadSample if it cannot be used."""
-        place = self._table.row_name(index)
-        row = self._parse(self._table.row(index), place)
-        check_text(row.text, place)
+        where = self._table.row_name(index)
+        row = self._parse(self._table.row(index), where)
+        check_text(row.text, where)
         if is_blank(row.text):
-            raise BadSample(Reason.EMPTY_TEXT, place)
+            raise BadSample(Reason.EMPTY_TEXT, where)
         if row.label not in self.labels:
-            raise BadSample(Reason.NO_GOLD_LABEL if row.label == NO_GOLD_LABEL else Reason.UNKNOWN_LABEL, place)
+            raise BadSample(Reason.NO_GOLD_LABEL if row.label == NO_GOLD_LABEL else Reason.UNKNOWN_LABEL, where)
         return row
 
     def rows(self) -> Iterator[StatementRow | BadSample]:
@@ -106,27 +106,27 @@ def open_statements(
     layout: Layout,
     labels: tuple[str, ...],
     parse: Callable[[ImageFolders, dict, str], StatementRow],
-    place: Location,
+    location: Location,
     options: Options,
 ) -> StatementSource:
-    """The statements of a layout's annotation file; `parse` is told where its images lie.
+    """The statements of a layout's annotation file; `parse` gets the folders of its images.
 
     Raises:
         FileNotFoundError: none of the images is found.
         ValueError: as `StatementSource`.
     """
-    path = Path(place.name)
+    path = Path(location.name)
     folders = layout.images_of(path, options)
     source = StatementSource(layout.name, path, labels, partial(parse, folders))
     folders.require(source.first_images())
     return source
 
 
-def text_of(row: dict[str, Any], key: str, place: str) -> str:
+def text_of(row: dict[str, Any], key: str, where: str) -> str:
     """The text under a key of a row, without the spaces around it; BadSample if there is none."""
     value = row.get(key)
     if not isinstance(value, str):
-        raise BadSample(Reason.NO_FIELD, f"{place}, {key}")
+        raise BadSample(Reason.NO_FIELD, f"{where}, {key}")
     return value.strip()
 
 
@@ -135,24 +135,24 @@ IMAGE_KEYS = ("Flikr30kID", "Flickr30K_ID")  # as distributed, and as the author
 SNLI_VE_FILES = {"test": "snli_ve_test.jsonl", "dev": "snli_ve_dev.jsonl", "train": "snli_ve_train.jsonl"}
 
 
-def _snli_ve_row(folders: ImageFolders, row: dict, place: str) -> StatementRow:
+def _snli_ve_row(folders: ImageFolders, row: dict, where: str) -> StatementRow:
     """The hypothesis alone is the text: the caption of the image, `sentence1`, would give the answer away."""
     image_id = next((row[key] for key in IMAGE_KEYS if row.get(key) is not None), None)
     if image_id is None or not is_id(image_id):
-        raise BadSample(Reason.NO_IMAGE if image_id is None else Reason.MALFORMED_IMAGE_ID, place)
+        raise BadSample(Reason.NO_IMAGE if image_id is None else Reason.MALFORMED_IMAGE_ID, where)
     image_id = str(image_id).removesuffix(".jpg")
-    name = row.get("pairID", place)
+    name = row.get("pairID", where)
     if not is_id(name):
-        raise BadSample(Reason.NO_ID, place)
+        raise BadSample(Reason.NO_ID, where)
     image = folders.image(image_id, f"{image_id}.jpg")
-    return StatementRow(str(name), (image,), text_of(row, "sentence2", place), text_of(row, "gold_label", place))
+    return StatementRow(str(name), (image,), text_of(row, "sentence2", where), text_of(row, "gold_label", where))
 
 
 SNLI_VE = Layout(
     name="snli-ve",
     files=", ".join(SNLI_VE_FILES.values()),
     find=lambda folder: in_order({split: path for split, [path] in found_files(folder, SNLI_VE_FILES).items()}),
-    open=lambda place, options: open_statements(SNLI_VE, SNLI_VE_LABELS, _snli_ve_row, place, options),
+    open=lambda location, options: open_statements(SNLI_VE, SNLI_VE_LABELS, _snli_ve_row, location, options),
     image_folders=FLICKR30K_FOLDERS,
 )
 
@@ -171,37 +171,37 @@ def _find_nlvr2(folder: Path) -> dict[str, list[Path]]:
 
 def _is_nlvr2(path: Path) -> bool:
     try:
-        place, line = next(numbered_lines(path))
-        return {"sentence", "identifier", "label"} <= as_object(line, place).keys()
+        where, line = next(numbered_lines(path))
+        return {"sentence", "identifier", "label"} <= as_object(line, where).keys()
     except (OSError, ValueError, StopIteration):
         return False
 
 
-def _nlvr2_row(folders: ImageFolders, row: dict, place: str) -> StatementRow:
-    identifier = text_of(row, "identifier", place)
+def _nlvr2_row(folders: ImageFolders, row: dict, where: str) -> StatementRow:
+    identifier = text_of(row, "identifier", where)
     parts = _IDENTIFIER.fullmatch(identifier)
     if not parts:
-        raise BadSample(Reason.NO_ID, f"{place}, identifier {identifier}")
+        raise BadSample(Reason.NO_ID, f"{where}, identifier {identifier}")
     pair, sentence = parts.groups()
-    images = tuple(_nlvr2_image(folders, f"{pair}-img{side}.png", row.get("directory"), place) for side in (0, 1))
+    images = tuple(_nlvr2_image(folders, f"{pair}-img{side}.png", row.get("directory"), where) for side in (0, 1))
     group = f"{pair.rpartition('-')[0]}-{sentence}"  # as the authors' metrics.py has it
     origins = tuple(url for key in ("left_url", "right_url") if isinstance(url := row.get(key), str))
     label = row.get("label")
-    label = str(label) if isinstance(label, bool) else text_of(row, "label", place)
-    return StatementRow(identifier, images, text_of(row, "sentence", place), label, group, origins)
+    label = str(label) if isinstance(label, bool) else text_of(row, "label", where)
+    return StatementRow(identifier, images, text_of(row, "sentence", where), label, group, origins)
 
 
-def _nlvr2_image(folders: ImageFolders, file: str, directory: object, place: str):
+def _nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str):
     """Images of train lie in sub-folders of 100 by name; those of others do not."""
     if directory is None:
         return folders.image(file, file)
     if not is_id(directory):
-        raise BadSample(Reason.MALFORMED_ROW, f"{place}, directory")
+        raise BadSample(Reason.MALFORMED_ROW, f"{where}, directory")
     return folders.image(file, f"{directory}/{file}", file)
 
 
-def subsets_beside(annotations: Path) -> dict[str, frozenset[str]]:
-    """The identifiers of the published subsets of a split that lie beside its file, as `balanced/balanced_dev.json`.
+def published_subsets(annotations: Path) -> dict[str, frozenset[str]]:
+    """The identifiers of the published subsets of a split that lie next to its file, as `balanced/balanced_dev.json`.
 
     Raises:
         ValueError: a file of them is damaged.
@@ -210,7 +210,7 @@ def subsets_beside(annotations: Path) -> dict[str, frozenset[str]]:
     for name in SUBSETS:
         path = find_file(annotations.parent, f"{name}_{annotations.name}")
         if path:
-            rows = (as_object(line, place) for place, line in numbered_lines(path))
+            rows = (as_object(line, where) for where, line in numbered_lines(path))
             found[name] = frozenset(text_of(row, "identifier", path.name) for row in rows)
     return found
 
@@ -219,7 +219,7 @@ NLVR2 = Layout(
     name="nlvr2",
     files=f"{'.json, '.join(NLVR2_SPLITS)}.json",
     find=_find_nlvr2,
-    open=lambda place, options: open_statements(NLVR2, NLVR2_LABELS, _nlvr2_row, place, options),
+    open=lambda location, options: open_statements(NLVR2, NLVR2_LABELS, _nlvr2_row, location, options),
     image_folders=NLVR2_SPLITS,
 )
 """The folders of a split's images, alone or below `images/`."""

@@ -25,7 +25,7 @@ def cache_bytes() -> int:
     """`$ERNIE_VIL2_SHARD_CACHE_GIB` (100 if it is not set): how much the fetched shards may take, in bytes.
 
     Raises:
-        ValueError: it is no positive number.
+        ValueError: it is not a positive number.
     """
     value = os.environ.get("ERNIE_VIL2_SHARD_CACHE_GIB") or DEFAULT_GIB
     try:

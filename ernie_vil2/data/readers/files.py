@@ -73,7 +73,7 @@ def _read(paths: dict[str, Path], suffix: str, most: int) -> bytes:
 
 
 def _holds_samples(folder: Path, look_at: int = 1000) -> bool:
-    """Whether an image stands beside a text of its name, among the first files of a folder."""
+    """Whether an image has a text of its name, among the first files of a folder."""
     suffixes: dict[str, set[str]] = {}
     for entry, _ in zip(os.scandir(folder), range(look_at), strict=False):
         name, suffix = split_name(entry.name)
@@ -89,7 +89,7 @@ def _find(folder: Path) -> dict[str, list[Path]]:
 
 FILES = Layout(
     name="files",
-    files="images beside a .txt or .json of their name",
+    files="images with a .txt or .json of their name",
     find=_find,
-    open=lambda place, options: FilesSource(place.name, options.text_id),
+    open=lambda location, options: FilesSource(location.name, options.text_id),
 )

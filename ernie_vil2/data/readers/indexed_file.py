@@ -24,8 +24,8 @@ from ernie_vil2.data.source_files import BYTE_ORDER_MARK
 from ernie_vil2.io.files import atomic_write, cache_folder, system_errors_named
 
 Index = dict[str, np.ndarray]
-CHECKSUM = 16  # bytes that stand before the arrays; the archive's own leaves its table of contents out
-VERSION = 2  # of what the scans write; another one is scanned anew
+CHECKSUM = 16  # bytes in front of the arrays; the archive's own leaves its table of contents out
+VERSION = 2  # of what the scans write; another one is scanned again
 WORTH_KEEPING = 0.5  # seconds; a scan that is quicker is repeated instead
 PIECE = 2**20  # bytes of a line that are looked at together
 MAX_LINE = 2**29  # bytes; a line of less, but too many for a row, is a bad sample
@@ -38,7 +38,7 @@ class IndexedFile(ABC):
     The index and the open file are held from the first row on until `release`; the length is always known.
 
     Args:
-        place: the file.
+        location: the file.
         rows: how many it has, if that is known; it is then not read before its first row is.
 
     Raises:
@@ -48,8 +48,8 @@ class IndexedFile(ABC):
     kind: ClassVar[str]
     """Of index; distinguishes those of two readers of one file."""
 
-    def __init__(self, place: str | Path | Location, rows: int | None = None):
-        self.location = as_location(place)
+    def __init__(self, location: str | Path | Location, rows: int | None = None):
+        self.location = as_location(location)
         self._file = ByteRanges(self.location)
         self._identity = self.location.identity()
         self._index: Index | None = None
@@ -253,7 +253,7 @@ def measured_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bool]]:
     """Bytes of each line, its end included, and whether it is blank; a line of any length takes little memory.
 
     Raises:
-        ValueError: a line does not end, as in a file that is no text.
+        ValueError: a line does not end, as in a file that is not a text.
     """
     size, blank = 0, True
     while piece := file.readline(PIECE):
@@ -270,7 +270,7 @@ def measured_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bool]]:
 
 def decode_base64(text: bytes, name: str) -> bytes:
     """What base64 stands for, in the standard or the URL-safe alphabet, with blanks; BadSample if it is none."""
-    # b64decode drops characters that it does not know unless told to validate.
+    # b64decode drops characters that it does not know unless asked to validate.
     text = text.replace(b"-", b"+").replace(b"_", b"/")
     try:
         return base64.b64decode(text, validate=True)

@@ -24,38 +24,38 @@ SET_MARK = "@"
 """Between a JSON file and the name of one of its lists: `classnames.json@imagenet1k`."""
 LABEL = "label"
 CHINESE_NAMES = "label_cn.txt"
-"""Chinese names beside the folders of a data set, as Chinese-CLIP lays it out."""
+"""Chinese names next to the folders of a data set, as Chinese-CLIP lays it out."""
 
 
-def read_list(place: str) -> list[str] | dict[str, str]:
+def read_list(source: str) -> list[str] | dict[str, str]:
     """Texts in the order of a file, or by label.
 
     Args:
-        place: a text file with one of them a line, or `label<TAB>text` in every line; or JSON: a list, an object of
+        source: a text file with one of them a line, or `label<TAB>text` in every line; or JSON: a list, an object of
             texts by label, or an object of lists of which `FILE@NAME` names one.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is none of these, it is empty, or an entry in it is.
     """
-    path, name = split_place(place)
+    path, name = split_source(source)
     found = _from_json(path, name) if path.suffix == ".json" else _from_lines(path)
     entries = list(found.items()) if isinstance(found, dict) else list(enumerate(found, 1))
     if not all(isinstance(text, str) for _, text in entries):
-        raise ValueError(f"{place}: a list of texts is expected, or texts by label")
+        raise ValueError(f"{source}: a list of texts is expected, or texts by label")
     for label, text in entries:
         if not text.strip():
             what = f"class {label} has no name" if isinstance(found, dict) else f"entry {label} is empty"
-            raise ValueError(f"{place}: {what}; write it, or take it out with what belongs to it")
+            raise ValueError(f"{source}: {what}; write it, or take it out with what belongs to it")
     if not entries:
-        raise ValueError(f"{place}: nothing in it")
+        raise ValueError(f"{source}: nothing in it")
     return found
 
 
-def split_place(place: str) -> tuple[Path, str]:
+def split_source(source: str) -> tuple[Path, str]:
     """The file of `FILE` or `FILE@NAME`, and the name of the list in it."""
-    path, mark, name = place.rpartition(SET_MARK)
-    return (Path(path), name) if mark and not Path(place).exists() else (Path(place), "")
+    path, mark, name = source.rpartition(SET_MARK)
+    return (Path(path), name) if mark and not Path(source).exists() else (Path(source), "")
 
 
 def _from_json(path: Path, name: str) -> list | dict:
@@ -78,12 +78,12 @@ def _from_lines(path: Path) -> list[str] | dict[str, str]:
     for number, line in enumerate(lines, 1):
         label, _, text = line.partition("\t")
         if label.strip() in found:
-            raise ValueError(f"{path}, line {number}: {label.strip()} stands there twice")
+            raise ValueError(f"{path}, line {number}: {label.strip()} is there twice")
         found[label.strip()] = text.strip()
     return found
 
 
-def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, str], place: str) -> dict[str, str]:
+def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, str], source: str) -> dict[str, str]:
     """The name of every class, in their order.
 
     Names in an order belong to the labels that say so: to themselves, where labels are names; to numbers, which count
@@ -92,10 +92,10 @@ def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, s
     Args:
         labels: that the pictures have; further ones may have a name.
         names: as `read_list` gives them.
-        place: of the names, for the error.
+        source: of the names, for the error.
 
     Raises:
-        ValueError: it cannot be told which name is whose.
+        ValueError: it is not clear which name belongs to which class.
     """
     if isinstance(names, Mapping):
         return dict(names)
@@ -105,7 +105,7 @@ def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, s
         by_number = {int(label): label for label in labels}
         if max(by_number, default=0) >= len(names):
             raise ValueError(
-                f"{place}: {counted(len(names), 'name')}, but there is a class {by_number[max(by_number)]}, counted "
+                f"{source}: {counted(len(names), 'name')}, but there is a class {by_number[max(by_number)]}, counted "
                 "from 0; give every class a line, or write label<TAB>name"
             )
         widths = set(map(len, labels))
@@ -113,7 +113,7 @@ def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, s
         return {by_number.get(number, f"{number:0{width}d}"): name for number, name in enumerate(names)}
     if len(labels) != len(names):
         raise ValueError(
-            f"{place}: {counted(len(names), 'name')} for {counted(len(labels), 'class', 'classes')}; give every class "
+            f"{source}: {counted(len(names), 'name')} for {counted(len(labels), 'class', 'classes')}; give every class "
             "a line, in the order of the sorted labels, or write label<TAB>name"
         )
     return dict(zip(sorted(labels), names, strict=True))
@@ -149,7 +149,7 @@ def open_labelled(
     Args:
         paths: a folder with a folder for each class, or with such a folder for each split; tables with the columns
             `image` and `label`; or what `open_sources` takes.
-        names: files of names by language, see `read_list`. None: `label_cn.txt` beside the folders, else the labels
+        names: files of names by language, see `read_list`. None: `label_cn.txt` next to the folders, else the labels
             themselves, as zh where there is a Chinese sign in them and as en otherwise.
         label: column or field that says the class of a picture; several are a list, in CSV separated by `|`.
         split: of the pictures.
@@ -158,12 +158,12 @@ def open_labelled(
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: it cannot be told what is there, a class has no name, or no picture can be used.
+        ValueError: it is not clear what is there, a class has no name, or no picture can be used.
     """
     found = _found(paths, label, split, images, default)
-    places = dict(names or ({"zh": str(found.names)} if found.names else {}))
+    sources = dict(names or ({"zh": str(found.names)} if found.names else {}))
     by_language = {
-        language: named_classes(found.labels, read_list(place), place) for language, place in places.items()
+        language: named_classes(found.labels, read_list(source), source) for language, source in sources.items()
     } or {_language(found.labels): {one: one.replace("_", " ") for one in found.labels}}
     classes = next(iter(by_language.values()))
     for language, named in by_language.items():
@@ -171,7 +171,7 @@ def open_labelled(
             raise ValueError(f"class {missing} has a name in one language and none in another ({language}); write it")
     if len(classes) < 2:
         raise ValueError(
-            f"{found.name}: one class alone ({', '.join(classes)}) is no question; a folder for each class is "
+            f"{found.name}: one class alone ({', '.join(classes)}) is not a question; a folder for each class is "
             f"expected, or a table with the columns image and {label}"
         )
     collector = Collector()
@@ -256,15 +256,15 @@ def _in_table(path: Path, label: str, home: Path) -> list[tuple[BenchmarkImage, 
     table, folders = open_table(path), ImageFolders([home], ())
     entries, in_files = [], []
     for index in range(len(table)):
-        place = table.row_name(index)
+        where = table.row_name(index)
         try:
             row = table.row(index)
-            _, name, file, data = image_of(row, place)
+            _, name, file, data = image_of(row, where)
             if data is None:
                 in_files.append(image := folders.image(name, file))
             else:
                 image = BenchmarkImage(name, partial(_bytes_of, table, index))
-            entries.append((image, _labels(row.get(label), place)))
+            entries.append((image, _labels(row.get(label), where)))
         except BadSample as bad:
             entries.append(bad)
     if in_files:

@@ -21,7 +21,7 @@ _SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
 
 
 class Options(NamedTuple):
-    """What a shard is opened with, besides its place.
+    """What a shard is opened with, besides its location.
 
     `split` is its name in the layout, `root` the folder or file that a person named. `images` is the folder of the
     image files; None: they lie with the data. `text_id` is as in `Data.text_id`, `samples` how many a tar shard holds,
@@ -41,7 +41,7 @@ class Layout:
 
     Attributes:
         name: by which a command line names it.
-        files: by which files it is told, for a person.
+        files: by which files it is recognised, for a person.
         find: the files or folders of every split that a folder holds, the split that is scored first; under "" what
             has no splits. Nothing if the folder has another layout.
         fits: whether a single file, an address or a command is a shard of it; None: none is.
@@ -94,8 +94,8 @@ def found_files(folder: Path, names: Mapping[str, str]) -> dict[str, list[Path]]
 
 def in_order(splits: Mapping[str, Path]) -> dict[str, list[Path]]:
     """The one file of every split, in the order of `SPLITS`, others behind them by name."""
-    places = {split: place for place, split in enumerate(SPLITS)}
-    order = sorted(splits, key=lambda split: (places.get(family(split), len(SPLITS)), split))
+    positions = {split: position for position, split in enumerate(SPLITS)}
+    order = sorted(splits, key=lambda split: (positions.get(family(split), len(SPLITS)), split))
     return {split: [splits[split]] for split in order}
 
 
@@ -104,7 +104,7 @@ class ImageFolders:
 
     Args:
         roots: folders that hold the published ones, or the image files themselves.
-        published: names of the sub-folders as the authors publish them; they may stand in `images/` too.
+        published: names of the sub-folders as the authors publish them; they may be in `images/` too.
     """
 
     def __init__(self, roots: Sequence[Path], published: Sequence[str]):
@@ -129,9 +129,9 @@ class ImageFolders:
         """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""
         if any(_is_readable(image) for image in images[:100]):
             return
-        places = ", ".join(f"{root}/{name}" for root in self.roots for name in (*self.published, ""))
+        looked_in = ", ".join(f"{root}/{name}" for root in self.roots for name in (*self.published, ""))
         raise FileNotFoundError(
-            f"no image file was found, for example of {images[0].id}; looked in {places}; "
+            f"no image file was found, for example of {images[0].id}; looked in {looked_in}; "
             "say in which folder the images are (images, --images)"
         )
 

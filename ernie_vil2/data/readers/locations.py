@@ -43,14 +43,14 @@ class Location(Protocol):
         ...
 
     def open(self) -> BinaryIO:
-        """The file, readable at any place; it may have to be fetched first."""
+        """The file, readable at any position; it may have to be fetched first."""
         ...
 
 
 class LocalFile:
     """A file that is here already.
 
-    OSError says that it cannot be read, or that it is no file: a pipe, above all, which would be waited for.
+    OSError says that it cannot be read, or that it is not a file: a pipe, above all, which would be waited for.
     """
 
     def __init__(self, path: str | Path):
@@ -244,15 +244,15 @@ class PipeOutput:
                 [*call, self.command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE
             )
         if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip()[-500:]
+            printed = done.stderr.decode("utf-8", "replace").strip()[-500:]
             raise OSError(
-                f"{self.name}: the command ended with status {done.returncode}: {said or '(it said nothing)'}"
+                f"{self.name}: the command ended with status {done.returncode}: {printed or '(it printed nothing)'}"
             )
 
 
-def as_location(place: str | Path | Location) -> Location:
+def as_location(source: str | Path | Location) -> Location:
     """A path as location; a location as it is."""
-    return LocalFile(place) if isinstance(place, str | Path) else place
+    return LocalFile(source) if isinstance(source, str | Path) else source
 
 
 def file_system(address: str, total: float | None = None) -> tuple[Any, str]:

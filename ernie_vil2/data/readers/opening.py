@@ -1,4 +1,4 @@
-"""What lies at a place, by the registry of layouts, and opens it: as samples to train on or as benchmarks to score.
+"""What is at a location, by the registry of layouts, and opens it: as samples to train on or as benchmarks to score.
 
 Whatever can be one can be the other. docs/data.md and docs/benchmarks.md show each layout on disk.
 """
@@ -33,8 +33,8 @@ from ernie_vil2.registry import Registry
 
 # A folder that holds several of these is ambiguous.
 BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, SNLI_VE, NLVR2)
-# Of these the first counts that a folder holds: MSCOCO's own captions lie beside what others made of them, shards go
-# before what they may be made of, and img2dataset leaves a table without images beside each of its folders.
+# Of these the first counts that a folder holds: MSCOCO's own captions lie next to what others made of them, shards go
+# before what they may be made of, and img2dataset leaves a table without images next to each of its folders.
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
 LAYOUTS: Registry[Layout] = Registry.of("layout", *BENCHMARKS, *OTHERS)
 MANY = 10_000  # shards that wait to be opened at once
@@ -61,14 +61,14 @@ def open_sources(
         split: of a benchmark or of tables; None: the default.
         images: folder of the image files; None: they are looked for with the data.
         default: the split that is meant where none is named; None: the one that is scored.
-        layout: one of `LAYOUTS`; None: told from the files.
+        layout: one of `LAYOUTS`; None: recognised from the files.
 
     Raises:
         FileNotFoundError: a pattern names no file, or no image file is there.
         ValueError: a file is of no layout that is known, or it is unreadable or empty; the split is not there.
         OSError: a file cannot be fetched.
     """
-    found = [content(place, split, default, layout) for place in _places(patterns)]
+    found = [content(location, split, default, layout) for location in _locations(patterns)]
     return _opened(found, images, text_id)
 
 
@@ -113,13 +113,13 @@ def open_benchmarks(
 ) -> dict[str, Benchmark]:
     """What is scored by the language of its captions; the data are read once for all of them.
 
-    Captions that name no language stand under "". Languages whose texts are the same, as those of a published
+    Captions that name no language are under "". Languages whose texts are the same, as those of a published
     benchmark, are one entry under their joined names: nothing is scored twice.
 
     Args:
         path: as of `open_benchmark`.
         languages: None: those that the captions are in, of these the `preferred` ones if there are some.
-        layout: one of `LAYOUTS`; None: told from the files.
+        layout: one of `LAYOUTS`; None: recognised from the files.
         split: `test`, `val`, `train`, ...; None: test, or validation where test is not there or has no answers.
         images: folder of the image files, or of their published sub-folders; None: looked for with the data.
         text_id: as in `open_sources`.
@@ -128,10 +128,10 @@ def open_benchmarks(
 
     Raises:
         FileNotFoundError: there is no such path, or none of the images is found.
-        ValueError: the layout cannot be told, the split is not there, or no image or text could be used.
+        ValueError: the layout cannot be recognised, the split is not there, or no image or text could be used.
     """
-    places = _places([path] if isinstance(path, str | Path) else path)
-    found = [content(place, split, default, layout) for place in places]
+    locations = _locations([path] if isinstance(path, str | Path) else path)
+    found = [content(location, split, default, layout) for location in locations]
     first = found[0]
     if published := [one for one in found if one.layout.read]:
         if len(found) > 1:
@@ -151,16 +151,16 @@ def _each_once(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
     return {", ".join(same): benchmarks[same[0]] for same in joined.values()}
 
 
-def _places(paths: Iterable[str | Path]) -> list[Location]:
-    """A list of images that a benchmark has is no list of paths."""
-    places = at_most(
-        place
+def _locations(paths: Iterable[str | Path]) -> list[Location]:
+    """A list of images that a benchmark has is not a list of paths."""
+    locations = at_most(
+        location
         for path in paths
-        for place in ([LocalFile(path)] if annotates(Path(path), LAYOUTS.values()) else find(str(path)))
+        for location in ([LocalFile(path)] if annotates(Path(path), LAYOUTS.values()) else find(str(path)))
     )
-    if not places:
+    if not locations:
         raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
-    return places
+    return locations
 
 
 def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | None) -> ShardedSource:
@@ -184,10 +184,10 @@ def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | 
 
 def _options(found: Content, images: str | Path | None, text_id: str | None) -> Options:
     if images and found.layout.image_folders is None:
-        raise ValueError(f"{found.place.name}: layout {found.layout.name} holds its images; leave out images")
+        raise ValueError(f"{found.location.name}: layout {found.layout.name} holds its images; leave out images")
     if images and not Path(images).is_dir():
         raise FileNotFoundError(f"{images}: no such folder of images")
-    return Options(found.split, Path(found.place.name), Path(images) if images else None, text_id)
+    return Options(found.split, Path(found.location.name), Path(images) if images else None, text_id)
 
 
 def read_benchmark(layout: Layout, annotations: Path, options: Options) -> Benchmark:
@@ -205,11 +205,11 @@ def read_benchmark(layout: Layout, annotations: Path, options: Options) -> Bench
     return benchmark
 
 
-def open_shard(layout: Layout, place: Location, options: Options) -> Shard:
+def open_shard(layout: Layout, location: Location, options: Options) -> Shard:
     """A shard of samples, or a benchmark as one; errors as of the layout's source and of `read_benchmark`."""
     if layout.open:
-        return layout.open(place, options)
-    return BenchmarkSource(read_benchmark(layout, Path(place.name), options), place.name)
+        return layout.open(location, options)
+    return BenchmarkSource(read_benchmark(layout, Path(location.name), options), location.name)
 
 
 class UnknownLayout(ValueError):
@@ -217,43 +217,43 @@ class UnknownLayout(ValueError):
 
 
 class Content(NamedTuple):
-    """What lies at a place: its layout, a split by its name there, and the files or folders of that split."""
+    """What is at a location: its layout, a split by its name there, and the files or folders of that split."""
 
-    place: Location
+    location: Location
     layout: Layout
     split: str
     shards: Sequence[Location]
 
 
 def content(
-    place: Location, split: str | None = None, default: str | None = None, layout: str | None = None
+    location: Location, split: str | None = None, default: str | None = None, layout: str | None = None
 ) -> Content:
-    """What lies at a place.
+    """What is at a location.
 
     Args:
-        place: a folder, a file, an address or a command.
+        location: a folder, a file, an address or a command.
         split: by name; `val`, `valid`, `validation` and `dev` are one, and so are `train` and `train2014`.
         default: the split that is meant where none is named; where it is missing, the one that is scored. Only for
             `train` there is no other: nobody wants to train on test data unawares.
-        layout: by name; None: told from the files.
+        layout: by name; None: recognised from the files.
 
     Raises:
-        ValueError: the layout cannot be told, or the split is not there.
+        ValueError: the layout cannot be recognised, or the split is not there.
     """
     known = [LAYOUTS.find(layout)] if layout else list(LAYOUTS.values())
-    path, local = Path(place.name), isinstance(place, LocalFile)
+    path, local = Path(location.name), isinstance(location, LocalFile)
     if local and path.is_dir():
         found, splits = _in_folder(path, known)
     elif local and (annotated := annotates(path, known)):
         found, splits = annotated
     else:
-        found = next((one for one in known if one.fits and one.fits(place)), None)
+        found = next((one for one in known if one.fits and one.fits(location)), None)
         if found is None:
             where = "" if local else "; only .tar and .tsv are read at an address"
-            raise ValueError(f"{place.name}: no layout that is known; {_names(known)}{where}")
+            raise ValueError(f"{location.name}: no layout that is known; {_names(known)}{where}")
         splits = {"": [path]}
-    chosen = _choose(f"{place.name} (layout {found.name})", path, splits, split, default)
-    return Content(place, found, chosen, [LocalFile(one) for one in splits[chosen]] if local else [place])
+    chosen = _choose(f"{location.name} (layout {found.name})", path, splits, split, default)
+    return Content(location, found, chosen, [LocalFile(one) for one in splits[chosen]] if local else [location])
 
 
 def annotates(path: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
@@ -299,12 +299,12 @@ def _is_inside(fitting: Mapping[Layout, Mapping[str, Sequence[Path]]], folder: P
 
 def _names(known: Sequence[Layout]) -> str:
     if len(known) == 1:
-        return f"{known[0].name} is told by {known[0].files}"
+        return f"{known[0].name} is recognised by {known[0].files}"
     return f"known are {', '.join(layout.name for layout in known)} (docs/data.md, docs/benchmarks.md)"
 
 
 def _choose(
-    place: str, path: Path, splits: Mapping[str, Sequence[Path]], split: str | None, default: str | None
+    location: str, path: Path, splits: Mapping[str, Sequence[Path]], split: str | None, default: str | None
 ) -> str:
     names = ", ".join(splits)
     if split is None:
@@ -313,11 +313,11 @@ def _choose(
             return next(iter(own or splits))
         split = default if default == "train" or default in map(family, splits) else family(next(iter(splits)))
         if split not in SPLITS:
-            raise ValueError(f"{place} holds several tables ({names}); name one as the split")
+            raise ValueError(f"{location} holds several tables ({names}); name one as the split")
     elif list(splits) == [""]:
-        raise ValueError(f"{place} has no splits; leave out split")
+        raise ValueError(f"{location} has no splits; leave out split")
     matching = [name for name in splits if name == split] or [name for name in splits if family(name) == family(split)]
     if len(matching) == 1:
         return matching[0]
     found = "several splits" if matching else "no split"
-    raise ValueError(f"{place} has {found} {split}; choose a split of {names}, or name its file")
+    raise ValueError(f"{location} has {found} {split}; choose a split of {names}, or name its file")

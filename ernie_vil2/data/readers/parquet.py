@@ -29,7 +29,7 @@ class ParquetTable:
     Texts and bytes are read as dictionaries, in which equal values are one: so they take no more memory than the pages.
 
     Raises:
-        ValueError: it is no Parquet file, or it has no rows.
+        ValueError: it is not a Parquet file, or it has no rows.
     """
 
     def __init__(self, path: str | Path):

@@ -170,13 +170,13 @@ class _Entry(NamedTuple):
 
 
 class PreparedShards:
-    """What the index beside a shard says of it; each index is read once, also one at an address."""
+    """What the index next to a shard says of it; each index is read once, also one at an address."""
 
     def __init__(self):
         self._of_folder = cache(_in_folder)
         self._of_address: dict[str, dict[str, _Entry]] = {}
 
-    def __call__(self, place: Location) -> tuple[Location, int | None]:
+    def __call__(self, location: Location) -> tuple[Location, int | None]:
         """The shard, one at an address with its size and checksum, and how many samples it holds.
 
         The samples are None where there is no index, it does not name the shard, or a shard that is here is of another
@@ -185,19 +185,19 @@ class PreparedShards:
         Raises:
             FetchError: a server does not say whether there is an index.
         """
-        if isinstance(place, LocalFile):
-            path = Path(place.name)
+        if isinstance(location, LocalFile):
+            path = Path(location.name)
             entry = self._of_folder(path.parent).get(path.name)
-            return place, entry.samples if entry and os.path.getsize(path) == entry.bytes else None
-        if isinstance(place, RemoteFile):
-            address, *query = place.name.split("?", 1)
+            return location, entry.samples if entry and os.path.getsize(path) == entry.bytes else None
+        if isinstance(location, RemoteFile):
+            address, *query = location.name.split("?", 1)
             folder, _, name = address.rpartition("/")
             index = "?".join([f"{folder}/{INDEX}", *query])
             if name.endswith(".tar") and index not in self._of_address:
-                self._of_address[index] = _at_address(index, asked_for=place.name)
+                self._of_address[index] = _at_address(index, asked_for=location.name)
             if entry := self._of_address.get(index, {}).get(name):
-                return RemoteFile(place.name, entry.bytes, entry.checksum), entry.samples
-        return place, None
+                return RemoteFile(location.name, entry.bytes, entry.checksum), entry.samples
+        return location, None
 
 
 def _in_folder(folder: Path) -> dict[str, _Entry]:

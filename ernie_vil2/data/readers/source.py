@@ -62,7 +62,7 @@ class ShardedSource:
     """Many shards, one behind the other, of which a process holds at most `held` open.
 
     A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run. One
-    that cannot be fetched is asked for again for up to `DEADLINE` seconds, and anew when it is opened another time.
+    that cannot be fetched is asked for again for up to `DEADLINE` seconds, also when it is opened another time.
 
     Threads may read at the same time; they take turns, since one of them may release the shard of another.
 
@@ -76,7 +76,9 @@ class ShardedSource:
     def __init__(self, shards: Sequence[Shard], locations: Sequence[Location] = ()):
         self.shards = tuple(shards)
         self._elsewhere = {
-            number: place for number, place in enumerate(locations) if isinstance(place, RemoteFile | PipeOutput)
+            number: location
+            for number, location in enumerate(locations)
+            if isinstance(location, RemoteFile | PipeOutput)
         }
         self._windows: dict[int, tuple[list[int], list[int]]] = {}
         self._ahead: FetchAhead | None = None
@@ -184,9 +186,9 @@ class ShardedSource:
             self._unreadable[number] = Reason.NOT_FETCHED if not_fetched else Reason.UNREADABLE_FILE
             name = str(error) if not_fetched else f"{shard.name} ({error})"
             raise BadSample(self._unreadable[number], name) from error
-        place = self._elsewhere.get(number)
-        if isinstance(place, RemoteFile) and place.failures:
-            place.failures = 0
+        location = self._elsewhere.get(number)
+        if isinstance(location, RemoteFile) and location.failures:
+            location.failures = 0
             warnings.warn(LATE, ImageRemark, stacklevel=2)
         return sample
 

@@ -1,4 +1,4 @@
-"""Tables: JSON lines, CSV and Parquet by row, and pairs whose images are files beside a table, or values in it."""
+"""Tables: JSON lines, CSV and Parquet by row, and pairs whose images are files next to a table, or values in it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class JsonTable(TextLines):
         return super().row_name(int(self.index["rows"][index]))
 
     def row(self, index: int) -> dict[str, Any]:
-        """The row's columns; BadSample if it is no JSON object, or longer than `MAX_TEXT_BYTES`."""
+        """The row's columns; BadSample if it is not JSON object, or longer than `MAX_TEXT_BYTES`."""
         return as_object(self.line(int(self.index["rows"][index])), self.row_name(index))
 
 
@@ -84,7 +84,7 @@ class CsvTable(IndexedFile):
     """Rows below a line of column names; a quoted value may hold line ends. Empty values count as missing.
 
     Columns whose name begins with `tags` hold lists, separated by `|`. A column holds numbers if each of its values is
-    one that is printed as it is written: "00123" and "3.50" are texts, and so is whatever stands in their columns.
+    one that is printed as it is written: "00123" and "3.50" are texts, and so are all values of their columns.
     Images, texts and ids are texts in any case.
     """
 
@@ -125,8 +125,8 @@ class CsvTable(IndexedFile):
         """File and the line on which the row ends."""
         return f"{self.name.rpartition('/')[2]}:{self.index['lines'][index + 1]}"
 
-    def _values(self, place: int, name: str) -> list[str]:
-        start, end = self.index["bounds"][place].tolist()
+    def _values(self, row: int, name: str) -> list[str]:
+        start, end = self.index["bounds"][row].tolist()
         text = as_text(self._bytes(start, end - start, name).removeprefix(BYTE_ORDER_MARK), name)
         try:
             return next(csv.reader(io.StringIO(text, newline="")), [])
@@ -216,20 +216,20 @@ class TableSource:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Sample:
-        place = self._table.row_name(index)
+        where = self._table.row_name(index)
         row = self._table.row(index)
-        captions, tags = texts_of(row, place)
+        captions, tags = texts_of(row, where)
         if row.get("text") is not None:
             if not isinstance(row["text"], str):
-                raise BadSample(Reason.MALFORMED_CAPTION, place)
-            check_text(row["text"], place)
+                raise BadSample(Reason.MALFORMED_CAPTION, where)
+            check_text(row["text"], where)
             captions.setdefault("", row["text"])
-        key, name, file, data = image_of(row, place)
+        key, name, file, data = image_of(row, where)
         fields = {column: value for column, value in row.items() if column != key}
         path = ""
         if data is None:
             path, data = found_image(self._folders, file)
-        return Sample(name, text_name(captions, fields, self._text_id, place), data, captions, tags, fields, str(path))
+        return Sample(name, text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path))
 
     def image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
@@ -239,7 +239,7 @@ class TableSource:
         return TableSource, (self.name, self._text_id, self._images)
 
 
-def image_of(row: Mapping[str, Any], place: str) -> tuple[str, str, str | None, bytes | None]:
+def image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, str | None, bytes | None]:
     """The column of a row that holds its image, the image's name, and its file or its bytes.
 
     Raises:
@@ -247,24 +247,24 @@ def image_of(row: Mapping[str, Any], place: str) -> tuple[str, str, str | None, 
     """
     key = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
     if key is None:
-        raise BadSample(Reason.NO_IMAGE, place)
-    file, data = _file_and_bytes(row[key], place)
-    name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or place
+        raise BadSample(Reason.NO_IMAGE, where)
+    file, data = _file_and_bytes(row[key], where)
+    name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or where
     if not is_id(name):
-        raise BadSample(Reason.MALFORMED_ROW, place)
+        raise BadSample(Reason.MALFORMED_ROW, where)
     if data is None:
         check_inside(file)
     return key, str(name), file, data
 
 
-def _file_and_bytes(value: Any, place: str) -> tuple[str | None, bytes | None]:
+def _file_and_bytes(value: Any, where: str) -> tuple[str | None, bytes | None]:
     file, data = value, None
     if isinstance(value, dict):  # Hugging Face's images
         file, data = value.get("path"), value.get("bytes")
     elif isinstance(value, bytes):
         file, data = None, value
     if not (isinstance(data, bytes) or (data is None and isinstance(file, str))):
-        raise BadSample(Reason.MALFORMED_ROW, place)
+        raise BadSample(Reason.MALFORMED_ROW, where)
     return file if isinstance(file, str) else None, data
 
 
@@ -315,7 +315,7 @@ TABLE = Layout(
     name="table",
     files=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
     find=_find,
-    fits=lambda place: isinstance(place, LocalFile) and place.name.endswith(tuple(TABLES)),
-    open=lambda place, options: TableSource(place.name, options.text_id, options.images),
+    fits=lambda location: isinstance(location, LocalFile) and location.name.endswith(tuple(TABLES)),
+    open=lambda location, options: TableSource(location.name, options.text_id, options.images),
     image_folders=(),
 )

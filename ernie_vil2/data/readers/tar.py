@@ -27,7 +27,7 @@ from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES
 
 IMAGE_ID = "image_id"
 """Field that names the image, where several samples share one; otherwise its file does."""
-# Why a row of the index is no sample; the index holds the number.
+# Why a row of the index is not a sample; the index holds the number.
 CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME, BEHIND = range(1, 9)
 PROBLEMS = {
     CUT: Reason.CUT_SHARD,
@@ -56,7 +56,7 @@ class TarSource(IndexedFile):
     data follows the end mark, as in two shards that were joined by `cat`.
 
     Args:
-        place: the shard.
+        location: the shard.
         text_id: JSON field that names the text (`Data.text_id`); None: the captions name it.
         samples: how many it holds, if that is known; it is then not read before its first sample is.
 
@@ -66,9 +66,9 @@ class TarSource(IndexedFile):
 
     kind = "tar"
 
-    def __init__(self, place: str | Path | Location, text_id: str | None = None, samples: int | None = None):
+    def __init__(self, location: str | Path | Location, text_id: str | None = None, samples: int | None = None):
         self._text_id = text_id
-        super().__init__(place, samples)
+        super().__init__(location, samples)
 
     def _scan(self) -> Index:
         scan = _Scan()
@@ -88,11 +88,11 @@ class TarSource(IndexedFile):
                 raise ValueError(f"{self.name}: not a tar shard ({error}); is it whole?") from error
             end = min(end, size)  # a damaged header may point anywhere
             file.seek(end)
-            place = f"{self.name} at byte {end} of {size}"
+            where = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                scan.problem(place, CUT)
+                scan.problem(where, CUT)
             elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING >> 20)):
-                scan.problem(place, BEHIND)
+                scan.problem(where, BEHIND)
         if not scan.names:
             scan.problem(self.name, EMPTY)
         return scan.index()
@@ -153,7 +153,7 @@ class _Scan:
             return archive.offset
 
     def problem(self, name: str, problem: int) -> None:
-        """A row that is no sample."""
+        """A row that is not a sample."""
         self.names.append(name)
         self.problems.append(problem)
 
@@ -212,7 +212,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], bytes], text_id: str | None) -> Sample:
-    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) beside it.
+    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) next to it.
 
     Args:
         suffixes: of the files that there are.
@@ -293,6 +293,6 @@ TAR = Layout(
     name="tar",
     files=".tar shards",
     find=lambda folder: {"": paths} if (paths := sorted(folder.glob("[!.]*.tar"))) else {},
-    fits=lambda place: isinstance(place, PipeOutput) or place.name.endswith(ARCHIVES),
-    open=lambda place, options: TarSource(place, options.text_id, options.samples),
+    fits=lambda location: isinstance(location, PipeOutput) or location.name.endswith(ARCHIVES),
+    open=lambda location, options: TarSource(location, options.text_id, options.samples),
 )

@@ -16,15 +16,15 @@ class TsvSource:
     """Rows of an official TSV: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair a row.
 
     As in the official reader (`datasets/coco.py`), the first column is the text and the last one the image, whatever
-    stands between them and whatever blanks follow. The second of three and more is the id; an image without one is
+    separates them, with whatever blanks follow. The second of three and more is the id; an image without one is
     known by its content. Rows with the same image id share an image, rows with the same text share a text.
 
     Raises:
         ValueError: the file is empty.
     """
 
-    def __init__(self, place: str | Path | Location):
-        self._lines = Lines(place)
+    def __init__(self, location: str | Path | Location):
+        self._lines = Lines(location)
         self.name, self.files = self._lines.name, self._lines.files
         self.release = self._lines.release
 
@@ -61,6 +61,6 @@ TSV = Layout(
     name="tsv",
     files="official .tsv files",
     find=_find,
-    fits=lambda place: _is_tsv(place.name),
-    open=lambda place, options: TsvSource(place),
+    fits=lambda location: _is_tsv(location.name),
+    open=lambda location, options: TsvSource(location),
 )

@@ -161,7 +161,7 @@ def test_check_writes_nothing_and_tells_the_same(rows, tmp_path):
 
 
 def test_check_counts_names_of_different_images_and_captions_of_several_lines(tmp_path):
-    """Keys begin anew in each shard: 0 and 3 are two images, 1 twice the same one, and 2 one alone."""
+    """Keys begin again in each shard: 0 and 3 are two images, 1 twice the same one, and 2 one alone."""
     for shard, numbers in (("a", [1, 2, 3, 5]), ("b", [4, 2]), ("c", [1, 2, 3, 6])):
         members = []
         for key, number in enumerate(numbers):
@@ -242,8 +242,8 @@ def test_what_was_edited_is_made_again_also_after_a_stop(tmp_path_factory, drop_
             for shard in json.loads(left["index.json"])["shards"]:
                 assert hashlib.sha256(left[shard["name"]]).hexdigest() == shard["sha256"]
         input.edit(what, row)
-    out, anew = (input.prepared(name, drop_duplicates=drop_duplicates) for name in ("out", "anew"))
-    assert out == anew
+    out, again = (input.prepared(name, drop_duplicates=drop_duplicates) for name in ("out", "again"))
+    assert out == again
 
 
 def test_only_shards_whose_input_was_edited_are_made_again(tmp_path):

@@ -39,7 +39,7 @@ def test_numbers_are_ids_too_and_the_first_row_of_an_id_counts(tmp_path):
 @pytest.mark.parametrize(
     "name, content, error",
     [
-        ("a.jsonl", '{"tags": []}\n', "a.jsonl:1: no id; mend"),
+        ("a.jsonl", '{"tags": []}\n', "a.jsonl:1: no id; fix"),
         ("a.jsonl", '{"id": "x", "tags": 3}\n', "a.jsonl:1: malformed tags"),
         ("a.tsv", "id\ttags\nx\n", "a.tsv:2: malformed row"),
         ("a.tsv", "name\ttags\nx\ty\n", "a.tsv:2: no id"),

@@ -54,7 +54,7 @@ def test_bad_samples_are_named(tmp_path):
 
 
 def test_different_images_of_one_name_are_kept_and_told(tmp_path):
-    """Keys begin anew in each shard; in b.tar 1 is another image and 0 is the same one with another caption."""
+    """Keys begin again in each shard; in b.tar 1 is another image and 0 is the same one with another caption."""
     shards = {"a": [(1, "cat"), (2, "dog"), (2, "a dog")], "b": [(1, "a cat"), (3, "bird"), (2, "the dog")]}
     for name, rows in shards.items():
         members = [(f"{key}.{end}", content) for key, (number, words) in enumerate(rows)

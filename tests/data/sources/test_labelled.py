@@ -141,7 +141,7 @@ def test_names_in_two_languages(tmp_path):
 @pytest.mark.parametrize(
     ("make", "options", "error"),
     [
-        (lambda root: folders(root / "a", x=1), {}, r"one class alone \(x\) is no question"),
+        (lambda root: folders(root / "a", x=1), {}, r"one class alone \(x\) is not a question"),
         (lambda root: folders(root / "a", x=1, y=1), {"split": "test"}, "has no splits; leave out split"),
         (lambda root: table(root, "jsonl", [{"image": "red.png"}]), {}, "nothing has a label; say which column"),
         (lambda root: table(root, "jsonl", [{"image": "red.png", "label": "x"}]), {"split": "test"}, "no splits"),

@@ -120,7 +120,7 @@ EMPTY, OTHERS = [b"", b"\n"], [b'a,b\n"', b"PAR1"]
 
 @pytest.mark.parametrize(
     "name, content",
-    # A line that is no JSON is a bad row, not a bad file.
+    # A line that is not JSON is a bad row, not a bad file.
     [*product(["t.jsonl", "t.csv", "t.parquet"], EMPTY), *product(["t.csv", "t.parquet"], OTHERS)],
 )
 def test_a_file_that_is_no_table_is_named(tmp_path, name, content):

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.readers.entailment import subsets_beside
+from ernie_vil2.data.readers.entailment import published_subsets
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.published.test_snli_ve import lines, samples
 
@@ -97,7 +97,7 @@ def test_files_of_other_things_are_none_of_it(tmp_path):
 
 def test_the_published_subsets(tmp_path):
     write(tmp_path, TEST | {"balanced/balanced_test1.json": lines(row("test1-0-1-0"))})
-    assert subsets_beside(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
+    assert published_subsets(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
     (tmp_path / "balanced/balanced_test1.json").write_text("{")
     with pytest.raises(ValueError, match="balanced_test1.json:1: malformed JSON"):
-        subsets_beside(tmp_path / "test1.json")
+        published_subsets(tmp_path / "test1.json")

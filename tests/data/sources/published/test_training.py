@@ -154,7 +154,7 @@ def test_shards_beside_a_benchmark_in_a_sub_folder_are_not_guessed(tmp_path):
     write(tmp_path, test_coco_cn.FILES | {"00000.tar": b""})
     with pytest.raises(ValueError, match=r"files of several layouts are here \(coco-cn, tar\)"):
         open_sources([str(tmp_path)])
-    # Archives of the images beside the annotations themselves are skipped.
+    # Archives of the images next to the annotations themselves are skipped.
     files = {"dataset_flickr30k.json": test_karpathy.FLICKR, "flickr30k-images/2.jpg": image(1)}
     write(tmp_path / "flickr", files | {"flickr30k-images.tar": b""})
     assert open_benchmark(tmp_path / "flickr").name == "flickr30k-test"
