@@ -3,7 +3,7 @@
     python tests/words.py                # every use, with the words that say it
     python tests/words.py --count        # how often each is used, by file
 
-A word is listed with what is written instead, and with the uses of it that are ordinary English or somebody else's name.
+A word is listed with what is written instead, and with the uses that are ordinary English or others' names.
 Chinese pages, released files, golden files and the CHANGELOG, which names what was renamed, are not read.
 """
 
@@ -31,7 +31,7 @@ SKIPPED = (
 WORDS: dict[str, tuple[str, str]] = {
     "places?": (
         "position, index, location, file or source",
-        "in place|into place|(take|takes|taken|took|taking|in) (the|its|their) place|in place of|decimal places?|place=|"
+        "in(to)? place|(take|takes|taken|took|taking|in) (the|its|their) place|decimal places?|place=|"
         r"[.]place\b|is_\w+_place|\"places?\"",  # Paddle's, and keys of files
     ),
     "placed": ("put, written", "best placed|has to be placed"),

@@ -3,7 +3,7 @@
     python tools/calibrate.py --checkpoint runs/emoji --data demo_data/emoji-val.tar --language zh
     python tools/calibrate.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --split val
 
-Writes calibration.json beside the checkpoint, which `rank`, classification, tagging and search use, and prints
+Writes calibration.json next to the checkpoint, which `rank`, classification, tagging and search use, and prints
 precision and recall of the threshold. docs/search.md says how they are found.
 """
 

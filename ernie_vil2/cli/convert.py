@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=output_folder, metavar="TARGET", help="folder to be made")
     parser.add_argument("--to", required=True, choices=["official", "paddlenlp", "ernie_vil2"], help="format of TARGET")
     parser.add_argument(
-        "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt beside the weights"
+        "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt next to the weights"
     )
     parser.add_argument("--heads", nargs=2, type=count, metavar=("IMAGE", "TEXT"),
                         help="attention heads where SOURCE does not tell them; default: width / 64")  # fmt: skip

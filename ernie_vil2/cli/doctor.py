@@ -1,4 +1,4 @@
-"""Check this installation, one line a check, with the command that mends what is wrong.
+"""Check this installation, one line a check, with the command that fixes what is wrong.
 
     python tools/doctor.py
 
@@ -54,7 +54,7 @@ class Result:
             something will not work.
         name: what was checked.
         fact: what was found, on one line.
-        fix: the command that mends it, or what to do; empty when nothing is wrong.
+        fix: the command that fixes it, or what to do; empty when nothing is wrong.
     """
 
     status: str
@@ -174,7 +174,7 @@ def _check_package(requirement, extra=""):
             "FAIL",
             dist,
             f"{version}, but its import fails: {_last_line(child)}",
-            f"mend the other packages first, then: {PYTHON} -m pip install --force-reinstall "
+            f"fix the other packages first, then: {PYTHON} -m pip install --force-reinstall "
             f"--no-deps {dist}=={version}",
         )
     return Result("ok", dist, f"{version}, imports in {time.perf_counter() - start:.1f} s")
@@ -307,7 +307,7 @@ def check_collectives(timeout=60):
                 "FAIL",
                 "collectives",
                 _last_line(child),
-                "mend what is wrong above, then rerun; else see if a firewall blocks local ports",
+                "fix what is wrong above, then rerun; else see if a firewall blocks local ports",
             )
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
 

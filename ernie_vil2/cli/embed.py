@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=input_folder, metavar="FOLDER",
                         help="in place of --data: a folder of image files, in folders of its own too")  # fmt: skip
     parser.add_argument("--texts", type=input_file, metavar="FILE",
-                        help="in place of --data, or beside --pictures: a text in each line")  # fmt: skip
+                        help="in place of --data, or next to --pictures: a text in each line")  # fmt: skip
     parser.add_argument("--language", help="language of the captions, where they have several")
     parser.add_argument(
         "--output", required=True, type=output_folder, metavar="FOLDER", help="folder of the files to write"

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=source, nargs="+", required=True, metavar="PATH", help="pictures and their classes")
     add_pipe_option(parser)
     add("--split", help="of the data; default: test, else validation")
-    add("--images", type=input_folder, metavar="FOLDER", help="where a table's image files lie, if not beside it")
+    add("--images", type=input_folder, metavar="FOLDER", help="where a table's image files lie, if not next to it")
     add("--label", default="label", metavar="FIELD", help="column or field of the classes; default: label")
     add("--names", nargs="+", default=[], type=named_list, metavar="LANG=FILE",
         help="of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels")  # fmt: skip

@@ -137,7 +137,7 @@ def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
 
     config = stored[0].config
     if stored[0].tokens is None:
-        raise ValueError(f"{args.models[0]}: no vocab.txt beside it, without which its words have no ids")
+        raise ValueError(f"{args.models[0]}: no vocab.txt next to it, without which its words have no ids")
     opened = {}
     for side in SIDES:
         if data := getattr(args, side):

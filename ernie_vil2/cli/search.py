@@ -147,7 +147,7 @@ def _build(args: argparse.Namespace) -> int:
             open_store(args.index, writable=False).close()
         except FileNotFoundError:
             raise ValueError(
-                f"{args.index} is no index yet: name the model (--checkpoint) and what it shall hold (--data, --texts)"
+                f"{args.index} is not an index yet: name its model (--checkpoint) and content (--data, --texts)"
             ) from None
 
     with _opened(args, writable=True) as index:

@@ -4,7 +4,7 @@
     python tools/tag.py detector 'shards/*.tar' --model ppyoloe --classes en zh=coco_zh.txt --output tags.jsonl
     python tools/tag.py lexicon 'shards/*.tar' --checkpoint runs/mine --words zh=words.txt --output tags.jsonl
 
-INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by id, beside it lies a report;
+INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by id, next to it lies a report;
 `prepare_data.py --tags` makes shards with them. Stopped or killed, the same command goes on. docs/tags.md has the rest.
 """
 

@@ -74,8 +74,8 @@ class Settings:
 class Work:
     """All that a process needs to make any of the shards.
 
-    `kept` says which samples are not duplicates of an earlier one; None: all. `count` is called with the number of samples
-    read since.
+    `kept` says which samples are not duplicates of an earlier one; None: all. `count` is called with the samples read
+    since.
     """
 
     source: SampleSequence

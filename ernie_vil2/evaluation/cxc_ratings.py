@@ -55,7 +55,7 @@ def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
     if path is None:
         raise FileNotFoundError(
             f"{folder}: no {kind}_{split}.csv of Crisscrossed Captions here nor in a folder cxc; put sts, sis and sits "
-            "beside Karpathy's JSON"
+            "next to Karpathy's JSON"
         )
     return _read(path, kind, split)
 

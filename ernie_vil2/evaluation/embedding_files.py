@@ -6,7 +6,7 @@
 - `official`, the text file of the official ERNIE-ViL 2.0 release: a row a pair, the text's embedding as numbers
   parted by spaces, a tab, the image's embedding, a tab, `1`. It names nothing: its rows are those of the TSV.
 - `chinese-clip`, the feature files of Chinese-CLIP: `{split}_imgs.img_feat.jsonl` (`{"image_id", "feature"}`) and
-  `{split}_texts.txt_feat.jsonl` (`{"text_id", "feature"}`), beside the `{split}_texts.jsonl` of its data sets
+  `{split}_texts.txt_feat.jsonl` (`{"text_id", "feature"}`), next to the `{split}_texts.jsonl` of its data sets
   (`{"text_id", "text", "image_ids"}`).
 
 Embeddings are written and read as they are; whoever scores them by dot product wants them L2-normalised.
@@ -49,7 +49,7 @@ def read_embeddings(
     Args:
         annotations: what names the rows and pairs. Of an official file: the TSV it was computed from; without it,
             each row is an image and a text of its own, whose ids are the row's number from 1. Of Chinese-CLIP's: the
-            texts' JSONL; by default the one beside the features.
+            texts' JSONL; by default the one next to the features.
         split: of Chinese-CLIP's: which one, where the folder holds several.
 
     Raises:

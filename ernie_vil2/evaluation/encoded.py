@@ -77,7 +77,7 @@ def encode_benchmark(
     With `cache`, each finished chunk is kept there, so that an interrupted run goes on after its last finished chunk
     and a second run encodes nothing. A chunk is found by the model's fingerprint, the benchmark's name and the ids,
     and used only if the digest of the images' own bytes is still the same: a second run reads every image, which
-    costs little beside decoding and encoding it, and a replaced image is never missed. A chunk that is damaged is
+    is cheap next to decoding and encoding it, and a replaced image is never missed. A chunk that is damaged is
     reported as a warning and encoded again.
 
     With several ranks, each takes every `ranks`-th chunk and all get the whole result, bit for bit that of one

@@ -1,7 +1,7 @@
 """A protocol: a complete definition of how a retrieval benchmark is scored, and what it makes of embeddings.
 
 The same embeddings get very different figures under the conventions in use, so that a figure means something only
-with its protocol beside it. A protocol chooses the galleries from the benchmark's rows, then scores them.
+with its protocol next to it. A protocol chooses the galleries from the benchmark's rows, then scores them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Protocol:
         ]
 
     def notes(self, benchmark: Benchmark) -> list[str]:
-        """How a selected benchmark differs from what the protocol expects, and which of its rows are no queries."""
+        """How a selected benchmark differs from what the protocol expects, and which of its rows are not queries."""
         sentences = self.differences(benchmark)
         for side, rows, column in (("images", benchmark.images, 0), ("texts", benchmark.texts, 1)):
             if unpaired := len(rows) - len(np.unique(benchmark.pairs[:, column])):
@@ -179,7 +179,7 @@ class Evaluation:
 
     @cached_property
     def notes(self) -> list[str]:
-        """How the data differ from what the protocol expects, and which rows are no queries."""
+        """How the data differ from what the protocol expects, and which rows are not queries."""
         return self.protocol.notes(self.encoded.benchmark)
 
     def as_dict(self) -> dict:
@@ -253,7 +253,7 @@ def score(
     """Scores embeddings by a protocol; `block` and `device` as in `rank_queries`.
 
     Args:
-        needs_answers: False: it is no error when no right answer is known, and nothing is scored then.
+        needs_answers: False: it is not an error when no right answer is known, and nothing is scored then.
 
     Raises:
         ValueError: an embedding that is not finite, or no query.

@@ -1,6 +1,6 @@
 """The named protocols, in words and as `Protocol`s (docs/protocols.md has them all), and what is published on each.
 
-Published for ERNIE-ViL 2.0, and for fine-tuning on Chinese benchmarks, to print beside a result: Tables 1 to 4 and 6 to
+Published for ERNIE-ViL 2.0, and for fine-tuning on Chinese benchmarks, printed next to a result: Tables 1 to 4 and 6 to
 8 of the paper (arXiv 2209.15270), with those it compares with where these are few; what the release says of its files;
 what PaddleNLP's fine-tuning of the released base model reached, and Chinese-CLIP's of a model of its size. Figures as
 they stand in the named source.
@@ -98,7 +98,7 @@ _OF_RETRIEVAL = (
         definition=(
             "The validation split of MUGE's retrieval task: every query text asks for its product images among all "
             f"images of the split; {SCORE} An image that no query asks for is in the gallery all the same, and a "
-            f"text without images is no query. {ANY_OF} {AGAINST} R@K is the share of queries of rank at most K, "
+            f"text without images is not a query. {ANY_OF} {AGAINST} R@K is the share of queries of rank at most K, "
             "and mR the mean of R@1, R@5 and R@10. Images ask for nothing: there is no other direction."
         ),
         split="val",
@@ -140,7 +140,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
         "cxc-correlation": "ernie_vil2.evaluation.scorers.cxc:CXC_CORRELATION",
     },
 )
-"""By name; those of scorers with protocols of their own are beside the scorer."""
+"""By name; those of scorers with protocols of their own are next to the scorer."""
 DEFAULT_PROTOCOL = "pairs"
 ALL_CONVENTIONS = "all-conventions"
 CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "official-rows"}

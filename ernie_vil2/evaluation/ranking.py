@@ -107,7 +107,7 @@ class _Tally:
         first = order[np.unique(owners[order], return_index=True)[1]]
         self.positive = np.full(rows, -1, np.int64)
         self.positive[owners[first]] = targets[first]
-        self.bar = np.full(rows, np.inf, np.float32)  # what others have to reach; never, for a row that is no query
+        self.bar = np.full(rows, np.inf, np.float32)  # what others have to reach; never, for a row that is not a query
         self.bar[owners[first]] = scores[first]
         self.rank = (self.positive >= 0).astype(np.int64)
         self.top = np.zeros(rows, np.int64)

@@ -112,7 +112,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
                 "".join(result["differences"])
             found.append(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            print(f"warning: {path} is no record of an evaluation and left out ({error!r})", file=sys.stderr)
+            print(f"warning: {path} is not a record of an evaluation and left out ({error!r})", file=sys.stderr)
     return found
 
 

@@ -53,7 +53,7 @@ class DirectionResult:
 
     Attributes:
         asked: whose `left` are the queries and whose `right` is the gallery, fold after fold.
-        ranking: of `asked.left`; a row of rank 0 has no positive and is no query. Answers are places in `asked.right`.
+        ranking: of `asked.left`; a row of rank 0 has no positive and is not a query. Answers index `asked.right`.
         folds: the places of each fold's queries, and of its gallery.
     """
 
@@ -238,7 +238,7 @@ def recall(ranks) -> dict[str, float]:
     if ranks.size == 0:
         raise ValueError("recall of no queries is undefined: the evaluation set is empty")
     if ranks.min() < 1:
-        raise ValueError("ranks count from 1; a row of rank 0 has no pair and is no query: leave it out")
+        raise ValueError("ranks count from 1; a row of rank 0 has no pair and is not a query: leave it out")
     return _with_mean([float(np.mean(ranks <= k)) for k in CUTOFFS])
 
 

@@ -104,7 +104,7 @@ def export(
             raise NotExportable(f"the graphs for {engine} do not run: {reason(error)}") from error
         write_json(aside / PARITY, report)
         write_checksums(aside, sorted(path.name for path in aside.iterdir()))
-        if model.calibration:  # after the checksums: it may be found anew
+        if model.calibration:  # after the checksums: it may be found again
             write_calibration(dataclasses.replace(model.calibration, fingerprint=exported.fingerprint), aside)
     return report
 

@@ -95,7 +95,7 @@ class Journal:
                 except ValueError:
                     content = None
                 if not isinstance(content, dict):
-                    raise JournalError(f"{self.path} is damaged; delete it to begin anew")
+                    raise JournalError(f"{self.path} is damaged; delete it to begin again")
                 yield content
 
     def _write(self, content: dict) -> None:

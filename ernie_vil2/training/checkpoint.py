@@ -179,7 +179,7 @@ def recover(run: Path) -> Path | None:
     if damaged:
         reasons = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items())
         raise DamagedCheckpoint(
-            f"no checkpoint of {run / CHECKPOINTS} is whole ({reasons}). Put one back from a copy, or start anew with "
+            f"no checkpoint of {run / CHECKPOINTS} is whole ({reasons}). Put one back from a copy, or start again with "
             "another -o Training.output=..."
         )
     return None

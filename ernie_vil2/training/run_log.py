@@ -50,7 +50,7 @@ class RunLog:
         first_step: steps already done; records of later steps, left by an interrupted run, are dropped.
         evaluated: the last step whose evaluation is done; records of later evaluations are dropped.
 
-    Lines of the log that are no records go into `damaged_log.jsonl`, with a warning.
+    Lines of the log that are not records go into `damaged_log.jsonl`, with a warning.
     """
 
     def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated: int = 0):

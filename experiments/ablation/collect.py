@@ -88,7 +88,7 @@ def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
         return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
     now = run.config.model_dump(mode="json")
     if (key := _first_difference(_as_of_now(result["config"]), now)) is not None:
-        return f"was made with another {key}; remove {run.folder} to make it anew"
+        return f"was made with another {key}; remove {run.folder} to make it again"
     if result["step"] != steps:
         return f"was read at step {result['step']:,}, not {steps:,}"
     return None

@@ -35,7 +35,7 @@ class Model(_Section):
     """One of the compared models.
 
     Attributes:
-        config: YAML overlay over the study's base, beside the study's file.
+        config: YAML overlay over the study's base, next to the study's file.
         means: what it is, in words.
         published: figures of the paper's model of this definition, by name.
     """
@@ -82,7 +82,7 @@ class Definition(_Section):
     Attributes:
         title: of the page.
         output: folder of the run folders, `<output>/<group>/<model>-<seed>`.
-        base: YAML overlay that all models share, beside the study's file.
+        base: YAML overlay that all models share, next to the study's file.
         baseline: the model that others are compared with.
         models: by name.
         seeds: of every group that names none.
@@ -184,7 +184,7 @@ def read_study(path: str | Path, small: bool = False) -> Study:
         small: the part of it that its key `small` names, in a folder of its own.
 
     Raises:
-        ConfigError: it cannot be read, or it is no study; the message names the key.
+        ConfigError: it cannot be read, or it is not a study; the message names the key.
     """
     path = Path(path)
     try:

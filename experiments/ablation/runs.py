@@ -154,7 +154,7 @@ def _started(command: Sequence[str], run: Run) -> subprocess.Popen:
 
 
 def _log(run: Run) -> Path:
-    """What a run prints; beside its folder, in which nothing of others lies."""
+    """What a run prints; next to its folder, in which nothing of others lies."""
     return run.folder.with_name(f"{run.folder.name}.txt")
 
 

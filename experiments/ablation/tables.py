@@ -73,7 +73,7 @@ def _main(results: Results) -> Table:
         ])  # fmt: skip
     columns = ["", "view pairs", "paper I→T", "paper T→I", "paper mR", f"paper, to {results['baseline']}",
                "I→T", "T→I", "mR", f"to {results['baseline']}", "seeds"]  # fmt: skip
-    return Table("Beside the paper's Table 4", columns, rows,
+    return Table("Next to the paper's Table 4", columns, rows,
                  "Mean recall in percent (mean of R@1, R@5, R@10): in the paper zero-shot on Flickr30K, here the mean "
                  f"over {', '.join(results['tests'])}, which were never trained on. {INTERVALS}")  # fmt: skip
 

@@ -23,7 +23,7 @@ def raw(content, name="a.tar"):
     return file(name, content)
 
 
-def next to(reason, *parts):
+def good_and(reason, *parts):
     """`make`, used and skipped of a shard with one good sample and one that is not."""
     return {"make": raw(OK + b"".join(parts) + END), "used": 1, "skipped": {reason: 1}}
 
@@ -121,14 +121,14 @@ CASES = [
         for name, packed in (("gzip", gzip.compress(WHOLE)), ("bzip2", bz2.compress(WHOLE)),
                              ("xz", lzma.compress(WHOLE)), ("zstd", b"\x28\xb5\x2f\xfd" + WHOLE[:99]))
     ),
-    Case("member whose name has ../", **next to(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
-    Case("member with an absolute path", **next to(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),
+    Case("member whose name has ../", **good_and(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
+    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),
     Case("symbolic link in a shard",
-         **next to(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
-    Case("hard link in a shard", **next to(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),
-    Case("device in a shard", **next to(Reason.DEVICE, header("1.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5))),
-    Case("pipe in a shard", **next to(Reason.DEVICE, header("1.png", type=tarfile.FIFOTYPE))),
-    Case("member name that is not UTF-8", **next to(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
+         **good_and(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
+    Case("hard link in a shard", **good_and(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),
+    Case("device in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5))),
+    Case("pipe in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.FIFOTYPE))),
+    Case("member name that is not UTF-8", **good_and(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
     Case("member of more than 256 MiB", sparse_file, used=1, skipped={Reason.TOO_LARGE: 1}, check=is_sample_0),
     Case("JSON of more than 4 MiB",
          members(("0.png", GOOD), ("0.txt", CAPTION), ("1.png", GOOD), ("1.json", LONG_JSON)), used=1,
@@ -148,9 +148,9 @@ CASES = [
          skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
     Case("extended header without sense", raw(OK + PAX(b"25 GNU.sparse.size=abcde\n") + SECOND + END), used=1,
          skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("sample without image", **next to(Reason.NO_IMAGE_MEMBER, member("1.txt", CAPTION.encode()))),
-    Case("sample without texts", **next to(Reason.NO_CAPTION, member("1.png", GOOD))),
-    Case("image with an unknown suffix", **next to(Reason.NO_IMAGE_MEMBER, member("1.heic", GOOD),
+    Case("sample without image", **good_and(Reason.NO_IMAGE_MEMBER, member("1.txt", CAPTION.encode()))),
+    Case("sample without texts", **good_and(Reason.NO_CAPTION, member("1.png", GOOD))),
+    Case("image with an unknown suffix", **good_and(Reason.NO_IMAGE_MEMBER, member("1.heic", GOOD),
                                                   member("1.txt", CAPTION.encode()))),
     Case("name that repeats", members(("0.png", GOOD), ("0.txt", CAPTION), ("0.png", GOOD), ("0.txt", "another")),
          used=2, note="a new sample", check=two_of_a_name),

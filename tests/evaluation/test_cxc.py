@@ -87,7 +87,7 @@ def small(folder):
 
 
 def brute_force(queries, gallery, positives, itself=False):
-    """Any-of recall and number of queries, from the full matrix; `positives` by query, those without are not queries."""
+    """Any-of recall and number of queries, from the full matrix; those without `positives` are not queries."""
     scores = queries @ gallery.T
     if itself:
         np.fill_diagonal(scores, -np.inf)

@@ -130,7 +130,9 @@ def test_what_is_done_is_skipped_and_the_table_names_what_it_lacks(made):
     for run in done:
         assert make_run(made, run) == 0 and newest_step(run.folder) == 4
         assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
-    assert {str(run): result_of(run).stat().st_mtime_ns for run in done} != before  # measured again when it is asked for
+    assert {
+        str(run): result_of(run).stat().st_mtime_ns for run in done
+    } != before  # measured again when it is asked for
 
 
 def test_the_tool_skips_resumes_and_writes(made, tmp_path):

@@ -110,7 +110,7 @@ def test_what_cannot_be_taken_is_explained(tmp_path):
             with_model_like(load_config(None, [f"Model.like={source}"]))
     shutil.copy(OFFICIAL / "model.pdparams", tmp_path)
     shutil.copy(OFFICIAL / "ernie_config.json", tmp_path)
-    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt next to it"):
+    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt beside it"):
         with_model_like(load_config(None, [f"Model.like={tmp_path}"]))
 
 

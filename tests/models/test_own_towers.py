@@ -72,7 +72,7 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
     losses = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]
     assert len(losses) == 30
 
-    # The configuration next to weights may be a stranger's: it alone imports nothing.
+    # The configuration beside weights may be a stranger's: it alone imports nothing.
     del sys.modules["my_towers"]
     with pytest.raises(ValueError, match="my_towers:Pixels is in a module of your own: import my_towers first"):
         ernie_vil2.load_model(tmp_path / "run")

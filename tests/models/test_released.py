@@ -215,7 +215,7 @@ def test_a_mean_of_states_fits_no_release(layout, tmp_path):
 def test_sizes_are_read_from_the_shapes():
     config, model = own_model()
     official = from_ours(arrays_of(model), "official")
-    with pytest.raises(ValueError, match="width, 24, is not a multiple of 64: give the number of its heads"):
+    with pytest.raises(ValueError, match="width, 24, is no multiple of 64: give the number of its heads"):
         architecture(official)
     found = architecture(official, heads=(3, 2))
     assert found.image.preprocessing == "official" and found.text.epsilon == 1e-5
@@ -342,7 +342,7 @@ def test_an_index_of_no_shards_is_refused(paddlenlp, content):
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
 def test_half_a_folder_is_not_another_model(paddlenlp, missing):
     (paddlenlp[1] / missing).unlink()
-    with pytest.raises(ValueError, match=f"paddlenlp: {missing} missing next to PaddleNLP's weights"):
+    with pytest.raises(ValueError, match=f"paddlenlp: {missing} missing beside PaddleNLP's weights"):
         read_model(paddlenlp[1])
 
 
@@ -366,7 +366,7 @@ def test_the_official_settings_are_read(official):
     assert read_model(official).config.Model == config
     del settings["image_num_attention_heads"]  # which is not in the release's own file
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match="the image tower's width, 24, is not a multiple of 64: give the number"):
+    with pytest.raises(ValueError, match="the image tower's width, 24, is no multiple of 64: give the number"):
         read_model(official)
 
 

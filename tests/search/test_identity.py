@@ -79,7 +79,7 @@ def digest(number):
 
 
 def write(folder, source, rows):
-    """A source of pictures, as (name, number) each: a folder, a table next to its images, or a shard; what names it."""
+    """A source of pictures, as (name, number) each: a folder, a table beside its images, or a shard; what names it."""
     if source.startswith("shard"):
         members = []
         for key, (name, number) in enumerate(rows):

@@ -257,7 +257,7 @@ def test_questions_that_cannot_be_answered(folder, model, tmp_path):
         open_index(tmp_path / "nothing", model)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"is not an index and holds other files \(mine.txt\)"):
+    with pytest.raises(ValueError, match=r"is no index and holds other files \(mine.txt\)"):
         open_index(tmp_path / "letters", model, writable=True)
 
 

@@ -30,7 +30,7 @@ def item(*location, content=SECRET):
 
 @pytest.fixture
 def folders(tmp_path):
-    """An allowed folder with links and archives that lead out of it, next to one that is not allowed."""
+    """An allowed folder with links and archives that lead out of it, beside one that is not allowed."""
     allowed, other = tmp_path / "allowed", tmp_path / "other"
     (allowed / "sub").mkdir(parents=True)
     other.mkdir()

@@ -29,7 +29,7 @@ def test_every_module_is_a_command_and_every_command_has_a_tool():
     ([], "error: name one of the commands train, eval, "),
     (["trian"], "error: name one of the commands train, eval, "),
     (["plan"], "error: the following arguments are required: --ranks, --device (--help lists the options)"),
-    (["plan", "--ranks", "a", "--device", "cpu"], "error: argument --ranks: a is not a whole number from 1 to 999999999"),
+    (["plan", "--ranks", "a", "--device", "cpu"], "error: argument --ranks: a is not a whole number from 1 to"),
     (["search", "serve", "--index=i", "--port=99999"],
      "error: argument --port: 99999 is not a port; they end at 65535"),
     (["tag", "file"], "error: the following arguments are required: INPUT"),

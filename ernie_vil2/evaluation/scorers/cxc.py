@@ -28,7 +28,7 @@ RETRIEVED = 100
 
 @dataclass
 class Cxc(Retrieval):
-    """Retrieval by the protocols below, beside which those of `Retrieval` can be named.
+    """Retrieval by the protocols below; those of `Retrieval` can be named as well.
 
     Its best checkpoint is that of the best mean recall, unless ratings alone are compared.
     """
@@ -47,7 +47,7 @@ class CxcProtocol(Protocol):
 
     Attributes:
         both_orders: whether an image pair that was rated in one order counts in the other as well.
-        co_captions: whether the other captions of a caption's image belong to it, beside those rated so.
+        co_captions: whether the other captions of a caption's image belong to it, besides those rated so.
         every_caption: whether a caption without a positive counts as a query that finds nothing.
     """
 
@@ -147,7 +147,7 @@ class CxcCorrelation(Protocol):
 
 def _folder(benchmark: Benchmark) -> Path:
     if not benchmark.files:
-        raise ValueError("Crisscrossed Captions is scored on MSCOCO's folder: the ratings lie beside its JSON")
+        raise ValueError("Crisscrossed Captions is scored on MSCOCO's folder: the ratings lie next to its JSON")
     return benchmark.files[0].parent
 
 
@@ -187,12 +187,12 @@ _DEFINITION = (
     "25,000. Images and texts ask for each other: right are the rated pairs (SITS) with a score of 3.0 or more, the "
     "original ones among them only where they were rated so; {unrated}. Texts ask for texts: right are {co_captions}"
     "the pairs with an STS score of 3.0 or more. Images ask for images: right are the pairs with an SIS score of 2.5 "
-    "or more{orders}. A row never finds itself, and without a positive it is no query. "
+    "or more{orders}. A row never finds itself, and without a positive it is not a query. "
     f"{SCORE[0].upper()}{SCORE[1:]} {ANY_OF} {AGAINST} {MEASURES}"
 )
 
 
-_NO_QUERY = "a caption without such an image is no query (24,972 of the test's are)"
+_NO_QUERY = "a caption without such an image is not a query (24,972 of the test's are)"
 _FAILURE = "a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"
 _CO_CAPTIONS = "the other sentences of the same image, and "
 _BOTH_ORDERS, _ONE_ORDER = ", in both orders", ", in the order in which they were rated"

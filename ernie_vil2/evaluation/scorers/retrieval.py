@@ -1,4 +1,4 @@
-"""Image-text retrieval by named protocols: recalls beside what was published, every query's rank, and examples."""
+"""Image-text retrieval by named protocols: recalls next to what was published, every query's rank, and examples."""
 
 from __future__ import annotations
 

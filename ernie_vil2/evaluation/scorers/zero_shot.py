@@ -1,4 +1,4 @@
-"""Zero-shot classification: pictures answered by the prompts of classes, and a linear probe beside it."""
+"""Zero-shot classification: pictures answered by the prompts of classes, and a linear probe next to it."""
 
 from __future__ import annotations
 
