@@ -53,7 +53,7 @@ def masked(text, *folders):
     """Without what differs from one run to the next: folders, checksums, and in a record the machine."""
     if text.startswith("{"):
         record = json.loads(text)
-        record |= dict.fromkeys(record.keys() & {"versions", "git", "runtime", "command", "places"}, "...")
+        record |= dict.fromkeys(record.keys() & {"versions", "git", "runtime", "command", "paths"}, "...")
         text = json.dumps(record, ensure_ascii=False, indent=1)
     for folder in folders:
         text = text.replace(str(folder), "FOLDER")

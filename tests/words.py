@@ -31,8 +31,8 @@ SKIPPED = (
 WORDS: dict[str, tuple[str, str]] = {
     "places?": (
         "position, index, location, file or source",
-        "in(to)? place|(take|takes|taken|took|taking|in) (the|its|their) place|decimal places?|place=|"
-        r"[.]place\b|is_\w+_place|\"places?\"",  # Paddle's, and keys of files
+        "in(to)?[ _]place|(take|takes|taken|took|taking|in) (the|its|their) place|decimal places?|place=|"
+        r"food and places|[.]place\b|is_\w+_place|\"places?\"",  # Paddle's, and keys of files
     ),
     "placed": ("put, written", "best placed|has to be placed"),
     "signs": ("characters", "traffic signs|road signs|comparisons, signs"),

@@ -62,7 +62,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="a benchmark's folder as its authors publish it, or whatever can be trained on",
     )
     add_pipe_option(parser)
-    parser.add_argument("--layout", help="layout of the data; default: told from what lies there")
+    parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")
     parser.add_argument(
         "--images", type=input_folder, metavar="FOLDER", help="where the images lie, if not with the data"
@@ -102,7 +102,7 @@ def load(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieViL2, Pat
 
 
 def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False) -> float:
-    """The least cosine of an answer by the model's calibration, which `CALIBRATED` stands for.
+    """The least cosine of an answer by the model's calibration, which `CALIBRATED` names.
 
     Precision and recall that it had on its validation set are printed, unless quiet.
 

@@ -181,8 +181,8 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
     write_json(folder / "interpolation.json", record)
     charts = []
     if args.alpha:
-        along = [Series(side, [(float(row["share"]), row[side]) for row in rows], place)
-                 for place, side in enumerate(sides, 1)]  # fmt: skip
+        along = [Series(side, [(float(row["share"]), row[side]) for row in rows], position)
+                 for position, side in enumerate(sides, 1)]  # fmt: skip
         charts.append(line_chart("Along the path", "", along, x_label="share of the second", y_label="mean recall, %"))
     if args.alpha and len(sides) == 2:
         points = [(row["old"], row["new"]) for row in rows]

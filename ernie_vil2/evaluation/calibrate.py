@@ -11,7 +11,7 @@ from ernie_vil2.io.calibration import Calibration, Threshold
 def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerprint: str, data: str) -> Calibration:
     """Finds temperature and thresholds.
 
-    A query stands for one that has an answer as it is, and for one that has none where its positives are taken out of
+    A query counts as one that has an answer as it is, and as one that has none where its positives are taken out of
     the gallery. The threshold is the one of the largest F1, of precision over all answers given to both kinds and
     recall over the first kind.
 
@@ -37,10 +37,10 @@ def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerpr
 
 def _threshold(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> Threshold:
     asked = np.unique(pairs[:, 0])
-    places = np.searchsorted(asked, pairs[:, 0])
-    ranking, _ = rank_queries(queries[asked], gallery, np.stack([places, pairs[:, 1]], axis=1))
+    positions = np.searchsorted(asked, pairs[:, 0])
+    ranking, _ = rank_queries(queries[asked], gallery, np.stack([positions, pairs[:, 1]], axis=1))
     right, best = ranking.rank == 1, ranking.top_score
-    _, others = top_matches(queries[asked], gallery, 1, excluded=np.stack([places, pairs[:, 1]], axis=1))
+    _, others = top_matches(queries[asked], gallery, 1, excluded=np.stack([positions, pairs[:, 1]], axis=1))
     without = others[:, 0]
     if np.isneginf(without).any():
         raise ValueError("everything belongs to one of the queries: give a validation set of several images and texts")
@@ -48,12 +48,12 @@ def _threshold(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> T
     given = _reaching(best, bounds) + _reaching(without, bounds)
     found = _reaching(best[right], bounds)
     f1 = 2 * found / (given + len(asked))
-    place = int(f1.argmax())
-    refused = np.searchsorted(np.sort(without), bounds[place]) / len(without)
+    position = int(f1.argmax())
+    refused = np.searchsorted(np.sort(without), bounds[position]) / len(without)
     return Threshold(
-        float(bounds[place]),
-        100 * float(found[place] / given[place]),
-        100 * float(found[place] / len(asked)),
+        float(bounds[position]),
+        100 * float(found[position] / given[position]),
+        100 * float(found[position] / len(asked)),
         100 * float(refused),
     )
 

@@ -55,7 +55,7 @@ class CheckReport:
     def __str__(self) -> str:
         shares = ", ".join(f"{texts} ({counted(images, 'image')})" for texts, images in self.texts_per_image.items())
         lines = [
-            f"{self.name}: {_said(self.counts)}",
+            f"{self.name}: {_in_words(self.counts)}",
             f"texts per image: {shares}",
             _without("images without a text, in the gallery only", self.images_without_text),
             _without("texts without an image, in the gallery only", self.texts_without_image),
@@ -92,7 +92,7 @@ def check_benchmark(
             differences += wrong
         else:
             verdict = ", as it expects" if protocol.expected else ""
-            verdicts.append(f"protocol {protocol.name}: {_said(_counts(part))}{verdict}")
+            verdicts.append(f"protocol {protocol.name}: {_in_words(_counts(part))}{verdict}")
     return CheckReport(
         benchmark.name,
         counts,
@@ -110,7 +110,7 @@ def _counts(benchmark: Benchmark) -> dict[str, int]:
     return {"images": len(benchmark.images), "texts": len(benchmark.texts), "pairs": len(benchmark.pairs)}
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(counted(count, kind.removesuffix("s")) for kind, count in counts.items())
 
 

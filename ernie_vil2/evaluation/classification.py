@@ -34,50 +34,50 @@ DEFINITION = (
 
 
 SLOTS = ("{c}", "{}")
-"""Where the name stands in a template; the former is CLIP_benchmark's."""
+"""Where the name goes in a template; the former is CLIP_benchmark's."""
 OWN = Path(__file__).with_name("templates")
 """Our own templates, a file per language."""
 
 
-def read_templates(language: str, place: str | None = None) -> tuple[str, ...]:
+def read_templates(language: str, source: str | None = None) -> tuple[str, ...]:
     """The templates in a file, or our own in a language.
 
     Args:
-        place: as for `read_list`; None: our own.
+        source: as for `read_list`; None: our own.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: there are none, or one has no slot for the name.
     """
-    if place is None and not (OWN / f"{language}.txt").is_file():
+    if source is None and not (OWN / f"{language}.txt").is_file():
         known = ", ".join(sorted(path.stem for path in OWN.iterdir()))
         raise ValueError(f"there are no templates in {language or 'no language'} here, only in {known}; give a file")
-    found = read_list(place or str(OWN / f"{language}.txt"))
+    found = read_list(source or str(OWN / f"{language}.txt"))
     if isinstance(found, dict):
-        raise ValueError(f"{place}: templates are a list, not texts by label")
+        raise ValueError(f"{source}: templates are a list, not texts by label")
     for template in found:
         if not any(slot in template for slot in SLOTS):
-            raise ValueError(f"{place}: template {template!r} has no slot; put {SLOTS[1]} where the name belongs")
+            raise ValueError(f"{source}: template {template!r} has no slot; put {SLOTS[1]} where the name belongs")
     return tuple(found)
 
 
-def choose_templates(labelled: Benchmark, places: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def choose_templates(labelled: Benchmark, sources: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Templates in every language of the classes' names.
 
     Args:
-        places: files by language, see `read_templates`; the other languages have our own.
+        sources: files by language, see `read_templates`; the other languages have our own.
 
     Raises:
         OSError, ValueError: see `read_templates`; or a file is for a language in which there are no names.
     """
     languages = list(labelled.texts[0].fields)
-    if extra := places.keys() - set(languages):
+    if extra := sources.keys() - set(languages):
         raise ValueError(f"templates in {', '.join(sorted(extra))}, but the names are in {', '.join(languages)}")
-    return {language: read_templates(language, places.get(language)) for language in languages}
+    return {language: read_templates(language, sources.get(language)) for language in languages}
 
 
 def repeated(templates: Sequence[str]) -> list[str]:
-    """Those that stand several times; each counts as often as it stands, as elsewhere."""
+    """Those that occur several times; each counts as often as it occurs, as elsewhere."""
     return [template for template, count in Counter(templates).items() if count > 1]
 
 
@@ -203,7 +203,7 @@ class ClassScores:
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """`[N]`, where each picture's own class stands, from 1 on; of several classes the best one."""
+        """`[N]`, the rank of each picture's own class, from 1 on; of several classes the best one."""
         order = np.argsort(-self.scores, axis=1, kind="stable")
         return 1 + np.take_along_axis(self.truth, order, axis=1).argmax(axis=1)
 

@@ -27,7 +27,7 @@ def confusions_page(
         if not scores.several:
             sections.append(_confusions(f"Confusions: {label}", scores, sorted(present[:MOST_CLASSES])))
         left_out = len(present) - PAIRS
-        notes = [f"{left_out:,} more classes stand in the JSON file."] * (left_out > 0)
+        notes = [f"{left_out:,} more classes are in the JSON file."] * (left_out > 0)
         hardest = _hardest(scores, present[:PAIRS])
         sections.append(Section(f"Classes, the hardest first: {label}", tables=[hardest], notes=notes))
         make_card = partial(_card, encoded, scores, thumbnails)

@@ -217,7 +217,7 @@ def read_chinese_clip(
 ) -> EncodedBenchmark:
     """Reads Chinese-CLIP's feature files; arguments and errors as of `read_embeddings`.
 
-    Images and texts stand in the order of their feature files; a text with empty `image_ids` has no pair.
+    Images and texts are in the order of their feature files; a text with empty `image_ids` has no pair.
     """
     folder = Path(folder)
     splits = sorted(path.name.removesuffix(_IMAGE_FEATURES) for path in folder.glob(f"*{_IMAGE_FEATURES}"))

@@ -90,7 +90,7 @@ def encode_benchmark(
             rank 0, which counts with each own chunk those that the other ranks encode meanwhile.
         workers: threads that read images; None: one for each usable core of this rank.
         chunk_rows: rows of a chunk, and so the most that the model is given at once.
-        rank, ranks: this process's place among those that share the work.
+        rank, ranks: this process's rank among those that share the work.
 
     Raises:
         ValueError: there is nothing to encode, or none of the images could be used; another rank met an error.
@@ -121,7 +121,7 @@ def encode_benchmark(
     problems = BadSampleReport()
     unusable = {}
     for number, chunk in enumerate(images):
-        unusable |= {number * chunk_rows + place: reason for place, reason in chunk.bad}
+        unusable |= {number * chunk_rows + position: reason for position, reason in chunk.bad}
     problems.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in unusable.items()])
     if len(unusable) == len(benchmark.images) and (unusable or not benchmark.texts):
         raise ValueError(
@@ -138,7 +138,7 @@ _NONE = np.empty([0, 0], np.float32)
 
 
 class _Encoded(NamedTuple):
-    """One chunk: embeddings `[n, D]` of the usable rows, and the others as (place in the chunk, reason)."""
+    """One chunk: embeddings `[n, D]` of the usable rows, and the others as (position in the chunk, reason)."""
 
     embeddings: np.ndarray
     bad: list[tuple[int, str]]
@@ -174,7 +174,7 @@ def _encoded_images(
             digests, pixels = zip(*pool.map(prepare, chunk), strict=True)
         usable = [view for view in pixels if isinstance(view, np.ndarray)]
         embeddings = model.encode_pixels(np.stack(usable)) if usable else _NONE
-        encoded = _Encoded(embeddings, [(place, why) for place, why in enumerate(pixels) if isinstance(why, str)])
+        encoded = _Encoded(embeddings, [(position, why) for position, why in enumerate(pixels) if isinstance(why, str)])
         if cache:
             cache.write(path, cache.content(digests), encoded)
         return encoded
@@ -246,7 +246,7 @@ class _Cache:
         try:
             with safe_open(path, framework="numpy") as file:
                 about, embeddings = parse_json(file.metadata()["chunk"]), file.get_tensor("embeddings")
-            bad = [(int(place), str(reason)) for place, reason in about["bad"]]
+            bad = [(int(position), str(reason)) for position, reason in about["bad"]]
             whole = about["checksum"] == _checksum(embeddings) and len(embeddings) + len(bad) == rows
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             whole = False

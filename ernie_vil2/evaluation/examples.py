@@ -106,28 +106,32 @@ def _answers(
 ) -> Iterator[tuple[BenchmarkImage | BenchmarkText, list[tuple[str, float]]]]:
     """Every query with the ids and scores of its best answers."""
     queries, gallery = map(evaluation.encoded.benchmark.side, result.asked.sides)
-    places = np.arange(len(result.asked.left))
-    best = result.best_answers(evaluation.encoded.sides, places, min(k, len(result.asked.right)), device)
+    positions = np.arange(len(result.asked.left))
+    best = result.best_answers(evaluation.encoded.sides, positions, min(k, len(result.asked.right)), device)
     for row, *found in zip(result.asked.left, *(one.tolist() for one in best), strict=True):
         yield (
             queries[row],
-            [(gallery[result.asked.right[place]].id, score) for place, score in zip(*found, strict=True) if place >= 0],
+            [
+                (gallery[result.asked.right[position]].id, score)
+                for position, score in zip(*found, strict=True)
+                if position >= 0
+            ],
         )
 
 
 def extreme_queries(result: DirectionResult, count: int, worst: bool) -> np.ndarray:
-    """The places of the worst or best queries, most extreme first.
+    """The positions of the worst or best queries, most extreme first.
 
     The worst have the highest rank, the best the lowest; among equal ranks the score of the best right answer decides,
     then the order of the benchmark.
     """
-    places, sign = np.flatnonzero(result.ranking.rank), -1 if worst else 1
-    rank, score = result.ranking.rank[places], result.ranking.positive_score[places]
-    return places[np.lexsort((-sign * score, sign * rank))][:count]
+    positions, sign = np.flatnonzero(result.ranking.rank), -1 if worst else 1
+    rank, score = result.ranking.rank[positions], result.ranking.positive_score[positions]
+    return positions[np.lexsort((-sign * score, sign * rank))][:count]
 
 
 def random_queries(result: DirectionResult, count: int, seed: int) -> np.ndarray:
-    """Places of queries drawn, not picked, in the order of the draw; equal seeds draw the same of equal benchmarks."""
+    """Positions of queries drawn, not picked, in the order of the draw; equal seeds draw alike."""
     return np.random.default_rng(seed).permutation(np.flatnonzero(result.ranking.rank))[:count]
 
 
@@ -163,9 +167,9 @@ class Cards:
     An image that cannot be read is left out.
 
     Args:
-        answers: best ones shown; a right answer that is not among them stands behind them with its rank.
-        language: of the texts; "": told from each.
-        tags: that stand before every query.
+        answers: best ones shown; a right answer that is not among them follows with its rank.
+        language: of the texts; "": recognised from each.
+        tags: that precede every query.
     """
 
     def __init__(
@@ -181,27 +185,27 @@ class Cards:
         self._thumbnails = Thumbnails()
         self._captions = {image: self.benchmark.texts[text].text for image, text in self.benchmark.pairs[::-1].tolist()}
 
-    def of(self, direction: str, places: np.ndarray) -> list[Card]:
-        """The cards of the queries at some places of a direction, in that order."""
+    def of(self, direction: str, positions: np.ndarray) -> list[Card]:
+        """The cards of the queries at some positions of a direction, in that order."""
         result = self.evaluation.results[direction]
-        best = result.best_answers(self.evaluation.encoded.sides, places, self.answers, self.device)
-        found = zip(*(one.tolist() for one in (places, *best)), strict=True)
+        best = result.best_answers(self.evaluation.encoded.sides, positions, self.answers, self.device)
+        found = zip(*(one.tolist() for one in (positions, *best)), strict=True)
         return [self._card(result, *query) for query in found]
 
-    def _card(self, result: DirectionResult, place: int, answers: list[int], scores: list[float]) -> Card:
+    def _card(self, result: DirectionResult, position: int, answers: list[int], scores: list[float]) -> Card:
         (asking, answering), found = result.asked.sides, result.ranking
         owners, targets = result.asked.positives.T
-        right = set(targets[owners == place].tolist())
+        right = set(targets[owners == position].tolist())
         shown = [
             self._answer(answering, result.asked.right[answer], score, answer in right)
             for answer, score in zip(answers, scores, strict=True)
             if answer >= 0
         ]
-        rank = int(found.rank[place])
+        rank = int(found.rank[position])
         if not right & set(answers):
-            row = result.asked.right[found.positive[place]]
-            shown.append(self._answer(answering, row, float(found.positive_score[place]), True, rank))
-        query = self.benchmark.side(asking)[result.asked.left[place]]
+            row = result.asked.right[found.positive[position]]
+            shown.append(self._answer(answering, row, float(found.positive_score[position]), True, rank))
+        query = self.benchmark.side(asking)[result.asked.left[position]]
         is_image = isinstance(query, BenchmarkImage)
         return {
             "query": query.id if is_image else query.text,
@@ -249,5 +253,5 @@ def retrieval_page(
 
 
 def figures_note(tie_rule: str) -> str:
-    """What is said below a table of recalls."""
+    """The notes below a table of recalls."""
     return f"Percent; mR is the mean of both directions; {tie_rule}."

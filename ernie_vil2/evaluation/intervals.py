@@ -148,8 +148,8 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     """The probabilities of several tests, corrected so that a false verdict among all is as rare as of one (Holm)."""
     order = sorted(range(len(probabilities)), key=probabilities.__getitem__)
     corrected, least = [0.0] * len(order), 0.0
-    for place, test in enumerate(order):
-        least = max(least, min(1.0, (len(order) - place) * probabilities[test]))
+    for position, test in enumerate(order):
+        least = max(least, min(1.0, (len(order) - position) * probabilities[test]))
         corrected[test] = least
     return corrected
 
@@ -257,8 +257,8 @@ def _randomised(kinds: _Kinds, resamples: int, seed: int) -> float:
     least = abs(float(added @ kinds.counts)) - 1e-9 * sizes.max(initial=0)  # sums of floats in another order
     random, reached = np.random.default_rng(seed), 0
     for count in _portions(resamples, max(1, len(sizes))):
-        signs = 2 * random.binomial(counts, 0.5, size=(count, len(sizes))) - counts
-        reached += int(np.count_nonzero(np.abs(signs @ sizes) >= least))
+        flips = 2 * random.binomial(counts, 0.5, size=(count, len(sizes))) - counts
+        reached += int(np.count_nonzero(np.abs(flips @ sizes) >= least))
     return (1 + reached) / (1 + resamples)
 
 

@@ -73,9 +73,9 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[C
         trained: pictures to train with, whose texts are classes, as `open_labelled` gives them; what is of none of the
             classes that are scored is left out.
     """
-    place = {one.id: row for row, one in enumerate(classes.benchmark.texts)}
-    column = np.array([place.get(one.id, -1) for one in trained.benchmark.texts])[trained.benchmark.pairs[:, 1]]
-    truth = np.zeros((len(trained.images), len(place)), bool)
+    position = {one.id: row for row, one in enumerate(classes.benchmark.texts)}
+    column = np.array([position.get(one.id, -1) for one in trained.benchmark.texts])[trained.benchmark.pairs[:, 1]]
+    truth = np.zeros((len(trained.images), len(position)), bool)
     truth[trained.benchmark.pairs[column >= 0, 0], column[column >= 0]] = True
     known = truth.any(axis=1)
     found = linear_probe(trained.images[known], truth[known], classes.images)

@@ -62,7 +62,7 @@ def pixel_baseline(train: SampleSequence, test: SampleSequence, block: int = 256
     report = BadSampleReport()
     queries = list(_embedded(test, report))
     texts = sorted({sample.text_name for sample, _ in queries})
-    column = {text: place for place, text in enumerate(texts)}
+    column = {text: position for position, text in enumerate(texts)}
     known = sorted(_embedded(train, report, column), key=lambda each: column[each[0].text_name])
     if not known:
         raise ValueError(f"pixel baseline: no training image has a text of the data; {report}")

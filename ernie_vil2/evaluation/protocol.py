@@ -102,7 +102,7 @@ class Protocol:
         image_rows, pairs = np.arange(len(benchmark.images))[: self.first_images], benchmark.pairs
         keep = pairs[:, 0] < len(image_rows)
         if self.texts_per_image is not None:
-            keep &= _place_within(pairs[:, 0]) < self.texts_per_image
+            keep &= _rank_within(pairs[:, 0]) < self.texts_per_image
         kept = pairs[keep]
         if self.row_labels:
             rows = np.arange(len(kept))
@@ -122,23 +122,23 @@ class Protocol:
         return results
 
     def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
-        """Further figures by name, which stand below the table."""
+        """Further figures by name, which follow the table."""
         return {}
 
 
-def _place_within(owners: np.ndarray) -> np.ndarray:
+def _rank_within(owners: np.ndarray) -> np.ndarray:
     """For each entry how many earlier entries have the same owner."""
     order = np.argsort(owners, kind="stable")
     ordered = owners[order]
-    place = np.empty(len(owners), np.int64)
-    place[order] = np.arange(len(owners)) - np.searchsorted(ordered, ordered)
-    return place
+    position = np.empty(len(owners), np.int64)
+    position[order] = np.arange(len(owners)) - np.searchsorted(ordered, ordered)
+    return position
 
 
 def _renumbered(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> Matching:
     """A matching of ascending rows, from pairs that name rows of the benchmark."""
-    places = [np.searchsorted(rows, column) for rows, column in zip((images, texts), pairs.T, strict=True)]
-    return Matching(images, texts, np.stack(places, axis=1))
+    positions = [np.searchsorted(rows, column) for rows, column in zip((images, texts), pairs.T, strict=True)]
+    return Matching(images, texts, np.stack(positions, axis=1))
 
 
 def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:

@@ -3,7 +3,7 @@
 Published for ERNIE-ViL 2.0, and for fine-tuning on Chinese benchmarks, printed next to a result: Tables 1 to 4 and 6 to
 8 of the paper (arXiv 2209.15270), with those it compares with where these are few; what the release says of its files;
 what PaddleNLP's fine-tuning of the released base model reached, and Chinese-CLIP's of a model of its size. Figures as
-they stand in the named source.
+they are in the named source.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:
 def choose(names: Sequence[str]) -> dict[str, Protocol]:
     """Protocols by label, as a command line names them: a single one has the empty label.
 
-    `all-conventions` stands for three, on the images and texts that the first other protocol selects, if there is one.
+    `all-conventions` names three, on the images and texts that the first other protocol selects, if there is one.
 
     Raises:
         ValueError: a name is unknown; see `protocol`.
@@ -215,7 +215,7 @@ class PaperResult:
         values: recalls in percent by direction, and "mR", as `format_table` takes them; "accuracy" of a task. What is
             not given is left out.
         fine_tuned: on the data that is scored; otherwise zero-shot.
-        source: where the figures stand.
+        source: where the figures are published.
         note: what is known of how they were computed.
     """
 
@@ -264,7 +264,7 @@ PAPER_RESULTS = (
     _paper(2, "flickr30k-test", "english", _FINE_TUNED, _both((97.2, 100.0, 100.0), (93.3, 99.4, 99.8)),
            fine_tuned=True),
     _paper(2, "mscoco-5k", "english", _FINE_TUNED, _both((77.4, 93.6, 97.1), (59.5, 83.4, 90.1)), fine_tuned=True),
-    # Tables 3 and 8; Table 3 prints one decimal of what stands in Table 8
+    # Tables 3 and 8; Table 3 prints one decimal of Table 8
     _paper(3, "coco-cn-test", "large", _LARGE_CNN, _both((69.1, 92.9, 97.1), (69.6, 91.2, 96.9), 86.1)),
     _paper(8, "coco-cn-test", "large", _LARGE_VIT, _both((68.6, 92.5, 97.5), (70.1, 92.5, 96.4))),
     _paper(8, "coco-cn-test", "base", _BASE, _both((66.5, 91.6, 96.2), (65.9, 90.1, 96.1))),
@@ -333,7 +333,7 @@ PAPER_RESULTS = (
 def paper_results(protocol: str, model: str | None = None) -> list[PaperResult]:
     """The published rows on a protocol's data, of one model or of all; none for data that the authors did not use.
 
-    Those of the ablation stand in `PAPER_RESULTS` alone: they are of a training set of their own.
+    Those of the ablation are in `PAPER_RESULTS` alone: they are of a training set of their own.
     """
     rows = [row for row in PAPER_RESULTS if row.protocol == protocol and row.model != "ablation"]
     return [row for row in rows if model in (None, row.model)]

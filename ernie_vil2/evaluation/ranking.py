@@ -1,4 +1,4 @@
-"""Exact ranking in blocks: who ranks where, and what stands first.
+"""Exact ranking in blocks: who ranks where, and what ranks first.
 
 A score is the dot product of two rows. It is summed in float64 and rounded to float32, so that equal
 rows tie whatever order the sum was taken in, and the numbers do not depend on the block size.
@@ -26,7 +26,7 @@ class QueryRanks:
 
     `rank` is the 1-based rank of the best positive, int64, and 0 for a row without a positive, which is no query.
     `positive` is the gallery row of that positive (-1 without one) and `positive_score` its score, float32; `top` and
-    `top_score` are those of the gallery row that stands first. Of equal scores the lower row is named.
+    `top_score` are those of the gallery row that ranks first. Of equal scores the lower row is named.
     """
 
     rank: np.ndarray
@@ -35,9 +35,9 @@ class QueryRanks:
     top: np.ndarray
     top_score: np.ndarray
 
-    def moved(self, places: int) -> QueryRanks:
-        """The same of a gallery that begins so many places later."""
-        return replace(self, positive=self.positive + places * (self.positive >= 0), top=self.top + places)
+    def moved(self, rows: int) -> QueryRanks:
+        """The same of a gallery that begins that many rows later."""
+        return replace(self, positive=self.positive + rows * (self.positive >= 0), top=self.top + rows)
 
     @classmethod
     def joined(cls, rankings: Sequence[QueryRanks]) -> QueryRanks:

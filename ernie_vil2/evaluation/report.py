@@ -101,7 +101,7 @@ class Answer(TypedDict):
 
 
 class Card(TypedDict):
-    """An example on a page: a query, its images, and what the model answers. `language` "": told from the text."""
+    """An example on a page: a query, its images, and what the model answers; `language` "": that of the text."""
 
     query: str
     images: Sequence[bytes]

@@ -14,7 +14,7 @@ from ernie_vil2.config.section import MISSING, differences
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.report import Table, original_text
 from ernie_vil2.evaluation.retrieval import Row, recall_table
-from ernie_vil2.evaluation.run import places
+from ernie_vil2.evaluation.run import absolute_paths
 from ernie_vil2.io.files import load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.pages import comparison_charts, training_charts, write_page
@@ -162,7 +162,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     for run in runs:
         for record in run.evaluations:
             protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
-            files = tuple(record.get("places") or places(record["data"]))
+            files = tuple(record.get("paths") or record.get("places") or absolute_paths(record["data"]))
             tables.setdefault((files, *protocols), []).append((run, record))
     return {
         f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(

@@ -54,7 +54,7 @@ class DirectionResult:
     Attributes:
         asked: whose `left` are the queries and whose `right` is the gallery, fold after fold.
         ranking: of `asked.left`; a row of rank 0 has no positive and is not a query. Answers index `asked.right`.
-        folds: the places of each fold's queries, and of its gallery.
+        folds: the positions of each fold's queries, and of its gallery.
     """
 
     asked: Matching
@@ -84,7 +84,7 @@ class DirectionResult:
     @cached_property
     def recall(self) -> dict[str, float]:
         """R@1, R@5, R@10 and mR in percent, the mean over the folds that have a query; {} if none has."""
-        return _mean([recall(self.ranking.rank[places]) for places, _ in self._queries()])
+        return _mean([recall(self.ranking.rank[positions]) for positions, _ in self._queries()])
 
     @cached_property
     def chance(self) -> dict[str, float]:
@@ -93,12 +93,12 @@ class DirectionResult:
             np.bincount(pairs[:, 0], minlength=len(self.asked.left))
             for pairs in (np.unique(self.asked.positives, axis=0), self.asked.excluded)
         )
-        return _mean([chance(positives[places], size - excluded[places]) for places, size in self._queries()])
+        return _mean([chance(positives[positions], size - excluded[positions]) for positions, size in self._queries()])
 
     def _queries(self) -> list[tuple[np.ndarray, int]]:
-        """For each fold that has queries their places, and the size of the gallery."""
+        """For each fold that has queries their positions, and the size of the gallery."""
         folds = [(rows.start + np.flatnonzero(self.ranking.rank[rows]), gallery) for rows, gallery in self.folds]
-        return [(places, gallery.stop - gallery.start) for places, gallery in folds if places.size]
+        return [(positions, gallery.stop - gallery.start) for positions, gallery in folds if positions.size]
 
     def with_failures(self) -> DirectionResult:
         """The result where a row without a positive is a query too: one that finds nothing."""
@@ -111,27 +111,27 @@ class DirectionResult:
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
     def best_answers(
-        self, embeddings: Mapping[str, np.ndarray], places: np.ndarray, k: int, device: str = "cpu"
+        self, embeddings: Mapping[str, np.ndarray], positions: np.ndarray, k: int, device: str = "cpu"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best answers to the queries at some places, best first, as places in the gallery, and their scores.
+        """The k best answers to some queries, best first, as positions in the gallery, and their scores.
 
         Both are `[n, k]`; where a gallery has fewer answers the last are -1, with the score -inf.
 
         Args:
             embeddings: by side, of all rows of the benchmark.
         """
-        answers, scores = np.full((len(places), k), -1), np.full((len(places), k), -np.inf, np.float32)
+        answers, scores = np.full((len(positions), k), -1), np.full((len(positions), k), -np.inf, np.float32)
         queries, gallery = (embeddings[side] for side in self.asked.sides)
         for rows, columns in self.folds:
-            (here,) = np.nonzero((places >= rows.start) & (places < rows.stop))
+            (here,) = np.nonzero((positions >= rows.start) & (positions < rows.stop))
             if not here.size:
                 continue
             row_of = np.full(len(self.asked.left), -1)
-            row_of[places[here]] = np.arange(len(here))
+            row_of[positions[here]] = np.arange(len(here))
             excluded = np.stack([row_of[self.asked.excluded[:, 0]], self.asked.excluded[:, 1] - columns.start], axis=1)
             count = min(k, columns.stop - columns.start)
             found, best = top_matches(
-                queries[self.asked.left[places[here]]], gallery[self.asked.right[columns]], count,
+                queries[self.asked.left[positions[here]]], gallery[self.asked.right[columns]], count,
                 device=device, excluded=excluded[excluded[:, 0] >= 0],
             )  # fmt: skip
             answers[here, :count] = np.where(np.isneginf(best), -1, found + columns.start)

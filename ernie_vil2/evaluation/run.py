@@ -61,7 +61,7 @@ def about(
     model: str, data: str | Sequence[str], more: Mapping[str, Any], files: Iterable[Path] | None
 ) -> dict[str, Any]:
     """What was run, for a record: model, data, other choices, and the SHA-256 of each file; None: of none."""
-    found = {"model": model, "data": data, "places": places([data] if isinstance(data, str) else data), **more}
+    found = {"model": model, "data": data, "paths": absolute_paths([data] if isinstance(data, str) else data), **more}
     return found if files is None else {**found, "checksums": checksums(files)}
 
 
@@ -70,7 +70,7 @@ def checksums(files: Iterable[str | Path]) -> dict[str, str]:
     return {str(path): sha256(path) for path in dict.fromkeys(files)}
 
 
-def places(data: Sequence[str]) -> list[str]:
+def absolute_paths(data: Sequence[str]) -> list[str]:
     """Absolute paths, so that they say the same in whichever folder they are read; addresses as they are."""
     return [path if "://" in path else str(Path(path).resolve()) for path in data]
 
@@ -86,7 +86,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
         data: as it was named.
         more: what distinguishes results of the same data: split, languages, protocols.
     """
-    here = places(data)
+    here = absolute_paths(data)
     *parents, last = Path(here[0]).parts[1:] or ("data",)
     ending = [ENDINGS.sub("", last), *([f"and-{len(data) - 1}-more"] if len(data) > 1 else []), *more]
     for depth in range(1, max(2, len(parents) + 1)):
@@ -100,7 +100,8 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
 
 def _is_of_other_data(path: Path, here: list[str]) -> bool:
     try:
-        return load_json(path)["places"] != here
+        record = load_json(path)
+        return (record.get("paths") or record["places"]) != here  # the key of before
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError, TypeError):

@@ -68,22 +68,22 @@ class Data:
     """What language captions are in that name none."""
 
     @classmethod
-    def of_run(cls, config: Config, place: ScoredConfig, default: str) -> Data:
+    def of_run(cls, config: Config, scored: ScoredConfig, default: str) -> Data:
         """What a run's configuration names.
 
         Args:
-            place: `Data.validation` or `Data.tested`.
-            default: the split, if neither the place nor a protocol names one.
+            scored: `Data.validation` or `Data.tested`.
+            default: the split, if neither it nor a protocol names one.
         """
         views = config.Views
         return cls(
-            place.data,
+            scored.data,
             preferred=views.languages,
-            layout=place.layout,
-            split=place.split,
-            images=place.images,
-            text_id=place.text_id or config.Data.text_id,
-            caption_lines=views.caption_lines if place.caption_lines is None else place.caption_lines,
+            layout=scored.layout,
+            split=scored.split,
+            images=scored.images,
+            text_id=scored.text_id or config.Data.text_id,
+            caption_lines=views.caption_lines if scored.caption_lines is None else scored.caption_lines,
             default=default,
             unnamed=", ".join(views.languages),
         )
@@ -150,16 +150,16 @@ class Scorer(Protocol):
     folder: ClassVar[str] = "evaluation"
 
     @classmethod
-    def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
+    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
         """What scores the models of a run, and on which data; None: its configuration names none.
 
         Args:
-            place, default: as for `Data.of_run`; None: the run has no such data.
+            scored, default: as for `Data.of_run`; None: the run has no such data.
 
         Raises:
             ConfigError, ValueError: the configuration lacks something, or names what there is not.
         """
-        return cls(), place and Data.of_run(config, place, default)
+        return cls(), scored and Data.of_run(config, scored, default)
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """Opens what is to be encoded, by name; no image is read.

@@ -175,8 +175,8 @@ class StatementScores:
     def _consistency(self, right: np.ndarray, chosen: np.ndarray) -> float | None:
         """As the authors' `metrics.py` computes it."""
         of_group: dict[str, bool] = defaultdict(lambda: True)
-        for place in np.flatnonzero(chosen):
-            of_group[self.rows[place].group] &= bool(right[place])
+        for position in np.flatnonzero(chosen):
+            of_group[self.rows[position].group] &= bool(right[position])
         return _percent(np.array(list(of_group.values()), bool))
 
 
@@ -193,14 +193,14 @@ def score_statements(statements: Statements, encoded: EncodedBenchmark, classify
     Raises:
         ValueError: none could, or a logit is not finite.
     """
-    place = {image.id: row for row, image in enumerate(encoded.benchmark.images)}
-    text_place = {text.text: row for row, text in enumerate(encoded.benchmark.texts)}
-    rows = [row for row in statements.rows if all(image.id in place for image in row.images)]
+    position = {image.id: row for row, image in enumerate(encoded.benchmark.images)}
+    text_position = {text.text: row for row, text in enumerate(encoded.benchmark.texts)}
+    rows = [row for row in statements.rows if all(image.id in position for image in row.images)]
     if not rows:
         raise ValueError(f"{statements.name}: no statement could be scored\n{encoded.problems}")
-    sides = zip(*([place[image.id] for image in row.images] for row in rows), strict=True)
+    sides = zip(*([position[image.id] for image in row.images] for row in rows), strict=True)
     images = [encoded.images[list(side)] for side in sides]
-    logits = classify(images, encoded.texts[[text_place[row.text] for row in rows]])
+    logits = classify(images, encoded.texts[[text_position[row.text] for row in rows]])
     if not np.isfinite(logits).all():
         raise ValueError(f"{statements.name}: logits are NaN or infinite")
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))

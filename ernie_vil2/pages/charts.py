@@ -40,7 +40,7 @@ class Line:
 class Chart:
     """A figure under its title; without `lines` there was nothing to draw.
 
-    Ticks are (place, label) along their axis, in user units.
+    Ticks are (position, label) along their axis, in user units.
     """
 
     title: str
@@ -139,9 +139,9 @@ def _x_ticks(first: float, last: float, across: Callable[[float], float]) -> lis
     for x in sorted({*_ticks(first, last), last}, reverse=True):
         if x < first:
             break
-        place, label = round(across(x), 1), _number(x)
-        if not ticks or ticks[-1][0] - place > DIGIT * (len(label) + len(ticks[-1][1])) / 2 + DIGIT:
-            ticks.append((place, label))
+        position, label = round(across(x), 1), _number(x)
+        if not ticks or ticks[-1][0] - position > DIGIT * (len(label) + len(ticks[-1][1])) / 2 + DIGIT:
+            ticks.append((position, label))
     return ticks[::-1]
 
 

@@ -131,9 +131,9 @@ def _metric_series(records: Sequence[Mapping]) -> list[Series]:
     if max(map(len, groups.values()), default=0) > 2:
         groups = {name: [name] for name in lines}
     return [
-        Series(_words(name), lines[name], index % COLOURS + 1, dashed=place > 0 or index % (2 * COLOURS) >= COLOURS)
+        Series(_words(name), lines[name], index % COLOURS + 1, dashed=position > 0 or index % (2 * COLOURS) >= COLOURS)
         for index, names in enumerate(groups.values())
-        for place, name in enumerate(names)
+        for position, name in enumerate(names)
     ]
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from ernie_vil2.io.files import write_text
 
-# Chinese signs, and the punctuation and digits between them.
+# Chinese characters, and the punctuation and digits between them.
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _CHINESE = re.compile(f"{_HAN}(?:[\\d\u3000-\u303f\uff00-\uffef]*{_HAN})*")
 _JAPANESE_KOREAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]")

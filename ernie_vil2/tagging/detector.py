@@ -46,7 +46,7 @@ class Detector:
 
     The program is `.json` or `.pdmodel`, the weights are `.pdiparams`. The inputs are any of `image` `[B, 3, H, W]`,
     `im_shape` `[B, 2]` and `scale_factor` `[B, 2]`. The first output has a row `class, score, left, top, right, bottom`
-    for each object, image after image, after suppression of overlaps; a class below 0 stands for no object. The second
+    for each object, image after image, after suppression of overlaps; a class below 0 means no object. The second
     output says how many rows each image has. PaddleDetection knows no attributes of objects; here a third output,
     `[rows, A]`, is a score from 0 to 1 for each of A attributes, in the same rows.
 

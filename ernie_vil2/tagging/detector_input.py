@@ -46,7 +46,7 @@ class Resize:
             horizontal = vertical
         else:
             vertical, horizontal = target[0] / height, target[1] / width
-        # By factors, not to a size: OpenCV places the pixels by what it is given.
+        # By factors, not to a size: OpenCV takes the coordinates of the pixels from what it is given.
         image = cv2.resize(given.image, None, fx=horizontal, fy=vertical, interpolation=self.interp)
         return DetectorInput(image, np.array(image.shape[:2], np.float32), np.array([vertical, horizontal], np.float32))
 
@@ -113,7 +113,7 @@ class DetectorPreprocessing:
 
     Args:
         steps: mappings with the step's `type` and its options.
-        file: where they stand, for the error.
+        file: where they are listed, for the error.
 
     Raises:
         ValueError: a step or an option of it is not known here.

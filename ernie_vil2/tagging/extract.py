@@ -49,8 +49,8 @@ def extract_tags(
     """Writes the tags of a source's images as `data.tags.TagsFile` reads them, one line for each id that has tags.
 
     Samples that share an id are tagged once, by the first of them; an image's name that different images have gets no
-    tags, and is told. What is found is written down batch by batch in `{output}.partial`, and a run that was stopped
-    or killed goes on there. The output appears when it is whole, `{output}.report.json` with it; if both are there, of
+    tags, and is reported. What is found is written down batch by batch in `{output}.partial`, and a run that was
+    stopped or killed goes on there. The output appears when it is whole, with `{output}.report.json`; if both exist, of
     the same job, nothing is done. In both cases what was tagged is read again, to make sure that it is the same.
 
     Args:
@@ -63,7 +63,7 @@ def extract_tags(
 
     Raises:
         JournalError: the output or what was begun of it is another job's, or of other images.
-        ValueError: the output is no `.jsonl` file.
+        ValueError: the output is not a `.jsonl` file.
         OSError: it cannot be written.
     """
     output = Path(output)

@@ -92,7 +92,7 @@ class FileTagger:
 
 
 WORD = "{}"
-"""Where the word stands in a template."""
+"""Where the word goes in a template."""
 
 WORDS_AT_ONCE = 1024
 

@@ -107,7 +107,7 @@ class DirectStep:
             This rank's share of the weighted sum, a scalar, and of each pair's loss.
 
         Raises:
-            NoNegatives: on all ranks, where duplicates leave most rows nothing to be told from.
+            NoNegatives: on all ranks, where duplicates leave most rows without a negative.
         """
         ids_of_rows, keys = self._on_device(views, ids, positions, number)
         of_all = self._of_all_ranks(ids_of_rows, ids)

@@ -67,7 +67,7 @@ class CounterBasedDropout:
             getattr(model, tower).register_forward_pre_hook(lambda layer, inputs, tower=tower: self._enter(tower))
 
     def keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The keys of a step's rows, for `rows`: all that the device has to be told for its dropout.
+        """The keys of a step's rows, for `rows`: all that the device needs for its dropout.
 
         Args:
             step: number of the optimiser step.
@@ -144,7 +144,7 @@ class CounterBasedDropout:
         if not count or first % count:
             raise ValueError(
                 f"a random draw of shape {list(shape)} in a tower that sees {count} rows: "
-                "only draws with the rows, or equal parts of them, along the first axis can be placed"
+                "only draws with the rows, or equal parts of them, along the first axis can be assigned"
             )
         self._state = DropoutState(keys, draw + 1)
         coordinates = _coordinates(paddle.get_device(), first // count, *rest).reshape([1, -1])

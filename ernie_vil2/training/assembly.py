@@ -42,7 +42,7 @@ class Parts:
     """The parts of a run on one rank, which is one of several or the only one.
 
     Attributes:
-        config: resolved: with what `Model.like` and `Training.epochs` stand for.
+        config: resolved: with what `Model.like` and `Training.epochs` mean.
         owner: keeps the run folder from other processes until it is closed.
         task: what is trained, with its `model`.
         rows: make rows of a batch from the samples of the stream.

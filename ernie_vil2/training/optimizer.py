@@ -18,7 +18,7 @@ WARMUP_SHARE = 10
 
 
 def with_steps(config: Config, samples: int) -> Config:
-    """The configuration with the steps that `Training.epochs` stands for, and a warm-up of at most a tenth of them.
+    """The configuration with the steps that `Training.epochs` means, and a warm-up of at most a tenth of them.
 
     Args:
         samples: of an epoch.

@@ -141,7 +141,7 @@ class Progress:
         """Shows a step that is done, with the newest losses that are known, and logs it where a record is due.
 
         Args:
-            more: what else stands in a record.
+            more: what else a record holds.
         """
         self.meter.count(self._config.Training.global_batch)
         loss = f"loss {losses['loss']:.3f}, " if losses else ""

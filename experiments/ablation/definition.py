@@ -110,10 +110,10 @@ class Definition(_Section):
     @model_validator(mode="after")
     def _names_are_known(self) -> Definition:
         named = {"baseline": [self.baseline], **{f"groups.{group.name}": group.models for group in self.groups}}
-        for place, models in named.items():
+        for key, models in named.items():
             for model in models:
                 if model not in self.models:
-                    raise ValueError(f"{place} names a model {model}; known: {', '.join(self.models)}")
+                    raise ValueError(f"{key} names a model {model}; known: {', '.join(self.models)}")
         names = [group.name for group in self.groups]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two groups are called {', '.join(sorted(twice))}")
@@ -124,7 +124,7 @@ class Definition(_Section):
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a study: its place in it, its folder, and its whole configuration."""
+    """One training run of a study: its name in it, its folder, and its whole configuration."""
 
     group: str
     model: str

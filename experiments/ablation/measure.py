@@ -97,8 +97,8 @@ def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[st
     if not pairs:
         return {}
     queries = list(dict.fromkeys(alias for alias, _ in pairs))
-    place = {alias: row for row, alias in enumerate(queries)}
-    positives = np.array([(place[alias], row) for alias, row in pairs])
+    position = {alias: row for row, alias in enumerate(queries)}
+    positives = np.array([(position[alias], row) for alias, row in pairs])
     matching = Matching(np.arange(len(queries)), np.arange(len(row_of)), positives, ("text", "caption"))
     sides = {"text": encoder.encode_texts(queries), "caption": np.stack(list(captions.values()))}
     (result,) = score_matchings([matching], sides, ["text_to_caption"]).values()
@@ -113,7 +113,7 @@ def aliases(named: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]
     Args:
         named: caption and tags of every picture.
 
-    A category stands with many captions; what is the name of one thing stands with one.
+    A category belongs to many captions; the name of one thing to one.
     """
     captions: dict[str, set[str]] = {}
     for caption, tags in named:
@@ -159,8 +159,8 @@ def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mappi
     if not known:
         return {}
     captions = list(dict.fromkeys(benchmark.texts[text].text for _, text in known))
-    place = {caption: row for row, caption in enumerate(captions)}
-    positives = np.array([(place[benchmark.texts[text].text], image) for image, text in known])
+    position = {caption: row for row, caption in enumerate(captions)}
+    positives = np.array([(position[benchmark.texts[text].text], image) for image, text in known])
     matching = Matching(np.arange(len(captions)), np.arange(len(encoded.images)), positives, ("text", "image"))
     figures: dict[str, float] = {"second/queries": len(captions)}
     for language, texts in (("second", [names[caption.casefold()] for caption in captions]), ("first", captions)):

@@ -59,11 +59,11 @@ class CxcProtocol(Protocol):
     def matchings(self, benchmark: Benchmark) -> list[Matching]:
         """Images with texts, texts with texts, images with images."""
         (galleries,) = super().matchings(benchmark)
-        places = {
-            side: {benchmark.side(side)[row].id: place for place, row in enumerate(rows)}
+        positions = {
+            side: {benchmark.side(side)[row].id: position for position, row in enumerate(rows)}
             for side, rows in zip(galleries.sides, galleries[:2], strict=True)
         }
-        rated = {kind: self._positives(benchmark, kind, places) for kind in KINDS_OF_RATINGS}
+        rated = {kind: self._positives(benchmark, kind, positions) for kind in KINDS_OF_RATINGS}
         if self.both_orders:
             rated["sis"] = np.concatenate([rated["sis"], rated["sis"][:, ::-1]])
         texts = [rated["sts"], rated["sts"][:, ::-1]]
@@ -75,10 +75,10 @@ class CxcProtocol(Protocol):
             _with_itself("image", galleries.left, rated["sis"]),
         ]
 
-    def _positives(self, benchmark: Benchmark, kind: str, places: Mapping[str, Mapping[str, int]]) -> np.ndarray:
-        """Pairs of places that were rated highly enough, of those whose rows are in the galleries."""
+    def _positives(self, benchmark: Benchmark, kind: str, positions: Mapping[str, Mapping[str, int]]) -> np.ndarray:
+        """Pairs of rows that were rated highly enough, of those whose rows are in the galleries."""
         ratings = read_ratings(_folder(benchmark), kind, self.split)
-        first, second = (places[side] for side in KINDS_OF_RATINGS[kind])
+        first, second = (positions[side] for side in KINDS_OF_RATINGS[kind])
         good = (ratings.scores >= LEAST_SCORE[kind]).nonzero()[0].tolist()
         pairs = [(first.get(ratings.first[row], -1), second.get(ratings.second[row], -1)) for row in good]
         found = np.array(pairs, np.int64).reshape(-1, 2)

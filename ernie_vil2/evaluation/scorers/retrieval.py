@@ -54,10 +54,10 @@ class Retrieval(Scorer):
             require(f"the protocol {name}", *one.packages)
 
     @classmethod
-    def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
+    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
         """As `Scorer.of_run`: by the protocol of the data or of the run, with the scorer of that protocol."""
-        named = protocol((place and place.protocol) or config.Evaluation.protocol)
-        _, data = super().of_run(config, place, default)
+        named = protocol((scored and scored.protocol) or config.Evaluation.protocol)
+        _, data = super().of_run(config, scored, default)
         return SCORERS.find(named.scorer)([named.name], block=config.Evaluation.block), data
 
     def open(self, data: Data) -> dict[str, Benchmark]:

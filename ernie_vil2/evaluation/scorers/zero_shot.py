@@ -62,7 +62,7 @@ class ZeroShot(Scorer):
     folder: ClassVar[str] = "classification"
 
     @classmethod
-    def of_run(cls, config: Config, place: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
+    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
         """As `Scorer.of_run`: of `Evaluation.classes`."""
         classes = config.Evaluation.classes
         if classes is None:
@@ -141,7 +141,7 @@ class ZeroShot(Scorer):
             for language, own in self.chosen.items()
         ]
         notes += [
-            f"templates in {language} that stand several times, and count so: {', '.join(same)}"
+            f"templates in {language} that occur several times, and count so: {', '.join(same)}"
             for language, own in self.chosen.items()
             if (same := repeated(own))
         ]
@@ -239,7 +239,7 @@ def remarks(labelled: Benchmark) -> list[str]:
 
 
 def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
-    """Reads and decodes every picture, and looks for pictures that stand several times.
+    """Reads and decodes every picture, and looks for pictures that occur several times.
 
     Args:
         progress: called with the number of pictures just done.
@@ -261,7 +261,7 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
             (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
     odd = remarks(labelled)
     if again:
-        odd.append(f"pictures that stand twice in a class: {_first(again)}")
+        odd.append(f"pictures that occur twice in a class: {_first(again)}")
     if torn:
         odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
     sizes = f"{min(counts):,} to {max(counts):,} pictures each"
