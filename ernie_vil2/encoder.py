@@ -81,7 +81,7 @@ class ErnieViL2:
         batch_size: rows encoded at once.
 
     Attributes:
-        calibration: what the scores mean, where `ernie-vil2 calibrate` has left it beside the weights; else None.
+        calibration: what the scores mean, where `ernie-vil2 calibrate` has left it next to the weights; else None.
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, config: Config, batch_size: int = 64):
@@ -315,7 +315,7 @@ def load_model(
             - a folder that `ernie-vil2 export` wrote: its graphs are run as they are, so that `vocab`, `heads`,
               `max_length` and `allow` do not apply, nor a reduced `precision` unless it is the export's,
             - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
-        vocab: vocabulary file. None: `vocab.txt` in the folder or beside the file, else what the run's configuration
+        vocab: vocabulary file. None: `vocab.txt` in the folder or next to the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
         device: auto, cpu, gpu, gpu:0, ... (or cuda), which becomes Paddle's device; auto: GPU where Paddle has one;
             None: Paddle's current device.
@@ -327,13 +327,13 @@ def load_model(
         allow: glob patterns of the weights that may be missing, unexpected or of another shape.
         precision: in which the towers compute; embeddings are float32. Paddle reduces it on GPUs only.
         engine: what computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an exported folder, whose
-            own it must be; auto: told from `source`; fastest: for a checkpoint on CPU that has a float32 export in a
-            folder beside its weights, which ranks alike, that export, else as auto.
+            own it must be; auto: recognised from `source`; fastest: for a checkpoint on CPU that has a float32 export
+            next to its weights, ranking alike, that export; else as auto.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
-            is no such device, or it lacks the precision; or the calibration beside the weights is damaged.
+            is no such device, or it lacks the precision; or the calibration next to the weights is damaged.
         BadExport: an exported folder is damaged or for another engine.
         MissingPackage: its library is not installed.
     """
@@ -344,7 +344,7 @@ def load_model(
             raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
         return _calibrated(made, folder)
     if engine not in ("auto", "fastest", "paddle"):
-        raise ValueError(f"{source} is no export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
+        raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
     stored = _stored(source, vocab, device, precision, heads)
     config = stored.config
@@ -357,14 +357,14 @@ def load_model(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     made = _encoder(model, stored.tokens, config, precision, batch_size)
-    beside = weights_path(source).parent
+    folder = weights_path(source).parent
     if engine == "fastest" and precision == "float32" and made.device == "cpu":
-        made = _export_beside(beside, made) or made
-    return _calibrated(made, beside)
+        made = _export_in(folder, made) or made
+    return _calibrated(made, folder)
 
 
-def _export_beside(folder: Path, model: ErnieViL2) -> ErnieViL2 | None:
-    """An export of a model beside its weights that ranks alike: same fingerprint, same order on real inputs."""
+def _export_in(folder: Path, model: ErnieViL2) -> ErnieViL2 | None:
+    """An export of a model next to its weights that ranks alike: same fingerprint, same order on real inputs."""
     found = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
     for engine, export in product(("onnx", "paddle_inference"), found):  # the faster first
         try:
@@ -424,7 +424,7 @@ def _stored(
     check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
     if stored.tokens is None:
-        raise ValueError(f"{source}: no vocab.txt beside it; give the model's vocabulary file as vocab=...")
+        raise ValueError(f"{source}: no vocab.txt next to it; give the model's vocabulary file as vocab=...")
     return stored
 
 

@@ -140,9 +140,9 @@ def _name(graph, tower: str) -> None:
     (given,), (output,) = graph.input, graph.output
     for node in graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
+            for position, name in enumerate(names):
                 if name == output.name:
-                    names[place] = OUTPUTS[tower]
+                    names[position] = OUTPUTS[tower]
     output.name = OUTPUTS[tower]
     for value, axes in ((given, _AXES[tower]), (output, ("batch",))):
         for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=False):

@@ -38,7 +38,7 @@ def read_names(path: str | Path) -> list[str]:
     """The lines of a UTF-8 text file, cleaned; empty lines between others count.
 
     Raises:
-        OSError: the file cannot be read, or it is no ordinary file.
+        OSError: the file cannot be read, or it is not an ordinary file.
         ValueError: it is not UTF-8, or too long, or there is no name in it.
     """
     names = [clean(line) for line in read_text(path).rstrip("\n").split("\n")]
@@ -84,7 +84,7 @@ class FileTagger:
             lines.append(f"rows of {self._file.name} that were skipped:")
             for reason, count in self._bad_rows.counts.most_common():
                 lines.append(f"  {reason}: {first_names(count, self._bad_rows.names[reason])}")
-        unused = np.sort(self._file.places[~np.isin(self._file.ids, ids)])
+        unused = np.sort(self._file.usable_rows[~np.isin(self._file.ids, ids)])
         if len(unused):
             names = [self._file.id_at(row) for row in unused[: BadSampleReport.NAMES].tolist()]
             lines.append(f"tags whose id no sample has: {first_names(len(unused), names)}")

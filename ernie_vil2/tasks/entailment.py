@@ -165,7 +165,7 @@ class StatementTask:
         return decay_groups(self.model, factors)
 
     def logged(self) -> dict[str, float]:
-        """Nothing beside the losses."""
+        """Nothing next to the losses."""
         return {}
 
 

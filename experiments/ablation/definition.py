@@ -297,5 +297,5 @@ def reason(error: ValidationError) -> str:
     """The first fault of what was validated, with its key."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))[:200]
-    said = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-    return f"{key}: {said}" if key else said
+    problem = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    return f"{key}: {problem}" if key else problem

@@ -91,7 +91,7 @@ def test_a_checkpoint_is_no_export_and_the_other_way_round(model, exports, tmp_p
     checkpoint = tmp_path / "model"
     untrained_checkpoint(checkpoint, TOKENS)
     with pytest.raises(
-        ValueError, match=r"model is no export for onnx: make one, ernie-vil2 export .*model FOLDER --to onnx"
+        ValueError, match=r"model is not an export for onnx: make one, ernie-vil2 export .*model FOLDER --to onnx"
     ):
         ernie_vil2.load_model(checkpoint, engine="onnx")
     with pytest.raises(BadExport, match="is an export for onnx, not for paddle"):

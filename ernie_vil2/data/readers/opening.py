@@ -50,7 +50,7 @@ def open_sources(
 ) -> ShardedSource:
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
-    A shard of `tools/prepare.py` is as long as the `index.json` beside it says, if it has the size in bytes that
+    A shard of `tools/prepare.py` is as long as the `index.json` next to it says, if it has the size in bytes that
     this names; one at an address is compared with size and checksum when it is fetched. Every other shard is scanned,
     once: what the scan found is kept in the cache folder if it took long.
 
