@@ -237,7 +237,7 @@ def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
         counts = {}
         for result in evaluation.results.values():
             rank = result.ranking.rank
-            some, every, side = np.count_nonzero(rank), len(rank), result.asked.sides[0]
+            some, every, side = int(np.count_nonzero(rank)), len(rank), result.asked.sides[0]
             counts[f"{some:,} of " * (some < every) + counted(every, side)] = None
         asking[", ".join(counts)] = None
     return f"{what} ({'; '.join(asking)})"

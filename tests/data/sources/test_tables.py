@@ -138,11 +138,11 @@ table = st.lists(st.tuples(value, value), min_size=1, max_size=5)
 @given(table, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     text = io.StringIO()
-    csv.writer(text, lineterminator=end).writerows([("text", "b"), *rows])
+    csv.writer(text, lineterminator=end).writerows([("text", "caption_en"), *rows])
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     path.write_bytes(text.getvalue().encode("utf-8-sig" if mark else "utf-8"))
     read = CsvTable(path)
-    expected = [{key: cell for key, cell in zip(("text", "b"), row, strict=True) if cell} for row in rows]
+    expected = [{key: cell for key, cell in zip(("text", "caption_en"), row, strict=True) if cell} for row in rows]
     assert [read.row(row) for row in range(len(read))] == expected
 
 
