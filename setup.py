@@ -42,11 +42,15 @@ BASE = [
     "opencv-python>=4.6.0.66,!=4.7.*,!=4.8.0.*,<6",  # 4.6.0.66 comes with the Paddle suite alone
     *whole("pydantic", "Pillow", "simplejpeg", "PyYAML", "safetensors", "tqdm", "braceexpand", "Jinja2", "packaging"),
 ]
-SUITE = ("paddlenlp", "paddleclas", "huggingface_hub", "aistudio-sdk", "datasets", "prettytable")
+SUITE = [
+    *whole("paddlenlp", "paddleclas", "huggingface_hub", "aistudio-sdk", "datasets"),
+    *(line for line in whole("pyarrow") if "==" in line),  # pinned for the suite alone
+    *whole("prettytable", "requests", "six", "faiss-cpu", "scikit-learn"),
+]
 EXTRAS = {
     "cpu": whole("paddlepaddle"),
     "gpu": [GPU_BUILD],
-    "paddle-suite": whole(*SUITE, "pyarrow", "faiss-cpu", "scikit-learn"),
+    "paddle-suite": SUITE,
     "search": whole("faiss-cpu"),
     "serve": whole("fastapi", "uvicorn", "orjson"),
     "eval": whole("scipy", "scikit-learn"),

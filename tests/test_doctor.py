@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import namedtuple
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -71,11 +72,13 @@ def test_a_package_that_does_not_import_fails_with_its_error(monkeypatch):
 
 
 def test_an_extra_that_is_not_there_is_no_failure_and_its_command_is_named(monkeypatch):
-    monkeypatch.setattr(doctor, "requirements", lambda: [(Requirement("faiss-cpu>=1.8"), "search")])
-    monkeypatch.setattr(doctor, "_version", {}.get)
-    [result] = doctor.check_packages()
-    assert (result.status, result.fact) == ("none", "is not installed, of the extra search")
-    assert "pip install" in result.fix and "[search]" in result.fix
+    wanted = [(Requirement("fastapi"), "serve"), (Requirement("numpy"), ""), (Requirement("uvicorn"), "serve")]
+    monkeypatch.setattr(doctor, "requirements", lambda: wanted)
+    monkeypatch.setattr(doctor, "_version", {"numpy": np.__version__}.get)
+    numpy, result = doctor.check_packages()
+    assert numpy.status == "ok"
+    assert (result.status, result.name, result.fact) == ("none", "[serve]", "not installed: fastapi, uvicorn")
+    assert "pip install" in result.fix and "[serve]" in result.fix
 
 
 def test_a_swap_of_opencv_is_taken_for_it(monkeypatch):

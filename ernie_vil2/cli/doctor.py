@@ -134,25 +134,40 @@ def requirements():
     except importlib.metadata.PackageNotFoundError:
         pass
     found = {}
-    for line in filter(None, (line.split("#")[0].strip() for line in lines)):
-        requirement = Requirement(line)
-        for extra in ("", *dict.fromkeys(EXTRAS.values())):
+    wanted = [Requirement(line) for line in (line.split("#")[0].strip() for line in lines) if line]
+    for extra in ("", *dict.fromkeys(EXTRAS.values())):
+        for requirement in wanted:
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 found.setdefault((requirement.name, str(requirement.specifier)), (requirement, extra))
     return list(found.values())
 
 
 def check_packages():
-    """Every requirement: installed, in its range; those of `MODULES` are imported too, in a new process."""
-    return [_check_package(requirement, extra) for requirement, extra in requirements()]
+    """Every requirement: installed, in its range; those of `MODULES` are imported too, in a new process.
+
+    What is not there of an extra is one line for the extra.
+    """
+    results, missing = [], {}
+    for requirement, extra in requirements():
+        if extra and not _found(requirement.name):
+            missing.setdefault(extra, []).append(requirement.name)
+        else:
+            results.append(_check_package(requirement))
+    return results + [
+        Result("none", f"[{extra}]", f"not installed: {', '.join(names)}", install_command(extra))
+        for extra, names in missing.items()
+    ]
 
 
-def _check_package(requirement, extra=""):
-    name = requirement.name
+def _found(name):
+    """The version of a distribution, or of what may be there in its place, by the name that is there."""
     versions = {dist: _version(dist) for dist in (name, SWAPS.get(name, name))}
-    found = {dist: version for dist, version in versions.items() if version}
-    if not found and extra:
-        return Result("none", name, f"is not installed, of the extra {extra}", install_command(extra))
+    return {dist: version for dist, version in versions.items() if version}
+
+
+def _check_package(requirement):
+    name = requirement.name
+    found = _found(name)
     if not found:
         return Result("FAIL", name, "is not installed", INSTALL)
     if len(found) > 1:

@@ -11,8 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = shlex.quote(sys.executable)
 EXTRAS = {
     "paddle": "cpu",
-    "paddlenlp": "paddle-suite",
-    "paddleclas": "paddle-suite",
     "faiss": "search",
     "fastapi": "serve",
     "uvicorn": "serve",
@@ -27,6 +25,8 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "pymilvus": "milvus",
+    "paddlenlp": "paddle-suite",
+    "paddleclas": "paddle-suite",
 }
 """Extra of setup.py by module."""
 _LAST_PYTHON = {"paddlenlp": (3, 11), "paddleclas": (3, 11), "paddle2onnx": (3, 12)}
