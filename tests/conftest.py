@@ -39,7 +39,7 @@ TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES]
 
 
 def draw(colour, shape, rng, size=32):
-    """A filled shape of jittered place and size on white, `[size, size, 3]` uint8 RGB."""
+    """A filled shape of jittered position and size on white, `[size, size, 3]` uint8 RGB."""
     image = np.full([size, size, 3], 255, np.uint8)
     x, y = rng.integers(size // 2 - 3, size // 2 + 4, 2).tolist()
     r = int(rng.integers(size // 4, size // 3))

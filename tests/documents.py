@@ -1,4 +1,4 @@
-"""What stands in the blocks of the pages, and how it is run."""
+"""What is in the blocks of the pages, and how it is run."""
 
 import contextlib
 import io
@@ -71,10 +71,10 @@ def run_command(command):
     line = command.replace("\\\n", " ")
     if line.startswith("python tools/") and not NEEDS_A_PROCESS.search(line):
         tool, *arguments = shlex.split(line, comments=True)[1:]
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             code = commands.run(TOOLS[Path(tool).name], arguments)
-        return code, said.getvalue()
+        return code, printed.getvalue()
     done = subprocess.run(["bash", "-uo", "pipefail", "-c", command], env=environment(), timeout=1800,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     return done.returncode, done.stdout

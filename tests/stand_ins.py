@@ -157,8 +157,8 @@ def search(folder):
     trained_demo(folder)
     for name, split in (("my-pictures", "train"), ("more-pictures", "val")):
         write(folder / name, {f"{row[0]}.png": row[1] for row in SMALL[split]})
-    for place in (folder, folder / "my-pictures"):
-        (place / "cat.jpg").write_bytes(SMALL["test"][0][1])
+    for position in (folder, folder / "my-pictures"):
+        (position / "cat.jpg").write_bytes(SMALL["test"][0][1])
     (folder / "queries.txt").write_text("a red apple\n红苹果\n", encoding="utf-8")
 
 

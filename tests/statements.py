@@ -45,8 +45,8 @@ def pairs_folder(folder, splits=("train", "dev", "test1")):
     """NLVR2: 64 rows in each split, on 32 pairs of images, half of them true; a half is `balanced`."""
     for number, split in enumerate(splits):
         rng, rows = np.random.default_rng(10 + number), []
-        place = {"directory": 7} if split == "train" else {}
-        home = folder / "images" / split / ("7" if place else "")
+        position = {"directory": 7} if split == "train" else {}
+        home = folder / "images" / split / ("7" if position else "")
         for concept, (colour, shape) in enumerate(CONCEPTS):
             others = [one for one in CONCEPTS if one[0] != colour and one[1] != shape]
             for pair, left in enumerate(((colour, shape), others[rng.integers(len(others))])):
@@ -56,9 +56,9 @@ def pairs_folder(folder, splits=("train", "dev", "test1")):
                 urls = {f"{side}_url": f"https://example.com/{name}-{side}" for side in ("left", "right")}
                 for sentence, text in enumerate((f"both are {colour}", f"the left one is a {shape}")):
                     row = {"sentence": text, "label": "False" if pair else "True", "identifier": f"{name}-{sentence}"}
-                    rows.append(row | urls | place)
+                    rows.append(row | urls | position)
         _write(folder / "data" / f"{split}.json", rows)
-        if not place:
+        if not position:
             _write(folder / "data" / "balanced" / f"balanced_{split}.json", rows[:32])
             _write(folder / "data" / "unbalanced" / f"unbalanced_{split}.json", rows[32:])
     return folder

@@ -30,7 +30,7 @@ def best_f1(queries, gallery, pairs):
             if scores[query, answer] >= bound:
                 given += 1
                 right += answer in own[query]
-            others = [score for place, score in enumerate(scores[query]) if place not in own[query]]
+            others = [score for position, score in enumerate(scores[query]) if position not in own[query]]
             given += max(others) >= bound
             refused += max(others) < bound
         f1 = 2 * right / (given + len(asked))
@@ -55,7 +55,7 @@ def test_the_threshold_is_the_best_of_all(seed):
         assert [threshold.precision, threshold.recall, threshold.refused] == pytest.approx(shares)
 
 
-def test_what_matches_perfectly_is_told_apart_perfectly():
+def test_what_matches_perfectly_is_distinguished_perfectly():
     axes = unit(np.eye(6))
     found = calibrate(axes, axes, np.stack([np.arange(6)] * 2, axis=1), "f", "made")
     for one in found.thresholds.values():
@@ -75,7 +75,7 @@ def test_the_temperature_is_that_of_the_least_loss():
     assert loss(scale) <= min(loss(scale * 0.98), loss(scale * 1.02))
 
 
-def test_it_is_kept_beside_its_model_alone(tmp_path):
+def test_it_is_kept_next_to_its_model_alone(tmp_path):
     axes = unit(np.eye(3))
     found = calibrate(axes, axes, np.stack([np.arange(3)] * 2, axis=1), "abc", "made")
     path = write_calibration(found, tmp_path)

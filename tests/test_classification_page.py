@@ -30,10 +30,10 @@ def lay_out(folder, shapes):
     names = list(SHAPES)
     for label, shape in enumerate(names):
         for split in ("test", "train"):
-            place = folder / "cifar-10" / split / str(label)
-            place.mkdir(parents=True)
+            position = folder / "cifar-10" / split / str(label)
+            position.mkdir(parents=True)
             for copy in range(5):
-                (place / f"{copy}.png").write_bytes(drawing(shape, 10 * label + copy))
+                (position / f"{copy}.png").write_bytes(drawing(shape, 10 * label + copy))
         (folder / f"{shape}.png").write_bytes(drawing(shape, label))
     texts = {
         "kinds.txt": [f"{shape}\ta {shape}" for shape in names],

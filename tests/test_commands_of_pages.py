@@ -1,4 +1,4 @@
-"""Every command of the pages is run as it stands there: here, on small data under the names that the page uses; by a
+"""Every command of the pages is run as it is there: here, on small data under the names that the page uses; by a
 test of its own page; or it is named in `NOT_RUN` with a reason. The Chinese pages have the same commands
 (`test_chinese_docs.py`).
 
@@ -110,10 +110,10 @@ def run_page(page, folder, monkeypatch):
         elif text.startswith(SERVERS):
             assert "<html" in serve(text)
         else:
-            code, said = run_command(text)
+            code, shown_text = run_command(text)
             expected = next((other for part, other in EXIT_CODES.items() if part in text), 0)
-            assert code == expected, f"{text}\n{said}"
-            printed += said
+            assert code == expected, f"{text}\n{shown_text}"
+            printed += shown_text
 
 
 @pytest.mark.parametrize("page", QUICK)

@@ -25,7 +25,7 @@ def test_a_raising_check_fails_and_the_others_still_run():
     assert doctor.diagnose(checks[1:], shown.append) == 0
 
 
-def test_a_result_is_one_line_and_its_mend_another():
+def test_a_result_is_one_line_and_its_fix_another():
     assert str(Result("ok", "numpy", "1.24.4")).splitlines() == ["ok   numpy           1.24.4"]
     assert str(Result("FAIL", "numpy", "2.0", "pip install it")).splitlines()[1] == "     -> pip install it"
 

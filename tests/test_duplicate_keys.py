@@ -1,4 +1,4 @@
-"""JSON and YAML are read in one place each, where a key that occurs twice is refused."""
+"""JSON and YAML are read by one function each, where a key that occurs twice is refused."""
 
 import json
 import os
@@ -57,12 +57,12 @@ def test_yaml_names_both_lines(tmp_path_factory, content, data):
     path.write_text(text)
     assert read_yaml(path) == yaml.safe_load(text)
     lines = text.splitlines()
-    place = next(number for number, line in enumerate(lines, 1) if re.match(rf"['\"]?{first}['\"]?:", line))
-    path.write_text(f"{text}{lines[place - 1].partition(':')[0]}: 1\n")
+    position = next(number for number, line in enumerate(lines, 1) if re.match(rf"['\"]?{first}['\"]?:", line))
+    path.write_text(f"{text}{lines[position - 1].partition(':')[0]}: 1\n")
     with pytest.raises(ConfigError) as caught:
         read_yaml(path)
-    said = f"the key {first} occurs twice, in lines {place} and {len(lines) + 1}"
-    assert str(caught.value) == f"{path}: not valid YAML: {said}"
+    printed = f"the key {first} occurs twice, in lines {position} and {len(lines) + 1}"
+    assert str(caught.value) == f"{path}: not valid YAML: {printed}"
 
 
 def test_a_section_that_is_merged_may_be_overridden(tmp_path):

@@ -114,8 +114,8 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
     for language in ("zh", "en"):
         own = [float(row["margin"]) for row in rows if row["language"] == language]
         assert metrics[f"{language}/margin"] == pytest.approx(np.mean(own), rel=1e-5)
-    said = capsys.readouterr().out
-    assert f"{metrics['margin']:.2f}" in said and f"{metrics['margin']:.2f}" in (tmp_path / "a.html").read_text()
+    printed = capsys.readouterr().out
+    assert f"{metrics['margin']:.2f}" in printed and f"{metrics['margin']:.2f}" in (tmp_path / "a.html").read_text()
     assert cli.run("eval", [*arguments, "--scorer", name, "--option", "size=1"]) == 2
     assert "size: no such option; known: scale" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""docs/finetuning.md, executed: every command as it stands there, on small folders laid out as they are published."""
+"""docs/finetuning.md, executed: every command as it is there, on small folders laid out as they are published."""
 
 import json
 import re
@@ -114,7 +114,7 @@ def test_mixtures_lie_between_their_ends(page):
     record = json.loads((page / "interpolation" / "interpolation.json").read_text())
     assert [row["share"] for row in record["mixtures"]] == [f"{share / 10:g}" for share in range(11)]
     benchmark = open_benchmark(page / "my-pictures", split="test")
-    for place, row in (("MODEL", record["mixtures"][0]), ("runs/own@best", record["mixtures"][-1])):
-        scored = evaluate(ernie_vil2.load_model(page / place), benchmark, protocol("pairs")).mean_recall
+    for position, row in (("MODEL", record["mixtures"][0]), ("runs/own@best", record["mixtures"][-1])):
+        scored = evaluate(ernie_vil2.load_model(page / position), benchmark, protocol("pairs")).mean_recall
         assert row["new"] == pytest.approx(scored)
     assert (page / "runs/mixed/model.safetensors").is_file() and (page / "runs/soup/model.safetensors").is_file()

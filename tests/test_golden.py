@@ -105,9 +105,9 @@ def test_evaluation(name, published, tmp_path, capsys):
     command, *arguments = [argument.replace("PUBLISHED", str(published)) for argument in EVALUATIONS[name]]
     capsys.readouterr()
     code = run(command, [*arguments, "--output", str(tmp_path), "--name", name, "--no-cache"], command)
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    table = said.out[said.out.index("\n\n") :] if "\n\n" in said.out else said.out
+    shown_text = capsys.readouterr()
+    assert code == 0, shown_text.err
+    table = shown_text.out[shown_text.out.index("\n\n") :] if "\n\n" in shown_text.out else shown_text.out
     assert_golden(f"{name}/printed.txt", masked(table, tmp_path, published))
     for path in sorted(path for path in tmp_path.rglob("*") if path.suffix in (".json", ".csv", ".txt")):
         assert_golden(f"{name}/{path.name}", masked(path.read_text(encoding="utf-8"), tmp_path, published))

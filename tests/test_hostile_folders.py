@@ -155,20 +155,20 @@ def test_an_export_with_other_values_answers_or_says_why(export, data):
             one_line(error, str(folder))
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, printed", [
     (("preprocessing", "size", 64), "preprocessing.size is 64 in export.json and 32 in config.yaml"),
     (("preprocessing", "mean", [0.0, 0.0, 0.0]), "preprocessing.mean is "),
     (("preprocessing", "background", [0, 0, 0]), "preprocessing.background is "),
     (("tokenizer", "max_length", 12), "tokenizer.max_length is 12 in export.json and 16 in config.yaml"),
     (("tokenizer", "rules", "paddlenlp"), "tokenizer.rules is paddlenlp in export.json and official in config.yaml"),
 ])  # fmt: skip
-def test_preprocessing_that_the_configuration_contradicts_is_refused(export, change, said):
+def test_preprocessing_that_the_configuration_contradicts_is_refused(export, change, printed):
     folder = export("onnx-float32")
     section, key, value = change
     about = json.loads((folder / ABOUT).read_text())
     about[section][key] = value
     rewrite(folder, ABOUT, json.dumps(about))
-    with pytest.raises(BadExport, match=said):
+    with pytest.raises(BadExport, match=printed):
         load_model(folder)
 
 
@@ -265,17 +265,17 @@ def test_a_study_with_another_value_is_refused_or_has_runs(study):
             one_line(error, str(study))
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, printed", [
     ({"seeds": [0, 1, 0]}, "seeds: 0 occurs twice"),
     ({"groups": [{"name": "main", "models": ["A", "E"], "seeds": [7, 7]}]}, "groups.0.seeds: 7 occurs twice"),
     ({"groups": [{"name": "main", "models": ["A", "A"]}]}, "groups.0.models: A occurs twice"),
     ({"small": {"groups": ["main", "main"], "seeds": [0]}}, "small.groups: main occurs twice"),
     ({"small": {"groups": ["main"], "seeds": [0, 0]}}, "small.seeds: 0 occurs twice"),
 ])  # fmt: skip
-def test_a_run_that_a_study_would_make_twice_is_refused(study, change, said):
+def test_a_run_that_a_study_would_make_twice_is_refused(study, change, printed):
     path = study / "study.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=printed):
         read_study(path)
 
 
@@ -291,10 +291,10 @@ def test_results_with_other_values_are_shown_or_refused(study, tmp_path, capsys,
         damaged, twice = draw_damage(data, tree), False
     path.write_text(json.dumps(damaged))
     code = commands.run(command, ["--results", str(path), "--output", str(tmp_path / "page")])
-    said = capsys.readouterr().err
-    assert code == 0 and not twice or code == 2 and said.startswith(f"error: {path}: no results of a study"), said
-    assert said.count("\n") == (code == 2)
-    assert "occurs twice" in said or not twice
+    printed = capsys.readouterr().err
+    assert code == 0 and not twice or code == 2 and printed.startswith(f"error: {path}: no results of a study"), printed
+    assert printed.count("\n") == (code == 2)
+    assert "occurs twice" in printed or not twice
 
 
 @few
@@ -307,8 +307,8 @@ def test_a_run_of_a_study_with_other_values_counts_or_is_named(study, data):
     path = folder / data.draw(st.sampled_from(["evaluation/study.json", "log.jsonl"]))
     whole = path.read_text()
     lines = [whole] if path.suffix == ".json" else whole.splitlines()
-    place = data.draw(st.integers(0, len(lines) - 1))
-    lines[place] = json.dumps(draw_damage(data, json.loads(lines[place])))
+    position = data.draw(st.integers(0, len(lines) - 1))
+    lines[position] = json.dumps(draw_damage(data, json.loads(lines[position])))
     try:
         path.write_text("\n".join(lines) + "\n")
         found = collect(read)

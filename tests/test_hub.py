@@ -94,7 +94,7 @@ def test_a_part_that_is_whole_is_not_fetched_again(server, tmp_path):
     assert path.read_bytes() == CONTENT and server.requests == [("HEAD", 0)]
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
+def test_a_server_without_ranges_starts_again(server, tmp_path):
     path = tmp_path / "model.pdparams"
     broken_off(server, path)
     server.ranges = False

@@ -1,4 +1,4 @@
-"""The fixed lists of the ablation: what makes sets a family, and that no family and no copy stands on two sides."""
+"""The fixed lists of the ablation: what makes sets a family, and that no family and no copy is on two sides."""
 
 import importlib
 import json
@@ -35,7 +35,7 @@ L = [(8, 8, 8, 48), (8, 48, 40, 8)]
 T = [(8, 8, 48, 8), (28, 8, 8, 48)]
 
 
-def test_a_drawing_is_the_same_wherever_it_stands_and_at_any_size(modules):
+def test_a_drawing_is_the_same_wherever_it_is_and_at_any_size(modules):
     families, _ = modules
     here, half = families.shape(drawn(*L)), families.shape(drawn(*[[v // 2 for v in box] for box in L]))
     other = families.shape(drawn(*T))
@@ -72,7 +72,7 @@ def test_a_family_is_on_one_side(modules, monkeypatch):
     monkeypatch.setattr(study, "SCORED", {"val": ("v",), "test": ("t",)})
     sides = study.side_of_sets([["v", "v-filled"], ["t"], ["x", "y"]], ["v", "v-filled", "t", "x", "y"])
     assert sides == {"v": "val", "v-filled": "none", "t": "test", "x": "train", "y": "train"}
-    with pytest.raises(ValueError, match="v, t are one family and stand on two sides: test, val"):
+    with pytest.raises(ValueError, match="v, t are one family and are on two sides: test, val"):
         study.side_of_sets([["v", "t"]], ["v", "t"])
     with pytest.raises(ValueError, match="the icons lack t; render them"):
         study.side_of_sets([["v"]], ["v"])

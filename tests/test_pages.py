@@ -197,7 +197,7 @@ def test_chinese_in_every_part_of_a_page_is_marked():
     assert not re.search("[\u4e00-\u9fff]", unmarked)
 
 
-def test_loss_lines_stand_in_the_order_of_their_values_and_factors_are_distances():
+def test_loss_lines_are_in_the_order_of_their_values_and_factors_are_distances():
     lines = lines_of(run_page([training(10), training(20)]), "Loss of each view pair")
     heights = [line[-1][1] for line in lines]  # of the losses 2, 1, 4, 3; y points down
     assert sorted(range(4), key=lambda i: heights[i]) == [2, 3, 0, 1]
@@ -211,8 +211,8 @@ def test_logarithmic_ticks_enclose_the_data(low, factor):
     ticks = [float(label.replace(",", "")) for _, label in chart.y_ticks]
     assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
     assert ticks[0] <= low * 1.001 and ticks[-1] >= low * factor * 0.999
-    places = [place for place, _ in chart.y_ticks]
-    assert places[0] == chart.floor and places == sorted(places, reverse=True)
+    positions = [position for position, _ in chart.y_ticks]
+    assert positions[0] == chart.floor and positions == sorted(positions, reverse=True)
 
 
 def test_a_loss_of_zero_leaves_a_gap_where_the_axis_is_logarithmic():
@@ -227,8 +227,8 @@ def test_the_last_tick_is_the_last_step(steps, points):
     for chart in training_charts(records):
         if not chart.lines:
             continue
-        place, label = chart.x_ticks[-1]
-        assert label.replace(",", "") == str(records[-1]["step"]) and place == chart.edge
+        position, label = chart.x_ticks[-1]
+        assert label.replace(",", "") == str(records[-1]["step"]) and position == chart.edge
         for (left, one), (right, other) in zip(chart.x_ticks, chart.x_ticks[1:], strict=False):
             assert right - left > 6 * (len(one) + len(other)) / 2, "the figures run into each other"
 
@@ -298,7 +298,7 @@ def test_runs_are_compared_by_loss_and_mean_recall():
     assert "first <b>25</b>" in html and "second <b>10</b>" in html
 
 
-def test_nothing_logged_is_said():
+def test_nothing_logged_is_reported():
     assert run_page([]).count("Nothing logged") == 5
 
 

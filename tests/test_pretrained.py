@@ -173,7 +173,7 @@ def test_an_official_file_needs_its_vocabulary(official, tmp_path):
     assert len(ernie_vil2.load_model(alone).tokenizer.tokens) == 39_980  # of ERNIE 3.0, packaged
 
 
-def test_a_checkpoint_stands_alone(checkpoint, images, tmp_path, monkeypatch):
+def test_a_checkpoint_needs_no_other_file(checkpoint, images, tmp_path, monkeypatch):
     (tmp_path / "words.txt").unlink()
     run = checkpoint.parents[1]
     monkeypatch.chdir(run.parent)

@@ -1,4 +1,4 @@
-"""docs/transfer.md: the commands at its head, as they stand there, on small folders laid out as they are published."""
+"""docs/transfer.md: the commands at its head, as they are there, on small folders laid out as they are published."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def test_the_commands_do_what_the_page_says(tmp_path, monkeypatch, capfd):
     assert [commands.run(TOOLS[tool], arguments) for _, tool, *arguments in lines] == [0, 0, 0, 0, 1], (
         capfd.readouterr()
     )
-    said = capfd.readouterr().out
-    assert "published: ERNIE-ViL 2.0" in said and "86,373" in said
+    printed = capfd.readouterr().out
+    assert "published: ERNIE-ViL 2.0" in printed and "86,373" in printed
     for run in ("snli_ve", "nlvr2"):
         assert [record["best_by"] for record in read_log(Path("runs") / run / "log.jsonl") if "best_by" in record]

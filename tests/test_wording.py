@@ -50,10 +50,10 @@ def tagged(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said", [lambda tmp_path: f"{report()}\n{report(('empty caption', 'a'))}", prepared, scored, tagged]
+    "printed", [lambda tmp_path: f"{report()}\n{report(('empty caption', 'a'))}", prepared, scored, tagged]
 )
-def test_nothing_says_1_shards(tmp_path, said):
-    text = said(tmp_path)
+def test_nothing_says_1_shards(tmp_path, printed):
+    text = printed(tmp_path)
     assert text and not SEVERAL.findall(text), text
 
 

@@ -49,7 +49,7 @@ class Case:
     check: Callable[[Sequence[Sample]], None] = lambda samples: None
     spoil: Callable[[Path], None] = lambda folder: None
     within: Callable[[], AbstractContextManager] = nullcontext
-    opened: Callable[[str], object] = lambda place: open_sources([place])
+    opened: Callable[[str], object] = lambda position: open_sources([position])
 
     @property
     def result(self) -> str:

@@ -17,9 +17,9 @@ def classes(input, content, **result):
             (folder / "set" / name).write_bytes(data if isinstance(data, bytes) else data.encode())
         return folder / "set"
 
-    def opened(place):
-        table, names = f"{place}/a.csv", {"zh": f"{place}/names.txt"} if "names.txt" in content else None
-        return open_labelled([table if "a.csv" in content else place], names)
+    def opened(location):
+        table, names = f"{location}/a.csv", {"zh": f"{location}/names.txt"} if "names.txt" in content else None
+        return open_labelled([table if "a.csv" in content else location], names)
 
     return Case(input, make, opened=opened, **result)
 
@@ -41,8 +41,8 @@ def listed(input, name, content, opened, stopped):
     return Case(input, file(name, content), stopped=stopped, opened=opened)
 
 
-def templates(place):
-    return read_templates("zh", str(place))
+def templates(location):
+    return read_templates("zh", str(location))
 
 
 EMPTY = "classes without a picture"
@@ -56,7 +56,7 @@ CASES = [
     table("label that is not a class", "c.png,bird\n", "cat\t猫\ndog\t狗\n", used=2,
           skipped={Reason.UNKNOWN_LABEL: 1}),
     table("picture in two rows, of one class or of two", "a.png,cat\nb.png,cat\n", used=2,
-          skipped={Reason.REPEATED_IMAGE: 2}, note="the first row stands; `--check` also finds equal pictures"),
+          skipped={Reason.REPEATED_IMAGE: 2}, note="the first row is kept; `--check` also finds equal pictures"),
     table("two classes of one name", "", "cat\t猫\ndog\t猫\n", used=2, remark="names of several classes"),
     table("table without a column label", "", columns="image,species",
           stopped="nothing has a label; say which column or field is the class"),
@@ -64,7 +64,7 @@ CASES = [
     folders("fewer names than classes", "猫\n", stopped="1 name for 2 classes"),
     listed("class without a name", "n.txt", "cat\t猫\ndog\t\n", read_list, "class dog has no name; write it"),
     listed("empty line among names", "n.txt", "猫\n\n狗\n", read_list, "entry 2 is empty; write it"),
-    listed("class that is named twice", "n.txt", "cat\t猫\ncat\t狗\n", read_list, "line 2: cat stands there twice"),
+    listed("class that is named twice", "n.txt", "cat\t猫\ncat\t狗\n", read_list, "line 2: cat is there twice"),
     listed("JSON of several lists of names", "n.json", '{"a": ["x"], "b": ["y"]}', read_list,
            "name one of its lists as n.json@NAME"),
     listed("file without templates", "t.txt", "\n", templates, "nothing in it"),

@@ -104,8 +104,8 @@ def png_with_text(size):
 
 
 def jpeg_that_asks_for(height, width):
-    place = JPEG.index(b"\xff\xc0") + 5  # behind marker, length and depth
-    return JPEG[:place] + struct.pack(">HH", height, width) + JPEG[place + 4 :]
+    position = JPEG.index(b"\xff\xc0") + 5  # behind marker, length and depth
+    return JPEG[:position] + struct.pack(">HH", height, width) + JPEG[position + 4 :]
 
 
 def gif_that_asks_for(height, width):
@@ -113,8 +113,8 @@ def gif_that_asks_for(height, width):
     return data[:6] + struct.pack("<HH", width, height) + data[10:]
 
 
-def damaged(data, place, count):
-    return data[:place] + bytes(byte ^ 0x55 for byte in data[place : place + count]) + data[place + count :]
+def damaged(data, position, count):
+    return data[:position] + bytes(byte ^ 0x55 for byte in data[position : position + count]) + data[position + count :]
 
 
 def in_folder(folder):

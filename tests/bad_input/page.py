@@ -25,10 +25,10 @@ def table(cases):
     """The cases as a table of Markdown."""
     lines = ["| input | result | as |", "|---|---|---|"]
     for case in cases:
-        said = [f"`{reason}`" for reason in case.skipped]
-        said += [f"error: {case.stopped}"] * bool(case.stopped) + [case.note] * bool(case.note)
-        said += [f"counted as `{case.remark}`"] * bool(case.remark)
-        lines.append(f"| {cell(case.input)} | {case.result} | {cell('; '.join(said))} |")
+        printed = [f"`{reason}`" for reason in case.skipped]
+        printed += [f"error: {case.stopped}"] * bool(case.stopped) + [case.note] * bool(case.note)
+        printed += [f"counted as `{case.remark}`"] * bool(case.remark)
+        lines.append(f"| {cell(case.input)} | {case.result} | {cell('; '.join(printed))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -178,7 +178,7 @@ def unreadable(folder):
     (folder / "1.png").chmod(0)
 
 
-def first_image_stands(samples):
+def first_image_is_kept(samples):
     assert [sample.image for sample in samples] == [GOOD]
 
 
@@ -217,7 +217,7 @@ class Runs:
 
 
 PAIR = pickle.dumps(("7", "1", CAPTION))
-# A place in the memo, and lengths of bytes, of a number and of a frame: Python makes room for them before it reads on.
+# A position in the memo, and lengths of bytes, of a number and of a frame: Python allocates them before it reads on.
 BOMBS = [
     b"\x80\x03N" + pickle.LONG_BINPUT + (2**27).to_bytes(4, "little") + b".",
     b"\x80\x04" + pickle.BINBYTES8 + (2**32).to_bytes(8, "little") + b".",
@@ -327,7 +327,7 @@ CASES = [
          [TEXT, as_json(text_id=2, text="x", image_ids="7")], used=1, skipped={Reason.MALFORMED_ROW: 1}),
     clip("Chinese-CLIP texts, cut off", [("7", GOOD)], [TEXT, TEXT[:-5]], used=1, skipped={Reason.MALFORMED_JSON: 1}),
     clip("Chinese-CLIP image id that repeats", [("7", GOOD), ("7", OTHER)], [TEXT], used=1, note="the first image",
-         check=first_image_stands),
+         check=first_image_is_kept),
     clip("Chinese-CLIP images without texts", [("7", GOOD)], None, stopped="the texts are missing; put"),
     database("LMDB without a pair's key", {b"num_samples": b"2", b"0": PAIR, b"2": PAIR}, IMAGES, used=1,
              skipped={Reason.MALFORMED_ROW: 1}),

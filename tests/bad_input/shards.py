@@ -78,7 +78,7 @@ def two_of_a_name(samples):
     assert [(sample.image_name, sample.caption("en")) for sample in samples] == [("0", CAPTION), ("0", "another")]
 
 
-def keys_begin_anew(folder):
+def keys_begin_again(folder):
     write_tar(folder / "a.tar", [("0.png", GOOD), ("0.txt", b"x")])
     write_tar(folder / "b.tar", [("0.png", GOOD + b" "), ("0.txt", b"y")])
     return folder
@@ -160,7 +160,7 @@ CASES = [
          members(("0.png", GOOD), ("0.json", as_json(image_id="7", caption="x")),
                  ("1.png", GOOD + b" "), ("1.json", as_json(image_id="7", caption="y"))),
          used=2, note="both; for the loss they are two images", check=two_of_an_id),
-    Case("shards in which keys begin again", keys_begin_anew, used=2, note="both; for the loss they are two images",
+    Case("shards in which keys begin again", keys_begin_again, used=2, note="both; for the loss they are two images",
          check=two_images),
     Case("folders and files with a dot in front", raw(header("d", type=tarfile.DIRTYPE) + member("d/.DS_Store", b"x")
          + member("._0.png", b"x") + WHOLE), used=2, note="skipped"),

@@ -40,18 +40,18 @@ def folder():
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("case", CASES, ids=[case.input for case in CASES])
 def test_training_and_preparing_agree_on_the_result(case, folder, tokenizer):
-    place = str(case.make(folder))
+    location = str(case.make(folder))
     with case.within(), bounded_time(PATIENCE):
-        look_at(case, folder, place, tokenizer)
+        look_at(case, folder, location, tokenizer)
 
 
-def look_at(case, folder, place, tokenizer):
+def look_at(case, folder, location, tokenizer):
     if case.stopped:
         with pytest.raises((ValueError, OSError), match=re.escape(case.stopped)) as caught:
-            case.opened(place)
-        assert place.rpartition("/")[2] in str(caught.value) and len(str(caught.value)) < 2000
+            case.opened(location)
+        assert location.rpartition("/")[2] in str(caught.value) and len(str(caught.value)) < 2000
         return
-    source = case.opened(place)
+    source = case.opened(location)
     if isinstance(source, Benchmark):
         assert len(source.images) == case.used and source.rows.counts == case.skipped
         assert [case.remark] * bool(case.remark) == [line[: len(case.remark)] for line in remarks(source)]
@@ -59,7 +59,7 @@ def look_at(case, folder, place, tokenizer):
     config = load_config(
         None,
         [
-            f"Data.train=['{place}']",
+            f"Data.train=['{location}']",
             f"Training.global_batch={2 * len(source)}",
             "Views.languages={en: 1.0}",
             "Model.image.image_size=32",

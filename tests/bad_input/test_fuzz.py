@@ -43,16 +43,16 @@ def tokenizer():
     return Tokenizer(max_length=24)
 
 
-def use(place, tokenizer, rows=50):
-    """Reads the samples at a place as training does."""
+def use(position, tokenizer, rows=50):
+    """Reads the samples at a location as training does."""
     with bounded_time(SECONDS):
         try:
             # Not by `open_sources`: its threads cannot be interrupted.
-            found = content(LocalFile(place))
-            options = Options(found.split, place)
+            found = content(LocalFile(position))
+            options = Options(found.split, position)
             source = ShardedSource([open_shard(found.layout, shard, options) for shard in found.shards])
         except (ValueError, OSError) as error:
-            assert place.name in str(error)
+            assert position.name in str(error)
             return
         for row in range(min(rows, len(source))):
             try:
@@ -67,7 +67,7 @@ def use(place, tokenizer, rows=50):
 
 @st.composite
 def damaged(draw, whole):
-    """Bytes with a few places overwritten, dropped, repeated or exchanged for others."""
+    """Bytes of which a few are overwritten, dropped, repeated or exchanged for others."""
     data = draw(whole) if isinstance(whole, st.SearchStrategy) else whole
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(0, len(data) - 1)))
@@ -228,7 +228,7 @@ def test_pickles_in_an_lmdb(examples):
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
-def test_a_damaged_index_is_made_anew(examples, tmp_path, monkeypatch):
+def test_a_damaged_index_is_made_again(examples, tmp_path, monkeypatch):
     monkeypatch.setattr(indexed_file, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(indexed_file, "WORTH_KEEPING", -math.inf)
     made = {"bounds": np.arange(50), "names": np.array(["a", "bc"])}

@@ -28,9 +28,9 @@ def checkpoint(folder, name="model"):
     return folder / name
 
 
-def weights_of_another_width(place):
-    text = {**TEXT, "vocabulary": f"{place}/vocab.txt"}
-    config = ModelConfig(image={**VIT, "width": 64}, text=text, weights=place)
+def weights_of_another_width(position):
+    text = {**TEXT, "vocabulary": f"{position}/vocab.txt"}
+    config = ModelConfig(image={**VIT, "width": 64}, text=text, weights=position)
     load_initial_weights(build_dual_encoder(config, len(TOKENS)), config)
 
 
@@ -60,8 +60,8 @@ def pair(folder):
     return other
 
 
-def mixed_with_its_neighbour(place):
-    names = [place.replace("wider", "model"), place]
+def mixed_with_its_neighbour(position):
+    names = [position.replace("wider", "model"), position]
     check_alike([read_model(name) for name in names], names)
 
 

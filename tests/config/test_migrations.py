@@ -7,7 +7,7 @@ from ernie_vil2.config import Config, ConfigError, dump_config, load, load_confi
 
 
 @pytest.fixture(autouse=True)
-def nothing_said_yet():
+def nothing_reported_yet():
     load._warn.cache_clear()
 
 
@@ -30,7 +30,7 @@ def test_a_key_that_is_gone_is_a_message_and_no_refusal(tmp_path, capsys, head):
         assert load_config(path).Data.max_length == 20
     error = capsys.readouterr().err
     assert error.startswith(f"warning: {path}: Data.samples_per_text is gone: all samples are shuffled")
-    assert error.count("\n") == 1  # said once
+    assert error.count("\n") == 1  # reported once
     assert load_config(None, ["Data.samples_per_text=1"]) == Config() and capsys.readouterr().err == ""  # as it is now
 
 

@@ -108,7 +108,7 @@ def test_local_ranks_share_the_cores(machine, ranks, threads):
     assert prepared(environment)["MKL_NUM_THREADS"] == threads
 
 
-def test_ranks_started_from_a_prepared_process_count_anew(machine):
+def test_ranks_started_from_a_prepared_process_count_again(machine):
     parent = prepared({})
     assert parent["MKL_NUM_THREADS"] == "8"
     assert prepared({**parent, "OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": "4"})["MKL_NUM_THREADS"] == "2"

@@ -13,7 +13,7 @@ def written(path, content):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place", "expected"),
+    ("name", "content", "position", "expected"),
     [
         ("n.txt", "猫\n狗\n", "n.txt", ["猫", "狗"]),
         ("n.txt", "\ufeffa cat \r\na dog\r\n\r\n", "n.txt", ["a cat", "a dog"]),
@@ -24,18 +24,18 @@ def written(path, content):
         ("a@b.txt", "猫\n狗\n", "a@b.txt", ["猫", "狗"]),
     ],
 )
-def test_names_are_read_from_what_others_have(tmp_path, name, content, place, expected):
+def test_names_are_read_from_what_others_have(tmp_path, name, content, position, expected):
     written(tmp_path / name, content)
-    assert read_list(str(tmp_path / place)) == expected
+    assert read_list(str(tmp_path / position)) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place", "error"),
+    ("name", "content", "position", "error"),
     [
         ("n.txt", "", "n.txt", "nothing in it"),
         ("n.txt", "猫\n\n狗\n", "n.txt", "entry 2 is empty; write it, or take it out"),
         ("n.txt", "1\t猫\n2\t\n", "n.txt", "class 2 has no name; write it, or take it out"),
-        ("n.txt", "1\t猫\n1\t狗\n", "n.txt", "line 2: 1 stands there twice"),
+        ("n.txt", "1\t猫\n1\t狗\n", "n.txt", "line 2: 1 is there twice"),
         ("n.json", ["cat", 7], "n.json", "a list of texts is expected"),
         ("n.json", "cat", "n.json", "not a JSON file"),
         ("n.json", 7, "n.json", "a list of texts is expected"),
@@ -44,10 +44,10 @@ def test_names_are_read_from_what_others_have(tmp_path, name, content, place, ex
         ("n.json", ["cat"], "n.json@food", "it holds none"),
     ],
 )  # fmt: skip
-def test_what_names_nothing_is_explained(tmp_path, name, content, place, error):
+def test_what_names_nothing_is_explained(tmp_path, name, content, position, error):
     path = written(tmp_path / name, content)
     with pytest.raises(ValueError, match=error) as caught:
-        read_list(str(tmp_path / place))
+        read_list(str(tmp_path / position))
     assert path in str(caught.value)
 
 

@@ -375,8 +375,8 @@ def png_that_asks_for(height, width):
 
 def jpeg_that_asks_for(height, width):
     data = encoded()
-    place = data.index(b"\xff\xc0") + 5  # behind marker, length and depth
-    return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
+    position = data.index(b"\xff\xc0") + 5  # behind marker, length and depth
+    return data[:position] + struct.pack(">HH", height, width) + data[position + 4 :]
 
 
 @pytest.mark.parametrize(
@@ -397,8 +397,8 @@ def test_bombs_are_not_unpacked(decoder, data):
 )
 def test_damaged_files_give_pixels_or_a_bad_sample(kind, changes, cut):
     data = bytearray(DAMAGED[kind])
-    for place, value in changes:
-        data[place % len(data)] = value
+    for position, value in changes:
+        data[position % len(data)] = value
     try:
         image = EncodedImage(bytes(data[: len(data) - cut % len(data)]), "a")
         assert image.decode().shape == (image.height, image.width, 3)

@@ -25,11 +25,11 @@ def test_content_is_remarked_on_whatever_it_is_called(tmp_path):
     stream, lines = watched(images(tmp_path / "a.tsv", range(6)), images(tmp_path / "b.tsv", range(4, 8), "other"))
     assert lines == []
     found = {}
-    for place in range(6):
-        with remarks() as said:
-            _, sample = stream[place]
-        found[sample.image] = said
-    assert {content for content, said in found.items() if said} == {b"4", b"5"}
+    for position in range(6):
+        with remarks() as printed:
+            _, sample = stream[position]
+        found[sample.image] = printed
+    assert {content for content, printed in found.items() if printed} == {b"4", b"5"}
     assert found[b"4"] == ["image that is scored too"]
 
 
@@ -74,7 +74,7 @@ def test_a_run_counts_them(tmp_path, capsys):
     assert "odd, but used:\n  image that is scored too: 2 (t" in capsys.readouterr().out
 
 
-def test_scored_data_without_a_place_are_those_of_training(tmp_path):
+def test_scored_data_without_files_are_those_of_training(tmp_path):
     data = load_config(None, ["Data.train=[{data: [a], images: pictures}]", "Data.val=[{split: val}]",
                               "Data.test=[{split: test, protocol: coco-cn-test, images: others}]"]).Data  # fmt: skip
     assert (data.validation.data, data.validation.split, data.validation.images) == (["a"], "val", "pictures")

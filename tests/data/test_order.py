@@ -25,7 +25,7 @@ def test_the_order_is_that_of_earlier_versions():
 
 
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), source=st.integers(0, 5), buffer=st.integers(1, 50))
-def test_every_sample_stands_once_in_every_epoch(sizes, seed, source, buffer):
+def test_every_sample_is_once_in_every_epoch(sizes, seed, source, buffer):
     order = sample_order(sizes, seed, source, buffer)
     for epoch in range(3):
         first = epoch * sum(sizes)

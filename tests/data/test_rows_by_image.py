@@ -40,12 +40,12 @@ def stream(folder, *overrides):
     return SampleStream(load_config(None, [f"Data.train=['{folder}']", "Views.languages={zh: 1.0}", *overrides]))
 
 
-def names(stream, places):
-    return [stream[place][1].image_name for place in places]
+def names(stream, positions):
+    return [stream[position][1].image_name for position in positions]
 
 
 @pytest.mark.parametrize("layout", ["coco-captions", "chinese-clip", "mscoco"])
-def test_each_image_of_a_benchmark_stands_once_in_an_epoch(tmp_path, layout):
+def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
     files, expected = FOLDERS[layout]
     write(tmp_path, files)
     images = sorted({name for name, _, _ in expected})
@@ -53,9 +53,9 @@ def test_each_image_of_a_benchmark_stands_once_in_an_epoch(tmp_path, layout):
     assert found.samples == len(images)
     texts = Counter()
     for epoch in range(4):
-        places = range(epoch * len(images), (epoch + 1) * len(images))
-        assert sorted(names(found, places)) == images
-        texts.update(found[place][1].caption("zh") for place in places)
+        positions = range(epoch * len(images), (epoch + 1) * len(images))
+        assert sorted(names(found, positions)) == images
+        texts.update(found[position][1].caption("zh") for position in positions)
     assert texts.keys() == {text for _, text, _ in expected}
     assert found.epochs(2 * len(images)) == [2.0]
 
@@ -66,9 +66,9 @@ def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
     found = stream(tmp_path, "Data.unit=image")
     assert found.samples == 3
     bad = 0
-    for place in range(3):
+    for position in range(3):
         try:
-            found[place]
+            found[position]
         except BadSample as problem:
             bad += problem.reason == "unmatched image id"
     assert bad == 1
@@ -92,7 +92,7 @@ def test_tables_and_shards_of_ones_own(tmp_path):
 
 def test_equal_seeds_draw_alike_and_others_do_not(tmp_path):
     write(tmp_path, CLIP)
-    drawn = [[stream(tmp_path, "Data.unit=image", f"Training.seed={seed}")[place][1].caption("zh")
-              for place in range(40)] for seed in (1, 1, 2)]  # fmt: skip
+    drawn = [[stream(tmp_path, "Data.unit=image", f"Training.seed={seed}")[position][1].caption("zh")
+              for position in range(40)] for seed in (1, 1, 2)]  # fmt: skip
     assert drawn[0] == drawn[1] != drawn[2]
     assert np.isclose(sum(text == "狗" for text in drawn[0]) / 40, 0.25, atol=0.01)  # image 6 has two texts

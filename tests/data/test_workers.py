@@ -41,7 +41,7 @@ def wait_until(condition, seconds=PATIENCE):
 
 
 @pytest.mark.parametrize("rows, workers", [(5, 0), (5, 1), (5, 3), (4, 4), (2, 5)])
-def test_batches_are_those_of_their_places_in_order(rows, workers):
+def test_batches_are_those_of_their_positions_in_order(rows, workers):
     batches = filled_batches(fill, LAYOUT, rows, positions(rows, first=300), workers)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 7)):
         expected = np.arange(rows) + 300 + number * rows
@@ -83,7 +83,7 @@ def test_a_signal_to_the_group_does_not_end_the_workers_before_their_reader():
     batches.close()
 
 
-def test_what_fails_in_a_worker_is_told_with_its_position():
+def test_what_fails_in_a_worker_is_reported_with_its_position():
     def fails(position, arrays, row):
         if position == 13:
             raise EOFError("a shard ends")
@@ -95,7 +95,7 @@ def test_what_fails_in_a_worker_is_told_with_its_position():
         next(batches)
 
 
-def test_a_worker_that_is_killed_is_told_with_its_position():
+def test_a_worker_that_is_killed_is_reported_with_its_position():
     def killed(position, arrays, row):
         if position == 9:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_a_worker_that_is_killed_is_told_with_its_position():
         next(batches)
 
 
-def test_a_worker_that_is_killed_while_it_waits_is_told():
+def test_a_worker_that_is_killed_while_it_waits_is_reported():
     batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, positions(2), processes=2)
     os.kill(next(batches)[1][1], signal.SIGKILL)
     with pytest.raises(WorkerError, match="signal 9"):
@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_while_it_waits_is_told():
             next(batches)
 
 
-def stands_still_at(*stuck):
+def hangs_at(*stuck):
     """Rows that are their position, but for those that never come, as of a network disk that is gone."""
 
     def fill(position, arrays, row):
@@ -127,7 +127,7 @@ def stands_still_at(*stuck):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
-    fill, left_out = stands_still_at(0, 13), "position {}".format
+    fill, left_out = hangs_at(0, 13), "position {}".format
     batches = filled_batches(fill, LAYOUT, 5, positions(5), workers, patience=3, stuck=left_out)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 8)):
         expected = [5 * number + row for row in range(5)]
@@ -139,7 +139,7 @@ def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
 
 
 def test_a_second_row_that_never_comes_in_a_batch_is_an_error_that_names_both():
-    batches = filled_batches(stands_still_at(5, 6), LAYOUT, 4, positions(4), 2, patience=3, stuck="a.tar, {}".format)
+    batches = filled_batches(hangs_at(5, 6), LAYOUT, 4, positions(4), 2, patience=3, stuck="a.tar, {}".format)
     assert next(batches)[1] == [0, 1, 2, 3]
     with pytest.raises(WorkerError, match=r"nothing came within 3 seconds, twice .*\(a.tar, [56]; a.tar, [56]\)"):
         next(batches)

@@ -49,7 +49,7 @@ def test_a_good_benchmark_is_counted_and_nothing_is_found_wrong():
     ]
 
 
-def test_broken_missing_and_unreadable_images_are_told_apart():
+def test_broken_missing_and_unreadable_images_are_distinguished():
     report = check_benchmark(
         benchmark(
             lambda: IMAGE,
@@ -69,7 +69,7 @@ def test_broken_missing_and_unreadable_images_are_told_apart():
     assert report.files.read == 5 and not report.good and report.differences == []
 
 
-def test_a_difference_from_the_protocol_is_said_in_a_sentence():
+def test_a_difference_from_the_protocol_is_reported_in_a_sentence():
     report = check_benchmark(good(), [expecting(images=1000, texts=2), expecting("other", texts=3)])
     assert report.differences == [
         "small-test expects 1,000 images; here are 2, 998 fewer.",

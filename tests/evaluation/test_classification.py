@@ -71,7 +71,7 @@ def test_average_precision_by_hand():
     scores = np.array([[4, 1], [3, 1], [2, 1], [1, 1]], np.float32)
     assert average_precision(truth, scores)[0] == pytest.approx((1 / 1 + 2 / 3) / 2)
     assert np.isnan(average_precision(truth, scores)[1])
-    # Where all score the same, each picture stands among all of them, in whichever order they come.
+    # Where all score the same, each image ranks among all of them, in whichever order they come.
     assert average_precision(truth, np.ones((4, 2)))[0] == average_precision(truth[::-1], np.ones((4, 2)))[0] == 0.5
 
 
@@ -227,7 +227,7 @@ def test_embeddings_that_are_not_finite_are_no_answers():
         encoded_classes(data, templates, replace(encoded, images=encoded.images * np.nan))
 
 
-def test_what_is_odd_about_classes_is_said():
+def test_what_is_odd_about_classes_is_reported():
     assert remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1])) == []
     (empty,) = remarks(labelled({"a": picture(1)}, [0]))
     assert empty.startswith("classes without a picture: 1 (c1); they can be answered and count in no mean")
@@ -239,7 +239,7 @@ def test_what_is_odd_about_classes_is_said():
     assert remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 picture of several classes: mAP is scored"]
 
 
-def test_check_finds_pictures_that_stand_several_times():
+def test_check_finds_pictures_that_are_several_times():
     one, two = picture(1), picture(2)
     done = []
     good = check_labelled(labelled({"a": one, "b": two}, [0, 1]), done.append)
@@ -250,6 +250,6 @@ def test_check_finds_pictures_that_stand_several_times():
     )
     assert not bad.good
     text = bad.text
-    assert "pictures that stand twice in a class: 1 (b as a)" in text
+    assert "pictures that occur twice in a class: 1 (b as a)" in text
     assert "equal pictures in different classes: 1 (c as a); leave each in one" in text
     assert "broken image: 1 (d)" in text

@@ -65,7 +65,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def encoded(folder, images, captions, width=WIDTH, seed=0):
-    """Random embeddings of images with these numbers and of captions {number: image's place}."""
+    """Random embeddings of images with these numbers and of captions {number: image's position}."""
     rng = np.random.default_rng(seed)
     pairs = np.array([(image, row) for row, image in enumerate(captions.values())])
     benchmark = Benchmark(
@@ -225,10 +225,12 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
         path = ratings_file(folder, 60, ".gz")
         cxc_ratings._read.cache_clear()
         whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
-        place = data.draw(st.integers(0, len(content) - 1))
+        position = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
-        changed = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
-        path.write_bytes({"cut": content[:place], "changed": changed, "longer": content + content[:place]}[kind])
+        changed = (
+            content[:position] + bytes([content[position] ^ data.draw(st.integers(1, 255))]) + content[position + 1 :]
+        )
+        path.write_bytes({"cut": content[:position], "changed": changed, "longer": content + content[:position]}[kind])
         cxc_ratings._read.cache_clear()
         try:
             found = read_ratings(folder, "sts", "test")
@@ -275,8 +277,8 @@ def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_e
     with gzip.open(PUBLISHED / "sits_test.csv.gz", "rt") as file:
         rows = [row for row in csv.DictReader(file) if row["sampling_method"] == "c2i_original"]
     images = sorted({int(row["image"][13:25]) for row in rows})
-    place = {number: row for row, number in enumerate(images)}
-    captions = {int(row["caption"].split(":")[-1]): place[int(row["image"][13:25])] for row in rows}
+    position = {number: row for row, number in enumerate(images)}
+    captions = {int(row["caption"].split(":")[-1]): position[int(row["image"][13:25])] for row in rows}
     data = encoded(PUBLISHED, images, captions, width=32)
     evaluation = score(data, protocol("cxc"))
     queries = {way: int(np.count_nonzero(result.ranking.rank)) for way, result in evaluation.results.items()}
@@ -314,7 +316,7 @@ def write_pictures(folder, split="test"):
     (folder / "dataset_coco.json").write_text(json.dumps({"images": rows}))
 
 
-def test_the_command_prints_four_directions_beside_the_papers(folder, tmp_path, capsys):
+def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path, capsys):
     """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
     write_pictures(folder)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])

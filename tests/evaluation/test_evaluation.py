@@ -14,7 +14,7 @@ from tests.conftest import draw, png, write_tar, write_tsv
 
 
 class ColourModel:
-    """Stands in for a model: an image is its mean colour, a text the colour that it names."""
+    """A stand-in for a model: an image is its mean colour, a text the colour that it names."""
 
     COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
     fingerprint = "colours"
@@ -65,7 +65,7 @@ def test_recall_of_all_and_of_some_queries(kinds):
         evaluation.of_queries("kind", "large")
 
 
-def test_only_what_the_protocol_selects_is_encoded_and_differences_are_said(kinds):
+def test_only_what_the_protocol_selects_is_encoded_and_differences_are_reported(kinds):
     scoring = replace(PROTOCOLS["pairs"], first_images=2, images=3)
     evaluation = evaluate(ColourModel(), kinds, scoring)
     assert len(evaluation.encoded.images) == len(evaluation.encoded.texts) == 2

@@ -127,7 +127,7 @@ def test_holms_correction_by_hand():
 def test_holms_correction_keeps_the_order_and_is_never_below_the_test_nor_above_bonferroni(values):
     found = holm(values)
     assert all(own <= corrected <= min(1, len(values) * own) for own, corrected in zip(values, found, strict=True))
-    assert [found[place] for place in np.argsort(values, kind="stable")] == sorted(found)
+    assert [found[position] for position in np.argsort(values, kind="stable")] == sorted(found)
 
 
 def test_so_many_queries_find_the_difference_four_times_of_five():
@@ -156,7 +156,7 @@ def test_the_number_of_queries_has_the_power_that_it_promises():
 
 @given(SEEDS)
 def test_a_difference_over_seeds_has_the_interval_of_the_paired_t_test(values):
-    others = [0.5 * value + place for place, value in enumerate(values)]
+    others = [0.5 * value + position for position, value in enumerate(values)]
     found = paired_seeds(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
     expected = stats.ttest_rel(values, others).confidence_interval(0.95)
     assert found.count == len(values)

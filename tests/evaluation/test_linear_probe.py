@@ -42,7 +42,7 @@ def test_the_strength_is_the_best_on_the_validation_part():
     assert linear_probe(train, truth, asked[:5])[1:] == found[1:]
 
 
-def test_what_can_be_told_apart_is():
+def test_what_can_be_distinguished_is():
     (train, truth), (asked, right) = clouds(0, 60, noise=0.1), clouds(1, 30, noise=0.1)
     assert (linear_probe(train, truth, asked).scores.argmax(axis=1) == right.argmax(axis=1)).all()
     # A class without a training picture has probability 0; two classes work as three do.
@@ -71,7 +71,7 @@ def test_too_few_training_pictures_are_explained(rows, error):
         linear_probe(train[rows], truth[rows], train)
 
 
-def test_classes_are_matched_by_their_labels_and_leaks_are_said():
+def test_classes_are_matched_by_their_labels_and_leaks_are_reported():
     (train, trained), (asked, right) = clouds(0, 60, noise=0.1), clouds(1, 6, noise=0.1)
     asked[0] = train[30]
     data = benchmark({str(row): picture(row) for row in range(6)}, [""])

@@ -197,24 +197,24 @@ def test_official_rows_equals_its_evaluators_arithmetic(rows, seed):
     better = [(matrix > np.diag(matrix)[:, None]).sum(axis=1) for matrix in (scores, scores.T)]
     scored = evaluated(PROTOCOLS["official-rows"], images, texts, np.stack([np.arange(rows)] * 2, axis=1), block=4)
     values = scored.as_dict()
-    for found, place in ((values["text_to_image"], better[0]), (values["image_to_text"], better[1])):
-        assert found["R@1"] == pytest.approx(100 * np.mean(place < 1))
-        assert found["R@10"] == pytest.approx(100 * np.mean(place < 10))
-        assert found["MRR"] == pytest.approx(100 * np.mean(1 / (1 + place)))
+    for found, position in ((values["text_to_image"], better[0]), (values["image_to_text"], better[1])):
+        assert found["R@1"] == pytest.approx(100 * np.mean(position < 1))
+        assert found["R@10"] == pytest.approx(100 * np.mean(position < 10))
+        assert found["MRR"] == pytest.approx(100 * np.mean(1 / (1 + position)))
 
 
 def test_the_conventions_disagree_on_the_same_embeddings():
     # Image 0 has texts 0 and 1; text 0 looks like nothing, text 1 like image 0; image 1 has text 2, which fits.
     images, texts = facing(0, 1, width=3), facing(2, 0, 1, width=3)
     pairs = np.array([[0, 0], [0, 1], [1, 2]])
-    first_places = {
+    first_ranks = {
         convention: evaluated(scoring, images, texts, pairs).results["image_to_text"].recall["R@1"]
         for convention, scoring in conventions().items()
     }
     # Any of: both images right. First text: image 0 ties its text 0 with text 2. Row label: of rows (0, 0), (0, 1),
     # (1, 2), the first has text 1 above its own.
-    assert first_places == {"any-of": 100, "first-text": 50, "row-label": pytest.approx(200 / 3)}
-    assert list(first_places) == list(CONVENTIONS)
+    assert first_ranks == {"any-of": 100, "first-text": 50, "row-label": pytest.approx(200 / 3)}
+    assert list(first_ranks) == list(CONVENTIONS)
 
 
 def test_conventions_on_the_rows_of_a_protocol():
@@ -251,7 +251,7 @@ def test_selecting_first_changes_no_figure(name, seed):
     assert of_part.as_dict() == evaluated(small, images, texts, whole.pairs).as_dict()
 
 
-def test_other_counts_than_the_protocols_are_said():
+def test_other_counts_than_the_protocols_are_reported():
     assert PROTOCOLS["coco-cn-test"].notes(benchmark(1_000, 1_053, several_texts(1_000, 1))) == [
         "Texts in no pair, in the gallery, but no queries: 53."
     ]

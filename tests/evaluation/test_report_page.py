@@ -46,7 +46,7 @@ def test_each_data_set_and_protocol_has_its_own_table(tmp_path):
     for part, recall in zip(parts, ("41.00", "52.00", "63.00"), strict=False):
         assert recall in part and sum(other in part for other in ("41.00", "52.00", "63.00")) == 1
     assert "Fewer." in parts[2] and "Fewer." not in parts[0] + parts[1]
-    # What a protocol says stands once, after the results.
+    # What a protocol says is printed once, after the results.
     assert html.count("all of pairs") == 1 and html.index("all of pairs") > html.index("63.00")
     assert "9 of one" in html
 
@@ -89,7 +89,7 @@ def test_a_run_without_evaluations_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("foreign", ["{", "[]", '{"table": 3}', "\ud800"])
-def test_other_files_among_the_evaluations_are_passed_over(tmp_path, foreign):
+def test_other_files_among_the_evaluations_are_skipped(tmp_path, foreign):
     folder = tmp_path / "evaluation"
     folder.mkdir()
     (folder / "a.json").write_bytes(foreign.encode("utf-8", "surrogatepass"))

@@ -176,8 +176,8 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     in_one_line = " ".join(text.split())
     order = ["R@1", f"note: {NOTE}", PROTOCOLS["pairs"].definition, "ties count against the model",
              published[0].source]  # fmt: skip
-    places = [in_one_line.index(part) for part in order]
-    assert places == sorted(places), "the result comes before the text that defines it"
+    locations = [in_one_line.index(part) for part in order]
+    assert locations == sorted(locations), "the result comes before the text that defines it"
     found = json.loads(written[1].read_text(encoding="utf-8"))
     result = found["results"]["small model"]
     assert result["protocol"] == "pairs" and result["definition"] == PROTOCOLS["pairs"].definition
@@ -201,7 +201,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     assert [label for label, _ in found["table"]][:3] == ["pairs", "  small model", "  chance"]
 
 
-def test_the_table_stands_beside_the_published_row_and_its_notes_say_what_it_means(evaluation):
+def test_the_table_is_next_to_the_published_row_and_its_notes_say_what_it_means(evaluation):
     published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     pixels = {"pixels": {"image_to_text": {"R@1": 1.0}}}
     lines = recall_table(table_rows("COCO-CN", {"ours": evaluation}, pixels, published)).as_text().splitlines()[3:]
@@ -217,7 +217,7 @@ def test_the_table_stands_beside_the_published_row_and_its_notes_say_what_it_mea
         assert part in in_one_line
 
 
-def test_the_conventions_stand_in_one_table(encoded):
+def test_the_conventions_are_in_one_table(encoded):
     results = {name: score(encoded, scoring) for name, scoring in conventions().items()}
     rows = table_rows("all conventions", results)
     assert [label for label, _ in rows] == ["all conventions", "  any-of", "  first-text", "  row-label"]
@@ -281,7 +281,7 @@ def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation
     drawn = random_queries(found, 3, seed=1).tolist()
     assert sorted(drawn) == [0, 1, 2] and random_queries(found, 2, seed=1).tolist() == drawn[:2]
     (card,) = Cards(evaluation, 1, language="de", tags=["one run"]).of("text_to_image", np.array([0]))
-    # Text a finds blue, which is wrong; its own image, red, stands behind with its rank.
+    # Text a finds blue, which is wrong; its own image, red, follows with its rank.
     assert card["tags"] == ["one run", "rank 2"] and card["language"] == "de"
     assert [(answer["correct"], answer["rank"]) for answer in card["answers"]] == [(False, None), (True, 2)]
 

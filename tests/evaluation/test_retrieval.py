@@ -72,7 +72,7 @@ def test_ranks_follow_the_definition_for_every_block_size(problem):
 
 @settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_a_copy_of_the_positive_ties_with_it_wherever_it_stands(block, seed):
+def test_a_copy_of_the_positive_ties_with_it_wherever_it_is(block, seed):
     rng = np.random.default_rng(seed)
     queries, gallery = (rng.normal(size=(n, 67)).astype(np.float32) for n in (5, 37))
     gallery[[3, 20, 36]] = queries[0] * 3  # far above the rest: one positive and two copies of it
@@ -91,7 +91,7 @@ def problems_with_rows_without_pairs(draw):
 
 
 def find_one_by_one(scores, pairs, optimistic):
-    """(rank, best positive, its score, what stands first, its score) of each row, straight from the definitions."""
+    """(rank, best positive, its score, what ranks first, its score) of each row, straight from the definitions."""
     found = []
     for query, row in enumerate(scores.tolist()):
         own = sorted(g for q, g in pairs if q == query)
@@ -214,9 +214,9 @@ def test_recall_by_hand():
 
 @pytest.mark.parametrize("positives, gallery_size", [(1, 7), (2, 7), (3, 4), (4, 12), (1, 1)])
 def test_chance_equals_the_count_over_all_rankings(positives, gallery_size):
-    """Which places the positives take in a random ranking: all choices are equally likely."""
-    places = list(itertools.combinations(range(1, gallery_size + 1), positives))
-    expected = recall([min(chosen) for chosen in places])
+    """Which positions the positives take in a random ranking: all choices are equally likely."""
+    positions = list(itertools.combinations(range(1, gallery_size + 1), positives))
+    expected = recall([min(chosen) for chosen in positions])
     assert chance([positives], gallery_size) == pytest.approx(expected)
 
 

@@ -191,7 +191,7 @@ def test_a_stopped_or_killed_study_goes_on(definition, written, number):
         code = process.wait(PATIENCE)
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE
-    while True:  # the run in progress is told to end when the study is killed
+    while True:  # the run in progress is asked to end when the study is killed
         try:
             with owned(run.folder):
                 break

@@ -154,13 +154,13 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("engine", GRAPHS)
-def test_a_full_disk_is_said_and_leaves_nothing(model, small_disk, engine):
+def test_a_full_disk_is_reported_and_leaves_nothing(model, small_disk, engine):
     with pytest.raises(OSError, match="No space left"):
         export(model, small_disk / "made", engine)
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_limit_on_the_size_of_files_is_said(model, tmp_path):
+def test_a_limit_on_the_size_of_files_is_reported(model, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:

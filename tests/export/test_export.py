@@ -61,7 +61,7 @@ def test_every_model_gives_what_its_checkpoint_gives(kind, engine, tmp_path):
     assert made.engine.name == engine and f"{engine}, float32 on cpu" in repr(made)
 
 
-def test_a_folder_holds_all_that_is_needed_and_its_engine_is_told_from_it(exports, model):
+def test_a_folder_holds_all_that_is_needed_and_its_engine_is_reported_from_it(exports, model):
     for engine, graphs in GRAPHS.items():
         names = {path.name for path in (exports / engine).iterdir()}
         assert names == graphs | {"export.json", "config.yaml", "vocab.txt", "parity.json", CHECKSUMS}
@@ -114,7 +114,7 @@ def test_inputs_outputs_and_axes_have_names(exports):
 
 
 def test_nothing_is_installed(model, tmp_path, monkeypatch):
-    """paddle2onnx has pip install an optimiser unless told not to; pip is a stub here that notes what it is asked."""
+    """paddle2onnx has pip install an optimiser unless asked not to; pip is a stub here that notes what it is asked."""
     (tmp_path / "stub").mkdir()
     asked = tmp_path / "asked"
     (tmp_path / "stub" / "pip.py").write_text(f"import sys; open({str(asked)!r}, 'a').write(str(sys.argv))")
@@ -129,7 +129,7 @@ def test_nothing_is_installed(model, tmp_path, monkeypatch):
     assert not asked.exists() and {(one.name, one.version) for one in distributions()} == before
 
 
-def test_a_calibration_goes_with_its_model_and_can_be_found_anew(tmp_path):
+def test_a_calibration_goes_with_its_model_and_can_be_found_again(tmp_path):
     calibrated = untrained(TEXT % ("ernie", "cls"), "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}")
     thresholds = {direction: Threshold(0.25, 90.0, 80.0, 70.0) for direction in DIRECTIONS}
     calibrated.calibration = Calibration(calibrated.fingerprint, "shapes", 33.0, thresholds)

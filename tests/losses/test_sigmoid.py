@@ -123,5 +123,5 @@ def test_the_small_losses_of_far_negatives_are_not_rounded_away(tile):
     scalars = {"logit_scale": paddle.to_tensor(100.0), "logit_bias": paddle.to_tensor(-18.0)}
     losses = SigmoidLoss("ignored", tile)(paddle.to_tensor(rows), paddle.to_tensor(columns), scalars, 0, None, None)
     logits = 100.0 * rows.astype(np.float64) @ columns.T - 18.0
-    signs = np.where(np.eye(6, 8, dtype=bool), 1.0, -1.0)
-    np.testing.assert_allclose(losses.numpy(), np.log1p(np.exp(-signs * logits)).sum(axis=1), rtol=1e-4)
+    characters = np.where(np.eye(6, 8, dtype=bool), 1.0, -1.0)
+    np.testing.assert_allclose(losses.numpy(), np.log1p(np.exp(-characters * logits)).sum(axis=1), rtol=1e-4)

@@ -111,7 +111,7 @@ def gradients(case: Case) -> dict[str, np.ndarray]:
     paddle.seed(1 + dist.get_rank())  # data parallel gives all ranks the weights of the first
     model = build_dual_encoder(config.Model, WORDS, temperature=0.1).to(dtype=case.dtype)
     parallel = fleet.distributed_model(model) if dist.get_world_size() > 1 else None
-    loss = MultiViewLoss({pair: 1.0 + place for place, pair in enumerate(case.pairs)}, case.duplicates)
+    loss = MultiViewLoss({pair: 1.0 + position for position, pair in enumerate(case.pairs)}, case.duplicates)
     if case.convention == "right":
         step = DirectStep(model, loss, config, parallel)
     else:

@@ -115,21 +115,21 @@ def test_one_process_keeps_its_rows():
 
 
 def test_ids_are_asked_for_first_and_waited_for_later(monkeypatch):
-    told = []
+    calls = []
     monkeypatch.setattr(gather.dist, "get_world_size", lambda: 2)
     padding = paddle.full([2, 2], -1, "int64")
     monkeypatch.setattr(gather.collectives, "all_gather", lambda own: paddle.concat([own, own[:1], padding]))
 
     def fetched(tensor):
-        told.append("asked")
-        return lambda: told.append("read") or tensor.numpy()
+        calls.append("asked")
+        return lambda: calls.append("read") or tensor.numpy()
 
     monkeypatch.setattr(gather, "fetched", fetched)
     ids = np.array([[3, 4], [5, 6]])
     values = gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)
-    assert told == ["asked"]
+    assert calls == ["asked"]
     gathered, on_host, counts = values()
-    assert told == ["asked", "read"] and counts == [2, 1]
+    assert calls == ["asked", "read"] and counts == [2, 1]
     np.testing.assert_array_equal(gathered.numpy(), [[3, 4], [5, 6], [3, 4]])
     np.testing.assert_array_equal(on_host, gathered.numpy())
 

@@ -208,7 +208,7 @@ def test_a_device_without_figures(name, gib):
         recognise(name, gib * GIB)
 
 
-def test_what_is_counted_is_said_as_it_is(towers):
+def test_what_is_counted_is_reported_as_it_is(towers):
     text = "\n".join(_lines(planned(towers, ranks=1)))
     assert "1 rank of 64 rows, 2 image views and 2 text views of each" in text
     assert "1,000  64,000 pairs" in text

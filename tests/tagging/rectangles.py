@@ -40,12 +40,12 @@ class RectangleDetector(paddle.nn.Layer):
         inside = (excess > 0.5).astype("float32")
         sides = []
         for axis, other in ((3, 2), (2, 3)):
-            place = paddle.arange(excess.shape[axis], dtype="float32") / 2
+            position = paddle.arange(excess.shape[axis], dtype="float32") / 2
             here = inside.max(axis=other) > 0  # [B, 3, 2 W or 2 H]
             # Both are [B, 2]: vertical, horizontal.
             scale, limit = (pair[:, axis - 2 : axis - 1] for pair in (scale_factor, im_shape))
-            first = paddle.where(here, place, place * 0 + 1e6).min(-1)
-            last = paddle.where(here, place + 0.5, place * 0).max(-1)
+            first = paddle.where(here, position, position * 0 + 1e6).min(-1)
+            last = paddle.where(here, position + 0.5, position * 0).max(-1)
             sides.append((first / scale, paddle.where(last < limit, last, limit) / scale))
         (left, right), (top, bottom) = sides
         score = excess.max(axis=[2, 3])  # [B, 3]

@@ -62,7 +62,7 @@ def tags_in(path):
 
 
 @pytest.mark.parametrize("batch_size, threads", [(1, 1), (4, 3), (100, 2)])
-def test_every_id_is_tagged_once_and_what_cannot_be_is_told(source, tmp_path, batch_size, threads):
+def test_every_id_is_tagged_once_and_what_cannot_be_is_reported(source, tmp_path, batch_size, threads):
     tagger = LengthTagger()
     report = extract_tags(source, tagger, tmp_path / "tags.jsonl", batch_size=batch_size, threads=threads)
     assert tags_in(tmp_path / "tags.jsonl") == EXPECTED

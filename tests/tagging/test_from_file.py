@@ -1,4 +1,4 @@
-"""Tags by id from a file: what is cleaned, what is told, and that shards get them."""
+"""Tags by id from a file: what is cleaned, what is reported, and that shards get them."""
 
 import json
 
@@ -31,7 +31,7 @@ def write_rows(path, rows):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".tsv", ".csv"])
-def test_tags_are_cleaned_and_what_does_not_meet_is_told(run_tool, shard, tmp_path, capsys, suffix):
+def test_tags_are_cleaned_and_what_does_not_meet_is_reported(run_tool, shard, tmp_path, capsys, suffix):
     rows = [
         ("red-disc-1-0", ["红色 ", "圆", "圆"], ["a  red\u00a0disc", "Cafe\u0301"]),
         ("red-bar-1-0", [], [" ", "bar"]),
@@ -49,17 +49,17 @@ def test_tags_are_cleaned_and_what_does_not_meet_is_told(run_tool, shard, tmp_pa
     assert found["red-disc-1-0"] == {"zh": ("红色", "圆"), "en": ("a red disc", "Café")}
     assert found["red-bar-1-0"] == {"en": ("bar",)}
     assert len(found) == 2
-    said = capsys.readouterr().out
-    assert "2 of 16 ids have tags" in said
-    assert "ids without tags: 14 (red-square-1-0, red-cross-1-0, green-disc-1-0," in said
-    assert "tags whose id no sample has: 1 (none-1)\n" in said
+    printed = capsys.readouterr().out
+    assert "2 of 16 ids have tags" in printed
+    assert "ids without tags: 14 (red-square-1-0, red-cross-1-0, green-disc-1-0," in printed
+    assert "tags whose id no sample has: 1 (none-1)\n" in printed
     line = 4 if suffix == ".jsonl" else 5
     first = 3 if suffix == ".jsonl" else 4
-    assert f"repeated id: 1 (names{suffix}:{first})" in said
+    assert f"repeated id: 1 (names{suffix}:{first})" in printed
     if suffix == ".jsonl":
-        assert "no id: 1 (names.jsonl:6)" in said and "malformed tags: 1 (names.jsonl:7)" in said
+        assert "no id: 1 (names.jsonl:6)" in printed and "malformed tags: 1 (names.jsonl:7)" in printed
     else:
-        assert f"malformed row: 1 (names{suffix}:{line + 2})" in said
+        assert f"malformed row: 1 (names{suffix}:{line + 2})" in printed
 
 
 def test_tags_by_a_field_reach_the_shards(run_tool, shard, tmp_path):

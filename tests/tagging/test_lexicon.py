@@ -116,5 +116,5 @@ def test_drawings_and_photographs_against_numpy(run_tool, checkpoint, tmp_path, 
                     "--batch-size", 3, "--device", "cpu", "--output", tmp_path / "tags.jsonl") == 0  # fmt: skip
     file = TagsFile(tmp_path / "tags.jsonl")
     assert {name: tags for name in images if (tags := file[name])} == expected and len(file) == len(expected)
-    said = capsys.readouterr().out
-    assert f"{len(expected)} of 10 ids have tags" in said and "broken image: 1 (broken)" in said
+    printed = capsys.readouterr().out
+    assert f"{len(expected)} of 10 ids have tags" in printed and "broken image: 1 (broken)" in printed

@@ -42,8 +42,8 @@ def test_every_module_is_a_command_and_every_command_has_a_tool():
 def test_misuse_is_one_line(arguments, expected, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ernie-vil2", *arguments])
     assert commands.main() == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith(expected) and said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(expected) and printed.err.count("\n") == 1
 
 
 def test_the_help_names_every_command(monkeypatch, capsys):
@@ -104,11 +104,11 @@ sys.exit(commands.run("doctor", []))
 """
 
 
-@pytest.mark.parametrize("stdout, code, said", [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")])
-def test_a_standard_output_that_is_full_is_one_line(stdout, code, said):
+@pytest.mark.parametrize("stdout, code, printed", [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")])
+def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
     with open(stdout, "w") as file:
         child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
-    assert child.returncode == code and said in child.stderr and child.stderr.count("\n") == bool(said)
+    assert child.returncode == code and printed in child.stderr and child.stderr.count("\n") == bool(printed)
 
 
 def test_a_name_that_is_no_text_can_be_printed():

@@ -35,17 +35,17 @@ def evaluate(*arguments):
 def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
     data = flickr(tmp_path / "flickr30k")
     assert evaluate("--check", "--data", data, "--protocol", "all-conventions") == 0
-    printed = capsys.readouterr().out
+    text = capsys.readouterr().out
     for name, counts in (
         ("pairs", "4 texts, 4 pairs"),
         ("first-text", "2 texts, 2 pairs"),
         ("official-rows", "4 texts"),
     ):
-        assert f"protocol {name}: 2 images, {counts}" in printed
+        assert f"protocol {name}: 2 images, {counts}" in text
     assert evaluate("--check", "--data", data, "--protocol", "first-text", "flickr30k-test") == 1
-    printed = capsys.readouterr().out
-    assert "protocol first-text: 2 images, 2 texts, 2 pairs\n" in printed
-    assert "\nflickr30k-test expects 1,000 images; here are 2, 998 fewer." in printed
+    text = capsys.readouterr().out
+    assert "protocol first-text: 2 images, 2 texts, 2 pairs\n" in text
+    assert "\nflickr30k-test expects 1,000 images; here are 2, 998 fewer." in text
     assert evaluate("--check", "--data", data, "--protocol", "flickr30k-tset") == 2
     assert "did you mean flickr30k-test" in capsys.readouterr().err
 
@@ -76,7 +76,11 @@ def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, 
     arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--protocol", "muge-val"]
     arguments += ["--output", tmp_path]
     assert evaluate(*arguments) == 2
-    assert "nothing to score" in (said := capsys.readouterr().err) and "--top-k 10" in said and said.count("\n") == 1
+    assert (
+        "nothing to score" in (shown_text := capsys.readouterr().err)
+        and "--top-k 10" in shown_text
+        and shown_text.count("\n") == 1
+    )
     assert evaluate(*arguments, "--top-k", 3) == 0
     name = f"{tmp_path.name}-MUGE-test-muge-val"
     answers = [json.loads(line) for line in (tmp_path / f"{name}.answers.jsonl").read_text().splitlines()]
@@ -92,7 +96,7 @@ def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, 
     assert record["results"]["model"]["result"]["mR"] is None
 
 
-def test_top_k_of_data_with_answers_stands_beside_the_ranks(tmp_path, model):
+def test_top_k_of_data_with_answers_is_next_to_the_ranks(tmp_path, model):
     data = flickr(tmp_path / "flickr30k", SHAPES)
     assert evaluate("--checkpoint", model, "--data", data, "--top-k", 10, "--output", tmp_path, "--name", "x") == 0
     lines = [json.loads(line) for line in (tmp_path / "x.answers.jsonl").read_text().splitlines()]

@@ -39,7 +39,7 @@ def score(made, tmp_path, capsys):
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_written_is_one(score, tmp_path, task):
     _, split, count = TASKS[task]
-    code, said, _ = score(task, "--split", split, "--name", "result")
+    code, printed, _ = score(task, "--split", split, "--name", "result")
     assert code == 0
     record = json.loads((tmp_path / "result.json").read_text())
     with open(tmp_path / "result.csv", newline="") as file:
@@ -47,8 +47,8 @@ def test_what_is_written_is_one(score, tmp_path, task):
     assert record["scored"] == len(predictions) == count == sum(map(sum, record["confusion"]))
     right = [row["predicted"] == row["label"] for row in predictions]
     assert record["values"]["accuracy"] == pytest.approx(100 * sum(right) / count)
-    assert f"{record['values']['accuracy']:.2f}" in said and "published: ERNIE-ViL 2.0" in said
-    assert (tmp_path / "result.txt").read_text().splitlines()[0] in said
+    assert f"{record['values']['accuracy']:.2f}" in printed and "published: ERNIE-ViL 2.0" in printed
+    assert (tmp_path / "result.txt").read_text().splitlines()[0] in printed
     page = Page((tmp_path / "result.html").read_text())
     shown = " ".join(page.text)
     images = 2 if task == "image_pair" else 1
@@ -92,15 +92,15 @@ def official_consistency(predictions):
 
 
 def test_a_model_of_another_task_is_refused(score, made):
-    code, _, said = score("entailment", "--checkpoint", made["image_pair"][1])
+    code, _, printed = score("entailment", "--checkpoint", made["image_pair"][1])
     assert code == 2
-    assert said.startswith(f"error: {made['image_pair'][1]} predicts False, True; the labels of snli-ve test")
+    assert printed.startswith(f"error: {made['image_pair'][1]} predicts False, True; the labels of snli-ve test")
 
 
 def test_a_model_of_retrieval_is_refused(score, tmp_path):
     plain = untrained_checkpoint(tmp_path / "plain", TOKENS)
-    code, _, said = score("entailment", "--checkpoint", plain)
-    assert code == 2 and "labels no statements: it was trained on Training.task multi_view" in said
+    code, _, printed = score("entailment", "--checkpoint", plain)
+    assert code == 2 and "labels no statements: it was trained on Training.task multi_view" in printed
 
 
 def test_statements_without_their_image_are_left_out_and_counted(score, made, tmp_path):
@@ -109,17 +109,17 @@ def test_statements_without_their_image_are_left_out_and_counted(score, made, tm
     (data / "flickr30k-images" / "2005.jpg").write_bytes(b"\x89PNG\r\n\x1a\n")
     with open(data / "snli_ve_test.jsonl", "a") as file:
         file.write('{"Flikr30kID": "2000", "sentence2": "a", "gold_label": "-"}\n')
-    code, said, _ = score("entailment", "--data", data, "--split", "test")
-    assert code == 0 and "snli-ve test: 42 of 48 statements scored" in said
-    assert "no gold label: 1 (snli_ve_test.jsonl:49)" in said
-    assert "missing image: 1 (2003)" in said and "broken image: 1 (2005)" in said
+    code, printed, _ = score("entailment", "--data", data, "--split", "test")
+    assert code == 0 and "snli-ve test: 42 of 48 statements scored" in printed
+    assert "no gold label: 1 (snli_ve_test.jsonl:49)" in printed
+    assert "missing image: 1 (2003)" in printed and "broken image: 1 (2005)" in printed
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_check_compares_with_the_published_counts(made, capsys, task):
     data = made[task][0]
     assert commands.run("eval_transfer", ["--check", "--data", str(data)]) == 1
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in {
         "entailment": [
             "snli-ve train: 48 statements (entailment 16, neutral 16, contradiction 16, images 16)",
@@ -132,8 +132,8 @@ def test_check_compares_with_the_published_counts(made, capsys, task):
             "nlvr2 test1 has 6,967 statements as published; here are 64",
         ],
     }[task]:
-        assert line in said
-    assert "occur in train" not in said
+        assert line in printed
+    assert "occur in train" not in printed
 
 
 def test_check_finds_what_a_split_shares_with_train(tmp_path, capsys):

@@ -41,7 +41,7 @@ def finished(folder):
             if not TO_GO_ON.search(str(path))}  # fmt: skip
 
 
-def check_refusals(command, example, capsys, out, limit, said):
+def check_refusals(command, example, capsys, out, limit, printed):
     """Runs an example with more and more room until it succeeds; every run before that leaves nothing half done."""
     folder = out / "there"
     folder.mkdir()
@@ -53,7 +53,7 @@ def check_refusals(command, example, capsys, out, limit, said):
             break
         errors = capsys.readouterr().err.splitlines()
         assert code == 2 and len(errors) == 1 and errors[0].startswith("error: "), errors
-        assert said in errors[0] or "sqlite" in errors[0], errors  # a database has its own words
+        assert printed in errors[0] or "sqlite" in errors[0], errors  # a database has its own words
         left = finished(folder)
         assert all(content is None for content in left.values()), left.keys()
     assert code == 0 and room > 0
@@ -120,9 +120,9 @@ def test_a_quota_that_shows_when_a_file_is_synchronised(command, tmp_path, examp
 def test_a_disk_that_is_read_only_is_seen_before_the_work(command, disk, example, capsys):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     assert command(example, {}, disk) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ") and f"{disk}/" in said.err
-    assert said.out == "" and said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and f"{disk}/" in printed.err
+    assert printed.out == "" and printed.err.count("\n") == 1
 
 
 def test_a_run_on_a_disk_that_is_read_only_is_scored_and_shown_elsewhere(command, inputs, disk, tmp_path, capsys):

@@ -94,20 +94,20 @@ def test_rows_of_shares(texts, expected):
 )
 def test_other_shares_are_one_line(texts, message, pair, capsys):
     assert interpolate(*pair, "--alpha", *texts.split()) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("error: ") and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("error: ") and printed.count("\n") == 1
 
 
 def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_path, capsys):
     arguments = [*pair, "--alpha", "0", "0.5", "...", "1", "--new", shapes["val"], "--old", shapes["train"],
                  "--output", tmp_path / "out", "--device", "cpu"]  # fmt: skip
     assert interpolate(*arguments, "--choose", "0.5", "--write", tmp_path / "mixed") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "interpolation.json").read_text())
     assert [row["share"] for row in record["mixtures"]] == ["0", "0.5", "1"] and record["chosen"] == "0.5"
     for row in record["mixtures"]:
         assert row["mean"] == pytest.approx((row["new"] + row["old"]) / 2)
-        assert f"{row['share']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in said
+        assert f"{row['share']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in printed
     page = (tmp_path / "out" / "interpolation.html").read_text()
     assert "The new task against the old one" in page and page.count("<svg") >= 2
     mixed = ernie_vil2.load_model(tmp_path / "mixed")
@@ -149,8 +149,8 @@ def test_a_soup_is_the_mean(pair, tmp_path):
 def test_models_of_other_kinds_are_not_mixed(pair, overrides, why, tmp_path, capsys):
     change(pair[1], *overrides)
     assert interpolate(*pair, "--alpha", "0.5", "--write", tmp_path / "mixed") == 2
-    said = capsys.readouterr().err
-    assert why in said and "mix a model with its own fine-tunings" in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert why in printed and "mix a model with its own fine-tunings" in printed and printed.count("\n") == 1
 
 
 def test_other_vocabularies_are_not_mixed(pair):
@@ -171,5 +171,5 @@ def test_other_vocabularies_are_not_mixed(pair):
 def test_misuse_is_one_line(pair, arguments, message, tmp_path, capsys):
     names = {"A": pair[0], "B": pair[1], "OUT": tmp_path / "out"}
     assert interpolate(*(names.get(each, each) for each in arguments)) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1

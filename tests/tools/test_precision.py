@@ -14,8 +14,8 @@ BFLOAT16 = {"--precision": "bfloat16"}
 @pytest.mark.parametrize("name", ENCODING)
 def test_a_precision_that_the_device_lacks_is_refused(name, inputs, tmp_path, capsys):
     assert run(name, BFLOAT16, inputs, tmp_path) in (1, 2)
-    said = capsys.readouterr().err
-    assert "precision=bfloat16: on cpu Paddle would compute in float32" in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "precision=bfloat16: on cpu Paddle would compute in float32" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODING if name != "search query"])

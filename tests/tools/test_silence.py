@@ -33,15 +33,15 @@ def without_empty(example, changes):
 def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsys, example):
     from tests.tools import conftest
 
-    changes, said = NOTHING[example]
+    changes, output = NOTHING[example]
     monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
     monkeypatch.chdir(tmp_path)
     assert conftest.run(example, {}, inputs, tmp_path) == 2
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("example, changes, said", [
+@pytest.mark.parametrize("example, changes, output", [
     ("search query", {"--plus": " "}, "--plus is empty: write a sentence"),
     ("search query", {"--minus": ""}, "--minus is empty: write a sentence"),
     ("search query", {"--where": f"x={DEEP}"}, "more than 1,000 characters; name a shorter value"),
@@ -50,10 +50,10 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("plan", {"--step-seconds": "0"}, "--step-seconds: 0 is no number above 0"),
     *(("eval", {"--import": name}, f"--import: {name!r} is not the name of") for name in ("", ".x", "a b")),
 ])  # fmt: skip
-def test_values_that_mean_nothing_are_explained(command, capsys, example, changes, said):
+def test_values_that_mean_nothing_are_explained(command, capsys, example, changes, output):
     assert command(example, changes) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1 and len(error) < 2100
+    assert output in error and error.count("\n") == 1 and len(error) < 2100
 
 
 def test_plan_lets_no_warning_through(command, monkeypatch, capsys):
@@ -80,10 +80,10 @@ def test_any_two_hostile_values_are_one_clear_line(command, tmp_path, capsys, da
     changes = {name: data.draw(st.sampled_from(HOSTILE)) for name in changed}
     capsys.readouterr()
     code = command(example, changes, tmp_path / str(len(list(tmp_path.iterdir()))))
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert code in (0, 1, 2)
     if code == 2:
-        assert said.err.startswith("error: ") and said.err.count("\n") == 1 and said.err[:-1].isprintable()
-        assert len(said.err) < 2100
+        assert output.err.startswith("error: ") and output.err.count("\n") == 1 and output.err[:-1].isprintable()
+        assert len(output.err) < 2100
     else:
-        assert said.out
+        assert output.out

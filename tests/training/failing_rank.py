@@ -33,7 +33,9 @@ def run(fault, overrides):
         trainer.task._step.loss = only_here
     if fault == "stuck":
         read = SampleStream.__getitem__
-        SampleStream.__getitem__ = lambda stream, place: read(stream, place if place < 40 else time.sleep(3600))
+        SampleStream.__getitem__ = lambda stream, position: read(
+            stream, position if position < 40 else time.sleep(3600)
+        )
     if fault == "gradient" and dist.get_rank() == 1:
         # Before data parallel averages it, or the ranks' sharding.
         parameter = trainer.model.text.parameters()[0]
@@ -65,7 +67,7 @@ def main():
         run(sys.argv[1], sys.argv[2:])
     except EXPECTED as error:
         print(f"rank {dist.get_rank()} ends with {type(error).__name__}: {error}", flush=True)
-        time.sleep(3)  # the launcher would end the other before it has said so
+        time.sleep(3)  # the launcher would end the other before it has reported it
         sys.exit(2)
 
 

@@ -12,7 +12,7 @@ from ernie_vil2.training.trainer import Trainer
 
 
 def train(overrides, killed_in=None):
-    """Goes on with a run; `killed_in` names a function of `checkpoint` in whose place the process is killed."""
+    """Goes on with a run; `killed_in` names a function of `checkpoint` in whose location the process is killed."""
     if killed_in:
         setattr(checkpoint, killed_in, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     Trainer(load_config(None, overrides), resume=True).fit()

@@ -35,9 +35,9 @@ def test_a_run_reports_reasons_counts_and_the_first_ten_names_of_each(config, tm
 
     names = {reason: [] for reason in (Reason.EMPTY_CAPTION, Reason.BROKEN_IMAGE, Reason.MALFORMED_ROW)}
     stream = SampleStream(settings)
-    for place in range(64):
+    for index in range(64):
         try:
-            name = stream[place][1].image_name
+            name = stream[index][1].image_name
         except BadSample as bad:
             names[bad.reason].append(bad.name)
         else:
@@ -62,8 +62,8 @@ def test_what_is_odd_about_samples_that_are_used_is_counted_and_not_on_the_termi
     settings = config(*ONE_EPOCH, f"Data.train=[{path}]", "Training.steps=4", f"Data.workers={workers}")
     trainer = Trainer(settings)
     assert trainer.fit()
-    said = capfd.readouterr()
-    assert "libpng" not in said.err and "Warning" not in said.err
+    printed = capfd.readouterr()
+    assert "libpng" not in printed.err and "Warning" not in printed.err
     report = json.loads((trainer.run / "bad_samples.json").read_text())
     assert (report["read"], report["bad"], report["remarks"]["damaged colour profile"]["count"]) == (64, 0, 16)
     assert "damaged colour profile: 16 (odd" in (trainer.run / "bad_samples.txt").read_text()
@@ -80,7 +80,7 @@ def lost_shard(tmp_path):
     return [*ONE_EPOCH, f"Data.train=['{tmp_path}/*.tsv']", "Data.shuffle_buffer=1", "Training.steps=6"]
 
 
-def test_batches_without_samples_are_passed_over(config, lost_shard):
+def test_batches_without_samples_are_skipped(config, lost_shard):
     trainer = Trainer(config(*lost_shard))
     assert trainer.fit()
     # Three batches of an epoch can be used.
@@ -91,7 +91,7 @@ def test_batches_without_samples_are_passed_over(config, lost_shard):
     assert [record["step"] for record in log if record["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_batch_with_fewer_samples_than_micro_batches_is_passed_over(config, tmp_path):
+def test_a_batch_with_fewer_samples_than_micro_batches_is_skipped(config, tmp_path):
     rows = [*GOOD, *(("", f"blank {number}", IMAGE) for number in range(40))]
     few = config(*ONE_EPOCH, f"Data.train=[{write_tsv(tmp_path / 'a.tsv', rows)}]", "Training.micro_batch=2",
                  "Training.steps=3")  # fmt: skip
@@ -123,5 +123,5 @@ def test_a_rank_without_samples_does_not_stop_the_others(overrides, lost_shard, 
 def test_a_file_that_cannot_be_read_is_an_error_of_one_line(overrides, tmp_path, capsys):
     os.mkfifo(tmp_path / "a.tar")
     assert commands.run("train", as_arguments([*overrides, f"Data.train=[{tmp_path}/a.tar]"])) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {tmp_path}/a.tar: not an ordinary file") and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {tmp_path}/a.tar: not an ordinary file") and printed.count("\n") == 1

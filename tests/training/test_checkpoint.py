@@ -128,7 +128,7 @@ def test_damage_is_reported_and_the_checkpoint_before_is_used(run, capsys, name,
     assert "now damaged_step_00000002; going on from step_00000001" in error
     assert name in error or damage is change
     assert run.names() == ["damaged_step_00000002", "step_00000001"]
-    assert recover(run.folder) == whole and capsys.readouterr().err == ""  # said once
+    assert recover(run.folder) == whole and capsys.readouterr().err == ""  # reported once
 
 
 def test_without_a_whole_checkpoint_all_stay_and_the_error_says_why(run):

@@ -25,7 +25,7 @@ def evaluations(trainer, name):
     return [one for one in records if one["kind"] == "evaluation" and one["evaluator"] == name]
 
 
-def test_a_run_watches_classes_beside_retrieval_and_takes_its_best_checkpoint_by_either(config, classes, tmp_path):
+def test_a_run_watches_classes_next_to_retrieval_and_takes_its_best_checkpoint_by_either(config, classes, tmp_path):
     """The figures of the last step are those of the command on the checkpoint that is left."""
     settings = ["Evaluation.every=4", "Training.checkpoint_every=4", "Evaluation.at_start=true", classes]
     trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, classification]"))
@@ -59,7 +59,7 @@ def test_several_classes_are_chosen_by_map(config, shapes):
     assert set(evaluations(trainer, "classification")[-1]["metrics"]) == {"mAP", "en/mAP"}
 
 
-def test_what_it_cannot_score_is_said_before_the_first_step(config, shapes):
+def test_what_it_cannot_score_is_reported_before_the_first_step(config, shapes):
     with pytest.raises(ConfigError, match="classification scores Evaluation.classes, which names no pictures"):
         Trainer(config("Evaluation.evaluators=[classification]"))
     classes = f"Evaluation.classes={{data: [{shapes['val']}], label: none}}"

@@ -34,8 +34,8 @@ def test_both_ends_are_scored_by_one_protocol_and_reported(tested, capsys):
     assert list(before["results"]) == ["before, zh", "before, en"] and sum(means(after)) > sum(means(before))
     protocols = {one["protocol"] for record in (before, after) for one in record["results"].values()}
     assert protocols == {"pairs"} and after["model"].endswith(f"step_{trainer.best['step']:08d}")
-    said = capsys.readouterr().out
-    assert "before, zh: image to text R@1 " in said and "after, en: image to text R@1 " in said
+    printed = capsys.readouterr().out
+    assert "before, zh: image to text R@1 " in printed and "after, en: image to text R@1 " in printed
     # What is scored before is what step 0 of the curve is, as val and test are the same data here.
     curve = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
     assert curve[0]["step"] == 0 and curve[-1]["step"] == 30

@@ -183,7 +183,7 @@ MODELS = {
 
 @pytest.mark.parametrize("image", MODELS.values(), ids=MODELS)
 def test_towers_draw_from_it_alone(image):
-    """Every draw of the libraries' layers is placed: parts of a batch give the embeddings of the whole."""
+    """Every draw of the libraries' layers is assigned: parts of a batch give the embeddings of the whole."""
     text = "Model.text={name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, " \
            "attention_dropout: 0.3}"  # fmt: skip
     model = build_dual_encoder(load_config(None, [image, text, "Views.resize=32", "Data.max_length=8"]).Model, 50)

@@ -1,4 +1,4 @@
-"""Two ranks of which one fails: both end, soon, and it is said which one and why."""
+"""Two ranks of which one fails: both end, soon, and which one and why is reported."""
 
 import os
 import signal
@@ -48,9 +48,9 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_and_leaves_both_batche
     overrides, tmp_path, monkeypatch, capfd
 ):
     assert run_two(monkeypatch, "nan", overrides) == 2
-    said = capfd.readouterr().out
-    assert said.count("NotFinite: the loss of step 2 is not finite (rank 1: loss nan, ") == 2
-    assert "rank 0: loss" not in said
+    printed = capfd.readouterr().out
+    assert printed.count("NotFinite: the loss of step 2 is not finite (rank 1: loss nan, ") == 2
+    assert "rank 0: loss" not in printed
     folder = tmp_path / "run" / "nonfinite_step_00000002"
     check_evidence(folder)
 
@@ -76,9 +76,11 @@ def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_
     output = tmp_path / "skips"
     settings = [*overrides, "Training.nonfinite=skip", f"Training.output={output}"]
     assert run_two(monkeypatch, "gradient", settings) == 0
-    said = capfd.readouterr()
-    assert all(f"rank {rank} finished: True" in said.out for rank in range(2))
-    assert said.err.count("the step is left out") == 2 and "2 steps that were not finite were left out" in said.err
+    printed = capfd.readouterr()
+    assert all(f"rank {rank} finished: True" in printed.out for rank in range(2))
+    assert (
+        printed.err.count("the step is left out") == 2 and "2 steps that were not finite were left out" in printed.err
+    )
     norms = [record["gradient_norm"] for record in read_log(output / "log.jsonl")]
     assert [step for step, norm in enumerate(norms) if norm is None] == [1, 4]
     assert {path.name for path in output.glob("nonfinite_*/*")} == {"batch_rank0.json", "batch_rank1.json"}
@@ -91,9 +93,9 @@ def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_
 ])  # fmt: skip
 def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
     assert run_two(monkeypatch, fault, overrides) == 2
-    said = capfd.readouterr().out
-    assert f"rank {rank} ends with {cause}" in said
-    assert f"rank {1 - rank} ends with FailedRank: rank {rank}: {cause.partition(': ')[2]}" in said
+    printed = capfd.readouterr().out
+    assert f"rank {rank} ends with {cause}" in printed
+    assert f"rank {1 - rank} ends with FailedRank: rank {rank}: {cause.partition(': ')[2]}" in printed
     if fault == "bad samples":
         assert (tmp_path / "run" / "bad_samples.txt").exists()
 
@@ -102,10 +104,10 @@ def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monk
 def test_an_evaluation_that_fails_on_one_rank_ends_none(overrides, tmp_path, monkeypatch, capfd):
     settings = [*overrides, "Evaluation.every=4"]
     assert run_two(monkeypatch, "evaluation", settings) == 0
-    said = capfd.readouterr()
-    assert all(f"rank {rank} finished: True" in said.out for rank in range(2))
-    assert "warning: evaluation on val, zh: rank 1: no room for it" in said.err
-    assert "warning: left out after failures: 2 x evaluation on val, zh, 2 x evaluation on val, en" in said.err
+    printed = capfd.readouterr()
+    assert all(f"rank {rank} finished: True" in printed.out for rank in range(2))
+    assert "warning: evaluation on val, zh: rank 1: no room for it" in printed.err
+    assert "warning: left out after failures: 2 x evaluation on val, zh, 2 x evaluation on val, en" in printed.err
 
 
 def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path, monkeypatch, capfd):
@@ -116,7 +118,7 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
     assert run_ranks([sys.executable, "-c", tool, *as_arguments(overrides)], 2) == 2
     error = capfd.readouterr().err
     line = "; Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
-    assert error.count(line) >= 2  # each rank said so
+    assert error.count(line) >= 2  # each rank reported it
     assert os.listdir(tmp_path / "run") == ["run.lock"]
 
 
@@ -159,7 +161,7 @@ def test_when_paddles_launcher_is_killed_its_ranks_end(overrides, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rank_that_stands_still_ends_all(overrides, tmp_path):
+def test_a_rank_that_hangs_ends_all(overrides, tmp_path):
     arguments = as_arguments([*overrides, "Training.steps=100000"])
     with start("tools/train.py", "--processes", 2, *arguments) as process:
         wait_for_steps(process, tmp_path / "run", 2)

@@ -158,17 +158,17 @@ def test_between_records_the_host_learns_of_it_a_step_later_and_nothing_has_chan
 @pytest.mark.parametrize("nonfinite", ["stop", "skip"])
 def test_when_the_host_waits_for_the_device(config, monkeypatch, nonfinite):
     """A step is asked for its losses after the forward of the next one; at once where it may be left out."""
-    told = []
-    monkeypatch.setattr("ernie_vil2.training.update.fetched", lambda values: lambda: told.append("read") or values)
+    calls = []
+    monkeypatch.setattr("ernie_vil2.training.update.fetched", lambda values: lambda: calls.append("read") or values)
     trainer = Trainer(config("Training.log_every=100", "Training.steps=4", f"Training.nonfinite={nonfinite}"))
     forward, backward = trainer.task.forward, trainer.task.backward
-    trainer.task.forward = lambda *arguments: told.append("forward") or forward(*arguments)
-    trainer.task.backward = lambda: told.append("backward") or backward()
+    trainer.task.forward = lambda *arguments: calls.append("forward") or forward(*arguments)
+    trainer.task.backward = lambda: calls.append("backward") or backward()
     trainer.fit()
     if nonfinite == "stop":
-        assert told == ["forward", "backward", *["forward", "read", "backward"] * 3, "read"]
+        assert calls == ["forward", "backward", *["forward", "read", "backward"] * 3, "read"]
     else:
-        assert told == ["forward", "backward", "read"] * 4
+        assert calls == ["forward", "backward", "read"] * 4
 
 
 @pytest.mark.parametrize("what, image", [("gradient", []), ("loss", [REPVGG])], ids=["gradient", "loss"])
@@ -357,7 +357,7 @@ def test_shares_of_the_ranks_add_up(ranks, stage, sizes, data):
     assert sum(shares) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_poisoned_run_is_said_to_be_one(config, tmp_path):
+def test_a_poisoned_run_is_reported(config, tmp_path):
     trainer = Trainer(config("Training.steps=3"))
     trainer.fit()
     make_nan(trainer.model.text.parameters()[0])

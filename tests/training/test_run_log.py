@@ -61,7 +61,7 @@ def test_a_bad_line_is_named_and_set_aside(tmp_path, capsys, bad):
     assert (tmp_path / "damaged_log.jsonl").read_bytes() == bad + bad
     assert [entry["step"] for entry in read_log(tmp_path / "log.jsonl")] == [1, 2, 3]
     RunLog(tmp_path, Config(), first_step=3).close()
-    assert capsys.readouterr().err == ""  # said once
+    assert capsys.readouterr().err == ""  # reported once
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))

@@ -46,7 +46,7 @@ def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path
     assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 9
 
 
-def test_the_page_stands_alone_and_says_what_was_run(config):
+def test_the_page_needs_no_other_file_and_says_what_was_run(config):
     trainer = Trainer(config("Training.steps=3"))
     trainer.fit()
     html = page_of(trainer)

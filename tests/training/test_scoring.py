@@ -63,8 +63,8 @@ def test_the_best_step_is_that_of_the_highest_number_and_never_the_first():
 def test_what_fails_is_named_and_chooses_nothing(found, why):
     run = scores(mine=Fake(found))
     metrics = run.score(nn.Layer(), 1)
-    (said,) = metrics["mine"].failures.items()
-    assert said[0] == "mine" and why in said[1]
+    (printed,) = metrics["mine"].failures.items()
+    assert printed[0] == "mine" and why in printed[1]
     assert not run.improved(metrics) and run.best is None
     json.dumps(run.records(metrics), allow_nan=False)
 

@@ -196,7 +196,7 @@ def test_towers_multiply_in_the_precision_of_the_run_and_give_float32(kind, view
     assert count > 10 and found == {"float32": (count, count), "bfloat16": (count, 0)}
 
 
-def test_a_rank_with_too_few_rows_is_told():
+def test_a_rank_with_too_few_rows_is_reported():
     config = setting(VIT, "Training.micro_batch=3")
     model, loss = model_and_loss(config)
     with pytest.raises(ValueError, match="3 rows cannot be shared out over 4 micro batches; raise"):

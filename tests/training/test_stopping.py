@@ -61,7 +61,7 @@ def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code)
 @in_proc
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 0, 1])
-def test_all_ranks_stop_whoever_of_them_is_told(overrides, tmp_path, rank):
+def test_all_ranks_stop_whoever_of_them_is_reported(overrides, tmp_path, rank):
     arguments = as_arguments([*overrides, "Training.steps=100000"])
     with start("tools/train.py", "--processes", 2, *arguments) as process:
         output, error = stopped(process, tmp_path / "run", signal.SIGTERM, rank)
@@ -102,7 +102,7 @@ def test_a_terminal_that_is_closed_saves(overrides, tmp_path, processes):
 
 @in_proc
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_second_ctrl_c_ends_a_run_that_stands_still(overrides, tmp_path, processes):
+def test_a_second_ctrl_c_ends_a_run_that_hangs(overrides, tmp_path, processes):
     worker = ["tests/training/failing_rank.py", "stuck", *overrides, "Data.workers=1"]
     launcher = (
         "import sys; from ernie_vil2.device import launch; sys.exit(launch.run_ranks(sys.argv[2:], int(sys.argv[1])))"

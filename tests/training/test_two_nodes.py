@@ -95,7 +95,7 @@ def test_a_machine_that_is_killed_is_replaced_and_the_run_ends_as_one_process_do
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_told_to_stop_stops_both_and_they_go_on(machines, overrides, tmp_path):
+def test_a_machine_that_is_reported_to_stop_stops_both_and_they_go_on(machines, overrides, tmp_path):
     arguments = ["tools/train.py", *as_arguments([*overrides, "Training.steps=400", "Data.groups=2"]), "--resume"]
     first, second = (node(machine, tmp_path, arguments) for machine in machines[:2])
     rank = rank_process(second.pid, 1)

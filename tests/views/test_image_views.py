@@ -74,7 +74,7 @@ def test_without_strengths_a_view_is_a_window_of_the_resized_image():
         assert (windows == made).all(axis=(2, 3, 4)).sum() == 1
 
 
-def test_crops_reach_every_place_evenly():
+def test_crops_reach_every_position_evenly():
     picture = np.zeros([32, 32, 3], np.uint8)
     picture[..., 0] = np.arange(32)[:, None]
     picture[..., 1] = np.arange(32)[None, :]

@@ -18,7 +18,7 @@ def drawn(sample=SAMPLE, count=4000, **changes):
     return Counter(draw_text(sample, views, rng) for _ in range(count))
 
 
-def test_tags_stand_behind_the_prompt_of_their_language():
+def test_tags_come_after_the_prompt_of_their_language():
     views = ViewsConfig()
     assert tags_text(["red car", "tree"], "en", views) == "The picture contains red car, tree"
     assert tags_text(["红色的汽车", "树"], "zh", views) == "图片中包含红色的汽车、树"

@@ -53,7 +53,7 @@ def test_bad_samples_are_named(tmp_path):
     assert len(pairs(benchmark)) == 2 and benchmark.rows.read == 4
 
 
-def test_different_images_of_one_name_are_kept_and_told(tmp_path):
+def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
     """Keys begin again in each shard; in b.tar 1 is another image and 0 is the same one with another caption."""
     shards = {"a": [(1, "cat"), (2, "dog"), (2, "a dog")], "b": [(1, "a cat"), (3, "bird"), (2, "the dog")]}
     for name, rows in shards.items():
@@ -106,7 +106,7 @@ def test_a_published_benchmark_is_of_one_language(tmp_path):
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_lines_of_a_caption_are_texts_of_their_own_where_it_is_said(tmp_path, as_json):
+def test_lines_of_a_caption_are_texts_of_their_own_where_it_is_asked_for(tmp_path, as_json):
     captions = ["a cat\na kitten \n\n a cat\n", "a dog"]
     members = []
     for number, caption in enumerate(captions):
@@ -139,8 +139,8 @@ def test_a_text_name_with_another_text_is_bad(tmp_path):
 def test_lists_folders_and_patterns_of_files(tmp_path):
     paths = [write_tsv(tmp_path / f"{name}.tsv", [(name, name, image(n))]) for n, name in enumerate(["b", "a[1]", "c"])]
     assert [one.id for one in open_benchmark(paths).images] == ["b", "a[1]", "c"]
-    for place in (tmp_path, str(tmp_path / "*.tsv"), [tmp_path]):
-        assert [one.id for one in open_benchmark(place).images] == ["a[1]", "b", "c"]
+    for position in (tmp_path, str(tmp_path / "*.tsv"), [tmp_path]):
+        assert [one.id for one in open_benchmark(position).images] == ["a[1]", "b", "c"]
 
 
 def test_a_sample_without_the_language_is_not_used(tmp_path):

@@ -59,12 +59,12 @@ def test_every_image_of_a_text_is_a_pair(source):
     assert samples[0].text_name == samples[3].text_name == "猫"
 
 
-def test_texts_may_be_told_apart_by_id(tmp_path):
+def test_texts_may_be_distinguished_by_id(tmp_path):
     source = ChineseClipSource(write_files(tmp_path / "data"), "text_id")
     assert [source[row].text_name for row in range(4)] == ["1", "1", "2", "3"]
 
 
-def test_rows_that_are_no_pair_are_told_by_reason(tmp_path):
+def test_rows_that_are_no_pair_are_reported_by_reason(tmp_path):
     texts = [("1", "a", ["no"]), ("2", "b", []), ("3", None, ["7"]), ("4", "d", ["7"])]
     images = write_files(tmp_path / "data", texts=texts)
     with open(tmp_path / "data" / "train_texts.jsonl", "a") as file:
@@ -92,7 +92,7 @@ def test_texts_that_are_missing_are_named(tmp_path):
         open_sources([str(tmp_path / "train_imgs.tsv")])
 
 
-def test_several_splits_are_told_apart(tmp_path):
+def test_several_splits_are_distinguished(tmp_path):
     write_files(tmp_path, "train")
     write_files(tmp_path, "valid")
     assert len(open_sources([str(tmp_path)])) == len(open_sources([str(tmp_path)], split="val")) == 4
@@ -124,7 +124,7 @@ def test_nothing_in_an_lmdb_runs(tmp_path):
     assert source[3].image == b"eight" and not (tmp_path / "harm").exists()
 
 
-def test_an_lmdb_that_is_not_whole_is_told(tmp_path):
+def test_an_lmdb_that_is_not_whole_is_reported(tmp_path):
     write_lmdb(tmp_path, [], count=False)
     with pytest.raises(ValueError, match="does not say its num_samples"):
         ChineseClipLmdb(tmp_path)

@@ -67,7 +67,7 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-def test_the_index_beside_them_counts_shards_without_a_request_for_each(cache):
+def test_the_index_next_to_them_counts_shards_without_a_request_for_each(cache):
     with store(50) as server:
         samples = open_sources([f"{server.address}/well/{{0..49}}.tar"])
         assert len(samples) == 200 and sum(server.asked.values()) <= 2  # for the index, and its size
@@ -96,7 +96,7 @@ def test_a_store_that_fails_for_a_while_costs_no_sample_and_is_counted():
         assert found == []
 
 
-def test_what_cannot_be_fetched_is_tried_anew_when_it_is_opened_another_time(monkeypatch):
+def test_what_cannot_be_fetched_is_tried_again_when_it_is_opened_another_time(monkeypatch):
     monkeypatch.setattr(source, "DEADLINE", 0)
     with store(2) as server:
         samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
@@ -128,8 +128,8 @@ def test_the_stream_names_the_window_that_is_read_and_the_next(cache):
         stream = SampleStream(load_config(None, [data, "Data.shuffle_buffer=16", "Data.groups=2",
                                                  "Training.global_batch=4"]))  # fmt: skip
         assert not stream.is_here(0)
-        expected = {shard for place in range(16, 48) for shard in [stream.where(place).split("/")[-1][:5]]
-                    if place % 4 >= 2}  # fmt: skip
+        expected = {shard for row_number in range(16, 48) for shard in [stream.where(row_number).split("/")[-1][:5]]
+                    if row_number % 4 >= 2}  # fmt: skip
         stream.fetch_ahead(18)
         wait_for(lambda: set(cached(cache)) == expected)
         assert len(expected) == 4

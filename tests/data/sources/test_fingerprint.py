@@ -15,10 +15,10 @@ def file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("place", [0, PART - 1, LENGTH // 2, LENGTH // 2 + PART - 1, LENGTH - PART, LENGTH - 1])
-def test_a_byte_that_differs_in_a_part_makes_another_fingerprint(file, place):
+@pytest.mark.parametrize("position", [0, PART - 1, LENGTH // 2, LENGTH // 2 + PART - 1, LENGTH - PART, LENGTH - 1])
+def test_a_byte_that_differs_in_a_part_makes_another_fingerprint(file, position):
     before, content = fingerprint([file]), bytearray(file.read_bytes())
-    content[place] ^= 1
+    content[position] ^= 1
     file.write_bytes(content)
     assert len(before) == 16 and fingerprint([file]) != before
 

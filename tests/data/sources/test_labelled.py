@@ -58,7 +58,7 @@ def test_the_layout_of_chinese_clip(tmp_path):
         open_labelled([tmp_path / "cifar"], split="val")
 
 
-def test_train_is_no_stand_in_for_test_nor_the_other_way_round(tmp_path):
+def test_train_is_no_are_in_for_test_nor_the_other_way_round(tmp_path):
     folders(tmp_path / "a" / "test", x=1, y=1)
     with pytest.raises(ValueError, match="has no split train; choose one of test"):
         open_labelled([tmp_path / "a"], default="train")
@@ -130,12 +130,12 @@ def test_names_in_two_languages(tmp_path):
     folders(tmp_path / "set", cat=1, dog=1)
     (tmp_path / "zh.txt").write_text("猫\n狗\n", encoding="utf-8")
     (tmp_path / "en.txt").write_text("dog\ta dog\ncat\ta cat\n")
-    places = {"zh": str(tmp_path / "zh.txt"), "en": str(tmp_path / "en.txt")}
-    names, _ = shown(open_labelled([tmp_path / "set"], places))
+    locations = {"zh": str(tmp_path / "zh.txt"), "en": str(tmp_path / "en.txt")}
+    names, _ = shown(open_labelled([tmp_path / "set"], locations))
     assert names == {"cat": {"zh": "猫", "en": "a cat"}, "dog": {"zh": "狗", "en": "a dog"}}
     (tmp_path / "en.txt").write_text("dog\ta dog\n")
     with pytest.raises(ValueError, match="class cat has a name in one language and none in another"):
-        open_labelled([tmp_path / "set"], places)
+        open_labelled([tmp_path / "set"], locations)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sources told by what lies in a folder; what img2dataset writes, as it is."""
+"""Sources recognised by what lies in a folder; what img2dataset writes, as it is."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_what_img2dataset_writes_is_read_as_it_is(tmp_path, output_format):
     assert samples[3].fields["url"] == "https://example.org/000010001" and source.shard_sizes.tolist() == [2, 2]
 
 
-def test_files_of_a_sample_that_are_missing_are_told(tmp_path):
+def test_files_of_a_sample_that_are_missing_are_reported(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"")
     (tmp_path / "2.txt").write_bytes(b"x")
     (tmp_path / "3.jpg").write_bytes(b"")
@@ -76,7 +76,7 @@ def test_a_folder_is_its_shards(tmp_path):
     assert open_sources([str(tmp_path)])[0].caption("") == "tar"  # shards go before what they may be made of
 
 
-def test_what_is_no_source_is_told_with_what_is(tmp_path):
+def test_what_is_no_source_is_reported_with_what_is(tmp_path):
     with pytest.raises(ValueError, match="no layout that is known; here are no files; known are coco-cn, .*, table"):
         open_sources([str(tmp_path)])
     (tmp_path / "x_texts.jsonl").write_text("{}\n")

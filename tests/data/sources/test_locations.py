@@ -54,7 +54,7 @@ def test_a_range_in_a_pipe_is_a_command_each(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["echo oh no >&2; exit 3", "(echo oh no >&2; exit 3) | cat"])
-def test_a_command_that_fails_is_told_with_what_it_said(cache, command):
+def test_a_command_that_fails_is_reported_with_what_it_printed(cache, command):
     with pytest.raises(OSError, match="status 3: oh no"):
         PipeOutput(command).open()
     assert fetched(cache) == []
@@ -87,7 +87,7 @@ AGAIN = r"; attempts made: 3\. Try again later$"
     ("unannounced", None, 2),  # for its size too
     ("well", None, 1),
 ])  # fmt: skip
-def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_told(cache, manner, message, asked):
+def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_reported(cache, manner, message, asked):
     with MisbehavingServer(a_tar=SHARD) as server:
         file = RemoteFile(f"{server.address}/{manner}/a.tar?signature=secret")
         if message:
@@ -101,7 +101,7 @@ def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_told(cache
 
 
 @pytest.mark.parametrize("manner", ["silent", "stalls", "trickles"])
-def test_a_server_that_does_not_go_on_is_told(cache, monkeypatch, manner):
+def test_a_server_that_does_not_go_on_is_reported(cache, monkeypatch, manner):
     monkeypatch.setattr(locations, "TIMEOUT", 0.2)
     monkeypatch.setattr(locations, "SLOWEST", 2**30)
     message = f"{manner}/a.tar: nothing arrived for 0 seconds, or hardly anything{AGAIN}"
@@ -110,7 +110,7 @@ def test_a_server_that_does_not_go_on_is_told(cache, monkeypatch, manner):
     assert not cache.exists() or fetched(cache) == []
 
 
-def test_a_connection_that_is_refused_and_a_name_without_a_server_are_told():
+def test_a_connection_that_is_refused_and_a_name_without_a_server_are_reported():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(FetchError, match=f"127.0.0.1:{port}/a.tar: the connection is refused; .*{AGAIN}"):
@@ -164,13 +164,16 @@ def test_samples_of_a_shard_that_cannot_be_fetched_again_are_bad_ones(cache):
         rows.shards[0].release()
         for path in fetched(cache):
             path.unlink()
-    said = []
+    printed = []
     for row in (0, 1):
         with pytest.raises(BadSample) as caught:
             rows[row]
-        said.append((caught.value.reason, caught.value.name))
-    assert said[0][0] == "file not fetched" and f"{server.address}/well/a.tar: the connection is refused" in said[0][1]
-    assert said[1] == ("file not fetched", f"{server.address}/well/a.tar")
+        printed.append((caught.value.reason, caught.value.name))
+    assert (
+        printed[0][0] == "file not fetched"
+        and f"{server.address}/well/a.tar: the connection is refused" in printed[0][1]
+    )
+    assert printed[1] == ("file not fetched", f"{server.address}/well/a.tar")
 
 
 def test_an_address_that_changes_is_fetched_again(tmp_path):
@@ -180,7 +183,7 @@ def test_an_address_that_changes_is_fetched_again(tmp_path):
     assert captions(address) == ["x", "y"]
 
 
-def test_too_few_bytes_are_asked_for_again_and_then_told(cache, monkeypatch):
+def test_too_few_bytes_are_asked_for_again_and_then_reported(cache, monkeypatch):
     address = remote("a.bin", b"12345678")
     asked = []
 
@@ -204,8 +207,8 @@ def test_the_cache_is_bounded_and_the_oldest_goes_first(cache, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(2500 / 2**30))
     files = [RemoteFile(remote(f"{name}.bin", name.encode() * 1000)) for name in "abc"]
     opened = [file.open() for file in files[:2]]
-    for place, path in enumerate(sorted(fetched(cache), key=lambda path: path.name[-5:])):
-        os.utime(path, (place, place))
+    for position, path in enumerate(sorted(fetched(cache), key=lambda path: path.name[-5:])):
+        os.utime(path, (position, position))
     files[0].open().close()  # so that b is the one that was not used for longest
     opened.append(files[2].open())
     assert sorted(path.name[-5:] for path in fetched(cache)) == ["a.bin", "c.bin"]
@@ -223,7 +226,7 @@ def test_a_bound_that_is_none_is_refused(monkeypatch, value):
         cache_bytes()
 
 
-def test_what_is_not_installed_is_told():
+def test_what_is_not_installed_is_reported():
     with pytest.raises(ValueError, match="nowhere://a.tar: fsspec cannot open it"):
         open_sources(["nowhere://a.tar"])
 

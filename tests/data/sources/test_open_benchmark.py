@@ -7,7 +7,7 @@ from tests.conftest import write_tsv
 from tests.data.sources.published.conftest import image, write
 
 
-def test_an_unknown_folder_is_told_with_the_layouts_that_are_known(tmp_path):
+def test_an_unknown_folder_is_reported_with_the_layouts_that_are_known(tmp_path):
     write(tmp_path, {"notes.txt": "", "pictures/1.jpg": image(1)})
     with pytest.raises(ValueError, match=f"here are notes.txt, pictures; known are {', '.join(LAYOUTS)}") as caught:
         open_benchmark(tmp_path)
@@ -16,11 +16,11 @@ def test_an_unknown_folder_is_told_with_the_layouts_that_are_known(tmp_path):
 
 def test_a_layout_that_is_asked_for_and_not_there(tmp_path):
     write_tsv(tmp_path / "a.tsv", [("a", "1", image(1))])
-    with pytest.raises(ValueError, match="here are a.tsv; coco-cn is told by coco-cn_test.txt and"):
+    with pytest.raises(ValueError, match="here are a.tsv; coco-cn is recognised by coco-cn_test.txt and"):
         open_benchmark(tmp_path, layout="coco-cn")
     with pytest.raises(ValueError, match="there is no layout 'coco'; did you mean"):
         open_benchmark(tmp_path, layout="coco")
-    with pytest.raises(ValueError, match="here are x.txt; tar is told by .tar shards"):
+    with pytest.raises(ValueError, match="here are x.txt; tar is recognised by .tar shards"):
         open_benchmark(write(tmp_path / "empty", {"x.txt": ""}), layout="tar")
 
 
@@ -50,12 +50,12 @@ def test_a_data_set_that_is_there_twice_is_not_guessed(tmp_path):
         open_benchmark(tmp_path)
 
 
-def test_a_table_beside_a_published_benchmark_does_not_disturb_it(tmp_path):
+def test_a_table_next_to_a_published_benchmark_does_not_disturb_it(tmp_path):
     images = [{"filename": "1.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "cat", "sentid": 0}]}]
     files = {"dataset_flickr30k.json": {"images": images}, "results.csv": "image,text\n1.jpg,cat\n", "1.jpg": image(1)}
     assert open_benchmark(write(tmp_path, files)).name == "flickr30k-test"
 
 
-def test_every_layout_stands_in_the_docs():
+def test_every_layout_is_in_the_docs():
     page = (Path(__file__).parents[3] / "docs/benchmarks.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in LAYOUTS)

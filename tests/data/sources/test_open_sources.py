@@ -14,7 +14,7 @@ from tests.conftest import draw, png, write_tar, write_tsv
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 
-def test_sources_stand_one_behind_the_other(tmp_path):
+def test_sources_come_one_after_the_other(tmp_path):
     for name, count in (("b", 2), ("a", 3)):
         write_tsv(tmp_path / f"{name}.tsv", [(f"{name}{i}", str(i), IMAGE) for i in range(count)])
     source = open_sources([str(tmp_path / "*.tsv")])

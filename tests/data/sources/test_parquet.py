@@ -57,7 +57,7 @@ def test_a_row_group_is_read_as_it_was_written_and_never_larger_than_the_footer_
         assert file.read_row_group(0).nbytes <= most + 200  # of offsets and flags of a few values
         tags = file.read_row_group(0)["tags"]
         characters = sum(len(tag or "") for row in tags.to_pylist() for tag in row or ())
-        assert sum(map(size_in_python, tags.chunks)) + 2000 >= characters  # one that stands alone is not counted
+        assert sum(map(size_in_python, tags.chunks)) + 2000 >= characters  # one that is alone is not counted
 
 
 def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypatch):

@@ -24,12 +24,12 @@ patterns = st.lists(pieces | st.sampled_from([",", "{}", "{a}", "{a..c}"]), max_
 @given(patterns)
 @example("{{0..2},{a,b}{1..3}}{}")
 def test_braces_are_expanded_as_bash_does(pattern):
-    said = subprocess.run(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)
-    assert expand_braces(f"x{pattern}") == said.stdout.splitlines()
+    printed = subprocess.run(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)
+    assert expand_braces(f"x{pattern}") == printed.stdout.splitlines()
 
 
 @pytest.mark.parametrize("pattern", ["a{b", "a}{1..2}", "{1{2,3}"])
-def test_braces_that_are_not_in_pairs_stand_for_themselves(pattern):
+def test_braces_that_are_not_in_pairs_mean_themselves(pattern):
     assert expand_braces(pattern) == [pattern]
 
 
@@ -89,7 +89,7 @@ def test_files_come_in_the_order_of_the_pattern_and_sorted_where_it_is_open(tmp_
     assert names(tmp_path / "{b,a}*.tar") == names(tmp_path / "{b,a}{1..2}.tar") == expected
 
 
-def test_a_name_with_the_signs_of_a_pattern_is_found_as_it_is(tmp_path):
+def test_a_name_with_the_characters_of_a_pattern_is_found_as_it_is(tmp_path):
     (tmp_path / "a[1]{x}.tar").touch()
     assert names(tmp_path / "a[1]{x}.tar") == [str(tmp_path / "a[1]{x}.tar")]
 
@@ -100,7 +100,7 @@ def test_a_missing_file_of_a_range_is_named(tmp_path):
         find(str(tmp_path / "{0..1}.tar"))
 
 
-def test_a_list_names_files_beside_it_and_anywhere(tmp_path):
+def test_a_list_names_files_next_to_it_and_anywhere(tmp_path):
     (tmp_path / "a.tar").touch()
     (tmp_path / "list.txt").write_text(f"# shards\na.tar\n\n{tmp_path / 'a.tar'}\n")
     assert names(tmp_path / "list.txt") == [str(tmp_path / "a.tar")] * 2

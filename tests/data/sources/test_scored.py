@@ -61,13 +61,13 @@ def samples(source):
 
 @pytest.mark.parametrize("make", [tar, tsv, chinese_clip, chinese_clip_lmdb, csv, parquet])
 def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
-    place = str(make(tmp_path))
-    trained = samples(open_sources([place], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
+    position = str(make(tmp_path))
+    trained = samples(open_sources([position], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
     assert trained == [(name, text, picture) for name, text, picture in ROWS]
-    config = load_config(None, [f"Data.val=['{place}']", "Views.languages={zh: 1.0}"])
+    config = load_config(None, [f"Data.val=['{position}']", "Views.languages={zh: 1.0}"])
     scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
     validated = scorer.open(data)["zh"]
-    for benchmark in (open_benchmark(place, language="zh"), validated):
+    for benchmark in (open_benchmark(position, language="zh"), validated):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
         assert sorted((picture.id, text.text, picture.read()) for picture, text in pairs) == sorted(trained)
         assert len(benchmark.images) == 2 and len(benchmark.texts) == 3
@@ -75,8 +75,8 @@ def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
 
 @pytest.mark.parametrize("output_format", ["webdataset", "files", "parquet"])
 def test_what_img2dataset_writes_is_scored_as_it_is(tmp_path, output_format):
-    place = str(img2dataset(tmp_path / "out", output_format))
-    benchmark = open_benchmark(place)
+    position = str(img2dataset(tmp_path / "out", output_format))
+    benchmark = open_benchmark(position)
     assert [one.id for one in benchmark.images] == ["000000000", "000000001", "000010000", "000010001"]
     assert benchmark.images[3].read() == b"image 000010001" and benchmark.texts[3].text == "caption 000010001"
     assert [path.suffix for path in benchmark.files] == {

@@ -43,7 +43,7 @@ def images(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_images_lie_beside_the_table(images, suffix):
+def test_images_lie_next_to_the_table(images, suffix):
     path = write(images / f"train{suffix}", ROWS)
     for source in (
         open_sources([str(path)]),
@@ -97,22 +97,22 @@ def test_rows_of_many_groups_are_found_and_few_are_held(tmp_path):
         ([], "malformed JSON"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_told_by_reason(images, row, reason):
+def test_a_row_that_cannot_be_used_is_reported_by_reason(images, row, reason):
     (images / "t.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(BadSample) as caught:
         TableSource(images / "t.jsonl")[0]
     assert caught.value.reason == reason
 
 
-def test_csv_rows_that_cannot_be_used_are_told_by_line(images):
+def test_csv_rows_that_cannot_be_used_are_reported_by_line(images):
     (images / "t.csv").write_bytes(b"image,text\na.jpg,x\na.jpg\na.jpg,x,y\n\na.jpg,\xff\na.jpg,z\n")
-    source, said = TableSource(images / "t.csv"), []
+    source, printed = TableSource(images / "t.csv"), []
     for row in range(len(source)):
         try:
-            said.append(source[row].caption(""))
+            printed.append(source[row].caption(""))
         except BadSample as bad:
-            said.append((bad.reason, bad.name))
-    assert said == ["x", ("malformed row", "t.csv:3"), ("malformed row", "t.csv:4"), ("not UTF-8", "t.csv:6"), "z"]
+            printed.append((bad.reason, bad.name))
+    assert printed == ["x", ("malformed row", "t.csv:3"), ("malformed row", "t.csv:4"), ("not UTF-8", "t.csv:6"), "z"]
 
 
 EMPTY, OTHERS = [b"", b"\n"], [b'a,b\n"', b"PAR1"]

@@ -64,7 +64,7 @@ def test_samples_that_share_an_image_name_it(tmp_path):
         (b'{"caption": "a", "tags": "b"}', "malformed tags"),
     ],
 )
-def test_a_bad_json_member_is_told_by_reason_and_name(tmp_path, text, reason):
+def test_a_bad_json_member_is_reported_by_reason_and_name(tmp_path, text, reason):
     with pytest.raises(BadSample) as caught:
         tar(tmp_path, ("1.png", IMAGE), ("1.json", text))[0]
     assert (caught.value.reason, caught.value.name) == (reason, "1")
@@ -77,7 +77,7 @@ def test_an_empty_caption_is_bad_when_it_is_asked_for(tmp_path):
         sample.caption("zh")
 
 
-def test_folders_and_hidden_files_are_passed_over(tmp_path):
+def test_folders_and_hidden_files_are_skipped(tmp_path):
     path = write_tar(tmp_path / "a.tar", [("1.png", IMAGE), ("1.txt", b"x"), ("._1.png", b"x"), ("d/.DS_Store", b"")])
     append(path, "d", type=tarfile.DIRTYPE)
     assert len(TarSource(path)) == 1
@@ -122,12 +122,12 @@ def test_a_name_that_repeats_begins_a_new_sample(tmp_path):
     assert [source[row].caption("") for row in range(len(source))] == ["a", "b"]
 
 
-def test_members_of_a_sample_need_not_stand_together(tmp_path):
+def test_members_of_a_sample_need_not_be_adjacent(tmp_path):
     source = tar(tmp_path, ("1.png", IMAGE), ("2.png", IMAGE), ("2.txt", b"two"), ("1.txt", b"one"))
     assert [source[row].caption("") for row in range(len(source))] == ["one", "two"]
 
 
-def test_every_cut_of_a_shard_keeps_the_samples_before_it_and_is_told_once(tmp_path):
+def test_every_cut_of_a_shard_keeps_the_samples_before_it_and_is_reported_once(tmp_path):
     members = [(f"{i}.{kind}", content) for i in range(3) for kind, content in (("png", IMAGE), ("txt", b"x"))]
     whole = write_tar(tmp_path / "whole.tar", members).read_bytes()
     sample = 1024 + -(-len(IMAGE) // 512) * 512 + 512  # two headers, and the data in blocks
@@ -154,7 +154,7 @@ def test_an_empty_shard_is_one_bad_sample(tmp_path):
 
 
 @pytest.mark.parametrize("packer", ["gz", "bz2", "xz"])
-def test_a_compressed_shard_is_refused_and_told_by_name(tmp_path, packer):
+def test_a_compressed_shard_is_refused_and_reported_by_name(tmp_path, packer):
     with tarfile.open(tmp_path / "a.tar", f"w:{packer}") as archive:
         archive.addfile(tarfile.TarInfo("1.png"))
     with pytest.raises(ValueError, match="a.tar: compressed with .*unpack it first"):

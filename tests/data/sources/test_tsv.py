@@ -32,7 +32,7 @@ def test_tsv_rows(tmp_path):
         (b"a\t\xff\tAAAA", "not UTF-8"),
     ],
 )
-def test_a_bad_tsv_row_is_told_by_reason_and_line(tmp_path, row, reason):
+def test_a_bad_tsv_row_is_reported_by_reason_and_line(tmp_path, row, reason):
     path = tmp_path / "a.tsv"
     path.write_bytes(b"x\ty\tAAAA\n" + row + b"\n")
     source = TsvSource(path)

@@ -21,10 +21,10 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("place", ["", FOLDER, ANNOTATIONS])
-def test_validation_in_the_order_of_the_file(tmp_path, place):
+@pytest.mark.parametrize("location", ["", FOLDER, ANNOTATIONS])
+def test_validation_in_the_order_of_the_file(tmp_path, location):
     write(tmp_path, FILES)
-    benchmark = open_benchmark(tmp_path / place)
+    benchmark = open_benchmark(tmp_path / location)
     assert benchmark.name == "aic-icc-val"
     assert [one.id for one in benchmark.images] == ["b.jpg", "a.jpg"]
     assert [one.text for one in benchmark.texts] == list("一二三四五六七八九十")

@@ -27,16 +27,16 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("place", ["", "annotations", "annotations/captions_val2014.json"])
-def test_images_and_texts_have_their_published_ids(tmp_path, place):
-    benchmark = open_benchmark(write(tmp_path, FILES) / place)
+@pytest.mark.parametrize("location", ["", "annotations", "annotations/captions_val2014.json"])
+def test_images_and_texts_have_their_published_ids(tmp_path, location):
+    benchmark = open_benchmark(write(tmp_path, FILES) / location)
     assert benchmark.name == "coco-captions-val2014"
     assert pairs(benchmark) == [("42", "1")] and benchmark.texts[0].text == "A bird."
     assert [one.read() for one in benchmark.images] == [image(42)]
     assert [path.name for path in benchmark.files] == ["captions_val2014.json"]
 
 
-def test_the_files_of_two_years_are_told_apart(tmp_path):
+def test_the_files_of_two_years_are_distinguished(tmp_path):
     later = {"annotations/captions_val2017.json": captions([(3, "000000000003.jpg")], [(2, 3, "A boat.")])}
     write(tmp_path, FILES | later | {"val2017/000000000003.jpg": image(3)})
     with pytest.raises(ValueError, match="has several splits val; choose a split of val2014, val2017, train2014"):
@@ -45,7 +45,7 @@ def test_the_files_of_two_years_are_told_apart(tmp_path):
     assert open_benchmark(tmp_path, split="train").name == "coco-captions-train2014"
 
 
-def test_beside_karpathys_split_they_are_passed_over(tmp_path):
+def test_next_to_karpathys_split_they_are_skipped(tmp_path):
     karpathy = {"images": [{"filename": "COCO_val2014_000000000042.jpg", "split": "test", "imgid": 0,
                             "sentences": [{"raw": "x", "sentid": 0}]}]}  # fmt: skip
     write(tmp_path, FILES | {"dataset_coco.json": karpathy})

@@ -22,10 +22,10 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("place", ["", FOLDER, f"{FOLDER}/coco-cn_test.txt"])
-def test_the_test_split_in_the_order_of_the_files(tmp_path, place):
+@pytest.mark.parametrize("location", ["", FOLDER, f"{FOLDER}/coco-cn_test.txt"])
+def test_the_test_split_in_the_order_of_the_files(tmp_path, location):
     write(tmp_path, FILES)
-    benchmark = open_benchmark(tmp_path / place)
+    benchmark = open_benchmark(tmp_path / location)
     assert benchmark.name == "coco-cn-test"
     assert [one.id for one in benchmark.images] == [B, A]
     assert [(one.id, one.text) for one in benchmark.texts] == [
@@ -39,10 +39,10 @@ def test_the_test_split_in_the_order_of_the_files(tmp_path, place):
     assert [path.name for path in benchmark.files] == ["coco-cn_test.txt", "imageid.human-written-caption.txt"]
 
 
-@pytest.mark.parametrize("place", [".", "coco-cn_test.txt"])
-def test_a_relative_path(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("location", [".", "coco-cn_test.txt"])
+def test_a_relative_path(tmp_path, monkeypatch, location):
     monkeypatch.chdir(write(tmp_path, FILES) / FOLDER)
-    assert len(open_benchmark(place, images="..").texts) == 3
+    assert len(open_benchmark(location, images="..").texts) == 3
 
 
 @pytest.mark.parametrize("split, images", [("val", [C]), ("valid", [C]), ("train", [D])])

@@ -13,7 +13,7 @@ def row(number, label="entailment", key="Flikr30kID", **changes):
     """A line as it is distributed."""
     return {
         "annotator_labels": [label], "captionID": f"{number}.jpg#2", key: str(number), "gold_label": label,
-        "pairID": f"{number}.jpg#2r1e", "sentence1": "Two men stand by a grill.", "sentence2": HYPOTHESIS,
+        "pairID": f"{number}.jpg#2r1e", "sentence1": "Two men cook at a grill.", "sentence2": HYPOTHESIS,
     } | changes  # fmt: skip
 
 
@@ -54,19 +54,19 @@ def test_rows_without_a_gold_label_and_others_are_named(tmp_path):
     content["snli_ve_test.jsonl"] += "{\n"
     first, *others = samples(open_sources([write(tmp_path, content)], split="test"))
     assert first.label == "entailment"
-    place = "snli_ve_test.jsonl"
+    location = "snli_ve_test.jsonl"
     assert others == [
-        f"{place}:2: no gold label",
-        f"{place}:3: unknown label",
+        f"{location}:2: no gold label",
+        f"{location}:3: unknown label",
         "1.jpg: missing image",
-        f"{place}:5: empty text",
-        f"{place}:6, gold_label: missing field",
-        f"{place}:7, sentence2: missing field",
-        f"{place}:8: no image",
+        f"{location}:5: empty text",
+        f"{location}:6, gold_label: missing field",
+        f"{location}:7, sentence2: missing field",
+        f"{location}:8: no image",
         "../36979.jpg: image outside its folder",
-        f"{place}:10: malformed image id",
-        f"{place}:11: no id",
-        f"{place}:12: malformed JSON",
+        f"{location}:10: malformed image id",
+        f"{location}:11: no id",
+        f"{location}:12: malformed JSON",
     ]
 
 
@@ -80,7 +80,7 @@ def test_splits_and_a_file_by_its_name(tmp_path):
         open_sources([str(tmp_path)], split="test")
 
 
-def test_images_that_are_not_there_are_said_at_once(tmp_path):
+def test_images_that_are_not_there_are_reported_at_once(tmp_path):
     (tmp_path / "snli_ve_test.jsonl").write_text(lines(row(36979)))
     with pytest.raises(FileNotFoundError, match="no image file was found, for example of 36979"):
         open_sources([str(tmp_path)], split="test")

@@ -64,7 +64,9 @@ def test_the_train_split_is_many_to_many(tmp_path, layout):
     expected = [(name, text, image(number)) for name, text, number in expected]
     assert read(open_sources([str(tmp_path)])) == expected
     stream = SampleStream(load_config(None, [f"Data.train=['{tmp_path}']", "Views.languages={zh: 1.0}"]))
-    assert sorted(stream[place][1].image_name for place in range(len(expected))) == sorted(row[0] for row in expected)
+    assert sorted(stream[position][1].image_name for position in range(len(expected))) == sorted(
+        row[0] for row in expected
+    )
 
 
 def test_a_split_and_a_folder_of_images_are_named_in_the_configuration(tmp_path):
@@ -80,21 +82,21 @@ def test_a_split_and_a_folder_of_images_are_named_in_the_configuration(tmp_path)
         (test_coco_cn.B, "两只 狗"),
         (A, "猫"),
     ]
-    assert {SampleStream(config)[place][1].image_name for place in range(3)} == {A, test_coco_cn.B}
+    assert {SampleStream(config)[position][1].image_name for position in range(3)} == {A, test_coco_cn.B}
 
 
 def test_validation_takes_the_split_of_validation_if_there_is_one(tmp_path):
     write(tmp_path, test_coco_cn.FILES)
-    place = str(tmp_path)
+    position = str(tmp_path)
     for changes, images in (
-        ([f"Data.val=['{place}']"], [test_coco_cn.C]),
-        ([f"Data.val=['{place}']", "Evaluation.protocol=coco-cn-test"], [test_coco_cn.B, A]),
-        ([f"Data.val=[{{data: ['{place}'], split: test}}]"], [test_coco_cn.B, A]),
+        ([f"Data.val=['{position}']"], [test_coco_cn.C]),
+        ([f"Data.val=['{position}']", "Evaluation.protocol=coco-cn-test"], [test_coco_cn.B, A]),
+        ([f"Data.val=[{{data: ['{position}'], split: test}}]"], [test_coco_cn.B, A]),
     ):
         sets = validation_sets(load_config(None, ["Views.languages={zh: 1.0}", *changes]))
         assert [one.id for one in sets["zh"].images] == images
     (tmp_path / test_coco_cn.FOLDER / "coco-cn_val.txt").unlink()
-    assert len(validation_sets(load_config(None, [f"Data.val=['{place}']"]))["zh"].images) == 2
+    assert len(validation_sets(load_config(None, [f"Data.val=['{position}']"]))["zh"].images) == 2
 
 
 def test_validation_is_in_the_languages_that_run_and_captions_share(tmp_path, shapes):
@@ -150,7 +152,7 @@ def test_what_a_run_was_trained_on_is_known_by_annotations_and_captions(tmp_path
     assert open_sources([str(tmp_path)]).fingerprint != before
 
 
-def test_shards_beside_a_benchmark_in_a_sub_folder_are_not_guessed(tmp_path):
+def test_shards_next_to_a_benchmark_in_a_sub_folder_are_not_guessed(tmp_path):
     write(tmp_path, test_coco_cn.FILES | {"00000.tar": b""})
     with pytest.raises(ValueError, match=r"files of several layouts are here \(coco-cn, tar\)"):
         open_sources([str(tmp_path)])
