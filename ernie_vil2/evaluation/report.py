@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import atomic_files, atomic_write, write_text
 from ernie_vil2.pages import write_page
+
+if TYPE_CHECKING:
+    from ernie_vil2.evaluation.outcomes import Outcomes
 
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
 
@@ -155,6 +158,7 @@ class Report:
         about: choices that are recorded with model and data.
         pages: made when they are written, as they may read images; None: one of the tables and the notes.
         lines: files of JSON lines by the ending of their names.
+        outcomes: makes by result what each query found, for intervals and comparisons; None: it is not known.
     """
 
     metrics: Mapping[str, float]
@@ -171,6 +175,7 @@ class Report:
     about: Mapping[str, Any] = field(default_factory=dict)
     pages: Callable[[], Iterable[Page]] | None = None
     lines: Iterable[tuple[str, Iterable[Mapping[str, Any]]]] = ()
+    outcomes: Callable[[], Mapping[str, Outcomes]] | None = None
 
     @property
     def page(self) -> Page:

@@ -12,6 +12,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.evaluation.check import Inspection
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
+from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.protocols import paper_results
 from ernie_vil2.evaluation.report import Card, Page, Report, Section, Table, percent, wrapped
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
@@ -82,6 +83,7 @@ class Entailment(Scorer):
             notes=notes,
             paragraphs=[wrapped(notes)],
             pages=lambda: [page(scores, table, notes)],
+            outcomes=lambda: {"": outcomes(scores)},
         )
 
     def naming(self, data: Data) -> list[str]:
@@ -95,6 +97,33 @@ class Entailment(Scorer):
         with bar(sum(len(statements.benchmark.images) for statements in splits)) as progress:
             found = check_statements(splits, progress)
         return Inspection(str(found), found.good)
+
+
+def outcomes(scores: StatementScores) -> Outcomes:
+    """Which statements were labelled rightly; those of an image, of NLVR2 those of a sentence, are drawn together."""
+    right = np.where(scores.predicted == scores.answers, 100.0, 0.0)
+    found = {"accuracy": right}
+    for number, label in enumerate(scores.labels):
+        found[f"accuracy/{label}"] = np.where(scores.answers == number, right, np.nan)
+    owners = [row.group or row.images[0].id for row in scores.rows]
+    _, first, clusters = np.unique(owners, return_index=True, return_inverse=True)
+    if any(row.group for row in scores.rows):
+        least = np.full(len(first), 100.0)
+        np.minimum.at(least, clusters, right)
+        found["consistency"] = np.full(len(right), np.nan)
+        found["consistency"][first] = least
+    own = scores.probabilities[np.arange(len(right)), scores.answers]
+    thumbnails = Thumbnails()
+    return Outcomes(
+        ids=[row.id for row in scores.rows],
+        figures={name: values for name, values in found.items() if not np.isnan(values).all()},
+        main="accuracy",
+        clusters=clusters,
+        ranks=1 + (scores.probabilities > own[:, None]).sum(axis=1),
+        texts=[row.text for row in scores.rows],
+        fields=[{"label": row.label} for row in scores.rows],
+        cards=lambda chosen: [_card(scores, row, thumbnails) for row in chosen],
+    )
 
 
 def accuracy_table(label: str, scores: StatementScores) -> Table:

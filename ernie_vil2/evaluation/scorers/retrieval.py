@@ -7,20 +7,33 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ernie_vil2.config import Config, ScoredConfig
-from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
 from ernie_vil2.device.extras import require
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.examples import CSV_COLUMNS, Evaluations, best_answers, predictions, ranks, retrieval_page
+from ernie_vil2.evaluation.examples import (
+    CSV_COLUMNS,
+    Cards,
+    Evaluations,
+    best_answers,
+    predictions,
+    ranks,
+    retrieval_page,
+)
+from ernie_vil2.evaluation.outcomes import Outcomes, recall_figures
 from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
 from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results, protocol
 from ernie_vil2.evaluation.ranking import TIE_RULES
-from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
+from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.scorer import SCORERS, Bar, Data, ScoredModel, Scorer
 
 MEAN = "mean_recall"
+SHOWN_SIDE_BY_SIDE = 4
+"""Answers of each model, where several are compared."""
 LOGGED_ALONE = ("R@5", "mR", "MRR")
 """Of each language; the others are printed and drawn in the course of training as well."""
 
@@ -99,6 +112,9 @@ class Retrieval(Scorer):
             paragraphs=[counts, format_definitions(labelled, published)],
             pages=lambda: self._pages(labelled, rows, device),
             lines=self._answers(labelled, device) if self.top_k else (),
+            outcomes=lambda: {
+                ", ".join(filter(None, keys)): outcomes(one, device) for keys, one in evaluations.items() if one.results
+            },
         )
 
     def _pages(self, evaluations: Evaluations, rows: Sequence[Row], device: str) -> Iterator[Page]:
@@ -143,6 +159,45 @@ class Retrieval(Scorer):
                 found[language] = check_benchmark(benchmark, protocols, progress)
         texts = [f"captions in {language}\n" * bool(language) + str(report) for language, report in found.items()]
         return Inspection("\n".join(texts), all(report.good for report in found.values()))
+
+
+def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
+    """What each query found. Queries of one image are those that it or one of its texts asks, by its first image."""
+    benchmark, parts = evaluation.encoded.benchmark, []
+    image_of = np.arange(len(benchmark.images), len(benchmark.images) + len(benchmark.texts))
+    image_of[benchmark.pairs[::-1, 1]] = benchmark.pairs[::-1, 0]
+    folds = {}
+    for direction, result in evaluation.results.items():
+        asked = np.flatnonzero(result.ranking.rank)
+        starts = [rows.start for rows, _ in result.folds]
+        fold = np.searchsorted(starts, asked, side="right")
+        folds[direction] = len(result.folds)
+        parts += [(direction, int(place), int(number)) for place, number in zip(asked, fold, strict=True)]
+    directions = [direction for direction, _, _ in parts]
+    rows = [evaluation.results[direction].asked.left[place] for direction, place, _ in parts]
+    sides = [direction.partition("_to_")[0] for direction in directions]
+    queries = [benchmark.side(side)[row] for side, row in zip(sides, rows, strict=True)]
+    ranks = np.array([evaluation.results[direction].ranking.rank[place] for direction, place, _ in parts], np.int64)
+    found = recall_figures(directions, ranks)
+    ways = list(evaluation.results)
+    groups = np.array([ways.index(direction) * max(folds.values()) + number for direction, _, number in parts])
+    several = found if len(groups) and groups.max() > 1 else ()
+    cards = Cards(evaluation, SHOWN_SIDE_BY_SIDE, device)
+
+    def made(chosen: Sequence[int]) -> list[Card]:
+        return [cards.of(parts[row][0], np.array([parts[row][1]]))[0] for row in chosen]
+
+    return Outcomes(
+        ids=[f"{direction} {one.id}" for direction, one in zip(directions, queries, strict=True)],
+        figures=found,
+        main="mR" if "mR" in found else f"{ways[0]}/mR",
+        clusters=np.array([row if side == "image" else image_of[row] for side, row in zip(sides, rows, strict=True)]),
+        ranks=ranks,
+        groups=dict.fromkeys(several, groups),
+        texts=[one.text if isinstance(one, BenchmarkText) else "" for one in queries],
+        fields=[one.fields for one in queries],
+        cards=made,
+    )
 
 
 def figures(evaluation: Evaluation) -> dict[str, float]:

@@ -19,6 +19,7 @@ from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
     DEFINITION,
+    FEWEST_FOR_FIVE,
     ClassScores,
     EncodedClasses,
     choose_templates,
@@ -30,7 +31,9 @@ from ernie_vil2.evaluation.classification import (
 )
 from ernie_vil2.evaluation.confusions import confusions_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.report import Report, Table, percent
+from ernie_vil2.evaluation.examples import Thumbnails
+from ernie_vil2.evaluation.outcomes import Outcomes
+from ernie_vil2.evaluation.report import Answer, Card, Report, Table, percent
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
 from ernie_vil2.io.terminal import counted
 
@@ -132,6 +135,7 @@ class ZeroShot(Scorer):
             paragraphs=["\n".join(notes), DEFINITION],
             about={"templates": {language: list(own) for language, own in self.chosen.items()}},
             pages=lambda: [confusions_page(classes, results, table, notes)],
+            outcomes=lambda: {label: outcomes(classes, one) for label, one in results.items()},
         )
 
     def _notes(self, classes: EncodedClasses, results: Results, model: ScoredModel) -> list[str]:
@@ -166,6 +170,49 @@ class ZeroShot(Scorer):
         self.open(data)
         with bar(len(self.labelled.images)) as progress:
             return check_labelled(self.labelled, progress)
+
+
+def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
+    """What each picture was answered; of several classes any counts, as mAP is no mean over pictures."""
+    images, thumbnails = encoded.benchmark.images, Thumbnails()
+    found = {"acc1": 100.0 * (scores.rank <= 1)}
+    if len(scores.names) >= FEWEST_FOR_FIVE:
+        found["acc5"] = 100.0 * (scores.rank <= 5)
+    groups = {}
+    if not scores.several:
+        found["mean_per_class_recall"] = found["acc1"]
+        groups["mean_per_class_recall"] = scores.truth.argmax(axis=1)
+
+    def cards(chosen: Sequence[int]) -> list[Card]:
+        made: list[Card] = []
+        for row in chosen:
+            best = np.argsort(-scores.scores[row], kind="stable")[:4].tolist()
+            answers = [
+                Answer(
+                    image=None,
+                    caption=scores.names[column],
+                    score=float(scores.probabilities[row, column]),
+                    correct=bool(scores.truth[row, column]),
+                    rank=None,
+                )
+                for column in best
+            ]
+            rank = f"rank {scores.rank[row]:,}"
+            made.append(
+                Card(query=images[row].id, images=thumbnails(images[row]), language="", tags=[rank], answers=answers)
+            )
+        return made
+
+    return Outcomes(
+        ids=[image.id for image in images],
+        figures=found,
+        main="acc1",
+        clusters=np.arange(len(images)),
+        ranks=scores.rank,
+        groups=groups,
+        fields=[image.fields for image in images],
+        cards=cards,
+    )
 
 
 def figures_table(results: Results) -> Table:

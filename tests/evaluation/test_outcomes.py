@@ -1,0 +1,183 @@
+"""What queries found, by hand and against the tables of the scorers, and the verdicts that follow from it."""
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
+from ernie_vil2.evaluation.protocol import Protocol, score
+from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.scorers.retrieval import outcomes
+from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
+
+
+def encoded(images=30, per_image=2, noise=1.0, seed=0, ids=None):
+    """Images with texts that are near them, by so much noise."""
+    random = np.random.default_rng(seed)
+    own = np.random.default_rng(99).normal(size=[images, 8])
+    owner = np.repeat(np.arange(images), per_image)
+    texts = own[owner] + noise * random.normal(size=[len(owner), 8])
+    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
+    names = ids or [f"i{row}" for row in range(images)]
+    benchmark = Benchmark(
+        "x",
+        [BenchmarkImage(name, bytes, {"kind": "odd" if row % 2 else "even"}) for row, name in enumerate(names)],
+        [BenchmarkText(f"t{row}", f"text {row}") for row in range(len(owner))],
+        np.stack([owner, np.arange(len(owner))], axis=1),
+        BadSampleReport(),
+    )
+    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
+
+
+def found(noise=1.0, name="pairs", **options):
+    return outcomes(score(encoded(noise=noise, **options), protocol(name)))
+
+
+def outcome(hits, ids=None, main="accuracy"):
+    hits = np.asarray(hits, float)
+    return Outcomes(ids or [str(row) for row in range(len(hits))], {main: 100 * hits}, main, np.arange(len(hits)),
+                    np.where(hits, 1, 2))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["pairs", "first-text", "official-rows"])
+def test_figures_are_those_of_the_evaluation(name):
+    evaluation = score(encoded(), protocol(name))
+    one = outcomes(evaluation)
+    for way, recalls in evaluation.results.items():
+        for figure, value in recalls.recall.items():
+            assert one.level(f"{way}/{figure}").mean == pytest.approx(value)
+    assert one.level(one.main).mean == pytest.approx(evaluation.mean_recall)
+
+
+def test_folds_are_averaged_as_the_protocol_averages_them():
+    folds = Protocol("folds", "", fold=12)
+    evaluation = score(encoded(), folds)
+    one = outcomes(evaluation)
+    assert one.level("mR").mean == pytest.approx(evaluation.mean_recall)
+    assert len(set(one.groups["mR"].tolist())) == 6  # two directions of three folds
+
+
+def test_queries_of_an_image_are_one_cluster_and_have_the_ranks_of_the_evaluation():
+    evaluation = score(encoded(images=3), protocol("pairs"))
+    one = outcomes(evaluation)
+    assert list(zip(one.ids, one.clusters.tolist(), strict=True)) == [
+        ("image_to_text i0", 0), ("image_to_text i1", 1), ("image_to_text i2", 2),
+        ("text_to_image t0", 0), ("text_to_image t1", 0), ("text_to_image t2", 1), ("text_to_image t3", 1),
+        ("text_to_image t4", 2), ("text_to_image t5", 2),
+    ]  # fmt: skip
+    ranks = [*evaluation.results["image_to_text"].ranking.rank, *evaluation.results["text_to_image"].ranking.rank]
+    assert one.ranks.tolist() == ranks
+    assert one.texts[:4] == ["", "", "", "text 0"] and one.fields[1] == {"kind": "odd"}
+
+
+def test_classes_give_accuracy_and_the_mean_over_classes():
+    truth = np.eye(3, dtype=bool)[[0, 0, 0, 1, 2]]
+    scores = ClassScores(truth, np.eye(3)[[0, 0, 1, 1, 0]] + 0.1, ("a", "b", "c"), 10.0)
+    pictures = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(5)], [], np.zeros([0, 2], np.int64),
+                         BadSampleReport())  # fmt: skip
+    one = outcomes_of_classes(EncodedClasses(pictures, np.zeros([5, 1]), {}, BadSampleReport()), scores)
+    assert one.level("acc1").mean == pytest.approx(60) == scores.figures["acc1"]
+    assert one.level("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
+    assert one.level("mean_per_class_recall").mean == pytest.approx(scores.figures["mean_per_class_recall"])
+    assert "acc5" not in one.figures
+
+
+def test_the_better_model_is_called_so_and_the_same_one_is_not_distinguished():
+    comparison = Comparison({"first": {"": found(1.2)}, "good": {"": found(0.5)}, "same": {"": found(1.2)}}, 2000)
+    good, same = comparison.verdicts
+    assert (good.word, same.word) == ("better", "not distinguishable")
+    assert good.difference.low > 0 and good.tests == 2 and good.needed is None
+    assert str(same) == "same is not distinguishable from first: both answer all 90 queries alike."
+    assert str(good).startswith("good is better than first: mean recall +")
+    assert "corrected for 2 verdicts (Holm)" in comparison.notes[1] and "2,000 bootstrap" in comparison.notes[0]
+
+
+def test_a_small_difference_says_how_many_queries_it_needs():
+    first, second = np.arange(200) % 2, np.arange(200) % 2
+    second = np.where(np.arange(200) < 3, 1, second)
+    comparison = Comparison({"a": {"zh": outcome(first)}, "b": {"zh": outcome(second)}})
+    (verdict,) = comparison.verdicts
+    assert verdict.word == "not distinguishable" and verdict.difference.mean == pytest.approx(1.0)
+    assert verdict.needed > 200
+    assert "zh: b is not distinguishable from a by these 200 queries: accuracy +1.0" in str(verdict)
+    assert f"needs about {verdict.needed:,} queries" in str(verdict)
+
+
+def test_four_queries_of_two_hundred_are_no_verdict_though_the_interval_excludes_zero():
+    """McNemar's exact test of 4 to 0 has p = 0.125."""
+    second = np.arange(200) % 2
+    first = np.where(np.arange(200) < 8, 0, second)
+    comparison = Comparison({"a": {"": outcome(first)}, "b": {"": outcome(second)}})
+    (verdict,) = comparison.verdicts
+    assert verdict.p == pytest.approx(0.125, abs=0.02) and verdict.word == "not distinguishable"
+
+
+def test_verdicts_are_corrected_for_their_number():
+    random = np.random.default_rng(3)
+    first = random.random(400) < 0.5
+    second = np.where(random.random(400) < 0.1, True, first)
+    alone = Comparison({"a": {"": outcome(first)}, "b": {"": outcome(second)}}).verdicts[0]
+    many = Comparison({"a": {"": outcome(first)}, **{str(n): {"": outcome(second)} for n in range(5)}}).verdicts
+    assert [one.p for one in many] == pytest.approx([min(1, 5 * alone.p)] * 5)
+
+
+def test_a_model_of_one_direction_is_compared_in_that_one():
+    both = found()
+    images = [name for name in both.ids if name.startswith("image")]
+    ranks = both.ranks[: len(images)]
+    one = Outcomes(images[::-1], recall_figures(["image_to_text"] * 30, ranks[::-1]), "image_to_text/mR", np.arange(30),
+                   ranks[::-1])  # fmt: skip
+    comparison = Comparison({"both": {"": both}, "one": {"": one}}, 500)
+    (verdict,) = comparison.verdicts
+    assert verdict.figure == "image_to_text/mR" and verdict.difference.mean == 0 and verdict.difference.count == 30
+    assert ("", "one", "mR") not in comparison.levels
+    table = comparison.table()
+    assert dict(table.rows)["one"][-1] == "-"
+    assert comparison.ranks_of("one", "").tolist() == [*ranks.tolist(), *[0] * 60]
+
+
+def test_other_queries_are_refused_in_words():
+    with pytest.raises(ValueError, match="b and a cannot be compared: different queries were asked: 2 are of one"):
+        Comparison({"a": {"": outcome([1, 0])}, "b": {"": outcome([1, 0], ["0", "other"])}})
+    with pytest.raises(ValueError, match="no figure is of both models: x; accuracy"):
+        outcome([1], main="x").shared(outcome([1]))
+
+
+def test_the_table_has_every_result_and_an_interval_below_each_figure():
+    comparison = Comparison({"a": {"zh": found(), "en": found(0.9)}, "b": {"zh": found(0.8), "en": found(0.7)}}, 500)
+    table = comparison.table([("published: c", {"mR": 70.0})])
+    assert table.groups == [("image → text", 4), ("text → image", 4)]
+    assert [label for label, cells in table.rows if cells is None] == ["zh", "en"]
+    labels = [label.strip() for label, _ in table.rows[1:7]]
+    assert labels == ["a", "95 %", "b", "95 %", "difference", "95 %"]
+    value, low, high = float(table.rows[1][1][-1]), *map(float, table.rows[2][1][-1].split())
+    assert low < value < high
+    assert table.rows[-1] == ("published: c", [*["-"] * 8, "70.0"])
+    assert table.as_text().count("published: c") == 1
+
+
+def test_the_record_is_columns_of_equal_length():
+    comparison = Comparison({"a": {"zh": found()}, "b": {"zh": found(0.8)}}, 500)
+    record = comparison.record()
+    for columns in record.values():
+        assert len({len(values) for values in columns.values()}) == 1
+    main = record["differences"]["figure"].index("mR")
+    assert record["differences"]["verdict"][main] == comparison.verdicts[0].word
+    assert np.isnan(record["differences"]["corrected_p"][0])
+    assert record["queries"]["rank/a"].tolist() == found().ranks.tolist()
+    assert record["figures"]["value"].dtype == float
+
+
+def test_words_and_signs():
+    assert named("image_to_text/mR") == "mean recall, image → text" and named("acc1") == "accuracy"
+    assert named("accuracy/entailment") == "accuracy, entailment" and signed(-0.04) == "+0.0"
+
+
+def test_a_verdict_of_one_cluster_has_no_interval():
+    first, second = outcome([1, 0]), outcome([1, 1])
+    alone = [Outcomes(one.ids, one.figures, one.main, np.zeros(2), one.ranks) for one in (first, second)]
+    (verdict,) = Comparison({"a": {"": alone[0]}, "b": {"": alone[1]}}).verdicts
+    assert isinstance(verdict, Verdict) and verdict.word == "not distinguishable" and "interval" not in str(verdict)
