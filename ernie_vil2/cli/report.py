@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
         config = load_config(checkpoint / CONFIG)
         records = read_log(folder / LOG)
         facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
-        runs.append(ReportedRun(name, config, facts, records, read_evaluations(folder / RESULTS), _changes(folder)))
+        changes, verdicts = _before_and_after(folder)
+        evaluations = read_evaluations(folder / RESULTS)
+        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts))
         if args.data:
             cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
     # Captions are drawn alike by every run and in every language: show them side by side.
@@ -63,19 +65,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _changes(folder: Path) -> dict:
-    """What was won and lost between the results before and after training, if there are both and they can be read."""
-    from ernie_vil2.evaluation.report_page import read_changes
+def _before_and_after(folder: Path) -> tuple[dict, list[str]]:
+    """What changed between the results before and after training, and how sure that is; nothing if one is missing."""
+    from ernie_vil2.evaluation.report_page import read_changes, verdicts
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
-    before, after = (folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER))
-    if not (before.is_file() and after.is_file()):
-        return {}
+    ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
+    if not all(path.is_file() for path in ranks.values()):
+        return {}, []
     try:
-        return read_changes(before, after)
+        return read_changes(*ranks.values()), verdicts(ranks)
     except (OSError, ValueError) as error:
         print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
-        return {}
+        return {}, []
 
 
 def _names(given: list[str], folders: list[Path]) -> list[str]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ernie_vil2.config import Config
 from ernie_vil2.config.section import MISSING, differences
 from ernie_vil2.evaluation.examples import figures_note
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.report import Table, original_text
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.run import absolute_paths
@@ -53,6 +57,48 @@ def read_changes(before: Path, after: Path) -> dict[str, Changes]:
     return {name: _changes(queries) for name, queries in found.items()}
 
 
+def read_outcomes(path: Path) -> dict[str, Outcomes]:
+    """What an evaluation's queries found, by language, from its file of ranks; errors as of `read_changes`.
+
+    Queries of one image are those that it asks, and the texts of which it is the best right answer.
+    """
+    found: dict[str, list[tuple[str, str, int, str]]] = {}
+    with _read(path) as rows:
+        for row in rows:
+            image = row["query_id" if row["direction"].startswith("image") else "best_positive_id"]
+            language = row["result"].partition(", ")[2]
+            found.setdefault(language, []).append((row["direction"], row["query_id"], int(row["rank"]), image))
+    made = {}
+    for language, queries in found.items():
+        directions, ids, ranks, images = zip(*queries, strict=True)
+        ways = list(dict.fromkeys(directions))
+        groups, figures = np.array([ways.index(way) for way in directions]), recall_figures(directions, np.array(ranks))
+        made[language] = Outcomes(
+            ids=[f"{way} {name}" for way, name in zip(directions, ids, strict=True)],
+            figures=figures,
+            main="mR" if "mR" in figures else f"{ways[0]}/mR",
+            clusters=np.unique(images, return_inverse=True)[1],
+            ranks=np.array(ranks),
+            groups=dict.fromkeys(figures, groups),
+        )
+    return made
+
+
+def verdicts(ranks: Mapping[str, Path]) -> list[str]:
+    """What distinguishes results of one benchmark from the first of them, by their files of ranks; [] if nothing can.
+
+    A file that cannot be read, or is of other queries, leaves a warning.
+    """
+    try:
+        read = {name: read_outcomes(path) for name, path in ranks.items()}
+        shared = [language for language in next(iter(read.values())) if all(language in one for one in read.values())]
+        comparison = Comparison({name: {key: one[key] for key in shared} for name, one in read.items()})
+        return [*map(str, comparison.verdicts), *comparison.notes] if shared else []
+    except (OSError, ValueError) as error:
+        print(f"warning: {error}; how sure the difference is cannot be said", file=sys.stderr)
+        return []
+
+
 def _changes(queries: list[tuple[str, int, int]]) -> Changes:
     won = sorted((one for one in queries if one[1] > 1 == one[2]), key=lambda one: -one[1])
     lost = sorted((one for one in queries if one[1] == 1 < one[2]), key=lambda one: -one[2])
@@ -62,9 +108,15 @@ def _changes(queries: list[tuple[str, int, int]]) -> Changes:
 
 def _ranks(path: Path) -> dict[tuple[str, str], tuple[str, int]]:
     """By language and direction, and the query's id, the query and its rank."""
+    with _read(path) as rows:
+        return dict(_rows(rows))
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[csv.DictReader]:
     with system_errors_named(path), open(path, encoding="utf-8", newline="") as file:
         try:
-            return dict(_rows(csv.DictReader(file, strict=True)))
+            yield csv.DictReader(file, strict=True)
         except (csv.Error, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a file of ranks ({error!r})") from None
 
@@ -87,6 +139,7 @@ class ReportedRun:
         records: of its `log.jsonl`.
         evaluations: the records that its evaluations left, see `read_evaluations`.
         changes: between what it scored before and after training, see `read_changes`.
+        verdicts: on the same, see `verdicts`.
     """
 
     name: str
@@ -95,6 +148,7 @@ class ReportedRun:
     records: Sequence[Mapping]
     evaluations: Sequence[Mapping]
     changes: Mapping[str, Changes] = field(default_factory=dict)
+    verdicts: Sequence[str] = ()
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -110,7 +164,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
             for result in record["results"].values():
                 "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
                 "".join(result["differences"])
-            found.append(record)
+            found.append({**record, "ranks": path.with_suffix(".csv")})
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not a record of an evaluation and left out ({error!r})", file=sys.stderr)
     return found
@@ -148,6 +202,7 @@ def write_report(
         changes=[
             (f"{run.name}: {name}" if several else name, change) for run in runs for name, change in run.changes.items()
         ],
+        verdicts=[f"{run.name}: {one}" if several else one for run in runs for one in run.verdicts],
         training=comparison_charts({run.name: run.records for run in runs})
         if several
         else training_charts(runs[0].records),
@@ -166,7 +221,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
             tables.setdefault((files, *protocols), []).append((run, record))
     return {
         f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(
-            _joined(found, len(runs) > 1), _notes(found)
+            _joined(found, len(runs) > 1), [*_verdicts(found), *_notes(found)]
         )
         for (_, *protocols), found in tables.items()
     }
@@ -186,6 +241,16 @@ def _joined(found: Sequence[tuple[ReportedRun, Mapping]], several: bool) -> list
             else:
                 own.append((f"  {run.name}: {label.strip()}" if several else label, values))
     return [row for heading, (own, shared) in groups.items() for row in ((heading, None), *own, *shared)]
+
+
+def _verdicts(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
+    """What distinguishes the runs that have left the ranks of their queries from the first one."""
+    ranks: dict[str, Path] = {}
+    for run, record in found:
+        path = record.get("ranks")
+        if path and path.is_file() and path.stem != BEFORE:
+            ranks.setdefault(run.name, path)
+    return verdicts(ranks) if len(ranks) > 1 else []
 
 
 def _notes(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:

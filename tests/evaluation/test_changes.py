@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
-from ernie_vil2.evaluation.report_page import SHOWN, read_changes
+from ernie_vil2.evaluation.report_page import SHOWN, read_changes, read_outcomes, verdicts
 
 
 def ranks(path, label, rows):
@@ -50,3 +50,17 @@ def test_another_file_is_named(tmp_path, content):
     other.write_text(content)
     with pytest.raises(ValueError, match="other.csv: not a file of ranks"):
         read_changes(good, other)
+
+
+def test_two_files_of_ranks_have_a_verdict_with_an_interval_by_images(tmp_path, capsys):
+    rows = [(way, str(number), f"q{number}", 1 + number % 3)
+            for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
+    before = ranks(tmp_path / "b.csv", "before, zh", rows)
+    after = ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
+    sentence, *notes = verdicts({"before": before, "after": after})
+    assert sentence.startswith("zh: after is better than before: mean recall +22.2 (95 % interval ") and len(notes) == 2
+    found = read_outcomes(before)["zh"]
+    assert found.ids[60] == "text_to_image 0" and len({*found.clusters[:60]}) == 60 and len({*found.clusters[60:]}) == 1
+    assert verdicts({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) == []
+    assert "a difference is cannot be said" in capsys.readouterr().err.replace("the difference", "a difference")
+    assert verdicts({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) == []
