@@ -15,9 +15,10 @@ from .device import runtime as runtime
 if TYPE_CHECKING:
     from .data.samples import BadSample
     from .encoder import EncodedImages, ErnieViL2, Ranking, load_model
+    from .evaluation.compare import compare
     from .search import open_index
 
-__all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "load_model", "open_index"]
+__all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "compare", "load_model", "open_index"]
 __version__ = "0.1.0"
 
 # Imported when asked for: they bring Paddle with them, which takes seconds.
@@ -26,6 +27,7 @@ _MODULES = {
     "EncodedImages": ".encoder",
     "ErnieViL2": ".encoder",
     "Ranking": ".encoder",
+    "compare": ".evaluation.compare",
     "load_model": ".encoder",
     "open_index": ".search",
 }

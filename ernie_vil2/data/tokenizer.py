@@ -99,6 +99,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text, not padded."""
+        return [self._start, *self._inner(text)[: self.max_length - 2], self._end]
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text is longer than what is kept of it."""
+        return len(self._inner(text)) > self.max_length - 2
+
+    def _inner(self, text: str) -> list[int]:
+        """Ids of a whole text, without the special ones around it."""
         if self.rules == "official":
             ids = [number for word in split_words(text) for number in self._pieces(word)]
         else:
@@ -110,7 +118,7 @@ class Tokenizer:
                     # PaddleNLP lowers sign by sign, which knows no final sigma.
                     words = split_words("".join(map(str.lower, part)), symbols=True)
                     ids += [number for word in words for number in self._pieces(word)]
-        return [self._start, *ids[: self.max_length - 2], self._end]
+        return ids
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Ids of a batch, `[B, L]` int64; L is the longest of its texts, the rest is padding."""

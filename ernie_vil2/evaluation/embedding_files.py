@@ -117,6 +117,65 @@ def read_numpy(folder: str | Path) -> EncodedBenchmark:
     return _encoded(images, texts, captions, pairs, files, arrays)
 
 
+def embeddings_of(folder: str | Path, benchmark: Benchmark) -> tuple[EncodedBenchmark, list[str]]:
+    """Embeddings that were made elsewhere, as those of a benchmark, and remarks on them.
+
+    Args:
+        folder: with `image_embeddings.npy` and `text_embeddings.npy`, whose rows `images.jsonl` and `texts.jsonl` name
+            as `write_numpy` does, or `images.txt` and `texts.txt`, an id or a text per line. Rows that the benchmark
+            does not have are left out; they may be in any order. They are L2-normalised here.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: a row of the benchmark has no embedding, or a file is not as described.
+    """
+    folder, remarks, arrays = Path(folder), [], []
+    for kind, rows in (("image", benchmark.images), ("text", benchmark.texts)):
+        array = np.asarray(_open_array(folder / f"{kind}_embeddings.npy"))
+        names = _row_names(folder, kind)
+        if len(names) != len(array):
+            raise ValueError(f"{folder}: {len(names):,} names of {kind}s for {len(array):,} embeddings")
+        number = {name: row for row, (name, _) in enumerate(names)}
+        by_text = {text: row for row, (_, text) in enumerate(names) if text is not None}
+        found = []
+        for row in rows:
+            text = row.text if isinstance(row, BenchmarkText) else None
+            own = number.get(row.id)
+            if text is not None and own is not None and names[own][1] not in (None, text):
+                own = None  # the same id in another language
+            if own is None and text is not None:
+                own = by_text.get(text, number.get(text))
+            found.append(-1 if own is None else own)
+        if missing := [row.id for row, own in zip(rows, found, strict=True) if own < 0]:
+            raise ValueError(
+                f"{folder}: no embedding of {len(missing):,} of the {len(rows):,} {kind}s of {benchmark.name}, "
+                f"{missing[0]!r} the first; embed the same data, and name each row by its id"
+            )
+        chosen = array[found].astype(np.float32)
+        norms = np.linalg.norm(chosen, axis=1, keepdims=True)
+        if not np.isfinite(chosen).all() or not norms.all():
+            raise ValueError(f"{folder}: an embedding of {kind}s is not finite or zero")
+        if np.abs(norms - 1).max(initial=0) > _SAME:
+            remarks.append(f"its {kind} embeddings were not normalised; they are here")
+        arrays.append(chosen / norms)
+    if arrays[0].shape[1] != arrays[1].shape[1]:
+        raise ValueError(
+            f"{folder}: image embeddings are {arrays[0].shape[1]} wide, text embeddings {arrays[1].shape[1]}; both "
+            "must come from one model"
+        )
+    return EncodedBenchmark(benchmark, *arrays, problems=BadSampleReport()), remarks
+
+
+def _row_names(folder: Path, kind: str) -> list[tuple[str, str | None]]:
+    """Id and text, where it is known, of each row."""
+    plain = folder / f"{kind}s.txt"
+    if plain.is_file():
+        return [(line.decode("utf-8", "replace").strip(), None) for _, line in numbered_lines(plain)]
+    return [
+        (_id(entry, f"{kind}_id", where), entry.get("text")) for where, entry in _json_lines(folder / f"{kind}s.jsonl")
+    ]
+
+
 def write_official(path: str | Path, encoded: EncodedBenchmark, rows: np.ndarray | None = None) -> None:
     """Writes the official text format, with numbers as the official release prints them: float32, shortest form.
 

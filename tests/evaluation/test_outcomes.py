@@ -171,7 +171,7 @@ def test_the_record_is_columns_of_equal_length():
     assert record["figures"]["value"].dtype == float
 
 
-def test_words_and_signs():
+def test_words_for_figures():
     assert named("image_to_text/mR") == "mean recall, image → text" and named("acc1") == "accuracy"
     assert named("accuracy/entailment") == "accuracy, entailment" and signed(-0.04) == "+0.0"
 

@@ -1,0 +1,115 @@
+"""Compare models on your own data: figures with intervals, which is better, who finds what, and what each costs.
+
+    python tools/compare.py runs/emoji runs/scratch --data demo_data/emoji-test.tar --language zh en
+    python tools/compare.py ernie-vil-2.0-base-zh mine=runs/mine --data titles.csv --images photos
+    python tools/compare.py runs/emoji --embeddings api=embeddings --data titles.csv --images photos
+    python tools/compare.py first second --data coco-cn-version1805v1.1 --protocol coco-cn-test
+
+Models are checkpoints, exports and known names; the first is what the others are compared with. Prints a table and a
+verdict for each, and writes them as text and JSON, every query's ranks as CSV, and a page with what one model finds and
+another does not. docs/compare.md says how intervals and verdicts are meant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+from ernie_vil2.cli import encoding
+from ernie_vil2.cli.arguments import (
+    add_import_option,
+    add_precision_option,
+    count,
+    file_name,
+    input_folder,
+    model,
+    natural,
+    option,
+    output_folder,
+    source,
+)
+
+
+def named_model(text: str) -> tuple[str, str]:
+    """Name, if any, and source of `MODEL` or `NAME=MODEL`."""
+    name, equals, path = text.partition("=")
+    if equals and not os.path.lexists(text):
+        return name, model(path)
+    return "", model(text)
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    """Name and folder of `NAME=FOLDER`."""
+    name, equals, path = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"{text}: write NAME=FOLDER")
+    return name, input_folder(path)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("models", nargs="*", type=named_model, metavar="MODEL",
+        help="as --checkpoint of eval.py; NAME=MODEL names it")  # fmt: skip
+    add("--embeddings", nargs="+", default=[], type=named_folder, metavar="NAME=FOLDER",
+        help="embeddings of another library: image_embeddings.npy and text_embeddings.npy with images.jsonl and "
+        "texts.jsonl as embed.py writes them, or images.txt and texts.txt, a name per line")  # fmt: skip
+    encoding.add_data_options(parser)
+    add("--language", nargs="+", help="of the captions, where they have several; default: the first model's")
+    add("--protocol", nargs="+", default=[], metavar="NAME", help="of retrieval, see docs/protocols.md; default: pairs")
+    add("--scorer", metavar="NAME", help="what is scored, where the data's layout does not say it")
+    add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
+    add("--pixel-baseline", nargs="+", default=[], type=source, metavar="TRAIN_FILE",
+        help="one more row: the text of the nearest training image by pixels")  # fmt: skip
+    add_import_option(parser)
+    add("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
+    add("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    add_precision_option(parser)
+    add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")
+    add("--seed", type=natural, default=0, help="of both")
+    add("--name", type=file_name, help="of the files written; default: the data's")
+    add("--output", type=output_folder, default=Path("comparison"), metavar="FOLDER", help="default: comparison")
+    add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.data or len(args.models) + len(args.embeddings) + bool(args.pixel_baseline) < 2:
+        raise ValueError("name two models or more, and --data; --embeddings NAME=FOLDER counts as a model")
+
+    from ernie_vil2.evaluation import run as running
+    from ernie_vil2.evaluation.compare import compare_models, names_of
+    from ernie_vil2.evaluation.compare_page import write_compare_page
+    from ernie_vil2.evaluation.report import write_report
+    from ernie_vil2.registry import import_named
+
+    import_named([*filter(None, [args.scorer]), *args.protocol])
+    given = iter(names_of([path for name, path in args.models if not name]))
+    models = {name or next(given): path for name, path in args.models}
+    data = encoding.named_data(args, args.language)
+    found = compare_models(
+        models,
+        data,
+        embeddings=dict(args.embeddings),
+        protocol=args.protocol,
+        scorer=args.scorer,
+        scorer_options=dict(args.option),
+        pixel_baseline=args.pixel_baseline,
+        cache=None if args.no_cache else args.output / "embeddings",
+        device=args.device,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        resamples=args.resamples,
+        seed=args.seed,
+    )
+    report = found.report()
+    print(f"\n{report.as_text()}\n")
+    print(*report.notes, sep="\n")
+    paths = list(map(str, args.data))
+    named = [*(args.language or []), *args.protocol]
+    name = args.name or running.result_name(args.output, paths, [*filter(None, [args.split]), *named])
+    about = running.about(" ".join(found.sources), paths, report.about, None)
+    written = write_report(report, args.output, name, about)
+    written.append(write_compare_page(args.output / f"{name}.html", name, found, paths))
+    print("\nwritten:", *written, sep="\n  ")
+    return 0

@@ -1,0 +1,362 @@
+"""Models side by side on one's own data: what they reach, with intervals, which is better, and what each costs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.encoder import ErnieViL2, load_classifier, load_model
+from ernie_vil2.evaluation import run
+from ernie_vil2.evaluation.embedding_files import embeddings_of
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.intervals import RESAMPLES
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
+from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
+from ernie_vil2.evaluation.report import Report, Table, wrapped
+from ernie_vil2.evaluation.scorer import Data, make_scorer, scorer_of
+from ernie_vil2.io.calibration import Calibration
+from ernie_vil2.io.export_folder import ABOUT
+from ernie_vil2.io.terminal import counted
+from ernie_vil2.models.weights.stored import weights_path
+
+PIXELS = "nearest train image by pixels"
+TIMED_IMAGES, TIMED_TEXTS = 64, 24
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs on this machine, as measured in this run; None where only its embeddings are known.
+
+    Attributes:
+        milliseconds_image: of one image, read from its bytes, prepared and encoded in a batch of up to 64.
+        milliseconds_query: of one text encoded on its own, the median of 24.
+        megabytes: of its weights or of its export on disk.
+        width: of the embeddings.
+        index_megabytes: of the images of the data as float32 rows.
+        cut_texts: how many texts of the data are longer than the model sees.
+    """
+
+    milliseconds_image: float | None = None
+    milliseconds_query: float | None = None
+    megabytes: float | None = None
+    width: int | None = None
+    index_megabytes: float | None = None
+    cut_texts: int | None = None
+
+
+@dataclass
+class Embedded:
+    """What scorers ask of a model of which only embeddings are known."""
+
+    device: str = "cpu"
+    logit_scale: float = 100.0
+    calibration: Calibration | None = None
+    labels: tuple[str, ...] = ()
+    engine: Any = None
+
+
+@dataclass
+class Compared:
+    """What `compare_models` found.
+
+    Attributes:
+        comparison: figures, intervals and verdicts.
+        costs: by model.
+        notes: sentences on data and models that a reader of the figures should know.
+        definitions: what is scored, in words.
+        published: rows that the authors of the protocol's models published.
+        sources: by model, where it came from.
+    """
+
+    comparison: Comparison
+    costs: dict[str, Cost]
+    notes: list[str]
+    definitions: list[str]
+    published: list[PaperResult] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """Plain dictionaries and arrays: `figures`, `differences`, `queries` and `costs` by column, and sentences."""
+        costs = {name: np.array([getattr(one, name) for one in self.costs.values()], float) for name in asdict(Cost())}
+        return {
+            **self.comparison.record(),
+            "costs": {"model": list(self.costs), **costs},
+            "verdicts": list(map(str, self.comparison.verdicts)),
+            "notes": [*self.comparison.notes, *self.notes],
+        }
+
+    def table(self) -> Table:
+        """The figures, with published rows below them."""
+        rows = [(f"published: {row.label}", _flat(row.values)) for row in self.published]
+        return self.comparison.table(rows)
+
+    def costs_table(self) -> Table:
+        """What each model costs."""
+        columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
+        rows = []
+        for name, one in self.costs.items():
+            values = [one.milliseconds_image, one.milliseconds_query, one.megabytes, one.width, one.index_megabytes]
+            cells = ["-" if value is None else _short(value) for value in values]
+            rows.append((name, [*cells, "-" if one.cut_texts is None else f"{one.cut_texts:,}"]))
+        return Table(columns, rows, kind="figures")
+
+    def report(self) -> Report:
+        """For the files next to the page."""
+        found = self.record()
+        verdicts = [f"- {sentence}" for sentence in found["verdicts"]]
+        columns = list(found["queries"])
+        return Report(
+            {},
+            [self.table(), self.costs_table()],
+            {name: _plain(value) for name, value in found.items() if name != "queries"},
+            columns,
+            zip(*(found["queries"][name] for name in columns), strict=True),
+            figures=wrapped(verdicts).splitlines(),
+            notes=found["notes"],
+            paragraphs=[wrapped(found["notes"]), wrapped([*self.definitions, *map(_source, self.published)])],
+            about={"models": self.sources},
+            pages=lambda: (),
+        )
+
+
+def compare(
+    models: Sequence[str | os.PathLike] | Mapping[str, str | os.PathLike | ErnieViL2],
+    data: str | os.PathLike | Sequence[str] | Data,
+    **options: Any,
+) -> dict[str, Any]:
+    """Which model is better on this data: the first is what the others are compared with.
+
+    Args:
+        models: all that `load_model` takes, exports among it; a mapping gives them names and may hold models that are
+            loaded already.
+        data: files and folders as `tools/eval.py --data` takes them.
+        options: those of `compare_models`.
+
+    Returns:
+        Columns of which data frames are made: `figures` (value, low, high by result, model and figure), `differences`
+        to the first model (with p, corrected_p and verdict), `queries` (the rank of every query's right answer by
+        model), `costs`; and the sentences `verdicts` and `notes`.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `compare_models`.
+    """
+    named = models if isinstance(models, Mapping) else names_of(list(map(str, models)))
+    if not isinstance(data, Data):
+        data = Data([str(data)] if isinstance(data, str | os.PathLike) else list(map(str, data)))
+    return compare_models(named, data, **options).record()
+
+
+def names_of(sources: Sequence[str]) -> dict[str, str]:
+    """Sources by a name each: the last part of the path, of several with the same one all of it."""
+    short = [Path(source).name or source for source in sources]
+    names = [name if short.count(name) == 1 else source for name, source in zip(short, sources, strict=True)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} is named twice; give each model once, or names: NAME={twice[0]}")
+    return dict(zip(names, sources, strict=True))
+
+
+def compare_models(
+    models: Mapping[str, str | os.PathLike | ErnieViL2],
+    data: Data,
+    *,
+    embeddings: Mapping[str, str | os.PathLike] | None = None,
+    protocol: Sequence[str] = (),
+    scorer: str | None = None,
+    scorer_options: Mapping[str, Any] | None = None,
+    pixel_baseline: Sequence[str] = (),
+    cache: Path | None = None,
+    device: str | None = None,
+    precision: str = "float32",
+    batch_size: int = 128,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Compared:
+    """Scores models on the same data and compares them.
+
+    Args:
+        models, data: by name; and what is scored.
+        embeddings: by name, folders as `embedding_files.embeddings_of` reads them: models that are not at hand.
+        protocol: names of protocols of retrieval; default: pairs.
+        scorer, scorer_options: what scores, where the layout of the data does not say it, and its options.
+        pixel_baseline: training data; one more row is what the nearest image of these by pixels reaches.
+        cache: folder of finished embeddings.
+        device, precision, batch_size: as for `load_model`.
+        resamples, seed: of intervals and tests.
+
+    Raises:
+        FileNotFoundError: there is no such model, data or embeddings.
+        ValueError: fewer than two models; a model cannot be scored on the data, or not on all of it.
+    """
+    embeddings = embeddings or {}
+    every = [*models, *embeddings, *([PIXELS] if pixel_baseline else [])]
+    if len(every) < 2 or len(set(every)) < len(every):
+        raise ValueError(f"two models or more are compared, each with a name of its own; here are {', '.join(every)}")
+    options = dict(scorer_options or {}) | ({"protocol": tuple(protocol)} if protocol else {})
+    scoring = make_scorer(scorer or (scorer_of_protocols(protocol) if protocol else scorer_of(data)), options)
+    benchmarks: dict[str, Benchmark] = {}
+    outcomes: dict[str, Mapping[str, Outcomes]] = {}
+    costs, notes, definitions, read = {}, [], [], {}
+
+    def scored(name: str, model: Any, encode: Callable[[str, Benchmark], EncodedBenchmark]) -> None:
+        scoring.check(model, name)
+        encoded = {key: encode(key, one) for key, one in benchmarks.items()}
+        read[name] = {key: {image.id for image in one.benchmark.images} for key, one in encoded.items()}
+        _check_images(read, name)
+        report = scoring.score(encoded, model)
+        found = report.outcomes() if report.outcomes else {}
+        if not found:
+            raise ValueError(f"{data.path[0]}: its figures are not means over queries; there is nothing to compare")
+        outcomes[name] = found
+        if not definitions:
+            definitions.extend([*(report.paragraphs or [])[1:], *([report.notes[0]] if report.notes else [])])
+
+    def opened(preferred: Sequence[str] = ()) -> dict[str, Benchmark]:
+        chosen = replace(data, preferred=data.preferred or preferred)
+        return benchmarks or scoring.open(chosen)
+
+    for name, source in models.items():
+        model = source
+        if not isinstance(source, ErnieViL2):
+            load = load_classifier if scoring.labels else load_model
+            model = load(source, device=device, precision=precision, batch_size=batch_size)
+        benchmarks = opened(list(model.config.Views.languages))
+        scored(name, model, lambda key, one, model=model, name=name: run.encode_on_all_ranks(
+            model, one, f"{name} {key}".strip(), cache))  # fmt: skip
+        costs[name] = measured(model, benchmarks, None if isinstance(source, ErnieViL2) else source)
+        if cut := costs[name].cut_texts:
+            every_text = len({text.text for one in benchmarks.values() for text in one.texts})
+            notes.append(
+                f"{name} sees {model.tokenizer.max_length} tokens of a text: {cut:,} of {counted(every_text, 'text')} "
+                "are longer and are cut."
+            )
+    for name, folder in embeddings.items():
+        benchmarks = opened()
+        widths: list[int] = []
+
+        def read_rows(_: str, one: Benchmark, folder=folder, name=name, widths=widths) -> EncodedBenchmark:
+            encoded, remarks = embeddings_of(folder, one)
+            widths.append(encoded.images.shape[1])
+            notes.extend(f"{name}: {remark}" for remark in remarks if f"{name}: {remark}" not in notes)
+            return encoded
+
+        if scoring.labels:
+            raise ValueError(f"{name}: embeddings label no statements; compare models that were trained to")
+        scored(name, Embedded(), read_rows)
+        costs[name] = Cost(width=widths[0], index_megabytes=_index_megabytes(benchmarks, widths[0]))
+    if pixel_baseline:
+        outcomes[PIXELS] = pixel_outcomes(pixel_baseline, data, opened())
+        costs[PIXELS] = Cost()
+    notes += [f"{one.name}: {one.rows}" for one in benchmarks.values() if one.rows.counts]
+    published = [row for name in protocol for row in paper_results(name)]
+    sources = {name: str(source) for name, source in [*models.items(), *embeddings.items()]}
+    return Compared(Comparison(outcomes, resamples, seed), costs, notes, definitions, published, sources)
+
+
+def _check_images(read: Mapping[str, Mapping[str, set[str]]], name: str) -> None:
+    """Raises ValueError if a model could read other images than the first one."""
+    first = next(iter(read))
+    for key, ids in read[first].items():
+        if lost := sorted(ids ^ read[name][key]):
+            raise ValueError(
+                f"{name} could not use the same images as {first}, which differ in {', '.join(lost[:3])}"
+                f"{' and others' * (len(lost) > 3)}; leave them out of the data: the gallery must be one for all models"
+            )
+
+
+def pixel_outcomes(train: Sequence[str], data: Data, benchmarks: Mapping[str, Benchmark]) -> dict[str, Outcomes]:
+    """What the nearest training image by pixels finds: images ask for texts, in every language alike."""
+    from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
+
+    found = pixel_baseline(Data(train, text_id=data.text_id).sources(), data.sources())
+    way = "image_to_text"
+    one = Outcomes(
+        ids=[f"{way} {sample.image_name}" for sample in found.samples],
+        figures=recall_figures([way] * len(found.ranks), found.ranks),
+        main=f"{way}/mR",
+        clusters=np.arange(len(found.ranks)),
+        ranks=found.ranks,
+    )
+    return dict.fromkeys(benchmarks, one)
+
+
+def measured(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], source: str | os.PathLike | None) -> Cost:
+    """What a model costs, by a few images and texts of the data."""
+    images = [image for one in benchmarks.values() for image in one.images][:TIMED_IMAGES]
+    texts = list(dict.fromkeys(text.text for one in benchmarks.values() for text in one.texts))
+    contents = []
+    for image in images:
+        try:
+            contents.append(image.read())
+        except (BadSample, OSError):
+            continue
+    by_image = by_text = None
+    if contents:
+        model.encode_images(contents[:1], on_error="skip")  # what is made once is made now
+        start = time.perf_counter()
+        model.encode_images(contents, on_error="skip")
+        by_image = 1000 * (time.perf_counter() - start) / len(contents)
+    if texts:
+        model.encode_texts(texts[:1])
+        times = []
+        for text in texts[:TIMED_TEXTS]:
+            start = time.perf_counter()
+            model.encode_texts([text])
+            times.append(time.perf_counter() - start)
+        by_text = 1000 * median(times)
+    return Cost(
+        by_image,
+        by_text,
+        None if source is None else _megabytes(weights_path(source)),
+        model.embed_dim,
+        _index_megabytes(benchmarks, model.embed_dim),
+        sum(map(model.tokenizer.cuts, texts)),
+    )
+
+
+def _index_megabytes(benchmarks: Mapping[str, Benchmark], width: int) -> float:
+    return max(len(one.images) for one in benchmarks.values()) * width * 4 / 1e6
+
+
+def _megabytes(path: Path) -> float:
+    """Of a weight file, of all that an export has, or of all shards that an index names."""
+    if path.name == ABOUT:
+        files = [one for one in path.parent.iterdir() if one.is_file()]
+    elif path.suffix == ".json":
+        files = list(path.parent.glob(f"{path.name.partition('.')[0]}*"))
+    else:
+        files = [path]
+    return sum(one.stat().st_size for one in files) / 1e6
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, float]:
+    """Published values by the names of figures."""
+    found = {}
+    for name, value in values.items():
+        found |= {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _source(row: PaperResult) -> str:
+    return f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
+
+
+def _plain(value: Any) -> Any:
+    """Columns for JSON, with null for what is not there."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return [None if isinstance(one, float) and np.isnan(one) else one for one in value.tolist()]
+    return value

@@ -1,0 +1,231 @@
+"""The page of a comparison: figures as bars, who finds what and who does not, a scatter of ranks, and costs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.evaluation.compare import Compared
+from ernie_vil2.evaluation.intervals import Interval
+from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
+from ernie_vil2.evaluation.report import Card
+from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
+from ernie_vil2.pages import write_page
+from ernie_vil2.pages.page import data_uri
+
+WON, LOST, FAILED = "won", "lost", "failed"
+SHOWN = 12
+"""Queries of each kind for each model and result."""
+MOST_VALUES = 12
+"""A field with more values than these is not one to choose by."""
+STEPS = 16
+"""Positions of a scatter between a rank and ten times it; queries at one position are one circle."""
+
+
+class Pictures:
+    """The images of a page, each once, by its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+
+    def number(self, image: bytes | None) -> int | None:
+        """That of an image; None where there is none."""
+        return None if image is None else self._numbers.setdefault(image, len(self._numbers))
+
+    @property
+    def addresses(self) -> list[str]:
+        """The images as addresses inside the page."""
+        return [data_uri(image) for image in self._numbers]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure as a bar, its interval as a line over it; positions in percent of the axis."""
+
+    model: str
+    value: str
+    interval: str
+    start: float
+    width: float
+    low: float | None
+    span: float | None
+    word: str = ""
+
+
+def write_compare_page(path: Path, title: str, found: Compared, data: Sequence[str], queries: int = SHOWN) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        data: what was scored.
+        queries: of each kind that are shown for each model and result.
+    """
+    comparison, pictures = found.comparison, Pictures()
+    shown = list(_queries(comparison, pictures, queries))
+    write_page(
+        path,
+        "compare.html",
+        title=f"Comparison: {title}",
+        facts={"Data": " ".join(data), "Compared with": comparison.first},
+        results=[_result(comparison, result) for result in comparison.results],
+        first=comparison.first,
+        columns=found.table().columns,
+        groups=found.table().groups,
+        published=[row for row in found.table().rows if row[0].startswith("published")],
+        verdicts=comparison.verdicts,
+        notes=comparison.notes,
+        remarks=found.notes,
+        definitions=found.definitions,
+        costs=found.costs_table(),
+        scatters=[one for result in comparison.results for one in _scatters(comparison, result)],
+        queries=shown,
+        choices=_choices(shown),
+        pictures=pictures.addresses,
+    )
+    return path
+
+
+def _result(comparison: Comparison, result: str) -> dict[str, Any]:
+    """The main figure of every model as bars, and the differences to the first."""
+    main = comparison.outcomes[comparison.first][result].main
+    levels, differences = [], []
+    verdicts = {one.model: one for one in comparison.verdicts if one.result == result}
+    compared = [(one.model, one.figure, one.difference, one.word) for one in verdicts.values()]
+    widest = max((abs(edge) for _, _, one, _ in compared for edge in (one.mean, one.low, one.high) if edge), default=1)
+    for model, results in comparison.outcomes.items():
+        figure = results[result].shared(comparison.outcomes[comparison.first][result])
+        name = model if figure == main else f"{model}, {named(figure)} alone"
+        levels.append(_bar(name, comparison.levels[result, model, figure], 0, 100, ".1f"))
+    for model, figure, difference, word in compared:
+        name = model if figure == main else f"{model}, {named(figure)} alone"
+        differences.append(_bar(name, difference, -widest, widest, "+.1f", word))
+    rows = [(model, [_cell(comparison, result, model, figure) for figure in comparison.figures])
+            for model in comparison.outcomes]  # fmt: skip
+    return {"name": result, "figure": named(main), "levels": levels, "differences": differences, "rows": rows}
+
+
+def _cell(comparison: Comparison, result: str, model: str, figure: str) -> tuple[Bar | None, Bar | None]:
+    level, difference = (found.get((result, model, figure)) for found in (comparison.levels, comparison.differences))
+    return (
+        None if level is None else _bar(model, level, 0, 100, ".1f"),
+        None if difference is None else _bar(model, difference, -100, 100, "+.1f"),
+    )
+
+
+def _bar(model: str, one: Interval, least: float, most: float, form: str, word: str = "") -> Bar:
+    def at(value: float) -> float:
+        return round(100 * (min(max(value, least), most) - least) / (most - least), 2)
+
+    start, end = sorted((at(0), at(one.mean)))
+    low = span = None
+    if one.low is not None and one.high is not None:
+        low, span = at(one.low), round(at(one.high) - at(one.low), 2)
+    value = f"{one.mean:.1f}" if form == ".1f" else signed(one.mean)
+    return Bar(model, value, bounds(one, form).replace(" ", " to "), start, round(end - start, 2), low, span, word)
+
+
+def _scatters(comparison: Comparison, result: str) -> Iterator[dict[str, Any]]:
+    """For every model but the first the ranks of both as circles, on logarithmic axes from 0 to 1."""
+    first = comparison.outcomes[comparison.first][result]
+    for model in comparison.others:
+        ranks = comparison.ranks_of(model, result)
+        asked = np.flatnonzero(ranks)
+        pairs = list(zip(first.ranks[asked].tolist(), ranks[asked].tolist(), strict=True))
+        most = max([10, *(rank for pair in pairs for rank in pair)])
+        counts = Counter((round(STEPS * math.log10(x)), round(STEPS * math.log10(y))) for x, y in pairs)
+        scale = STEPS * math.log10(most)
+        yield {
+            "result": result,
+            "model": model,
+            "first": comparison.first,
+            "circles": [
+                (round(x / scale, 4), round(y / scale, 4), round(1 + math.sqrt(count), 1), count, _side(x, y))
+                for (x, y), count in sorted(counts.items())
+            ],
+            "ticks": [
+                (round(math.log10(10**power) * STEPS / scale, 4), f"{10**power:,}")
+                for power in range(int(math.log10(most)) + 1)
+            ],
+            "better": sum(y < x for x, y in pairs),
+            "worse": sum(y > x for x, y in pairs),
+            "equal": sum(y == x for x, y in pairs),
+        }
+
+
+def _side(first: int, model: int) -> str:
+    return "even" if first == model else "right" if model < first else "wrong"
+
+
+def _queries(comparison: Comparison, pictures: Pictures, count: int) -> Iterator[dict[str, Any]]:
+    """What one model finds first and the other does not, by the gap, and what none has among its first ten."""
+    for result in comparison.results:
+        first = comparison.outcomes[comparison.first][result]
+        models = [model for model in comparison.others if comparison.outcomes[model][result].cards]
+        ranks = {model: comparison.ranks_of(model, result) for model in (comparison.first, *models)}
+        own = ranks[comparison.first]
+        for model in models:
+            other = ranks[model]
+            gap = np.abs(np.log(np.maximum(other, 1)) - np.log(np.maximum(own, 1)))
+            for kind, here in ((WON, (other == 1) & (own > 1)), (LOST, (own == 1) & (other > 1))):
+                rows = np.flatnonzero(here)
+                for row in rows[np.argsort(-gap[rows], kind="stable")][:count].tolist():
+                    yield _query(comparison, result, row, [comparison.first, model], kind, model, pictures)
+        best = np.min([np.where(one > 0, one, 1) for one in ranks.values()], axis=0)
+        rows = np.flatnonzero(best > max(CUTOFFS)) if first.cards else np.zeros(0, np.int64)
+        for row in rows[np.argsort(-best[rows], kind="stable")][:count].tolist():
+            yield _query(comparison, result, row, [comparison.first, *models], FAILED, "", pictures)
+
+
+def _query(
+    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, pictures: Pictures
+) -> dict[str, Any]:
+    first = comparison.outcomes[comparison.first][result]
+    name, sides, card = first.ids[row], [], None
+    for model in models:
+        one = comparison.outcomes[model][result]
+        position = row if list(one.ids) == list(first.ids) else list(one.ids).index(name)
+        made: Card = one.cards([position])[0] if one.cards else {"answers": []}
+        card = card or made
+        answers = [{**answer, "image": pictures.number(answer["image"])} for answer in made["answers"]]
+        sides.append({"model": model, "rank": int(one.ranks[position]), "answers": answers})
+    text = first.texts[row] if first.texts else ""
+    direction = name.partition(" ")[0]
+    return {
+        "result": result,
+        "kind": kind,
+        "against": against,
+        "direction": arrow(direction) if "_to_" in direction else "",
+        "text": text,
+        "query": card["query"],
+        "images": [pictures.number(image) for image in card["images"]],
+        "sides": sides,
+        "fields": {key: str(value) for key, value in (first.fields[row] if first.fields else {}).items()
+                   if isinstance(value, str | int | bool)},
+    }  # fmt: skip
+
+
+def _choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What can be chosen by: results, directions, fields with few values, and lengths of texts in thirds."""
+    lengths = sorted(len(one["text"]) for one in queries if one["text"])
+    short, long = (lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]) if lengths else (0, 0)
+    for one in queries:
+        size = len(one["text"])
+        one["length"] = "" if not size else "short" if size <= short else "long" if size > long else "middle"
+    values: dict[str, Counter[str]] = {}
+    for one in queries:
+        for key, value in one["fields"].items():
+            values.setdefault(key, Counter())[value] += 1
+    return {
+        "results": list(dict.fromkeys(one["result"] for one in queries)),
+        "directions": list(dict.fromkeys(one["direction"] for one in queries)),
+        "against": list(dict.fromkeys(one["against"] for one in queries if one["against"])),
+        "fields": [f"{key} = {value}" for key, found in values.items() if 2 <= len(found) <= MOST_VALUES
+                   for value in sorted(found)],
+        "lengths": {"short": f"up to {short} characters", "middle": f"{short + 1} to {long}",
+                    "long": f"more than {long}"} if short < long else {},
+    }  # fmt: skip

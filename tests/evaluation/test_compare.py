@@ -1,0 +1,200 @@
+"""`compare` on small models: its figures are those of an evaluation, and what it refuses it explains."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import ernie_vil2
+from ernie_vil2 import cli as commands
+from ernie_vil2.data.readers import open_benchmarks
+from ernie_vil2.data.samples import Reason
+from ernie_vil2.evaluation import compare as module
+from ernie_vil2.evaluation.compare import Cost, compare_models, names_of
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.protocol import evaluate
+from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.scorer import Data
+from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
+from tests.statements import entailment_folder
+
+TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two models: an untrained one, and the same with other patches."""
+    folder = tmp_path_factory.mktemp("models")
+    first, second = (untrained_checkpoint(folder / name, TOKENS) for name in ("first", "second"))
+    weights = load_file(second / "model.safetensors")
+    patches = next(name for name in weights if "patch" in name and weights[name].ndim > 1)
+    weights[patches] = np.random.default_rng(1).normal(size=weights[patches].shape).astype(np.float32)
+    save_file(weights, second / "model.safetensors")
+    return {"first": str(first), "second": str(second)}
+
+
+@pytest.fixture(scope="module")
+def data(shapes):
+    return Data([str(shapes["val"])], ["en"], text_id="id")
+
+
+@pytest.fixture(scope="module")
+def found(models, data):
+    return compare_models(models, data, device="cpu", resamples=200)
+
+
+def test_figures_are_those_of_an_evaluation(models, data, found):
+    (benchmark,) = data.benchmarks().values()
+    for name, source in models.items():
+        expected = evaluate(ernie_vil2.load_model(source, device="cpu"), benchmark, protocol("pairs"))
+        for way, result in expected.results.items():
+            for figure, value in result.recall.items():
+                assert found.comparison.levels["en", name, f"{way}/{figure}"].mean == pytest.approx(value)
+
+
+def test_from_python_it_is_columns(models, data, found):
+    record = ernie_vil2.compare(models, data, device="cpu", resamples=200)
+    assert record["figures"]["value"].tolist() == found.record()["figures"]["value"].tolist()
+    assert set(record) == {"figures", "differences", "queries", "costs", "verdicts", "notes"}
+    assert record["costs"]["model"] == ["first", "second"] and record["costs"]["width"].tolist() == [32, 32]
+    assert (record["costs"]["milliseconds_query"] > 0).all() and (record["costs"]["megabytes"] > 0).all()
+    assert len(record["queries"]["query"]) == 32
+    by_path = ernie_vil2.compare([*models.values()], data.path[0], device="cpu", resamples=50)
+    assert by_path["costs"]["model"] == ["first", "second"] and {*by_path["figures"]["result"]} == {"zh"}
+
+
+def folder_of(encoded, folder, scale=1.0, **names):
+    """Embeddings as another library leaves them: in another order, not normalised, with lists of names."""
+    folder.mkdir()
+    for kind, rows, own in (("image", encoded.images, encoded.benchmark.images),
+                            ("text", encoded.texts, encoded.benchmark.texts)):  # fmt: skip
+        order = np.random.default_rng(0).permutation(len(rows))
+        np.save(folder / f"{kind}_embeddings.npy", (scale * rows[order]).astype(np.float32))
+        ids = [names.get(kind, lambda one: one.id)(own[row]) for row in order]
+        (folder / f"{kind}s.txt").write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
+    return folder
+
+
+def test_embeddings_of_another_library_are_found_by_id_or_text(models, data, tmp_path):
+    (benchmark,) = data.benchmarks().values()
+    encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
+    by_id = folder_of(encoded, tmp_path / "ids", scale=3.0)
+    by_text = folder_of(encoded, tmp_path / "texts", text=lambda one: one.text)
+    found = compare_models({"first": models["first"]}, data, embeddings={"ids": by_id, "texts": by_text}, device="cpu",
+                           resamples=50)  # fmt: skip
+    assert [verdict.difference.mean for verdict in found.comparison.verdicts] == [0, 0]
+    assert found.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6)
+    assert "ids: its image embeddings were not normalised; they are here" in found.notes
+
+
+def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes, tmp_path):
+    (benchmark,) = open_benchmarks([shapes["train"]], ["en"], text_id="id").values()
+    model = ernie_vil2.load_model(models["first"], device="cpu")
+    encoded = encode_benchmark(model, benchmark.select(images=range(4)))
+    folder = folder_of(encoded, tmp_path / "others")
+    with pytest.raises(ValueError, match=r"others: no embedding of \d+ of the 16 images of .*; embed the same data"):
+        compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
+    (folder / "images.txt").write_text("a\n")
+    with pytest.raises(ValueError, match="1 names of images for 4 embeddings"):
+        compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
+    (folder / "images.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="images.jsonl"):
+        compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
+
+
+def test_models_of_different_widths_are_compared(models, data, tmp_path):
+    (benchmark,) = data.benchmarks().values()
+    encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
+    wide = type(encoded)(benchmark, *(np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.images, encoded.texts)),
+                         encoded.problems)  # fmt: skip
+    folder = folder_of(wide, tmp_path / "wide")
+    found = compare_models({"first": models["first"]}, data, embeddings={"wide": folder}, device="cpu", resamples=50)
+    assert found.costs["wide"].width == 40 and found.comparison.verdicts[0].difference.mean == 0
+
+
+def test_texts_longer_than_a_model_sees_are_counted_and_reported(models, tmp_path):
+    (tmp_path / "long.csv").write_text(
+        f"image,text\n1.png,a red disc\n2.png,{'a blue bar ' * 9}\n", encoding="utf-8"
+    )
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(png(draw((200, 30, 30), "disc", np.random.default_rng(int(name[0])))))
+    found = compare_models(models, Data([str(tmp_path / "long.csv")]), device="cpu", resamples=50)
+    assert found.costs["first"].cut_texts == 1
+    assert "first sees 16 tokens of a text: 1 of 2 texts are longer and are cut." in found.notes
+
+
+def test_an_image_that_one_model_cannot_use_is_named(models, data):
+    class Blind(ernie_vil2.ErnieViL2):
+        def preprocess(self, image, name="image"):
+            pixels = super().preprocess(image, name)
+            if self.blind == image:
+                raise ernie_vil2.BadSample(Reason.BROKEN_IMAGE, name)
+            return pixels
+
+    loaded = {name: ernie_vil2.load_model(source, device="cpu") for name, source in models.items()}
+    loaded["second"].__class__ = Blind
+    (benchmark,) = data.benchmarks().values()
+    loaded["second"].blind = benchmark.images[3].read()
+    with pytest.raises(ValueError, match=f"the same images as first, which differ in {benchmark.images[3].id};"):
+        compare_models(loaded, data)
+
+
+def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
+    with pytest.raises(ValueError, match="two models or more are compared"):
+        compare_models({"first": models["first"]}, data)
+    with pytest.raises(ValueError, match="no captions in fr|fr"):
+        compare_models(models, Data(data.path, ["fr"]), device="cpu")
+    folder = entailment_folder(tmp_path / "snli-ve")
+    with pytest.raises(ValueError, match="embeddings label no statements|labels no statements"):
+        compare_models({}, Data([str(folder)], split="test"), embeddings={"a": tmp_path, "b": tmp_path})
+    assert names_of(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
+    with pytest.raises(ValueError, match="x/a is named twice"):
+        names_of(["x/a", "x/a"])
+
+
+def test_classes_and_statements_are_compared_through_their_scorers(models, tmp_path):
+    for number, name in enumerate(("disc", "bar")):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for copy in range(3):
+            drawing = draw(COLOURS["red"][0], name, np.random.default_rng(10 * number + copy))
+            (tmp_path / "classes" / name / f"{copy}.png").write_bytes(png(drawing))
+    found = compare_models(models, Data([str(tmp_path / "classes")]), device="cpu", resamples=50)
+    assert set(found.comparison.figures) == {"acc1", "mean_per_class_recall"}
+    assert found.comparison.levels[found.comparison.results[0], "first", "acc1"].count == 6
+    first, second = (untrained_checkpoint(tmp_path / name, TOKENS, "entailment") for name in ("c1", "c2"))
+    folder = entailment_folder(tmp_path / "snli-ve")
+    found = compare_models({"c1": first, "c2": second}, Data([str(folder)], split="test"), device="cpu", resamples=50)
+    assert found.comparison.verdicts[0].figure == "accuracy" and found.comparison.verdicts[0].difference.mean == 0
+
+
+def test_the_command_writes_table_record_ranks_and_page(models, shapes, tmp_path, capsys):
+    arguments = [f"one={models['first']}", models["second"], "--data", shapes["val"], "--text-id", "id", "--language",
+                 "en", "--pixel-baseline", shapes["train"], "--output", tmp_path, "--resamples", 50, "--name", "x",
+                 "--device", "cpu"]  # fmt: skip
+    assert commands.run("compare", list(map(str, arguments))) == 0
+    printed = capsys.readouterr().out
+    assert "nearest train image by pixels" in printed and "(Holm)" in printed
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert record["models"]["one"] == models["first"] and len(record["verdicts"]) == 2
+    assert None in record["differences"]["corrected_p"]
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[0] == f"result,query,text,rank/one,rank/second,rank/{module.PIXELS}" and len(lines) == 33
+    page = (tmp_path / "x.html").read_text()
+    assert "Who finds what" in page and "data:image/jpeg" in page and "http" not in page.replace("http-equiv", "")
+    assert (tmp_path / "x.txt").read_text().startswith(" ")
+
+
+def test_texts_and_names_are_escaped_on_the_page(models, tmp_path):
+    shutil.copytree(models["second"], tmp_path / "<b>bold")
+    rows = "".join(f"{number}.png,</script><img src=x onerror=alert({number})>\n" for number in range(3))
+    (tmp_path / "bad.csv").write_text(f"image,text\n{rows}", encoding="utf-8")
+    for number in range(3):
+        drawing = draw((200, 30 * number, 30), "disc", np.random.default_rng(number))
+        (tmp_path / f"{number}.png").write_bytes(png(drawing))
+    given = [models["first"], tmp_path / "<b>bold", "--data", tmp_path / "bad.csv", "--output", tmp_path, "--name", "x",
+             "--resamples", 20, "--device", "cpu"]  # fmt: skip
+    assert commands.run("compare", list(map(str, given))) == 0
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page and "<b>bold" not in page and page.count("</script>") == 1
