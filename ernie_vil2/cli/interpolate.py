@@ -9,8 +9,12 @@ mixture is scored: a table, interpolation.json, and interpolation.html with the 
 makes a folder of the mixture of --choose, by default of the best mean over the data; all tools read it as a model.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     DOTS,
@@ -23,6 +27,9 @@ from ernie_vil2.cli.arguments import (
     share,
     source,
 )
+
+if TYPE_CHECKING:
+    from ernie_vil2.models.weights.stored import StoredModel
 
 SIDES = ("new", "old")
 MOST = 1001
@@ -92,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         chosen = max(rows, key=lambda row: row["mean"])["share"]
     # Both or neither, should the disk be full.
-    with atomic_files(args.output) if rows else nullcontext() as folder:
+    with atomic_files(args.output) if rows else nullcontext(args.output) as folder:
         if rows:
             write_table(args, rows, chosen, folder)
         if args.write:
@@ -106,18 +113,21 @@ def run(args: argparse.Namespace) -> int:
 
 def shares_of(given: list[float | str]) -> list[float]:
     """The shares of `--alpha`; of `a b ... c` all from a to c in steps of b - a."""
-    if DOTS in given:
-        if len(given) != 4 or given.index(DOTS) != 2:
+    shares = [share for share in given if not isinstance(share, str)]
+    if len(shares) < len(given):
+        if len(given) != 4 or len(shares) != 3 or given.index(DOTS) != 2:
             raise ValueError("write a row of shares as --alpha FIRST SECOND ... LAST, for example 0 0.1 ... 1")
-        first, second, _, last = given
+        first, second, last = shares
         steps = round((last - first) / (second - first)) if second > first else -1
         if not 1 <= steps < MOST or abs(first + steps * (second - first) - last) > 1e-9:
             raise ValueError(f"--alpha {first:g} {second:g} ... {last:g}: the last is not reached in such steps")
-        given = [round(first + (last - first) * step / steps, 12) for step in range(steps + 1)]
-    return list(dict.fromkeys(given))
+        shares = [round(first + (last - first) * step / steps, 12) for step in range(steps + 1)]
+    return list(dict.fromkeys(shares))
 
 
-def score_mixtures(args: argparse.Namespace, stored, mixtures) -> list[dict]:
+def score_mixtures(
+    args: argparse.Namespace, stored: Sequence[StoredModel], mixtures: dict[str, list[float]]
+) -> list[dict]:
     """For each mixture its recalls on the data, by side and language."""
     import sys
     from statistics import fmean

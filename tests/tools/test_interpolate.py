@@ -82,6 +82,7 @@ def test_rows_of_shares(texts, expected):
     "texts, message",
     [
         ("0 0.3 ... 1", "--alpha 0 0.3 ... 1: the last is not reached in such steps"),
+        ("0 0.1 ... ...", "write a row of shares"),
         ("0.1 0 ... 1", "is not reached"),
         ("0 0 ... 1", "is not reached"),
         ("0 1e-9 ... 1", "is not reached"),
