@@ -111,7 +111,10 @@ def run(args: argparse.Namespace) -> int:
     scorer = make_scorer(args.scorer or named, given | dict(args.option))
     if args.embeddings:
         from ernie_vil2.evaluation.embedding_files import read_embeddings
+        from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
+        if not isinstance(scorer, Retrieval):
+            raise ValueError(f"--scorer {args.scorer} needs a model, not --embeddings: name --checkpoint and --data")
         encoded = read_embeddings(args.embeddings, args.annotations, args.split)
         data = replace(data, split=args.split, languages=args.language)
         return finish(args, scorer, scorer.score({"": encoded}, None), data, args.embeddings, [args.embeddings], [])
