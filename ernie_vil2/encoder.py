@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ernie_vil2.backends import Eager, Engine
 from ernie_vil2.config import Config, load_config
+from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
@@ -300,7 +301,7 @@ def load_model(
     max_length: int | None = None,
     batch_size: int = 64,
     allow: Sequence[str] = (),
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    precision: Precision = "float32",
     engine: Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"] = "auto",
 ) -> ErnieViL2:
     """A model with the tokenizer and the preprocessing that it was trained with, and its calibration if it has one.
@@ -356,7 +357,7 @@ def load_model(
         model, _ = stored.build(allow)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = _encoder(model, stored.tokens, config, precision, batch_size)
+    made = _encoder(model, stored, config, precision, batch_size)
     folder = weights_path(source).parent
     if engine == "fastest" and precision == "float32" and made.device == "cpu":
         made = _export_in(folder, made) or made
@@ -387,7 +388,7 @@ def load_classifier(
     vocab: str | os.PathLike | None = None,
     device: str | None = None,
     batch_size: int = 64,
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    precision: Precision = "float32",
 ) -> ErnieViL2:
     """A model trained to label statements, with its `labels` in the order of what `engine.model.label_logits` gives.
 
@@ -408,7 +409,7 @@ def load_classifier(
         set_weights(model, stored.arrays)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = _encoder(model, stored.tokens, config, precision, batch_size)
+    made = _encoder(model, stored, config, precision, batch_size)
     made.labels = task.labels
     return made
 
@@ -428,10 +429,12 @@ def _stored(
     return stored
 
 
-def _encoder(model: DualEncoder, tokens: Sequence[str], config: Config, precision: str, batch_size: int) -> ErnieViL2:
+def _encoder(
+    model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, batch_size: int
+) -> ErnieViL2:
     model.eval()
     engine = Eager(model, Preprocessing.of(config.Model.image), precision)
-    tokenizer = Tokenizer(tokens, config.Data.max_length, config.Model.text.tokenizer)
+    tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
     return ErnieViL2(engine, tokenizer, config, batch_size)
 
 

@@ -11,10 +11,11 @@ Files are decoded as `ErnieViL2` decodes them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class OnnxGraph:
         # Threads that spin for work between two calls take the processor from whoever decodes, searches and answers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        provider = "CPUExecutionProvider"
+        provider: str | tuple[str, dict[str, int]] = "CPUExecutionProvider"
         if device != "cpu":
             provider = ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
             if provider[0] not in onnxruntime.get_available_providers():
@@ -167,14 +168,14 @@ class OnnxModel:
         if isinstance(image, str | os.PathLike):
             name, image = str(image), Path(image).read_bytes()
         if isinstance(image, np.ndarray) and image.ndim == 3:
-            check_size(*image.shape[1::-1], name)
+            check_size(image.shape[1], image.shape[0], name)
         return self._preprocess(image, name)
 
     def _empty(self) -> np.ndarray:
         return np.empty([0, self.embed_dim], np.float32)
 
 
-def _batches(rows: Iterable, size: int):
+def _batches(rows: Iterable, size: int) -> Iterator[list[Any]]:
     rows = iter(rows)
     while batch := list(islice(rows, size)):
         yield batch

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import paddle
 
+from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
 from ernie_vil2.models import DualEncoder
 
@@ -61,7 +62,7 @@ class Eager:
         self,
         model: DualEncoder,
         preprocessing: Preprocessing,
-        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+        precision: Precision = "float32",
     ):
         self.model, self.precision = model, precision
         self._mean, self._std = preprocessing.mean, preprocessing.std

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from types import ModuleType
+from typing import NoReturn
 
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, missing
@@ -39,7 +40,7 @@ LONGEST = 2000
 class Parser(argparse.ArgumentParser):
     """Says what is wrong on one line, as `run` does for everything else."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (--help lists the options)")
 
     def format_help(self) -> str:
@@ -128,7 +129,7 @@ def as_called(text: str, prog: str | None) -> str:
 def main() -> int:
     """The console command `ernie-vil2 COMMAND ...`."""
     summaries = "\n".join(
-        f"  {name.replace('_', '-'):<21}{importlib.import_module(f'{__name__}.{name}').__doc__.splitlines()[0]}"
+        f"  {name.replace('_', '-'):<21}{str(importlib.import_module(f'{__name__}.{name}').__doc__).splitlines()[0]}"
         for name in COMMANDS
     )
     names = [name.replace("_", "-") for name in COMMANDS]

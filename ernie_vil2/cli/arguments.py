@@ -9,6 +9,7 @@ import argparse
 import math
 import os
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
 
 
 class _AllowPipes(argparse.Action):
-    def __init__(self, *args, **options):
-        super().__init__(*args, nargs=0, **options)
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any):
+        super().__init__(option_strings, dest, nargs=0, **options)
 
-    def __call__(self, *_) -> None:
+    def __call__(self, *_: Any) -> None:
         from ernie_vil2.data.readers.shard_files import allow_pipes
 
         allow_pipes()

@@ -5,6 +5,8 @@
 The exit code is 1 when anything FAILs. It takes about half a minute, the last ten seconds a tiny training.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib.metadata
 import os
@@ -14,14 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import amount
 from ernie_vil2.device import cpu
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
 from ernie_vil2.device.launch import rank_environments
 from ernie_vil2.io.terminal import counted
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 INSTALL = install_command()
 PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -62,12 +69,15 @@ class Result:
     fact: str
     fix: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         line = f"{self.status:<5}{self.name:<16}{self.fact}"
         return f"{line}\n     -> {self.fix}" if self.fix else line
 
 
-def diagnose(checks, show=print):
+Check = Callable[[], Result | list[Result]]
+
+
+def diagnose(checks: Iterable[tuple[str, Check]], show: Callable[[Result], object] = print) -> int:
     """Run checks in turn and show each result at once.
 
     Args:
@@ -89,9 +99,9 @@ def diagnose(checks, show=print):
     return int(failed)
 
 
-def all_checks(seconds=10):
+def all_checks(seconds: float = 10) -> list[tuple[str, Check]]:
     """The checks of `tools/doctor.py` in order; `seconds` is the time of the tiny training."""
-    checks = [
+    checks: list[tuple[str, Check]] = [
         ("Python", check_python),
         ("packages", check_packages),
         ("conflicts", check_conflicts),
@@ -107,7 +117,7 @@ def all_checks(seconds=10):
     return checks
 
 
-def check_python(version=sys.version_info[:3]):
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Result:
     """Those for which all wheels were tried; the Paddle suite is published for the first of them alone."""
     text = ".".join(map(str, version))
     if version[:2] in PYTHONS:
@@ -120,7 +130,7 @@ def check_python(version=sys.version_info[:3]):
     )
 
 
-def requirements():
+def requirements() -> list[tuple[Requirement, str]]:
     """What the installed package requires on this Python, as pairs of a requirement and its extra ("" for the base).
 
     A requirement of several extras is named with the first. Of a checkout that is not installed: requirements.txt.
@@ -130,10 +140,10 @@ def requirements():
     file = ROOT / "requirements.txt"
     lines = file.read_text().splitlines() if file.exists() else []
     try:
-        lines = importlib.metadata.requires("ernie_vil2")
+        lines = importlib.metadata.requires("ernie_vil2") or []
     except importlib.metadata.PackageNotFoundError:
         pass
-    found = {}
+    found: dict[tuple[str, str], tuple[Requirement, str]] = {}
     wanted = [Requirement(line) for line in (line.split("#")[0].strip() for line in lines) if line]
     for extra in ("", *dict.fromkeys(EXTRAS.values())):
         for requirement in wanted:
@@ -142,12 +152,12 @@ def requirements():
     return list(found.values())
 
 
-def check_packages():
+def check_packages() -> list[Result]:
     """Every requirement: installed, in its range; those of `MODULES` are imported too, in a new process.
 
     What is not there of an extra is one line for the extra.
     """
-    results, missing = [], {}
+    results, missing = [], dict[str, list[str]]()
     for requirement, extra in requirements():
         if extra and not _found(requirement.name):
             missing.setdefault(extra, []).append(requirement.name)
@@ -159,13 +169,13 @@ def check_packages():
     ]
 
 
-def _found(name):
+def _found(name: str) -> dict[str, str]:
     """The version of a distribution, or of what may be there in its place, by the name that is there."""
     versions = {dist: _version(dist) for dist in (name, SWAPS.get(name, name))}
     return {dist: version for dist, version in versions.items() if version}
 
 
-def _check_package(requirement):
+def _check_package(requirement: Requirement) -> Result:
     name = requirement.name
     found = _found(name)
     if not found:
@@ -195,7 +205,7 @@ def _check_package(requirement):
     return Result("ok", dist, f"{version}, imports in {time.perf_counter() - start:.1f} s")
 
 
-def check_conflicts():
+def check_conflicts() -> Result:
     """What pip itself finds wrong among the installed packages."""
     child = _python("-m", "pip", "check", timeout=60)
     if child.returncode == 0:
@@ -208,13 +218,13 @@ def check_conflicts():
     return Result("FAIL", "conflicts", "; ".join(lines[:3]) + (" ..." if len(lines) > 3 else ""), INSTALL)
 
 
-def _is_meant(conflict):
+def _is_meant(conflict: str) -> bool:
     """Whether pip finds a swap of OpenCV, or paddleclas without its requirements where they cannot be installed."""
     swapped = "requires opencv-python, which is not installed" in conflict and _version(SWAPS["opencv-python"])
     return bool(swapped) or (conflict.startswith("paddleclas ") and sys.version_info[:2] > PYTHONS[0])
 
 
-def check_runtime():
+def check_runtime() -> Result:
     """The switches of `ernie_vil2.device.cpu`, and whether one that is missing costs speed here."""
     vendor, flags = cpu.processor()
     facts = "; ".join(cpu.applied().values())
@@ -238,13 +248,13 @@ def check_runtime():
     return Result("ok", "CPU switches", facts)
 
 
-def check_shared_memory(folder="/dev/shm", need=1 << 30):
+def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:
     """Room for the batches that loader workers hand over; `need` in bytes."""
     name, without = "shared memory", "or load in the training process: -o Data.workers=0"
     if not os.path.isdir(folder):
         return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {without}")
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=str(folder)) as file:
             file.write(bytes(1 << 20))
     except OSError as error:
         return Result("FAIL", name, f"{folder} cannot be written: {error.strerror}", f"chmod 1777 {folder}, {without}")
@@ -260,7 +270,7 @@ def check_shared_memory(folder="/dev/shm", need=1 << 30):
     return Result("ok", name, fact)
 
 
-def check_devices():
+def check_devices() -> Result:
     """Processors and GPUs, and whether the installed Paddle can use the latter."""
     import paddle
 
@@ -299,7 +309,7 @@ assert float(total) == 3.0, f"1 + 2 gave {float(total)} on rank {dist.get_rank()
 """
 
 
-def check_collectives(timeout=60):
+def check_collectives(timeout: float = 60) -> Result:
     """Two local processes add their numbers over gloo; `timeout` in seconds for both together."""
     start = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
@@ -327,7 +337,7 @@ def check_collectives(timeout=60):
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
 
 
-def check_training(seconds=10):
+def check_training(seconds: float = 10) -> Result:
     """The tiny training: its loss must fall."""
     first, last, rate = tiny_training(seconds)
     fact = f"loss {first:.3f} -> {last:.3f} in {seconds:g} s, {rate:.0f} steps/s"
@@ -341,7 +351,7 @@ def check_training(seconds=10):
     )
 
 
-def tiny_training(seconds=10, rows=64):
+def tiny_training(seconds: float = 10, rows: int = 64) -> tuple[float, float, float]:
     """Train two small towers on noisy views of hidden concepts with the multi-view loss.
 
     Args:
@@ -367,7 +377,7 @@ def tiny_training(seconds=10, rows=64):
     loss = MultiViewLoss(dict.fromkeys(PAIRS, 1.0))
     parameters = [parameter for tower in towers.values() for parameter in tower.parameters()]
     optimizer = paddle.optimizer.AdamW(2e-3, parameters=parameters)
-    losses, start = [], time.perf_counter()
+    losses, start = list[float](), time.perf_counter()
     while not losses or time.perf_counter() - start < seconds:
         concepts = paddle.randn([rows, width])
         views = {}
@@ -384,14 +394,14 @@ def tiny_training(seconds=10, rows=64):
     return losses[0], sum(recent) / len(recent), len(losses) / (time.perf_counter() - start)
 
 
-def _version(dist):
+def _version(dist: str) -> str | None:
     try:
         return importlib.metadata.version(dist)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _python(*arguments, timeout, **variables):
+def _python(*arguments: str, timeout: float, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run this Python with the package on its path and more environment variables; output as text."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
@@ -403,10 +413,10 @@ def _python(*arguments, timeout, **variables):
     )
 
 
-def _last_line(child):
+def _last_line(child: subprocess.CompletedProcess[str]) -> str:
     return _one_line((child.stderr.strip() or child.stdout.strip() or "no message").splitlines()[-1])
 
 
-def _one_line(message, limit=160):
+def _one_line(message: object, limit: int = 160) -> str:
     text = " ".join(str(message).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -9,10 +9,16 @@ ernie_vil2.load_model(FOLDER) uses it as it does a checkpoint, and so does --che
 ernie_vil2.runtime_onnx runs an ONNX export without Paddle. docs/export.md has the rest.
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import add_pipe_option, count, input_file, model, output_folder, source
+
+if TYPE_CHECKING:
+    from ernie_vil2.encoder import ErnieViL2
 
 TARGETS = {"paddle-inference": "paddle_inference", "onnx": "onnx"}
 DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"
@@ -58,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def inputs(model, data: list[str], most: int) -> tuple[list, list[str]]:
+def inputs(model: ErnieViL2, data: list[str], most: int) -> tuple[list, list[str]]:
     """Pixels of the first samples of the data that can be used, and their captions in all languages."""
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSample, BadSampleReport
 
     samples, bad = open_sources(data, default=None), BadSampleReport()
-    images, texts = [], {}
+    images, texts = list[Any](), dict[str, None]()
     for row in range(len(samples)):
         if len(images) == most:
             break

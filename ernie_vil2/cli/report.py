@@ -4,9 +4,12 @@ python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
 python tools/report.py --run runs/first runs/second@best --data demo_data/emoji-test.tar --output comparison.html
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
@@ -17,6 +20,10 @@ from ernie_vil2.cli.arguments import (
     run_folder,
     source,
 )
+
+if TYPE_CHECKING:
+    from ernie_vil2.config import Config
+    from ernie_vil2.evaluation.report import Card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoints = [weights_path(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
-    runs, cards, licences = [], [], set()
+    runs, cards, licences = [], [], set[str]()
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
         config = load_config(checkpoint / CONFIG)
         records = read_log(folder / LOG)
@@ -86,7 +93,9 @@ def _names(given: list[str], folders: list[Path]) -> list[str]:
     return names if len({*names}) == len(names) else list(map(str, given))
 
 
-def _cards(args: argparse.Namespace, checkpoint: Path, config, tags: list[str], licences: set[str]) -> list[list[dict]]:
+def _cards(
+    args: argparse.Namespace, checkpoint: Path, config: Config, tags: list[str], licences: set[str]
+) -> list[list[Card]]:
     """For every language of a run its cards; adds to the licences of the images."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.encoder import load_model

@@ -13,12 +13,16 @@ the checkpoint that it was built with. What is there already with the same conte
 build that was stopped goes on. docs/search.md has the rest.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
@@ -40,6 +44,11 @@ from ernie_vil2.cli.arguments import (
 from ernie_vil2.cli.encoding import calibrated
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import parse_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ernie_vil2.search.index import Index
 
 BATCH = 256
 """Queries of a file that are encoded and answered together."""
@@ -193,7 +202,7 @@ def _query(args: argparse.Namespace) -> int:
     texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
     if not (texts or args.image or args.plus):
         raise ValueError("ask something: a sentence, --file, --image or --plus")
-    where = {}
+    where: dict[str, list] = {}
     for text in args.where:
         name, equals, value = text.partition("=")
         if len(text) > LONGEST_FILTER:
@@ -215,7 +224,7 @@ def _query(args: argparse.Namespace) -> int:
     return 0
 
 
-def _queries(index, texts: list[str], images: list[str]):
+def _queries(index: Index, texts: list[str], images: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Batches of queries, with their embeddings `[Q, D]`; without any one that is zero, for --plus alone."""
     import numpy as np
 
@@ -251,14 +260,14 @@ def _serve(args: argparse.Namespace) -> int:
     return serve(partial(_opened_by_worker if args.workers > 1 else _opened_to_serve, args), settings)
 
 
-def _opened_to_serve(args: argparse.Namespace):
+def _opened_to_serve(args: argparse.Namespace) -> Index:
     index = _opened(args)
     if args.threshold is None and index.model.calibration and index.has("texts"):
         print(f"tags: {index.model.calibration.described('image_to_text')}")
     return index
 
 
-def _opened_by_worker(args: argparse.Namespace):
+def _opened_by_worker(args: argparse.Namespace) -> Index:
     """As `_opened_to_serve`, in a process that does nothing else."""
     from ernie_vil2.cli import EXPECTED, explained, import_parts
 
@@ -279,7 +288,7 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if checked.damage else 0
 
 
-def _opened(args: argparse.Namespace, writable: bool = False):
+def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
     from ernie_vil2.backends import described
     from ernie_vil2.search import open_index
 
@@ -290,7 +299,7 @@ def _opened(args: argparse.Namespace, writable: bool = False):
     return index
 
 
-def _fill(index, args: argparse.Namespace) -> int:
+def _fill(index: Index, args: argparse.Namespace) -> int:
     """Adds what the arguments name; returns how much of it could be used."""
     from ernie_vil2.search.fill import add_images, add_texts, pictures, texts_in
 

@@ -8,7 +8,10 @@ INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by 
 `prepare_data.py --tags` makes shards with them. Stopped or killed, the same command goes on. docs/tags.md has the rest.
 """
 
+from __future__ import annotations
+
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
@@ -27,6 +30,9 @@ from ernie_vil2.cli.arguments import (
     threshold,
 )
 from ernie_vil2.cli.encoding import calibrated
+
+if TYPE_CHECKING:
+    from ernie_vil2.tagging.extract import Tagger
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_way(ways, name: str, what: str) -> argparse.ArgumentParser:
+def add_way(ways: Any, name: str, what: str) -> argparse.ArgumentParser:
     """The options of one way, with those that all have."""
     way = ways.add_parser(name, help=what, description=f"Object tags: {what}; docs/tags.md.")
     way.add_argument(
@@ -93,13 +99,13 @@ def add_work(way: argparse.ArgumentParser) -> None:
     way.add_argument("--threads", type=count, metavar="N", help="that decode images; default: the usable cores")
 
 
-def file_tagger(args: argparse.Namespace):
+def file_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     from ernie_vil2.tagging.sources import FileTagger
 
     return FileTagger(args.tags), {"id_field": args.tags_id, "batch_size": 1024}
 
 
-def detector_tagger(args: argparse.Namespace):
+def detector_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     from ernie_vil2.tagging.detector import Detector, DetectorTagger, Phrases
     from ernie_vil2.tagging.sources import read_names
 
@@ -110,7 +116,7 @@ def detector_tagger(args: argparse.Namespace):
     return DetectorTagger(detector, phrases), image_options(args)
 
 
-def lexicon_tagger(args: argparse.Namespace):
+def lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     import paddle
 
     from ernie_vil2 import load_model
@@ -133,7 +139,7 @@ def lexicon_tagger(args: argparse.Namespace):
     return LexiconTagger(model, words, templates, args.top, least, paddle.get_device()), image_options(args)
 
 
-def image_options(args: argparse.Namespace) -> dict:
+def image_options(args: argparse.Namespace) -> dict[str, Any]:
     from ernie_vil2.device.cpu import usable_cores
 
     return {"batch_size": args.batch_size, "threads": args.threads or usable_cores()}

@@ -6,11 +6,17 @@ python tools/train.py -c configs/demo/emoji.yaml --dry-run
 fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 """
 
+from __future__ import annotations
+
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import add_config_options, add_import_option, add_pipe_option, count
-from ernie_vil2.device.launch import STOPPED, start_ranks
+from ernie_vil2.device.launch import start_ranks
+
+if TYPE_CHECKING:
+    from ernie_vil2.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
         else:
             print(f"stopped after step {trainer.step}; go on with the same command and --resume")
-    return 0 if finished else STOPPED[trainer.signals.agreed]
+    return 0 if finished else trainer.signals.exit_code
 
 
-def dry_run(config, processes: int) -> int:
+def dry_run(config: Config, processes: int) -> int:
     if int(os.environ.get("PADDLE_TRAINER_ID", 0)):
         return 0  # the first rank does it for all
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
 from ernie_vil2.config.model import HeadConfig, ModelConfig
-from ernie_vil2.config.section import Count, Fraction, Section, Strength
+from ernie_vil2.config.section import Count, Fraction, Precision, Section, Strength
 
 
 class PairWeights(Section):
@@ -114,7 +114,7 @@ class TrainingConfig(Section):
         description="batch norms see the rows of all ranks, not only of their own, where they are of a kind that can",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         "float32",
         description="of the towers; the loss is float32. An error where the device has another one only, as CPUs have",
     )

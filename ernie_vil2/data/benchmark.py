@@ -14,8 +14,15 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_text,
 from ernie_vil2.data.source_files import image_files, numbered_lines, read_file
 
 
+class BenchmarkRow:
+    """An image or a text of the gallery."""
+
+    id: str
+    fields: Mapping[str, object]
+
+
 @dataclass(frozen=True)
-class BenchmarkImage:
+class BenchmarkImage(BenchmarkRow):
     """An image of the gallery. `read` gives the encoded file's bytes, and raises OSError or BadSample.
 
     `fields` holds what else the source says, for filters. `find`, of an image in a file of its own, gives that file and
@@ -29,7 +36,7 @@ class BenchmarkImage:
 
 
 @dataclass(frozen=True)
-class BenchmarkText:
+class BenchmarkText(BenchmarkRow):
     """A text of the gallery; `fields` as for an image."""
 
     id: str
@@ -56,7 +63,11 @@ class Benchmark:
 
     def side(self, name: str) -> Sequence[BenchmarkImage] | Sequence[BenchmarkText]:
         """The rows of the side `image` or `text`."""
-        return {"image": self.images, "text": self.texts}[name]
+        sides: dict[str, Sequence[BenchmarkImage] | Sequence[BenchmarkText]] = {
+            "image": self.images,
+            "text": self.texts,
+        }
+        return sides[name]
 
     def select(self, images: Sequence[int] | None = None, texts: Sequence[int] | None = None) -> Benchmark:
         """The benchmark of these rows alone, in this order, with the pairs that have both sides; None: all rows."""

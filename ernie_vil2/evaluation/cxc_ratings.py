@@ -63,7 +63,7 @@ def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
 @lru_cache(maxsize=8)
 def _read(path: Path, kind: str, split: str) -> Ratings:
     patterns = [{"text": _CAPTION, "image": _IMAGE}[side] for side in KINDS_OF_RATINGS[kind]]
-    sides, scores = ([], []), []
+    sides, scores = (list[str](), list[str]()), list[float]()
     published = ROWS[kind, split]
     for number, line in enumerate(_lines(path), 1):
         if number == 1:
@@ -73,12 +73,13 @@ def _read(path: Path, kind: str, split: str) -> Ratings:
         try:
             *pair, score, _ = line.split(",")
             for ids, pattern, text in zip(sides, patterns, pair, strict=True):
-                match = pattern.fullmatch(text)
+                if (match := pattern.fullmatch(text)) is None:
+                    raise ValueError
                 ids.append(match[match.re.groups])
             scores.append(float(score))
             if not 0 <= scores[-1] <= 5:
                 raise ValueError
-        except (ValueError, AttributeError):
+        except ValueError:
             raise ValueError(f"{path}, line {number}: no pair with a rating from 0 to 5") from None
     if len(scores) != published:
         raise ValueError(f"{path}: {len(scores):,} of the {published:,} pairs that were published; {_AGAIN}")

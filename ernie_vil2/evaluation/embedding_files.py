@@ -355,10 +355,10 @@ def _encoded(
 ) -> EncodedBenchmark:
     if not pairs:
         raise ValueError(f"{files[-1]}: no pair of an image and a text")
-    arrays = arrays or [np.stack(side.embeddings) for side in (images, texts)]
-    if arrays[0].shape[1] != arrays[1].shape[1]:
+    left, right = arrays or [np.stack(side.embeddings) for side in (images, texts)]
+    if left.shape[1] != right.shape[1]:
         raise ValueError(
-            f"{files[0]}: image embeddings are {arrays[0].shape[1]} wide, text embeddings {arrays[1].shape[1]}; "
+            f"{files[0]}: image embeddings are {left.shape[1]} wide, text embeddings {right.shape[1]}; "
             "both must come from one model"
         )
     report = BadSampleReport()
@@ -371,7 +371,7 @@ def _encoded(
         report,
         tuple(files),
     )
-    return EncodedBenchmark(benchmark, *arrays, problems=BadSampleReport())
+    return EncodedBenchmark(benchmark, left, right, BadSampleReport())
 
 
 def _no_content(name: str) -> bytes:

@@ -27,8 +27,9 @@ from ernie_vil2.io.terminal import counted
 class EmbeddingModel(Protocol):
     """What encoding needs of a model; `ErnieViL2` has it."""
 
-    fingerprint: str
-    """Changes with everything that changes an embedding: weights, tokenizer, preprocessing."""
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything that changes an embedding: weights, tokenizer, preprocessing."""
 
     def preprocess(self, image: bytes) -> np.ndarray:
         """An encoded image as `[S, S, 3]` uint8; BadSample if it is none. Called from several threads."""
@@ -119,7 +120,7 @@ def encode_benchmark(
     images = [encoded[number] for number in range(len(image_chunks))]
     texts = [encoded[number] for number in range(len(image_chunks), len(sizes))]
     problems = BadSampleReport()
-    unusable = {}
+    unusable: dict[int, str] = {}
     for number, chunk in enumerate(images):
         unusable |= {number * chunk_rows + position: reason for position, reason in chunk.bad}
     problems.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in unusable.items()])
@@ -144,6 +145,10 @@ class _Encoded(NamedTuple):
     bad: list[tuple[int, str]]
 
 
+_Stored = tuple[str, _Encoded]  # with what it was made from
+_View = tuple[str, np.ndarray | str | None]  # digest of an image's bytes, its pixels or the reason why there are none
+
+
 def _chunks(rows: Sequence, size: int) -> list[Sequence]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
@@ -160,14 +165,16 @@ def _encoded_images(
     prepare = partial(_prepared, model.preprocess)
     only_read = partial(_prepared, None)
 
-    def start(chunk):
-        path = cache.path("images", [name, *(image.id for image in chunk)]) if cache else None
-        stored = cache.read(path, len(chunk)) if cache else None
-        return chunk, path, stored, pool.map(only_read if stored else prepare, chunk)
+    def names_of(chunk: Sequence[BenchmarkImage]) -> list[str]:
+        return [name, *(image.id for image in chunk)]
 
-    def finish(chunk, path, stored, prepared):
+    def start(chunk: Sequence[BenchmarkImage]) -> tuple[Sequence[BenchmarkImage], _Stored | None, Iterator[_View]]:
+        stored = cache.read("images", names_of(chunk), len(chunk)) if cache else None
+        return chunk, stored, pool.map(only_read if stored else prepare, chunk)
+
+    def finish(chunk: Sequence[BenchmarkImage], stored: _Stored | None, prepared: Iterator[_View]) -> _Encoded:
         digests, pixels = zip(*prepared, strict=True)
-        if stored:
+        if stored and cache:
             content, encoded = stored
             if content == cache.content(digests):
                 return encoded
@@ -176,13 +183,13 @@ def _encoded_images(
         embeddings = model.encode_pixels(np.stack(usable)) if usable else _NONE
         encoded = _Encoded(embeddings, [(position, why) for position, why in enumerate(pixels) if isinstance(why, str)])
         if cache:
-            cache.write(path, cache.content(digests), encoded)
+            cache.write("images", names_of(chunk), cache.content(digests), encoded)
         return encoded
 
     try:
-        started = None
+        ready = started = None
         for chunk in chunks:
-            started, ready = start(chunk), started
+            ready, started = started, start(chunk)
             if ready:
                 yield finish(*ready)
         if started:
@@ -191,10 +198,7 @@ def _encoded_images(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepared(
-    preprocess: Callable[[bytes], np.ndarray] | None, image: BenchmarkImage
-) -> tuple[str, np.ndarray | str | None]:
-    """Digest of an image's bytes, and its pixels or the reason why there are none."""
+def _prepared(preprocess: Callable[[bytes], np.ndarray] | None, image: BenchmarkImage) -> _View:
     try:
         data = image.read()
     except FileNotFoundError:
@@ -212,14 +216,13 @@ def _prepared(
 
 def _encoded_texts(model: EmbeddingModel, chunks: Sequence[Sequence[str]], cache: _Cache | None) -> Iterator[_Encoded]:
     for chunk in chunks:
-        path = cache.path("texts", chunk) if cache else None
-        stored = cache.read(path, len(chunk)) if cache else None
-        if stored and stored[0] == cache.content(chunk):
+        stored = cache.read("texts", chunk, len(chunk)) if cache else None
+        if stored and cache and stored[0] == cache.content(chunk):
             yield stored[1]
             continue
         encoded = _Encoded(model.encode_texts(chunk), [])
         if cache:
-            cache.write(path, cache.content(chunk), encoded)
+            cache.write("texts", chunk, cache.content(chunk), encoded)
         yield encoded
 
 
@@ -231,7 +234,7 @@ class _Cache:
         self._folder = folder / _digest([fingerprint])
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, side: str, names: Sequence[str]) -> Path:
+    def _path(self, side: str, names: Sequence[str]) -> Path:
         """Where the chunk of these rows belongs."""
         return self._folder / f"{side}-{_digest(names)}.safetensors"
 
@@ -239,8 +242,9 @@ class _Cache:
         """What a chunk is made from: the model and its rows, each by its text or the digest of its bytes."""
         return _digest([self._fingerprint, *rows])
 
-    def read(self, path: Path, rows: int) -> tuple[str, _Encoded] | None:
+    def read(self, side: str, names: Sequence[str], rows: int) -> _Stored | None:
         """Content and embeddings of a chunk of so many rows; None if there is none or it is damaged."""
+        path = self._path(side, names)
         if not path.exists():
             return None
         try:
@@ -255,9 +259,9 @@ class _Cache:
             return None
         return about["content"], _Encoded(embeddings, bad)
 
-    def write(self, path: Path, content: str, encoded: _Encoded) -> None:
+    def write(self, side: str, names: Sequence[str], content: str, encoded: _Encoded) -> None:
         about = {"content": content, "checksum": _checksum(encoded.embeddings), "bad": encoded.bad}
-        with atomic_write(path) as aside:
+        with atomic_write(self._path(side, names)) as aside:
             save_arrays(aside, {"embeddings": encoded.embeddings}, {"chunk": json.dumps(about)})
 
 
@@ -266,7 +270,7 @@ def _digest(names: Sequence[str]) -> str:
 
 
 def _checksum(embeddings: np.ndarray) -> str:
-    return blake2b(np.ascontiguousarray(embeddings), digest_size=16).hexdigest()
+    return blake2b(np.ascontiguousarray(embeddings).data, digest_size=16).hexdigest()
 
 
 def _errors_of_all_ranks(ranks: int) -> AbstractContextManager[None]:

@@ -93,7 +93,7 @@ def predictions(evaluation: Evaluation, k: int, device: str = "cpu") -> Iterator
     )
     for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):
         names = [name for name, _ in answers]
-        entry = {"text_id": texts[query.id], "image_ids": [images[name] for name in names]}
+        entry: dict[str, Any] = {"text_id": texts[query.id], "image_ids": [images[name] for name in names]}
         if str(entry["text_id"]) != query.id:
             entry["name"] = query.id
         if list(map(str, entry["image_ids"])) != names:
@@ -138,7 +138,7 @@ def random_queries(result: DirectionResult, count: int, seed: int) -> np.ndarray
 class Thumbnails:
     """Images as small JPEG files, so that a page stays small whatever the benchmark; each is read once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._made: dict[str, bytes | None] = {}
 
     def __call__(self, *images: BenchmarkImage) -> list[bytes]:
@@ -206,20 +206,17 @@ class Cards:
             row = result.asked.right[found.positive[position]]
             shown.append(self._answer(answering, row, float(found.positive_score[position]), True, rank))
         query = self.benchmark.side(asking)[result.asked.left[position]]
-        is_image = isinstance(query, BenchmarkImage)
-        return {
-            "query": query.id if is_image else query.text,
-            "images": self._thumbnails(query) if is_image else [],
-            "language": "" if is_image else self.language,
-            "tags": [*self.tags, f"rank {rank:,}"],
-            "answers": shown,
-        }
+        tags = [*self.tags, f"rank {rank:,}"]
+        if isinstance(query, BenchmarkText):
+            return {"query": query.text, "images": [], "language": self.language, "tags": tags, "answers": shown}
+        return {"query": query.id, "images": self._thumbnails(query), "language": "", "tags": tags, "answers": shown}
 
     def _answer(self, side: str, row: int, score: float, correct: bool, rank: int | None = None) -> Answer:
         answer = self.benchmark.side(side)[row]
-        is_image = isinstance(answer, BenchmarkImage)
-        caption = self._captions.get(row, answer.id) if is_image else answer.text
-        picture = next(iter(self._thumbnails(answer)), None) if is_image else None
+        if isinstance(answer, BenchmarkText):
+            caption, picture = answer.text, None
+        else:
+            caption, picture = self._captions.get(row, answer.id), next(iter(self._thumbnails(answer)), None)
         return {"image": picture, "caption": caption, "score": score, "correct": correct, "rank": rank}
 
 

@@ -86,8 +86,8 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[C
         lines.append(f"linear probe: {counted(int((~known).sum()), 'training picture')} of other classes left out")
     _, cosines = top_matches(classes.images, trained.images[known], 1)
     if twice := [classes.benchmark.images[row].id for row in np.flatnonzero(cosines[:, 0] > SAME)]:
-        names = first_names(len(twice), twice[: BadSampleReport.NAMES])
-        lines.append(f"linear probe: pictures that are scored and trained with: {names}; take them out of one part")
+        same = first_names(len(twice), twice[: BadSampleReport.NAMES])
+        lines.append(f"linear probe: pictures that are scored and trained with: {same}; take them out of one part")
     names = next(iter(classes.zero_shot(1.0).values())).names
     return ClassScores(classes.truth, found.scores, names), lines
 

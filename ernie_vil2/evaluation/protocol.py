@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, enco
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import (
     DIRECTIONS,
-    DirectionResult,
     Matching,
     Results,
     Row,
@@ -106,7 +105,7 @@ class Protocol:
         kept = pairs[keep]
         if self.row_labels:
             rows = np.arange(len(kept))
-            return [Matching(*kept.T, np.stack([rows, rows], axis=1))]
+            return [Matching(kept[:, 0], kept[:, 1], np.stack([rows, rows], axis=1))]
         text_rows = np.setdiff1d(np.arange(len(benchmark.texts)), np.setdiff1d(pairs[:, 1], kept[:, 1]))
         if self.fold is None:
             return [_renumbered(image_rows, text_rows, kept)]
@@ -161,11 +160,11 @@ class Evaluation:
 
     protocol: Protocol
     encoded: EncodedBenchmark
-    results: dict[str, DirectionResult]
+    results: Results
     measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def mean_recall(self) -> float:
+    def mean_recall(self) -> float | None:
         """As `retrieval.mean_recall`."""
         return mean_recall(self.results)
 
@@ -232,9 +231,9 @@ def table_rows(
 
 def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
     """The heading of some rows: what their queries are, and how many of the images and texts they are."""
-    asking = {}
+    asking: dict[str, None] = {}
     for evaluation in evaluations:
-        counts = {}
+        counts: dict[str, None] = {}
         for result in evaluation.results.values():
             rank = result.ranking.rank
             some, every, side = int(np.count_nonzero(rank)), len(rank), result.asked.sides[0]
@@ -258,11 +257,11 @@ def score(
     Raises:
         ValueError: an embedding that is not finite, or no query.
     """
-    results = score_matchings(
+    found = score_matchings(
         protocol.matchings(encoded.benchmark) if protocol.directions else [], encoded.sides, protocol.directions,
         ties=protocol.ties, block=block, device=device,
     )  # fmt: skip
-    results = protocol.finished(results)
+    results = protocol.finished(found)
     measures = protocol.measures(encoded, results)
     if needs_answers and mean_recall(results) is None and not measures:
         raise ValueError(
@@ -273,7 +272,12 @@ def score(
 
 
 def evaluate(
-    model: EmbeddingModel, benchmark: Benchmark, protocol: Protocol, block: int = 1024, device: str = "cpu", **encoding
+    model: EmbeddingModel,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    block: int = 1024,
+    device: str = "cpu",
+    **encoding: Any,
 ) -> Evaluation:
     """Encodes what a protocol needs of a benchmark, and scores it.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, SCORED_AS_USUAL, Protocol
 from ernie_vil2.registry import Registry, unknown
@@ -241,7 +242,7 @@ def _released(protocol: str, model: str, label: str, values: dict, source: str =
     return PaperResult(protocol, model, label, values, source, ROWS_NOTE if protocol == "coco-cn-test" else AIC_NOTE)
 
 
-def _paper(table: int, protocol: str, model: str, label: str, values: dict, **more) -> PaperResult:
+def _paper(table: int, protocol: str, model: str, label: str, values: dict, **more: Any) -> PaperResult:
     return PaperResult(protocol, model, label, values, f"{PAPER}, Table {table}", **more)
 
 
@@ -323,8 +324,8 @@ PAPER_RESULTS = (
             ("coco-cn-test", True, _both((77.4, 96.2, 98.9), (77.0, 97.1, 99.0))),
             ("flickr30k-cn-test", False, _both((74.6, 93.5, 97.1), (62.7, 86.9, 92.8))),
             ("flickr30k-cn-test", True, _both((93.5, 99.0, 99.5), (79.1, 94.8, 97.4))),
-            ("muge-val", False, {"text_to_image": _recalls(52.1, 76.7, 84.4), "mR": 71.1}),
-            ("muge-val", True, {"text_to_image": _recalls(58.4, 83.6, 90.0), "mR": 77.4}),
+            ("muge-val", False, dict[str, Any](text_to_image=_recalls(52.1, 76.7, 84.4), mR=71.1)),
+            ("muge-val", True, dict[str, Any](text_to_image=_recalls(58.4, 83.6, 90.0), mR=77.4)),
         )
     ),
 )  # fmt: skip

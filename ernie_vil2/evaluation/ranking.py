@@ -47,12 +47,12 @@ class QueryRanks:
 
 
 def rank_queries(
-    left,
-    right,
-    pairs,
+    left: np.ndarray,
+    right: np.ndarray,
+    pairs: np.ndarray,
     block: int = 1024,
     *,
-    excluded=NO_PAIRS,
+    excluded: np.ndarray = NO_PAIRS,
     ties: str = "pessimistic",
     names: tuple[str, str] = ("left", "right"),
     device: str = "cpu",
@@ -128,7 +128,12 @@ class _Tally:
 
 
 def first_positive_ranks(
-    queries, gallery, positives, block: int = 1024, names: tuple[str, str] = ("query", "gallery"), device: str = "cpu"
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    positives: np.ndarray,
+    block: int = 1024,
+    names: tuple[str, str] = ("query", "gallery"),
+    device: str = "cpu",
 ) -> np.ndarray:
     """The 1-based rank of every query's best positive, int64 `[Q]`; ties count against the model.
 
@@ -141,7 +146,7 @@ def first_positive_ranks(
     return rank_queries(queries, gallery, positives, block, names=names, device=device)[0].rank
 
 
-def refuse_unpaired(pairs, images: int, texts: int) -> None:
+def refuse_unpaired(pairs: np.ndarray, images: int, texts: int) -> None:
     """Raises ValueError when one of so many image or text rows is in no pair (image row, text row)."""
     pairs = _checked_pairs(pairs, images, texts)
     _refuse(np.setdiff1d(np.arange(images), pairs[:, 0]), "image")
@@ -149,7 +154,12 @@ def refuse_unpaired(pairs, images: int, texts: int) -> None:
 
 
 def top_matches(
-    queries, gallery, k: int, block: int = 1024, device: str = "cpu", excluded=NO_PAIRS
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    k: int,
+    block: int = 1024,
+    device: str = "cpu",
+    excluded: np.ndarray = NO_PAIRS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best gallery rows of every query, best first, equal scores by lower row: exact and deterministic.
 
@@ -191,8 +201,8 @@ def _numpy_scores(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 def _paddle_scores(rows: np.ndarray, columns: np.ndarray, device: str) -> np.ndarray:
     import paddle
 
-    rows, columns = (paddle.to_tensor(side, place=device).astype("float64") for side in (rows, columns))
-    return paddle.matmul(rows, columns, transpose_y=True).astype("float32").numpy()
+    left, right = (paddle.to_tensor(side, place=device).astype("float64") for side in (rows, columns))
+    return paddle.matmul(left, right, transpose_y=True).astype("float32").numpy()
 
 
 def _blocks(count: int, block: int) -> Iterator[slice]:
@@ -216,7 +226,9 @@ def _refuse(missing: np.ndarray, name: str) -> None:
         )
 
 
-def _checked_embeddings(queries, gallery, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def _checked_embeddings(
+    queries: np.ndarray, gallery: np.ndarray, names: tuple[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
     queries, gallery = np.asarray(queries), np.asarray(gallery)
     for name, rows in zip(names, (queries, gallery), strict=True):
         if rows.ndim != 2:
@@ -235,7 +247,7 @@ def _checked_embeddings(queries, gallery, names: tuple[str, str]) -> tuple[np.nd
     return queries, gallery
 
 
-def _checked_pairs(pairs, rows: int, columns: int) -> np.ndarray:
+def _checked_pairs(pairs: np.ndarray, rows: int, columns: int) -> np.ndarray:
     pairs = np.asarray(pairs)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
         raise ValueError(f"pairs have shape {pairs.shape} and type {pairs.dtype}; integers [P, 2] are needed")

@@ -231,7 +231,7 @@ def _joined(found: Sequence[tuple[ReportedRun, Mapping]], several: bool) -> list
     """The rows of the runs' tables by heading; of several runs each under its name, what they share once, below."""
     groups: dict[str, tuple[list[Row], list[Row]]] = {}
     for run, record in found:
-        own, shared = [], []
+        own, shared = list[Row](), list[Row]()
         for label, values in record["table"]:
             if values is None:
                 own, shared = groups.setdefault(label, ([], []))

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ernie_vil2.evaluation.ranking import NO_PAIRS, TIE_RULES, QueryRanks, rank_queries, refuse_unpaired, top_matches
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
@@ -44,7 +45,8 @@ class Matching(NamedTuple):
 
     def turned(self) -> Matching:
         """The same, where `right` asks."""
-        return Matching(self.right, self.left, self.positives[:, ::-1], self.sides[::-1], self.excluded[:, ::-1])
+        left, right = self.sides
+        return Matching(self.right, self.left, self.positives[:, ::-1], (right, left), self.excluded[:, ::-1])
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ class DirectionResult:
             matchings[0].sides,
             np.concatenate([one.excluded + start for one, start in zip(matchings, starts, strict=True)]),
         )
-        folds = [
+        places = tuple(
             (slice(first[0], last[0]), slice(first[1], last[1]))
             for first, last in zip(starts.tolist(), bounds[1:].tolist(), strict=True)
-        ]
+        )
         shifted = [found.moved(start[1]) for found, start in zip(rankings, starts, strict=True)]
-        return cls(asked, QueryRanks.joined(shifted), tuple(folds))
+        return cls(asked, QueryRanks.joined(shifted), places)
 
     @cached_property
     def recall(self) -> dict[str, float]:
@@ -163,9 +165,9 @@ def score_matchings(
     """
     folds: dict[str, list[tuple[Matching, QueryRanks]]] = {direction: [] for direction in directions}
     for matching in matchings:
-        sides = [embeddings[side][rows] for side, rows in zip(matching.sides, matching[:2], strict=True)]
+        left, right = (embeddings[side][rows] for side, rows in zip(matching.sides, matching[:2], strict=True))
         rankings = rank_queries(
-            *sides, matching.positives, block,
+            left, right, matching.positives, block,
             excluded=matching.excluded, ties=ties, names=matching.sides, device=device,
         )  # fmt: skip
         # Asked the other way round, a matching of one side with itself would be another question.
@@ -177,9 +179,9 @@ def score_matchings(
 
 
 def evaluate_retrieval(
-    image_embeddings,
-    text_embeddings,
-    pairs,
+    image_embeddings: np.ndarray,
+    text_embeddings: np.ndarray,
+    pairs: np.ndarray,
     block: int = 1024,
     *,
     ties: str = "pessimistic",
@@ -215,7 +217,7 @@ def mean_recall(results: Results) -> float | None:
 
 def summary(results: Results) -> dict:
     """Results for JSON and for `recall_table`: rows of each side, pairs, and by direction recalls, mR and chance."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for result in results.values():
         sides = (f"{side}s" for side in result.asked.sides)
         sizes |= zip(sides, map(len, result.asked[:2]), strict=True)
@@ -232,7 +234,7 @@ def _mean(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: fmean(values[name] for values in folds) for name in (folds[0] if folds else ())}
 
 
-def recall(ranks) -> dict[str, float]:
+def recall(ranks: ArrayLike) -> dict[str, float]:
     """R@1, R@5, R@10 and their mean mR, in percent, of 1-based `ranks` `[Q]`."""
     ranks = np.asarray(ranks)
     if ranks.size == 0:
@@ -242,7 +244,7 @@ def recall(ranks) -> dict[str, float]:
     return _with_mean([float(np.mean(ranks <= k)) for k in CUTOFFS])
 
 
-def chance(counts_of_positives, gallery_size) -> dict[str, float]:
+def chance(counts_of_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str, float]:
     """The expected recall of a random ranking, in percent.
 
     `counts_of_positives` `[Q]` has one count a query, 0 for one that finds nothing; `gallery_size` is one number, or
@@ -264,7 +266,7 @@ def chance(counts_of_positives, gallery_size) -> dict[str, float]:
     return _with_mean(shares)
 
 
-def mean_reciprocal_rank(ranks) -> float:
+def mean_reciprocal_rank(ranks: ArrayLike) -> float:
     """The mean of 1 / rank, in percent, of 1-based `ranks` `[Q]`."""
     return float(100 * np.mean(1 / np.asarray(ranks)))
 

@@ -67,7 +67,7 @@ def about(
 
 def checksums(files: Iterable[str | Path]) -> dict[str, str]:
     """The SHA-256 of each file, by its path."""
-    return {str(path): sha256(path) for path in dict.fromkeys(files)}
+    return {str(path): sha256(Path(path)) for path in dict.fromkeys(files)}
 
 
 def absolute_paths(data: Sequence[str]) -> list[str]:

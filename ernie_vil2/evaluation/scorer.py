@@ -44,7 +44,7 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
         ValueError: there is no such scorer, or it has no such option.
     """
     make = SCORERS.find(name)
-    known = [field.name for field in fields(make)] if is_dataclass(make) else []
+    known: list[str] = [field.name for field in fields(make)] if is_dataclass(make) else []
     for option in options:
         if option not in known:
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")
@@ -107,7 +107,7 @@ def scorer_of(data: Data) -> str:
         return "zero_shot" if any(map(image_files, path.glob("[!.]*/"))) else "retrieval"
     except ValueError:  # which opening the data explains
         return "retrieval"
-    return {SNLI_VE: "entailment", NLVR2: "nlvr2"}.get(layout, "retrieval")
+    return {SNLI_VE: "entailment", NLVR2: "nlvr2", None: "retrieval"}.get(layout, "retrieval")
 
 
 class ScoredModel(EmbeddingModel, Protocol):
@@ -121,11 +121,15 @@ class ScoredModel(EmbeddingModel, Protocol):
         engine: what computes.
     """
 
-    device: str
-    logit_scale: float
     calibration: Calibration | None
     labels: tuple[str, ...]
     engine: Any
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def logit_scale(self) -> float: ...
 
 
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
@@ -159,7 +163,7 @@ class Scorer(Protocol):
         Raises:
             ConfigError, ValueError: the configuration lacks something, or names what there is not.
         """
-        return cls(), scored and Data.of_run(config, scored, default)
+        return cls(), Data.of_run(config, scored, default) if scored else None
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """Opens what is to be encoded, by name; no image is read.
@@ -177,6 +181,7 @@ class Scorer(Protocol):
 
     def check(self, model: ScoredModel, name: str) -> None:
         """Raises ValueError if a model, of this name, cannot be scored on what was opened; nothing is computed yet."""
+        return
 
     def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
         """What the embeddings of the opened benchmarks are worth. On rank 0 alone.

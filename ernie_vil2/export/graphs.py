@@ -15,6 +15,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -135,7 +136,7 @@ def convert(folder: Path, quantize: bool) -> None:
         onnx.checker.check_model(str(made))
 
 
-def _name(graph, tower: str) -> None:
+def _name(graph: Any, tower: str) -> None:
     """Names the output, which paddle2onnx calls fetch_name_0, and the dynamic axes."""
     (given,), (output,) = graph.input, graph.output
     for node in graph.node:
@@ -149,7 +150,7 @@ def _name(graph, tower: str) -> None:
             dimension.dim_param = axis
 
 
-def _constants_to_initializers(graph) -> None:
+def _constants_to_initializers(graph: Any) -> None:
     """Weights arrive as nodes; quantisation and runtimes look for them among the initializers."""
     constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
     for node in constants:
@@ -165,7 +166,8 @@ def _quantize(path: Path) -> None:
     whole = path.with_suffix(".float32.onnx")
     path.rename(whole)
     log = logging.getLogger()
-    level, _ = log.level, log.setLevel(logging.ERROR)  # it advises a preparation that changes nothing here
+    level = log.level
+    log.setLevel(logging.ERROR)  # it advises a preparation that changes nothing here
     try:
         quantize_dynamic(str(whole), str(path), weight_type=QuantType.QInt8, per_channel=True,
                          op_types_to_quantize=["MatMul", "Gemm"])  # fmt: skip

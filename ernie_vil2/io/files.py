@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -91,12 +91,12 @@ def load_json(path: str | Path, most: int = MAX_CHARACTERS) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
 
 
-def is_number(value: Any, least: float = -MAX_NUMBER, most: float = MAX_NUMBER) -> bool:
+def is_number(value: Any, least: float = -MAX_NUMBER, most: float = MAX_NUMBER) -> TypeGuard[float]:
     """Whether a value is a number in these bounds; JSON also gives truth values, NaN, and integers of any length."""
     return type(value) in (int, float) and least <= value <= most
 
 
-def is_count(value: Any, least: int = 1, most: int = 2**31 - 1) -> bool:
+def is_count(value: Any, least: int = 1, most: int = 2**31 - 1) -> TypeGuard[int]:
     """Whether a value is a whole number in these bounds."""
     return type(value) is int and least <= value <= most
 

@@ -61,7 +61,7 @@ class Plan:
         self.pairs = len(loss.weights)
         self.views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
         self.cached = training.micro_batch is not None
-        self.parts = -(-self.rows // training.micro_batch) if self.cached else 1
+        self.parts = -(-self.rows // training.micro_batch) if training.micro_batch else 1
         self.encoded = -(-self.rows // self.parts)
         """Rows of a rank that are encoded at once, with what is saved for backward."""
         self.parameters = {**towers.of_tower, "all": sum(towers.parameters)}
@@ -96,7 +96,7 @@ class Plan:
         """What each part of a step needs beyond `resident`."""
         training, tile = self.config.Training, self.config.Loss.tile
         rows = {kind: self.encoded * self.views[kind] for kind in self._costs}
-        activations = sum(rows[kind] * cost.saved for kind, cost in self._costs.items())
+        activations: float = sum(rows[kind] * cost.saved for kind, cost in self._costs.items())
         work = max(rows[kind] * cost.work for kind, cost in self._costs.items())
         if training.precision != "float32":
             activations += 2 * self.parameters["all"]  # the weights in 16 bits
@@ -106,8 +106,8 @@ class Plan:
             logits = (LOGITS_SAVED * self.pairs + LOGITS_AT_WORK) * self.rows * self.global_batch * 4
         else:
             logits = TILES_AT_WORK * min(tile, self.rows) * min(tile, self.global_batch) * 4
-        loss = {"embeddings": embeddings, "logits": logits}
-        backward = {"activations": activations, "work space": work, "embeddings": embeddings}
+        loss: dict[str, float] = {"embeddings": embeddings, "logits": logits}
+        backward: dict[str, float] = {"activations": activations, "work space": work, "embeddings": embeddings}
         phases = {"loss": loss if self.cached else {**loss, "activations": activations}, "backward": backward}
         if self.ranks > 1 and self.sharding == "none":
             backward["buckets of gradients"] = 4 * self.parameters["all"]

@@ -47,7 +47,8 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
         None where nothing that can be changed is of use.
     """
     training, tile = plan.config.Training, plan.config.Loss.tile
-    options = {"Training.precision": (training.precision, [name for name in plan.device.flops if name != "float32"])}
+    precisions = [name for name in plan.device.flops if name != "float32"]
+    options: dict[str, tuple[object, Sequence[object]]] = {"Training.precision": (training.precision, precisions)}
     if not plan.fits:  # what spares memory without another objective
         options |= {
             "Loss.tile": (tile, [tile or LossConfig().tile]),

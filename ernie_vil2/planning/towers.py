@@ -124,15 +124,15 @@ class _Repeat:
             # Past `__setattr__`: PaddleNLP puts a wrapper of its own around a forward that is set on its layers.
             block.__dict__["forward"] = self._hand_on
 
-    def _begin(self, layer, inputs):
+    def _begin(self, layer: nn.Layer, inputs: Any) -> Any:
         self._before = self._bytes()
 
-    def _end(self, layer, inputs, output):
+    def _end(self, layer: nn.Layer, inputs: Any, output: Any) -> Any:
         results = [output] if isinstance(output, paddle.Tensor) else output
         self.left, self._results = self._bytes() - self._before, len(results)
         self.result = sum(result.size * result.element_size() for result in results)
 
-    def _hand_on(self, *inputs, **_):
+    def _hand_on(self, *inputs: Any, **_: Any) -> Any:
         self.left = self._bytes() - self._before
         return inputs[0] if self._results == 1 else inputs[: self._results]
 
@@ -191,8 +191,8 @@ def operations(encode: Callable, batch: paddle.Tensor) -> list[Any]:
 
     layer, spec = Encoding(), paddle.static.InputSpec(batch.shape, batch.dtype)
     with warnings.catch_warnings(action="ignore"):  # that traced tensors are on no device
-        graph = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program.main_program
-    return graph.global_block().ops
+        forward: Any = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward
+        return forward.concrete_program.main_program.global_block().ops
 
 
 def _allocator() -> list[Callable[[], int]]:

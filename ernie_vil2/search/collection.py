@@ -57,6 +57,10 @@ class Collection(Protocol):
     def version(self) -> object | None:
         """An object that is replaced when a change is noticed, so that answers may be kept for it; None: keep none."""
 
+    @property
+    def index_type(self) -> dict[str, Any]:
+        """Name, recall and choices of what answers its queries, for JSON."""
+
     def __len__(self) -> int: ...
 
     def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:

@@ -15,10 +15,11 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from ernie_vil2.config.section import Precision
 from ernie_vil2.encoder import ErnieViL2, ImageLike, load_model
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.models.weights.stored import weights_path
@@ -221,7 +222,7 @@ def open_index(
     model: ErnieViL2 | str | None = None,
     writable: bool = False,
     device: str | None = None,
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    precision: Precision = "float32",
     root: str | Path | None = None,
 ) -> Index:
     """Opens an index, or makes an empty one.

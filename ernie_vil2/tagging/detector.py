@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,8 +113,8 @@ class Detector:
                 self._predictor.get_input_handle(name).copy_from_cpu(np.stack(values))
         self._predictor.run()
         names = self._predictor.get_output_names()[: 2 + bool(self._attributes)]
-        rows, counts, *attributes = (self._predictor.get_output_handle(name).copy_to_cpu() for name in names)
-        attributes = attributes[0] if attributes else np.zeros((len(rows), 0), np.float32)
+        rows, counts, *others = (self._predictor.get_output_handle(name).copy_to_cpu() for name in names)
+        attributes = others[0] if others else np.zeros((len(rows), 0), np.float32)
         counts = counts.reshape(-1)
         self._check(rows, counts, attributes, len(images))
         ends = np.cumsum(counts)[:-1]
@@ -141,7 +141,7 @@ class Detector:
             )
 
 
-def _predictor(program: Path, weights: Path, device: str):
+def _predictor(program: Path, weights: Path, device: str) -> Any:
     import paddle
     from paddle import inference
 
@@ -184,7 +184,7 @@ class Phrases:
     threshold: float = 0.5
     attribute_threshold: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for kind, names in (("classes", self.classes), ("attributes", self.attributes)):
             lengths = {language: len(of) for language, of in names.items()}
             if len(set(lengths.values())) > 1 or 0 in lengths.values():

@@ -166,6 +166,7 @@ def _complete(journal: Journal, read: _RowsRead, tagger: Tagger, batch_size: int
         try:
             # In pairs, so that the next one is read by threads while the tagger is at work.
             for block, _ in pairwise(chain(map(reading, blocks), [None])):
+                assert block is not None  # which is last alone
                 journal.add(block.tagged(tagger))
                 bar.update(block.end - bar.n)
         finally:
@@ -192,7 +193,7 @@ class _Reading:
 
     def tagged(self, tagger: Tagger) -> TaggedRows:
         """What the tagger finds in them."""
-        names, prepared, usable, bad = [], [], [], []
+        names, prepared, usable, bad = [], [], [], list[tuple[str, str]]()
         for read in self._read:
             try:
                 if isinstance(read, BadSample):

@@ -100,8 +100,8 @@ WORDS_AT_ONCE = 1024
 class LexiconModel(Protocol):
     """What tagging needs of a model; `ErnieViL2` has it."""
 
-    fingerprint: str
-
+    @property
+    def fingerprint(self) -> str: ...
     def preprocess(self, image: bytes, name: str) -> np.ndarray:
         """An encoded image as `[S, S, 3]` uint8; BadSample if it is none. Called from several threads."""
 

@@ -17,7 +17,7 @@ loss scale where there is a scaler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -28,7 +28,7 @@ import paddle.distributed as dist
 from ernie_vil2.config import Config
 from ernie_vil2.data.augment import ImageNormalization
 from ernie_vil2.device.transfers import Sender
-from ernie_vil2.losses import MultiViewLoss, refuse_without_negatives
+from ernie_vil2.losses import refuse_without_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import frozen_statistics
@@ -36,11 +36,12 @@ from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.model_setup import recompute_blocks
 
 Views = Mapping[str, paddle.Tensor]
+Losses = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
 
 
 def build_step(
     model: DualEncoder,
-    loss: MultiViewLoss,
+    loss: Callable[..., Losses],
     config: Config,
     parallel: paddle.nn.Layer | None = None,
     scaler: paddle.amp.GradScaler | None = None,
@@ -55,20 +56,19 @@ class DirectStep:
 
     Args:
         model: the two towers.
-        loss: over the view pairs.
+        loss: over the view pairs, see `MultiViewLoss`.
         config: the run's; seed, precision, and the normalisation of images are read.
         parallel: what `fleet.distributed_model` made of the model; it averages gradients over the ranks.
             None: one process.
         scaler: of float16's gradients.
     """
 
-    parts = 1
-    """Micro batches of a step; a rank needs a row for each."""
+    _total: paddle.Tensor
 
     def __init__(
         self,
         model: DualEncoder,
-        loss: MultiViewLoss,
+        loss: Callable[..., Losses],
         config: Config,
         parallel: paddle.nn.Layer | None = None,
         scaler: paddle.amp.GradScaler | None = None,
@@ -79,9 +79,9 @@ class DirectStep:
         seed, native = config.Training.seed, config.Training.dropout == "native"
         self.dropout = NativeDropout(seed) if native else CounterBasedDropout(model, seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()
-        self.micro_batch = config.Training.micro_batch
+        self.micro_batch = config.Training.micro_batch or self.capacity
         self.recomputes = config.Training.recompute
-        if self.recomputes:
+        if self.recomputes and isinstance(self.dropout, CounterBasedDropout):  # the configuration refuses the other
             recompute_blocks(model, self.dropout)
         self.duplicates = config.Loss.duplicates
         self.precision = config.Training.precision
@@ -89,11 +89,13 @@ class DirectStep:
         self.normalize = ImageNormalization(config.Model.image.mean, config.Model.image.std, dtype)
         self.scaler = scaler
         self._send = Sender()
-        self._total: paddle.Tensor | None = None
 
-    def forward(
-        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+    @property
+    def parts(self) -> int:
+        """Micro batches of a step; a rank needs a row for each."""
+        return 1
+
+    def forward(self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int) -> Losses:
         """The losses of this rank's rows against those of all ranks. A collective: every rank must call it.
 
         Args:
@@ -119,7 +121,7 @@ class DirectStep:
         """Adds the gradients of what `forward` returned. A collective, like it."""
         with frozen_statistics(self.model) if self.recomputes else nullcontext():
             self._scaled(self._total).backward()
-        self._total = None
+        del self._total
 
     def _on_device(
         self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
@@ -148,7 +150,7 @@ class DirectStep:
 
     def _score(
         self, local: dict[str, paddle.Tensor], scalars: dict[str, paddle.Tensor], ids: paddle.Tensor, of_all: Any
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+    ) -> Losses:
         gathered_ids, all_on_host, counts = of_all()
         if self.duplicates != "ignored":
             refuse_without_negatives(all_on_host)
@@ -177,12 +179,10 @@ class CachedStep(DirectStep):
 
     @property
     def parts(self) -> int:
-        """Micro batches of a step."""
+        """As `DirectStep.parts`."""
         return -(-self.capacity // self.micro_batch)
 
-    def forward(
-        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+    def forward(self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int) -> Losses:
         """As `DirectStep.forward`."""
         if len(positions) < self.parts:
             raise ValueError(
@@ -207,16 +207,20 @@ class CachedStep(DirectStep):
     def backward(self) -> None:
         """As `DirectStep.backward`."""
         self._scaled(self._total).backward()
+        of_rows, of_scalars = (
+            {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+            for leaves in (self._embeddings, self._scalars)
+        )
         with frozen_statistics(self.model):
             for index, (rows, part, keys) in enumerate(self._micro_batches()):
                 # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
                 last = index == self.parts - 1
                 embeddings, scalars = self._encode(self.parallel if last else self.model, part, keys)
-                # A scalar whose gradient in the parameters is that of the loss.
-                product = sum((embeddings[name] * leaf.grad[rows]).sum() for name, leaf in self._embeddings.items())
+                # Their sum is a scalar whose gradient in the parameters is that of the loss.
+                products = [(embeddings[name] * gradient[rows]).sum() for name, gradient in of_rows.items()]
                 if last:
-                    product = product + sum((scalars[name] * leaf.grad).sum() for name, leaf in self._scalars.items())
-                product.backward()
+                    products += [(scalars[name] * gradient).sum() for name, gradient in of_scalars.items()]
+                paddle.add_n(products).backward()
         del self._total, self._embeddings, self._scalars, self._rows
 
     def _micro_batches(self) -> Iterator[tuple[slice, Views, dict[str, paddle.Tensor]]]:
@@ -225,4 +229,5 @@ class CachedStep(DirectStep):
         count = next(iter(views.values())).shape[0]
         bounds = [count * part // self.parts for part in range(self.parts + 1)]
         for rows in map(slice, bounds, bounds[1:]):
-            yield rows, *({name: value[rows] for name, value in values.items()} for values in (views, keys))
+            part, own = ({name: value[rows] for name, value in values.items()} for values in (views, keys))
+            yield rows, part, own

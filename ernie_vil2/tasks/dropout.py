@@ -7,10 +7,10 @@ position of the element within the row. Ranks, micro batches, their order, paddi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -113,13 +113,22 @@ class CounterBasedDropout:
     @contextmanager
     def _drawing(self) -> Iterator[None]:
         before = F.dropout, paddle.rand, paddle.to_tensor
-        F.dropout, paddle.rand, paddle.to_tensor = self._dropout, self._rand, partial(_filled, before[2])
+        ours: Any = self._dropout, self._rand, partial(_filled, before[2])  # not every way to call Paddle's
+        F.dropout, paddle.rand, paddle.to_tensor = ours
         try:
             yield
         finally:
             F.dropout, paddle.rand, paddle.to_tensor = before
 
-    def _dropout(self, x, p=0.5, axis=None, training=True, mode="upscale_in_train", inplace=False, name=None):
+    def _dropout(
+        self,
+        x: paddle.Tensor,
+        p: float = 0.5,
+        axis: int | Sequence[int] | None = None,
+        training: bool = True,
+        mode: str = "upscale_in_train",
+        **_: Any,  # inplace and name
+    ) -> paddle.Tensor:
         upscale = mode == "upscale_in_train"
         if not training or p == 0:
             return x if upscale or training else x * (1 - p)
@@ -131,7 +140,7 @@ class CounterBasedDropout:
         kept = bits >= round(p * 2**32) - 2**31
         return _Mask.apply(x, kept, 1 / (1 - p) if upscale else 1.0)
 
-    def _rand(self, shape, dtype=None, name=None):
+    def _rand(self, shape: Sequence[int], dtype: Any = None, name: str | None = None) -> paddle.Tensor:
         # 24 bits: what float32 holds without rounding up to 1. A narrower type rounds the number, not its bits.
         uniform = _shift(self._draw(list(shape)), 8).astype("float32") * 2.0**-24
         return uniform.astype(dtype or paddle.get_default_dtype())
@@ -141,7 +150,7 @@ class CounterBasedDropout:
         keys, draw = self._state
         count = keys.rows if keys else 0
         first, *rest = shape
-        if not count or first % count:
+        if keys is None or not count or first % count:
             raise ValueError(
                 f"a random draw of shape {list(shape)} in a tower that sees {count} rows: "
                 "only draws with the rows, or equal parts of them, along the first axis can be assigned"
@@ -205,7 +214,9 @@ class DrawKeys:
         return keys.astype("int32"), _shift(keys, 32).astype("int32")
 
 
-def _filled(to_tensor, data, *arguments, dtype=None, **options):
+def _filled(
+    to_tensor: Callable[..., paddle.Tensor], data: Any, *arguments: Any, dtype: Any = None, **options: Any
+) -> paddle.Tensor:
     """`to_tensor`, without a copy to the device where the data is one number and nothing else is asked for."""
     if arguments or options or not isinstance(data, float):
         return to_tensor(data, *arguments, dtype=dtype, **options)
@@ -217,20 +228,20 @@ class _Mask(PyLayer):
     """`x` times a mask of which one byte an element is kept for backward."""
 
     @staticmethod
-    def forward(ctx, x, kept, scale):
+    def forward(ctx: Any, x: paddle.Tensor, kept: paddle.Tensor, scale: float) -> paddle.Tensor:
         keep(ctx, kept)
         ctx.scale = scale
         return _masked(x, kept, scale)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         (kept,) = ctx.saved_tensor()
         return _masked(gradient, kept, ctx.scale)
 
 
 def _masked(x: paddle.Tensor, kept: paddle.Tensor, scale: float) -> paddle.Tensor:
     # In bfloat16 the scale itself would be off by up to 0.2 %, and all that is kept with it.
-    dtype = "float64" if x.dtype == paddle.float64 else "float32"
+    dtype = paddle.float64 if x.dtype == paddle.float64 else paddle.float32
     return (x.astype(dtype) * (kept.astype(dtype) * scale)).astype(x.dtype)
 
 

@@ -5,7 +5,7 @@ A dual encoder with a head is trained on labels (paper, appendix C).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
@@ -26,7 +26,7 @@ from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.parallel import collectives
-from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
+from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses
 from ernie_vil2.tasks.model_setup import prepare_attention, tune
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 
@@ -57,7 +57,7 @@ class StatementRows(ViewRows):
         row["label"][0] = self._labels.index(sample.label)
         self._write_text(row, sample.text)
         random = generator(Draw.IMAGES, self._seed, position)
-        for view, image in zip(self._image_views, (sample.image, sample.right), strict=False):
+        for view, image in zip(self._image_views, (sample.image, sample.right or b""), strict=False):
             name, size = sample.text_name, self._image.image_size
             row[view][0] = training_views(image, name, 1, size, self._views, random, self._image.background)[0]
         return sample.text_name
@@ -66,11 +66,12 @@ class StatementRows(ViewRows):
         """As `SampleRows.shown`, with the statement as it is written, and its label."""
         images, texts = super().shown(batch, row, position)
         sample = self.stream[position][1]
+        assert isinstance(sample, Statement)  # as `fill` has found
         return ShownRow(images, {**texts, "statement": sample.text, "label": sample.label})
 
 
-class _Classified:
-    """Of a step: the loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
+class _Direct(DirectStep):
+    """The loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
 
     def _of_all_ranks(self, labels: paddle.Tensor, on_host: np.ndarray) -> paddle.Tensor:
         """How many rows there are."""
@@ -83,21 +84,20 @@ class _Classified:
         scalars: dict[str, paddle.Tensor],
         labels: paddle.Tensor,
         rows: paddle.Tensor,
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        logits = outputs["logits"]
-        rows = rows.astype(logits.dtype)
-        right = paddle.take_along_axis(logits, labels, axis=1)
-        correct = logits.argmax(axis=1, keepdim=True) == labels
-        # Not cross_entropy: on CPU it cuts a loss off at 64.
-        return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
+    ) -> Losses:
+        return self.loss(outputs["logits"], labels, rows)
 
 
-class _Direct(_Classified, DirectStep):
+class _Cached(_Direct, CachedStep):
     pass
 
 
-class _Cached(_Classified, CachedStep):
-    pass
+def _cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, rows: paddle.Tensor) -> Losses:
+    rows = rows.astype(logits.dtype)
+    right = paddle.take_along_axis(logits, labels, axis=1)
+    correct = logits.argmax(axis=1, keepdim=True) == labels
+    # Not cross_entropy: on CPU it cuts a loss off at 64.
+    return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
 
 
 class StatementTask:
@@ -108,9 +108,9 @@ class StatementTask:
         images: that a text is about.
     """
 
-    labels: ClassVar[tuple[str, ...]]
-    images: ClassVar[int]
-    evaluators = ("statements",)
+    labels: tuple[str, ...]
+    images: int
+    evaluators: Sequence[str] = ("statements",)
     embeds = False
     planned = False
 
@@ -138,7 +138,7 @@ class StatementTask:
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""
         kind = _Cached if self.config.Training.micro_batch else _Direct
-        self._step = kind(self.model, None, self.config, parallel, scaler)
+        self._step = kind(self.model, _cross_entropy, self.config, parallel, scaler)
 
     @property
     def least_rows(self) -> int:
@@ -172,12 +172,12 @@ class StatementTask:
 class EntailmentTask(StatementTask):
     """Entailed, contradicted or neither."""
 
-    labels = SNLI_VE_LABELS
+    labels: tuple[str, ...] = SNLI_VE_LABELS
     images = 1
 
 
 class ImagePairTask(StatementTask):
     """True or false of a left and a right image."""
 
-    labels = NLVR2_LABELS
+    labels: tuple[str, ...] = NLVR2_LABELS
     images = 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextvars import copy_context
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -123,13 +124,13 @@ def recompute_blocks(model: DualEncoder, dropout: CounterBasedDropout) -> None:
 
 
 def _recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedDropout) -> Callable:
-    def recomputing(*args, **kwargs):
+    def recomputing(*args: Any, **kwargs: Any) -> Any:
         if not (block.training and paddle.is_grad_enabled()):
             return forward(*args, **kwargs)
         # The second run is in backward, where what was set for the first is over: what of the texts is padding, too.
         state, context, again = dropout.state, copy_context(), False
 
-        def run(*inputs, **options):
+        def run(*inputs: Any, **options: Any) -> Any:
             nonlocal again
             if not again:
                 again = True

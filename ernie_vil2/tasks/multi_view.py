@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -20,7 +20,7 @@ from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
-from ernie_vil2.losses import build_loss
+from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
@@ -109,8 +109,8 @@ class MultiViewTask:
         ValueError: a vocabulary that cannot be read, or a tower that cannot be built.
     """
 
-    evaluators = ("retrieval",)
-    labels = ()
+    evaluators: Sequence[str] = ("retrieval",)
+    labels: tuple[str, ...] = ()
     embeds = True
     planned = True
 
@@ -118,9 +118,10 @@ class MultiViewTask:
         self.config = config
         text = config.Model.text
         self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
-        self.loss, self.teacher = build_loss(config.Loss), None
+        loss, self.teacher = build_loss(config.Loss), None
+        self.loss: MultiViewLoss | TaughtLoss = loss
         if config.Tuning.teacher:
-            self.loss = TaughtLoss(self.loss, config.Tuning.teacher)
+            self.loss = TaughtLoss(loss, config.Tuning.teacher)
             self.teacher = Teacher(config.Tuning.teacher.embeddings)
 
     def rows(self) -> MultiViewRows:
@@ -152,7 +153,7 @@ class MultiViewTask:
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and the loss of each view pair."""
         views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
-        if self.teacher:
+        if isinstance(self.loss, TaughtLoss):
             self.loss.rows = batch["teacher"]
         total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step)
         return {"loss": total, **pairs}

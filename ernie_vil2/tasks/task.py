@@ -61,14 +61,17 @@ class Task(Protocol):
     """
 
     config: Config
-    model: nn.Layer
     tokenizer: Tokenizer
     evaluators: Sequence[str]
-    labels: Sequence[str]
+    labels: tuple[str, ...]
     embeds: bool
     planned: bool
-    least_rows: int
 
+    @property
+    def model(self) -> nn.Layer: ...
+
+    @property
+    def least_rows(self) -> int: ...
     def rows(self) -> SampleRows:
         """The stream of samples, and how the rows of a batch are made of them.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -67,17 +68,18 @@ class TaughtLoss:
         rows: the teacher's, of this rank, to be set before each step.
     """
 
+    rows: paddle.Tensor
+
     def __init__(self, loss: MultiViewLoss, config: TeacherConfig):
         self.views, self.weights = loss.views, loss.weights
         self._loss, self._config = loss, config
-        self.rows: paddle.Tensor | None = None
 
     def __call__(
         self,
         local: Mapping[str, paddle.Tensor],
         gathered: Mapping[str, paddle.Tensor],
         scalars: Mapping[str, paddle.Tensor],
-        *others,
+        *others: Any,
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """As of `MultiViewLoss`; "teacher" is one more of the losses. A collective."""
         total, losses = self._loss(local, gathered, scalars, *others)

@@ -28,7 +28,7 @@ class BestEffort:
         failures: by what was attempted, how often it failed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
 
     @contextmanager
@@ -52,7 +52,7 @@ class BestEffort:
 class Meter:
     """Counts samples and seconds between two readings."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from statistics import fmean, median
@@ -31,7 +31,7 @@ from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
 from ernie_vil2.pages import speed_charts, training_charts, write_page
 
 DAMAGED = "damaged_log.jsonl"
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
     "evaluation": {"evaluator": str, "best_by": str | None, "shown": list | None, "metrics": dict},
 }
@@ -71,7 +71,7 @@ class RunLog:
         self._curves = _visualdl(run / "visualdl")
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
 
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Appends one record; numbers, nested ones too, become VisualDL curves."""
         seconds = round(time.monotonic() - self._start, 2)
         record = json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False)
@@ -89,7 +89,7 @@ class RunLog:
             self._curves.close()
 
 
-def _visualdl(folder: Path):
+def _visualdl(folder: Path) -> Any:
     """VisualDL's writer; None, and a line that says so, where it is not installed."""
     if not installed("visualdl"):
         command = install_command(EXTRAS["visualdl"])
@@ -100,7 +100,7 @@ def _visualdl(folder: Path):
     return LogWriter(logdir=str(folder))
 
 
-def _numbers(values: dict[str, Any], prefix: str):
+def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}/{name}")

@@ -87,7 +87,7 @@ def squared_gradient_norms(
         counted = ranks**2  # gradients are sums over the ranks, which the step divides
     counting = [each for each in own_parameters(optimizer, parameters, sharding) if each.grad is not None]
     # Paddle's public norms are 30 times slower on CPU, and 7 % off over 30 million elements.
-    squares = [_C_ops.squared_l2_norm(each.grad) for each in counting]
+    squares = [_C_ops.squared_l2_norm(each.grad) for each in counting if each.grad is not None]
     return counting, paddle.concat(squares) / counted if squares else paddle.zeros([0])
 
 
@@ -98,7 +98,7 @@ def optimizer_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.nda
         RuntimeError: a state that belongs to no parameter of the model.
     """
     rank, own = dist.get_rank(), _own_state(optimizer, model)
-    owners: dict[str, tuple[int, list[int], str]] = {}
+    owners: dict[str, tuple[int, list[int], Any]] = {}
     held = {key: (value.shape, str(value.dtype).removeprefix("paddle.")) for key, value in own.items()}
     for owner, keys in enumerate(collectives.all_gather_object(held)):
         for key, (shape, dtype) in keys.items():

@@ -44,7 +44,7 @@ class StopSignals:
         agreed: the signal that ends the run, the same on every rank; None: the run continues.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.agreed: signal.Signals | None = None
         self._noted: set[int] = set()
         self._second_ctrl_c = SecondCtrlC()
@@ -53,16 +53,21 @@ class StopSignals:
         self._previous = {number: signal.signal(number, self._note) for number in heard()}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _) -> None:
+    def _note(self, number: int, _: object) -> None:
         if self._second_ctrl_c.is_this(number):
-            os._exit(STOPPED[number])
+            os._exit(STOPPED[signal.SIGINT])
         self._noted.add(number)
         if number == signal.SIGHUP:
             leave_closed_terminal()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process whose run `agreed` has ended; 0 where nothing has."""
+        return STOPPED[self.agreed] if self.agreed else 0
 
     def requests(self) -> list[int]:
         """For each of the signals 1 if this rank has received it, else 0."""
@@ -174,13 +179,13 @@ class NonFiniteSteps:
         self.in_a_row += 1
         ends = not self._skip or self.in_a_row == MOST_NOT_FINITE
         folder = self._run / f"nonfinite_step_{step:08d}"
-        own = {
+        found = {
             "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
             "gradients": list(gradients),
         }
         with agreed_errors():
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / f"batch_rank{rank}.json", {**own, "names": batch["names"]})
+            write_json(folder / f"batch_rank{rank}.json", {**found, "names": batch["names"]})
             if ends:
                 arrays = {name: np.ascontiguousarray(value) for name, value in batch.items()
                           if isinstance(value, paddle.Tensor | np.ndarray)}  # fmt: skip
@@ -189,7 +194,7 @@ class NonFiniteSteps:
                     weights = {name: value.numpy() for name, value in model.state_dict().items()}
                     save_arrays(folder / MODEL, weights)
         # Nobody ends before all have saved: the launcher ends the others then.
-        what = _described(step, collectives.all_gather_object(own))
+        what = _described(step, collectives.all_gather_object(found))
         if not ends:
             if rank == 0:
                 tqdm.write(f"warning: {what}; the step is left out ({self.skipped} so far), names are in {folder}",

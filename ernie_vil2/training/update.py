@@ -159,7 +159,7 @@ def _finite(losses: dict[str, float]) -> bool:
 
 
 @paddle.no_grad()
-def _clear_unless(finite: paddle.Tensor, gradients: Sequence[paddle.Tensor]) -> None:
+def _clear_unless(finite: paddle.Tensor, gradients: list[paddle.Tensor]) -> None:
     """Makes gradients 0, in place, unless a bool on the device is true; by a kernel of Paddle's loss scaling."""
     if gradients:
         one, zero = paddle.ones([1]), paddle.zeros([1], "int32")

@@ -15,6 +15,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2.cli.arguments import configuration, count, input_file, output_folder
 from ernie_vil2.device.extras import require
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(codes.values()) else 0
 
 
-def write(results, folder: Path, new: bool) -> int:
+def write(results: dict[str, Any], folder: Path, new: bool) -> int:
     """Prints the tables, and writes them, the page and, if they are new, the results."""
     from ernie_vil2.io.files import atomic_files, write_json, write_text
     from experiments.ablation.tables import all_tables, as_markdown, as_text, write_study_page

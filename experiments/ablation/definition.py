@@ -221,7 +221,7 @@ def _sections(path: Path) -> dict[str, Any]:
     return tree
 
 
-VERSION = 1
+VERSION: Literal[1] = 1
 Figure = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -233,7 +233,7 @@ class _Record(BaseModel):
 class Measured(_Record):
     """The file `study.json` of a run: by what configuration, on what data, and with what figures it was made."""
 
-    version: Literal[VERSION]
+    version: Literal[1]
     step: Whole
     config: dict[str, Any]
     train: list[dict[str, str | int | float | None]]
@@ -266,7 +266,7 @@ class _Run(_Record):
 class Results(_Record):
     """The file `results.json` of a study, as `collect` gives it."""
 
-    version: Literal[VERSION]
+    version: Literal[1]
     title: str
     baseline: str
     models: dict[str, _Model]
@@ -290,7 +290,11 @@ class Results(_Record):
 def first_twice(values: list) -> Any:
     """The first value that is there already when it comes; None if all are different."""
     seen: set = set()
-    return next((value for value in values if value in seen or seen.add(value)), None)
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def reason(error: ValidationError) -> str:

@@ -40,7 +40,7 @@ def make_run(study: Study, run: Run) -> int:
     if newest_step(run.folder) < run.config.Training.steps:
         trainer = Trainer(run.config, resume=True)
         if not trainer.fit():
-            return STOPPED[trainer.signals.agreed]
+            return trainer.signals.exit_code
     write_result(study, run)
     return 0
 

@@ -35,7 +35,7 @@ class Cxc(Retrieval):
 
     protocol: Sequence[str] = ("cxc",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not any(one.directions for one in self.protocols.values()):
             self.best_by = None
@@ -52,6 +52,7 @@ class CxcProtocol(Protocol):
     """
 
     scorer: ClassVar[str] = "cxc"
+    split: str = "test"
     both_orders: bool = True
     co_captions: bool = True
     every_caption: bool = False
@@ -123,13 +124,14 @@ class CxcCorrelation(Protocol):
     """Spearman's correlation of cosine and rating, for STS, SIS and SITS."""
 
     scorer: ClassVar[str] = "cxc"
+    split: str = "test"
     directions: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("scipy",)
     draws: int = DRAWS
 
     def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
         """Times 100, over all rated pairs; and the mean of the draws with its standard deviation."""
-        benchmark, found = encoded.benchmark, {}
+        benchmark, found = encoded.benchmark, dict[str, float]()
         for kind, sides in KINDS_OF_RATINGS.items():
             ratings = read_ratings(_folder(benchmark), kind, self.split)
             rows = [{row.id: number for number, row in enumerate(benchmark.side(side))} for side in sides]

@@ -46,7 +46,7 @@ class Entailment(Scorer):
     label: str = "model"
     labels: ClassVar[bool] = True
     folder: ClassVar[str] = "transfer"
-    best_by: ClassVar[str] = "accuracy"
+    best_by = "accuracy"
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """As `Scorer.open`: the distinct images and texts of one split."""
@@ -128,7 +128,10 @@ def outcomes(scores: StatementScores) -> Outcomes:
 
 def accuracy_table(label: str, scores: StatementScores) -> Table:
     """The model, who always says the same label, and what was published."""
-    rows = [(label, scores.values), ("most frequent label", {"accuracy": scores.most_frequent})]
+    rows: list[tuple[str, Mapping[str, Any]]] = [
+        (label, scores.values),
+        ("most frequent label", {"accuracy": scores.most_frequent}),
+    ]
     rows += [(f"published: {row.label}", row.values) for row in paper_results(scores.statements.kind)]
     columns = list(scores.values)
     cells = [(name, [percent(values.get(column)) for column in columns]) for name, values in rows]

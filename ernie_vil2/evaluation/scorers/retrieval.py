@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,10 @@ from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results, 
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
-from ernie_vil2.evaluation.scorer import SCORERS, Bar, Data, ScoredModel, Scorer
+from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer, make_scorer
+
+if TYPE_CHECKING:
+    from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
 
 MEAN = "mean_recall"
 SHOWN_SIDE_BY_SIDE = 4
@@ -61,7 +64,7 @@ class Retrieval(Scorer):
     separate: ClassVar[bool] = True
     held_out: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.protocols, self.data = choose(self.protocol), Data(())
         for name, one in self.protocols.items():
             require(f"the protocol {name}", *one.packages)
@@ -71,7 +74,7 @@ class Retrieval(Scorer):
         """As `Scorer.of_run`: by the protocol of the data or of the run, with the scorer of that protocol."""
         named = protocol((scored and scored.protocol) or config.Evaluation.protocol)
         _, data = super().of_run(config, scored, default)
-        return SCORERS.find(named.scorer)([named.name], block=config.Evaluation.block), data
+        return make_scorer(named.scorer, {"protocol": [named.name], "block": config.Evaluation.block}), data
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """As `Scorer.open`: what the protocols select, by the language of the captions."""
@@ -92,8 +95,8 @@ class Retrieval(Scorer):
             for keys, evaluation in evaluations.items()
             for name, value in figures(evaluation).items()
         }
-        means = [one.mean_recall for one in evaluations.values()]
-        if means and None not in means:
+        means = [mean for one in evaluations.values() if (mean := one.mean_recall) is not None]
+        if means and len(means) == len(evaluations):
             metrics[MEAN] = fmean(means)
         labelled = {", ".join(filter(None, [self.label, *keys])): one for keys, one in evaluations.items()}
         published = [row for name in self.protocol for row in paper_results(name)]
@@ -111,7 +114,7 @@ class Retrieval(Scorer):
             notes=counts.splitlines(),
             paragraphs=[counts, format_definitions(labelled, published)],
             pages=lambda: self._pages(labelled, rows, device),
-            lines=self._answers(labelled, device) if self.top_k else (),
+            lines=_answers(labelled, self.top_k, device) if self.top_k else (),
             outcomes=lambda: {
                 ", ".join(filter(None, keys)): outcomes(one, device) for keys, one in evaluations.items() if one.results
             },
@@ -132,20 +135,13 @@ class Retrieval(Scorer):
             rows += table_rows(title, results, baselines, [] if chosen else published)
         return rows
 
-    def _baseline(self):
+    def _baseline(self) -> PixelBaseline:
         from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
 
         baseline = pixel_baseline(Data(self.pixel_baseline, text_id=self.data.text_id).sources(), self.data.sources())
         if baseline.bad_samples.counts:
             print(f"pixel baseline: {baseline.bad_samples}")
         return baseline
-
-    def _answers(self, evaluations: Evaluations, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
-        for label, evaluation in evaluations.items():
-            if "text_to_image" in evaluation.results:
-                ending = ending_of(label) if len(evaluations) > 1 else ""
-                yield f"{ending}.predictions.jsonl", predictions(evaluation, self.top_k, device)
-        yield ".answers.jsonl", best_answers(evaluations, self.top_k, device)
 
     def naming(self, data: Data) -> list[str]:
         """As `Scorer.naming`, with the protocols."""
@@ -198,6 +194,14 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
         fields=[one.fields for one in queries],
         cards=made,
     )
+
+
+def _answers(evaluations: Evaluations, k: int, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
+    for label, evaluation in evaluations.items():
+        if "text_to_image" in evaluation.results:
+            ending = ending_of(label) if len(evaluations) > 1 else ""
+            yield f"{ending}.predictions.jsonl", predictions(evaluation, k, device)
+    yield ".answers.jsonl", best_answers(evaluations, k, device)
 
 
 def figures(evaluation: Evaluation) -> dict[str, float]:

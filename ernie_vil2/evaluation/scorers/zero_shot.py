@@ -119,6 +119,7 @@ class ZeroShot(Scorer):
         metrics = {
             f"{language}/{name}": value for language, one in by_language.items() for name, value in one.figures.items()
         }
+        assert self.best_by is not None  # from `open` on
         metrics[self.best_by] = fmean(metrics[f"{language}/{self.best_by}"] for language in by_language)
         table = figures_table(results)
         sizes = f"{len(classes.benchmark.images):,} pictures, {len(classes.benchmark.texts):,} classes"
@@ -155,11 +156,11 @@ class ZeroShot(Scorer):
             for what, report in (("entries", self.labelled.rows), ("images", classes.problems))
             if report.counts or report.remarks
         ]
-        least = self.threshold
-        if least == CALIBRATED or (least is None and model.calibration):
-            least = model.calibration.thresholds["image_to_text"].cosine
-            notes.append(model.calibration.described("image_to_text"))
-        if least is not None:
+        least, calibration = self.threshold, model.calibration
+        if calibration and (least is None or least == CALIBRATED):
+            least = calibration.thresholds["image_to_text"].cosine
+            notes.append(calibration.described("image_to_text"))
+        if least is not None and not isinstance(least, str):
             for label, scores in results.items():
                 figures = ", ".join(f"{name} {value:.1f} %" for name, value in scores.above(least).items())
                 notes.append(f"{label}, cosines of {least:.3f} or more: {figures}")
@@ -294,7 +295,7 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
     counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
     files = decode_all(labelled.images, progress)
     first: dict[bytes, int] = {}
-    again, torn = [], []
+    again, torn = list[str](), list[str]()
     own: list[set[int]] = [set() for _ in labelled.images]
     for row, column in labelled.pairs.tolist():
         own[row].add(column)
