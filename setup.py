@@ -73,6 +73,7 @@ TESTS = [
     "hypothesis>=6.100,<7",
     "ruff>=0.17,<0.18",
     "import-linter>=2,<3",
+    "mypy>=2.4,<3",
     "wheel>=0.40",
     "httpx>=0.27",
     "eccv_caption==0.1.0",
