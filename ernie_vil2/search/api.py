@@ -141,9 +141,9 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
 
     summary = "Items that match a picture, the body of the request, and a sentence"
     body = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
-    for path in ("/search", "/search/image"):  # the first one is the earlier path's
+    for path, described in (("/search/image", True), ("/search", False)):  # the second one is that of earlier versions
         router.add_api_route(path, by_picture, methods=["POST"], summary=summary, responses=_ANSWERS,
-                             openapi_extra=body)  # fmt: skip
+                             openapi_extra=body, include_in_schema=described)  # fmt: skip
 
     @router.post("/search/batch", summary="Several queries at once", responses=_BATCHES, openapi_extra=_body(Batch))
     async def batch(request: Request) -> Response:

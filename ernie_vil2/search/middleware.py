@@ -30,8 +30,7 @@ SHORTEST_TOKEN = 16
 HEADERS = [
     (
         b"content-security-policy",
-        b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'self'; "
-        b"frame-ancestors 'none'",
+        b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

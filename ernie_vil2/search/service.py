@@ -27,6 +27,7 @@ from ernie_vil2.search.store import SIDES
 from ernie_vil2.search.uploads import Uploads
 
 _PAGE = Path(__file__).with_name("page")
+_STATIC = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 _SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
 
@@ -94,7 +95,7 @@ def build_app(
             raise HTTPException(404, "no picture of this id")
         if item.thumbnail is None:
             return picture(id)
-        return _by_content(request, item.thumbnail, lasting=version == item.digest.hex())
+        return _by_content(request, item.thumbnail, _kind(item.thumbnail), version == item.digest.hex())
 
     @app.get("/picture", response_class=Response, summary="A picture by its id, from where it lies")
     def picture(id: str) -> Response:
@@ -129,20 +130,20 @@ def build_app(
         gauges["generation"] = {kind: getattr(found.version, "generation", 0) for kind, found in there.items()}
         return batcher.counts.text(gauges)
 
-    for path, name in {"/": "index.html", "/docs": "docs.html"}.items():
-        app.add_api_route(path, _static(name, "text/html"), include_in_schema=False)
-    for name in ("page.js", "docs.js"):
-        app.add_api_route(f"/{name}", _static(name, "text/javascript"), include_in_schema=False)
+    for path, name in {"/": "index.html", "/docs": "docs.html", "/favicon.ico": "icon.svg"}.items():
+        app.add_api_route(path, _static(name), include_in_schema=False)
+    for name in ("icon.svg", "page.css", "page.js", "words.js", "docs.js"):
+        app.add_api_route(f"/{name}", _static(name), include_in_schema=False)
     return app
 
 
-def _by_content(request: Request, content: bytes, lasting: bool) -> Response:
-    """A picture that browsers keep, and ask for again only whether it has changed; not even that if it is lasting."""
+def _by_content(request: Request, content: bytes, kind: str | None, lasting: bool = False) -> Response:
+    """What browsers keep, and ask for again only whether it has changed; not even that if it is lasting."""
     tag = f'"{content_digest(content).hex()}"'
     headers = {"ETag": tag, "Cache-Control": "max-age=31536000, immutable" if lasting else "no-cache"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type=_kind(content), headers=headers)
+    return Response(content, media_type=kind, headers=headers)
 
 
 def _kind(content: bytes) -> str | None:
@@ -155,6 +156,11 @@ def about(index: Index) -> str:
     return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.title}"
 
 
-def _static(name: str, kind: str) -> Callable[[], Response]:
-    content = (_PAGE / name).read_text(encoding="utf-8")
-    return lambda: Response(content, media_type=kind)
+def _static(name: str) -> Callable[[Request], Response]:
+    content = (_PAGE / name).read_bytes()
+    kind = _STATIC[name.rpartition(".")[2]]
+
+    async def answer(request: Request) -> Response:
+        return _by_content(request, content, kind)
+
+    return answer

@@ -1,22 +1,48 @@
-"""The page in a real browser: Debian's chromium, headless. `python -m pytest -m browser`."""
+"""The page in a real browser, by the keyboard: Debian's chromium, headless. `python -m pytest -m browser`."""
 
-import shutil
-import subprocess
 import threading
 import time
+from urllib.parse import quote
 
+import numpy as np
 import pytest
 import uvicorn
 
+from ernie_vil2.io.calibration import Calibration, Threshold
 from ernie_vil2.search import open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.service import build_app
-from tests.conftest import PATIENCE
+from tests.conftest import draw, png
+from tests.search.browser import CHROMIUM, Browser
+from tests.search.conftest import unit
 
+PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
-CHROMIUM = shutil.which("chromium")
+FIELDS = {"caption_en": HOSTILE, "price": 3.5, "shop": "https://example.com/a?b=1", "trap": "javascript:alert(1)"}
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]
+HITS = "document.querySelectorAll('#hits li').length"
+STATUS = "document.getElementById('status').textContent"
+FOCUSED = "document.activeElement"
+DISCS = '{"kind":"disc"}'
+
+
+class Serving:
+    """An application on a free port, as long as the block."""
+
+    def __init__(self, app):
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.02)
+        return f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}/"
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -25,43 +51,140 @@ def address(tmp_path_factory, model, shapes):
     with open_index(folder / "index", model, writable=True) as index:
         add_images(index, pictures([str(shapes["val"])]))
         add_texts(index, ["red disc"])
-        vector = model.encode_texts(["blue bar"])
-        index.collection("images").add([Item("hostile", b"", {"caption_en": HOSTILE})], vector)
+        index.collection("images").add([Item("hostile", b"", FIELDS, (), PICTURE)], model.encode_texts(["blue bar"]))
+        more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), PICTURE) for number in range(120)]
+        index.collection("images").add(more, unit(np.random.default_rng(0), 120, model.embed_dim))
+        build(index, "images", None, 0.98, lambda line: None)
     with open_index(folder / "index", model) as index:
-        server = uvicorn.Server(uvicorn.Config(build_app(index), port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-        server.should_exit = True
-        thread.join()
+        thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
+        index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
+        index.model.calibration = Calibration("", "", 10.0, thresholds)
+        with Serving(build_app(index, shown=["price"])) as address:
+            yield address
 
 
-def browse(tmp_path, *arguments):
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-               "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", *arguments]  # fmt: skip
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+@pytest.fixture
+def browser(tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        yield browser
+        assert browser.errors == []
 
 
-def test_a_sentence_becomes_pictures_and_hostile_captions_stay_text(address, tmp_path):
-    dom = browse(tmp_path, "--dump-dom", f"{address}/?q=blue%20bar")
-    assert dom.count("<li>") == 17 and "17 pictures in" in dom
-    assert "&lt;img src=x onerror=" in dom and "<title>ERNIE-ViL 2.0 search</title>" in dom
-    assert 'lang="zh"' in dom and "a blue bar · 蓝色的条" in dom  # languages side by side
-    assert '<option value="&quot;disc&quot;">disc (4)</option>' not in dom  # the index was not built, so has no facets
+def test_there_are_pictures_and_queries_at_the_start_and_a_query_is_asked_by_a_click(browser, address):
+    browser.open(address)
+    browser.until("document.querySelectorAll('#examples button').length > 3")
+    assert browser.run(HITS) == 24 and "Some pictures of this index" in browser.run(STATUS)
+    asked = browser.run("document.querySelector('#examples button').textContent")
+    browser.run("document.querySelector('#examples button').click()")
+    browser.until(f"{HITS} >= 60")
+    assert browser.run("new URLSearchParams(location.search).get('q')") == asked
 
 
-def test_the_api_page_lists_every_path(address, tmp_path):
-    dom = browse(tmp_path, "--dump-dom", f"{address}/docs")
-    for path in ("GET /api/search", "POST /api/search", "GET /api/similar", "GET /health"):
-        assert path in dom
+def test_all_of_it_works_by_the_keyboard(browser, address):
+    browser.open(address)
+    browser.until(f"{HITS} > 0")
+    browser.run("document.activeElement.blur()")
+    browser.press("/")
+    browser.type("blue bar")
+    browser.until(f"{HITS} >= 60")  # as it was typed, without Enter
+    assert browser.run("location.search") == "?q=blue+bar"
+    first = browser.run("document.querySelector('#hits button').textContent")
+    assert HOSTILE in first and "price: 3.5" in first
+    browser.press("ArrowDown", "ArrowRight", "ArrowLeft")
+    assert browser.run(f"{FOCUSED}.hit.id") == "hostile"
+    browser.press("Enter")
+    browser.until("document.getElementById('detail').open")
+    assert browser.run("document.querySelector('#fields a').href") == FIELDS["shop"]
+    assert browser.run("document.querySelectorAll('#fields a').length") == 1  # the trap is text
+    assert browser.run("document.getElementById('download').href").endswith("picture?id=hostile")
+    browser.until("document.querySelectorAll('#tags button').length")
+    browser.press("ArrowRight")
+    second = browser.run("document.querySelectorAll('#hits button')[1].hit.id")
+    assert browser.run("document.querySelector('#fields dd').textContent") == second
+    browser.press("Escape")
+    browser.until("!document.getElementById('detail').open")
+    assert browser.run(f"{FOCUSED}.hit.id") == second
+    browser.press("s")
+    browser.until(f"new URLSearchParams(location.search).get('like') === {second!r}")
+    browser.until(f"{HITS} >= 60")
+    assert browser.run("document.title") == "ERNIE-ViL 2.0 search"
 
 
-@pytest.mark.parametrize("size", ["1200,900", "390,844"])
-def test_a_picture_of_the_page_is_taken_at_the_width_of_a_screen_and_of_a_phone(address, tmp_path, size):
-    shot = tmp_path / "page.png"
-    browse(tmp_path, f"--screenshot={shot}", f"--window-size={size}", f"{address}/?q=red%20disc")
-    assert shot.stat().st_size > 5_000
+def test_a_link_is_shared_and_back_works(browser, address):
+    browser.open(f"{address}?q=red&least=0&where={quote(DISCS)}")
+    browser.until(f"{HITS} && !{STATUS}.includes('searching')")
+    inputs = "document.querySelectorAll('#text, #without, #threshold, #filters select')"
+    assert browser.run(f"[...{inputs}].map((one) => one.value)") == ["red", "", "0", '"disc"']
+    browser.run("document.getElementById('text').value = 'green'; document.getElementById('form').requestSubmit()")
+    browser.until("location.search.includes('q=green')")
+    browser.run("history.back()")
+    browser.until("document.getElementById('text').value === 'red'")
+    browser.until("location.search.includes('q=red')")
+
+
+def test_answers_go_on_as_one_scrolls(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.until(f"{HITS} >= 60")
+    for _ in range(3):
+        browser.run("scrollTo(0, document.body.scrollHeight)")
+        time.sleep(0.2)
+    browser.until(f"{HITS} === 137")
+    ids = browser.run("[...document.querySelectorAll('#hits button')].map((one) => one.hit.id)")
+    assert len(set(ids)) == 137
+    assert browser.until(f"{STATUS}.startsWith('137 pictures') && {STATUS}")
+
+
+def test_the_calibrated_threshold_is_shown_and_taken(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.until("!document.getElementById('calibration').hidden")
+    assert browser.run("document.getElementById('calibration').textContent") == "calibrated: 0.25"
+    assert browser.run("document.querySelector('#calibrated option').value") == "0.25"
+    browser.run("document.getElementById('calibration').click()")
+    browser.until("location.search.includes('least=0.25')")
+
+
+def test_words_for_nothing_and_for_a_field_that_there_is_not(browser, address):
+    browser.open(f"{address}?q=red&least=0.9&where={quote(DISCS)}")
+    browser.until(f"{STATUS}.startsWith('Nothing is close enough')")
+    assert browser.run(HITS) == 0
+    browser.open(f"{address}?q={'x' * 10_001}")
+    browser.until(f"{STATUS}.includes('a query of 10,001 characters')")
+    browser.errors.clear()  # the browser itself reports an answer of 422
+
+
+def test_an_empty_index_says_how_to_fill_it(tmp_path, model, browser):
+    store = open_index(tmp_path / "index", model, writable=True)
+    store.collection("images").add([Item("a", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
+    store.collection("images").remove(["a"])
+    with open_index(tmp_path / "index", model) as index, Serving(build_app(index)) as address:
+        browser.open(address)
+        browser.until(f"{STATUS}.includes('search.py add')")
+    store.close()
+
+
+@pytest.mark.parametrize(("width", "dark", "language"), [(1280, False, "en-US"), (390, True, "zh-CN")])
+def test_a_screen_and_a_phone_in_the_dark_in_the_browsers_language(tmp_path, address, width, dark, language):
+    with Browser(tmp_path / "profile", width, 844, dark, language) as browser:
+        browser.open(f"{address}?q=red")
+        browser.until(f"{HITS} >= 60")
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run("document.documentElement.lang") == language[:2]
+        assert ("张图片" in browser.run(STATUS)) is (language == "zh-CN")
+        colour = browser.run("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, colour[4:-1].split(","))) < 150) is dark
+        browser.run("document.querySelector('#hits button').click()")
+        browser.until("document.getElementById('large').complete")
+        assert browser.run("document.getElementById('detail').getBoundingClientRect().right") <= width
+        browser.screenshot(tmp_path / "page.png")
+        assert (tmp_path / "page.png").stat().st_size > 5_000 and browser.errors == []
+
+
+def test_the_api_page_lists_every_path_and_tries_it(browser, address):
+    browser.open(f"{address}docs")
+    browser.until("document.querySelectorAll('form').length > 5")
+    shown = browser.run("document.body.innerText")
+    for path in ("GET /api/v1/search", "POST /api/v1/embeddings", "POST /api/v1/search/batch", "GET /health"):
+        assert path in shown
+    for number in range(browser.run("document.querySelectorAll('form').length")):
+        browser.run(f"document.querySelectorAll('form')[{number}].requestSubmit()")
+        browser.until(f"document.querySelectorAll('pre')[{number}].textContent.startsWith('200')")

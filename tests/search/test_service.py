@@ -167,10 +167,11 @@ def test_uploads_are_bounded(client, monkeypatch):
 
 
 def test_pages_load_nothing_from_elsewhere_and_hostile_text_is_data(client):
-    for path in ("/", "/docs", "/page.js", "/docs.js"):
+    for path in ("/", "/docs", "/page.js", "/docs.js", "/words.js", "/page.css"):
         response = client.get(path)
         assert response.status_code == 200 and "http://" not in response.text and "https://" not in response.text
-        assert "innerHTML" not in response.text and "script-src 'self'" in response.headers["content-security-policy"]
+        policy = response.headers["content-security-policy"]
+        assert "innerHTML" not in response.text and "default-src 'self'" in policy and "unsafe" not in policy
     answer = client.get("/api/search", params={"q": "blue bar", "count": 1})
     assert answer.json()["hits"][0]["id"] == HOSTILE and answer.headers["content-type"] == "application/json"
 
