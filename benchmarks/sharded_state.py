@@ -64,8 +64,7 @@ def rank(args) -> int:
     from ernie_vil2.parallel.ranks import join_ranks
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import build_step
-    from ernie_vil2.training.optimizer import build_optimizer
-    from ernie_vil2.training.sharding import distribute, squared_gradient_norms
+    from ernie_vil2.training.optimizer import build_optimizer, distribute, squared_gradient_norms
 
     size = f"width: {args.width}, depth: 8, heads: 8"
     config = load_config(

@@ -152,8 +152,7 @@ def paddle_step(folder: Path, batch: int):
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import DirectStep
-    from ernie_vil2.training.optimizer import build_optimizer
-    from ernie_vil2.training.sharding import squared_gradient_norms
+    from ernie_vil2.training.optimizer import build_optimizer, squared_gradient_norms
 
     config = load_config(None, OVERRIDES)
     runtime.set_device("cpu")

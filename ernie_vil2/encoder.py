@@ -401,7 +401,7 @@ def load_classifier(
     """
     stored = _stored(source, vocab, device, precision)
     config = stored.config
-    task = TASKS.get(config.Training.task)
+    task = TASKS.find(config.Training.task) if config.Training.task in TASKS else None
     if not (isinstance(task, type) and issubclass(task, StatementTask)):
         raise ValueError(f"{source} labels no statements: it was trained on Training.task {config.Training.task}")
     model = build_classifier(config.Model, config.Head, stored.vocab_size, task.images, len(task.labels))

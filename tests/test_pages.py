@@ -15,7 +15,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.report import Section, Table
 from ernie_vil2.evaluation.report_page import Changes
 from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
-from ernie_vil2.pages.curves import MOST_POINTS
+from ernie_vil2.pages.charts import MOST_POINTS
 from ernie_vil2.pages.page import marked
 from tests.pages import Page, lines_of
 

@@ -23,8 +23,7 @@ from ernie_vil2.models.weights.releases import from_ours
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
-from ernie_vil2.training.optimizer import build_optimizer
-from ernie_vil2.training.sharding import optimizer_arrays
+from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
 from tests.conftest import draw, png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *"一只猫狗的红圆", "a", "red", "disc", "##s", "©", "[UNK]"]

@@ -14,7 +14,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, published_subsets
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
-from ernie_vil2.evaluation.check import decode_all
+from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.io.terminal import counted
 
@@ -207,58 +207,37 @@ def score_statements(statements: Statements, encoded: EncodedBenchmark, classify
     return StatementScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.problems)
 
 
-@dataclass(frozen=True)
-class StatementCheck:
-    """What the splits of a folder hold, and what is wrong with them.
-
-    Attributes:
-        splits: the statements of each.
-        files: of each, the images that were decoded.
-        differences: from what the authors count, and images that a split shares with train.
-    """
-
-    splits: Sequence[Statements]
-    files: Sequence[BadSampleReport]
-    differences: Sequence[str]
-
-    @property
-    def good(self) -> bool:
-        """Every row with a gold label and every image can be used, and all is as published."""
-        bad = any(one.benchmark.rows.counts.keys() - {Reason.NO_GOLD_LABEL} for one in self.splits)
-        return not (bad or any(report.counts for report in self.files) or self.differences)
-
-    def __str__(self) -> str:
-        lines = []
-        for statements, report in zip(self.splits, self.files, strict=True):
-            total, *parts = statements.counts.items()
-            shown = ", ".join(f"{name} {count:,}" for name, count in parts)
-            lines.append(f"{statements.name}: {counted(total[1], 'statement')} ({shown})")
-            for name, ids in statements.subsets.items():
-                lines.append(f"  {name}: {counted(len(ids), 'statement')}")
-            lines += [f"rows: {statements.benchmark.rows}", f"images: {report}"]
-        return "\n".join([*lines, *self.differences])
-
-
 def check_statements(
     splits: Sequence[Statements], progress: Callable[[int], object] = lambda images: None
-) -> StatementCheck:
-    """Reads and decodes every image, and compares with what the authors count.
+) -> Inspection:
+    """Reads and decodes every image of the splits of a data set, and compares with what the authors count.
+
+    All is good if every row with a gold label and every image can be used, the counts are those that were published,
+    and no split shares an image with train.
 
     Args:
-        splits: of one data set.
         progress: called with the number of images just done.
     """
-    differences = []
+    lines, good = [], True
     for statements in splits:
-        expected = PUBLISHED.get((statements.kind, statements.split), {})
-        for name, count in expected.items():
-            if statements.counts[name] != count:
-                differences.append(
-                    f"{statements.name} has {count:,} {name} as published; here are {statements.counts[name]:,}"
-                )
+        total, *parts = statements.counts.items()
+        shown = ", ".join(f"{name} {count:,}" for name, count in parts)
+        rows, files = statements.benchmark.rows, decode_all(statements.benchmark.images, progress)
+        lines += [
+            f"{statements.name}: {counted(total[1], 'statement')} ({shown})",
+            *(f"  {name}: {counted(len(ids), 'statement')}" for name, ids in statements.subsets.items()),
+            f"rows: {rows}",
+            f"images: {files}",
+        ]
+        good &= not (rows.counts.keys() - {Reason.NO_GOLD_LABEL} or files.counts)
+    differences = [
+        f"{statements.name} has {count:,} {name} as published; here are {statements.counts[name]:,}"
+        for statements in splits
+        for name, count in PUBLISHED.get((statements.kind, statements.split), {}).items()
+        if statements.counts[name] != count
+    ]
     differences += _leaks(splits)
-    files = [decode_all(statements.benchmark.images, progress) for statements in splits]
-    return StatementCheck(splits, files, differences)
+    return Inspection("\n".join([*lines, *differences]), good and not differences)
 
 
 def _leaks(splits: Sequence[Statements]) -> list[str]:

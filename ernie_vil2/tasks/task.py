@@ -1,18 +1,19 @@
-"""What the trainer knows of what it trains."""
+"""What the trainer knows of what it trains: a task is a file beside this one, and a name below."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import paddle
 from paddle import nn
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.loader import Batch, SampleRows
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import decays
+from ernie_vil2.registry import Registry, UnknownName
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,27 @@ class Task(Protocol):
 
     def logged(self) -> dict[str, float]:
         """Numbers of the model for the log."""
+
+
+TASKS: Registry[Callable[[Config], Task]] = Registry(
+    "task",
+    {
+        "multi_view": "ernie_vil2.tasks.multi_view:MultiViewTask",
+        "entailment": "ernie_vil2.tasks.entailment:EntailmentTask",
+        "image_pair": "ernie_vil2.tasks.entailment:ImagePairTask",
+    },
+)
+"""By `Training.task`."""
+
+
+def build_task(config: Config) -> Task:
+    """The task that `Training.task` names; its model is not built yet.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    try:
+        task = TASKS.find(config.Training.task)
+    except UnknownName as error:
+        raise ConfigError(f"Training.task: {error}") from None
+    return task(config)

@@ -27,10 +27,16 @@ from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import Task
 from ernie_vil2.training.checkpoint import as_begun, check_changes, find_checkpoint, load_checkpoint, mark_best, recover
 from ernie_vil2.training.comparison import Comparison
-from ernie_vil2.training.optimizer import WeightAverage, build_optimizer, with_steps
+from ernie_vil2.training.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    check_sharding,
+    distribute,
+    own_parameters,
+    with_steps,
+)
 from ernie_vil2.training.progress import BestEffort, Progress
 from ernie_vil2.training.scoring import Evaluator, Scores
-from ernie_vil2.training.sharding import check_sharding, distribute, own_parameters
 from ernie_vil2.training.step_agreement import BatchGate, NonFiniteSteps, StopSignals
 from ernie_vil2.training.update import Update
 

@@ -29,10 +29,9 @@ from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.text import headline, plan_run
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
-from ernie_vil2.training.optimizer import learning_rate, with_steps
+from ernie_vil2.training.optimizer import check_sharding, learning_rate, with_steps
 from ernie_vil2.training.run_log import config_facts
 from ernie_vil2.training.scoring import build_evaluators
-from ernie_vil2.training.sharding import check_sharding
 
 MOST_ROWS = 512
 """Samples of a source that are read, where the batch of a rank is larger."""

@@ -19,9 +19,8 @@ from ernie_vil2.parallel.ranks import watched_ranks
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.assembly import Parts, assemble
 from ernie_vil2.training.checkpoint import Checkpoint, keep_only, note_evaluation, save_checkpoint
-from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.optimizer import learning_rate, optimizer_arrays, scaler_state
 from ernie_vil2.training.scoring import Evaluator, as_lines, build_evaluators
-from ernie_vil2.training.sharding import optimizer_arrays, scaler_state
 from ernie_vil2.training.step_agreement import check_weights
 
 

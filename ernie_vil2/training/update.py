@@ -17,8 +17,7 @@ from ernie_vil2.device.transfers import fetched
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import copied, running_statistics, set_statistics
 from ernie_vil2.tasks import Task
-from ernie_vil2.training.optimizer import WeightAverage, set_rate
-from ernie_vil2.training.sharding import squared_gradient_norms
+from ernie_vil2.training.optimizer import WeightAverage, set_rate, squared_gradient_norms
 from ernie_vil2.training.step_agreement import NonFiniteSteps
 
 NORM = "gradient_norm"

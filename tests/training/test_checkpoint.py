@@ -28,8 +28,7 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
-from ernie_vil2.training.optimizer import build_optimizer
-from ernie_vil2.training.sharding import optimizer_arrays
+from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
 
 TOKENS = [f"token{number}" for number in range(20)]
 

@@ -19,9 +19,8 @@ from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.losses import NoNegatives
 from ernie_vil2.models.precision import check_precision
 from ernie_vil2.training.checkpoint import changed_settings, check_checkpoint, list_checkpoints
-from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.optimizer import learning_rate, scaler_state
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.training.sharding import scaler_state
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from ernie_vil2.training import sharding
+from ernie_vil2.training import optimizer
 from ernie_vil2.training.checkpoint import DamagedCheckpoint, list_checkpoints, recover
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import MOST_NOT_FINITE, NotFinite
@@ -353,7 +353,7 @@ def test_shares_of_the_ranks_add_up(ranks, stage, sizes, data):
         shares = []
         for rank in range(ranks):
             patch.setattr(dist, "get_rank", lambda rank=rank: rank)
-            shares.append(float(sharding.squared_gradient_norms(Optimizer(), parameters, stage)[1].sum()))
+            shares.append(float(optimizer.squared_gradient_norms(Optimizer(), parameters, stage)[1].sum()))
     assert sum(shares) == pytest.approx(expected, rel=1e-5)
 
 
@@ -362,7 +362,7 @@ def test_a_poisoned_run_is_reported(config, tmp_path):
     trainer.fit()
     make_nan(trainer.model.text.parameters()[0])
     from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
-    from ernie_vil2.training.sharding import optimizer_arrays
+    from ernie_vil2.training.optimizer import optimizer_arrays
 
     run = tmp_path / "poisoned"
     arrays = optimizer_arrays(trainer.optimizer, trainer.model)

@@ -14,8 +14,8 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.dry_run import dry_run
+from ernie_vil2.training.optimizer import check_sharding
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.training.sharding import check_sharding
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import ROOT
 

@@ -95,8 +95,7 @@ class Entailment(Scorer):
         names = [data.split] if data.split else splits_of(data.path[0])
         splits = [read_statements(replace(data, split=name).sources()) for name in names]
         with bar(sum(len(statements.benchmark.images) for statements in splits)) as progress:
-            found = check_statements(splits, progress)
-        return Inspection(str(found), found.good)
+            return check_statements(splits, progress)
 
 
 def outcomes(scores: StatementScores) -> Outcomes:
