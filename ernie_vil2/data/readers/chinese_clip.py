@@ -7,6 +7,7 @@ Chinese-CLIP publishes MUGE and Flickr30k-CN as `{split}_imgs.tsv` and `{split}_
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +28,12 @@ LONGEST_ID = 256  # bytes, in the image TSV
 NO_IMAGE = -1
 
 
-def texts_of(images: Path) -> Path | None:
-    """The text file of an image TSV; None if there is none."""
-    stem = images.name.removesuffix(IMAGES)
-    return next((path for end in TEXTS if (path := images.with_name(stem + end)).is_file()), None)
+def texts_of(images: Path) -> Path:
+    """The text file of an image TSV; FileNotFoundError if there is none."""
+    paths = [images.with_name(images.name.removesuffix(IMAGES) + end) for end in TEXTS]
+    if (found := next(filter(Path.is_file, paths), None)) is None:
+        raise FileNotFoundError(f"{images}: the texts are missing; put {' or '.join(map(str, paths))} here")
+    return found
 
 
 def is_images(location: Location) -> bool:
@@ -81,11 +84,6 @@ class ChineseClipSource:
 
     def __init__(self, images: str | Path, text_id: str | None = None):
         texts = texts_of(Path(images))
-        if texts is None:
-            stem = str(images).removesuffix(IMAGES)
-            raise FileNotFoundError(
-                f"{images}: the texts are missing; put {' or '.join(stem + end for end in TEXTS)} here"
-            )
         self.name, self.files = str(images), [Path(images), texts]
         self._keys = text_keys(texts)
         self._text_id = text_id
@@ -162,8 +160,12 @@ def pair_sample(name: str, text_id: str, text: str, image: bytes, naming: str | 
 def _find(folder: Path) -> dict[str, list[Path]]:
     """A split whose first text names no image comes last: the answers of MUGE's test split are not published."""
     images = {path.name.removesuffix(IMAGES).removeprefix("MR_"): path for path in folder.glob(f"*{IMAGES}")}
-    splits = in_order({split: path for split, path in images.items() if texts_of(path)})
-    return dict(sorted(splits.items(), key=lambda item: not _names_images(item[1][0])))
+    whole = {}
+    for split, path in images.items():
+        with suppress(FileNotFoundError):
+            texts_of(path)
+            whole[split] = path
+    return dict(sorted(in_order(whole).items(), key=lambda item: not _names_images(item[1][0])))
 
 
 def _names_images(images: Path) -> bool:
@@ -182,8 +184,8 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     _read_images(collector, Lines(images))
     for name, line in numbered_lines(texts):
         with collector.entry():
-            text_id, text, image_ids = parse_text(as_object(line, name), name, text_keys(texts))
-            text = BenchmarkText(text_id, text)
+            text_id, content, image_ids = parse_text(as_object(line, name), name, text_keys(texts))
+            text = BenchmarkText(text_id, content)
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
             if image_ids and not matched:
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")

@@ -30,6 +30,12 @@ FILES = {
 }
 
 
+def test_an_image_file_without_its_texts_is_named(tmp_path):
+    folder = write(tmp_path, {"test_imgs.tsv": FILES["test_imgs.tsv"]})
+    with pytest.raises(FileNotFoundError, match="test_imgs.tsv: the texts are missing; put .*test_texts.jsonl"):
+        open_benchmark(folder / "test_imgs.tsv")
+
+
 def test_texts_have_several_images_and_images_several_texts(tmp_path):
     benchmark = open_benchmark(write(tmp_path / "MUGE", FILES))
     assert benchmark.name == "MUGE-valid"
