@@ -117,7 +117,7 @@ def _crops(image: EncodedImage, draws: Sequence[_Draws], size: int, area: Sequen
 
 def _box(height: int, width: int, area: Sequence[float], drawn: _Draws) -> tuple[tuple[int, int], tuple[int, int]]:
     """A crop's corner, top and left, and its height and width."""
-    share = _between(*area, drawn.area)
+    share = _between(area[0], area[1], drawn.area)
     aspect = math.exp(_between(math.log(3 / 4), math.log(4 / 3), drawn.aspect))
     crop_height = min(height, max(1, round(math.sqrt(height * width * share / aspect))))
     crop_width = min(width, max(1, round(math.sqrt(height * width * share * aspect))))
@@ -153,7 +153,7 @@ def _augmented(image: np.ndarray, drawn: _Draws, views: ViewsConfig) -> np.ndarr
         )
         image = jitter_colours(image, brightness, contrast, saturation, _between(-views.hue, views.hue, drawn.hue))
     if drawn.blur < views.blur:
-        image = gaussian_blur(image, _between(*views.blur_sigma, drawn.sigma))
+        image = gaussian_blur(image, _between(views.blur_sigma[0], views.blur_sigma[1], drawn.sigma))
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if grayscale else np.ascontiguousarray(image)
 
 
@@ -202,8 +202,8 @@ class ImageNormalization:
     def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: str):
         import paddle
 
-        self._dtype = dtype
-        wide = "float64" if dtype == "float64" else "float32"
+        self._dtype = getattr(paddle, dtype)
+        wide = paddle.float64 if dtype == "float64" else paddle.float32
         self._mean, self._variance, self._one, self._zero = (
             paddle.to_tensor(channels, wide)
             for channels in (255 * np.array(mean), (255 * np.array(std)) ** 2, np.ones(3), np.zeros(3))

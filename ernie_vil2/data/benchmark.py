@@ -91,7 +91,7 @@ class Benchmark:
 class Collector:
     """Images, texts and pairs in the order of the files. Of several entries with one id the first one is kept."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows = BadSampleReport()
         self._images: dict[str, tuple[int, BenchmarkImage, Hashable]] = {}
         self._texts: dict[str, tuple[int, BenchmarkText]] = {}
@@ -199,7 +199,8 @@ def read_unpaired(pictures: Path | None, lines: Path | None) -> Benchmark:
         OSError: one of them cannot be read.
         ValueError: there is no image file in the folder, or no text in the file.
     """
-    found, texts, rows = image_files(pictures) if pictures else [], [], BadSampleReport()
+    found = image_files(pictures) if pictures else []
+    texts, rows = [], BadSampleReport()
     rows.add(len(found), [])
     for name, line in numbered_lines(lines) if lines else ():
         try:
@@ -212,6 +213,7 @@ def read_unpaired(pictures: Path | None, lines: Path | None) -> Benchmark:
     for path, side, kind in ((pictures, found, "image file"), (lines, texts, "text")):
         if path and not side:
             raise ValueError(f"{path}: no {kind} in it that can be used\n{rows}")
-    images = [BenchmarkImage(file.relative_to(pictures).as_posix(), partial(read_file, file)) for file in found]
+    root = pictures or Path()
+    images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in found]
     files = (lines,) if lines else ()
     return Benchmark(str(pictures or lines), images, texts, np.empty([0, 2], np.int64), rows, files)

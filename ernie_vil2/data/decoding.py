@@ -13,6 +13,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,7 +224,7 @@ def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool) -> np.ndarray:
         image = open_header(data, name)
     try:
         # Divided exactly, as Pillow takes the largest whole number of times that these fit; its sides are rounded up.
-        image.draft(None, (image.width / factor, image.height / factor))
+        image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # whole numbers alone
         return rgb_pixels(image, None)
     except Exception as error:  # as above
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
@@ -255,8 +256,9 @@ def _pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -
     if image.mode.startswith("I"):
         grey, bits = np.asarray(image), 16
         if image.format == "TIFF":
-            bits = image.tag_v2[_TIFF_BITS][0]  # or 12
-            if image.tag_v2[_TIFF_COLOURS] == _WHITE_IS_ZERO:
+            tags: Any = getattr(image, "tag_v2", {})
+            bits = tags[_TIFF_BITS][0]  # or 12
+            if tags[_TIFF_COLOURS] == _WHITE_IS_ZERO:
                 grey = 2**bits - 1 - grey
         pixels = cv2.cvtColor((grey >> (bits - 8)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
         if background is not None and key is not None:

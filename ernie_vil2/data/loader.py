@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -199,11 +199,14 @@ def read_batch(rows: SampleRows, config: Config, positions: Sequence[int]) -> Ba
     """
     cv2.setNumThreads(0)
     with closing(_filled(rows, config, len(positions), [positions])) as batches:
-        arrays, batch = _batch(rows, *next(batches), first=0)
+        filled, reports = next(batches)
+        arrays, batch = _batch(rows, filled, reports, first=0)
         return batch | {name: paddle.to_tensor(array) for name, array in arrays.items()}
 
 
-def _filled(rows: SampleRows, config: Config, size: int, positions: Iterable[Sequence[int]]) -> Iterator[tuple]:
+def _filled(
+    rows: SampleRows, config: Config, size: int, positions: Iterable[Sequence[int]]
+) -> Generator[tuple[Arrays, list[RowReport]], None, None]:
     return filled_batches(rows, rows.layout, size, positions, config.Data.workers, config.Data.patience, rows.stuck)
 
 

@@ -47,7 +47,7 @@ class ShardOrder:
         source: number of the source, so that equal sources are in different orders.
     """
 
-    def __init__(self, sizes: Sequence[int], seed: int, source: int = 0):
+    def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, source: int = 0):
         self._sizes = np.asarray(sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.samples = int(self._sizes.sum())
@@ -156,11 +156,11 @@ class Mixture:
     def first_positions(self, source: int, count: int) -> list[int]:
         """The first `count` positions that hold a source."""
         found: list[int] = []
-        for block in itertools.count():
-            self._shuffle(block)
+        blocks = itertools.count()
+        while len(found) < count:
+            self._shuffle(block := next(blocks))
             found += (block * BLOCK + np.flatnonzero(self._sources == source)[: count - len(found)]).tolist()
-            if len(found) == count:
-                return found
+        return found
 
     def _shuffle(self, block: int) -> None:
         if block == self._block:
@@ -204,7 +204,8 @@ class RowsByImage:
 
     def __init__(self, shards: Iterable[Sequence[str | None]], seed: int, number: int = 0):
         self._key = seed, number
-        units, self.shard_sizes, rows = [np.zeros(0, np.int64)], [], 0
+        units, rows = [np.zeros(0, np.int64)], 0
+        self.shard_sizes: list[int] = []
         for names in shards:
             own = _numbered(names)
             units.append(own + sum(self.shard_sizes))

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -244,7 +244,7 @@ def _each_shard(work: Work, processes: int, what: str, task: Callable[[Work, int
         initargs=(os.getpid(), replace(work, count=count), task),
     )
     bar = tqdm(desc=what, total=len(work.source), unit="sample", dynamic_ncols=True, file=sys.stdout)
-    results, shards, running = {}, iter(range(work.shards)), {}
+    results, shards, running = dict[int, Any](), iter(range(work.shards)), dict[Future, int]()
     with bar:
         try:
             while len(results) < work.shards:

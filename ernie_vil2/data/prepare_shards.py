@@ -59,7 +59,7 @@ class Settings:
     text_id: str | None = None
     background: tuple[int, int, int] = WHITE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"the short side must be at least 1 pixel, not {self.short_side}")
         if not 1 <= self.quality <= 100:
@@ -143,7 +143,7 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
                 _write(archive, *first)
                 for members in samples:
                     _write(archive, *members)
-                    archive.members.clear()  # tarfile would keep every one
+                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
             entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
     report, counts = found.report, dict(found.counts)
     return entry | counts | {"input": found.input.hexdigest(), "read": report.read, "bad_samples": report.as_dict()}
@@ -152,7 +152,7 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
 class _Found:
     """What is found out about the samples of a shard while they are read."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.input = blake2b(digest_size=DIGEST_BYTES)
         self.report = BadSampleReport()
         self.counts = {"samples": 0, "duplicates": 0, "tagged": 0}
@@ -171,7 +171,8 @@ def _read(work: Work, shard: int, content: blake2b) -> Iterator[tuple[int, Sampl
     """The rows of a shard with the JSON of each, None for a duplicate; what was read goes into the digest."""
     for row in work.rows(shard):
         work.count(1)
-        read, parts = None, [b"duplicate"]
+        read: tuple[int, Sample, dict] | BadSample | None = None
+        parts = [b"duplicate"]
         if work.kept is None or work.kept[row]:
             try:
                 sample = work.source[row]

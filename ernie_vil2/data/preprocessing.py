@@ -30,7 +30,7 @@ def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         `[size, size, 3]` uint8.
     """
-    height, width = with_short_side(*image.shape[:2], size)
+    height, width = with_short_side(image.shape[0], image.shape[1], size)
     image = resized(image, width, height)
     return _window(image, (height - size) // 2, (width - size) // 2, size)
 
@@ -90,9 +90,9 @@ class Preprocessing:
 
     kind: Literal["ernie_vil2", "official", "paddlenlp"]
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    background: tuple[int, int, int] = WHITE
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    background: tuple[int, ...] = WHITE
 
     @classmethod
     def of(cls, config: ImageTowerConfig) -> Preprocessing:

@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size, check_text
 from ernie_vil2.io.files import check_ordinary, parse_json, read_text, system_errors_named
 
+T = TypeVar("T")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON_VALUES = 2**24
 """Of a JSON file, by its commas and brackets. The largest of the benchmarks, Karpathy's COCO, has 12 million."""
@@ -37,7 +39,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path.name}:{number}", line.rstrip(b"\r\n")
 
 
-def read_json(path: Path, kind: type) -> dict | list:
+def read_json(path: Path, kind: type[T]) -> T:
     """A whole JSON file.
 
     Raises:

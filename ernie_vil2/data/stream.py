@@ -228,7 +228,8 @@ def watch(stream: SampleStream, scored: Iterable[Benchmark]) -> list[str]:
     if not images:
         return []
     with ThreadPoolExecutor(THREADS) as threads:
-        stream.scored = frozenset(threads.map(_content_of_image, images)) - {None}
+        found = threads.map(_content_of_image, images)
+        stream.scored = frozenset(content for content in found if content is not None)
     ids = {image.id for image in images}
     lines = []
     for name, source in zip(stream.names, stream.sources, strict=True):

@@ -115,7 +115,11 @@ class TagsTsv(TextLines):
         }
 
 
-READERS = {".jsonl": JsonTable, ".tsv": TagsTsv, ".csv": CsvTable}
+READERS: dict[str, type[JsonTable] | type[TagsTsv] | type[CsvTable]] = {
+    ".jsonl": JsonTable,
+    ".tsv": TagsTsv,
+    ".csv": CsvTable,
+}
 
 
 def tags_id(sample: Sample, field: str | None) -> str:

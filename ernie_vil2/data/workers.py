@@ -18,7 +18,7 @@ import mmap
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -50,7 +50,7 @@ def filled_batches(
     processes: int,
     patience: float = math.inf,
     stuck: Callable[[int], Any] = lambda position: None,
-) -> Iterator[tuple[Arrays, list[Any]]]:
+) -> Generator[tuple[Arrays, list[Any]], None, None]:
     """Batches of rows, in order.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2, load_classifier, load_model
@@ -175,7 +176,7 @@ def compare_models(
     pixel_baseline: Sequence[str] = (),
     cache: Path | None = None,
     device: str | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
     batch_size: int = 128,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -204,7 +205,7 @@ def compare_models(
     scoring = make_scorer(scorer or (scorer_of_protocols(protocol) if protocol else scorer_of(data)), options)
     benchmarks: dict[str, Benchmark] = {}
     outcomes: dict[str, Mapping[str, Outcomes]] = {}
-    costs, notes, definitions, read = {}, [], [], {}
+    costs, notes, definitions, read = {}, list[str](), list[str](), {}
 
     def scored(name: str, model: Any, encode: Callable[[str, Benchmark], EncodedBenchmark]) -> None:
         scoring.check(model, name)
@@ -224,13 +225,19 @@ def compare_models(
         return benchmarks or scoring.open(chosen)
 
     for name, source in models.items():
-        model = source
-        if not isinstance(source, ErnieViL2):
-            load = load_classifier if scoring.labels else load_model
-            model = load(source, device=device, precision=precision, batch_size=batch_size)
+        load = load_classifier if scoring.labels else load_model
+
+        model = (
+            source
+            if isinstance(source, ErnieViL2)
+            else load(source, device=device, precision=precision, batch_size=batch_size)
+        )
         benchmarks = opened(list(model.config.Views.languages))
-        scored(name, model, lambda key, one, model=model, name=name: run.encode_on_all_ranks(
-            model, one, f"{name} {key}".strip(), cache))  # fmt: skip
+
+        def encode(key: str, one: Benchmark, model: ErnieViL2 = model, name: str = name) -> EncodedBenchmark:
+            return run.encode_on_all_ranks(model, one, f"{name} {key}".strip(), cache)
+
+        scored(name, model, encode)
         costs[name] = measured(model, benchmarks, None if isinstance(source, ErnieViL2) else source)
         if cut := costs[name].cut_texts:
             every_text = len({text.text for one in benchmarks.values() for text in one.texts})
@@ -242,7 +249,9 @@ def compare_models(
         benchmarks = opened()
         widths: list[int] = []
 
-        def read_rows(_: str, one: Benchmark, folder=folder, name=name, widths=widths) -> EncodedBenchmark:
+        def read_rows(
+            _: str, one: Benchmark, folder: Any = folder, name: str = name, widths: list[int] = widths
+        ) -> EncodedBenchmark:
             encoded, remarks = embeddings_of(folder, one)
             widths.append(encoded.images.shape[1])
             notes.extend(f"{name}: {remark}" for remark in remarks if f"{name}: {remark}" not in notes)
@@ -339,7 +348,7 @@ def _megabytes(path: Path) -> float:
 
 def _flat(values: Mapping[str, Any]) -> dict[str, float]:
     """Published values by the names of figures."""
-    found = {}
+    found: dict[str, float] = {}
     for name, value in values.items():
         found |= {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, Mapping) else {name: value}
     return found

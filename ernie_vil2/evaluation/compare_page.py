@@ -189,9 +189,10 @@ def _query(
     for model in models:
         one = comparison.outcomes[model][result]
         position = row if list(one.ids) == list(first.ids) else list(one.ids).index(name)
-        made: Card = one.cards([position])[0] if one.cards else {"answers": []}
+        made: Card | None = one.cards([position])[0] if one.cards else None
         card = card or made
-        answers = [{**answer, "image": pictures.number(answer["image"])} for answer in made["answers"]]
+        shown = made["answers"] if made else ()
+        answers = [{**answer, "image": pictures.number(answer["image"])} for answer in shown]
         sides.append({"model": model, "rank": int(one.ranks[position]), "answers": answers})
     text = first.texts[row] if first.texts else ""
     direction = name.partition(" ")[0]
@@ -201,8 +202,8 @@ def _query(
         "against": against,
         "direction": arrow(direction) if "_to_" in direction else "",
         "text": text,
-        "query": card["query"],
-        "images": [pictures.number(image) for image in card["images"]],
+        "query": card["query"] if card else text,
+        "images": [pictures.number(image) for image in (card["images"] if card else ())],
         "sides": sides,
         "fields": {key: str(value) for key, value in (first.fields[row] if first.fields else {}).items()
                    if isinstance(value, str | int | bool)},

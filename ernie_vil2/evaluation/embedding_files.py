@@ -163,7 +163,7 @@ def embeddings_of(folder: str | Path, benchmark: Benchmark) -> tuple[EncodedBenc
             f"{folder}: image embeddings are {arrays[0].shape[1]} wide, text embeddings {arrays[1].shape[1]}; both "
             "must come from one model"
         )
-    return EncodedBenchmark(benchmark, *arrays, problems=BadSampleReport()), remarks
+    return EncodedBenchmark(benchmark, arrays[0], arrays[1], BadSampleReport()), remarks
 
 
 def _row_names(folder: Path, kind: str) -> list[tuple[str, str | None]]:

@@ -66,11 +66,11 @@ class Outcomes:
     fields: Sequence[Mapping[str, object]] = ()
     cards: Callable[[Sequence[int]], list[Card]] | None = None
 
-    def level(self, figure: str, **options: int) -> Interval:
+    def level(self, figure: str, **options: Any) -> Interval:
         """A figure with its interval; options as for `over_queries`."""
         return over_queries(self.figures[figure], self.clusters, self.groups.get(figure), **options)
 
-    def difference(self, first: Outcomes, figure: str, **options: int) -> Interval:
+    def difference(self, first: Outcomes, figure: str, **options: Any) -> Interval:
         """By how much a figure is above that of the first model; options as for `paired_queries`.
 
         Raises:
@@ -102,9 +102,9 @@ class Outcomes:
 
 def recall_figures(directions: Sequence[str], ranks: np.ndarray) -> dict[str, np.ndarray]:
     """The figures of queries by their direction and rank: R@1, R@5, R@10, mR of each, and the mR of all."""
-    ways, found = np.array(directions), {}
+    ways, found = np.array(directions), dict[str, np.ndarray]()
     hits = {f"R@{cutoff}": 100.0 * (ranks <= cutoff) for cutoff in CUTOFFS}
-    hits["mR"] = sum(hits.values()) / len(CUTOFFS)
+    hits["mR"] = sum(hits.values(), np.zeros(len(ranks))) / len(CUTOFFS)
     names = list(dict.fromkeys(directions))
     for way in names:
         found |= {f"{way}/{name}": np.where(ways == way, values, np.nan) for name, values in hits.items()}

@@ -138,7 +138,7 @@ def assemble(
         comparison = _scored(lambda: Comparison(config, task), lost, rank) if config.Data.test else None
         if ranks > 1:
             check_agreement(_facts(config, rows.stream, evaluators, checkpoint))
-        scoring = [*evaluators.values(), *([comparison] if comparison else [])]
+        scoring: list[Evaluator | Comparison] = [*evaluators.values(), *([comparison] if comparison else [])]
         with agreed_errors():
             progress.say(watch(rows.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
 

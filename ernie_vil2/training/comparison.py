@@ -8,16 +8,15 @@ from typing import Any
 
 from paddle import nn
 
-from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation import run
 from ernie_vil2.evaluation.report import write_report
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, checkpoint_folder
 from ernie_vil2.tasks import Task
+from ernie_vil2.training.scoring import encoder_of
 
 
 class Comparison:
@@ -39,8 +38,10 @@ class Comparison:
                 f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
             )
         self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
-        self._data = config.Data.tested.data
-        self._scorer, data = Retrieval.of_run(config, config.Data.tested, "test")
+        tested = config.Data.tested
+        self._scorer, data = Retrieval.of_run(config, tested, "test")
+        assert tested is not None and data is not None  # of a run with Data.test
+        self._data = tested.data
         self.sets = self._scorer.open(data)
 
     @property
@@ -50,8 +51,7 @@ class Comparison:
 
     def before(self, model: nn.Layer) -> str:
         """Scores a dual encoder as training begins with it; a line for people for each language."""
-        engine = Eager(model, Preprocessing.of(self._config.Model.image), self._config.Training.precision)
-        encoder = ErnieViL2(engine, self._tokenizer, self._config, self._config.Evaluation.batch_size)
+        encoder = encoder_of(model, self._tokenizer, self._config)
         return self._score(BEFORE, encoder, self._config.Model.weights or "initial weights")
 
     @property
@@ -68,7 +68,8 @@ class Comparison:
         return self._score(AFTER, model, str(folder))
 
     def _score(self, name: str, model: ErnieViL2, source: str) -> str:
-        self._scorer.label = name
+        if isinstance(self._scorer, Retrieval):
+            self._scorer.label = name
         opened = self.sets if len(self.sets) > 1 else dict.fromkeys([""], *self.sets.values())
         report = run.score(self._scorer, model, opened)
         write_report(report, self._run / RESULTS, name, run.about(source, self._data, {}, None))

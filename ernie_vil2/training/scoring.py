@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import paddle
 import paddle.distributed as dist
@@ -18,9 +18,10 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.scorer import SCORERS, Scorer
+from ernie_vil2.evaluation.scorer import SCORERS, ScoredModel, Scorer
 from ernie_vil2.io.run_folder import Best
 from ernie_vil2.io.terminal import LostRank
+from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import collectives
 from ernie_vil2.registry import UnknownName
 from ernie_vil2.tasks import Task
@@ -62,6 +63,12 @@ class Evaluator(Protocol):
         """
 
 
+def encoder_of(model: nn.Layer, tokenizer: Tokenizer, config: Config) -> ErnieViL2:
+    """The model of a run, which is a dual encoder where something scores it, as an encoder."""
+    engine = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), config.Training.precision)
+    return ErnieViL2(engine, tokenizer, config, config.Evaluation.batch_size)
+
+
 class Scored:
     """A scorer as an `Evaluator`. The ranks share the encoding; rank 0 alone scores.
 
@@ -70,13 +77,13 @@ class Scored:
 
     def __init__(self, scorer: Scorer, opened: Mapping[str, Benchmark], config: Config, tokenizer: Tokenizer):
         self.scorer, self.opened, self.config, self.tokenizer = scorer, opened, config, tokenizer
-        self.best_by, self.data = scorer.best_by, scorer.sizes(opened)
-        self.benchmarks = list(opened.values()) if scorer.held_out else []
+        self.best_by = scorer.best_by
+        self.data: Mapping[str, str] = scorer.sizes(opened)
+        self.benchmarks: Sequence[Benchmark] = list(opened.values()) if scorer.held_out else []
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """As `Evaluator.__call__`: the metrics of the scorer's report."""
-        engine = Eager(model, Preprocessing.of(self.config.Model.image), self.config.Training.precision)
-        encoder = ErnieViL2(engine, self.tokenizer, self.config, self.config.Evaluation.batch_size)
+        encoder = encoder_of(model, self.tokenizer, self.config)
         if not self.scorer.separate:
             return self._metrics(encoder, self.opened)
         found, failures = [], {}
@@ -87,10 +94,11 @@ class Scored:
                 raise
             except Exception as error:
                 failures[f"val, {name}"] = str(error) or type(error).__name__
-        values = {name: value for one in found for name, value in one.values.items() if name != self.best_by}
-        best = [one.values[self.best_by] for one in found if self.best_by in one.values]
+        best_by = self.best_by or ""
+        values = {name: value for one in found for name, value in one.values.items() if name != best_by}
+        best = [one.values[best_by] for one in found if best_by in one.values]
         if best and len(best) == len(self.opened):
-            values[self.best_by] = fmean(best)
+            values[best_by] = fmean(best)
         return Metrics(values, [name for one in found for name in one.shown or ()], failures)
 
     def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
@@ -125,7 +133,7 @@ def _build(name: str, config: Config, task: Task) -> Evaluator | None:
     opened = scorer.open(data)
     if scorer.labels:
         try:
-            scorer.check(task, f"Training.task={config.Training.task}")
+            scorer.check(cast(ScoredModel, task), f"Training.task={config.Training.task}")
         except ValueError as error:
             raise ConfigError(f"Data.val: {error}") from None
     return Scored(scorer, opened, config, task.tokenizer)
@@ -197,7 +205,7 @@ class Scores:
     def settled(self) -> bool:
         """Whether `Tuning.patience` is at its end."""
         patience, every = self._config.Tuning.patience, self._config.Evaluation.every
-        return bool(patience and self.best) and self.evaluated - self.best["step"] >= patience * every
+        return bool(patience and self.best and self.evaluated - self.best["step"] >= patience * every)
 
     def score(self, model: nn.Layer, step: int) -> dict[str, Metrics]:
         """What each evaluator makes of the model of a step. A collective."""
@@ -209,7 +217,7 @@ class Scores:
         """Whether what was found makes the evaluated step the best one, which it then is; step 0 never is."""
         if not self.evaluated or not self._chooses or found[self._chooses].failures:
             return False
-        metric = self.evaluators[self._chooses].best_by
+        metric = self.evaluators[self._chooses].best_by or ""
         value = found[self._chooses].values[metric]
         if self.best is not None and value <= self.best["value"]:
             return False

@@ -33,7 +33,7 @@ class BenchmarkSource:
         self._benchmark = benchmark
         rows = benchmark.rows
         self._bad = [
-            (reason, rows.names[reason][min(index, len(rows.names[reason]) - 1)])
+            (Reason(reason), rows.names[reason][min(index, len(rows.names[reason]) - 1)])
             for reason, count in rows.counts.items()
             for index in range(count)
         ]
@@ -64,7 +64,7 @@ class BenchmarkSource:
 class ImageIds:
     """Ids of images that are distinct: the names, where different images have one, with the file and row."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._ids: dict[str, dict[int, str]] = {}
 
     def __call__(self, sample: Sample, where: str) -> str:
@@ -100,7 +100,7 @@ def benchmarks_of(
         ValueError: no sample could be used.
     """
     read: list[_Read | BadSample] = []
-    ids, found = ImageIds(), {}
+    ids, found = ImageIds(), dict[str, None]()
     for index in range(len(source)):
         try:
             sample = source[index]

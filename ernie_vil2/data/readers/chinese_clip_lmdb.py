@@ -89,11 +89,11 @@ class ChineseClipLmdb:
         image = decode_base64(encoded, f"{where}, {image_id}")
         return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return ChineseClipLmdb, (self.name, self._text_id)
 
 
-def _opened(lmdb, path: str):
+def _opened(lmdb: Any, path: str) -> Any:
     """An environment of LMDB; OSError if it is cut off."""
     key = os.path.realpath(path)
     database = _OPEN.get(key)
@@ -115,7 +115,7 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
-def _lmdb(folder: str):
+def _lmdb(folder: str) -> Any:
     require(f"{folder}, an LMDB,", "lmdb")
     import lmdb
 

@@ -148,7 +148,7 @@ def _snli_ve_row(folders: ImageFolders, row: dict, where: str) -> StatementRow:
     return StatementRow(str(name), (image,), text_of(row, "sentence2", where), text_of(row, "gold_label", where))
 
 
-SNLI_VE = Layout(
+SNLI_VE: Layout = Layout(
     name="snli-ve",
     files=", ".join(SNLI_VE_FILES.values()),
     find=lambda folder: in_order({split: path for split, [path] in found_files(folder, SNLI_VE_FILES).items()}),
@@ -191,7 +191,7 @@ def _nlvr2_row(folders: ImageFolders, row: dict, where: str) -> StatementRow:
     return StatementRow(identifier, images, text_of(row, "sentence", where), label, group, origins)
 
 
-def _nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str):
+def _nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str) -> BenchmarkImage:
     """Images of train lie in sub-folders of 100 by name; those of others do not."""
     if directory is None:
         return folders.image(file, file)
@@ -215,7 +215,7 @@ def published_subsets(annotations: Path) -> dict[str, frozenset[str]]:
     return found
 
 
-NLVR2 = Layout(
+NLVR2: Layout = Layout(
     name="nlvr2",
     files=f"{'.json, '.join(NLVR2_SPLITS)}.json",
     find=_find_nlvr2,

@@ -37,9 +37,11 @@ def cache_bytes() -> int:
     return int(gib * 2**30)
 
 
-def fetched(
-    identity: str, name: str, fetch: Callable[[Path], None], size: int | None, ahead: bool = False
-) -> BinaryIO | None:
+class NoRoom(OSError):
+    """The cache has no room for a file but that of files that are open."""
+
+
+def fetched(identity: str, name: str, fetch: Callable[[Path], None], size: int | None, ahead: bool = False) -> BinaryIO:
     """A file of the cache, opened; it is fetched if it is not there. Processes that want the same file wait for one.
 
     Files that are open are the last to be taken out of the cache, and stay readable.
@@ -51,10 +53,8 @@ def fetched(
         size: in bytes, if it is known beforehand.
         ahead: the file is not needed yet: where there is no room but that of files that are open, it is not fetched.
 
-    Returns:
-        The file; None if it is wanted ahead and there is no room.
-
     Raises:
+        NoRoom: the file is wanted ahead and there is no room.
         OSError: the file could not be fetched, or it is larger than the cache may be.
     """
     folder = cache_folder() / "shards"
@@ -71,7 +71,7 @@ def fetched(
             left.unlink(missing_ok=True)
         reserved = _reserve(path, size or 0, name, ahead)
         if reserved is None:
-            return None
+            raise NoRoom(f"{name}: the cache has no room")
         try:
             with ExitStack() as settled, atomic_write(path) as aside:
                 fetch(aside)
@@ -114,7 +114,7 @@ def _make_room(folder: Path, size: int, name: str, only_unused: bool) -> bool:
         raise OSError(
             f"{name}: {size} bytes do not fit into the cache of {limit} bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"
         )
-    files, coming = [], {}
+    files, coming = [], dict[str, int]()
     for entry in os.scandir(folder):
         path, hidden = Path(entry.path), entry.name.startswith(".")
         try:
@@ -169,14 +169,14 @@ class FetchAhead:
     different ones. It is of the process that makes it: threads do not survive a fork.
 
     Args:
-        fetch: opens the file of a number, or gives None where there is no room for it; OSError and ValueError if it
-            cannot be had.
+        fetch: opens the file of a number; NoRoom where there is no room for it, OSError and ValueError if it cannot be
+            had.
     """
 
     THREADS = 4
     PAUSE = 2.0  # seconds until it is seen whether others have closed files since
 
-    def __init__(self, fetch: Callable[[int], BinaryIO | None]):
+    def __init__(self, fetch: Callable[[int], BinaryIO]):
         self.process = os.getpid()
         self._fetch = fetch
         self._lock = Lock()
@@ -211,15 +211,16 @@ class FetchAhead:
                 number = self._missing.pop()
             try:
                 file = self._fetch(number)
+            except NoRoom:
+                with self._lock:
+                    if number in self._wanted and number not in self._open:
+                        self._missing.append(number)
+                time.sleep(self.PAUSE)
+                continue
             except (OSError, ValueError):
                 continue
             with self._lock:
-                wanted = number in self._wanted and number not in self._open
-                if file is not None and wanted:
+                if number in self._wanted and number not in self._open:
                     self._open[number] = file
-                elif file is not None:
+                else:
                     file.close()
-                elif wanted:
-                    self._missing.append(number)
-            if file is None:
-                time.sleep(self.PAUSE)

@@ -62,7 +62,8 @@ class FilesSource:
         name, _ = split_name(files[0])
         paths = {split_name(file)[1]: Path(self.name, file) for file in files}
         sample = assemble(readable(name), paths, partial(_read, paths), self._text_id)
-        return replace(sample, image_file=str(paths[image_suffix(paths)]))
+        suffix = image_suffix(paths)
+        return replace(sample, image_file=str(paths[suffix]) if suffix else "")
 
 
 def _read(paths: dict[str, Path], suffix: str, most: int) -> bytes:

@@ -53,9 +53,8 @@ class IndexedFile(ABC):
         self._file = ByteRanges(self.location)
         self._identity = self.location.identity()
         self._index: Index | None = None
-        self._size = rows
-        if rows is None:
-            self._size = self._rows(self.index)
+        self._expected = rows  # None: whatever the first scan finds
+        self._size = self._expected = self._rows(self.index) if rows is None else rows
         self.release()
 
     @property
@@ -82,13 +81,13 @@ class IndexedFile(ABC):
             with system_errors_named(self.name):
                 index = cached_index(self.kind, self._identity, self._scan)
         except ValueError as error:
-            if self._size is None:
+            if self._expected is None:
                 raise
             raise OSError(str(error)) from error  # it was to be read, and cannot be
-        if self._size not in (None, self._rows(index)):
+        if self._expected not in (None, self._rows(index)):
             raise OSError(
-                f"{self.name} holds {self._rows(index)} samples, not {self._size} as {INDEX} says; copy it again, or "
-                f"delete {INDEX}"
+                f"{self.name} holds {self._rows(index)} samples, not {self._expected} as {INDEX} says; copy it again, "
+                f"or delete {INDEX}"
             )
         return index
 
@@ -145,10 +144,10 @@ class ByteRanges:
             self._file.close()
             self._file = None
 
-    def __del__(self):
+    def __del__(self) -> None:
         self.close()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return ByteRanges, (self.location,)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.benchmark_samples import ImageIds, image_bytes
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
 from ernie_vil2.data.readers.tables import LIST_SEPARATOR, TABLES, Table, image_of, open_table
@@ -211,7 +211,7 @@ def _found(
         entries = [entry for one in paths for entry in _in_table(Path(one), label, Path(images or Path(one).parent))]
         files = tuple(map(Path, paths))
     else:
-        source = open_sources(map(str, paths), split=split, images=images and str(images), default=default)
+        source = open_sources(map(str, paths), split=split, images=images, default=default)
         entries = list(_in_samples(source, label))
         files = tuple(file for shard in source.shards for file in shard.files if file.is_file())
     if all(isinstance(entry, BadSample) and entry.reason == Reason.NO_LABEL for entry in entries):
@@ -254,7 +254,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _in_table(path: Path, label: str, home: Path) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
     table, folders = open_table(path), ImageFolders([home], ())
-    entries, in_files = [], []
+    entries, in_files = list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample](), list[BenchmarkImage]()
     for index in range(len(table)):
         where = table.row_name(index)
         try:
@@ -274,10 +274,10 @@ def _in_table(path: Path, label: str, home: Path) -> list[tuple[BenchmarkImage, 
 
 def _bytes_of(table: Table, index: int) -> bytes:
     *_, data = image_of(table.row(index), table.row_name(index))
-    return data
+    return data or b""
 
 
-def _in_samples(source, label: str) -> Iterator:
+def _in_samples(source: ShardedSource, label: str) -> Iterator:
     ids = ImageIds()
     for index in range(len(source)):
         try:

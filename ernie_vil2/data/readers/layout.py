@@ -61,7 +61,7 @@ class Layout:
     def images_of(self, annotations: Path, options: Options) -> ImageFolders:
         """Where the image files of an annotation file are looked for."""
         here = [folder for folder in (options.root, *annotations.parents[:2]) if folder.is_dir()]
-        return ImageFolders([options.images] if options.images else list(dict.fromkeys(here)), self.image_folders)
+        return ImageFolders([options.images] if options.images else list(dict.fromkeys(here)), self.image_folders or ())
 
 
 def family(split: str) -> str:

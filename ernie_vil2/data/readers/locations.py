@@ -126,7 +126,7 @@ class RemoteFile:
     def identity(self) -> str:
         return self._size_and_identity()[1]
 
-    def open(self, ahead: bool = False) -> BinaryIO | None:
+    def open(self, ahead: bool = False) -> BinaryIO:
         """As `Location.open`; `ahead` as of `fetched`."""
         size, identity = self._size_and_identity()
         return fetched(identity, self.name, lambda path: asked(self.name, lambda: self._fetch(path, size)), size, ahead)
@@ -158,7 +158,9 @@ def asked(address: str, ask: Callable[[], T]) -> T:
         OSError: the disk here is full, or more arrives than was announced.
     """
     shown, deadline = address.partition("?")[0], time.monotonic() + DEADLINE  # what follows is a signature, mostly
-    for attempt in range(1, ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return ask()
         except (ValueError, MissingPackage):
@@ -169,7 +171,7 @@ def asked(address: str, ask: Callable[[], T]) -> T:
             reason, lasting = _reason(error)
             if lasting:
                 raise FetchError(f"{shown}: {reason}", lasting) from error
-            if attempt == ATTEMPTS or time.monotonic() > deadline:
+            if attempt >= ATTEMPTS or time.monotonic() > deadline:
                 raise FetchError(f"{shown}: {reason}; attempts made: {attempt}. Try again later") from error
             time.sleep(PAUSE * attempt)
 
@@ -201,7 +203,7 @@ def _reason(error: BaseException) -> tuple[str, bool]:
     return f"it cannot be fetched ({' '.join(str(error).split())[:300] or type(error).__name__})", False
 
 
-def _progress(address: str, most: int):
+def _progress(address: str, most: int) -> Any:
     """fsspec's callback with a bar, which ends a transfer that is too slow, or of more than `most` bytes."""
     from fsspec.callbacks import TqdmCallback
 
@@ -232,7 +234,7 @@ class PipeOutput:
     def identity(self) -> str:
         return self.name
 
-    def open(self, ahead: bool = False) -> BinaryIO | None:
+    def open(self, ahead: bool = False) -> BinaryIO:
         """As `RemoteFile.open`."""
         return fetched(self.identity(), "pipe.tar", self._run, None, ahead)
 

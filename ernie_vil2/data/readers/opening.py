@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -44,7 +44,7 @@ def open_sources(
     patterns: Iterable[str],
     text_id: str | None = None,
     split: str | None = None,
-    images: str | None = None,
+    images: str | Path | None = None,
     default: str | None = "train",
     layout: str | None = None,
 ) -> ShardedSource:
@@ -81,7 +81,7 @@ def open_local(path: Path) -> ShardedSource:
     return _opened([content(LocalFile(path), default="train")], None, None)
 
 
-def open_benchmark(path: str | Path | Sequence[str | Path], language: str | None = None, **options) -> Benchmark:
+def open_benchmark(path: str | Path | Sequence[str | Path], language: str | None = None, **options: Any) -> Benchmark:
     """The images and texts that are scored: a benchmark as its authors publish it, or whatever can be trained on.
 
     Args:
@@ -173,11 +173,11 @@ def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | 
     quiet = not shows_progress()
     bar = tqdm(desc="shards", total=len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)
     with ThreadPoolExecutor(THREADS) as threads, bar:
-        opened = []
+        opened = list[Shard]()
         # A task each would take more memory than the shards, which may be hundreds of thousands.
         for start in range(0, len(shards), MANY):
-            for shard in threads.map(open_shard, *zip(*shards[start : start + MANY], strict=True)):
-                opened.append(shard)
+            for source in threads.map(open_shard, *zip(*shards[start : start + MANY], strict=True)):
+                opened.append(source)
                 bar.update()
     return ShardedSource(opened, [location for _, location, _ in shards])
 
@@ -197,6 +197,7 @@ def read_benchmark(layout: Layout, annotations: Path, options: Options) -> Bench
         FileNotFoundError: there is no such folder of images, or none of the images is found.
         ValueError: a file is malformed as a whole, or no image or text could be used.
     """
+    assert layout.read is not None  # as of every layout that has no `open`
     if layout.image_folders is None:
         return layout.read(annotations, options.split, ImageFolders([], []))
     folders = layout.images_of(annotations, options)
@@ -247,16 +248,16 @@ def content(
     elif local and (annotated := annotates(path, known)):
         found, splits = annotated
     else:
-        found = next((one for one in known if one.fits and one.fits(location)), None)
-        if found is None:
+        fitting = next((one for one in known if one.fits and one.fits(location)), None)
+        if fitting is None:
             where = "" if local else "; only .tar and .tsv are read at an address"
             raise ValueError(f"{location.name}: no layout that is known; {_names(known)}{where}")
-        splits = {"": [path]}
+        found, splits = fitting, {"": [path]}
     chosen = _choose(f"{location.name} (layout {found.name})", path, splits, split, default)
     return Content(location, found, chosen, [LocalFile(one) for one in splits[chosen]] if local else [location])
 
 
-def annotates(path: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
+def annotates(path: Path, known: Iterable[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
     """The benchmark that has a file for its annotations, with the splits in it; None: it is no such file."""
     if path.suffix in (".json", ".jsonl", ".txt") or path.name.endswith(IMAGES):
         for layout in known:
@@ -269,7 +270,7 @@ def annotates(path: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str,
 
 
 def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]]:
-    fitting, problems = {}, []
+    fitting, problems = dict[Layout, Mapping[str, Sequence[Path]]](), list[ValueError]()
     for layout in known:
         if fitting and layout not in BENCHMARKS and (layout is not TAR or _is_inside(fitting, folder)):
             continue
@@ -311,7 +312,8 @@ def _choose(
         own = [name for name, paths in splits.items() if path in paths]  # the path is that of one split
         if len(own or splits) == 1 and (own or family(names) not in SPLITS):
             return next(iter(own or splits))
-        split = default if default == "train" or default in map(family, splits) else family(next(iter(splits)))
+        named = default is not None and (default == "train" or default in map(family, splits))
+        split = default if default and named else family(next(iter(splits)))
         if split not in SPLITS:
             raise ValueError(f"{location} holds several tables ({names}); name one as the split")
     elif list(splits) == [""]:

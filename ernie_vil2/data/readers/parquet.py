@@ -48,7 +48,7 @@ class ParquetTable:
         self.columns = tuple(self._opened().schema_arrow.names)
         self.release()
 
-    def _opened(self):
+    def _opened(self) -> Any:
         import pyarrow as pa
 
         if self._file is None or self._owner != os.getpid():
@@ -96,7 +96,7 @@ class ParquetTable:
             raise BadSample(Reason.MALFORMED_ROW, name) from error
         return {column: value for column, value in row.items() if value is not None}
 
-    def _read_group(self, group: int):
+    def _read_group(self, group: int) -> Any:
         """A row group as Arrow's table, or the reason why it cannot be used."""
         from pyarrow import ArrowException
 
@@ -122,11 +122,11 @@ class ParquetTable:
             self._source.close()
             self._file = None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return ParquetTable, (self.name,)
 
 
-def parquet_file(source: Any, dictionaries: Sequence[str] = ()):
+def parquet_file(source: Any, dictionaries: Sequence[str] = ()) -> Any:
     """Arrow's `ParquetFile` of a path or file, some columns of which are read as dictionaries; errors as Arrow's."""
     from pyarrow.parquet import ParquetFile
 

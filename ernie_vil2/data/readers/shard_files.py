@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from ernie_vil2.data.readers.locations import (
     WEB,
@@ -78,7 +78,7 @@ def expand_braces(pattern: str, lists: bool = True) -> list[str]:
             list(braceexpand(piece, escape=False)) if lists or number % 2 else [piece]
             for number, piece in enumerate(pieces)
         ]
-    except UnbalancedBracesError:
+    except ValueError:  # they are not in pairs
         return [pattern]
     except RecursionError:
         raise ValueError(f"{shown}...: hundreds of braces; name the files in a list") from None
@@ -172,7 +172,7 @@ class _Entry(NamedTuple):
 class PreparedShards:
     """What the index next to a shard says of it; each index is read once, also one at an address."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._of_folder = cache(_in_folder)
         self._of_address: dict[str, dict[str, _Entry]] = {}
 

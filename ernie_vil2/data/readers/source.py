@@ -48,11 +48,13 @@ class Shard(SampleSequence, Protocol):
     BadSample where the row cannot be used.
     """
 
-    name: str
-    """Its address."""
+    @property
+    def name(self) -> str:
+        """Its address."""
 
-    files: Sequence[Path]
-    """Local files, or a folder, that its rows are read from."""
+    @property
+    def files(self) -> Sequence[Path]:
+        """Local files, or a folder, that its rows are read from."""
 
     def release(self) -> None:
         """Gives back what is open; the next sample opens it again."""
@@ -75,7 +77,7 @@ class ShardedSource:
 
     def __init__(self, shards: Sequence[Shard], locations: Sequence[Location] = ()):
         self.shards = tuple(shards)
-        self._elsewhere = {
+        self._elsewhere: dict[int, RemoteFile | PipeOutput] = {
             number: location
             for number, location in enumerate(locations)
             if isinstance(location, RemoteFile | PipeOutput)
@@ -163,11 +165,12 @@ class ShardedSource:
             self._ahead = FetchAhead(lambda number: self._elsewhere[number].open(ahead=True))
         self._windows[reader] = ([number for number in now if number in self._elsewhere],
                                  [number for number in later if number in self._elsewhere])  # fmt: skip
-        now, later = (chain.from_iterable(part) for part in zip(*self._windows.values(), strict=True))
-        now, later = dict.fromkeys(now), dict.fromkeys(later)
-        for number in self._held.keys() & self._elsewhere.keys() - now.keys() - later.keys():
+        all_now, all_later = (
+            dict.fromkeys(chain.from_iterable(part)) for part in zip(*self._windows.values(), strict=True)
+        )
+        for number in self._held.keys() & self._elsewhere.keys() - all_now.keys() - all_later.keys():
             self._release(number)
-        self._ahead.want(now, later)
+        self._ahead.want(all_now, all_later)
 
     def __getitem__(self, index: int) -> Sample:
         number, row = self.locate(index)

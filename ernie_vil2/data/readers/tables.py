@@ -94,7 +94,8 @@ class CsvTable(IndexedFile):
         with self.location.open() as file:
             counted = _Counted(self.name, file)
             rows = csv.reader(counted, strict=True)
-            ends, lines, columns, numbers = [], [], [], []
+            ends, lines = list[tuple[int, int]](), list[int]()
+            columns, numbers = list[str](), list[bool]()
             try:
                 for row in rows:
                     if not ends:
@@ -159,8 +160,8 @@ def as_number(text: str) -> int | float | None:
         if str(number := int(text)) == text:
             return number if -(2**63) <= number < 2**63 else None
     with suppress(ValueError):
-        if str(number := float(text)) == text and math.isfinite(number):
-            return number
+        if str(real := float(text)) == text and math.isfinite(real):
+            return real
     return None
 
 
@@ -226,7 +227,7 @@ class TableSource:
             captions.setdefault("", row["text"])
         key, name, file, data = image_of(row, where)
         fields = {column: value for column, value in row.items() if column != key}
-        path = ""
+        path: str | Path = ""
         if data is None:
             path, data = found_image(self._folders, file)
         return Sample(name, text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path))
@@ -235,12 +236,12 @@ class TableSource:
         """What the image of a row is called, see `Shard`."""
         return image_of(self._table.row(index), self._table.row_name(index))[1]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return TableSource, (self.name, self._text_id, self._images)
 
 
-def image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, str | None, bytes | None]:
-    """The column of a row that holds its image, the image's name, and its file or its bytes.
+def image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, str, bytes | None]:
+    """The column of a row that holds its image, the image's name, and its file, or "" and its bytes.
 
     Raises:
         BadSample: there is none, or it is malformed, or the file leads out of its folder.
@@ -257,7 +258,7 @@ def image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, str | None, 
     return key, str(name), file, data
 
 
-def _file_and_bytes(value: Any, where: str) -> tuple[str | None, bytes | None]:
+def _file_and_bytes(value: Any, where: str) -> tuple[str, bytes | None]:
     file, data = value, None
     if isinstance(value, dict):  # Hugging Face's images
         file, data = value.get("path"), value.get("bytes")
@@ -265,7 +266,7 @@ def _file_and_bytes(value: Any, where: str) -> tuple[str | None, bytes | None]:
         file, data = None, value
     if not (isinstance(data, bytes) or (data is None and isinstance(file, str))):
         raise BadSample(Reason.MALFORMED_ROW, where)
-    return file if isinstance(file, str) else None, data
+    return file if isinstance(file, str) else "", data
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:

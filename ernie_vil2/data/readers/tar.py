@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class _Headers:
 class _Scan:
     """The rows of an index, as they are found."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.names: list[str] = []
         self.problems: list[int] = []
         self._members: list[tuple[int, int, int, int]] = []
@@ -136,9 +136,10 @@ class _Scan:
         self._row_of: dict[str, int] = {}
         self._seen: set[tuple[int, str]] = set()
 
-    def members(self, file, size: int) -> int:
+    def members(self, file: BinaryIO, size: int) -> int:
         """Takes the members of a tar file up to its end or a cut; returns the byte where that is."""
-        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
+        headers: Any = _Headers(file)  # all that tarfile asks of a file that it reads
+        with tarfile.open(fileobj=headers, mode="r:") as archive:
             try:
                 while (member := archive.next()) is not None:
                     # A size below zero leads back, and round in a circle.
@@ -146,7 +147,7 @@ class _Scan:
                     if leads_back or (member.isfile() and member.offset_data + member.size > size):
                         return member.offset
                     self._take(member)
-                    archive.members.clear()  # tarfile would keep every one
+                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
             except (tarfile.ReadError, ValueError, RecursionError):  # the latter two of damaged headers
                 if not self.names:
                     raise

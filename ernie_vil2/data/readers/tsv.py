@@ -33,11 +33,11 @@ class TsvSource:
 
     def __getitem__(self, index: int) -> Sample:
         name = self._lines.row_name(index)
-        text, _, rest = self._lines.line(index).rstrip().partition(b"\t")
+        first, _, rest = self._lines.line(index).rstrip().partition(b"\t")
         between, _, encoded = rest.rpartition(b"\t")
         if not encoded:
             raise BadSample(Reason.MALFORMED_ROW, name)
-        text, image_name = as_text(text, name), as_text(between.partition(b"\t")[0], name)
+        text, image_name = as_text(first, name), as_text(between.partition(b"\t")[0], name)
         check_text(text, name)
         image = decode_base64(encoded, name)
         return Sample(image_name if is_id(image_name) else content_name(image), text, image, {"": text})

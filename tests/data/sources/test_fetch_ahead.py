@@ -15,7 +15,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.loader import SampleRows, training_batches
 from ernie_vil2.data.readers import locations, open_sources, source
-from ernie_vil2.data.readers.fetching import FetchAhead
+from ernie_vil2.data.readers.fetching import FetchAhead, NoRoom
 from ernie_vil2.data.readers.locations import RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
@@ -147,7 +147,9 @@ def test_files_that_are_open_are_the_last_to_leave_the_cache_and_never_for_what_
         files[1].open().close()
         second = files[2].open(ahead=True)  # in the place of 1, though 0 was used before it
         assert cached(cache) == ["0.tar", "2.tar"]
-        assert files[3].open(ahead=True) is None and cached(cache) == ["0.tar", "2.tar"]
+        with pytest.raises(NoRoom):
+            files[3].open(ahead=True)
+        assert cached(cache) == ["0.tar", "2.tar"]
         files[4].open().close()
         assert cached(cache) == ["2.tar", "4.tar"]
         assert first.read() == content(0) and second.read() == content(2)
@@ -178,7 +180,9 @@ def test_room_that_a_killed_process_had_reserved_is_free_again(cache, monkeypatc
         reserved.write_bytes(bytes(2 * len(content(0))))
         with open(reserved, "rb") as held:
             fcntl.flock(held, fcntl.LOCK_SH)
-            assert files[1].open(ahead=True) is None and cached(cache) == []
+            with pytest.raises(NoRoom):
+                files[1].open(ahead=True)
+            assert cached(cache) == []
         with files[1].open(ahead=True), files[2].open(ahead=True):
             assert cached(cache) == ["1.tar", "2.tar"] and not list(cache.glob(".*"))
 
