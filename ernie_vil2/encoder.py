@@ -41,6 +41,8 @@ from ernie_vil2.tasks.entailment import StatementTask
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
 Images = Iterable[ImageLike]
+Source = str | os.PathLike
+"""A path, or the name of a published model."""
 
 
 class EncodedImages(NamedTuple):
@@ -294,8 +296,8 @@ def _bar(rows: Iterable[Any], unit: str, shown: bool) -> tqdm:
 
 
 def load_model(
-    source: str | os.PathLike,
-    vocab: str | os.PathLike | None = None,
+    source: Source,
+    vocab: Source | None = None,
     device: str | None = None,
     heads: tuple[int, int] | None = None,
     max_length: int | None = None,
@@ -384,8 +386,8 @@ def _calibrated(model: ErnieViL2, folder: Path) -> ErnieViL2:
 
 
 def load_classifier(
-    source: str | os.PathLike,
-    vocab: str | os.PathLike | None = None,
+    source: Source,
+    vocab: Source | None = None,
     device: str | None = None,
     batch_size: int = 64,
     precision: Precision = "float32",
@@ -415,11 +417,7 @@ def load_classifier(
 
 
 def _stored(
-    source: str | os.PathLike,
-    vocab: str | os.PathLike | None,
-    device: str | None,
-    precision: str,
-    heads: tuple[int, int] | None = None,
+    source: Source, vocab: Source | None, device: str | None, precision: str, heads: tuple[int, int] | None = None
 ) -> StoredModel:
     runtime.set_device(device or paddle.get_device())
     check_precision(precision, "precision")
