@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_precision_option(parser)
     add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")
     add("--seed", type=natural, default=0, help="of both")
+    add("--queries", type=count, default=12, help="of each kind on the page, for each model and language")
     add("--name", type=file_name, help="of the files written; default: the data's")
     add("--output", type=output_folder, default=Path("comparison"), metavar="FOLDER", help="default: comparison")
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
@@ -79,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.evaluation import run as running
     from ernie_vil2.evaluation.compare import compare_models, names_of
-    from ernie_vil2.evaluation.compare_page import write_compare_page
     from ernie_vil2.evaluation.report import write_report
     from ernie_vil2.registry import import_named
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         resamples=args.resamples,
         seed=args.seed,
     )
-    report = found.report()
+    report = found.report(args.queries)
     print(f"\n{report.as_text()}\n")
     print(*report.notes, sep="\n")
     paths = list(map(str, args.data))
@@ -110,6 +110,5 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or running.result_name(args.output, paths, [*filter(None, [args.split]), *named])
     about = running.about(" ".join(found.sources), paths, report.about, None)
     written = write_report(report, args.output, name, about)
-    written.append(write_compare_page(args.output / f"{name}.html", name, found, paths))
     print("\nwritten:", *written, sep="\n  ")
     return 0

@@ -17,6 +17,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2, load_classifier, load_model
 from ernie_vil2.evaluation import run
+from ernie_vil2.evaluation.compare_page import SHOWN, compare_page
 from ernie_vil2.evaluation.embedding_files import embeddings_of
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.intervals import RESAMPLES
@@ -110,8 +111,8 @@ class Compared:
             rows.append((name, [*cells, "-" if one.cut_texts is None else f"{one.cut_texts:,}"]))
         return Table(columns, rows, kind="figures")
 
-    def report(self) -> Report:
-        """For the files next to the page."""
+    def report(self, queries: int = SHOWN) -> Report:
+        """For printing and writing; `queries` as for `compare_page`."""
         found = self.record()
         verdicts = [f"- {sentence}" for sentence in found["verdicts"]]
         columns = list(found["queries"])
@@ -125,7 +126,7 @@ class Compared:
             notes=found["notes"],
             paragraphs=[wrapped(found["notes"]), wrapped([*self.definitions, *map(_source, self.published)])],
             about={"models": self.sources},
-            pages=lambda: (),
+            pages=lambda: [compare_page(self, queries)],
         )
 
 

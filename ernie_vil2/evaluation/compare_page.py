@@ -6,18 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ernie_vil2.evaluation.compare import Compared
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
-from ernie_vil2.evaluation.report import Card
+from ernie_vil2.evaluation.report import Card, Page
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
-from ernie_vil2.pages import write_page
 from ernie_vil2.pages.page import data_uri
+
+if TYPE_CHECKING:
+    from ernie_vil2.evaluation.compare import Compared
 
 WON, LOST, FAILED = "won", "lost", "failed"
 SHOWN = 12
@@ -58,36 +58,31 @@ class Bar:
     word: str = ""
 
 
-def write_compare_page(path: Path, title: str, found: Compared, data: Sequence[str], queries: int = SHOWN) -> Path:
-    """Writes the page and returns its path.
+def compare_page(found: Compared, queries: int = SHOWN) -> Page:
+    """The page of a comparison.
 
     Args:
-        data: what was scored.
         queries: of each kind that are shown for each model and result.
     """
-    comparison, pictures = found.comparison, Pictures()
+    comparison, pictures, table = found.comparison, Pictures(), found.table()
     shown = list(_queries(comparison, pictures, queries))
-    write_page(
-        path,
-        "compare.html",
-        title=f"Comparison: {title}",
-        facts={"Data": " ".join(data), "Compared with": comparison.first},
-        results=[_result(comparison, result) for result in comparison.results],
-        first=comparison.first,
-        columns=found.table().columns,
-        groups=found.table().groups,
-        published=[row for row in found.table().rows if row[0].startswith("published")],
-        verdicts=comparison.verdicts,
-        notes=comparison.notes,
-        remarks=found.notes,
-        definitions=found.definitions,
-        costs=found.costs_table(),
-        scatters=[one for result in comparison.results for one in _scatters(comparison, result)],
-        queries=shown,
-        choices=_choices(shown),
-        pictures=pictures.addresses,
-    )
-    return path
+    data = {
+        "results": [_result(comparison, result) for result in comparison.results],
+        "first": comparison.first,
+        "columns": table.columns,
+        "groups": table.groups,
+        "published": [row for row in table.rows if row[0].startswith("published")],
+        "verdicts": comparison.verdicts,
+        "notes": comparison.notes,
+        "remarks": found.notes,
+        "definitions": found.definitions,
+        "costs": found.costs_table(),
+        "scatters": [one for result in comparison.results for one in _scatters(comparison, result)],
+        "queries": shown,
+        "choices": _choices(shown),
+        "pictures": pictures.addresses,
+    }
+    return Page({"Compared with": comparison.first}, (), "comparison", template="compare.html", data=data)
 
 
 def _result(comparison: Comparison, result: str) -> dict[str, Any]:

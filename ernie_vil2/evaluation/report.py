@@ -132,12 +132,15 @@ class Page:
     Attributes:
         label: what is scored, behind the title.
         ending: of the file's name, where a report has several pages.
+        template: of a page that has one of its own, and `data` what it needs besides.
     """
 
     facts: Mapping[str, str]
     sections: Sequence[Section]
     label: str = ""
     ending: str = ""
+    template: str = "evaluation.html"
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ def _write_page(path: Path, page: Page, name: str, about: Mapping[str, Any]) -> 
     data = about["data"]
     facts = {"Model": about["model"], "Data": data if isinstance(data, str) else " ".join(data), **page.facts}
     title = f"{name}: {page.label}" if page.label else name
-    write_page(path, "evaluation.html", title=title, facts=facts, sections=page.sections)
+    write_page(path, page.template, title=title, facts=facts, sections=page.sections, **page.data)
 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
