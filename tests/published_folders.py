@@ -114,3 +114,26 @@ def cxc(folder, split):
         rated = islice(cycle(rated), ROWS[kind, split])
         lines = "".join(f"{first},{second},{score},made\n" for first, second, score in rated)
         write(folder, {f"{kind}_{split}.csv": f"first,second,agg_score,sampling_method\n{lines}"})
+
+
+def caption_lists(folder):
+    """Flickr30K-CNA, LIT-CN and Crossmodal-3600."""
+    rows = SMALL["test"]
+    lines = "".join(f"{number}#{n}\t{text}\n" for number, row in enumerate(rows) for n, text in enumerate(row[2]))
+    write(folder / "Flickr30k-CNA", {"test/flickr30k_cna_test.txt": lines}
+          | {f"flickr30k/images/{number}.jpg": row[1] for number, row in enumerate(rows)})  # fmt: skip
+    lines = "".join(f"images/{row[0]}.jpg\t{row[2][0]}\n" for row in rows)
+    write(folder / "LIT-CN", {"image_caption_long_cn.txt": lines} | {f"images/{row[0]}.jpg": row[1] for row in rows})
+    lines = [{"image/key": row[0], "image/locale": "zh", "zh": {"caption": row[2]}, "en": {"caption": row[3]}}
+             for row in rows]  # fmt: skip
+    write(folder / "xm3600", {"captions.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines)}
+          | {f"images/{row[0]}.jpg": row[1] for row in rows})  # fmt: skip
+
+
+def sugar_crepe(folder):
+    rows = SMALL["test"]
+    wrong = [*rows[1:], rows[0]]
+    items = {str(number): {"filename": f"{row[0]}.jpg", "caption": row[3][0], "negative_caption": other[3][0]}
+             for number, (row, other) in enumerate(zip(rows, wrong, strict=True))}  # fmt: skip
+    write(folder / "sugar-crepe" / "data", {"swap_obj.json": items, "replace_rel.json": items}
+          | {f"val2017/{row[0]}.jpg": row[1] for row in rows})  # fmt: skip

@@ -17,12 +17,14 @@ from tests.published_folders import (
     SMALL,
     TOKENS,
     aic_icc,
+    caption_lists,
     coco_cn,
     cxc,
     flickr30k_cn,
     karpathy,
     muge,
     own,
+    sugar_crepe,
 )
 
 SMALL_TOWERS = {
@@ -82,6 +84,8 @@ def benchmarks(folder):
              for end, content in (("png", row[1]), ("txt", "\n".join(row[3]).encode()))]  # fmt: skip
     write_tar(folder / "wds_flickr30k" / "test" / "0.tar", lines)
     (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
+    caption_lists(folder)
+    sugar_crepe(folder)
 
 
 def ratings(folder):
@@ -139,6 +143,11 @@ def trained_demo(folder):
     assert commands.run("train", ["-c", "configs/demo/emoji.yaml"]) == 0
 
 
+def compared(folder):
+    trained_demo(folder)
+    shutil.copytree(folder / "runs" / "emoji", folder / "runs" / "scratch")
+
+
 def own_shards(folder):
     short_pretraining(folder)
     (folder / "my").mkdir()
@@ -190,6 +199,7 @@ def transfer(folder):
 
 LAYOUTS = {
     "benchmarks.md": benchmarks,
+    "compare.md": compared,
     "cxc.md": ratings,
     "data.md": sources,
     "demo.md": demo,

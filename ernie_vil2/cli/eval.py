@@ -6,10 +6,10 @@
     python tools/eval.py --data coco-cn-version1805v1.1 --protocol coco-cn-test --check
     python tools/eval.py --embeddings cross_modal_embeddings.out --protocol official-rows
 
---scorer says what is scored (retrieval, zero_shot, entailment, nlvr2, cxc, my_module:Class), by default as --protocol
-or the data's layout does. Prints a table and what it means, and writes it as JSON, the rank of every query as CSV, and
-a page with the worst and the best queries. Finished embeddings are kept in the output folder: an interrupted command
-goes on with them.
+--scorer says what is scored (retrieval, zero_shot, entailment, nlvr2, cxc, sugar_crepe, my_module:Class), by default as
+--protocol or the data's layout does. Prints a table and what it means, and writes it as JSON, the rank of every query
+as CSV, and a page with the worst and the best queries. Finished embeddings are kept in the output folder: an
+interrupted command goes on with them.
 docs/benchmarks.md shows the folders that --data takes, docs/protocols.md defines the protocols.
 """
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--scorer",
         metavar="NAME",
-        help="retrieval, zero_shot, entailment, nlvr2, cxc or my_module:Class; default: see above",
+        help="retrieval, zero_shot, entailment, nlvr2, cxc, sugar_crepe or my_module:Class; default: see above",
     )
     add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
     add("--language", nargs="+", help="of the captions, where they have several; default: the run's, or all")

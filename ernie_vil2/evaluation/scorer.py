@@ -33,6 +33,7 @@ SCORERS: Registry[type[Scorer]] = Registry(
         "entailment": "ernie_vil2.evaluation.scorers.entailment:Entailment",
         "nlvr2": "ernie_vil2.evaluation.scorers.entailment:Entailment",
         "cxc": "ernie_vil2.evaluation.scorers.cxc:Cxc",
+        "sugar_crepe": "ernie_vil2.evaluation.scorers.sugar_crepe:SugarCrepe",
     },
 )
 
@@ -101,6 +102,8 @@ class Data:
 def scorer_of(data: Data) -> str:
     """The name of the scorer for data by their layout, where nothing else says it."""
     path = Path(data.path[0])
+    if (path / "swap_obj.json").is_file() or (path / "replace_rel.json").is_file():
+        return "sugar_crepe"
     try:
         layout = content(LocalFile(path), data.split, "test", data.layout).layout if path.exists() else None
     except UnknownLayout:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.benchmark_samples import BenchmarkSource, benchmarks_of
 from ernie_vil2.data.readers.caption_benchmarks import AIC_ICC, COCO_CAPTIONS, COCO_CN, FLICKR30K, FLICKR30K_CN, MSCOCO
+from ernie_vil2.data.readers.caption_lists import COCO_CN_TRANSLATED, FLICKR30K_CNA, LONG_CAPTIONS_CN, XM3600
 from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES
 from ernie_vil2.data.readers.chinese_clip_lmdb import LMDB
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
@@ -32,7 +33,10 @@ from ernie_vil2.io.terminal import shows_progress
 from ernie_vil2.registry import Registry
 
 # A folder that holds several of these is ambiguous.
-BENCHMARKS = (COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, SNLI_VE, NLVR2)
+BENCHMARKS = (
+    COCO_CN, AIC_ICC, FLICKR30K, MSCOCO, FLICKR30K_CN, CHINESE_CLIP, SNLI_VE, NLVR2,
+    FLICKR30K_CNA, COCO_CN_TRANSLATED, LONG_CAPTIONS_CN, XM3600,
+)  # fmt: skip
 # Of these the first counts that a folder holds: MSCOCO's own captions lie next to what others made of them, shards go
 # before what they may be made of, and img2dataset leaves a table without images next to each of its folders.
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)

@@ -1,0 +1,82 @@
+"""Lists of captions as their authors publish or read them: rows, ids, order, and what cannot be used."""
+
+import json
+
+import pytest
+
+from ernie_vil2.data.readers import open_benchmark, open_benchmarks
+from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.opening import content
+from tests.data.sources.published.conftest import image, pairs, problems, write
+
+
+def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
+    lines = "1007129816#0\t警车停在路边\n1007129816#1\t一辆 警车\n36979#0\t两个人\nnone\n36979#0\t别的\n"
+    folder = write(tmp_path, {"test/flickr30k_cna_test.txt": lines, "train/flickr30k_cna_train.txt": lines,
+                              "flickr30k/images/1007129816.jpg": image(1), "flickr30k/images/36979.jpg": image(2)})
+    found = open_benchmark(folder)
+    assert found.name == "flickr30k-cna-test"
+    assert pairs(found) == [("1007129816", "1007129816#0"), ("1007129816", "1007129816#1"), ("36979", "36979#0")]
+    assert found.texts[1].text == "一辆 警车" and found.images[1].read() == image(2)
+    assert set(problems(found)) == {"malformed row", "different text of the same id"} or len(problems(found)) == 2
+    assert open_benchmark(folder, split="train").name == "flickr30k-cna-train"
+
+
+def test_the_release_of_zero_calls_its_test_file_otherwise(tmp_path):
+    folder = write(tmp_path, {"flickr30k_cn_test.txt": "1#0\t人\n", "flickr30k-images/1.jpg": image(1)})
+    assert open_benchmark(folder).name == "flickr30k-cna-test"
+
+
+def test_translated_captions_of_coco_cn_are_told_by_their_mark(tmp_path):
+    name = "COCO_train2014_000000503310"
+    lines = "".join(f"{name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + "COCO_val2014_000000000042#zhm#3 鞋\n"
+    folder = write(tmp_path, {"pair.txt": lines, f"train2014/{name}.jpg": image(1),
+                              "val2014/COCO_val2014_000000000042.jpg": image(2)})
+    found = open_benchmark(folder)
+    assert [text.id for text in found.texts][:2] == [f"{name}#zhm#3", f"{name}#zhm#0"]  # in the order of the file
+    assert found.texts[0].text == "机舱内有座椅3。" and len(found.images) == 2
+    write(tmp_path / "other", {"pair.txt": "a b\n"})
+    with pytest.raises(ValueError, match="no layout that is known"):
+        content(LocalFile(tmp_path / "other"))
+
+
+def test_long_captions_are_lines_of_path_and_caption(tmp_path):
+    lines = "images/a.jpg\t很长的描述。\n/data/them/b.jpg\t很长的描述。\n../c.jpg\t外面\nno tab\nimages/d.jpg\t\n"
+    folder = write(tmp_path, {"image_caption_trans.txt": lines, "images/a.jpg": image(1), "images/b.jpg": image(2)})
+    found = open_benchmark(folder)
+    assert [one.id for one in found.images] == ["images/a.jpg", "/data/them/b.jpg"]
+    assert found.images[1].read() == image(2)
+    assert len(found.texts) == 2 and len(found.pairs) == 2  # equal captions are two texts
+    assert sum(entry["count"] for entry in found.rows.as_dict()["reasons"].values()) == 3
+    write(tmp_path / "lit", {"image_caption_long_cn.txt": "x.jpg\t长\n", "x.jpg": image(3)})
+    assert open_benchmark(tmp_path / "lit").images[0].read() == image(3)
+
+
+def xm3600(folder, more=()):
+    rows = [
+        {"image/key": "0a", "image/locale": "zh", "zh": {"caption": ["红苹果", "苹果"]},
+         "en": {"caption": ["an apple"]}},
+        {"image/key": "0b", "image/locale": "en", "zh": {"caption": ["红苹果"]},
+         "en": {"caption": ["a pear", "green pear", "pear"], "caption/tokenized": ["a pear"]}},
+        *more,
+    ]  # fmt: skip
+    return write(folder, {"captions.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+                          "images/0a.jpg": image(1), "images/0b.jpg": image(2)})
+
+
+def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
+    found = open_benchmarks(xm3600(tmp_path), layout="xm3600")
+    assert set(found) == {"zh", "en"}
+    assert pairs(found["en"]) == [("0a", "0a#0"), ("0b", "0b#0"), ("0b", "0b#1"), ("0b", "0b#2")]
+    assert pairs(found["zh"]) == [("0a", "0a#0"), ("0a", "0a#1"), ("0b", "0b#0")]  # equal captions are two texts
+    assert found["zh"].images[0].fields["locale"] == "zh" and found["zh"].images[1].read() == image(2)
+    assert set(open_benchmarks(tmp_path, ["zh"])) == {"zh"}
+    with pytest.raises(ValueError, match="no caption in fr; there are captions in zh, en"):
+        open_benchmarks(tmp_path, ["fr"])
+
+
+def test_rows_of_xm3600_that_cannot_be_used_are_counted(tmp_path):
+    folder = xm3600(tmp_path, [{"zh": {"caption": ["无"]}}, {"image/key": "0c", "zh": {"caption": []}},
+                               {"image/key": "0d", "zh": {"caption": ["没有文件"]}}])  # fmt: skip
+    found = open_benchmark(folder, "zh")
+    assert len(found.images) == 2 and sum(e["count"] for e in found.rows.as_dict()["reasons"].values()) >= 3

@@ -1,0 +1,129 @@
+"""Protocols of recent benchmarks against what their authors' evaluations compute, written here with NumPy alone."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.protocol import score
+from ernie_vil2.evaluation.protocols import paper_results, protocol
+from ernie_vil2.evaluation.scorer import Data, scorer_of
+from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
+from tests.data.sources.published.conftest import image, write
+
+
+def encoded(images, per_image, seed=0):
+    random = np.random.default_rng(seed)
+    own = random.normal(size=[images, 6])
+    texts = np.repeat(own, per_image, axis=0) + 1.5 * random.normal(size=[images * per_image, 6])
+    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
+    rows = np.stack([np.repeat(np.arange(images), per_image), np.arange(images * per_image)], axis=1)
+    benchmark = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(images)],
+                          [BenchmarkText(str(row), str(row)) for row in range(len(texts))], rows, BadSampleReport())
+    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
+
+
+def five_captions(similarity, k):
+    """FG-CLIP 2's loops: of image i the texts 5 i to 5 i + 4 are right, any of them among the first k counts."""
+    best = np.argsort(similarity, axis=1)[:, -k:]
+    to_text = np.mean([any(5 * i + j in best[i] for j in range(5)) for i in range(len(similarity))])
+    best = np.argsort(similarity.T, axis=1)[:, -k:]
+    to_image = np.mean([i // 5 in best[i] for i in range(similarity.shape[1])])
+    return 100 * to_text, 100 * to_image
+
+
+@pytest.mark.parametrize("name", ["flickr30k-cna-test", "coco-cn-translated"])
+def test_five_captions_of_an_image_are_scored_as_fg_clip_2_does(name):
+    made = encoded(40, 5)
+    results = score(made, protocol(name)).results
+    for k in (1, 5, 10):
+        found = [results[way].recall[f"R@{k}"] for way in ("image_to_text", "text_to_image")]
+        assert found == pytest.approx(five_captions(made.images @ made.texts.T, k))
+
+
+@pytest.mark.parametrize("name", ["lit-cn", "dci-cn", "docci-cn"])
+def test_long_captions_are_right_for_their_own_line_alone(name):
+    made = encoded(60, 1)
+    results, similarity = score(made, protocol(name)).results, made.images @ made.texts.T
+    rows = np.arange(60)
+    assert results["image_to_text"].recall["R@1"] == pytest.approx(100 * np.mean(similarity.argmax(axis=1) == rows))
+    assert results["text_to_image"].recall["R@1"] == pytest.approx(100 * np.mean(similarity.argmax(axis=0) == rows))
+
+
+def test_xm3600_is_scored_with_all_captions_or_with_the_first():
+    made = encoded(30, 3)
+    similarity = made.images @ made.texts.T
+    first = score(made, protocol("xm3600-first")).results
+    alone = similarity[:, ::3]
+    assert first["text_to_image"].recall["R@1"] == pytest.approx(100 * np.mean(alone.argmax(axis=0) == np.arange(30)))
+    every = score(made, protocol("xm3600")).results
+    assert every["image_to_text"].recall["R@1"] == pytest.approx(
+        100 * np.mean(similarity.argmax(axis=1) // 3 == np.arange(30)))  # fmt: skip
+    assert every["text_to_image"].recall["R@1"] == pytest.approx(
+        100 * np.mean(similarity.argmax(axis=0) == np.repeat(np.arange(30), 3)))  # fmt: skip
+
+
+def test_published_rows_are_those_of_the_table():
+    rows = {row.label: row.values for row in paper_results("lit-cn")}
+    assert rows["FG-CLIP 2 ViT-So400m/16, zero-shot"]["text_to_image"] == {"R@1": 86.3} and len(rows) == 11
+    rows = {row.label: row for row in paper_results("coco-cn-translated")}
+    assert rows["Chinese-CLIP ViT-B/16, zero-shot"].values["image_to_text"] == {"R@1": 68.8}
+    assert "validation set" in rows["Chinese-CLIP ViT-B/16, zero-shot"].note
+    assert not {row.label for row in paper_results("coco-cn-test")} & {"FG-CLIP 2 ViT-B/16, zero-shot"}
+
+
+ITEMS = {
+    "swap_obj": [("1.jpg", "a cat on a mat", "a mat on a cat"), ("2.jpg", "a man and a dog", "a dog and a man")],
+    "replace_rel": [("1.jpg", "a cat on a mat", "a cat under a mat"), ("3.jpg", "one", "two"), ("2.jpg", "x", "x y")],
+}
+
+
+def crepe(folder):
+    files = {f"val2017/{number}.jpg": image(number) for number in (1, 2, 3)}
+    for kind, items in ITEMS.items():
+        files[f"{kind}.json"] = {str(n): dict(zip(("filename", "caption", "negative_caption"), item, strict=True))
+                                 for n, item in enumerate(items)}  # fmt: skip
+    return write(folder, files)
+
+
+def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
+    folder, scorer = crepe(tmp_path), SugarCrepe()
+    assert scorer_of(Data([str(folder)])) == "sugar_crepe"
+    (benchmark,) = scorer.open(Data([str(folder)])).values()
+    random = np.random.default_rng(3)
+    sides = [random.normal(size=[len(side), 5]).astype(np.float32) for side in (benchmark.images, benchmark.texts)]
+    position = {text.id: row for row, text in enumerate(benchmark.texts)}
+    sides[1][position["two"]] = sides[1][position["one"]]  # equal scores are wrong
+    report = scorer.score({"": EncodedBenchmark(benchmark, *sides, BadSampleReport())}, None)
+    names = [one.id for one in benchmark.images]
+    expected = {}
+    for kind, items in ITEMS.items():
+        right = [float(sides[1][position[caption]] @ sides[0][names.index(file)])
+                 > float(sides[1][position[negative]] @ sides[0][names.index(file)])
+                 for file, caption, negative in items]  # fmt: skip
+        expected[kind] = 100 * sum(right) / len(right)
+    assert {kind: report.metrics[kind] for kind in ITEMS} == pytest.approx(expected)
+    assert report.metrics["mean"] == pytest.approx(sum(expected.values()) / 2)
+    (found,) = report.outcomes().values()
+    assert found.level("mean").mean == pytest.approx(report.metrics["mean"])
+    assert found.level("swap_obj").mean == pytest.approx(expected["swap_obj"])
+    row = {name: number for number, name in enumerate(found.ids)}
+    clusters = [found.clusters[row[name]] for name in ("swap_obj/0", "replace_rel/0", "swap_obj/1", "replace_rel/2")]
+    assert clusters[0] == clusters[1] != clusters[2] == clusters[3]  # 1.jpg and 2.jpg
+    (card,) = found.cards([row["swap_obj/0"]])
+    assert {answer["caption"] for answer in card["answers"]} == {"a cat on a mat", "a mat on a cat"}
+    assert len(list(report.rows)) == 5 and set(report.metrics) == {*ITEMS, "mean"} <= {*KINDS, "mean"}
+
+
+def test_items_of_sugar_crepe_that_cannot_be_used_are_counted(tmp_path):
+    folder = crepe(tmp_path)
+    rows = json.loads((folder / "swap_obj.json").read_text()) | {"9": {"filename": "1.jpg"}, "10": []}
+    (folder / "swap_obj.json").write_text(json.dumps(rows))
+    scorer = SugarCrepe()
+    (benchmark,) = scorer.open(Data([str(folder)])).values()
+    assert len(scorer.items) == 5 and benchmark.rows.counts == {"malformed row": 2}
+    with pytest.raises(ValueError, match="no file of SugarCrepe here; it has add_obj.json, "):
+        SugarCrepe().open(Data([str(folder / "val2017")]))
