@@ -164,6 +164,17 @@ def test_correlations_equal_ranks_in_numpy():
     np.testing.assert_allclose(same, once)  # every query has one partner: each draw is the whole
 
 
+def test_a_draw_has_one_partner_of_every_query():
+    """Partners of a query are equal here, so that it does not matter which of them is drawn."""
+    rng = np.random.default_rng(1)
+    queries = np.concatenate([np.arange(30), rng.integers(0, 30, 70)])
+    cosines, scores = rng.normal(size=30), rng.integers(0, 6, 30) / 1.0
+    once, _ = correlations(cosines, scores, np.arange(30), draws=1)
+    whole, drawn = correlations(cosines[queries], scores[queries], queries, draws=20)
+    np.testing.assert_allclose(drawn, once)
+    assert abs(whole - once) > 1e-3  # over all pairs, a query counts as often as it was rated
+
+
 def test_perfect_agreement_is_a_hundred(folder):
     data = small(folder)
     measures = score(data, protocol("cxc-correlation")).measures
@@ -176,7 +187,8 @@ def test_perfect_agreement_is_a_hundred(folder):
     ("line", "message"),
     [
         ("a,b,3.0,x", r"sts_test.csv, line 2: no pair with a rating"),
-        (f"{caption_id(1)},{caption_id(2)},7,x", r"line 2: no pair with a rating from 0 to 5"),
+        (f"{caption_id(1)},{caption_id(2)},5.01,x", r"line 2: no pair with a rating from 0 to 5"),
+        (f"{caption_id(1)},{caption_id(2)},-0.01,x", r"line 2: no pair with a rating from 0 to 5"),
         (f"{caption_id(1)},{caption_id(2)},nan,x", r"line 2"),
         (f"{caption_id(1)}", r"line 2"),
     ],

@@ -65,6 +65,11 @@ def test_the_closest_are_found_in_their_order(full, rows, rng):
         assert line[0].fields["caption_en"] == f"text {line[0].id}"
 
 
+def test_the_first_answers_do_not_depend_on_how_many_are_asked_for(full, rng):
+    queries = unit(rng, 40)
+    assert [line[0].id for line in full.search(queries, 100)] == [line[0].id for line in full.search(queries, 1)]
+
+
 def test_filters_leave_only_what_they_admit(full, rows, rng):
     queries = unit(rng, 10)
     numbers = np.arange(ROWS)
