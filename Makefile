@@ -8,7 +8,7 @@ PYTHONS := python3.11 python3.13 python3.12 python3
 DEMO := runs/emoji
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo search test test-gpu lint doctor docs
+.PHONY: help setup demo search test test-fast test-slow test-gpu lint doctor docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -46,8 +46,14 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 	    --data demo_data/emoji-train.tar demo_data/emoji-val.tar demo_data/emoji-test.tar --texts demo_data/emoji-train.tar
 	@$(PYTHON) tools/search.py serve --index indexes/emoji --root .
 
-test: $(STAMP) ## run the tests, in two processes
+test: $(STAMP) ## run the whole check before a merge, in two processes
 	@$(PYTHON) -m pytest -n 2 --dist worksteal
+
+test-fast: $(STAMP) ## run the tests of the parts, in one process each, for every save
+	@$(PYTHON) -m pytest -n 2 --dist worksteal --fast
+
+test-slow: $(STAMP) ## run the tests that take minutes: other ranks, kills, pages, every bad argument
+	@$(PYTHON) -m pytest -m slow
 
 test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with what they found
 	@mkdir -p gpu_report

@@ -6,9 +6,10 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ernie_vil2 import cli as commands
 from ernie_vil2.device import runtime
 
 runtime.configure()  # before anything imports Paddle, as the command lines do
@@ -25,6 +27,10 @@ runtime.configure()  # before anything imports Paddle, as the command lines do
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+WHOLE_COMMANDS = {"experiments", "export", "planning", "tools", "training"}
+"""Folders of tests that run commands and trainings, as do the tests of pages, which are beside them."""
+STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+"""Python's audit events."""
 PATIENCE = 600
 """Seconds that a test waits for what another process does: ten times what a busy machine needs."""
 COLOURS = {
@@ -36,6 +42,41 @@ COLOURS = {
 SHAPES = {"disc": "圆", "square": "方块", "bar": "条", "cross": "十字"}
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="leave out whole commands, and what starts a process")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With --fast, the parts alone are tested: losses, readers, towers, metrics, the index, the configuration."""
+    whole = collection_path.name in WHOLE_COMMANDS or collection_path.match("tests/test_*.py")
+    return True if whole and config.getoption("fast") else None
+
+
+class WithoutProcesses:
+    """With --fast, a test is skipped when it starts a process, so that no list of such tests has to be kept."""
+
+    def __init__(self):
+        self._in_a_test = False
+        sys.addaudithook(self._watch)
+
+    def _watch(self, event, _):
+        if self._in_a_test and event in STARTS_A_PROCESS:
+            pytest.skip("starts a process")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self):
+        self._in_a_test = True
+        try:
+            return (yield)
+        finally:
+            self._in_a_test = False
+
+
+def pytest_configure(config):
+    if config.getoption("fast"):
+        config.pluginmanager.register(WithoutProcesses())
 
 
 def draw(colour, shape, rng, size=32):
@@ -116,6 +157,17 @@ def shapes(tmp_path_factory):
         "train": write_tar(folder / "train.tar", shape_members(8, seed=1)),
         "val": write_tar(folder / "val.tar", shape_members(1, seed=2)),
     }
+
+
+def call(command, *arguments):
+    """Runs a command in this process; the result is that of `subprocess.run` with text."""
+    output, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(error):
+        try:
+            code = commands.run(command, list(map(str, arguments)))
+        except SystemExit as ended:  # as of --help
+            code = ended.code
+    return subprocess.CompletedProcess([command, *arguments], code, output.getvalue(), error.getvalue())
 
 
 def untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):

@@ -21,7 +21,7 @@ from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
-from tests.training.conftest import run
+from tests.conftest import call
 
 OWN = Path(__file__).parent / "fixtures"
 FIXTURES = [OWN, *([Path(os.environ["ERNIE_VIL2_FIXTURES"])] if "ERNIE_VIL2_FIXTURES" in os.environ else [])]
@@ -77,7 +77,7 @@ def official_measures(values):
 
 @pytest.mark.parametrize("folder", OFFICIAL, ids=str)
 def test_the_whole_chain_gives_the_official_file_and_the_official_table(folder, tmp_path):
-    made = run("tools/extract_embeddings.py", "--checkpoint", folder / "model.pdparams", "--data",
+    made = call("embed", "--checkpoint", folder / "model.pdparams", "--data",
                folder / "coco_rows.tsv", "--format", "official", "--output", tmp_path)  # fmt: skip
     assert made.returncode == 0, made.stderr
     ours, official = (read_embeddings(each) for each in (tmp_path, folder))
@@ -92,7 +92,7 @@ def test_the_whole_chain_gives_the_official_file_and_the_official_table(folder, 
 def test_conversion_there_and_back_is_bit_exact(folder, tmp_path):
     weights = folder / "model.pdparams"
     for source, target, layout in ((weights, "there", "paddlenlp"), (tmp_path / "there", "back", "official")):
-        converted = run("tools/convert_checkpoint.py", source, tmp_path / target, "--to", layout)
+        converted = call("convert", source, tmp_path / target, "--to", layout)
         assert converted.returncode == 0, converted.stderr
     before, after = read_weights(weights), read_weights(tmp_path / "back" / "model.pdparams")
     assert before.keys() == after.keys()

@@ -135,6 +135,7 @@ def test_what_is_done_is_skipped_and_the_table_names_what_it_lacks(made):
     } != before  # measured again when it is asked for
 
 
+@pytest.mark.slow
 def test_the_tool_skips_resumes_and_writes(made, tmp_path):
     """The others are made by processes of their own, two at a time; of one of them the second half is lost."""
     stopped = made.run("main/A/1")
@@ -177,7 +178,7 @@ def test_other_data_another_configuration_and_a_damaged_result_are_named(made, d
     assert f"{other}: was made with" in "\n".join(lacks)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_or_killed_study_goes_on(definition, written, number):
     definition["groups"] = [{"name": "main", "models": ["A"], "seeds": [0], "set": {"Training": {"steps": 4000}}}]
     study = written(definition)

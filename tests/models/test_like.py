@@ -15,7 +15,8 @@ from ernie_vil2.models.weights.architecture import _read, with_model_like
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import config, overrides, run  # noqa: F401 - fixtures of a run
+from tests.conftest import call
+from tests.training.conftest import config, overrides  # noqa: F401 - fixtures of a run
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
@@ -138,7 +139,7 @@ def test_a_run_holds_what_it_has_taken_and_goes_on_without_the_source(config, tm
 
 
 def test_a_plan_of_it_on_the_command_line():
-    found = run("tools/plan.py", "-o", f"Model.like={OFFICIAL}", "--ranks", "1", "--device", "a100-80g",
+    found = call("plan", "-o", f"Model.like={OFFICIAL}", "--ranks", "1", "--device", "a100-80g",
                 "-o", "Training.global_batch=64")  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "ViT and ernie, 1 x a100-80g" in found.stdout

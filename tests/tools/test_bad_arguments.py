@@ -194,7 +194,13 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("example, argument, what", cases(INPUTS - {arguments.input_folder}, CONTENTS))
+def is_something_else(kind, what):
+    return not (kind is arguments.configuration and what == "empty")  # that is the default one
+
+
+@pytest.mark.parametrize(
+    "example, argument, what", cases(INPUTS - {arguments.input_folder}, CONTENTS, is_something_else)
+)
 def test_what_holds_something_else(run, tmp_path, example, argument, what):
     kind = options(example)[argument].type
     path = tmp_path / f"other-file{Path(EXAMPLES[example].get(argument, '')).suffix}"

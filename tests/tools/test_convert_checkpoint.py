@@ -1,9 +1,6 @@
 """The converter as a user runs it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,17 +9,12 @@ from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerCo
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
-from tests.conftest import PATIENCE
+from tests.conftest import call
 
-ROOT = Path(__file__).parents[2]
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "一"]
 
 
-def convert(*arguments):
-    return subprocess.run(
-        [sys.executable, "tools/convert_checkpoint.py", *map(str, arguments)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
+convert = partial(call, "convert")
 
 
 @pytest.fixture

@@ -151,6 +151,7 @@ def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
     assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6  # cosines differ by at most 2, times 3
 
 
+@pytest.mark.slow
 def test_two_ranks_find_the_same(tmp_path, model, data):
     for ranks in (1, 2):
         arguments = ["--checkpoint", model, "--data", data, "--output", tmp_path / str(ranks), "--device", "cpu"]

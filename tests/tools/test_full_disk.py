@@ -41,11 +41,11 @@ def finished(folder):
             if not TO_GO_ON.search(str(path))}  # fmt: skip
 
 
-def check_refusals(command, example, capsys, out, limit, printed):
+def check_refusals(command, example, capsys, out, limit, printed, step=1):
     """Runs an example with more and more room until it succeeds; every run before that leaves nothing half done."""
     folder = out / "there"
     folder.mkdir()
-    for room in range(200):
+    for room in range(0, 200, step):
         capsys.readouterr()
         with limit(room):
             code = command(example, {}, folder)
@@ -92,9 +92,10 @@ class Limited:
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("example", WRITING)
-def test_a_full_disk(command, disk, example, capsys):
-    check_refusals(command, example, capsys, disk, Filled(disk), "No space left on device")
+def test_a_full_disk(command, disk, example, capsys, step):
+    check_refusals(command, example, capsys, disk, Filled(disk), "No space left on device", step)
 
 
 @pytest.mark.parametrize("example", WRITING)

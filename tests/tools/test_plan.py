@@ -1,26 +1,18 @@
 """The planner as a user runs it."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 from ernie_vil2.planning.devices import DEVICES
-from tests.conftest import PATIENCE
+from tests.conftest import call
 
-ROOT = Path(__file__).parents[2]
-
-
-def plan(*arguments):
-    return subprocess.run(
-        [sys.executable, "tools/plan.py", *map(str, arguments)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
+DEMO = Path(__file__).parents[2] / "configs" / "demo" / "emoji.yaml"
+plan = partial(call, "plan")
 
 
 def test_a_plan_of_the_demo(tmp_path):
-    arguments = ["-c", "configs/demo/emoji.yaml", "--ranks", 2, "--device", "cpu"]
+    arguments = ["-c", DEMO, "--ranks", 2, "--device", "cpu"]
     run = plan(*arguments, "--step-seconds", 0.5, "--json", tmp_path / "plan.json")
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
@@ -37,7 +29,7 @@ def test_a_plan_of_the_demo(tmp_path):
 def test_errors_name_the_next_action():
     unknown = plan("--ranks", 1, "--device", "a100")
     assert unknown.returncode == 2 and "choose from 'a100-40g', 'a100-80g'" in unknown.stderr
-    uneven = plan("-c", "configs/demo/emoji.yaml", "--ranks", 7, "--device", "cpu")
+    uneven = plan("-c", DEMO, "--ranks", 7, "--device", "cpu")
     assert uneven.returncode == 2 and "plan for --ranks" in uneven.stderr
 
 

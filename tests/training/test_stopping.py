@@ -48,7 +48,11 @@ def stopped(process, folder, number, rank=None):
     return process.communicate(timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
+@pytest.mark.parametrize("number, code", [
+    (signal.SIGTERM, 75),
+    pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code):
     arguments = as_arguments([*overrides, "Training.steps=100000", "Data.workers=1"])
     with start("tools/train.py", *arguments) as process:

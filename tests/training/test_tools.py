@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 
 from ernie_vil2.device.cpu import SWITCHES
 from ernie_vil2.training.run_log import read_log
-from tests.training.conftest import as_arguments, run
+from tests.conftest import call
+from tests.training.conftest import ROOT, as_arguments, run
 
 
 def logged(folder, name):
@@ -34,7 +36,7 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     assert list(switches) == list(SWITCHES)
     assert f"CPU switches: {', '.join(SWITCHES)} (see environment.json)\n" in trained.stdout
 
-    evaluated = run("tools/eval_retrieval.py", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
+    evaluated = call("eval", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
                     "--pixel-baseline", shapes["train"])  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     name = f"{shapes['val'].parent.name}-val"
@@ -53,39 +55,41 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
         during = {f"R@{k}": last["metrics"][f"{language}/image_to_text/R@{k}"] for k in (1, 5, 10)}
         assert last["step"] == 120 and during == {name: model["image_to_text"][name] for name in during}
 
-    reported = run("tools/report.py", "--run", folder, "--data", shapes["val"], "--queries", 3)
+    reported = call("report", "--run", folder, "--data", shapes["val"], "--queries", 3)
     assert reported.returncode == 0, reported.stderr
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 3 and "红色" in page or "色的" in page
-    compared = run("tools/report.py", "--run", folder, f"{folder}@best", "--output", tmp_path / "both.html")
+    compared = call("report", "--run", folder, f"{folder}@best", "--output", tmp_path / "both.html")
     assert compared.returncode == 0, compared.stderr
     page = (tmp_path / "both.html").read_text(encoding="utf-8")
     for name in (str(folder), f"{folder}@best"):  # one run, so that the folder's name does not distinguish them
         assert f"{name}: model, zh" in page and f'<th scope="col" class="names">{name}</th>' in page
 
 
-def test_two_processes_train_as_one(overrides, tmp_path):
+@pytest.mark.parametrize("launcher", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one(overrides, tmp_path, launcher):
     """The same global batches and dropout, gathered and averaged: losses equal to float32's precision, step by step."""
     overrides = [*overrides, "Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2"]
-    alone = run("tools/train.py", *as_arguments(overrides))
+    alone = call("train", *as_arguments(overrides))
     assert alone.returncode == 0, alone.stderr
-    launcher = {"launch": ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]}
-    for name, extra, options in (("launcher", [], launcher), ("local", ["--processes", "2"], {})):
-        output = f"Training.output={tmp_path / name}"
-        two = run("tools/train.py", *as_arguments([*overrides, output]), *extra, **options)
-        assert two.returncode == 0, two.stdout + two.stderr
-        assert "all 128 samples read could be used" in two.stdout, two.stdout
-        for value in ("loss", "gradient_norm"):
-            one, other = logged(tmp_path / "run", value), logged(tmp_path / name, value)
-            assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
+    arguments = as_arguments([*overrides, f"Training.output={tmp_path / 'two'}"])
+    if launcher:
+        two = run("tools/train.py", *arguments, launch=["--nproc_per_node", "2", "--log_dir", tmp_path / "log"])
+    else:
+        two = run("tools/train.py", *arguments, "--processes", "2")
+    assert two.returncode == 0, two.stdout + two.stderr
+    assert "all 128 samples read could be used" in two.stdout, two.stdout
+    for value in ("loss", "gradient_norm"):
+        one, other = logged(tmp_path / "run", value), logged(tmp_path / "two", value)
+        assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
 
 
 def test_a_misspelt_key_is_explained():
-    result = run("tools/train.py", "-c", "configs/demo/emoji.yaml", "-o", "Loss.tempreture=1")
+    result = call("train", "-c", ROOT / "configs" / "demo" / "emoji.yaml", "-o", "Loss.tempreture=1")
     assert result.returncode == 2 and result.stdout == ""
     assert "unknown key Loss.tempreture; did you mean Loss.temperature?" in result.stderr
 
 
 def test_a_missing_checkpoint_is_explained(tmp_path):
-    result = run("tools/eval_retrieval.py", "--checkpoint", tmp_path, "--data", "x.tar")
+    result = call("eval", "--checkpoint", tmp_path, "--data", "x.tar")
     assert result.returncode == 2 and "no model here" in result.stderr
