@@ -67,6 +67,7 @@ RUNS = {"coco_cn": "coco-cn-test", "flickr30k_cn": "flickr30k-cn-test", "muge": 
         "aic_icc": "aic-icc-val-10k", "flickr30k": "flickr30k-test", "mscoco": "mscoco-5k", "own": "pairs"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_every_set_is_scored_before_and_after_by_its_protocol(page, run):
     for name in ("before", "after"):
@@ -91,12 +92,14 @@ def test_images_and_captions_alone_are_contrasted_and_one_switch_takes_all_view_
     assert weights("Loss.weights={}") == dict.fromkeys(weights(), 1)
 
 
+@pytest.mark.slow
 def test_the_report_shows_both_ends_with_the_published_rows_and_their_source(page):
     html = (page / "runs" / "coco_cn" / "report.html").read_text(encoding="utf-8")
     assert "before" in html and "after" in html and "Won and lost" in html
     assert "Chinese-CLIP ViT-B/16, fine-tuned" in html and "github.com/OFA-Sys/Chinese-CLIP" in html
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model_is_the_same_in_the_other_formats(page):
     ways = {"runs/own@best": "official/model.pdparams", "runs/lora@best": "paddlenlp"}
     for run, converted in ways.items():
@@ -110,6 +113,7 @@ def test_a_fine_tuned_model_is_the_same_in_the_other_formats(page):
                        atol=1e-5)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_mixtures_lie_between_their_ends(page):
     record = json.loads((page / "interpolation" / "interpolation.json").read_text())
     assert [row["share"] for row in record["mixtures"]] == [f"{share / 10:g}" for share in range(11)]

@@ -131,6 +131,7 @@ def test_recomputed_blocks_keep_less_and_run_twice(towers):
     assert again.peak < whole.peak and again.flops > whole.flops
 
 
+@pytest.mark.slow
 def test_norms_over_all_ranks_by_hand():
     """PaddleClas's ResNet18: the stem's, four in each stage of 64 to 512 channels, one in each stage's shortcut."""
     changes = ["Model.image.name=ResNet18", "Model.image={name: ResNet18, image_size: 64}"]

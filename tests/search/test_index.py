@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
-from tests.conftest import draw, png, shape_members, small_disk, untrained_checkpoint, write_tar
+from tests.conftest import call, draw, png, shape_members, small_disk, untrained_checkpoint, write_tar
 from tests.search.conftest import TOKENS, unit
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
@@ -341,13 +341,7 @@ def test_queries_of_a_file_are_encoded_in_batches(folder, checkpoint, model, mon
 
 def test_the_command_line_from_build_to_query(tmp_path, checkpoint, shapes):
     (tmp_path / "tags.txt").write_text("red\ngreen\nblue\n", encoding="utf-8")
-
-    def tool(*arguments):
-        done = subprocess.run([sys.executable, "tools/search.py", *map(str, arguments)], capture_output=True, text=True)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
-    index = tmp_path / "index"
+    tool, index = partial(call, "search"), tmp_path / "index"
     built = tool("build", "--index", index, "--checkpoint", checkpoint, "--data", shapes["val"],
                  "--texts", tmp_path / "tags.txt")  # fmt: skip
     assert built.returncode == 0 and "16 added, 0 unchanged" in built.stdout, built.stderr
@@ -366,7 +360,7 @@ def test_the_command_line_from_build_to_query(tmp_path, checkpoint, shapes):
     for arguments, message in (
         (["query", "--index", index], "ask something"),
         (["query", "--index", tmp_path / "none", "x"], "no index here"),
-        (["build", "--index", tmp_path / "new"], "name the model"),
+        (["build", "--index", tmp_path / "new"], "name its model"),
         (["query", "--index", index, "x", "--where", "kind"], "FIELD=VALUE"),
     ):
         failed = tool(*arguments)

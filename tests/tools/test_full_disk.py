@@ -92,16 +92,20 @@ class Limited:
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+STEPS = pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+
+
+@STEPS
 @pytest.mark.parametrize("example", WRITING)
 def test_a_full_disk(command, disk, example, capsys, step):
     check_refusals(command, example, capsys, disk, Filled(disk), "No space left on device", step)
 
 
+@STEPS
 @pytest.mark.parametrize("example", WRITING)
-def test_a_limit_on_the_size_of_files(command, tmp_path, example, capsys):
+def test_a_limit_on_the_size_of_files(command, tmp_path, example, capsys, step):
     (tmp_path / "out").mkdir()
-    check_refusals(command, example, capsys, tmp_path / "out", Limited(), "File too large")
+    check_refusals(command, example, capsys, tmp_path / "out", Limited(), "File too large", step)
 
 
 @pytest.mark.parametrize("example", WRITING)

@@ -24,9 +24,8 @@ KINDS = {
     "recomputed": [DROP_PATH, "Training.recompute=true"],
     "sigmoid": ["Loss.kind=sigmoid"],
     "EfficientNet": [EFFICIENTNET],
-    "cached EfficientNet": [EFFICIENTNET, "Training.micro_batch=8"],
+    "cached EfficientNet": pytest.param([EFFICIENTNET, "Training.micro_batch=8"], marks=pytest.mark.slow),
 }
-SLOW = {"cached EfficientNet"}
 
 
 def settings(changes):
@@ -41,17 +40,15 @@ def assert_few(steps, largest=MOST):
         assert sum(step.values()) >= 4  # the batch: the counter sees something
 
 
-@pytest.mark.parametrize("changes", [
-    pytest.param(changes, id=kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind, changes in KINDS.items()
-])  # fmt: skip
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 def test_a_step_crosses_few_times(config, changes):
     assert_few(crossings_of_steps(Trainer(config(*settings(changes)))))
 
 
-@pytest.mark.parametrize("changes", [
-    pytest.param([DROP_PATH], id="ViT"),
-    pytest.param([EFFICIENTNET, "Training.micro_batch=4"], id="EfficientNet", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [[DROP_PATH], [EFFICIENTNET, "Training.micro_batch=4"]], ids=["ViT", "EfficientNet"]
+)
 def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, monkeypatch, changes):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     worker = Path(__file__).with_name("crossing_rank.py")

@@ -86,10 +86,11 @@ def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_
     assert {path.name for path in output.glob("nonfinite_*/*")} == {"batch_rank0.json", "batch_rank1.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, rank, cause", [
     ("bad samples", 1, "TooManyBadSamples: 0 of 8 samples could not be used, more than Data.max_bad_share"),
-    pytest.param("data", 1, "FullDisk: no room for it", marks=pytest.mark.slow),
-    pytest.param("disk", 0, "FullDisk: no room for it", marks=pytest.mark.slow),
+    ("data", 1, "FullDisk: no room for it"),
+    ("disk", 0, "FullDisk: no room for it"),
 ])  # fmt: skip
 def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
     assert run_two(monkeypatch, fault, overrides) == 2

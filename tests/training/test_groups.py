@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import shape_members, write_tar
+from tests.conftest import call, shape_members, write_tar
 from tests.training.conftest import ROOT, as_arguments, run
 
 STEPS = 6
@@ -49,6 +49,6 @@ def test_a_run_of_two_ranks_goes_on_with_one_on_the_same_batches(grouped, tmp_pa
     assert whole.returncode == 0, whole.stdout + whole.stderr
     before = losses(folder)
     shutil.rmtree(list_checkpoints(folder)[-1])  # as if it had been killed after the third step's
-    rest = run("tools/train.py", *as_arguments(grouped), "--resume")
+    rest = call("train", *as_arguments(grouped), "--resume")
     assert rest.returncode == 0 and "all 96 samples read could be used" in rest.stdout, rest.stdout + rest.stderr
     assert len(before) == STEPS and np.allclose(before, losses(folder), rtol=1e-4)

@@ -18,7 +18,7 @@ def logged(folder, name):
 def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
     """16 concepts, unseen drawings: chance is 6 % R@1."""
     changes = ["Training.steps=120", "Training.global_batch=32", "Evaluation.every=60", "Training.log_every=10"]
-    trained = run("tools/train.py", *as_arguments([*overrides, *changes]))
+    trained = call("train", *as_arguments([*overrides, *changes]))
     assert trained.returncode == 0, trained.stderr
     assert "finished: 120 steps" in trained.stdout and "all 3,840 samples read could be used" in trained.stdout
     folder = tmp_path / "run"
