@@ -193,7 +193,7 @@ class ErnieViL2:
                 texts, batch_size, lambda rows: self.engine.encode_ids(self.tokenizer(rows)), bar.update
             )
 
-    def encode_pixels(self, pixels: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+    def encode_pixels(self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
         """What `preprocess` gave, `[N, S, S, 3]` uint8, to `[N, D]` float32, L2-normalised."""
         return self._in_batches(pixels, batch_size, lambda rows: self.engine.encode_pixels(np.stack(rows)))
 

@@ -11,7 +11,7 @@ import binascii
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -237,7 +237,7 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
         texts = [text for text, _ in inputs]
         check_queries(text for text in texts if text is not None)
         found = await batcher.embeddings(
-            [text if image is None else image for text, image in zip(texts, pixels, strict=True)]
+            [text or "" if image is None else image for text, image in zip(texts, pixels, strict=True)]
         )
         tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
         data = [
@@ -267,7 +267,7 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
             made = [await loop.run_in_executor(batcher.decoders, _new_item, index, one) for one in given]
         vectors = await batcher.embeddings([part for _, _, part in made])
         added = {}
-        for kind in SIDES:
+        for kind in get_args(Kind):
             if chosen := [number for number, (of, _, _) in enumerate(made) if of == kind]:
                 items, rows = [made[number][1] for number in chosen], np.stack([vectors[number] for number in chosen])
                 await asyncio.to_thread(_add, index, kind, items, rows)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -48,7 +48,8 @@ class Overloaded(Exception):
     retry = 1
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True)
+class Options:
     """What is searched for: `count` items after the first `offset`; `where` is JSON."""
 
     count: int = 40
@@ -73,7 +74,7 @@ class _Query:
     options: Options | None
     answer: asyncio.Future
     arrived: float = field(default_factory=time.monotonic)
-    embedding: np.ndarray | None = None
+    embedding: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 class Batcher:
@@ -202,7 +203,7 @@ class Batcher:
         if crowd and self._queue and len(self._queue) < MOST_TOGETHER:
             time.sleep(max(0.0, self._queue[0].arrived + LONGEST_WAIT - time.monotonic()))
         with self._lock:
-            batch = []
+            batch = list[_Query]()
             while self._queue and len(batch) < MOST_TOGETHER:
                 if not (one := self._queue.popleft()).answer.cancelled():
                     batch.append(one)
@@ -222,7 +223,7 @@ class Batcher:
     def _search(self, options: Options, group: Sequence[_Query]) -> None:
         try:
             found = self.index.closest(np.stack([one.embedding for one in group]), **options.closest())
-            answers = [_written(hits[options.offset :]) for hits in found]
+            answers: Sequence[Any] = [_written(hits[options.offset :]) for hits in found]
         except Exception as error:
             answers = _copies(error, len(group))
         _resolve(group, answers)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from ernie_vil2.io.files import sha256
 from ernie_vil2.search import index_type_files, integrity
 from ernie_vil2.search.collection import DamagedIndex, are_unit
@@ -31,7 +33,7 @@ class Checked:
 class _Collection(LocalCollection):
     """A collection of which the index type is opened separately, so that damage of it hides no other."""
 
-    def _open_index_type(self, rows):
+    def _open_index_type(self, rows: np.ndarray) -> Exact:
         return Exact(rows)
 
 

@@ -107,6 +107,9 @@ class Collection(Protocol):
     ) -> None:
         """Makes searching fast; see `IndexType.build`. None: the index type that suits the number of rows."""
 
+    def refresh(self) -> None:
+        """Takes note of what other processes have changed since."""
+
     def close(self) -> None: ...
 
 
@@ -117,7 +120,7 @@ class DamagedIndex(ValueError):
 class FacetCounts:
     """Counts the values of items' fields, to find out which are worth filtering by."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._counts: dict[str, Counter] = {}
 
     def add(self, fields: Mapping[str, Any]) -> None:

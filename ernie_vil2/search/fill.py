@@ -131,7 +131,7 @@ def add_images(index: Index, found: Sequence[Picture], thumbnails: int = THUMBNA
     """
     collection = index.collection("images")
     catalogue: Catalogue[Picture] = Catalogue(collection, index.kept_path)
-    filled, later = Filled(), []
+    filled, later = Filled(), list[Picture]()
     filled.bad.read = len(found)
     with ThreadPoolExecutor(THREADS) as threads, _bar("encoding", len(found), "picture") as bar:
         for part in (found, later):
@@ -224,8 +224,8 @@ def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
     fields = {_text(name): _field(value) for name, value in sample.fields.items() if _is_plain(value)}
     fields |= {f"caption_{language}".rstrip("_"): text for language, text in sample.captions.items()}
     fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}
-    path, own_row = (sample.image_file, None) if sample.image_file else (source.shards[shard].name, own_row)
-    return Read(sample.image_name, sample.image, fields, _named(path), own_row, _named(entry))
+    path, in_shard = (sample.image_file, None) if sample.image_file else (source.shards[shard].name, own_row)
+    return Read(sample.image_name, sample.image, fields, _named(path), in_shard, _named(entry))
 
 
 def _named(path: str | Path) -> str:

@@ -78,7 +78,7 @@ class Catalogue(Generic[T]):
 
     def sort(self, read: Sequence[tuple[T, Read]], last: bool) -> Sorted[T]:
         """What becomes of pictures, each with what was read of it; `last` of those that were put off."""
-        found = Sorted()
+        found = Sorted[T]()
         there = self._collection.named({one.name for _, one in read})
         taken = {item.id for items in there.values() for item in items}
         groups = {name: {item.id: item for item in items if _name(item) == name} for name, items in there.items()}

@@ -243,7 +243,7 @@ def open_index(
         BusyIndex: another process writes to it.
     """
     store = open_store(path, writable)
-    new = store.about is None
+    new = not store.about
     try:
         return _opened(store, model, writable, device, precision, root)
     except BaseException:
@@ -258,10 +258,10 @@ def _opened(
     model: ErnieViL2 | str | None,
     writable: bool,
     device: str | None,
-    precision: str,
+    precision: Precision,
     root: str | Path | None,
 ) -> Index:
-    new = store.about is None
+    new = not store.about
     if not new:
         _check_version(store)
     if model is None:
@@ -269,17 +269,17 @@ def _opened(
             raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
     if not isinstance(model, ErnieViL2):
-        beside = weights_path(model).parent
-        model = beside if run_of(beside) else model  # of a run the checkpoint: its newest will be another one
-        name = os.path.abspath(model) if os.path.exists(model) else str(model)  # it may be opened from another folder
-        model = load_model(model, device=device, precision=precision, engine="fastest")
+        folder = weights_path(model).parent
+        source = str(folder) if run_of(folder) else model  # of a run the checkpoint: its newest will be another one
+        name = os.path.abspath(source) if os.path.exists(source) else source  # it may be opened from another folder
+        model = load_model(source, device=device, precision=precision, engine="fastest")
     else:
         name = "the model given" if new else store.about["model"]
     fingerprint = model.fingerprint
+    about = store.about
     if new:
         about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
     else:
-        about = store.about
         _check_model(store, fingerprint, name, model.embed_dim)
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -92,18 +92,18 @@ class Exact:
         self._rows = rows
 
     @classmethod
-    def build(cls, rows, queries, recall, folder, log):
+    def build(cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log) -> Self:
         return cls(rows)
 
     @classmethod
-    def open(cls, rows, folder, facts):
+    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
         return cls(rows)
 
     @classmethod
-    def checksums(cls, folder, facts):
+    def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         return {}
 
-    def candidates(self, queries, count, allowed=None):
+    def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         import faiss
 
         queries = np.ascontiguousarray(queries, np.float32)
@@ -148,8 +148,8 @@ class Exact:
                 faiss.swig_ptr(best_scores), faiss.swig_ptr(best), count,
             )  # fmt: skip
         order = np.argsort(-scores, axis=1, kind="stable")
-        scores, found = (np.take_along_axis(one, order, axis=1) for one in (scores, found))
-        return scores, np.where(found >= 0, found + part.start, -1)
+        rows_of = np.take_along_axis(found, order, axis=1)
+        return np.take_along_axis(scores, order, axis=1), np.where(rows_of >= 0, rows_of + part.start, -1)
 
 
 class _Asked(NamedTuple):
@@ -179,12 +179,12 @@ class Ivf:
         self._index = index
 
     @classmethod
-    def build(cls, rows, queries, recall, folder, log):
+    def build(cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log) -> Self:
         import faiss
 
-        queries = queries()
-        closest = ranked(rows, queries, _closest(rows.astype(np.float32), queries), min(10, len(rows)))[1]
-        fitted, tuned_on, held_out = (_Asked(queries[third::3], closest[third::3]) for third in range(3))
+        asked = queries()
+        closest = ranked(rows, asked, _closest(rows.astype(np.float32), asked), min(10, len(rows)))[1]
+        fitted, tuned_on, held_out = (_Asked(asked[third::3], closest[third::3]) for third in range(3))
         directions = _directions(rows, fitted.queries, tuned_on, recall)
         cells = min(1 << round(np.log2(max(4 * np.sqrt(len(rows)), 1))), max(len(rows) // 39, 1))
         inner = faiss.index_factory(len(directions), f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
@@ -200,7 +200,7 @@ class Ivf:
         index_type = cls(index, facts)
         index_type._tune(rows, tuned_on, recall, log)
         reached = index_type._shares(rows, held_out if len(held_out.queries) else tuned_on).mean()
-        index_type.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(queries)}
+        index_type.facts |= {"recall": round(float(reached), 4), "wanted_recall": recall, "queries": len(asked)}
         if reached < recall:
             log(
                 f"warning: {cls.name} finds {reached:.4f} of the ten closest rows to queries that it was not tuned on, "
@@ -211,16 +211,16 @@ class Ivf:
         return index_type
 
     @classmethod
-    def checksums(cls, folder, facts):
+    def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         return index_type_files.checksums(folder / facts["file"], cls._read_by_opening(facts))
 
     @classmethod
-    def _read_by_opening(cls, facts):
+    def _read_by_opening(cls, facts: dict[str, Any]) -> int:
         """Bytes at the beginning of the file; behind them are the cells, a code and a number per row, mapped."""
         return facts["bytes"] - facts["rows"] * (facts["directions"] + 8)
 
     @classmethod
-    def open(cls, rows, folder, facts):
+    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
         import faiss
 
         index_type_files.check_facts(facts, rows.shape[1], max(cls.breadths))
@@ -230,7 +230,7 @@ class Ivf:
         faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
         return cls(index, facts)
 
-    def candidates(self, queries, count, allowed=None):
+    def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         import faiss
 
         breadth = self.facts["breadth"]
@@ -240,7 +240,7 @@ class Ivf:
         inner = faiss.SearchParametersIVF(nprobe=breadth, sel=_selector(allowed))
         return _searched(self._index, queries, count, faiss.SearchParametersPreTransform(index_params=inner))
 
-    def _tune(self, rows, asked, recall, log):
+    def _tune(self, rows: np.ndarray, asked: _Asked, recall: float, log: Log) -> None:
         """Chooses the least breadth that surely reaches the recall: less two standard errors, for other queries."""
         for breadth in self.breadths:
             self.facts["breadth"] = breadth
@@ -250,7 +250,7 @@ class Ivf:
             if shares.mean() - 2 * error >= recall:
                 break
 
-    def _shares(self, rows, asked):
+    def _shares(self, rows: np.ndarray, asked: _Asked) -> np.ndarray:
         return asked.shares(ranked(rows, asked.queries, self.candidates(asked.queries, RERANKED), 10)[1])
 
 

@@ -121,7 +121,7 @@ class ItemsFile:
         """As `state`, and of the items the least and the largest row, and the least and the largest id."""
         with self.explained():
             schemas, name = self.schemas(), f"{NAME}: state"
-            found = [(None,) * 6]
+            found: Sequence[Sequence[Any]] = [(None,) * 6]
             if schemas:
                 ends = (f"(SELECT {end}({column}) FROM items)" for column in ("row", "id") for end in ("min", "max"))
                 found = self.select(f"key, value, ends.* FROM (SELECT {', '.join(ends)}) AS ends LEFT JOIN state")
@@ -247,10 +247,10 @@ def verified(record: Sequence[Any], rows: np.ndarray, has_checksums: bool) -> It
     Raises:
         DamagedIndex: the row is not there, a column is of another form, or the item differs from its checksum.
     """
-    row, *columns, item_sum, thumbnail_sum = record
+    row, one, digest, fields, location, thumbnail, item_sum, thumbnail_sum = record
     if not 0 <= row < len(rows):
         raise DamagedIndex(f"{NAME} names row {row:,} of {len(rows):,}")
-    item = integrity.item_of(*columns, NAME)
+    item = integrity.item_of(one, digest, fields, location, thumbnail, NAME)
     if has_checksums and (
         item_sum != item_checksum(record[: len(COLUMNS) - 1], rows[row])
         or thumbnail_sum not in (None, integrity.checksum(item.thumbnail))

@@ -12,7 +12,7 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ import numpy as np
 
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import index_type_files, index_types, integrity
-from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, captions, checked
-from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Exact, IndexType, ranked
+from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, captions, checked
+from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Exact, IndexType, Log, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
@@ -120,7 +120,7 @@ class LocalCollection:
     def __len__(self) -> int:
         return self._now.count
 
-    def add(self, items, embeddings):
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
         embeddings = checked(embeddings, len(items), self.width, np.float16)
         unique = {item.id: number for number, item in enumerate(items)}  # the last of an id
         chosen = sorted(unique.values())
@@ -136,7 +136,7 @@ class LocalCollection:
             self.items.set_state(rows=before + len(chosen), count=self._now.count - replaced + len(chosen))
         self.reopen()
 
-    def update(self, items):
+    def update(self, items: Sequence[Item]) -> None:
         if not items:
             return
         with self.items.transaction():
@@ -152,14 +152,14 @@ class LocalCollection:
             self.items.set_state()
         self.reopen()
 
-    def remove(self, ids):
+    def remove(self, ids: Sequence[str]) -> int:
         with self.items.transaction():
             removed = self.items.delete(ids)
             self.items.set_state(count=self._now.count - removed)
         self.reopen()
         return removed
 
-    def search(self, queries, count, where=None):
+    def search(self, queries: np.ndarray, count: int, where: Where | None = None) -> list[list[Hit]]:
         now = self._now
         queries = np.asarray(queries, np.float32).reshape(-1, self.width)
         count = min(count, now.count)
@@ -175,10 +175,10 @@ class LocalCollection:
             for line in (zip(*one, strict=True) for one in zip(*(part.tolist() for part in found), strict=True))
         ]
 
-    def get(self, item):
+    def get(self, item: str) -> Item | None:
         return next((found for _, found in self._found("id = ?", item, thumbnails=True)), None)
 
-    def embedding(self, item):
+    def embedding(self, item: str) -> np.ndarray | None:
         for row, _ in self._found("id = ?", item):
             embedding = self._now.rows[row].astype(np.float32)
             with self.items.explained():
@@ -186,35 +186,35 @@ class LocalCollection:
             return embedding
         return None
 
-    def digests(self, ids):
+    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         return {one: item.digest for one in ids for _, item in self._found("id = ?", one)}
 
-    def named(self, names):
+    def named(self, names: Collection[str]) -> dict[str, list[Item]]:
         ids = "id = ? OR (id > ? AND id < ?) ORDER BY id"
         return {name: [item for _, item in self._found(ids, name, f"{name} (", f"{name} )")] for name in names}
 
-    def field_names(self):
+    def field_names(self) -> list[str]:
         now = self._now
         if now.field_names is None:
             found = self.items.select("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
             now.field_names = [name for (name,) in found if isinstance(name, str)]
         return now.field_names
 
-    def some(self, count):
+    def some(self, count: int) -> list[Item]:
         rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), count, dtype=int)).tolist()
         return [item for row in rows for _, item in self._found("items.row = ?", row)]
 
-    def texts(self, count):
+    def texts(self, count: int) -> list[str]:
         return captions(item.fields for item in self.some(4 * count))[:count]
 
-    def sample(self, count):
+    def sample(self, count: int) -> np.ndarray:
         rows = self._now.rows
         return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int))].astype(np.float32)
 
-    def facets(self):
+    def facets(self) -> dict[str, list[tuple[Any, int]]]:
         return self.items.state()["facets"]
 
-    def build(self, index_type, queries, recall, log):
+    def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
         rows, folder = self._now.rows, self.folder / "engine"
         suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
         name = index_type or index_type_files.replacement(folder) or suitable
@@ -225,7 +225,7 @@ class LocalCollection:
             self.items.set_state(facets=self._count_facets())
         self.reopen()
 
-    def close(self):
+    def close(self) -> None:
         self.items.close()
 
     def _candidates(self, now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> np.ndarray:

@@ -78,11 +78,11 @@ class Middleware:
                 message["headers"] = [*message["headers"], *HEADERS]
             elif message["type"] == "http.response.body":
                 if head:
-                    message = message | {"body": b""}
+                    message = {**message, "body": b""}
                 size += len(message.get("body", b""))
             await send(message)
 
-        inner = scope | {"root_path": self._root, "path": self._root + path}
+        inner = {**scope, "root_path": self._root, "path": self._root + path}
         if head:
             inner["method"] = "GET"
         try:

@@ -7,7 +7,7 @@ which are read from where the pictures lie.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,29 +58,30 @@ class MilvusStore:
         except Exception as error:  # pymilvus has no common class for what can go wrong on the way
             raise OSError(f"{address}: no Milvus answers there ({error})") from error
         self.writable, self._address = writable, address
-        self.about = self.folder = None
+        self.about: dict[str, Any] = {}
+        self.folder = None
         if self._client.has_collection(self._name("about")):
             self._client.load_collection(self._name("about"))
             found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
-            self.about = check_about(found[0]["about"], f"{address}: about") if found else None
+            self.about = check_about(found[0]["about"], f"{address}: about") if found else {}
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self._address
 
-    def describe(self, about):
+    def describe(self, about: dict[str, Any]) -> None:
         name = self._name("about")
-        if self.about is None:
+        if not self.about:
             self._client.create_collection(name, dimension=2, consistency_level=_CONSISTENT)
         self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})
         self.about = about
 
-    def discard(self):
+    def discard(self) -> None:
         for kind in ("about", *SIDES):
             self._client.drop_collection(self._name(kind))
 
-    def collection(self, kind):
+    def collection(self, kind: str) -> MilvusCollection | None:
         name = self._name(kind)
         if not self._client.has_collection(name):
             if not self.writable:
@@ -89,10 +90,10 @@ class MilvusStore:
         self._client.load_collection(name)
         return MilvusCollection(self._client, name, self.about["width"])
 
-    def replaced(self):
+    def replaced(self) -> bool:
         return False  # a cluster names its collections, whatever lies behind a name
 
-    def close(self):
+    def close(self) -> None:
         self._client.close()
         if not self._address.startswith("http"):
             from milvus_lite.server_manager import server_manager_instance
@@ -130,24 +131,24 @@ class MilvusCollection:
     def __len__(self) -> int:
         return self._client.query(self._name, output_fields=["count(*)"])[0]["count(*)"]
 
-    def add(self, items, embeddings):
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
         embeddings = checked(embeddings, len(items), self.width, np.float32)
         rows = {item.id: _row(item, vector.tolist()) for item, vector in zip(items, embeddings, strict=True)}
         self._client.upsert(self._name, list(rows.values()))
 
-    def update(self, items):
+    def update(self, items: Sequence[Item]) -> None:
         for start in range(0, len(items), BATCH):
             part = {item.id: item for item in items[start : start + BATCH]}
             there = self._client.get(self._name, ids=list(part), output_fields=["vector"])
             self._client.upsert(self._name, [_row(part[row["id"]], list(map(float, row["vector"]))) for row in there])
 
-    def remove(self, ids):
+    def remove(self, ids: Sequence[str]) -> int:
         there = len(self.digests(ids))
         if there:
             self._client.delete(self._name, ids=list(ids))
         return there
 
-    def search(self, queries, count, where=None):
+    def search(self, queries: np.ndarray, count: int, where: Where | None = None) -> list[list[Hit]]:
         queries = np.asarray(queries, np.float32).reshape(-1, self.width)
         count = min(count, len(self))
         if not count:
@@ -161,11 +162,11 @@ class MilvusCollection:
         )
         return [[self._hit(hit["id"], hit["distance"], hit["entity"]) for hit in hits] for hits in found]
 
-    def get(self, item):
+    def get(self, item: str) -> Item | None:
         found = self._client.get(self._name, ids=[item], output_fields=_ITEM)
         return self._item(found[0]) if found else None
 
-    def embedding(self, item):
+    def embedding(self, item: str) -> np.ndarray | None:
         found = self._client.get(self._name, ids=[item], output_fields=["vector"])
         if not found:
             return None
@@ -174,15 +175,16 @@ class MilvusCollection:
             raise DamagedIndex(f"Milvus, {self._name}: the embedding of {item[:100]!r} is not a unit vector")
         return embedding
 
-    def digests(self, ids):
+    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         digests = {}
         for start in range(0, len(ids), BATCH):
             for row in self._client.get(self._name, ids=list(ids[start : start + BATCH]), output_fields=["digest"]):
                 digests[row["id"]] = self._digest(row["digest"])
         return digests
 
-    def named(self, names):
-        found, names = {name: [] for name in names}, list(names)
+    def named(self, names: Collection[str]) -> dict[str, list[Item]]:
+        found: dict[str, list[Item]] = {name: [] for name in names}
+        names = list(names)
         for start in range(0, len(names), NAMES):
             part = names[start : start + NAMES]
             ranges = " or ".join(
@@ -195,27 +197,29 @@ class MilvusCollection:
                 found[name] = sorted(own, key=lambda item: item.id)
         return found
 
-    def field_names(self):
+    def field_names(self) -> list[str]:
         return sorted({name for batch in self._batches(["fields"]) for row in batch for name in row["fields"]})
 
-    def some(self, count):
+    def some(self, count: int) -> list[Item]:
         return [self._item(row) for row in self._client.query(self._name, limit=count, output_fields=_ITEM)]
 
-    def texts(self, count):
+    def texts(self, count: int) -> list[str]:
         return captions(item.fields for item in self.some(4 * count))[:count]
 
-    def sample(self, count):
+    def sample(self, count: int) -> np.ndarray:
         found = self._client.query(self._name, limit=count, output_fields=["vector"])
         return np.asarray([row["vector"] for row in found], np.float32).reshape(-1, self.width)
 
-    def facets(self):
+    def facets(self) -> dict[str, list[tuple[Any, int]]]:
         counts = FacetCounts()
         for batch in self._batches(["fields"]):
             for row in batch:
                 counts.add(row["fields"])
         return counts.facets()
 
-    def build(self, index_type, queries, recall, log):
+    def build(
+        self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
+    ) -> None:
         if index_type is not None:
             self._client.release_collection(self._name)
             self._client.drop_index(self._name, "vector")
@@ -226,14 +230,14 @@ class MilvusCollection:
             self._client.load_collection(self._name)
         log(f"Milvus keeps its own index: {self.index_type['index_type']}")
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Nothing: every search sees what is there."""
 
     @property
     def version(self) -> None:
         """None: who else writes to a cluster is not known here."""
 
-    def close(self):
+    def close(self) -> None:
         """The client is the store's."""
 
     def _hit(self, one: str, score: float, entity: dict[str, Any]) -> Hit:

@@ -8,7 +8,7 @@ ask is answered in batches (`batching`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,7 +156,7 @@ def about(index: Index) -> str:
     return f"{' and '.join(parts) or 'nothing yet'}, indexed with {index.title}"
 
 
-def _static(name: str) -> Callable[[Request], Response]:
+def _static(name: str) -> Callable[[Request], Awaitable[Response]]:
     content = (_PAGE / name).read_bytes()
     kind = _STATIC[name.rpartition(".")[2]]
 

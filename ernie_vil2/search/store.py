@@ -34,12 +34,14 @@ class Store(Protocol):
     """The collections of an index, and what it says of itself.
 
     Attributes:
-        about: version, model, fingerprint, width and root; None of an index that is new.
+        about: version, model, fingerprint, width and root; empty of an index that is new.
         folder: the index's own; None of one that has none.
     """
 
-    about: dict[str, Any] | None
-    folder: Path | None
+    about: dict[str, Any]
+
+    @property
+    def folder(self) -> Path | None: ...
 
     def describe(self, about: dict[str, Any]) -> None:
         """Sets `about`; a new index then has collections."""
@@ -82,11 +84,11 @@ class FolderStore:
                 raise FileNotFoundError(f"{folder}: no index here; build one with ernie-vil2 search build") from None
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
                 raise ValueError(f"{folder} is no index and holds other files ({', '.join(others[:3])})") from None
-            self.about = None
+            self.about: dict[str, Any] = {}
         if writable and self.about and self.about["version"] == WITHOUT_CHECKSUMS:
             self.describe(self.about | {"version": VERSION})
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.folder)
 
     def _read(self) -> None:
@@ -107,11 +109,11 @@ class FolderStore:
         found = os.stat(self._path)
         return found.st_ino, found.st_mtime_ns
 
-    def describe(self, about):
+    def describe(self, about: dict[str, Any]) -> None:
         write_json(self._path, sealed(about))
         self._read()
 
-    def discard(self):
+    def discard(self) -> None:
         self._path.unlink(missing_ok=True)
         for kind in SIDES:
             shutil.rmtree(self.folder / kind, ignore_errors=True)
@@ -120,7 +122,7 @@ class FolderStore:
             with suppress(OSError):  # somebody else may begin to write just now
                 self.folder.rmdir()
 
-    def replaced(self):
+    def replaced(self) -> bool:
         try:
             if self._identity() == self._opened:
                 return False
@@ -129,12 +131,12 @@ class FolderStore:
             return False  # what was opened answers until the next one is there
         return True
 
-    def collection(self, kind):
+    def collection(self, kind: str) -> LocalCollection | None:
         if not self.writable and not (self.folder / kind).is_dir():
             return None
         return LocalCollection(self.folder / kind, self.about["width"], self.writable)
 
-    def close(self):
+    def close(self) -> None:
         if self._lock:
             self._lock.close()
 

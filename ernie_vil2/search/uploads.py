@@ -29,7 +29,7 @@ RETRY_SECONDS = 5
 class Uploads:
     """The uploads in progress of one server; for one event loop."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count, self.bytes = 0, 0
 
     @asynccontextmanager

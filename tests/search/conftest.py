@@ -41,7 +41,7 @@ class Kept:
             from ernie_vil2.search.milvus import MilvusStore
 
             store = MilvusStore(str(self.folder / "index.db"), True)
-            if store.about is None:
+            if not store.about:
                 store.describe({"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH})
             collection = store.collection("images")
             self._open.append(store)

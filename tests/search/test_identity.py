@@ -58,7 +58,7 @@ def filling(folder, kind="index"):
     if kind.endswith(".db"):
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     store = open_store(folder / kind, True)
-    if store.about is None:
+    if not store.about:
         store.describe({"version": VERSION, "model": "", "fingerprint": "stand-in", "width": WIDTH,
                         "root": str(folder)})  # fmt: skip
     with Index(Encoder(), store, "") as index:
