@@ -417,7 +417,7 @@ def load_classifier(
 
 
 def _stored(
-    source: Source, vocab: Source | None, device: str | None, precision: str, heads: tuple[int, int] | None = None
+    source: Source, vocab: Source | None, device: str | None, precision: Precision, heads: tuple[int, int] | None = None
 ) -> StoredModel:
     runtime.set_device(device or paddle.get_device())
     check_precision(precision, "precision")

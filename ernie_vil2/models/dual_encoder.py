@@ -118,7 +118,7 @@ class DualEncoder(nn.Layer):
             `[B, D]` embeddings by view, and `scalars`. Both come from one forward, so that data parallel wraps the
             scalars as well.
         """
-        embeddings = {}
+        embeddings: dict[str, paddle.Tensor] = {}
         for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
             names = [name for name in VIEWS_OF[kind] if name in views]
             if names:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import paddle
@@ -40,8 +41,9 @@ class LoraConv2D(nn.Conv2D):
     """A convolution; A is one of its kind to `rank` channels, `[rank, in, h, w]`, B `[out, rank, 1, 1]`."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        low = F.conv2d(x, self.lora_a, None, self._stride, self._padding, self._dilation, 1, self._data_format)
-        change = F.conv2d(low, self.lora_b, data_format=self._data_format)
+        layout: Any = self._data_format  # one of two dimensions
+        low = F.conv2d(x, self.lora_a, None, self._stride, self._padding, self._dilation, 1, layout)
+        change = F.conv2d(low, self.lora_b, data_format=layout)
         return nn.Conv2D.forward(self, x) + change * self.lora_scale
 
     def add(self, rank: int) -> None:

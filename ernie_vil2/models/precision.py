@@ -7,9 +7,10 @@ import warnings
 import paddle
 
 from ernie_vil2.config import ConfigError
+from ernie_vil2.config.section import Precision
 
 
-def check_precision(precision: str, option: str = "-o Training.precision") -> None:
+def check_precision(precision: Precision, option: str = "-o Training.precision") -> None:
     """Paddle's mixed precision is without effect, and without an error, on CPU and on GPUs too old for it.
 
     Args:

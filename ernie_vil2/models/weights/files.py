@@ -123,7 +123,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files beside it") from None
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for shard in shards:
         found = read_weights(index.with_name(shard))
         expected = [name for name, place in places.items() if place == shard]

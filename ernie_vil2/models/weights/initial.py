@@ -206,7 +206,7 @@ def _fold(found: _Source, name: str) -> None:
 
 def _matched_words(found: _Source, array: np.ndarray, value: np.ndarray, tokens: list[str]) -> np.ndarray:
     """The model's rows, with those of `array` for the tokens that the source has too."""
-    rows = {token: row for row, token in enumerate(found.tokens)}
+    rows = {token: row for row, token in enumerate(found.tokens or [])}
     known = [number for number, token in enumerate(tokens) if rows.get(token, len(array)) < len(array)]
     value[known] = array[[rows[tokens[number]] for number in known]]
     found.notes.append(f"word embeddings: {len(known)} of {len(tokens)} tokens found in the source's vocabulary")
@@ -235,8 +235,8 @@ def _resized_positions(found: _Source, array: np.ndarray, length: int) -> np.nda
         old, new = math.isqrt(array.shape[1] - extra), math.isqrt(length - extra)
         if old * old + extra == array.shape[1] and new * new + extra == length:
             grid = paddle.to_tensor(array[:, extra:].reshape(1, old, old, -1).transpose(0, 3, 1, 2))
-            grid = F.interpolate(grid, size=[new, new], mode="bicubic", align_corners=False).numpy()
+            resized = F.interpolate(grid, size=[new, new], mode="bicubic", align_corners=False).numpy()
             found.notes.append(f"position embeddings: from a grid of {old} x {old} to {new} x {new}, bicubic")
-            patches = grid.transpose(0, 2, 3, 1).reshape(1, new * new, -1)
+            patches = resized.transpose(0, 2, 3, 1).reshape(1, new * new, -1)
             return np.concatenate([array[:, :extra], patches], axis=1)
     return array

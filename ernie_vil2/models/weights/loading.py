@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -107,8 +107,8 @@ def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
         raise WeightMismatch(f"{path}: {error}") from None
 
 
-def _explained(report: WeightReport, bad: Sequence[str]) -> str:
-    parts, bad = [], set(bad)
+def _explained(report: WeightReport, bad: Collection[str]) -> str:
+    parts = []
     for title, names in (("missing", report.missing), ("unexpected", report.unexpected)):
         chosen = [name for name in names if name in bad]
         if chosen:

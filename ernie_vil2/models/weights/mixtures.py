@@ -8,6 +8,7 @@ each (soups, Wortsman et al. 2022, arXiv 2203.05482).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.weights.stored import StoredModel
 
 # Where a model is from, and what it does in training alone.
-_ASIDE = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
+_ASIDE: dict[str, Any] = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
           "text": {"weights", "vocabulary", "dropout", "attention_dropout"}}  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.io.files import load_json, write_text
-from ernie_vil2.models.weights.releases import WORDS, architecture
+from ernie_vil2.models.weights.releases import WORDS, WeightFormat, architecture
 
 MAX_CHARACTERS = 2**20
 """Of a JSON file beside weights; PaddleNLP's have 6,000."""
@@ -184,7 +184,7 @@ def write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _architecture(
-    weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: str
+    weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: WeightFormat
 ) -> ModelConfig:
     try:
         return architecture(arrays, heads, layout)

@@ -18,7 +18,7 @@ from ernie_vil2.io.terminal import printable
 
 WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
 
-_FIRST_PARTS = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
+_FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 """Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has said 1e-5."""
