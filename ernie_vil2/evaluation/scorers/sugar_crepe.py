@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class SugarCrepe(Scorer):
 
     label: str = "model"
     folder: ClassVar[str] = "composition"
-    best_by: ClassVar[str] = "mean"
+    best_by = "mean"
 
     def open(self, data: Data) -> dict[str, Benchmark]:
         """As `Scorer.open`: the images and both texts of all items.
@@ -124,7 +124,8 @@ class SugarCrepe(Scorer):
 
 
 def _item(kind: str, number: str, row: object) -> Item:
-    values = [row.get(key) for key in ("filename", "caption", "negative_caption")] if isinstance(row, dict) else []
+    keys = ("filename", "caption", "negative_caption")
+    values: list[Any] = [row.get(key) for key in keys] if isinstance(row, dict) else []
     if not values or not all(isinstance(value, str) for value in values):
         raise BadSample(Reason.MALFORMED_ROW, f"{kind}.json, {number}")
     image, caption, negative = values
