@@ -2,8 +2,11 @@
 
 import atexit
 import base64
+import ctypes
+import gc
 import io
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,6 +34,8 @@ WHOLE_COMMANDS = {"experiments", "export", "planning", "tools", "training"}
 """Folders of tests that run commands and trainings, as do the tests of pages, which are beside them."""
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 """Python's audit events."""
+GROWTH = 100 << 20
+"""Bytes of memory by which a process grows before its garbage is collected."""
 PATIENCE = 600
 """Seconds that a test waits for what another process does: ten times what a busy machine needs."""
 COLOURS = {
@@ -77,6 +82,26 @@ class WithoutProcesses:
 def pytest_configure(config):
     if config.getoption("fast"):
         config.pluginmanager.register(WithoutProcesses())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def resident_memory():
+    """The process's resident memory after the last collection, in bytes, in a list of its own."""
+    return [0]
+
+
+@pytest.fixture(autouse=True)
+def collected(resident_memory):
+    """Trainers and towers lie in cycles, for which Python looks too seldom: hundreds of megabytes would pile up."""
+    yield
+    if sys.platform == "linux" and _resident() > resident_memory[0] + GROWTH:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # glibc would keep what is free
+        resident_memory[0] = _resident()
+
+
+def _resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def draw(colour, shape, rng, size=32):
