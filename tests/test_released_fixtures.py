@@ -4,15 +4,18 @@ Those in tests/fixtures/released are made by its make.py; ERNIE_VIL2_FIXTURES=FO
 where they lie next to the repository.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
+from ernie_vil2.config import with_overrides
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, pad
@@ -21,6 +24,7 @@ from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.stored import read_model, write_model
 from tests.conftest import call
 
 OWN = Path(__file__).parent / "fixtures"
@@ -29,13 +33,25 @@ OFFICIAL = [folder / "released" / "official_tiny" for folder in FIXTURES]
 PADDLENLP = [folder / "released" / "paddlenlp_tiny" for folder in FIXTURES]
 
 
-@pytest.fixture(scope="module", params=[*OFFICIAL, *PADDLENLP], ids=str)
-def release(request):
-    """A model, what its release computes for the rows of the official TSV, and these rows."""
-    folder = request.param
+@pytest.fixture(scope="module", params=product([*OFFICIAL, *PADDLENLP], ["native", "suite"]), ids=str)
+def release(request, tmp_path_factory):
+    """A model by this package's towers or by the suite's, what its release computes for the rows of the official TSV,
+    and these rows."""
+    folder, implementation = request.param
+    model = folder
+    if implementation == "suite":
+        pytest.importorskip("paddleclas")
+        pytest.importorskip("paddlenlp")
+        stored, model = read_model(folder), tmp_path_factory.mktemp("suite") / "model"
+        config = with_overrides(stored.config, ["Model.implementation=suite"])
+        write_model(dataclasses.replace(stored, config=config), model, "ernie_vil2")
     expected = np.load(folder / "expected.npz")
     source = TsvSource(folder.with_name("official_tiny") / "coco_rows.tsv")
-    return load_model(folder), expected, [source[row] for row in range(len(expected["input_ids"]))]
+    model = load_model(model)
+    assert (
+        type(model.engine.model.image).__name__ == {"native": "VisionTransformer", "suite": "SuiteVit"}[implementation]
+    )
+    return model, expected, [source[row] for row in range(len(expected["input_ids"]))]
 
 
 def test_ids_are_identical(release):

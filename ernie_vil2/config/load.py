@@ -18,9 +18,10 @@ from ernie_vil2.config.schema import Config
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import ConfigError
 
-VERSION = 3
+VERSION = 4
 """Of the keys. A file that says none, as a user's own or those of version 1, may be of any, so that a migration leaves
 alone what is not old."""
+_OF_1 = (("Model", "allow"), ("Views", "separators"), ("Loss", "tile"), ("Optimizer", "beta2"), ("Training", "device"))
 Tree = dict[str, Any]
 MAX_CHARACTERS = 2**20
 MAX_VALUES = 100_000
@@ -198,6 +199,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
+        _date(tree)
         _migrate(tree, str(path))
     overrides = list(overrides)
     for text in overrides:
@@ -243,6 +245,15 @@ def dump_config(config: Config) -> str:
     return yaml.dump({"version": VERSION, **config.model_dump()}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def _date(tree: Tree) -> None:
+    """Gives what a file of a run of version 1 holds that version, which it does not say, in place.
+
+    It has every key of its time; those looked for hardly anybody sets, and nobody all of them.
+    """
+    if all(isinstance(tree.get(section), dict) and key in tree[section] for section, key in _OF_1):
+        tree.setdefault("version", 1)
+
+
 def migrate(tree: Tree) -> list[str]:
     """Brings sections and their keys to this version, in place, and takes the version out.
 
@@ -285,5 +296,16 @@ def _from_2(tree: Tree) -> list[str]:
     return []
 
 
-MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1, 2: _from_2}
+def _from_3(tree: Tree) -> list[str]:
+    """All towers were built by PaddleClas and PaddleNLP. A run that began so goes on so; in a user's own file, which
+    says no version, `ViT-B/16` and `ernie-base` are this package's own."""
+    model = tree.get("Model")
+    for tower, library in (("image", "paddleclas"), ("text", "paddlenlp")):
+        section = model.get(tower) if isinstance(model, dict) and "version" in tree else None
+        if isinstance(section, dict) and isinstance(section.get("name"), str) and ":" not in section["name"]:
+            section["name"] = f"{library}:{section['name']}"
+    return []
+
+
+MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """By the version that each leads on from, to the next."""

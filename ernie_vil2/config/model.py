@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ernie_vil2.config.section import Depth, Probability, Section, Size
 from ernie_vil2.registry import unknown
 
+SUITE = ("paddleclas:", "paddlenlp:")
+"""What the name of a tower begins with that PaddleClas or PaddleNLP builds."""
+NATIVE_IMAGES = ("ViT-B/16", "ViT-L/14", "ViT", "RepVGG")
+"""Image towers that this package builds by itself; of texts all."""
 # What names a size of its own, and the fields that give it.
 IMAGE_SIZES = {"ViT": ("patch_size", "width", "depth", "heads"), "RepVGG": ("width", "depth")}
+VIT_SIZES = {
+    "ViT-B/16": {"patch_size": 16, "width": 768, "depth": 12, "heads": 12},
+    "ViT-L/14": {"patch_size": 14, "width": 1024, "depth": 24, "heads": 16},
+}
+NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
+"""Of ERNIE and BERT, by the last part of the name."""
 TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert")
 TEXT_SIZES = dict.fromkeys(("ernie", "bert"), ("width", "depth", "heads"))
 
 
+def without_suite(name: str) -> str:
+    """The name of a tower, whoever builds it: `ernie-base` for `paddlenlp:ernie-base`."""
+    return name.partition(":")[2] if name.startswith(SUITE) else name
+
+
+def of_own_module(name: str) -> bool:
+    """Whether a name is the import path of a class of the user's, `module:Class`."""
+    return ":" in name and not name.startswith(SUITE)
+
+
 def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, tuple[str, ...]]) -> None:
-    if ":" in tower.name:
+    if of_own_module(tower.name):
         return  # a tower of the user's own takes what it likes
-    needed = sizes.get(tower.name, ())
+    needed = sizes.get(without_suite(tower.name), ())
     if any(getattr(tower, size) is None for size in needed):
         raise ValueError(f"{tower.name!r} leaves its size open: set {', '.join(needed)}")
     every = dict.fromkeys(size for names in sizes.values() for size in names)
@@ -35,9 +55,9 @@ def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, 
 class ImageTowerConfig(Section):
     name: str = Field(
         "ViT-B/16",
-        description="ViT-B/16, ViT-L/14, ViT or RepVGG (any size, given below), EfficientNetB0 to B7, "
-        "EfficientNetL2, the name of any PaddleClas backbone (ResNet50, PPLCNet_x1_0, ...), or a Layer of your own as "
-        "module:Class (docs/extending.md)",
+        description="ViT-B/16, ViT-L/14, ViT or RepVGG (any size, given below); one of these or any other backbone as "
+        "PaddleClas builds it (paddleclas:ViT-B/16, paddleclas:EfficientNetB5, paddleclas:ResNet50, ...); "
+        "paddleclas:EfficientNetL2; or a Layer of your own as module:Class (docs/extending.md)",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
     preprocessing: Literal["ernie_vil2", "official", "paddlenlp"] = Field(
@@ -74,6 +94,12 @@ class ImageTowerConfig(Section):
         "file, or an ERNIE-ViL 2.0 model; null: random",
     )
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of a ViT: patch_size, width, depth and heads that its name stands for, or those given."""
+        given = {size: getattr(self, size) for size in IMAGE_SIZES["ViT"]}
+        return VIT_SIZES.get(without_suite(self.name), given)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_sizes(self, IMAGE_SIZES)
@@ -83,8 +109,8 @@ class ImageTowerConfig(Section):
 class TextTowerConfig(Section):
     name: str = Field(
         "ernie-base",
-        description="ernie-base, ernie-large, bert-base, bert-large, ernie or bert (of the size given below), or a "
-        "Layer of your own as module:Class",
+        description="ernie-base, ernie-large, bert-base, bert-large, ernie or bert (of the size given below); one of "
+        "these as PaddleNLP builds it (paddlenlp:ernie-base, ...); or a Layer of your own as module:Class",
     )
     width: Size | None = Field(None, description="ernie, bert: hidden width")
     depth: Depth | None = Field(None, description="ernie, bert: number of layers")
@@ -114,9 +140,22 @@ class TextTowerConfig(Section):
         "model; null: random",
     )
 
+    @property
+    def family(self) -> str:
+        """ernie or bert."""
+        return without_suite(self.name).partition("-")[0]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of ERNIE and BERT: width, depth and heads that the name stands for, or those given."""
+        return NAMED_SIZES.get(
+            self.name.rpartition("-")[2], {size: getattr(self, size) for size in TEXT_SIZES["ernie"]}
+        )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name not in TEXT_TOWERS and ":" not in self.name:
+        known = self.name.removeprefix("paddlenlp:")
+        if known not in TEXT_TOWERS and not of_own_module(self.name):
             raise unknown("text tower", self.name, TEXT_TOWERS)
         _check_sizes(self, TEXT_SIZES)
         return self
@@ -125,6 +164,11 @@ class TextTowerConfig(Section):
 class ModelConfig(Section):
     image: ImageTowerConfig = Field(default_factory=ImageTowerConfig, description="image tower")
     text: TextTowerConfig = Field(default_factory=TextTowerConfig, description="text tower")
+    implementation: Literal["native", "suite"] | None = Field(
+        None,
+        description="who builds the towers that there are twice, ViT, RepVGG, ERNIE and BERT: this package (native), "
+        "PaddleClas and PaddleNLP (suite), or as their names say (null). Parameters are the same, numbers to rounding",
+    )
     embed_dim: Size | None = Field(
         None,
         description="width of the joint space; null: the text tower's width. "
@@ -146,6 +190,35 @@ class ModelConfig(Section):
         description="names, glob patterns among them, in which initial weights may differ from the model: what they "
         "lack stays random, what they have beyond it is left out",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _implement(cls, values: Any) -> Any:
+        """Brings the names of the towers to what `implementation` asks for."""
+        wanted = values.get("implementation") if isinstance(values, dict) else None
+        if wanted not in ("native", "suite"):
+            return values
+        values = dict(values)
+        for tower, kind, library in (("image", ImageTowerConfig, SUITE[0]), ("text", TextTowerConfig, SUITE[1])):
+            section = values.get(tower, {})
+            section = section.model_dump(exclude_unset=True) if isinstance(section, Section) else section
+            if not isinstance(section, dict) or ("name" not in section and values.get("like")):
+                continue
+            name = section.get("name", kind.model_fields["name"].default)
+            if isinstance(name, str) and not of_own_module(name):
+                bare = without_suite(name)
+                native = bare if bare in (*NATIVE_IMAGES, *TEXT_TOWERS) else name
+                values[tower] = {**section, "name": native if wanted == "native" else library + bare}
+        return values
+
+
+def without_implementation(config: ModelConfig) -> ModelConfig:
+    """The same towers, whoever builds them: for what is equal to rounding."""
+    towers = {
+        tower: section.model_copy(update={"name": without_suite(section.name)})
+        for tower, section in (("image", config.image), ("text", config.text))
+    }
+    return config.model_copy(update={**towers, "implementation": None})
 
 
 class HeadConfig(Section):

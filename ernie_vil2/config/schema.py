@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
-from ernie_vil2.config.model import HeadConfig, ModelConfig
+from ernie_vil2.config.model import HeadConfig, ModelConfig, of_own_module
 from ernie_vil2.config.section import Count, Fraction, Precision, Section, Strength
 
 
@@ -265,8 +265,8 @@ class Config(Section):
         """Names of parts, which may be import paths of the user's own: towers, loss, task, evaluators, layouts."""
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
-        own = [self.Model.image.name, self.Model.text.name, self.Loss.kind, self.Training.task]
-        return [*own, *(self.Evaluation.evaluators or []), *layouts]
+        towers = [name for name in (self.Model.image.name, self.Model.text.name) if of_own_module(name)]
+        return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.evaluators or []), *layouts]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

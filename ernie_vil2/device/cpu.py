@@ -201,6 +201,14 @@ def flushed_denormals() -> Iterator[None]:
     if not enabled("denormals") or not glibc_x86:
         yield
         return
+    import numpy as np
+
+    for kind in (np.float16, np.float32, np.float64):
+        np.finfo(kind)  # NumPy keeps what it measures here, and would measure a smallest number of 0 in the block
+    import numpy as np
+
+    for kind in (np.float16, np.float32, np.float64):
+        np.finfo(kind)  # NumPy keeps what it measures here, and would measure a smallest number of 0 in the block
     libm = ctypes.CDLL(None)
     # glibc's fenv_t on x86-64: seven words of the x87 unit, then MXCSR, whose bits 15 and 6 flush results and inputs.
     before = (ctypes.c_uint32 * 8)()

@@ -11,9 +11,9 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.config.data import VIEWS_OF
+from ernie_vil2.config.model import TEXT_TOWERS, VIT_SIZES, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
-from ernie_vil2.models.towers.transformers import NAMED_SIZES, VIT_SIZES
 
 
 def build_dual_encoder(
@@ -27,13 +27,13 @@ def build_dual_encoder(
 
 
 def with_sizes(config: ModelConfig) -> ModelConfig:
-    """The same towers with the sizes spelt out that a name such as ViT-B/16 or ernie-base stands for."""
+    """The same towers, whoever builds them, with the sizes spelt out that a name such as ViT-B/16 stands for."""
+    config = without_implementation(config)
     image, text = config.image, config.text
     if image.name in VIT_SIZES:
-        image = image.model_copy(update={"name": "ViT", **VIT_SIZES[image.name]})
-    family, _, size = text.name.partition("-")
-    if size in NAMED_SIZES:
-        text = text.model_copy(update={"name": family, **NAMED_SIZES[size]})
+        image = image.model_copy(update={"name": "ViT", **image.sizes})
+    if text.name in TEXT_TOWERS:
+        text = text.model_copy(update={"name": text.family, **text.sizes})
     return config.model_copy(update={"image": image, "text": text})
 
 

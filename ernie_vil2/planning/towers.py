@@ -7,6 +7,7 @@ import heapq
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from paddle.base import core
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.device.extras import installed
 from ernie_vil2.models import DualEncoder, build_dual_encoder
+from ernie_vil2.models.towers.suite import imported
 from ernie_vil2.parallel.norms import batch_norms
 
 ENOUGH = 2**27
@@ -88,9 +91,10 @@ class Towers:
 
 
 def _without_weights(config: Config, vocab_size: int) -> DualEncoder:
-    from paddlenlp.transformers.model_utils import no_init_weights
-
-    with paddle.LazyGuard(), no_init_weights():
+    without = nullcontext()
+    if config.Model.text.name.startswith("paddlenlp:") and installed("paddlenlp"):
+        without = imported("paddlenlp.transformers.model_utils", config.Model.text.name).no_init_weights()
+    with paddle.LazyGuard(), without:
         model = build_dual_encoder(config.Model, vocab_size)
     model.train()
     return model

@@ -19,7 +19,6 @@ from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.layer_groups import chosen_parameters
 from ernie_vil2.models.lora import add_lora
-from ernie_vil2.models.towers.transformers import TextTower, VisionTransformer
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms
 from ernie_vil2.tasks.dropout import CounterBasedDropout
 
@@ -91,11 +90,14 @@ def prepare_attention(model: DualEncoder, training: TrainingConfig) -> list[str]
     """
     native, setting = training.dropout == "native", training.fused_attention
     lines = ["dropout: Paddle's own; another number of ranks draws other masks"] if native else []
-    kinds = {"image": VisionTransformer, **({"text": TextTower} if native else {})}
-    towers = [name for name, kind in kinds.items() if isinstance(getattr(model, name), kind)]
+    fusing = [name for name in ("image", "text") if hasattr(getattr(model, name), "fuse_attention")]
+    towers = [name for name in fusing if name == "image" or native]
     if setting == "on" and not towers:
         raise ConfigError("Training.fused_attention=on is for image towers named ViT..., and with dropout=native for "
                           "text towers; set auto or off")  # fmt: skip
+    if setting == "off":
+        for name in fusing:
+            getattr(model, name).fuse_attention(False)
     if setting == "off" or not towers:
         return lines
     on_cpu = paddle.get_device() == "cpu"

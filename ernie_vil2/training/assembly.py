@@ -18,6 +18,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.run_folder import list_checkpoints, owned
 from ernie_vil2.models.precision import check_precision
+from ernie_vil2.models.towers import as_installed
 from ernie_vil2.models.weights.architecture import with_model_like
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
@@ -126,7 +127,10 @@ def assemble(
     with ExitStack() as owner:
         checkpoint = _claimed(config, resume, rank, owner)
         with agreed_errors():
-            config = as_begun(config, checkpoint) if checkpoint else config
+            if checkpoint:
+                config = as_begun(config, checkpoint)
+            else:
+                config = config.model_copy(update={"Model": as_installed(config.Model)})
             task = build_task(config)
             rows = task.rows()
         config = with_steps(config, rows.stream.samples)

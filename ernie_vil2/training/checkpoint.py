@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.config.model import without_implementation, without_suite
 from ernie_vil2.config.section import differences
 from ernie_vil2.io.files import (
     DamagedFile,
@@ -51,6 +52,7 @@ from ernie_vil2.io.run_folder import (
     list_checkpoints,
 )
 from ernie_vil2.models import load_weights, save_weights
+from ernie_vil2.models.towers import native_instead
 from ernie_vil2.training.optimizer import RAW, WeightAverage
 
 INODES = 8
@@ -305,10 +307,32 @@ FREE_ON_RESUME = {
 
 
 def as_begun(config: Config, checkpoint: Path) -> Config:
-    """The configuration under the rules that a run was begun with, where those of today are others."""
-    before = load_config(checkpoint / CONFIG).Tuning.moving_statistics
-    tuning = config.Tuning.model_copy(update={"moving_statistics": before or config.Tuning.moving_statistics})
-    return config.model_copy(update={"Tuning": tuning})
+    """The configuration under the rules that a run was begun with, where those of today are others, and with its towers
+    built by whom they were, unless `Model.implementation` says by whom.
+
+    Raises:
+        ConfigError: the library that built a tower is not installed.
+    """
+    before = load_config(checkpoint / CONFIG)
+    moving = before.Tuning.moving_statistics or config.Tuning.moving_statistics
+    tuning, model = config.Tuning.model_copy(update={"moving_statistics": moving}), config.Model
+    if model.implementation is None:
+        towers = {"image": (model.image, before.Model.image), "text": (model.text, before.Model.text)}
+        model = model.model_copy(
+            update={
+                name: now.model_copy(update={"name": then.name})
+                for name, (now, then) in towers.items()
+                if without_suite(now.name) == without_suite(then.name)
+            }
+        )
+    missing = [tower.name for tower in (model.image, model.text) if native_instead(tower.name)]
+    if missing:
+        raise ConfigError(
+            f"{checkpoint} was trained with {' and '.join(missing)}, and that library is not installed: install it, or "
+            "go on with this package's own towers, equal to rounding: -o Model.implementation=native"
+        )
+    model = model.model_copy(update={"implementation": None})
+    return config.model_copy(update={"Tuning": tuning, "Model": model})
 
 
 def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
@@ -346,7 +370,8 @@ def changed_settings(before: Config, now: Config) -> list[str]:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """The configuration as a tree, without where the training data lies: what it is must not change."""
-    tree = config.model_dump()
+    """The configuration as a tree, without where the training data lies, whose content must not change, and without who
+    builds the towers, which only `Model.implementation` changes."""
+    tree = {**config.model_dump(), "Model": without_implementation(config.Model).model_dump()}
     tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in config.Data.sources]
     return tree

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ernie_vil2.config import validated
+from ernie_vil2.config import Config, validated
 from ernie_vil2.config.load import migrate
+from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import differences
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
@@ -86,7 +87,7 @@ def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
         if step >= steps:
             return "trained, but not measured"
         return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
-    now = run.config.model_dump(mode="json")
+    now = _settings(run.config)
     if (key := _first_difference(_as_of_now(result["config"]), now)) is not None:
         return f"was made with another {key}; remove {run.folder} to make it again"
     if result["step"] != steps:
@@ -99,9 +100,15 @@ def _as_of_now(config: Mapping[str, Any]) -> Mapping[str, Any]:
     tree = {"version": 1, **copy.deepcopy(config)}
     try:
         migrate(tree)
-        return validated(tree, "config").model_dump(mode="json")
+        return _settings(validated(tree, "config"))
     except ValueError:
         return config
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The configuration as a tree, without who builds the towers."""
+    model = without_implementation(config.Model)
+    return {**config.model_dump(mode="json"), "Model": model.model_dump(mode="json")}
 
 
 def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,7 @@
 """Files of earlier versions, and of later ones."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -101,3 +103,36 @@ def test_frozen_norms_of_a_run_of_version_2_follow_the_batches(tmp_path, head, t
 def test_a_section_that_is_none_stays_the_schemas_affair(tmp_path, data):
     with pytest.raises(ConfigError, match="config.yaml: Data: Input should be"):
         load_config(written(tmp_path, f"Data: {data}\n"))
+
+
+@pytest.mark.parametrize(
+    ("head", "image", "text"),
+    [
+        ("", "ViT-L/14", "bert-base"),
+        ("version: 3\n", "paddleclas:ViT-L/14", "paddlenlp:bert-base"),
+        ("version: 2\n", "paddleclas:ViT-L/14", "paddlenlp:bert-base"),
+        (f"version: {load.VERSION}\n", "ViT-L/14", "bert-base"),
+    ],
+    ids=["a user's own", "3", "2", "now"],
+)  # fmt: skip
+def test_runs_of_earlier_versions_were_on_the_towers_of_the_suite(tmp_path, head, image, text):
+    model = load_config(
+        written(tmp_path, f"{head}Model: {{image: {{name: ViT-L/14}}, text: {{name: bert-base}}}}\n")
+    ).Model
+    assert (model.image.name, model.text.name) == (image, text)
+
+
+def test_a_run_of_version_1_which_wrote_none_and_a_users_file_are_told_apart():
+    for path, towers in (
+        ("tests/fixtures/first_stage/run/config.yaml", ("paddleclas:ViT", "paddlenlp:ernie")),
+        ("configs/demo/emoji.yaml", ("RepVGG", "ernie")),
+    ):
+        model = load_config(Path(__file__).parents[2] / path).Model
+        assert (model.image.name, model.text.name) == towers
+
+
+def test_a_run_keeps_its_towers_under_overrides(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(load_config(Path(__file__).parents[2] / "configs/demo/emoji.yaml")), encoding="utf-8")
+    model = load_config(path, ["Training.steps=2000"]).Model
+    assert (model.image.name, model.text.name) == ("RepVGG", "ernie")

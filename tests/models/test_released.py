@@ -19,8 +19,8 @@ from ernie_vil2.config import (
     dump_config,
     load_config,
 )
+from ernie_vil2.config.model import NAMED_SIZES, VIT_SIZES
 from ernie_vil2.models import build_dual_encoder, set_weights
-from ernie_vil2.models.towers.transformers import NAMED_SIZES, VIT_SIZES
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.releases import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model

@@ -1,6 +1,4 @@
-"""Text towers against a NumPy ERNIE and BERT written from the formula."""
-
-import math
+"""The native text towers against NumPy ones written from the formula."""
 
 import numpy as np
 import paddle
@@ -8,6 +6,8 @@ import pytest
 
 from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.models import build_text_tower
+from ernie_vil2.models.towers.encoders import TextTransformer
+from tests.models import formulas
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 
@@ -31,45 +31,12 @@ def randomise(tower, rng):
         parameter.set_value((scale * rng.normal(size=parameter.shape)).astype("float32"))
 
 
-def reference(weights, ids, heads, epsilon, pooling="cls"):
-    """Vaswani et al. 2017 with the LayerNorm after each sum, GELU and a tanh pooler (Devlin et al. 2019) or a mean.
+def pooler(its, states, row):
+    return np.tanh(its.linear(states[0], "network.pooler.dense"))
 
-    Padding is left out of the attention altogether.
-    """
-    weights = {name.removeprefix("network."): value.numpy().astype("float64") for name, value in weights.items()}
-    layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layers."))
 
-    def linear(x, name):
-        return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-    def norm(x, name):
-        x = x - x.mean(-1, keepdims=True)
-        return (
-            x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-        )
-
-    def gelu(x):
-        return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
-
-    def split(x):  # [L, width] to [heads, L, width / heads]
-        return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
-
-    pooled = []
-    for row in ids:
-        row = row[row != 0]
-        x = weights["embeddings.word_embeddings.weight"][row]
-        x = x + weights["embeddings.position_embeddings.weight"][: len(row)]
-        x = x + weights.get("embeddings.token_type_embeddings.weight", np.zeros((1, 1)))[0]
-        x = norm(x, "embeddings.layer_norm")
-        for i in range(layers):
-            layer = f"encoder.layers.{i}"
-            q, k, v = (split(linear(x, f"{layer}.self_attn.{part}_proj")) for part in "qkv")
-            scores = np.exp(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
-            mixed = (scores / scores.sum(-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(x.shape)
-            x = norm(x + linear(mixed, f"{layer}.self_attn.out_proj"), f"{layer}.norm1")
-            x = norm(x + linear(gelu(linear(x, f"{layer}.linear1")), f"{layer}.linear2"), f"{layer}.norm2")
-        pooled.append(np.tanh(linear(x[0], "pooler.dense")) if pooling == "cls" else x.mean(axis=0))
-    return np.stack(pooled)
+def mean(its, states, row):
+    return states.mean(axis=0)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -77,8 +44,37 @@ def reference(weights, ids, heads, epsilon, pooling="cls"):
 def test_equals_the_formula(name, epsilon, pooling):
     tower = build(name, pooling=pooling)
     randomise(tower, np.random.default_rng(0))
-    expected = reference(tower.state_dict(), IDS, heads=3, epsilon=epsilon, pooling=pooling)
+    expected = formulas.text(tower.state_dict(), IDS, 3, epsilon, pooler if pooling == "cls" else mean)
     np.testing.assert_allclose(encode(tower, IDS), expected, atol=1e-5)
+
+
+OTHERS = {
+    "CLIP": ({"norm": "before", "mask": "causal", "pooling": "end", "end": 2, "activation": "quick_gelu",
+              "projection": 10}, lambda its, states, row: states[list(row).index(2)]),
+    "old CLIP": ({"norm": "before", "mask": "causal", "pooling": "largest", "projection": 24},
+                 lambda its, states, row: states[row.argmax()]),
+    "SigLIP": ({"norm": "before", "mask": None, "pooling": "last", "activation": "gelu_tanh", "epsilon": 1e-6,
+                "hidden": 40, "projection": 10, "projection_bias": True}, lambda its, states, row: states[-1]),
+    "Chinese-CLIP": ({"token_types": 2, "epsilon": 1e-12, "pooling": "first", "projection": 10},
+                     lambda its, states, row: states[0]),
+    "RoBERTa": ({"token_types": 1, "pooling": "first", "first_position": 2, "padding": 1, "mask": "padding"},
+                lambda its, states, row: states[0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_texts_of_other_families_equal_the_formula(name):
+    options, pooled = OTHERS[name]
+    tower = TextTransformer(11, 24, 2, 3, 8, **options)
+    randomise(tower, np.random.default_rng(0))
+    ids = IDS if options.get("padding") is None else np.array([[0, 7, 5, 9, 2], [0, 4, 2, 1, 1], [0, 2, 1, 1, 1]])
+    given = {key: options[key] for key in ("activation", "mask", "padding", "first_position") if key in options}
+    expected = formulas.text(tower.state_dict(), ids, 3, options.get("epsilon", 1e-5), pooled, **given)
+    assert tower.width == expected.shape[1]
+    np.testing.assert_allclose(encode(tower, ids), expected, atol=1e-5)
+    features = tower(paddle.to_tensor(ids))
+    (features * paddle.randn(features.shape)).sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
 def test_ernie_has_neither_token_types_nor_tasks():
@@ -104,23 +100,11 @@ def test_padding_changes_nothing(name, pooling):
         ("bert-large", 1024, 24, 16),
     ],
 )
-def test_named_sizes(name, width, depth, heads, monkeypatch):
-    import paddlenlp.transformers as nlp
-
-    kind = "ErnieModel" if name.startswith("ernie") else "BertModel"
-    model = getattr(nlp, kind)
-    configs = []
-
-    def shallow(config):
-        configs.append(config.to_dict())
-        config.num_hidden_layers = 1
-        return model(config)
-
-    monkeypatch.setattr(nlp, kind, shallow)
-    tower = build(name)
-    assert tower.width == width
+def test_named_sizes(name, width, depth, heads):
+    with paddle.LazyGuard():
+        tower = build(name)
+    assert tower.width == width and len(tower.blocks) == depth and tower.blocks[0].self_attn.heads == heads
     assert tower.network.encoder.layers[0].linear1.weight.shape == [width, 4 * width]
-    assert (configs[0]["num_hidden_layers"], configs[0]["num_attention_heads"]) == (depth, heads)
 
 
 def test_a_mean_has_no_weight_that_gets_no_gradient():

@@ -78,7 +78,7 @@ def test_auto_follows_the_device(monkeypatch):
     model, _ = model_and_loss(setting(VIT))
 
     def fused():
-        return [block.attn.use_fused_attn for block in model.image.blocks]
+        return [block.attn.fused for block in model.image.blocks]
 
     assert prepare_attention(model, chosen("auto")) == ["fused attention: off, Paddle has no such kernel for CPUs"]
     assert prepare_attention(model, chosen("off")) == [] and fused() == [False, False]

@@ -1,55 +1,117 @@
 """Towers by name: `[B, 3, H, W]` images or `[B, L]` token ids to `[B, width]` features.
 
-A family of towers is a file here and a line below. A tower of a user's own module is named `module:Class`: a Layer that
-is built from its section of the configuration (a text tower from that and the size of the vocabulary), says its output
-width as `width`, and may list as `blocks` the parts that recomputation runs twice (docs/extending.md).
+A family of towers is a file here and a line below. `paddleclas:NAME` and `paddlenlp:NAME` are built by these libraries.
+A tower of a user's own module is named `module:Class`: a Layer that is built from its section of the configuration (a
+text tower from that and the size of the vocabulary), says its output width as `width`, and may list as `blocks` the
+parts that recomputation runs twice (docs/extending.md).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import cache
 
 from paddle import nn
 
-from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
-from ernie_vil2.models.towers.backbones import build_backbone
-from ernie_vil2.models.towers.efficientnet_l2 import build_efficientnet_l2
-from ernie_vil2.models.towers.repvgg import build_repvgg
-from ernie_vil2.models.towers.transformers import VIT_SIZES, build_transformer, build_vit
+from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config.model import VIT_SIZES, of_own_module, without_suite
+from ernie_vil2.models.towers import suite
+from ernie_vil2.models.towers.convolution import build_repvgg
+from ernie_vil2.models.towers.encoders import TextTransformer, VisionTransformer
 from ernie_vil2.registry import Registry
 
+
+def build_vit(config: ImageTowerConfig) -> VisionTransformer:
+    """The released models' ViT, of a published size or of the sizes given."""
+    return VisionTransformer(config.image_size, **config.sizes, drop_path=config.drop_path)
+
+
+def build_text(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
+    """ERNIE or BERT, of a published size or of the sizes given."""
+    ernie = config.family == "ernie"
+    return TextTransformer(
+        vocab_size,
+        **config.sizes,
+        max_positions=config.max_positions,
+        epsilon=config.epsilon if ernie else 1e-12,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        token_types=0 if ernie else 16,  # as in PaddleNLP's BERT
+        pooling="pooler" if config.pooling == "cls" else "mean",
+    )
+
+
 IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
-    "image tower",
-    {
-        "ViT": build_vit,
-        **dict.fromkeys(VIT_SIZES, build_vit),
-        "RepVGG": build_repvgg,
-        "EfficientNetL2": build_efficientnet_l2,
-    },
+    "image tower", {"ViT": build_vit, **dict.fromkeys(VIT_SIZES, build_vit), "RepVGG": build_repvgg}
 )
 """By name; every other name is one of PaddleClas's."""
 TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
-    "text tower", {"ernie": build_transformer, "bert": build_transformer}
+    "text tower", {"ernie": build_text, "bert": build_text}
 )
 """By the first part of the name."""
 
 
 def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
-    """The tower that `config` names, randomly initialised.
+    """The tower that `config` names, randomly initialised; of one that PaddleClas builds and that is not installed the
+    native one, where there is one.
 
     Raises:
-        ValueError: there is no such tower, or its sizes do not fit each other.
+        ValueError: there is no such tower, its sizes do not fit each other, or PaddleClas is missing for it.
     """
-    if ":" in config.name:
+    if of_own_module(config.name):
         return _own(IMAGE_TOWERS.find(config.name), config.name, config)
-    return IMAGE_TOWERS.get(config.name, build_backbone)(config)
+    if without_suite(config.name) in ("ViT", *VIT_SIZES):
+        sizes = config.sizes
+        _check_divides("image_size", config.image_size, "patch_size", sizes["patch_size"])
+        _check_divides("width", sizes["width"], "heads", sizes["heads"])
+    name = _installed(config.name)
+    build = IMAGE_TOWERS.get(name, suite.build_backbone)
+    return build(config.model_copy(update={"name": without_suite(name)}))
 
 
 def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
-    """Likewise for `vocab_size` tokens."""
-    if ":" in config.name:
+    """Likewise for `vocab_size` tokens, and PaddleNLP."""
+    if of_own_module(config.name):
         return _own(TEXT_TOWERS.find(config.name), config.name, config, vocab_size)
-    return TEXT_TOWERS[config.name.partition("-")[0]](config, vocab_size)
+    _check_divides("Model.text: width", config.sizes["width"], "heads", config.sizes["heads"])
+    name = _installed(config.name)
+    build = TEXT_TOWERS.get(name.partition("-")[0], suite.build_encoder)
+    return build(config.model_copy(update={"name": without_suite(name)}), vocab_size)
+
+
+def _check_divides(name: str, size: int, divisor: str, by: int) -> None:
+    if size % by:
+        raise ValueError(f"{name} ({size}) must be divisible by {divisor} ({by})")
+
+
+def as_installed(config: ModelConfig) -> ModelConfig:
+    """The configuration with native towers in the place of those whose library is missing, which is reported; from then
+    on the names alone say who builds a tower."""
+    image, text = (own.model_copy(update={"name": _installed(own.name)}) for own in (config.image, config.text))
+    return config.model_copy(update={"image": image, "text": text, "implementation": None})
+
+
+def _installed(name: str) -> str:
+    if (native := native_instead(name)) is None:
+        return name
+    _say(f"{name.partition(':')[0]} is not installed: this package's own {native} takes the place of {name}, with the "
+         "same parameters and, to rounding, numbers")  # fmt: skip
+    return native
+
+
+def native_instead(name: str) -> str | None:
+    """The native tower that takes the place of a named one, if the library that should build it is missing."""
+    library, colon, bare = name.partition(":")
+    known = {"paddleclas": IMAGE_TOWERS, "paddlenlp": TEXT_TOWERS}.get(library, {}) if colon else {}
+    there = bare in known or bare.partition("-")[0] in known
+    return bare if there and not suite.installed(library) else None
+
+
+@cache
+def _say(line: str) -> None:
+    """Once, however many models are built."""
+    print(line, file=sys.stderr)
 
 
 def _own(tower: object, name: str, *arguments: object) -> nn.Layer:

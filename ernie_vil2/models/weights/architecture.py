@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from ernie_vil2.config import Config, ConfigError, validated
+from ernie_vil2.config.model import of_own_module, without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
 from ernie_vil2.models.weights.stored import read_model
 
@@ -34,9 +35,9 @@ def with_model_like(config: Config) -> Config:
     tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
     for tower in ("image", "text"):
         given = own["Model"].pop(tower, {})
-        if given.get("name", taken[tower]["name"]) != taken[tower]["name"]:
+        if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
             taken[tower] |= dict.fromkeys(_SIZES)
-        elif ":" in taken[tower]["name"] and "name" not in given:
+        elif of_own_module(taken[tower]["name"]) and "name" not in given:
             raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
                               f"to have that imported, name it yourself in Model.{tower}.name")  # fmt: skip
         taken[tower] |= given

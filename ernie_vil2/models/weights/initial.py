@@ -22,13 +22,15 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig
+from ernie_vil2.config.model import without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.io import hub
 from ernie_vil2.io.run_folder import named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
-from ernie_vil2.models.towers.transformers import VisionTransformer
+from ernie_vil2.models.towers.encoders import VisionTransformer
+from ernie_vil2.models.towers.suite import SuiteVit, imported, paddleclas
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.loading import WeightMismatch, WeightReport, set_weights
 from ernie_vil2.models.weights.releases import detect_format, to_ours
@@ -77,9 +79,9 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             continue
         try:
             if part is model.image:
-                found = _image_source(source, config.image.name, model.image)
+                found = _image_source(source, without_suite(config.image.name), model.image)
             elif part is model.text:
-                found = _text_source(source, config.text.name.partition("-")[0])
+                found = _text_source(source, config.text.family)
             else:
                 found = _read(weights_path(source), "")
                 found.heads = _HEADS
@@ -114,7 +116,7 @@ def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
 
 def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
     found = _read(_from_paddleclas(name) if source == "paddleclas" else weights_path(source), "image.")
-    if isinstance(tower, VisionTransformer):
+    if isinstance(tower, VisionTransformer | SuiteVit):
         found.heads = _VIT_HEADS
         return found
     found.arrays = _in_network(found.arrays, "")
@@ -140,30 +142,28 @@ def _in_network(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndar
 
 def _from_paddleclas(name: str) -> Path:
     """The file that PaddleClas publishes for a backbone, from its cache or its server."""
-    from paddleclas.ppcls.arch import backbone
-    from paddleclas.ppcls.utils.download import get_weights_path_from_url
-
+    task = "Model.image.weights=paddleclas"
+    backbone, download = paddleclas(task), imported("paddleclas.ppcls.utils.download", task)
     name = _PADDLECLAS_VITS.get(name, name)
     module = sys.modules.get(getattr(getattr(backbone, name, None), "__module__", ""))
     url = getattr(module, "MODEL_URLS", {}).get(name)
     if not url:
         raise ValueError(f"PaddleClas publishes no weights for {name}; give a file in Model.image.weights")
     try:
-        return Path(get_weights_path_from_url(url))
+        return Path(download.get_weights_path_from_url(url))
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(f"{url} could not be fetched ({error}); give a file in Model.image.weights") from None
 
 
 def _from_paddlenlp(name: str, family: str) -> tuple[Path, str, Path]:
     """What `_read` takes for the model that PaddleNLP has under a name, from its cache or its server."""
-    from paddlenlp import transformers
-    from paddlenlp.utils.download import resolve_file_path
-
+    task = f"Model.text.weights={name}, a name that PaddleNLP knows,"
+    transformers, download = imported("paddlenlp.transformers", task), imported("paddlenlp.utils.download", task)
     model, tokenizer = (getattr(transformers, f"{family.title()}{kind}") for kind in ("Model", "Tokenizer"))
     weights = model.pretrained_resource_files_map["model_state"].get(name, "model_state.pdparams")
     vocabulary = tokenizer.pretrained_resource_files_map["vocab_file"].get(name, "vocab.txt")
     try:
-        paths = [resolve_file_path(name, file) for file in (weights, vocabulary)]
+        paths = [download.resolve_file_path(name, file) for file in (weights, vocabulary)]
     except OSError as error:
         raise FileNotFoundError(f"{name}: no such file or folder, and PaddleNLP could not fetch a model of that name "
                                 f"({error}); give a folder in Model.text.weights") from None  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
+from ernie_vil2.config.model import of_own_module
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT, is_export
@@ -77,7 +78,7 @@ class StoredModel:
 
         ValueError: the weights have none.
         """
-        if ":" in self.config.Model.text.name and self.tokens is not None:
+        if of_own_module(self.config.Model.text.name) and self.tokens is not None:
             return len(self.tokens)  # a tower of the user's own names its weights as it likes
         if WORDS not in self.arrays:
             raise ValueError(f"the weights are not whole: {WORDS} is missing")

@@ -1,0 +1,282 @@
+"""The transformers as towers: images through blocks with the norm before, texts through either kind.
+
+One seed gives them the initial weights that PaddleClas's ViT and PaddleNLP's ERNIE and BERT have.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Literal
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ernie_vil2.device.cpu_kernels import tokens_alone
+from ernie_vil2.models.towers.transformer import (
+    MASKED,
+    AttentionPool,
+    PostNormBlock,
+    PreNormBlock,
+    Transformer,
+    for_each,
+)
+
+PAD_ID = 0
+
+
+class VisionTransformer(Transformer):
+    """`[B, 3, S, S]` images to `[B, width]`: square patches through pre-norm blocks.
+
+    By default it is the released models' ViT: CLIP's, with the epsilon of ViT and without a projection.
+
+    Args:
+        image_size: S, side of the square input in pixels.
+        patch_size: side of a patch in pixels; it divides the image size.
+        width: of the tokens.
+        depth: number of blocks.
+        heads: attention heads; they divide the width.
+        hidden: width of the MLPs; None: four times that of the tokens.
+        activation: one of `ACTIVATIONS`.
+        epsilon: of the LayerNorms.
+        patches: whether a patch is embedded by a convolution, or by a linear layer over (row, column, channel).
+        patch_bias: whether that layer has a bias.
+        class_token: whether a learned token goes before the patches.
+        input_norm: whether a LayerNorm comes before the first block.
+        pooling: features are those of the class token, the mean over the patches, or what `AttentionPool` makes.
+        projection: width of the features after a linear layer without bias; None: there is none.
+        drop_path: stochastic depth of the last block, growing linearly from 0 in the first.
+
+    Attributes:
+        width: of the features.
+        blocks: first to last.
+
+    Raises:
+        ValueError: sizes that do not divide each other.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        *,
+        hidden: int | None = None,
+        activation: str = "quick_gelu",
+        epsilon: float = 1e-6,
+        patches: Literal["convolution", "linear"] = "convolution",
+        patch_bias: bool = False,
+        class_token: bool = True,
+        input_norm: bool = True,
+        pooling: Literal["class", "mean", "attention"] = "class",
+        projection: int | None = None,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.width, self.pooling = projection or width, pooling
+        self.image_size, self.patch_size = image_size, patch_size
+        hidden, bias = hidden or 4 * width, None if patch_bias else False
+        if patches == "linear":
+            embed = nn.Linear(3 * patch_size**2, width, bias_attr=bias)
+        else:
+            embed = nn.Conv2D(3, width, patch_size, stride=patch_size, bias_attr=bias)
+        self.patch_embed = nn.LayerDict({"proj": embed})
+        zero, tokens = nn.initializer.Constant(0.0), (image_size // patch_size) ** 2 + class_token
+        self.cls_token = self.create_parameter([1, 1, width], default_initializer=zero) if class_token else None
+        self.pos_embed = self.create_parameter([1, tokens, width], default_initializer=zero)
+        paddle.randn([width, 512])  # as PaddleClas draws a projection here, which the tower does not have
+        self.ln_pre = nn.LayerNorm(width, epsilon) if input_norm else nn.Identity()
+        self.blocks = nn.LayerList(
+            PreNormBlock(width, heads, hidden, activation, epsilon, rate) for rate in np.linspace(0, drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(width, epsilon)
+        self.attn_pool = AttentionPool(width, heads, hidden, activation, epsilon) if pooling == "attention" else None
+        self.projection = nn.Linear(width, projection, bias_attr=False) if projection else None
+        for parameter in [self.pos_embed, self.cls_token][: 1 + class_token]:
+            nn.initializer.TruncatedNormal(std=0.02)(parameter)
+        self.initialise(width, nn.initializer.TruncatedNormal)
+
+    @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        check_size(images.shape[2], images.shape[3], self.image_size)
+        tokens = self.embed(images)
+        if self.cls_token is not None:
+            tokens = paddle.concat([for_each(self.cls_token, tokens), tokens], axis=1)
+        return self.encode(tokens + self.pos_embed)
+
+    def embed(self, images: paddle.Tensor) -> paddle.Tensor:
+        """`[B, 3, S, S]` to its patches, row by row, `[B, P, width]`."""
+        embed, side = self.patch_embed["proj"], self.image_size // self.patch_size
+        if isinstance(embed, nn.Conv2D):
+            return embed(images).flatten(2).transpose([0, 2, 1])
+        patches = images.reshape([-1, 3, side, self.patch_size, side, self.patch_size]).transpose([0, 2, 4, 3, 5, 1])
+        return embed(patches.reshape([-1, side**2, 3 * self.patch_size**2]))
+
+    def encode(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        """Tokens with their positions, `[B, T, width]`, to features.
+
+        Args:
+            mask: 0 for a token and `MASKED` for padding, `[B, 1, 1, T]`.
+        """
+        tokens = self.ln_pre(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        if self.pooling == "class":
+            features = self.norm(tokens[:, 0])
+        elif self.pooling == "attention":
+            features = self.attn_pool(self.norm(tokens), mask)
+        else:
+            features = self.norm(tokens)[:, int(self.cls_token is not None) :].mean(axis=1)
+        return features if self.projection is None else self.projection(features)
+
+
+class TextTransformer(Transformer):
+    """`[B, L]` token ids to `[B, width]`: a transformer with learned positions, and features for the whole text.
+
+    By default it is ERNIE's encoder as the released models have it, in which padding changes no feature.
+
+    Args:
+        vocab_size: number of tokens.
+        width: of the states.
+        depth: number of blocks.
+        heads: attention heads; they divide the width.
+        max_positions: rows of the position embedding.
+        norm: whether a block's norms come after its parts (BERT), or before them, and once more at the end (CLIP).
+        hidden: width of the MLPs; None: four times that of the states.
+        activation: one of `ACTIVATIONS`.
+        epsilon: of the LayerNorms.
+        dropout, attention_dropout: of the states and of the attention weights, with norms after the parts.
+        token_types: rows of the embedding of token types, of which the first is added to all; 0: there is none.
+        first_position: row of the position embedding that belongs to the first token (RoBERTa: 2).
+        mask: what attention must not see: padding, or what comes after a token (causal).
+        padding: the id of padding.
+        pooling: features are the state of the first token (first), that through a linear layer and tanh (pooler), the
+            mean over all tokens but padding, or the state of the first token of the id `end` (end), of the largest id
+            (largest), or of the last position (last).
+        end: an id, for that pooling.
+        projection: width of the features after a linear layer; None: there is none.
+        projection_bias: whether that layer has a bias.
+
+    Attributes:
+        width: of the features.
+        blocks: first to last.
+
+    Raises:
+        ValueError: the heads do not divide the width.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        max_positions: int,
+        *,
+        norm: Literal["after", "before"] = "after",
+        hidden: int | None = None,
+        activation: str = "gelu",
+        epsilon: float = 1e-5,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        token_types: int = 0,
+        first_position: int = 0,
+        mask: Literal["padding", "causal"] | None = "padding",
+        padding: int = PAD_ID,
+        pooling: Literal["pooler", "first", "mean", "end", "largest", "last"] = "pooler",
+        end: int | None = None,
+        projection: int | None = None,
+        projection_bias: bool = False,
+    ):
+        super().__init__()
+        self.width, self.first_position = projection or width, first_position
+        self.longest = max_positions - first_position
+        self.mask, self.padding, self.pooling, self.end = mask, padding, pooling, end
+        sizes = width, heads, hidden or 4 * width, activation, epsilon
+        embeddings = {"word_embeddings": nn.Embedding(vocab_size, width)}
+        embeddings["position_embeddings"] = nn.Embedding(max_positions, width)
+        if token_types:
+            embeddings["token_type_embeddings"] = nn.Embedding(token_types, width)
+        if norm == "after":
+            embeddings["layer_norm"] = nn.LayerNorm(width, epsilon)
+            blocks = [PostNormBlock(*sizes, dropout, attention_dropout) for _ in range(depth)]
+        else:
+            blocks = [PreNormBlock(*sizes) for _ in range(depth)]
+        parts = {"embeddings": nn.LayerDict(embeddings), "encoder": nn.LayerDict({"layers": nn.LayerList(blocks)})}
+        if norm == "before":
+            parts["norm"] = nn.LayerNorm(width, epsilon)
+        parts["pooler"] = nn.LayerDict({"dense": nn.Linear(width, width)})
+        self.network, self.dropout = nn.LayerDict(parts), nn.Dropout(dropout)
+        bias = None if projection_bias else False
+        self.projection = nn.Linear(width, projection, bias_attr=bias) if projection else None
+        # The sum of the embeddings is normalised, so that their scale only says how far a step of Adam, whose length is
+        # given, turns them. Smaller ones let a small tower learn its words in fewer steps.
+        self.initialise(width, nn.initializer.Normal, 0.02 if width >= 768 else 0.005)
+        if pooling != "pooler":
+            del self.network["pooler"]  # PaddleNLP draws it in any case
+
+    @property
+    def blocks(self) -> list[nn.Layer]:
+        return list(self.network["encoder"]["layers"])
+
+    @paddle.jit.not_to_static
+    def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
+        check_length(ids.shape[1], self.longest)
+        with tokens_alone(ids, self.padding) if self.mask == "padding" else nullcontext():
+            states, mask = self._embedded(ids), self._masked(ids)
+            for block in self.blocks:
+                states = block(states, mask)
+            if "norm" in self.network:
+                states = self.network["norm"](states)
+            features = self._pooled(states, ids)
+        return features if self.projection is None else self.projection(features)
+
+    def _embedded(self, ids: paddle.Tensor) -> paddle.Tensor:
+        embeddings = self.network["embeddings"]
+        states = embeddings["word_embeddings"](ids)
+        states = states + embeddings["position_embeddings"](_positions(ids) + self.first_position)
+        if "token_type_embeddings" in embeddings:
+            states = states + embeddings["token_type_embeddings"].weight[0]
+        return self.dropout(embeddings["layer_norm"](states)) if "layer_norm" in embeddings else states
+
+    def _masked(self, ids: paddle.Tensor) -> paddle.Tensor | None:
+        """What is added to the scores of attention, `[B or 1, 1, L or 1, L]`."""
+        if self.mask == "padding":
+            return ((ids == self.padding).astype("float32") * MASKED).unsqueeze([1, 2])
+        if self.mask == "causal":
+            positions = _positions(ids[:1])
+            return ((positions > positions.transpose([1, 0])).astype("float32") * MASKED).unsqueeze([0, 1])
+        return None
+
+    def _pooled(self, states: paddle.Tensor, ids: paddle.Tensor) -> paddle.Tensor:
+        if self.pooling == "pooler":
+            return F.tanh(self.network["pooler"]["dense"](states[:, 0]))
+        if self.pooling in ("first", "last"):
+            return states[:, 0 if self.pooling == "first" else -1]
+        if self.pooling == "mean":
+            tokens = (ids != self.padding).astype(states.dtype)
+            weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
+        else:
+            chosen = ids if self.pooling == "largest" else (ids == self.end).astype("int32")
+            weights = (_positions(ids) == chosen.argmax(axis=1, keepdim=True)).astype(states.dtype).unsqueeze(1)
+        return weights.matmul(states).squeeze(1)
+
+
+def _positions(ids: paddle.Tensor) -> paddle.Tensor:
+    """The number of each token in its text, from 0, `[B, L]`; L may be unknown, as in a traced graph."""
+    return paddle.cumsum(paddle.ones_like(ids), axis=1) - 1
+
+
+@paddle.jit.not_to_static  # with the error in it, tracing takes the batch of the moment for that of all
+def check_size(height: int, width: int, side: int) -> None:
+    if (height, width) != (side, side):
+        raise ValueError(f"images of {height} x {width} pixels; this tower takes {side} x {side}")
+
+
+@paddle.jit.not_to_static  # a traced graph has no length yet
+def check_length(length: int, longest: int) -> None:
+    if paddle.in_dynamic_mode() and length > longest:
+        raise ValueError(f"texts of {length} tokens, but Model.text.max_positions is {longest}")

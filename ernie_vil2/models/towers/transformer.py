@@ -1,0 +1,191 @@
+"""Blocks of transformers: with a norm before each part (ViT, CLIP, SigLIP), or after it (BERT, RoBERTa, ERNIE).
+
+Parameters have the names that PaddleClas's ViT and PaddleNLP's ERNIE and BERT give them, so that all files of weights
+fit either implementation. Dropout draws in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+MASKED = -1e4
+"""What is added to the score of a token that attention must not see; float16 holds it."""
+
+
+def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
+    """The activation of OpenAI's CLIP and of the released models."""
+    return x * F.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate=True),
+    "quick_gelu": quick_gelu,
+}
+
+
+class Attention(nn.Layer):
+    """Self-attention. A kind says by its layers how the projections of a token are stored.
+
+    Attributes:
+        fused: whether Paddle's kernel computes it, which on GPUs never holds the `L x L` weights and draws dropout by
+            itself; None: on a GPU, where there is no dropout.
+    """
+
+    def __init__(self, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.fused: bool | None = None
+
+    def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """`[B, L, width]` queries and keys and values of `[B, M, width]` to `[B, L, width]`.
+
+        `mask` is added to the scores, `[B or 1, 1, L or 1, M]`.
+        """
+        q, k, v = (x.reshape([0, 0, self.heads, x.shape[2] // self.heads]) for x in (q, k, v))  # [B, L, heads, d]
+        dropout = self.dropout if self.training else 0.0
+        fused = self.fused
+        if fused is None:
+            fused = paddle.in_dynamic_mode() and q.place.is_gpu_place() and not dropout
+        if fused:
+            if mask is not None:
+                mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], k.shape[1]])
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
+            return mixed.flatten(2)
+        q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
+        scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
+        weights = F.softmax(scores if mask is None else scores + mask.astype(scores.dtype))
+        if dropout:
+            weights = F.dropout(weights, dropout)
+        return paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2)
+
+
+class PackedAttention(Attention):
+    """One matrix holds the projections to queries, keys and values side by side, as in PaddleClas's ViT."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__(heads)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        return self.proj(self.attend(*self.qkv(x).chunk(3, axis=2), mask))
+
+
+class SplitAttention(Attention):
+    """Each projection is a layer of its own, as in PaddleNLP's encoders."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__(heads, dropout)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        return self.out_proj(self.attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask))
+
+
+class Mlp(nn.Layer):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, width: int, hidden: int, activation: str):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class DropPath(nn.Layer):
+    """Stochastic depth (Huang et al. 2016): leaves a residual branch out, row by row."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if not self.training:
+            return x
+        kept = paddle.floor(1 - self.rate + paddle.rand([x.shape[0], *[1] * (x.ndim - 1)]).astype(x.dtype))
+        return x * (kept / (1 - self.rate))
+
+
+class PreNormBlock(nn.Layer):
+    """Attention and MLP, each after a LayerNorm of what is added to it (ViT, CLIP, SigLIP)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, epsilon: float, drop_path: float = 0.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, epsilon)
+        self.attn = PackedAttention(width, heads)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, epsilon)
+        self.mlp = Mlp(width, hidden, activation)
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), mask))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PostNormBlock(nn.Layer):
+    """Attention and MLP, each before a LayerNorm of its sum with what it was given (BERT, RoBERTa, ERNIE)."""
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, activation: str, epsilon: float, dropout: float, attention: float
+    ):
+        super().__init__()
+        self.self_attn = SplitAttention(width, heads, attention)
+        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width, epsilon), nn.LayerNorm(width, epsilon)
+        self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        x = self.norm1(x + self.dropout(self.self_attn(x, mask)))
+        return self.norm2(x + self.dropout(self.linear2(self.activation(self.linear1(x)))))
+
+
+def for_each(token: paddle.Tensor, tokens: paddle.Tensor) -> paddle.Tensor:
+    """`[1, 1, D]` to `[B, 1, D]` for `[B, L, D]` tokens; B may be unknown, as in a traced graph."""
+    return paddle.zeros_like(tokens[:, :1]) + token
+
+
+class AttentionPool(Attention):
+    """One learned query attends to all tokens; an MLP follows (SigLIP, Zhai et al. 2023)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, epsilon: float):
+        super().__init__(heads)
+        self.probe = self.create_parameter([1, 1, width], default_initializer=nn.initializer.TruncatedNormal(std=0.02))
+        self.q, self.kv, self.proj = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, epsilon)
+        self.mlp = Mlp(width, hidden, activation)
+
+    def forward(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        query = for_each(self.q(self.probe), tokens)
+        pooled = self.proj(self.attend(query, *self.kv(tokens).chunk(2, axis=2), mask))
+        return (pooled + self.mlp(self.norm(pooled))).squeeze(1)
+
+
+class Transformer(nn.Layer):
+    """What both towers have."""
+
+    def fuse_attention(self, fused: bool = True) -> None:
+        """Whether attention is left to Paddle's kernel of the device, which draws its dropout by itself.
+
+        Without dropout the features are the same to rounding.
+        """
+        for layer in self.sublayers():
+            if isinstance(layer, Attention):
+                layer.fused = fused
+
+    def initialise(self, width: int, kind: type[nn.initializer.Initializer], embeddings: float = 0.02) -> None:
+        """Draws the weights of the layers once more; Paddle draws them when it makes a layer.
+
+        The libraries' deviation of 0.02 belongs to width 768: a narrow tower's layers would hardly pass a signal on.
+        """
+        for layer in self.sublayers():
+            if isinstance(layer, nn.Linear | nn.Embedding):
+                linear = isinstance(layer, nn.Linear)
+                kind(std=0.02 * (768 / width) ** 0.5 if linear else embeddings)(layer.weight)
