@@ -95,7 +95,7 @@ class ImageTowerConfig(Section):
     )
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """Of a ViT: patch_size, width, depth and heads that its name stands for, or those given."""
         given = {size: getattr(self, size) for size in IMAGE_SIZES["ViT"]}
         return VIT_SIZES.get(without_suite(self.name), given)
@@ -146,7 +146,7 @@ class TextTowerConfig(Section):
         return without_suite(self.name).partition("-")[0]
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """Of ERNIE and BERT: width, depth and heads that the name stands for, or those given."""
         return NAMED_SIZES.get(
             self.name.rpartition("-")[2], {size: getattr(self, size) for size in TEXT_SIZES["ernie"]}

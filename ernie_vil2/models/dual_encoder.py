@@ -42,17 +42,18 @@ def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
     knows by name, and of a tower of a user's own, none are counted."""
     config = with_sizes(config)
     image, text = config.image, config.text
-    count = 0
+    count, of_image, of_text = 0, image.sizes, text.sizes
     if image.name == "ViT":
-        patches = (image.image_size // image.patch_size) ** 2
-        count += image.width * (12 * image.width * image.depth + 3 * image.patch_size**2 + patches)
+        side, width = of_image["patch_size"], of_image["width"]
+        count += width * (12 * width * of_image["depth"] + 3 * side**2 + (image.image_size // side) ** 2)
     elif image.name == "RepVGG":
-        count += image.depth * image.width**2
+        count += of_image["depth"] * of_image["width"] ** 2
     if ":" in text.name:
         return count
-    if config.embed_dim not in (None, text.width):
-        count += text.width * config.embed_dim
-    return count + text.width * (12 * text.width * text.depth + text.max_positions + vocab_size)
+    width = of_text["width"]
+    if config.embed_dim is not None and config.embed_dim != width:
+        count += width * config.embed_dim
+    return count + width * (12 * width * of_text["depth"] + text.max_positions + vocab_size)
 
 
 class DualEncoder(nn.Layer):

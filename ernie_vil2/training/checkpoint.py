@@ -317,7 +317,10 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
     moving = before.Tuning.moving_statistics or config.Tuning.moving_statistics
     tuning, model = config.Tuning.model_copy(update={"moving_statistics": moving}), config.Model
     if model.implementation is None:
-        towers = {"image": (model.image, before.Model.image), "text": (model.text, before.Model.text)}
+        towers: dict[str, tuple[Any, Any]] = {
+            "image": (model.image, before.Model.image),
+            "text": (model.text, before.Model.text),
+        }
         model = model.model_copy(
             update={
                 name: now.model_copy(update={"name": then.name})

@@ -9,8 +9,9 @@ parts that recomputation runs twice (docs/extending.md).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 from paddle import nn
 
@@ -103,7 +104,8 @@ def _installed(name: str) -> str:
 def native_instead(name: str) -> str | None:
     """The native tower that takes the place of a named one, if the library that should build it is missing."""
     library, colon, bare = name.partition(":")
-    known = {"paddleclas": IMAGE_TOWERS, "paddlenlp": TEXT_TOWERS}.get(library, {}) if colon else {}
+    towers: dict[str, Mapping[str, Any]] = {"paddleclas": IMAGE_TOWERS, "paddlenlp": TEXT_TOWERS}
+    known = towers.get(library, {}) if colon else {}
     there = bare in known or bare.partition("-")[0] in known
     return bare if there and not suite.installed(library) else None
 
@@ -114,7 +116,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _own(tower: object, name: str, *arguments: object) -> nn.Layer:
+def _own(tower: object, name: str, *arguments: Any) -> nn.Layer:
     if not (isinstance(tower, type) and issubclass(tower, nn.Layer)):
         raise ValueError(f"{name} is not a class of paddle.nn.Layer")
     built = tower(*arguments)

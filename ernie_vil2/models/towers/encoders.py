@@ -6,7 +6,7 @@ One seed gives them the initial weights that PaddleClas's ViT and PaddleNLP's ER
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -80,7 +80,7 @@ class VisionTransformer(Transformer):
         self.image_size, self.patch_size = image_size, patch_size
         hidden, bias = hidden or 4 * width, None if patch_bias else False
         if patches == "linear":
-            embed = nn.Linear(3 * patch_size**2, width, bias_attr=bias)
+            embed: nn.Linear | nn.Conv2D = nn.Linear(3 * patch_size**2, width, bias_attr=bias)
         else:
             embed = nn.Conv2D(3, width, patch_size, stride=patch_size, bias_attr=bias)
         self.patch_embed = nn.LayerDict({"proj": embed})
@@ -95,8 +95,9 @@ class VisionTransformer(Transformer):
         self.norm = nn.LayerNorm(width, epsilon)
         self.attn_pool = AttentionPool(width, heads, hidden, activation, epsilon) if pooling == "attention" else None
         self.projection = nn.Linear(width, projection, bias_attr=False) if projection else None
-        for parameter in [self.pos_embed, self.cls_token][: 1 + class_token]:
-            nn.initializer.TruncatedNormal(std=0.02)(parameter)
+        for parameter in (self.pos_embed, self.cls_token):
+            if parameter is not None:
+                nn.initializer.TruncatedNormal(std=0.02)(parameter)
         self.initialise(width, nn.initializer.TruncatedNormal)
 
     @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
@@ -126,7 +127,7 @@ class VisionTransformer(Transformer):
             tokens = block(tokens, mask)
         if self.pooling == "class":
             features = self.norm(tokens[:, 0])
-        elif self.pooling == "attention":
+        elif self.attn_pool is not None:
             features = self.attn_pool(self.norm(tokens), mask)
         else:
             features = self.norm(tokens)[:, int(self.cls_token is not None) :].mean(axis=1)
@@ -196,20 +197,22 @@ class TextTransformer(Transformer):
         self.longest = max_positions - first_position
         self.mask, self.padding, self.pooling, self.end = mask, padding, pooling, end
         sizes = width, heads, hidden or 4 * width, activation, epsilon
-        embeddings = {"word_embeddings": nn.Embedding(vocab_size, width)}
+        embeddings: dict[str, nn.Layer] = {"word_embeddings": nn.Embedding(vocab_size, width)}
         embeddings["position_embeddings"] = nn.Embedding(max_positions, width)
         if token_types:
             embeddings["token_type_embeddings"] = nn.Embedding(token_types, width)
         if norm == "after":
             embeddings["layer_norm"] = nn.LayerNorm(width, epsilon)
-            blocks = [PostNormBlock(*sizes, dropout, attention_dropout) for _ in range(depth)]
+            blocks: list[nn.Layer] = [PostNormBlock(*sizes, dropout, attention_dropout) for _ in range(depth)]
         else:
             blocks = [PreNormBlock(*sizes) for _ in range(depth)]
-        parts = {"embeddings": nn.LayerDict(embeddings), "encoder": nn.LayerDict({"layers": nn.LayerList(blocks)})}
+        parts: dict[str, nn.Layer] = {"embeddings": nn.LayerDict(embeddings)}
+        parts["encoder"] = nn.LayerDict({"layers": nn.LayerList(blocks)})
         if norm == "before":
             parts["norm"] = nn.LayerNorm(width, epsilon)
         parts["pooler"] = nn.LayerDict({"dense": nn.Linear(width, width)})
-        self.network, self.dropout = nn.LayerDict(parts), nn.Dropout(dropout)
+        self.network: Any = nn.LayerDict(parts)  # of LayerDicts
+        self.dropout = nn.Dropout(dropout)
         bias = None if projection_bias else False
         self.projection = nn.Linear(width, projection, bias_attr=bias) if projection else None
         # The sum of the embeddings is normalised, so that their scale only says how far a step of Adam, whose length is
@@ -260,7 +263,7 @@ class TextTransformer(Transformer):
             tokens = (ids != self.padding).astype(states.dtype)
             weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
         else:
-            chosen = ids if self.pooling == "largest" else (ids == self.end).astype("int32")
+            chosen = ids if self.pooling == "largest" else (ids == (self.end or 0)).astype("int32")
             weights = (_positions(ids) == chosen.argmax(axis=1, keepdim=True)).astype(states.dtype).unsqueeze(1)
         return weights.matmul(states).squeeze(1)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -63,7 +64,7 @@ def build_backbone(config: ImageTowerConfig) -> nn.Layer:
     if config.name == "ViT" or config.name in VIT_SIZES:
         return SuiteVit(config.image_size, **config.sizes, drop_path=config.drop_path)
     if config.name == "RepVGG":
-        return Backbone(config.name, partial(_repvgg, config.width, config.depth), config.image_size)
+        return Backbone(config.name, partial(_repvgg, config.sizes["width"], config.sizes["depth"]), config.image_size)
     if config.name == "EfficientNetL2":
         return Backbone(config.name, _efficientnet_l2, config.image_size)
     builders = {name: value for name, value in vars(backbones).items() if inspect.isfunction(value)}
@@ -154,7 +155,11 @@ def _settle(network: nn.Layer) -> None:
     if hasattr(module, "_model_size"):  # foundation_vit: see SuiteVit
         network.proj = None
         own = {name: getattr(module, name) for name in ("_model_size", "_model_diff")}
-        network.register_forward_pre_hook(lambda layer, inputs: vars(module).update(own))
+
+        def restore(layer: nn.Layer, inputs: Any) -> Any:
+            vars(module).update(own)
+
+        network.register_forward_pre_hook(restore)
 
 
 def _efficientnet_l2(class_num: int, pretrained: bool) -> nn.Layer:
@@ -267,7 +272,7 @@ class SuiteText(nn.Layer):
 class _FusedAttention(nn.MultiHeadAttention):
     """Self-attention whose weights nobody asks for."""
 
-    def forward(self, query, key=None, value=None, attn_mask=None, cache=None):
+    def forward(self, query: Any, key: Any = None, value: Any = None, attn_mask: Any = None, cache: Any = None) -> Any:
         if cache is not None or self.need_weights:
             return super().forward(query, key, value, attn_mask, cache)
         heads = [0, 0, self.num_heads, self.head_dim]

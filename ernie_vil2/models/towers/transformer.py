@@ -74,7 +74,8 @@ class PackedAttention(Attention):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        return self.proj(self.attend(*self.qkv(x).chunk(3, axis=2), mask))
+        q, k, v = self.qkv(x).chunk(3, axis=2)
+        return self.proj(self.attend(q, k, v, mask))
 
 
 class SplitAttention(Attention):
@@ -163,8 +164,8 @@ class AttentionPool(Attention):
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        query = for_each(self.q(self.probe), tokens)
-        pooled = self.proj(self.attend(query, *self.kv(tokens).chunk(2, axis=2), mask))
+        k, v = self.kv(tokens).chunk(2, axis=2)
+        pooled = self.proj(self.attend(for_each(self.q(self.probe), tokens), k, v, mask))
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)
 
 
@@ -180,7 +181,7 @@ class Transformer(nn.Layer):
             if isinstance(layer, Attention):
                 layer.fused = fused
 
-    def initialise(self, width: int, kind: type[nn.initializer.Initializer], embeddings: float = 0.02) -> None:
+    def initialise(self, width: int, kind: Callable[..., nn.initializer.Initializer], embeddings: float = 0.02) -> None:
         """Draws the weights of the layers once more; Paddle draws them when it makes a layer.
 
         The libraries' deviation of 0.02 belongs to width 768: a narrow tower's layers would hardly pass a signal on.

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ _OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first i
 # The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
 _IMAGE_HEADS = "image_num_attention_heads"
 _SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+D = TypeVar("D", int, None)
 # What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
 _TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
 _VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
@@ -75,7 +76,7 @@ class _Settings:
             if self.values.get(key, defaults.get(key, size)) != size:
                 raise self.refusal(key, f"its weights say {size}")
 
-    def count(self, key: str, default: int | None, least: int = 1) -> int | None:
+    def count(self, key: str, default: D, least: int = 1) -> int | D:
         """A whole number of at least `least`."""
         value = self.values.get(key, default)
         if value is not default and (type(value) is not int or value < least):
@@ -124,7 +125,7 @@ def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple
     text.check_facts(_TEXT_FACTS)
     vision.check_facts(_VISION_FACTS)
     defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
-    text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.width}
+    text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
     text.check_sizes(text_sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
     vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
     tokenizer.check_facts(_TOKENIZER_FACTS)
@@ -145,7 +146,7 @@ def paddlenlp_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]
     text = {
         **_text_settings(model, vocab_size),
         **_TEXT_FACTS,
-        "intermediate_size": 4 * model.text.width,
+        "intermediate_size": 4 * model.text.sizes["width"],
         "layer_norm_eps": 1e-12,
         "model_type": "ernie_vil_text_model",
     }
@@ -194,9 +195,9 @@ def _architecture(
 
 def _text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
     return {
-        "hidden_size": model.text.width,
+        "hidden_size": model.text.sizes["width"],
         "max_position_embeddings": model.text.max_positions,
-        "num_hidden_layers": model.text.depth,
+        "num_hidden_layers": model.text.sizes["depth"],
         "vocab_size": vocab_size,
     }
 
@@ -214,12 +215,13 @@ def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
 
 
 def _vision_sizes(model: ModelConfig) -> dict[str, int]:
+    sizes = model.image.sizes
     return {
-        "hidden_size": model.image.width,
+        "hidden_size": sizes["width"],
         "image_size": model.image.image_size,
-        "intermediate_size": 4 * model.image.width,
-        "num_hidden_layers": model.image.depth,
-        "patch_size": model.image.patch_size,
+        "intermediate_size": 4 * sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "patch_size": sizes["patch_size"],
     }
 
 

@@ -157,7 +157,7 @@ def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
     if (image.mean, image.std) != (ImageTowerConfig().mean, ImageTowerConfig().std):
         changes.append("the official code normalises images by ImageNet's mean and deviation, this model by "
                        f"{image.mean} and {image.std}: embeddings change")  # fmt: skip
-    if image.heads * HEAD_WIDTH != image.width:
+    if image.sizes["heads"] * HEAD_WIDTH != image.sizes["width"]:
         changes.append(f"the official code fixes the image tower's attention heads at its width / {HEAD_WIDTH}, this "
                        f"model has {image.heads} for {image.width}: embeddings change")  # fmt: skip
     return changes
