@@ -313,7 +313,7 @@ def test_a_model_says_what_it_is(model):
         "parameters, float32 on cpu>"
     )
     assert (model.embed_dim, model.device, model.precision) == (64, "cpu", "float32")
-    assert model.logit_scale == pytest.approx(float(model.engine.model.logit_scale))
+    assert model.logit_scale == pytest.approx(model.engine.model.logit_scale.item())
 
 
 def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatch):
@@ -354,7 +354,7 @@ def test_a_single_image_or_text_instead_of_a_list_is_an_error(model, images):
 def test_rank_by_hand(model, monkeypatch):
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    scale = float(model.engine.model.logit_scale)
+    scale = model.engine.model.logit_scale.item()
     scores, probabilities = model.rank(["a"], ["b", "c"])
     assert scores.tolist() == [[pytest.approx(scale), 0]]
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(-scale))), pytest.approx(1 / (1 + np.exp(scale)))]]
@@ -365,7 +365,7 @@ def test_rank_of_a_model_of_the_sigmoid_loss_by_hand(checkpoint, monkeypatch):
     model.engine.model.logit_bias = paddle.to_tensor([-2.0])
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    scale = float(model.engine.model.logit_scale)
+    scale = model.engine.model.logit_scale.item()
     scores, probabilities = model.rank(["a"], ["b", "c"])
     assert scores.tolist() == [[pytest.approx(scale - 2, rel=1e-6), -2]]
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(2 - scale))), pytest.approx(1 / (1 + np.exp(2)))]]

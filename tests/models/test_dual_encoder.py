@@ -104,7 +104,7 @@ def test_temperature_is_clamped_in_place():
         model.clamp_temperature(100.0)
         assert model.log_logit_scale is parameter
         assert not parameter.stop_gradient
-        np.testing.assert_allclose(float(model.logit_scale), after, rtol=1e-6)
+        np.testing.assert_allclose(model.logit_scale.item(), after, rtol=1e-6)
 
 
 def test_a_clamped_temperature_still_learns():

@@ -50,7 +50,7 @@ def test_merged_weights_compute_what_the_layers_do(image, config):
 def test_a_change_counts_alpha_over_rank_times():
     model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
     add_lora(model, LoraConfig(rank=4, alpha=6.0))
-    scales = {float(value) for name, value in model.state_dict().items() if name.endswith("lora_scale")}
+    scales = {value.item() for name, value in model.state_dict().items() if name.endswith("lora_scale")}
     assert scales == {1.5}
 
 
