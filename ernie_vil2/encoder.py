@@ -126,12 +126,7 @@ class ErnieViL2:
 
     @overload
     def encode_images(
-        self,
-        images: Images,
-        batch_size: int | None = None,
-        *,
-        progress: bool = False,
-        on_error: Literal["raise"] = "raise",
+        self, images: Images, batch_size: int | None = None, *, progress: bool = False, on_error: Literal["raise"] = ...
     ) -> np.ndarray: ...
 
     @overload
@@ -429,13 +424,11 @@ def _stored(
     return stored
 
 
-def _encoder(
-    model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, batch_size: int
-) -> ErnieViL2:
+def _encoder(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
     model.eval()
     engine = Eager(model, Preprocessing.of(config.Model.image), precision)
     tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
-    return ErnieViL2(engine, tokenizer, config, batch_size)
+    return ErnieViL2(engine, tokenizer, config, rows)
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
