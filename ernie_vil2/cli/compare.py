@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_precision_option(parser)
     add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")
     add("--seed", type=natural, default=0, help="of both")
-    add("--queries", type=count, default=12, help="of each kind on the page, for each model and language")
+    add("--queries", type=count, default=12, help="of each kind on the page, for each model and direction")
     add("--name", type=file_name, help="of the files written; default: the data's")
     add("--output", type=output_folder, default=Path("comparison"), metavar="FOLDER", help="default: comparison")
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
 from ernie_vil2.evaluation.report import Report, Table, wrapped
-from ernie_vil2.evaluation.scorer import Data, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, scorer_of
 from ernie_vil2.io.calibration import Calibration
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
@@ -203,83 +203,93 @@ def compare_models(
     if len(every) < 2 or len(set(every)) < len(every):
         raise ValueError(f"two models or more are compared, each with a name of its own; here are {', '.join(every)}")
     options = dict(scorer_options or {}) | ({"protocol": tuple(protocol)} if protocol else {})
-    scoring = make_scorer(scorer or (scorer_of_protocols(protocol) if protocol else scorer_of(data)), options)
-    benchmarks: dict[str, Benchmark] = {}
-    outcomes: dict[str, Mapping[str, Outcomes]] = {}
-    costs, notes, definitions, read = {}, list[str](), list[str](), {}
-
-    def scored(name: str, model: Any, encode: Callable[[str, Benchmark], EncodedBenchmark]) -> None:
-        scoring.check(model, name)
-        encoded = {key: encode(key, one) for key, one in benchmarks.items()}
-        read[name] = {key: {image.id for image in one.benchmark.images} for key, one in encoded.items()}
-        _check_images(read, name)
-        report = scoring.score(encoded, model)
-        found = report.outcomes() if report.outcomes else {}
-        if not found:
-            raise ValueError(f"{data.path[0]}: its figures are not means over queries; there is nothing to compare")
-        outcomes[name] = found
-        if not definitions:
-            definitions.extend([*(report.paragraphs or [])[1:], *([report.notes[0]] if report.notes else [])])
-
-    def opened(preferred: Sequence[str] = ()) -> dict[str, Benchmark]:
-        chosen = replace(data, preferred=data.preferred or preferred)
-        return benchmarks or scoring.open(chosen)
-
+    named = scorer or (scorer_of_protocols(protocol) if protocol else scorer_of(data))
+    found = _Scoring(make_scorer(named, options), data)
     for name, source in models.items():
-        load = load_classifier if scoring.labels else load_model
-
-        model = (
-            source
-            if isinstance(source, ErnieViL2)
-            else load(source, device=device, precision=precision, batch_size=batch_size)
-        )
-        benchmarks = opened(list(model.config.Views.languages))
-
-        def encode(key: str, one: Benchmark, model: ErnieViL2 = model, name: str = name) -> EncodedBenchmark:
-            return run.encode_on_all_ranks(model, one, f"{name} {key}".strip(), cache)
-
-        scored(name, model, encode)
-        costs[name] = measured(model, benchmarks, None if isinstance(source, ErnieViL2) else source)
-        if cut := costs[name].cut_texts:
-            every_text = len({text.text for one in benchmarks.values() for text in one.texts})
-            notes.append(
-                f"{name} sees {model.tokenizer.max_length} tokens of a text: {cut:,} of {counted(every_text, 'text')} "
-                "are longer and are cut."
-            )
+        found.model(name, source, cache, device=device, precision=precision, batch_size=batch_size)
     for name, folder in embeddings.items():
-        benchmarks = opened()
-        widths: list[int] = []
-
-        def read_rows(
-            _: str, one: Benchmark, folder: Any = folder, name: str = name, widths: list[int] = widths
-        ) -> EncodedBenchmark:
-            encoded, remarks = embeddings_of(folder, one)
-            widths.append(encoded.images.shape[1])
-            notes.extend(f"{name}: {remark}" for remark in remarks if f"{name}: {remark}" not in notes)
-            return encoded
-
-        if scoring.labels:
-            raise ValueError(f"{name}: embeddings label no statements; compare models that were trained to")
-        scored(name, Embedded(), read_rows)
-        costs[name] = Cost(width=widths[0], index_megabytes=_index_megabytes(benchmarks, widths[0]))
+        found.embedded(name, folder)
     if pixel_baseline:
-        outcomes[PIXELS] = pixel_outcomes(pixel_baseline, data, opened())
-        costs[PIXELS] = Cost()
-    notes += [f"{one.name}: {one.rows}" for one in benchmarks.values() if one.rows.counts]
+        found.pixels(pixel_baseline)
+    found.notes += [f"{one.name}: {one.rows}" for one in found.benchmarks.values() if one.rows.counts]
     published = [row for name in protocol for row in paper_results(name)]
     sources = {name: str(source) for name, source in [*models.items(), *embeddings.items()]}
-    return Compared(Comparison(outcomes, resamples, seed), costs, notes, definitions, published, sources)
+    comparison = Comparison(found.outcomes, resamples, seed)
+    return Compared(comparison, found.costs, found.notes, found.definitions, published, sources)
 
 
-def _check_images(read: Mapping[str, Mapping[str, set[str]]], name: str) -> None:
-    """Raises ValueError if a model could read other images than the first one."""
-    first = next(iter(read))
-    for key, ids in read[first].items():
-        if lost := sorted(ids ^ read[name][key]):
-            raise ValueError(
-                f"{name} could not use the same images as {first}, which differ in {', '.join(lost[:3])}"
-                f"{' and others' * (len(lost) > 3)}; leave them out of the data: the gallery must be one for all models"
+class _Scoring:
+    """Scores one model after the other on data that are opened once, in the languages of the first model."""
+
+    def __init__(self, scorer: Scorer, data: Data):
+        self._scorer, self._data = scorer, data
+        self._images: dict[str, dict[str, set[str]]] = {}
+        self.benchmarks: dict[str, Benchmark] = {}
+        self.outcomes: dict[str, Mapping[str, Outcomes]] = {}
+        self.costs: dict[str, Cost] = {}
+        self.notes: list[str] = []
+        self.definitions: list[str] = []
+
+    def model(self, name: str, source: str | os.PathLike | ErnieViL2, cache: Path | None, **loading: Any) -> None:
+        """Loads a model, or takes one that is loaded, encodes with it and measures what it costs."""
+        load = load_classifier if self._scorer.labels else load_model
+        model = source if isinstance(source, ErnieViL2) else load(source, **loading)
+        self._open(list(model.config.Views.languages))
+        self._scorer.check(model, name)
+        encoded = {
+            key: run.encode_on_all_ranks(model, one, f"{name} {key}".strip(), cache)
+            for key, one in self.benchmarks.items()
+        }
+        self._score(name, model, encoded)
+        cost = measured(model, self.benchmarks, None if isinstance(source, ErnieViL2) else source)
+        self.costs[name] = cost
+        if cost.cut_texts:
+            every = len({text.text for one in self.benchmarks.values() for text in one.texts})
+            self.notes.append(
+                f"{name} sees {model.tokenizer.max_length} tokens of a text: {cost.cut_texts:,} of "
+                f"{counted(every, 'text')} are longer and are cut."
             )
+
+    def embedded(self, name: str, folder: str | os.PathLike) -> None:
+        """Takes the embeddings of a folder for those of a model."""
+        if self._scorer.labels:
+            raise ValueError(f"{name}: embeddings label no statements; compare models that were trained to")
+        self._open()
+        encoded = {}
+        for key, one in self.benchmarks.items():
+            encoded[key], remarks = embeddings_of(folder, one)
+            self.notes += [note for remark in remarks if (note := f"{name}: {remark}") not in self.notes]
+        self._score(name, Embedded(), encoded)
+        width = next(iter(encoded.values())).images.shape[1]
+        self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
+
+    def pixels(self, train: Sequence[str]) -> None:
+        """Takes the nearest image of these by pixels for a model."""
+        self._open()
+        self.outcomes[PIXELS] = pixel_outcomes(train, self._data, self.benchmarks)
+        self.costs[PIXELS] = Cost()
+
+    def _open(self, preferred: Sequence[str] = ()) -> None:
+        if not self.benchmarks:
+            data = replace(self._data, preferred=self._data.preferred or preferred)
+            self.benchmarks = self._scorer.open(data)
+
+    def _score(self, name: str, model: Any, encoded: Mapping[str, EncodedBenchmark]) -> None:
+        self._images[name] = {key: {image.id for image in one.benchmark.images} for key, one in encoded.items()}
+        first = next(iter(self._images))
+        for key, ids in self._images[first].items():
+            if lost := sorted(ids ^ self._images[name][key]):
+                raise ValueError(
+                    f"{name} could not use the same images as {first}, which differ in {', '.join(lost[:3])}"
+                    f"{' and others' * (len(lost) > 3)}; leave them out of the data: the gallery must be one for all "
+                    "models"
+                )
+        report = self._scorer.score(encoded, model)
+        self.outcomes[name] = report.outcomes() if report.outcomes else {}
+        if not self.outcomes[name]:
+            raise ValueError(f"{self._data.path[0]}: its figures are not means over queries, which are compared here")
+        if not self.definitions:
+            self.definitions = [*(report.paragraphs or [])[1:], *report.notes[:1]]
 
 
 def pixel_outcomes(train: Sequence[str], data: Data, benchmarks: Mapping[str, Benchmark]) -> dict[str, Outcomes]:

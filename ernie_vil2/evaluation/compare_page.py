@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WON, LOST, FAILED = "won", "lost", "failed"
 SHOWN = 12
-"""Queries of each kind for each model and result."""
+"""Queries of each kind for each model, result and direction."""
 MOST_VALUES = 12
 """A field with more values than these is not one to choose by."""
 STEPS = 16
@@ -62,7 +62,7 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
     """The page of a comparison.
 
     Args:
-        queries: of each kind that are shown for each model and result.
+        queries: of each kind that are shown for each model, result and direction.
     """
     comparison, pictures, table = found.comparison, Pictures(), found.table()
     shown = list(_queries(comparison, pictures, queries))
@@ -163,17 +163,23 @@ def _queries(comparison: Comparison, pictures: Pictures, count: int) -> Iterator
         models = [model for model in comparison.others if comparison.outcomes[model][result].cards]
         ranks = {model: comparison.ranks_of(model, result) for model in (comparison.first, *models)}
         own = ranks[comparison.first]
+        directions = np.array([name.partition(" ")[0] if "_to_" in name else "" for name in first.ids])
+
+        def chosen(here: np.ndarray, gap: np.ndarray, directions: np.ndarray = directions) -> Iterator[int]:
+            for direction in dict.fromkeys(directions.tolist()):
+                rows = np.flatnonzero(here & (directions == direction))
+                yield from rows[np.argsort(-gap[rows], kind="stable")][:count].tolist()
+
         for model in models:
             other = ranks[model]
             gap = np.abs(np.log(np.maximum(other, 1)) - np.log(np.maximum(own, 1)))
             for kind, here in ((WON, (other == 1) & (own > 1)), (LOST, (own == 1) & (other > 1))):
-                rows = np.flatnonzero(here)
-                for row in rows[np.argsort(-gap[rows], kind="stable")][:count].tolist():
+                for row in chosen(here, gap):
                     yield _query(comparison, result, row, [comparison.first, model], kind, model, pictures)
         best = np.min([np.where(one > 0, one, 1) for one in ranks.values()], axis=0)
-        rows = np.flatnonzero(best > max(CUTOFFS)) if first.cards else np.zeros(0, np.int64)
-        for row in rows[np.argsort(-best[rows], kind="stable")][:count].tolist():
-            yield _query(comparison, result, row, [comparison.first, *models], FAILED, "", pictures)
+        if first.cards:
+            for row in chosen(best > max(CUTOFFS), best):
+                yield _query(comparison, result, row, [comparison.first, *models], FAILED, "", pictures)
 
 
 def _query(

@@ -15,6 +15,7 @@ Embeddings are written and read as they are; whoever scores them by dot product 
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -117,7 +118,7 @@ def read_numpy(folder: str | Path) -> EncodedBenchmark:
     return _encoded(images, texts, captions, pairs, files, arrays)
 
 
-def embeddings_of(folder: str | Path, benchmark: Benchmark) -> tuple[EncodedBenchmark, list[str]]:
+def embeddings_of(folder: str | os.PathLike, benchmark: Benchmark) -> tuple[EncodedBenchmark, list[str]]:
     """Embeddings that were made elsewhere, as those of a benchmark, and remarks on them.
 
     Args:

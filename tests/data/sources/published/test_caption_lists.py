@@ -27,7 +27,7 @@ def test_the_release_of_zero_calls_its_test_file_otherwise(tmp_path):
     assert open_benchmark(folder).name == "flickr30k-cna-test"
 
 
-def test_translated_captions_of_coco_cn_are_told_by_their_mark(tmp_path):
+def test_translated_captions_of_coco_cn_are_recognised_by_their_mark(tmp_path):
     name = "COCO_train2014_000000503310"
     lines = "".join(f"{name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + "COCO_val2014_000000000042#zhm#3 鞋\n"
     folder = write(tmp_path, {"pair.txt": lines, f"train2014/{name}.jpg": image(1),
