@@ -114,7 +114,7 @@ def _of_rows(collection: _Collection) -> Iterator[str]:
     if not collection.has_checksums:
         return
     for first, stop, checksum in collection.items.every("first, stop, sha256 FROM blocks ORDER BY first"):
-        if first != covered or not first < stop <= len(rows):
+        if first != covered or not isinstance(stop, int) or not first < stop <= len(rows):
             break
         if block_checksum(rows, range(first, stop)) != checksum:
             yield f"{path}: the rows {first:,} to {stop - 1:,} differ from their checksum"

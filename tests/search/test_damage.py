@@ -186,6 +186,25 @@ def without_checksums(folder):
         (folder / path).write_text(json.dumps(values | ({"version": 2} if path == "index.json" else {})))
 
 
+def test_a_block_whose_end_is_lost_is_damage(tmp_path):
+    folder = made(tmp_path / "index", "exact")
+    sql(folder, "UPDATE blocks SET stop = 'x' WHERE first = 0")
+    assert any("has no checksum of the rows from 0 on" in line for line in check_index(folder).damage)
+
+
+@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7], "it proposes a row twice"),
+                                               ([3, ROWS], "it proposes rows that are not there")])  # fmt: skip
+def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
+    monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
+    collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
+    monkeypatch.setattr(type(collection._now.index_type), "candidates",
+                        lambda self, queries, count, allowed=None: np.array([rows] * len(queries)))  # fmt: skip
+    monkeypatch.setattr("ernie_vil2.search.local.RERANKED", 1)
+    with pytest.raises(DamagedIndex, match=message):
+        collection.search(QUERIES, 1)
+    collection.close()
+
+
 def set_row(folder, row, value):
     rows = np.memmap(folder / "images/rows.f16", np.float16, "r+", shape=(ROWS, WIDTH))
     rows[row] = value * rows[row] if np.isscalar(value) else value
