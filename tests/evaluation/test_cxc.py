@@ -164,6 +164,13 @@ def test_correlations_equal_ranks_in_numpy():
     np.testing.assert_allclose(same, once)  # every query has one partner: each draw is the whole
 
 
+def test_the_sixth_caption_of_an_image_is_not_scored(folder):
+    captions = {number: number // TEXTS_EACH for number in range(IMAGES * TEXTS_EACH)}
+    five, six = (score(encoded(folder, range(IMAGES), captions | more), protocol("cxc"))
+                 for more in ({}, {IMAGES * TEXTS_EACH: 0}))  # fmt: skip
+    assert [result.recall for result in five.results.values()] == [result.recall for result in six.results.values()]
+
+
 def test_a_draw_has_one_partner_of_every_query():
     """Partners of a query are equal here, so that it does not matter which of them is drawn."""
     rng = np.random.default_rng(1)
