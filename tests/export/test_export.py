@@ -36,7 +36,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("kind", "engine"), [
-    pytest.param(kind, engine, marks=pytest.mark.slow if (kind, engine) == ("PaddleClas", "paddle_inference") else ())
+    pytest.param(kind, engine, marks=pytest.mark.slow if kind == "PaddleClas" else ())
     for kind in MODELS for engine in GRAPHS
 ])  # fmt: skip
 def test_every_model_gives_what_its_checkpoint_gives(kind, engine, tmp_path):

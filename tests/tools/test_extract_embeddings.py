@@ -55,6 +55,7 @@ def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, 
     np.testing.assert_allclose(found.texts, ernie_vil2.load_model(checkpoint).encode_texts(texts), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(checkpoint, rows, extract, tmp_path):
     """To 1e-6, since a rank has fewer threads, which changes the order of sums."""
     arguments = ["--checkpoint", checkpoint, "--data", rows[0], "--device", "cpu", "--cache", tmp_path / "cache"]

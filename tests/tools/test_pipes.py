@@ -64,7 +64,7 @@ def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, 
     assert (tmp_path / "ran").exists() and "not a tar shard" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tool", ["prepare_data.py", "train.py"])
+@pytest.mark.parametrize("tool", ["prepare_data.py", pytest.param("train.py", marks=pytest.mark.slow)])
 def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
     write_tar(tmp_path / "a.tar", shape_members(1, seed=1))
     data = f"pipe:cat {tmp_path}/a.tar"

@@ -43,6 +43,7 @@ def test_two_ranks_open_their_own_shards_and_train_as_one_process(grouped, tmp_p
     assert len(one) == STEPS and np.allclose(one, two, rtol=1e-4), (one, two)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_goes_on_with_one_on_the_same_batches(grouped, tmp_path):
     folder = tmp_path / "run"
     whole = run("tools/train.py", *as_arguments(grouped), "--processes", "2")

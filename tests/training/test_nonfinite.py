@@ -87,7 +87,7 @@ def test_the_norm_is_that_of_all_gradients_before_clipping(config, micro_batch):
 
 @pytest.mark.parametrize("what, image, micro_batch", [
     ("gradient", [], "null"),
-    ("infinite gradient", [REPVGG], 3),
+    pytest.param("infinite gradient", [REPVGG], 3, marks=pytest.mark.slow),
     ("loss", [REPVGG], "null"),
     ("loss", [], 3),
 ], ids=["gradient", "cached", "statistics", "loss"])  # fmt: skip

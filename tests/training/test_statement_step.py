@@ -69,6 +69,7 @@ def test_a_loss_is_not_cut_off():
     assert float(step.forward(*batch("entailment"), 0)[0]) > 200
 
 
+@pytest.mark.slow
 def test_two_ranks_of_unequal_rows_have_the_gradients_of_one_process(tmp_path, monkeypatch):
     """The average over the ranks, which data parallel takes, of all rows that could be used."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))

@@ -42,8 +42,12 @@ def curve(trainer):
     return [[record["loss"], record["accuracy"]] for record in records if record["kind"] == "train"]
 
 
-@TASKS
-@pytest.mark.parametrize("head", ["concatenation", "interaction"])
+@pytest.mark.parametrize(("task", "head"), [
+    ("entailment", "interaction"),
+    ("image_pair", "concatenation"),
+    pytest.param("entailment", "concatenation", marks=pytest.mark.slow),
+    pytest.param("image_pair", "interaction", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_labels_are_learned(statements, task, head):
     changes = ["Training.steps=120", "Views.jitter=0.0", "Views.blur=0.0", "Views.flip=0.0", f"Head.kind={head}"]
     trainer = Trainer(statements(task, *changes, "Training.global_batch=32"))

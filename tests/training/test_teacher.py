@@ -55,6 +55,7 @@ def test_a_student_comes_nearer_to_its_teacher(config, folder, tmp_path, capsys,
     assert "teacher" not in losses(plain)[0] and losses(plain)[0]["image_text"] == pytest.approx(first["image_text"])
 
 
+@pytest.mark.slow
 def test_two_ranks_are_taught_what_one_process_is(config, overrides, folder, tmp_path):
     changes = [*PLAIN, f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5}}"]
     alone = Trainer(config(*changes, f"Training.output={tmp_path / 'alone'}"))
