@@ -76,12 +76,12 @@ class DirectionResult:
             matchings[0].sides,
             np.concatenate([one.excluded + start for one, start in zip(matchings, starts, strict=True)]),
         )
-        places = tuple(
+        slices = tuple(
             (slice(first[0], last[0]), slice(first[1], last[1]))
             for first, last in zip(starts.tolist(), bounds[1:].tolist(), strict=True)
         )
         shifted = [found.moved(start[1]) for found, start in zip(rankings, starts, strict=True)]
-        return cls(asked, QueryRanks.joined(shifted), places)
+        return cls(asked, QueryRanks.joined(shifted), slices)
 
     @cached_property
     def recall(self) -> dict[str, float]:
