@@ -82,7 +82,7 @@ class Eager:
 
     @property
     def scalars(self) -> dict[str, float]:
-        return {name: value.item() for name, value in self.model.scalars.items()}
+        return {name: value.numpy().item() for name, value in self.model.scalars.items()}
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         with self._evaluating():

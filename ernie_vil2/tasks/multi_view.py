@@ -172,4 +172,4 @@ class MultiViewTask:
 
     def logged(self) -> dict[str, float]:
         """The scalars that the loss learns."""
-        return {name: value.item() for name, value in self.model.scalars.items()}
+        return {name: value.numpy().item() for name, value in self.model.scalars.items()}
