@@ -6,6 +6,7 @@ import re
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, result_tables, write_report
 from tests.pages import Page
 
@@ -96,3 +97,17 @@ def test_other_files_among_the_evaluations_are_skipped(tmp_path, foreign):
     (folder / "b.json").mkdir()
     (folder / "c.json").write_text(json.dumps(record(["x"], 1.0)))
     assert [found["data"] for found in read_evaluations(folder)] == [["x"]]
+
+
+def test_runs_that_left_the_ranks_of_their_queries_have_a_verdict_below_the_table(tmp_path):
+    def run(name, ranks):
+        (tmp_path / name).mkdir()
+        rows = "".join(f'"model, zh",image_to_text,{row},{row},{rank},x,1,y,1\n' for row, rank in enumerate(ranks))
+        (tmp_path / name / "a.csv").write_text(f"{','.join(CSV_COLUMNS)}\n{rows}")
+        (tmp_path / name / "a.json").write_text(json.dumps(record(["a.tar"], 41.0)))
+        return reported(name, read_evaluations(tmp_path / name))
+
+    (table,) = result_tables([run("first", [7] * 60 + [1] * 40), run("second", [1] * 90 + [7] * 10)]).values()
+    assert table.notes[0].startswith("zh: second is better than first: mean recall, image → text +33.3 (95 % interval")
+    (alone,) = result_tables([run("third", [1] * 9)]).values()
+    assert not any("better" in note for note in alone.notes)
