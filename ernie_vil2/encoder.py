@@ -12,10 +12,9 @@ from contextlib import closing
 from hashlib import blake2b
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
-import paddle
 from PIL import Image
 from tqdm import tqdm
 
@@ -28,16 +27,14 @@ from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import cpu, runtime
-from ernie_vil2.device.extras import MissingPackage
+from ernie_vil2.device.extras import MissingPackage, require
 from ernie_vil2.io.calibration import Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
 from ernie_vil2.io.files import load_json
-from ernie_vil2.models import DualEncoder, set_weights
-from ernie_vil2.models.heads import build_classifier
-from ernie_vil2.models.precision import check_precision
-from ernie_vil2.models.weights.stored import StoredModel, read_model, weights_path
-from ernie_vil2.tasks import TASKS
-from ernie_vil2.tasks.entailment import StatementTask
+
+if TYPE_CHECKING:  # an export runs without Paddle
+    from ernie_vil2.models import DualEncoder
+    from ernie_vil2.models.weights.stored import StoredModel
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
@@ -347,6 +344,8 @@ def load_model(
         raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
     stored = _stored(source, vocab, device, precision, heads)
+    from ernie_vil2.models.weights.stored import weights_path
+
     config = stored.config
     if max_length is not None:
         if not 3 <= max_length <= config.Model.text.max_positions:
@@ -359,21 +358,30 @@ def load_model(
     made = _encoder(model, stored, config, precision, batch_size)
     folder = weights_path(source).parent
     if engine == "fastest" and precision == "float32" and made.device == "cpu":
-        made = _export_in(folder, made) or made
+        made = export_in(folder, made.fingerprint, batch_size) or made
     return _calibrated(made, folder)
 
 
-def _export_in(folder: Path, model: ErnieViL2) -> ErnieViL2 | None:
-    """An export of a model next to its weights that ranks alike: same fingerprint, same order on real inputs."""
+def export_in(
+    folder: Path,
+    fingerprint: str,
+    batch_size: int = 64,
+    engines: Sequence[Literal["onnx", "paddle_inference"]] = ("onnx", "paddle_inference"),
+) -> ErnieViL2 | None:
+    """An export for CPU in a folder of weights that ranks as these: same fingerprint, same order on real inputs.
+
+    Args:
+        engines: that are looked for, the first one first.
+    """
     found = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
-    for engine, export in product(("onnx", "paddle_inference"), found):  # the faster first
+    for engine, export in product(engines, found):
         try:
-            made = _load_export(export, model.device, model.batch_size, engine)
+            made = _load_export(export, "cpu", batch_size, engine)
             alike = load_json(export / PARITY)["top_10"]["same_order"] == 1
         except (MissingPackage, OSError, ValueError, KeyError, TypeError):  # not to be run here, or not compared
             continue
-        if alike and made.fingerprint == model.fingerprint:
-            return made
+        if alike and made.fingerprint == fingerprint:
+            return _calibrated(made, folder)
     return None
 
 
@@ -399,6 +407,11 @@ def load_classifier(
         ValueError: as for `load_model`, or the model was trained for something else.
     """
     stored = _stored(source, vocab, device, precision)
+    from ernie_vil2.models import set_weights
+    from ernie_vil2.models.heads import build_classifier
+    from ernie_vil2.tasks import TASKS
+    from ernie_vil2.tasks.entailment import StatementTask
+
     config = stored.config
     task = TASKS.find(config.Training.task) if config.Training.task in TASKS else None
     if not (isinstance(task, type) and issubclass(task, StatementTask)):
@@ -416,6 +429,12 @@ def load_classifier(
 def _stored(
     source: Source, vocab: Source | None, device: str | None, precision: Precision, heads: tuple[int, int] | None = None
 ) -> StoredModel:
+    require(str(source), "paddle")
+    import paddle
+
+    from ernie_vil2.models.precision import check_precision
+    from ernie_vil2.models.weights.stored import read_model
+
     runtime.set_device(device or paddle.get_device())
     check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
@@ -437,8 +456,19 @@ def _load_export(folder: Path, device: str | None, batch_size: int, engine: str)
     about = read_export(folder)
     if engine not in ("auto", "fastest", about["engine"]):
         raise BadExport(f"{folder} is an export for {about['engine']}, not for {engine}")
-    runtime.set_device(device or paddle.get_device())
+    device = _device_of_export(about["engine"], device)
     config = load_config(folder / CONFIG)
     check_configured(folder, about, config)
     tokenizer = Tokenizer(folder / VOCABULARY, config.Data.max_length, config.Model.text.tokenizer)
-    return ErnieViL2(Exported(folder, about, paddle.get_device()), tokenizer, config, batch_size)
+    return ErnieViL2(Exported(folder, about, device), tokenizer, config, batch_size)
+
+
+def _device_of_export(engine: str, device: str | None) -> str:
+    """The device that a name means; Paddle is not imported for an ONNX export on CPU."""
+    if engine == "onnx" and (device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()):
+        return "cpu"
+    require("this export", "paddle")
+    import paddle
+
+    runtime.set_device(device or paddle.get_device())
+    return paddle.get_device()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import paddle
 
 from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
-from ernie_vil2.models import DualEncoder
+
+if TYPE_CHECKING:  # an export runs without Paddle
+    import paddle
+
+    from ernie_vil2.models import DualEncoder
 
 
 class Engine(Protocol):
@@ -106,10 +109,14 @@ class Eager:
         return self.model.log_logit_scale.place
 
     def _tensor(self, rows: np.ndarray) -> paddle.Tensor:
+        import paddle
+
         return paddle.to_tensor(rows, place=self._device)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
+        import paddle
+
         was_training, reduced = self.model.training, self.precision != "float32"
         self.model.eval()
         try:

@@ -5,6 +5,7 @@
     python tools/search.py query --index icons --image cat.jpg --among texts
     python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
     python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
+    python tools/search.py sync --index icons --data more/   # what is new, changed and gone since
     python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
     python tools/search.py check --index icons               # is every file what was written?
 
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for name, text in (
             ("build", "add pictures and texts, and make searching them fast"),
             ("add", "add or replace pictures and texts"),
+            ("sync", "bring pictures and texts up to date: add, refresh and remove what has come, changed and gone"),
             ("remove", "remove pictures or texts by their ids"),
             ("query", "ask"),
             ("serve", "serve a page and an API"),
@@ -82,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_precision_option(action)
         add_import_option(action)
         add_pipe_option(action)
-    for name in ("build", "add"):
+    for name in ("build", "add", "sync"):
         actions[name].add_argument("--data", nargs="+", default=[], type=source, metavar="SOURCE",
                                    help="any source of docs/data.md, or folders of pictures")  # fmt: skip
         actions[name].add_argument("--texts", nargs="+", default=[], type=source, metavar="FILE",
@@ -96,6 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                   help="exact, ivf or your own; default: by the number of items")  # fmt: skip
     actions["build"].add_argument("--recall", type=fraction, default=0.98,
                                   help="share of the ten closest that it shall find; default: 0.98")  # fmt: skip
+    actions["sync"].add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    actions["sync"].add_argument("--rebuild", type=fraction, default=0.1, metavar="SHARE",
+                                 help="build the index type again where it does not cover a larger share of the rows; "
+                                 "default: 0.1")  # fmt: skip
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")
     actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
     query = actions["query"]
@@ -108,7 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--count", type=count, default=10, help="answers to each query")
     query.add_argument("--threshold", type=threshold, metavar="COSINE",
                        help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any")  # fmt: skip
-    query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="only items of this value")
+    query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE",
+                       help="only items of this value, or within bounds: price<100, date>=2025-01-01")  # fmt: skip
     query.add_argument("--json", action="store_true", help="one JSON object per query")
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
@@ -177,6 +184,22 @@ def _add(args: argparse.Namespace) -> int:
     return _checked(used, args)
 
 
+def _sync(args: argparse.Namespace) -> int:
+    from ernie_vil2.search.sync import rebuild_if_needed, sync_images, sync_texts
+
+    if not (args.data or args.texts):
+        raise ValueError("nothing to bring up to date: name --data or --texts")
+    with _opened(args, writable=not args.dry_run) as index:
+        if args.data:
+            print(f"images: {sync_images(index, args.data, args.thumbnails, args.dry_run)}")
+        if args.texts:
+            print(f"texts: {sync_texts(index, args.texts, args.dry_run)}")
+        for kind in ("images", "texts"):
+            if index.has(kind) and not args.dry_run:
+                rebuild_if_needed(index, kind, args.rebuild)
+    return 0
+
+
 def _checked(used: int, args: argparse.Namespace) -> int:
     """The exit code: 1 where there was data and nothing of it could be used."""
     if used or not (args.data or args.texts):
@@ -202,14 +225,7 @@ def _query(args: argparse.Namespace) -> int:
     texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
     if not (texts or args.image or args.plus):
         raise ValueError("ask something: a sentence, --file, --image or --plus")
-    where: dict[str, list] = {}
-    for text in args.where:
-        name, equals, value = text.partition("=")
-        if len(text) > LONGEST_FILTER:
-            raise ValueError(f"--where {text[:40]}...: more than {LONGEST_FILTER:,} characters; name a shorter value")
-        if not equals:
-            raise ValueError(f"--where {text}: write FIELD=VALUE, for example --where license=MIT")
-        where.setdefault(name, []).extend(_values(value))
+    where = _where(args.where)
     changes = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
     options = {"count": args.count, "among": args.among, "where": where, "threshold": args.threshold}
     with _opened(args) as index:
@@ -295,7 +311,7 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
     root = args.root if writable and args.action != "remove" else None
     index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root)
     if args.action != "query":
-        print(f"backend: {described(index.model.engine)}")
+        print(f"engine: {described(index.model.engine)}")
     return index
 
 
@@ -328,6 +344,35 @@ def _show(query: str, hits: list, as_json: bool) -> None:
         print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
     if not hits:
         print("  nothing that is close enough")
+
+
+def _where(given: list[str]) -> dict[str, Any]:
+    """The filter that `--where` options are: values of a field, or bounds of it."""
+    where: dict[str, Any] = {}
+    for text in given:
+        if len(text) > LONGEST_FILTER:
+            raise ValueError(f"--where {text[:40]}...: more than {LONGEST_FILTER:,} characters; name a shorter value")
+        found = re.fullmatch(r"([^<>=]+)(<=|>=|<|>|=)(.*)", text, re.DOTALL)
+        if not found:
+            raise ValueError(f"--where {text}: write FIELD=VALUE or FIELD<VALUE, as license=MIT or price<100")
+        name, sign, value = found.groups()
+        ranged = sign != "="
+        if isinstance(where.setdefault(name, {} if ranged else []), dict) != ranged:
+            raise ValueError(f"--where {text}: {name} is given values and bounds; give one kind")
+        if ranged:
+            where[name][sign] = _limit(value)
+        else:
+            where[name].extend(_values(value))
+    return where
+
+
+def _limit(text: str) -> Any:
+    """A bound: a number, or a date, of which the index says whether it is one."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) else text
 
 
 def _values(text: str) -> list:

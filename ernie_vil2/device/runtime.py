@@ -31,6 +31,11 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def has_gpu_build() -> bool:
+    """Whether a Paddle for GPUs is installed, without importing it."""
+    return any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
+
+
 def set_device(name: str) -> None:
     """Make a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`) this process's; imports Paddle.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 Where = Mapping[str, Any]
-"""Filter: the value, or the list of values, that an item's field must have, by field."""
+"""Filter by field: the value, or the list of values, that an item's field must have, or bounds, as {">=": 3, "<": 10}.
+
+Bounds are numbers or dates. A number admits numbers; a date, `2025-01-31` or longer in the order of ISO 8601, admits
+texts that begin with a year, month and day.
+"""
+BOUNDS = ("<", "<=", ">", ">=")
 MOST_VALUES = 200
 """Distinct values up to which a field is offered as a filter."""
 ROUNDING = 0.01
@@ -90,6 +95,9 @@ class Collection(Protocol):
     def field_names(self) -> list[str]:
         """The fields that items have."""
 
+    def every(self) -> Iterator[Item]:
+        """All items, without thumbnails."""
+
     def some(self, count: int) -> list[Item]:
         """Up to `count` items, spread evenly over the collection."""
 
@@ -101,6 +109,9 @@ class Collection(Protocol):
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
         """Fields that are worth filtering by: for each its values and how many items have each, most frequent first."""
+
+    def uncovered(self) -> float:
+        """Share of the rows that are searched one by one, since the index type was built without them."""
 
     def build(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection as Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +22,7 @@ from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 from ernie_vil2.data.source_files import image_files, read_file, readable
 from ernie_vil2.io.files import read_text
-from ernie_vil2.search.collection import Item
+from ernie_vil2.search.collection import Collection, Item
 from ernie_vil2.search.identity import Catalogue, Read
 from ernie_vil2.search.index import Index
 from ernie_vil2.search.index_type_files import REPLACED
@@ -37,11 +38,43 @@ FEWEST_QUERIES = 100
 THREADS = 4
 
 
+class Rehearsal:
+    """A collection as it would be: takes changes, and leaves the one that it stands for as it is."""
+
+    def __init__(self, collection: Collection):
+        self._collection = collection
+        self._changed: dict[str, Item] = {}
+
+    def named(self, names: Container[str]) -> dict[str, list[Item]]:
+        found = self._collection.named(names)
+        for name, items in found.items():
+            there = {item.id: item for item in items}
+            there |= {one: item for one, item in self._changed.items() if one == name or one.startswith(f"{name} (")}
+            found[name] = [self._changed.get(one, there[one]) for one in sorted(there)]
+        return found
+
+    def get(self, item: str) -> Item | None:
+        return self._changed.get(item) or self._collection.get(item)
+
+    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+        return self._collection.digests(ids) | {one: self._changed[one].digest for one in ids if one in self._changed}
+
+    def add(self, items: Sequence[Item], embeddings: None) -> None:
+        self.update(items)
+
+    def update(self, items: Sequence[Item]) -> None:
+        self._changed |= {item.id: item for item in items}
+
+    def remove(self, ids: Sequence[str]) -> int:
+        return len(ids)
+
+
 class Picture(NamedTuple):
-    """A picture to be indexed: `read` gives what is known of it, or raises BadSample."""
+    """A picture to be indexed: `read` gives what is known of it, or raises BadSample; `path` as of `Read`."""
 
     name: str
     read: Callable[[], Read]
+    path: str
 
 
 @dataclass
@@ -53,6 +86,8 @@ class Filled:
         replaced: items that are gone, as other pictures lie in all locations where theirs did.
         refreshed, unchanged: pictures that were there with other fields, or with the same ones.
         bad: what could not be used.
+        seen: ids of items, each with a path where it was found.
+        unreadable: paths where something is that could not be read.
     """
 
     added: int = 0
@@ -60,6 +95,8 @@ class Filled:
     refreshed: int = 0
     unchanged: int = 0
     bad: BadSampleReport = field(default_factory=BadSampleReport)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
 
     @property
     def used(self) -> int:
@@ -93,11 +130,12 @@ def pictures(data: Iterable[str]) -> list[Picture]:
     for entry in data:
         files = image_files(Path(entry)) if os.path.isdir(entry) else []
         if files and not _is_source(entry):
-            found += [Picture(str(file), partial(_of_file, Path(entry), file)) for file in files]
+            found += [Picture(str(file), partial(_of_file, Path(entry), file), _named(file)) for file in files]
         else:
             source = open_sources([entry])
             found += [
-                Picture(f"{entry}, sample {row}", partial(_of_sample, source, entry, row)) for row in range(len(source))
+                Picture(f"{entry}, sample {row}", partial(_of_sample, source, entry, row), _shard(source, row))
+                for row in range(len(source))
             ]
     return found
 
@@ -121,15 +159,18 @@ def texts_in(file: str) -> list[str]:
     return list(found)
 
 
-def add_images(index: Index, found: Sequence[Picture], thumbnails: int = THUMBNAIL) -> Filled:
+def add_images(
+    index: Index, found: Sequence[Picture], thumbnails: int = THUMBNAIL, rehearsal: Rehearsal | None = None
+) -> Filled:
     """Encodes pictures and adds them, as `search.identity` has it.
 
     Of what is there already with the same content only fields and locations are taken over.
 
     Args:
         thumbnails: longer side of the small pictures that are kept for the page; 0: none are kept.
+        rehearsal: takes what would be added, which is not encoded then; None: the collection itself.
     """
-    collection = index.collection("images")
+    collection = rehearsal or index.collection("images")
     catalogue: Catalogue[Picture] = Catalogue(collection, index.kept_path)
     filled, later = Filled(), list[Picture]()
     filled.bad.read = len(found)
@@ -137,14 +178,20 @@ def add_images(index: Index, found: Sequence[Picture], thumbnails: int = THUMBNA
         for part in (found, later):
             for start in range(0, len(part), CHUNK):
                 chunk = part[start : start + CHUNK]
-                read = filled.usable(threads.map(_read, chunk))
+                attempts = list(threads.map(_read, chunk))
+                filled.unreadable |= {
+                    index.kept_path(one.path)
+                    for one, result in zip(chunk, attempts, strict=True)
+                    if isinstance(result, BadSample) and result.reason != Reason.MISSING_IMAGE
+                }
+                read = filled.usable(attempts)
                 work = catalogue.sort(read, last=part is later)
                 later += work.later
                 collection.update(list(work.changed.values()))
                 good = filled.usable(threads.map(partial(_prepared, index, thumbnails), work.new.values()))
                 if good:
                     items, pixels = zip(*good, strict=True)
-                    collection.add(items, index.model.encode_pixels(pixels))
+                    collection.add(items, None if rehearsal else index.model.encode_pixels(pixels))
                     filled.added += len(good)
                     filled.replaced += sum(item.id in work.replacing for item in items)
                 filled.refreshed += work.refreshed
@@ -154,12 +201,16 @@ def add_images(index: Index, found: Sequence[Picture], thumbnails: int = THUMBNA
     collection.update(changed)
     if gone:
         filled.replaced += collection.remove(gone)
+    filled.seen = catalogue.seen
     return filled
 
 
-def add_texts(index: Index, lines: Iterable[str]) -> Filled:
-    """Encodes texts, such as tags, and adds them, each under itself as its id; blank ones are left out."""
-    collection = index.collection("texts")
+def add_texts(index: Index, lines: Iterable[str], rehearsal: Rehearsal | None = None) -> Filled:
+    """Encodes texts, such as tags, and adds them, each under itself as its id; blank ones are left out.
+
+    `rehearsal` as for `add_images`.
+    """
+    collection = rehearsal or index.collection("texts")
     filled = Filled()
     texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     with _bar("encoding", len(texts), "text") as bar:
@@ -169,8 +220,9 @@ def add_texts(index: Index, lines: Iterable[str]) -> Filled:
             there = collection.digests([item.id for item in items])
             new = [item for item in items if there.get(item.id) != item.digest]
             filled.unchanged += len(items) - len(new)
+            filled.seen |= {(item.id, "") for item in items}
             if new:
-                collection.add(new, index.encode_texts([item.id for item in new]))
+                collection.add(new, None if rehearsal else index.encode_texts([item.id for item in new]))
                 filled.added += len(new)
             filled.bad.read += len(chunk)
             bar.update(len(chunk))
@@ -226,6 +278,10 @@ def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
     fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}
     path, in_shard = (sample.image_file, None) if sample.image_file else (source.shards[shard].name, own_row)
     return Read(sample.image_name, sample.image, fields, _named(path), in_shard, _named(entry))
+
+
+def _shard(source: ShardedSource, row: int) -> str:
+    return _named(source.shards[source.locate(row)[0]].name)
 
 
 def _named(path: str | Path) -> str:

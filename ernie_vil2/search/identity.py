@@ -72,7 +72,7 @@ class Catalogue(Generic[T]):
 
     def __init__(self, collection: Collection, kept: Callable[[str], str]):
         self._collection, self._kept = collection, kept
-        self._seen: set[tuple[str, str]] = set()  # id of an item and path where it is
+        self.seen: set[tuple[str, str]] = set()  # id of an item and path where it is
         self._described: set[str] = set()  # ids of items whose fields were given
         self._doubtful: dict[str, list[_Here]] = {}  # by id of an item, where another one of its name is
 
@@ -113,7 +113,7 @@ class Catalogue(Generic[T]):
                     found.changed[item.id] = item
             group[item.id] = item
             taken.add(item.id)
-            self._seen.add((item.id, location.path))
+            self.seen.add((item.id, location.path))
             if not one.bare:
                 self._described.add(item.id)
         return found
@@ -143,7 +143,7 @@ class Catalogue(Generic[T]):
 
     def _left(self, item: Item) -> list[Location]:
         """The locations of an item but for those where another one of its name is, and it is not."""
-        lost = [here for here in self._doubtful.get(item.id, ()) if (item.id, here.path) not in self._seen]
+        lost = [here for here in self._doubtful.get(item.id, ()) if (item.id, here.path) not in self.seen]
         return [location for location in locations_of(item) if not any(self._is_at(location, here) for here in lost)]
 
     def _was_at(self, item: Item, here: _Here) -> bool:

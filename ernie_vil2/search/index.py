@@ -11,20 +11,23 @@ Anything that a model encodes may be asked for: a sentence, a picture, an item o
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ernie_vil2.config.section import Precision
-from ernie_vil2.encoder import ErnieViL2, ImageLike, load_model
+from ernie_vil2.device import runtime
+from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
+from ernie_vil2.io.export_folder import is_export
 from ernie_vil2.io.run_folder import run_of, step_of
-from ernie_vil2.models.weights.stored import weights_path
-from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where
-from ernie_vil2.search.locations import kept_path
+from ernie_vil2.search.collection import BOUNDS, Collection, DamagedIndex, Hit, Where
+from ernie_vil2.search.locations import absolute_path, kept_path
 from ernie_vil2.search.store import SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
 LONGEST_QUERY = 10_000
@@ -34,6 +37,9 @@ MOST_CONDITIONS = 1000
 """Values that a filter may name in all."""
 MOST_FIELDS = 100
 """Fields that a filter may name; SQLite takes no condition of 1,000 parts."""
+
+
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class OtherModel(ValueError):
@@ -70,6 +76,10 @@ class Index:
     def kept_path(self, path: str) -> str:
         """A path as this index keeps it, see `locations.kept_path`."""
         return kept_path(path, self._store.about["root"], self.folder and self.folder.absolute())
+
+    def absolute_path(self, path: str) -> str:
+        """Where a path that this index keeps leads to."""
+        return absolute_path(path, self._store.about["root"], self.folder and self.folder.absolute())
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now.
@@ -269,10 +279,8 @@ def _opened(
             raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
     if not isinstance(model, ErnieViL2):
-        folder = weights_path(model).parent
-        source = str(folder) if run_of(folder) else model  # of a run the checkpoint: its newest will be another one
-        name = os.path.abspath(source) if os.path.exists(source) else source  # it may be opened from another folder
-        model = load_model(source, device=device, precision=precision, engine="fastest")
+        model, source = _loaded(model, None if new else store.about["fingerprint"], device, precision)
+        name = os.path.abspath(source) if os.path.exists(source) else str(source)  # another folder may be current then
     else:
         name = "the model given" if new else store.about["model"]
     fingerprint = model.fingerprint
@@ -284,6 +292,25 @@ def _opened(
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
     return Index(model, store, name, new)
+
+
+def _loaded(
+    source: str | os.PathLike, fingerprint: str | None, device: str | None, precision: Precision
+) -> tuple[ErnieViL2, str | os.PathLike]:
+    """A model, and from where: of a run the checkpoint, as its newest will be another one later.
+
+    Paddle is not imported for an ONNX export, nor for a checkpoint that has one with the fingerprint of an index.
+    """
+    if not is_export(source):
+        on_cpu = device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()
+        if fingerprint and precision == "float32" and on_cpu:
+            if made := export_in(Path(source), fingerprint, engines=["onnx"]):
+                return made, source
+        from ernie_vil2.models.weights.stored import weights_path
+
+        folder = weights_path(source).parent
+        source = folder if run_of(folder) else source
+    return load_model(source, device=device, precision=precision, engine="fastest"), source
 
 
 def check_queries(texts: Iterable[str]) -> None:
@@ -314,6 +341,16 @@ def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:
         )
 
 
+def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
+    """ValueError for bounds other than numbers or dates."""
+    if not bounds or any(bound not in BOUNDS for bound in bounds):
+        raise ValueError(f'the filter {name} takes bounds {", ".join(BOUNDS)}, as {{">=": 3, "<": 10}}')
+    for limit in bounds.values():
+        number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
+        if not (number or isinstance(limit, str) and DATE.match(limit)):
+            raise ValueError(f"the bound of {name} is {limit!r}: give a number, or a date such as 2025-01-31")
+
+
 def _check_names(where: Where, names: Sequence[str]) -> None:
     """ValueError for a field that no item has."""
     if unknown := [name for name in where if name not in names]:
@@ -327,7 +364,11 @@ def _check_filter(where: Where) -> None:
         raise ValueError(f"a filter of {len(where):,} fields; at most {MOST_FIELDS} are taken")
     conditions = 0
     for name, value in where.items():
-        values = value if isinstance(value, list) else [value]
+        if isinstance(value, dict):
+            _check_bounds(name, value)
+            values = list(value.values())
+        else:
+            values = value if isinstance(value, list) else [value]
         conditions += len(values)
         if not all(isinstance(one, str | int | float | bool) for one in values):
             raise ValueError(f"the filter {name} takes a text, a number, true or false, or a list of these")

@@ -28,6 +28,7 @@ from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 KEPT_FILTERS = 16
 KEPT_ITEMS = 20_000
 """Verified items of the last answers, some 20 MB: popular ones are neither read nor verified again."""
+DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 ROWS_AT_ONCE = 10_000
 """That a statement of SQLite may name."""
 
@@ -200,6 +201,12 @@ class LocalCollection:
             now.field_names = [name for (name,) in found if isinstance(name, str)]
         return now.field_names
 
+    def every(self) -> Iterator[Item]:
+        last = -1
+        while part := list(self._found("items.row > ? ORDER BY items.row LIMIT ?", last, ROWS_AT_ONCE)):
+            yield from (item for _, item in part)
+            last = part[-1][0]
+
     def some(self, count: int) -> list[Item]:
         rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), count, dtype=int)).tolist()
         return [item for row in rows for _, item in self._found("items.row = ?", row)]
@@ -213,6 +220,12 @@ class LocalCollection:
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
         return self.items.state()["facets"]
+
+    def uncovered(self) -> float:
+        rows, kind = len(self._now.rows), self._now.index_type
+        if kind.name == Exact.name:
+            return float(rows > EXACT_UP_TO)  # all of them where another index type would suit by now
+        return 1 - kind.facts["rows"] / rows
 
     def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
         rows, folder = self._now.rows, self.folder / "engine"
@@ -286,10 +299,21 @@ class LocalCollection:
             return now.allowed[where]
         clauses, values = [], []
         for name, wanted in filters.items():
+            path = f'$."{name}"'
+            if isinstance(wanted, dict):
+                for bound, limit in wanted.items():
+                    # Of another type than its bound a value is neither below nor above it.
+                    types = "('text')" if isinstance(limit, str) else "('integer', 'real')"
+                    clauses.append(f"json_type(fields, ?) IN {types} AND json_extract(fields, ?) {bound} ?")
+                    values += [path, path, limit]
+                    if isinstance(limit, str):
+                        clauses.append(f"json_extract(fields, ?) GLOB '{DATE_GLOB}'")
+                        values.append(path)
+                continue
             wanted = wanted if isinstance(wanted, list) else [wanted]
             marks = ", ".join("?" * len(wanted))
             clauses.append(f"json_extract(fields, ?) IN ({marks})")
-            values += [f'$."{name}"', *wanted]
+            values += [path, *wanted]
         condition = f"WHERE {' AND '.join(clauses)}" if clauses else ""
         # Damaged pages may lead in a circle.
         found = self.items.select(f"row FROM items {condition} LIMIT {2 * len(now.rows) + 1}", *values)

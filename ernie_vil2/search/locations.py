@@ -87,6 +87,15 @@ def kept_path(path: str, root: str, own: Path | None) -> str:
     return path
 
 
+def absolute_path(path: str, root: str, own: Path | None) -> str:
+    """What `kept_path` was given; an address as it is."""
+    if is_address(path):
+        return path
+    if path.startswith(OWN) and own is not None:
+        return os.path.normpath(own / path)
+    return os.path.normpath(os.path.join(root, path))
+
+
 class Originals:
     """The pictures of an index where they lie, in folders that an operator allows, and nowhere else.
 

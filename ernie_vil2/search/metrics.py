@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any
@@ -61,7 +61,7 @@ class Metrics:
         self.add(first + next((number for number, bound in enumerate(bounds) if value <= bound), len(bounds)))
         self.add(first + len(bounds) + 1, value)
 
-    def text(self, index: dict[str, dict[str, int]]) -> str:
+    def text(self, index: Mapping[str, Mapping[str, float]]) -> str:
         """All of it for Prometheus.
 
         Args:
@@ -73,7 +73,7 @@ class Metrics:
         return "\n".join([*_text(total, index, pids), ""])
 
 
-def _text(total: Sequence[float], index: dict[str, dict[str, int]], pids: Sequence[int]) -> Iterator[str]:
+def _text(total: Sequence[float], index: Mapping[str, Mapping[str, float]], pids: Sequence[int]) -> Iterator[str]:
     yield "# TYPE ernie_vil2_requests_total counter"
     for row, path in enumerate(PATHS):
         for column, status in enumerate(STATUSES):

@@ -200,6 +200,9 @@ class MilvusCollection:
     def field_names(self) -> list[str]:
         return sorted({name for batch in self._batches(["fields"]) for row in batch for name in row["fields"]})
 
+    def every(self) -> Iterator[Item]:
+        return (self._item(row) for batch in self._batches(_ITEM) for row in batch)
+
     def some(self, count: int) -> list[Item]:
         return [self._item(row) for row in self._client.query(self._name, limit=count, output_fields=_ITEM)]
 
@@ -216,6 +219,9 @@ class MilvusCollection:
             for row in batch:
                 counts.add(row["fields"])
         return counts.facets()
+
+    def uncovered(self) -> float:
+        return 0.0  # Milvus indexes what comes by itself
 
     def build(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
@@ -268,6 +274,12 @@ def _expression(where: Where) -> str:
     parts = []
     for name, wanted in where.items():
         field = f"fields[{_quoted(name)}]"
+        if isinstance(wanted, dict):
+            # Milvus compares values of one type only. Of texts, dates are those that begin with a digit.
+            parts += [f"{field} {bound} {_quoted(limit)}" for bound, limit in wanted.items()]
+            if any(isinstance(limit, str) for limit in wanted.values()):
+                parts.append(f'{field} >= "0" and {field} < ":"')
+            continue
         values = wanted if isinstance(wanted, list) else [wanted]
         # Not `in`: milvus-lite knows it of plain fields only.
         parts.append(" or ".join(f"{field} == {_quoted(value)}" for value in values))

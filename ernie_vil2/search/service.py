@@ -126,7 +126,8 @@ def build_app(
     @app.get("/metrics", response_class=PlainTextResponse, summary="Counts of all workers, for Prometheus")
     def metrics() -> str:
         there = {kind: index.collection(kind) for kind in SIDES if index.has(kind)}
-        gauges = {"items": {kind: len(found) for kind, found in there.items()}}
+        gauges: dict[str, dict[str, float]] = {"items": {kind: len(found) for kind, found in there.items()}}
+        gauges["uncovered_share"] = {kind: found.uncovered() for kind, found in there.items()}
         gauges["generation"] = {kind: getattr(found.version, "generation", 0) for kind, found in there.items()}
         return batcher.counts.text(gauges)
 

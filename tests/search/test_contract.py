@@ -14,7 +14,8 @@ ROWS = 3000
 def items(ids):
     return [
         Item(f"{number}", f"content {number}".encode(), {"caption_en": f"text {number}", "third": number % 3,
-             "even": number % 2 == 0, "name": f'"{number}" \\ 的'}, ["source", number])
+             "even": number % 2 == 0, "name": f'"{number}" \\ 的', "price": number / 2 if number % 5 else "free",
+             "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15T10:00"}, ["source", number])
         for number in ids
     ]  # fmt: skip
 
@@ -85,6 +86,27 @@ def test_filters_leave_only_what_they_admit(full, rows, rng):
         assert recall(hits, expected) > 0.9
     assert found(full.search(queries[:1], 10, {"third": 5})) == [[]]
     assert found(full.search(queries[:1], 10, {"unknown": 5})) == [[]]
+
+
+def test_bounds_admit_what_lies_within_them(full, rows, rng):
+    queries = unit(rng, 5)
+    numbers = np.arange(ROWS)
+    priced, years = numbers % 5 != 0, numbers % 90 + 2010
+    for where, allowed in (
+        ({"price": {"<": 100}}, priced & (numbers / 2 < 100)),
+        ({"price": {">=": 10.5, "<=": 50}}, priced & (numbers / 2 >= 10.5) & (numbers / 2 <= 50)),
+        ({"third": {">": 1}, "even": True}, (numbers % 3 > 1) & (numbers % 2 == 0)),
+        ({"date": {">=": "2050-01-01"}}, years >= 2050),
+        ({"date": {">": "2015-06-01", "<": "2016-01-01"}}, (years == 2015) & (numbers % 9 + 1 >= 6)),
+        ({"price": {">": "2000-01-01"}}, numbers < 0),
+        ({"name": {">": "2000-01-01"}}, numbers < 0),
+        ({"name": {">": 0}}, numbers < 0),
+    ):
+        hits = full.search(queries, 10, where)
+        count = min(10, int(allowed.sum()))
+        assert {int(one) for line in found(hits) for one in line} <= set(np.flatnonzero(allowed).tolist()), where
+        assert [len(line) for line in hits] == [count] * len(queries), where
+        assert not count or recall(hits, best(rows, queries, count, allowed)) > 0.9
 
 
 def test_items_are_added_replaced_and_removed_without_building_again(full, rows, rng):

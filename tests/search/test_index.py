@@ -418,3 +418,26 @@ def test_a_build_of_nothing_that_can_be_used_ends_with_1_and_leaves_nothing(
     assert command(capsys, "add", *new, "--data", tmp_path / "bad")[0] == 1
     with open_index(tmp_path / "index", model) as index:
         assert len(index.collection("images")) == 16
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"=": 3}, {"<": "cheap"}, {"<": True}, {"<": None}, {"<": [1]}, {">": float("inf")}, {">": "99-1-1"}]
+)
+def test_bounds_that_are_none_are_refused(folder, model, bounds):
+    with open_index(folder, model) as index, pytest.raises(ValueError, match="bound"):
+        index.search(texts=["red"], where={"price": bounds})
+
+
+def test_bounds_of_the_command(folder, checkpoint, capsys):
+    def ask(*where):
+        options = [option for one in where for option in ("--where", one)]
+        return commands.run(
+            "search", ["query", "--index", str(folder), "--checkpoint", str(checkpoint), "--json", "red", *options]
+        )
+
+    assert ask("kind=disc") == 0 and len(json.loads(capsys.readouterr().out)["hits"])
+    for where, wrong in ((["kind>=disc"], "give a number, or a date"), (["kind"], "write FIELD=VALUE or FIELD<VALUE"),
+                         (["<3"], "write FIELD=VALUE"), (["kind=a", "kind<3"], "values and bounds")):  # fmt: skip
+        assert ask(*where) == 2 and wrong in capsys.readouterr().err
+    assert ask("kind<3", "kind>=2025-01-01") == 0
+    assert json.loads(capsys.readouterr().out)["hits"] == []

@@ -1,0 +1,184 @@
+"""`search.py sync`: the index is what its sources are, however it was before, and whatever is killed in between."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ernie_vil2.cli import run
+from ernie_vil2.search import fill, open_index
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.fill import add_images, build, pictures
+from ernie_vil2.search.sync import rebuild_if_needed, sync_images, sync_texts
+from tests.conftest import draw, png
+from tests.search.conftest import unit
+from tests.test_imports import ROOT
+
+
+def picture(number):
+    return png(draw((20 * number % 256, 50, 200), "disc", np.random.default_rng(number)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(6):
+        (folder / ("sub" if number > 3 else "") / f"{number}.png").write_bytes(picture(number))
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path, model, folder):
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, pictures([str(folder)]))
+        yield index
+
+
+def ids(index):
+    return {item.id for item in index.collection("images").every()}
+
+
+def digests(index):
+    return {item.id: item.digest for item in index.collection("images").every()}
+
+
+def changed(folder):
+    """A new, a changed and a gone picture."""
+    (folder / "new.png").write_bytes(picture(20))
+    (folder / "0.png").write_bytes(picture(21))
+    (folder / "sub" / "5.png").unlink()
+
+
+def test_what_is_new_changed_and_gone(index, folder):
+    before = digests(index)
+    nothing = sync_images(index, [str(folder)])
+    assert (nothing.removed, nothing.filled.added, nothing.filled.unchanged) == (0, 0, 6) and digests(index) == before
+    changed(folder)
+    for dry_run in (True, False):
+        done = sync_images(index, [str(folder)], dry_run=dry_run)
+        assert (done.removed, done.filled.added, done.filled.replaced, done.filled.unchanged) == (1, 2, 1, 4)
+        if dry_run:
+            assert digests(index) == before
+    after = digests(index)
+    assert set(after) == {"0.png", "1.png", "2.png", "3.png", "sub/4.png", "new.png"}
+    assert after["0.png"] != before["0.png"] and after["1.png"] == before["1.png"]
+    (closest,) = index.search(images=[picture(21)], count=1)
+    assert closest[0].id == "0.png"
+
+
+def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, model):
+    other = tmp_path / "others"
+    other.mkdir()
+    (other / "other.png").write_bytes(picture(30))
+    (other / "same.png").write_bytes(picture(1))
+    add_images(index, pictures([str(other)]))
+    index.collection("images").add([Item("by the API", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
+    (folder / "1.png").unlink()
+    (folder / "2.png").unlink()
+    assert sync_images(index, [str(folder)]).removed == 2
+    assert ids(index) == {"0.png", "3.png", "sub/4.png", "sub/5.png", "other.png", "same.png", "by the API"}
+    shutil.rmtree(other)
+    other.mkdir()
+    with pytest.raises((ValueError, FileNotFoundError)):  # a folder that is not mounted empties no index
+        sync_images(index, [str(other)])
+    assert "other.png" in ids(index)
+
+
+def test_a_picture_that_cannot_be_read_now_stays(index, folder):
+    (folder / "3.png").write_bytes(b"")
+    done = sync_images(index, [str(folder)])
+    assert done.removed == 0 and "3.png" in ids(index) and done.filled.bad.counts
+
+
+def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
+    data = tmp_path / "shards"
+    data.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(shapes["val"], data / f"{name}.tar")
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, pictures([str(data / "*.tar")]))
+        assert len(ids(index)) == 16
+        (data / "b.tar").unlink()
+        assert sync_images(index, [str(data / "*.tar")]).removed == 0  # they are in the other one as well
+        item = next(index.collection("images").every())
+        assert len(item.location) == 1 and "a.tar" in item.location[0][0]
+        shutil.copy(shapes["train"], data / "a.tar")
+        done = sync_images(index, [str(data / "*.tar")])
+        assert len(ids(index)) == done.filled.added + done.filled.unchanged and done.removed + done.filled.replaced
+
+
+def test_texts_become_those_of_the_files(index, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("red disc\ngreen square\n")
+    assert sync_texts(index, [str(words)]).filled.added == 2
+    words.write_text("green square\nblue bar\nblue bar\n")
+    planned, done = (sync_texts(index, [str(words)], dry_run) for dry_run in (True, False))
+    assert (planned.removed, planned.filled.added) == (done.removed, done.filled.added) == (1, 1)
+    assert {item.id for item in index.collection("texts").every()} == {"green square", "blue bar"}
+
+
+def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeypatch):
+    monkeypatch.setattr(fill, "CHUNK", 2)
+    for number in range(7, 12):
+        (folder / f"{number}.png").write_bytes(picture(number))
+    changed(folder)
+    collection = index.collection("images")
+    add, calls = collection.add, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        add(*arguments)
+
+    monkeypatch.setattr(collection, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sync_images(index, [str(folder)])
+    monkeypatch.undo()
+    sync_images(index, [str(folder)])
+    expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+    assert ids(index) == expected and sync_images(index, [str(folder)]).filled.unchanged == len(expected)
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, checkpoint, folder, capsys):
+    arguments = ["sync", "--index", str(tmp_path / "index"), "--checkpoint", str(checkpoint), "--data", str(folder)]
+    assert run("search", ["build", *arguments[1:]], "search") == 0
+    script = (
+        "import sys, time\nfrom ernie_vil2.io import locks\nfrom pathlib import Path\n"
+        "lock = locks.owned(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(600)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "index" / ".lock")], cwd=ROOT,
+                              stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert holder.stdout.readline() == "locked\n"
+    assert run("search", arguments, "search") == 2
+    assert f"process {holder.pid}" in capsys.readouterr().err
+    holder.kill()
+    holder.wait()
+    changed(folder)
+    assert run("search", [*arguments, "--dry-run"], "search") == 0
+    assert run("search", arguments, "search") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("images:")]
+    assert len(lines) == 2 and lines[0] == lines[1] and "1 removed" in lines[0] and "2 added" in lines[0]
+
+
+def test_the_index_type_is_built_again_when_it_covers_too_little(tmp_path, model):
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        images, rng = index.collection("images"), np.random.default_rng(0)
+
+        def add(numbers):
+            rows = unit(rng, len(numbers), model.embed_dim)
+            images.add([Item(f"{number}", b"", {"caption": f"text {number}"}) for number in numbers], rows)
+
+        add(range(1000))
+        build(index, "images", "ivf", 0.9, lambda line: None)
+        lines = []
+        assert not rebuild_if_needed(index, "images", 0.1, lines.append) and not lines
+        add(range(1000, 1100))
+        assert not rebuild_if_needed(index, "images", 0.1, lines.append)
+        assert lines[0].startswith("images: 9.1 % of the rows are not covered")
+        add(range(1100, 1200))
+        assert rebuild_if_needed(index, "images", 0.1, lines.append) and images.uncovered() == 0
+        assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 1200)
