@@ -52,7 +52,7 @@ EXTRAS = {
     "gpu": [GPU_BUILD],
     "paddle-suite": SUITE,
     "search": whole("faiss-cpu"),
-    "serve": [*whole("faiss-cpu", "fastapi", "uvicorn", "orjson"), "onnxruntime>=1.19"],  # with an ONNX export all it takes
+    "serve": [*whole("faiss-cpu", "fastapi", "uvicorn", "orjson"), "onnxruntime>=1.19"],
     "eval": whole("scipy", "scikit-learn"),
     "log": whole("visualdl"),
     "remote": whole("fsspec"),

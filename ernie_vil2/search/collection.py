@@ -55,7 +55,29 @@ class Hit(NamedTuple):
         return {"id": self.id, "score": self.score, "fields": self.fields}
 
 
-class Collection(Protocol):
+class Changeable(Protocol):
+    """What filling needs of a collection."""
+
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
+        """Adds items, `[n, D]` float; one of an id that is there already replaces it. All of them or none."""
+
+    def update(self, items: Sequence[Item]) -> None:
+        """Gives items that are there other fields and locations; all else of them stays. All of them or none."""
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Removes the items of these ids, where there are such; returns how many there were."""
+
+    def get(self, item: str) -> Item | None:
+        """The item of an id, without its thumbnail where the index type keeps none."""
+
+    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The digests of those of these ids that are there."""
+
+    def named(self, names: Container[str]) -> dict[str, list[Item]]:
+        """For each name the items whose id is the name, or begins with it and " (", by id; without thumbnails."""
+
+
+class Collection(Changeable, Protocol):
     """Items by id, each with an L2-normalised embedding of one width."""
 
     @property
@@ -68,29 +90,11 @@ class Collection(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
-        """Adds items, `[n, D]` float; one of an id that is there already replaces it. All of them or none."""
-
-    def update(self, items: Sequence[Item]) -> None:
-        """Gives items that are there other fields and locations; all else of them stays. All of them or none."""
-
-    def remove(self, ids: Sequence[str]) -> int:
-        """Removes the items of these ids, where there are such; returns how many there were."""
-
     def search(self, queries: np.ndarray, count: int, where: Where | None = None) -> list[list[Hit]]:
         """For each query, `[Q, D]` float32, the closest `count` items among those that `where` admits, best first."""
 
-    def get(self, item: str) -> Item | None:
-        """The item of an id, without its thumbnail where the index type keeps none."""
-
     def embedding(self, item: str) -> np.ndarray | None:
         """`[D]` float32 of the item of an id."""
-
-    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """The digests of those of these ids that are there."""
-
-    def named(self, names: Container[str]) -> dict[str, list[Item]]:
-        """For each name the items whose id is the name, or begins with it and " (", by id; without thumbnails."""
 
     def field_names(self) -> list[str]:
         """The fields that items have."""

@@ -22,7 +22,7 @@ from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 from ernie_vil2.data.source_files import image_files, read_file, readable
 from ernie_vil2.io.files import read_text
-from ernie_vil2.search.collection import Collection, Item
+from ernie_vil2.search.collection import Changeable, Collection, Item
 from ernie_vil2.search.identity import Catalogue, Read
 from ernie_vil2.search.index import Index
 from ernie_vil2.search.index_type_files import REPLACED
@@ -40,6 +40,9 @@ THREADS = 4
 
 class Rehearsal:
     """A collection as it would be: takes changes, and leaves the one that it stands for as it is."""
+
+    embeddings = np.empty([0, 0], np.float32)
+    """Of what would be added: none are computed."""
 
     def __init__(self, collection: Collection):
         self._collection = collection
@@ -59,7 +62,7 @@ class Rehearsal:
     def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         return self._collection.digests(ids) | {one: self._changed[one].digest for one in ids if one in self._changed}
 
-    def add(self, items: Sequence[Item], embeddings: None) -> None:
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
         self.update(items)
 
     def update(self, items: Sequence[Item]) -> None:
@@ -170,7 +173,7 @@ def add_images(
         thumbnails: longer side of the small pictures that are kept for the page; 0: none are kept.
         rehearsal: takes what would be added, which is not encoded then; None: the collection itself.
     """
-    collection = rehearsal or index.collection("images")
+    collection: Changeable = rehearsal or index.collection("images")
     catalogue: Catalogue[Picture] = Catalogue(collection, index.kept_path)
     filled, later = Filled(), list[Picture]()
     filled.bad.read = len(found)
@@ -191,7 +194,7 @@ def add_images(
                 good = filled.usable(threads.map(partial(_prepared, index, thumbnails), work.new.values()))
                 if good:
                     items, pixels = zip(*good, strict=True)
-                    collection.add(items, None if rehearsal else index.model.encode_pixels(pixels))
+                    collection.add(items, rehearsal.embeddings if rehearsal else index.model.encode_pixels(pixels))
                     filled.added += len(good)
                     filled.replaced += sum(item.id in work.replacing for item in items)
                 filled.refreshed += work.refreshed
@@ -210,7 +213,7 @@ def add_texts(index: Index, lines: Iterable[str], rehearsal: Rehearsal | None = 
 
     `rehearsal` as for `add_images`.
     """
-    collection = rehearsal or index.collection("texts")
+    collection: Changeable = rehearsal or index.collection("texts")
     filled = Filled()
     texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     with _bar("encoding", len(texts), "text") as bar:
@@ -222,7 +225,9 @@ def add_texts(index: Index, lines: Iterable[str], rehearsal: Rehearsal | None = 
             filled.unchanged += len(items) - len(new)
             filled.seen |= {(item.id, "") for item in items}
             if new:
-                collection.add(new, None if rehearsal else index.encode_texts([item.id for item in new]))
+                collection.add(
+                    new, rehearsal.embeddings if rehearsal else index.encode_texts([item.id for item in new])
+                )
                 filled.added += len(new)
             filled.bad.read += len(chunk)
             bar.update(len(chunk))

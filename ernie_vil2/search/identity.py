@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ernie_vil2.search.collection import Collection, Item
+from ernie_vil2.search.collection import Changeable, Item
 from ernie_vil2.search.locations import MOST_LOCATIONS, Location, content_digest, locations_of
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Catalogue(Generic[T]):
         kept: makes of a path what the index keeps, see `locations.kept_path`.
     """
 
-    def __init__(self, collection: Collection, kept: Callable[[str], str]):
+    def __init__(self, collection: Changeable, kept: Callable[[str], str]):
         self._collection, self._kept = collection, kept
         self.seen: set[tuple[str, str]] = set()  # id of an item and path where it is
         self._described: set[str] = set()  # ids of items whose fields were given

@@ -301,7 +301,7 @@ def _loaded(
 
     Paddle is not imported for an ONNX export, nor for a checkpoint that has one with the fingerprint of an index.
     """
-    if not is_export(source):
+    if not is_export(Path(source)):
         on_cpu = device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()
         if fingerprint and precision == "float32" and on_cpu:
             if made := export_in(Path(source), fingerprint, engines=["onnx"]):
