@@ -192,7 +192,7 @@ def test_a_block_whose_end_is_lost_is_damage(tmp_path):
     assert any("has no checksum of the rows from 0 on" in line for line in check_index(folder).damage)
 
 
-@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7], "it proposes a row twice"),
+@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "it proposes a row twice"),
                                                ([3, ROWS], "it proposes rows that are not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
     monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
