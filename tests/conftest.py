@@ -31,7 +31,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 WHOLE_COMMANDS = {"experiments", "export", "planning", "tools", "training"}
-"""Folders of tests that run commands and trainings, as do the tests of pages, which are beside them."""
+"""Folders of tests that run commands and trainings, as do the tests of pages next to them."""
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 """Python's audit events."""
 GROWTH = 100 << 20
