@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.readers.entailment import StatementRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
 from ernie_vil2.evaluation.protocol import Protocol, score
 from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
 from ernie_vil2.evaluation.scorers.retrieval import outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
+from ernie_vil2.evaluation.statement_scores import Statements, StatementScores
 
 
 def encoded(images=30, per_image=2, noise=1.0, seed=0, ids=None):
@@ -83,6 +86,18 @@ def test_classes_give_accuracy_and_the_mean_over_classes():
     assert one.level("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
     assert one.level("mean_per_class_recall").mean == pytest.approx(scores.figures["mean_per_class_recall"])
     assert "acc5" not in one.figures
+
+
+def test_statements_give_accuracy_by_label_and_the_consistency_of_their_sentences():
+    labels, said, groups = ("True", "False"), [0, 1, 0, 0, 1], "aabbc"
+    rows = [StatementRow(str(number), (BenchmarkImage(str(number % 2), bytes),), "x", labels[number % 2], group)
+            for number, group in enumerate(groups)]  # fmt: skip
+    statements = Statements("nlvr2", "dev", labels, rows, None, {})
+    scores = StatementScores(statements, rows, np.eye(2, dtype=np.float32)[said], BadSampleReport())
+    one = outcomes_of_statements(scores)
+    for name in ("accuracy", "accuracy/True", "accuracy/False", "consistency"):
+        assert one.level(name).mean == pytest.approx(scores.values[name])
+    assert one.clusters.tolist() == [0, 0, 1, 1, 2] and one.ranks.tolist() == [1, 1, 1, 2, 2]
 
 
 def test_the_better_model_is_called_so_and_the_same_one_is_not_distinguished():
