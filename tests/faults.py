@@ -9,7 +9,7 @@
 A fault is another comparison, sign, axis, constant or reduction in one of `FILES`. Each is planted in a copy of the
 checkout, where the tests of the file's own package run, the fast ones first, and then all others, up to the first
 failure. A fault that lets the tests run longer than `--limit` seconds counts as found. One that changes nothing that
-anybody can see is listed in `EQUIVALENT` with the reason, and the next one of the same draw takes its place.
+anybody can see is listed in `EQUIVALENT` with the reason, and the next one of the same draw takes its position.
 """
 
 from __future__ import annotations

@@ -56,5 +56,5 @@ def test_a_pickle_changes_nothing_of_what_reads_it(name):
     """States for functions and for classes would outlive the pickle."""
     for module, function in restricted_pickle._functions(0):
         for state in (b"}" + b"X" + struct.pack("<I", len(name)) + name.encode() + b"Ns", b"N}\x86"):
-            with pytest.raises(restricted_pickle.Refused, match="a state for something that is no array"):
+            with pytest.raises(restricted_pickle.Refused, match="a state for something that is not an array"):
                 restricted_pickle.load(f"\x80\x02c{module}\n{function}\n".encode("latin1") + state + b"b.")

@@ -95,7 +95,7 @@ def verdicts(ranks: Mapping[str, Path]) -> list[str]:
         comparison = Comparison({name: {key: one[key] for key in shared} for name, one in read.items()})
         return [*map(str, comparison.verdicts), *comparison.notes] if shared else []
     except (OSError, ValueError) as error:
-        print(f"warning: {error}; how sure the difference is cannot be said", file=sys.stderr)
+        print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
         return []
 
 

@@ -88,7 +88,7 @@ class DualEncoder(nn.Layer):
 
     @property
     def scalars(self) -> dict[str, paddle.Tensor]:
-        """What the loss learns beside the embeddings, `[1]` each: `logit_scale`, `logit_bias` where there is one."""
+        """What the loss learns besides the embeddings, `[1]` each: `logit_scale`, `logit_bias` where there is one."""
         scalars = {"logit_scale": self.logit_scale}
         if self.logit_bias is not None:
             scalars["logit_bias"] = self.logit_bias.clone()  # the cached step takes its gradient, so not the parameter

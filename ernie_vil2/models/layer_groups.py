@@ -26,12 +26,12 @@ def layer_groups(model: DualEncoder) -> dict[str, dict[str, list[str]]]:
         blocks = list(layer.blocks) if hasattr(layer, "blocks") else []
         names = {id(parameter): name for name, parameter in layer.named_parameters()}
         block_of = {names[id(one)]: number for number, block in enumerate(blocks) for one in block.parameters()}
-        place = -1 if blocks else 0
+        group = -1 if blocks else 0
         found: list[list[str]] = [[] for _ in range(len(blocks) + 2)]
         last = max((position for position, name in enumerate(names.values()) if name in block_of), default=-1)
         for position, name in enumerate(names.values()):
-            place = block_of.get(name, place) if position <= last else len(blocks)
-            found[place + 1].append(f"{tower}.{name}")
+            group = block_of.get(name, group) if position <= last else len(blocks)
+            found[group + 1].append(f"{tower}.{name}")
         found[-1] += [f"{projection}.{name}" for name, _ in getattr(model, projection).named_parameters()]
         keys = ["embeddings", *(f"blocks.{number}" for number in range(len(blocks))), "head"]
         groups[tower] = {f"{tower}.{key}": names for key, names in zip(keys, found, strict=True)}
@@ -42,9 +42,9 @@ def rate_factors(model: DualEncoder, tuning: TuningConfig) -> dict[str, float]:
     """The factor of each parameter's learning rate: its tower's, times `layer_decay` for each group behind its own."""
     rates = {"image": tuning.image_rate, "text": tuning.text_rate}
     return {
-        name: rates[tower] * tuning.layer_decay ** (len(groups) - 1 - place)
+        name: rates[tower] * tuning.layer_decay ** (len(groups) - 1 - group)
         for tower, groups in layer_groups(model).items()
-        for place, names in enumerate(groups.values())
+        for group, names in enumerate(groups.values())
         for name in names
     }
 

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): a layer learns a change of low rank to its weight, which itself stays.
 
-A layer with LoRA has, beside its weight W, `lora_a` and `lora_b`, of which the second begins at zero, and `lora_scale`,
+A layer with LoRA has `lora_a` and `lora_b`, of which the second begins at zero, and `lora_scale`,
 alpha / rank. It computes with W + scale * A B, without ever making it. Whoever reads weights gets them merged: a
 checkpoint with LoRA is, to every other part of this package, one of the plain model.
 """

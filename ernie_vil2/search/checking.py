@@ -66,7 +66,7 @@ def _check_collection(folder: Path, width: int, checked: Checked) -> None:
             found = [
                 fault
                 for faults in (_of_items(collection), _of_rows(collection), _of_index_type(collection))
-                for fault in islice(_told(faults), SHOWN)
+                for fault in islice(_printable(faults), SHOWN)
             ]
         sums = "" if collection.has_checksums else ", without checksums, which the next build, add or remove adds"
         about = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}{sums}"
@@ -77,7 +77,7 @@ def _check_collection(folder: Path, width: int, checked: Checked) -> None:
     checked.damage += found
 
 
-def _told(faults: Iterable[str]) -> Iterator[str]:
+def _printable(faults: Iterable[str]) -> Iterator[str]:
     """Faults, the last of which may be that no more can be read."""
     try:
         yield from faults

@@ -107,7 +107,7 @@ class Filled:
         return self.added + self.refreshed + self.unchanged
 
     def usable(self, found: Iterable[Any]) -> list[Any]:
-        """What is no BadSample; those are counted."""
+        """What is not a BadSample; those are counted."""
         good = []
         for one in found:
             if isinstance(one, BadSample):

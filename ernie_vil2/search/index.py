@@ -86,7 +86,7 @@ class Index:
 
         Raises:
             ValueError: the index has none of this kind.
-            DamagedIndex, OtherModel: as `open_index`, of an index that has come into the place of the one opened.
+            DamagedIndex, OtherModel: as `open_index`, of an index that has replaced the one opened.
         """
         found = self._collection(kind)
         if found is None:

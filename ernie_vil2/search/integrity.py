@@ -1,7 +1,7 @@
 """Whether what is read from an index is what was written: checksums, and the forms that content must have.
 
 Whoever reads an index trusts none of its files. What is of another form, or differs from its checksum, is a
-`DamagedIndex` that names the file; the callers add the folder and the advice. A checksum finds accidents. It is no
+`DamagedIndex` that names the file; the callers add the folder and the advice. A checksum finds accidents. It is not a
 signature: who can write the files can write the checksums too.
 """
 
@@ -92,7 +92,7 @@ def check_about(about: Any, name: str) -> dict[str, Any]:
 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a collection says of itself, if it has that form; nothing said is an empty collection."""
+    """What a collection says of itself, if it has that form; an empty statement is an empty collection."""
     state = {"rows": 0, "count": 0, "generation": 0, "facets": {}} | state
     if len(state) > 4 or not is_count(state["rows"], 0, MOST):
         raise DamagedIndex(f"{name} is of another form")
@@ -132,10 +132,10 @@ def item_of(one: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, n
     """The item of what its columns hold; DamagedIndex, which names `name`, where they are of another form."""
     if not isinstance(one, str):
         raise DamagedIndex(f"{name} holds an id that is not a text")
-    said = f"{name}: item {one[:100]!r}: "
+    prefix = f"{name}: item {one[:100]!r}: "
     if not isinstance(digest, bytes) or not isinstance(thumbnail, bytes | None):
-        raise DamagedIndex(f"{said}digest or thumbnail is not binary")
-    fields, location = parsed(fields, dict, f"{said}fields"), parsed(location, list, f"{said}location")
+        raise DamagedIndex(f"{prefix}digest or thumbnail is not binary")
+    fields, location = parsed(fields, dict, f"{prefix}fields"), parsed(location, list, f"{prefix}location")
     item = Item(one, digest, fields, location, thumbnail)
     try:
         locations_of(item)

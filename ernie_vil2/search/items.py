@@ -131,7 +131,7 @@ class ItemsFile:
             return integrity.check_state(state, name), found[0][2:]
 
     def is_of(self, generation: int) -> bool:
-        """Whether nothing has been committed since the collection said that it is of this generation."""
+        """Whether nothing has been committed since the collection was of this generation."""
         found = self.select("value FROM state WHERE key = 'generation'") if self.schemas() else []
         return found == ([(str(generation),)] if generation else [])
 
@@ -279,7 +279,7 @@ def _location(item: Item) -> str:
 
 
 def _reading_mode(path: Path) -> str:
-    """How SQLite opens a file for a reader, who writes as well: into the log's index beside it, where a log is kept.
+    """How SQLite opens a file for a reader, who writes as well: into the log's index next to it, where a log is kept.
 
     Raises:
         DamagedIndex: there is a log that cannot be worked off, as nothing can be written there.

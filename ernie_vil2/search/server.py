@@ -82,7 +82,7 @@ def _work(
     number: int = 0,
     parent: Connection | None = None,
 ) -> None:
-    """One process; it ends when it is told to, or when its parent has ended."""
+    """One process; it ends when it is asked to, or when its parent has ended."""
     counts = Metrics(shared, number)
     with opening() as index:
         batcher = Batcher(index, settings.most_waiting, settings.kept, counts)
@@ -134,7 +134,7 @@ class _Supervisor:
                 if worker.is_alive() or self._ended:
                     continue
                 if not self._shared[number * metrics.LENGTH + metrics.READY]:
-                    self._ended, code = True, worker.exitcode or 1  # it could not begin, and has said why
+                    self._ended, code = True, worker.exitcode or 1  # it could not begin, and has printed why
                     break
                 print(f"worker {number} ended with {worker.exitcode} and is started again", file=sys.stderr, flush=True)
                 time.sleep(PAUSE_SECONDS)

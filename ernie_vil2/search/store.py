@@ -83,7 +83,7 @@ class FolderStore:
             if not writable:
                 raise FileNotFoundError(f"{folder}: no index here; build one with ernie-vil2 search build") from None
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
-                raise ValueError(f"{folder} is no index and holds other files ({', '.join(others[:3])})") from None
+                raise ValueError(f"{folder} is not an index and holds other files ({', '.join(others[:3])})") from None
             self.about: dict[str, Any] = {}
         if writable and self.about and self.about["version"] == WITHOUT_CHECKSUMS:
             self.describe(self.about | {"version": VERSION})

@@ -1,4 +1,4 @@
-"""What the trainer knows of what it trains: a task is a file beside this one, and a name below."""
+"""What the trainer knows of what it trains: a task is a file next to this one, and a name below."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_runs_of_earlier_versions_were_on_the_towers_of_the_suite(tmp_path, head
     assert (model.image.name, model.text.name) == (image, text)
 
 
-def test_a_run_of_version_1_which_wrote_none_and_a_users_file_are_told_apart():
+def test_a_run_of_version_1_which_wrote_none_and_a_users_file_are_distinguished():
     for path, towers in (
         ("tests/fixtures/first_stage/run/config.yaml", ("paddleclas:ViT", "paddlenlp:ernie")),
         ("configs/demo/emoji.yaml", ("RepVGG", "ernie")),

@@ -62,5 +62,5 @@ def test_two_files_of_ranks_have_a_verdict_with_an_interval_by_images(tmp_path, 
     found = read_outcomes(before)["zh"]
     assert found.ids[60] == "text_to_image 0" and len({*found.clusters[:60]}) == 60 and len({*found.clusters[60:]}) == 1
     assert verdicts({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) == []
-    assert "a difference is cannot be said" in capsys.readouterr().err.replace("the difference", "a difference")
+    assert "a difference is cannot be computed" in capsys.readouterr().err.replace("the difference", "a difference")
     assert verdicts({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) == []

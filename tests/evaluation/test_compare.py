@@ -115,9 +115,7 @@ def test_models_of_different_widths_are_compared(models, data, tmp_path):
 
 
 def test_texts_longer_than_a_model_sees_are_counted_and_reported(models, tmp_path):
-    (tmp_path / "long.csv").write_text(
-        f"image,text\n1.png,a red disc\n2.png,{'a blue bar ' * 9}\n", encoding="utf-8"
-    )
+    (tmp_path / "long.csv").write_text(f"image,text\n1.png,a red disc\n2.png,{'a blue bar ' * 9}\n", encoding="utf-8")
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(png(draw((200, 30, 30), "disc", np.random.default_rng(int(name[0])))))
     found = compare_models(models, Data([str(tmp_path / "long.csv")]), device="cpu", resamples=50)

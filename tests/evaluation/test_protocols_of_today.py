@@ -21,8 +21,13 @@ def encoded(images, per_image, seed=0):
     texts = np.repeat(own, per_image, axis=0) + 1.5 * random.normal(size=[images * per_image, 6])
     own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
     rows = np.stack([np.repeat(np.arange(images), per_image), np.arange(images * per_image)], axis=1)
-    benchmark = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(images)],
-                          [BenchmarkText(str(row), str(row)) for row in range(len(texts))], rows, BadSampleReport())
+    benchmark = Benchmark(
+        "x",
+        [BenchmarkImage(str(row), bytes) for row in range(images)],
+        [BenchmarkText(str(row), str(row)) for row in range(len(texts))],
+        rows,
+        BadSampleReport(),
+    )
     return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
 
 

@@ -170,8 +170,8 @@ def test_positions_of_longer_texts_are_interpolated_behind_the_first(tmp_path, v
     assert any(note.endswith(f"from {old} to {new} positions, all but the first {kept} interpolated")
                for note in report.notes)  # fmt: skip
     table = source.embeddings.position_embeddings.weight.numpy()
-    places = [*range(kept), *np.linspace(kept, old - 1, new - kept)]
-    expected = np.stack([np.interp(places, range(old), column) for column in table.T], axis=1)
+    row_numbers = [*range(kept), *np.linspace(kept, old - 1, new - kept)]
+    expected = np.stack([np.interp(row_numbers, range(old), column) for column in table.T], axis=1)
     found = model.text.network.embeddings.position_embeddings.weight.numpy()
     assert np.allclose(found, expected, atol=1e-6)
     assert np.array_equal(found[:kept], table[:kept]) and np.allclose(found[-1], table[-1])
@@ -241,9 +241,9 @@ def bicubic(old, new):
     """Keys 1981 with a = -0.75 along one axis, `[new, old]`: pixel centres coincide, the border is repeated."""
     matrix = np.zeros([new, old])
     for row in range(new):
-        place = (row + 0.5) * old / new - 0.5
-        for tap in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
-            x = abs(place - tap)
+        row_number = (row + 0.5) * old / new - 0.5
+        for tap in range(int(np.floor(row_number)) - 1, int(np.floor(row_number)) + 3):
+            x = abs(row_number - tap)
             near = 1.25 * x**3 - 2.25 * x**2 + 1
             far = -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
             matrix[row, min(max(tap, 0), old - 1)] += near if x <= 1 else far

@@ -95,11 +95,11 @@ def test_as_by_default_all_is_one_rate_and_nothing_is_frozen():
 )
 def test_groups_and_patterns_freeze(patterns, frozen, trained):
     model = model_of(embed_dim=48)
-    (said,) = tune(model, TuningConfig(freeze=patterns))
+    (printed,) = tune(model, TuningConfig(freeze=patterns))
     parameters = dict(model.named_parameters())
     assert parameters[frozen].stop_gradient and not parameters[trained].stop_gradient
     count = sum(value.size for value in parameters.values() if not value.stop_gradient)
-    assert said.startswith(f"frozen: {', '.join(patterns)}; {count:,} of ")
+    assert printed.startswith(f"frozen: {', '.join(patterns)}; {count:,} of ")
     names = {name for group in decay_groups(model) for name in group.names}
     assert frozen not in names and trained in names
 
@@ -109,9 +109,9 @@ def test_groups_and_patterns_freeze(patterns, frozen, trained):
 def test_every_group_can_be_named_also_one_without_parameters(image, patterns):
     """A convolutional tower's first block is all that it begins with."""
     model = model_of(image)
-    (said,) = tune(model, TuningConfig(freeze=patterns))
+    (printed,) = tune(model, TuningConfig(freeze=patterns))
     frozen = {name for name, value in model.image.named_parameters() if value.stop_gradient and "bn._" not in name}
-    assert said.startswith(f"frozen: {', '.join(patterns)}; ") and bool(frozen) == (image is VIT)
+    assert printed.startswith(f"frozen: {', '.join(patterns)}; ") and bool(frozen) == (image is VIT)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_every_group_can_be_named_also_one_without_parameters(image, patterns):
         ({"freeze_norms": True}, "this model has no batch norms"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_frozen_is_said(tuning, message):
+def test_what_cannot_be_frozen_is_reported(tuning, message):
     with pytest.raises(ConfigError) as caught:
         tune(model_of(), TuningConfig(**tuning))
     assert message in str(caught.value)
@@ -139,8 +139,8 @@ def test_frozen_batch_norms_compute_as_in_evaluation_and_stay_as_they_are():
     model.eval()
     expected = model.encode_image(images).numpy()
     norms = batch_norms(model)
-    (said,) = tune(model, TuningConfig(freeze_norms=True))
-    assert f"{len(norms)} batch norms" in said
+    (printed,) = tune(model, TuningConfig(freeze_norms=True))
+    assert f"{len(norms)} batch norms" in printed
     model.train()
     found = model.encode_image(images)
     (found * paddle.to_tensor(rng.normal(size=found.shape).astype(np.float32))).sum().backward()

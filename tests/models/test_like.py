@@ -49,7 +49,7 @@ def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
     assert again.preprocessing == original.preprocessing
 
 
-def test_the_word_weights_stands_for_the_model_that_training_starts_from():
+def test_the_word_weights_is_for_the_model_that_training_starts_from():
     found = with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={OFFICIAL}"]))
     assert found == with_model_like(load_config(None, [f"Model.like={OFFICIAL}", f"Model.weights={OFFICIAL}"]))
     with pytest.raises(ConfigError, match="Model.like=weights .* names no model: set -o Model.weights="):
@@ -111,7 +111,7 @@ def test_what_cannot_be_taken_is_explained(tmp_path):
             with_model_like(load_config(None, [f"Model.like={source}"]))
     shutil.copy(OFFICIAL / "model.pdparams", tmp_path)
     shutil.copy(OFFICIAL / "ernie_config.json", tmp_path)
-    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt beside it"):
+    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt next to it"):
         with_model_like(load_config(None, [f"Model.like={tmp_path}"]))
 
 

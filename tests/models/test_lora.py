@@ -79,14 +79,14 @@ def test_at_first_nothing_changes_and_only_the_change_is_trained():
     paddle.seed(0)
     model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
     before = embeddings(model)
-    said = add_lora(model, LoraConfig(rank=2))
+    printed = add_lora(model, LoraConfig(rank=2))
     assert np.array_equal(embeddings(model), before)
     trained = {name for group in decay_groups(model) for name in group.names}
     assert all(name.endswith((".lora_a", ".lora_b")) for name in trained - {"log_logit_scale"})
     assert "image.blocks.2.attn.qkv.lora_a" in trained and "text.network.encoder.layers.1.linear2.lora_b" in trained
     # 3 blocks of qkv, proj, fc1, fc2 and 2 layers of q, k, v, out, linear1, linear2, all of width 64
     count = 2 * (3 * (64 + 192 + 128 + 2 * 320) + 2 * (4 * 128 + 2 * 320))
-    assert said == f"LoRA of rank 2 in 24 layers: {count:,} weights are trained, the others stay"
+    assert printed == f"LoRA of rank 2 in 24 layers: {count:,} weights are trained, the others stay"
 
 
 def test_only_the_change_has_gradients():

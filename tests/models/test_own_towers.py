@@ -72,7 +72,7 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
     losses = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]
     assert len(losses) == 30
 
-    # The configuration beside weights may be a stranger's: it alone imports nothing.
+    # The configuration next to weights may be a stranger's: it alone imports nothing.
     del sys.modules["my_towers"]
     with pytest.raises(ValueError, match="my_towers:Pixels is in a module of your own: import my_towers first"):
         ernie_vil2.load_model(tmp_path / "run")
@@ -102,7 +102,7 @@ def test_a_module_that_is_not_there_is_named():
         load_config(None, ["Model.text.name=gpt"])
 
 
-def test_a_tower_of_ones_own_stands_beside_one_of_ours(my_towers):
+def test_a_tower_of_ones_own_works_next_to_one_of_ours(my_towers):
     config = load_config(None, [TOWERS[0], "Model.text={name: ernie, width: 16, depth: 1, heads: 2}"]).Model
     import_named([config.image.name, config.text.name])
     assert build_dual_encoder(config, 20).embed_dim == 16

@@ -215,7 +215,7 @@ def test_a_mean_of_states_fits_no_release(layout, tmp_path):
 def test_sizes_are_read_from_the_shapes():
     config, model = own_model()
     official = from_ours(arrays_of(model), "official")
-    with pytest.raises(ValueError, match="width, 24, is no multiple of 64: give the number of its heads"):
+    with pytest.raises(ValueError, match="width, 24, is not a multiple of 64: give the number of its heads"):
         architecture(official)
     found = architecture(official, heads=(3, 2))
     assert found.image.preprocessing == "official" and found.text.epsilon == 1e-5
@@ -342,7 +342,7 @@ def test_an_index_of_no_shards_is_refused(paddlenlp, content):
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
 def test_half_a_folder_is_not_another_model(paddlenlp, missing):
     (paddlenlp[1] / missing).unlink()
-    with pytest.raises(ValueError, match=f"paddlenlp: {missing} missing beside PaddleNLP's weights"):
+    with pytest.raises(ValueError, match=f"paddlenlp: {missing} missing next to PaddleNLP's weights"):
         read_model(paddlenlp[1])
 
 
@@ -366,7 +366,7 @@ def test_the_official_settings_are_read(official):
     assert read_model(official).config.Model == config
     del settings["image_num_attention_heads"]  # which is not in the release's own file
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match="the image tower's width, 24, is no multiple of 64: give the number"):
+    with pytest.raises(ValueError, match="the image tower's width, 24, is not a multiple of 64: give the number"):
         read_model(official)
 
 
@@ -390,7 +390,7 @@ def test_official_settings_of_another_model_are_refused(official, key, value, me
         read_model(official)
 
 
-def test_broken_files_beside_the_weights(paddlenlp):
+def test_broken_files_next_to_the_weights(paddlenlp):
     folder = paddlenlp[1]
     (folder / "vocab.txt").write_text("\n".join([*TOKENS, *"abcdef"]), encoding="utf-8")
     with pytest.raises(ValueError, match=f"{ROWS} rows of words, but .*vocab.txt has 15 tokens"):
@@ -412,7 +412,7 @@ def test_nothing_is_overwritten_and_a_vocabulary_is_needed(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["official", "paddlenlp"])
-def test_sizes_that_a_name_stands_for_are_written(tmp_path, monkeypatch, layout):
+def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
     """A run of ViT-B/16 and ernie-base became a folder of a model of no width."""
     monkeypatch.setitem(NAMED_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
     monkeypatch.setitem(VIT_SIZES, "ViT-B/16", {"patch_size": 4, "width": 24, "depth": 1, "heads": 3})
@@ -506,29 +506,31 @@ def test_a_large_image_size_makes_a_valid_configuration(tmp_path):
     assert config.Views.blur == ViewsConfig().blur and config.Data.max_length == 8
 
 
-def test_what_a_format_fixes_is_said():
+def test_what_a_format_fixes_is_reported():
     model, _ = own_model()
     model = model.model_copy(update={"image": model.image.model_copy(update={"mean": [0.5, 0.5, 0.5]})})
     config = Config(Model=model, Data={"max_length": 7})
     assert changed_ways(config, "ernie_vil2") == []
-    for layout, said in {
+    for layout, printed in {
         "official": ["prepares images in its own way", "drops transparency", "cuts texts at 48 tokens, this model at 7",
                      "by ImageNet's mean", "at its width / 64, this model has 3 for 24"],
         "paddlenlp": ["epsilon 1e-12, this model has 1e-05", "prepares images in its own way", "drops transparency",
                       "splits texts by its own rules, this model's are official", "cuts texts at 7 tokens"],
     }.items():  # fmt: skip
         changes = changed_ways(config, layout)
-        assert len(changes) == len(said) and all(part in change for part, change in zip(said, changes, strict=True))
+        assert len(changes) == len(printed) and all(
+            part in change for part, change in zip(printed, changes, strict=True)
+        )
 
 
-@pytest.mark.parametrize(("source", "target", "said"), [
+@pytest.mark.parametrize(("source", "target", "printed"), [
     ("official", "official", []), ("paddlenlp", "paddlenlp", ["truncation=True"]),
     ("paddlenlp", "official", ["epsilon 1e-05", "prepares images", "splits texts", "by ImageNet's mean"]),
 ])  # fmt: skip
-def test_a_release_in_its_own_format_stays_as_it_is(source, target, said):
+def test_a_release_in_its_own_format_stays_as_it_is(source, target, printed):
     """As published: ViT-B/16, whose heads are width / 64, texts of 48 tokens, and CLIP's mean in PaddleNLP."""
     image = ImageTowerConfig(name="ViT", patch_size=16, width=768, depth=12, heads=12, preprocessing=source,
                              mean=[0.5] * 3 if source == "paddlenlp" else ImageTowerConfig().mean)  # fmt: skip
     text = TextTowerConfig(tokenizer=source, epsilon=TEXT_EPSILON[source])
     changes = changed_ways(Config(Model=ModelConfig(image=image, text=text)), target)
-    assert len(changes) == len(said) and all(part in change for part, change in zip(said, changes, strict=True))
+    assert len(changes) == len(printed) and all(part in change for part, change in zip(printed, changes, strict=True))

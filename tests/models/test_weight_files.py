@@ -203,8 +203,8 @@ HOSTILE = {
     "a call of ndarray": (entry(function("numpy", "ndarray") + b")R"), "call of numpy.ndarray"),
     "a call of a text": (entry(text("os.system") + text(RUN) + b"\x85R"), "damaged .TypeError"),
     "a call with odd arguments": (entry(function("numpy.core.multiarray", "scalar") + b")R"), "damaged .TypeError"),
-    "a state on a dict": (entry(b"}" + text("__class__") + b"b"), "a state for something that is no array"),
-    "a state on a function": (entry(function("numpy", "ndarray") + b"}b"), "a state for something that is no array"),
+    "a state on a dict": (entry(b"}" + text("__class__") + b"b"), "a state for something that is not an array"),
+    "a state on a function": (entry(function("numpy", "ndarray") + b"}b"), "a state for something that is not an"),
     "objects as elements": (
         entry(array(dtype=function("numpy", "dtype") + text("O8") + b"\x89\x88\x87R" + dtype_state("|"))), "type 'O8'"),
     "structured elements": (
@@ -293,7 +293,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, nam
 
 
 def test_no_hostile_file_takes_the_memory_or_the_screen(tmp_path):
-    """In a process that has 100 MB beside what it needs to start; a message is a line of a few hundred characters."""
+    """In a process that has 100 MB next to what it needs to start; a message is a line of a few hundred characters."""
     names = [*HOSTILE, "operations", "lists"]
     contents = [content for content, _ in HOSTILE.values()]
     contents += [b"\x80\x04" + b"N" * 5_000_000 + b".", b"\x80\x04" + b"]" * 900_000 + b"."]
@@ -303,9 +303,9 @@ def test_no_hostile_file_takes_the_memory_or_the_screen(tmp_path):
     command = [sys.executable, "read.py", str(len(contents))]
     child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr[-2000:]
-    said = [line for line in child.stdout.split("\n") if line.startswith("refused ")]
-    assert len(said) == len(names), child.stdout[-2000:]
-    assert max(map(len, said)) < 400 and all(line.isprintable() for line in said)
+    printed = [line for line in child.stdout.split("\n") if line.startswith("refused ")]
+    assert len(printed) == len(names), child.stdout[-2000:]
+    assert max(map(len, printed)) < 400 and all(line.isprintable() for line in printed)
     assert not (tmp_path / CANARY).exists()
 
 

@@ -29,7 +29,7 @@ NAMES = ("same.png", "same.png", "other.png")
 
 
 class Encoder:
-    """In place of a model: what it sees is the number in a content."""
+    """In position of a model: what it sees is the number in a content."""
 
     embed_dim, fingerprint, calibration = WIDTH, "stand-in", None
 
@@ -79,7 +79,7 @@ def digest(number):
 
 
 def write(folder, source, rows):
-    """A source of pictures, as (name, number) each: a folder, a table beside its images, or a shard; what names it."""
+    """A source of pictures, as (name, number) each: a folder, a table next to its images, or a shard; what names it."""
     if source.startswith("shard"):
         members = []
         for key, (name, number) in enumerate(rows):
@@ -123,15 +123,15 @@ def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind
     @settings(max_examples=25 if kind == "index" else 15)
     @given(st.fixed_dictionaries({source: ROWS for source in SOURCES}), STEPS)
     def holds(sources, steps):
-        with TemporaryDirectory() as place, filling(Path(place), kind) as index:
-            check(Path(place), index, sources, [one for step in steps for one in step if one is not None])
+        with TemporaryDirectory() as position, filling(Path(position), kind) as index:
+            check(Path(position), index, sources, [one for step in steps for one in step if one is not None])
 
     holds()
 
 
 def check(folder, index, sources, steps):
-    """A picture is its name and number. `places`: the paths at which it was when these were read last."""
-    places, ids = defaultdict(set), {}
+    """A picture is its name and number. `positions`: the paths at which it was when these were read last."""
+    positions, ids = defaultdict(set), {}
     names = {source: write(folder, source, unique(source, rows)) for source, rows in sources.items()}
     now = {source: unique(source, rows) for source, rows in sources.items()}
     for step in steps:
@@ -145,30 +145,30 @@ def check(folder, index, sources, steps):
             if ids:
                 gone = sorted(ids)[step % len(ids)]
                 assert index.collection("images").remove([ids[gone]]) == 1
-                del places[gone], ids[gone]
+                del positions[gone], ids[gone]
             new = set()
         else:
             add(index, [names[source] for source in step])
             read = [(path_of(source, name), name, number) for source in step for name, number in now[source]]
-            for picture in list(places):
+            for picture in list(positions):
                 there = {path for path, name, _ in read if name == picture[0]}
-                places[picture] -= there - {path for path, *own in read if tuple(own) == picture}
+                positions[picture] -= there - {path for path, *own in read if tuple(own) == picture}
             for path, *picture in read:
-                places[tuple(picture)].add(path)
-            places = defaultdict(set, {picture: paths for picture, paths in places.items() if paths})
-            new = places.keys() - ids.keys()
+                positions[tuple(picture)].add(path)
+            positions = defaultdict(set, {picture: paths for picture, paths in positions.items() if paths})
+            new = positions.keys() - ids.keys()
         found = items(index)
         by_picture = {(locations_of(item)[0].name, item.digest): one for one, item in found.items()}
-        assert by_picture.keys() == {(name, digest(number)) for name, number in places}
-        assert len(found) == len(places) == len(index.collection("images"))
-        again = {picture: by_picture[picture[0], digest(picture[1])] for picture in places}
-        assert all(again[picture] == ids[picture] for picture in ids.keys() & places.keys())
+        assert by_picture.keys() == {(name, digest(number)) for name, number in positions}
+        assert len(found) == len(positions) == len(index.collection("images"))
+        again = {picture: by_picture[picture[0], digest(picture[1])] for picture in positions}
+        assert all(again[picture] == ids[picture] for picture in ids.keys() & positions.keys())
         assert index.model.encoded - encoded == len(new)
         ids = again
         originals = Originals([folder])
         for (name, number), one in ids.items():
             item = found[one]
-            assert {place.path for place in locations_of(item)} == places[name, number]
+            assert {position.path for position in locations_of(item)} == positions[name, number]
             assert one.startswith(name) and np.allclose(
                 index.collection("images").embedding(one), vector(number), atol=1e-3
             )
@@ -176,7 +176,7 @@ def check(folder, index, sources, steps):
             assert content in (None, str(number).encode())
             files = {(path_of(source, name), name, number) for source, rows in now.items() for name, number in rows
                      if not source.startswith("shard")}  # fmt: skip
-            if any((path, name, number) in files for path in places[name, number]):
+            if any((path, name, number) in files for path in positions[name, number]):
                 assert content is not None
 
 
@@ -216,7 +216,7 @@ def test_shards_whose_keys_begin_again_lose_nothing(tmp_path):
         assert counts(add(index, shards)) == (0, 0, 0, 20)
 
 
-def test_a_file_that_changed_replaces_its_item_and_this_is_said(tmp_path):
+def test_a_file_that_changed_replaces_its_item_and_this_is_reported(tmp_path):
     folder = write(tmp_path, "folder1", [("a.png", 1), ("b.png", 2)])
     with filling(tmp_path) as index:
         add(index, [folder])
@@ -232,7 +232,7 @@ def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
         write(tmp_path, f"shard{n}", [row]) for n, row in enumerate([("same.png", 1), (other, 3), ("same.png", 2)])
     ]
     for order in (sources, sources[::-1]):
-        with TemporaryDirectory() as place, filling(Path(place)) as index:
+        with TemporaryDirectory() as position, filling(Path(position)) as index:
             for source in order:
                 add(index, [source])
             for source in order:
@@ -292,16 +292,16 @@ FILE_NAMES = (
 @settings(max_examples=40)
 @given(st.lists(FILE_NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=4, unique=True))
 def test_files_of_any_name_are_indexed_and_served(names):
-    with TemporaryDirectory() as place:
-        folder = Path(place, "folder1")
+    with TemporaryDirectory() as position:
+        folder = Path(position, "folder1")
         folder.mkdir()
         for number, name in enumerate(names):
             Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(str(number).encode())
-        with filling(Path(place)) as index:
+        with filling(Path(position)) as index:
             assert counts(add(index, [str(folder)])) == (len(names), 0, 0, 0)
             assert counts(add(index, [str(folder)])) == (0, 0, 0, len(names))
             found = items(index)
-            assert sorted(Originals([place]).read(item) for item in found.values()) == sorted(
+            assert sorted(Originals([position]).read(item) for item in found.values()) == sorted(
                 str(number).encode() for number in range(len(names))
             )
             for one in chain(found, (item.fields["file"] for item in found.values())):
@@ -335,7 +335,7 @@ def test_an_index_of_before_recognises_its_items_and_gets_back_what_it_lost(tmp_
            ("00", 20, ["shard2.tar", 0]), ("01", 21, ["{shard1,shard2}.tar", 3])]  # fmt: skip
     with filling(tmp_path, kind) as index:
         index.collection("images").add(
-            [Item(name, digest(number), {}, place) for name, number, place in old],
+            [Item(name, digest(number), {}, position) for name, number, position in old],
             np.stack([vector(number) for _, number, _ in old]),
         )
         originals = Originals([tmp_path])

@@ -216,7 +216,7 @@ def test_items_that_were_cut_off_are_named_wherever_it_shows(folder, model):
             index.search(texts=["red"], count=516)
 
 
-def test_an_index_that_is_built_anew_beneath_a_reader(folder, model, shapes, tmp_path):
+def test_an_index_that_is_built_again_beneath_a_reader(folder, model, shapes, tmp_path):
     """It is gone for a while, then there are fewer pictures, then it is of another model."""
     other = ernie_vil2.load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"]))
     with open_index(folder, model) as reader:
@@ -257,7 +257,7 @@ def test_questions_that_cannot_be_answered(folder, model, tmp_path):
         open_index(tmp_path / "nothing", model)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"is no index and holds other files \(mine.txt\)"):
+    with pytest.raises(ValueError, match=r"is not an index and holds other files \(mine.txt\)"):
         open_index(tmp_path / "letters", model, writable=True)
 
 

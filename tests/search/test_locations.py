@@ -30,7 +30,7 @@ def item(*location, content=SECRET):
 
 @pytest.fixture
 def folders(tmp_path):
-    """An allowed folder with links and archives that lead out of it, beside one that is not allowed."""
+    """An allowed folder with links and archives that lead out of it, next to one that is not allowed."""
     allowed, other = tmp_path / "allowed", tmp_path / "other"
     (allowed / "sub").mkdir(parents=True)
     other.mkdir()
@@ -75,7 +75,7 @@ def test_nothing_outside_the_named_folders_is_served(folders):
     ["http://127.0.0.1:1/a.tar", "https://example.org/a.tar", "s3://bucket/a.tar", "pipe:touch touched", "list.txt",
      "{http://127.0.0.1:1/a.tar,b.tar}", "memory://a.tar"],
 )  # fmt: skip
-def test_no_place_makes_a_server_ask_the_network_or_run_a_command(tmp_path, monkeypatch, address):
+def test_no_location_makes_a_server_ask_the_network_or_run_a_command(tmp_path, monkeypatch, address):
     def refused(*_, **__):
         raise AssertionError("the network was asked, or a command was run")
 
@@ -138,7 +138,7 @@ LAYOUTS = (tsv, parquet, lmdb, published_folders.coco_cn, published_folders.flic
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_originals_of_every_layout_are_found_again_from_elsewhere(tmp_path, monkeypatch, layout):
-    """The index was filled with relative paths; it is served from a copy at another place."""
+    """The index was filled with relative paths; it is served from a copy at another position."""
     home = tmp_path / "home" / "data"
     home.mkdir(parents=True)
     layout(home)

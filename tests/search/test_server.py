@@ -127,7 +127,7 @@ def test_an_index_that_cannot_be_read_is_alive_and_not_ready(tmp_path, model, sh
         assert [server.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 503]
 
 
-def test_a_client_that_goes_away_frees_its_place(index, monkeypatch):
+def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     held = Held(index, monkeypatch)
     batcher = Batcher(index, most_waiting=2, kept=0)
     with Running(build_app(index, batcher=batcher)) as running:

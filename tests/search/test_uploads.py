@@ -86,7 +86,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
     for content, _ in sent:
         client = socket.create_connection(running.address, 30)
         clients.append(client)
-        with suppress(ConnectionError):  # the server closes what is no HTTP
+        with suppress(ConnectionError):  # the server closes what is not a HTTP
             client.sendall(content)
     for client, (_, end) in zip(clients, sent, strict=True):
         if end == "reset":

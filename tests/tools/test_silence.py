@@ -18,7 +18,7 @@ HOSTILE = ["", " ", ".", ".x", "=", "a=", "nan", "1e400", "-1", "0", "5", "9" * 
            "x/y/z", "{a: 1, a: 2}", f"x={DEEP}", DEEP]  # fmt: skip
 NOTHING = {
     "interpolate": ({"--new": [], "--old": [], "--write": []}, "name data to score the mixtures on, --new or --old"),
-    "search build": ({"--data": [], "--texts": []}, "is not an index yet: name the model (--checkpoint) and"),
+    "search build": ({"--data": [], "--texts": []}, "is not an index yet: name its model (--checkpoint) and"),
     "search query": ({"--file": [], "text": ""}, "a query is empty: write a sentence"),
     "study": ({"--run": ""}, "no run ; its runs are called as main/A/0"),
 }  # fmt: skip

@@ -168,12 +168,12 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
         starts = [rows.start for rows, _ in result.folds]
         fold = np.searchsorted(starts, asked, side="right")
         folds[direction] = len(result.folds)
-        parts += [(direction, int(place), int(number)) for place, number in zip(asked, fold, strict=True)]
+        parts += [(direction, int(scored), int(number)) for scored, number in zip(asked, fold, strict=True)]
     directions = [direction for direction, _, _ in parts]
-    rows = [evaluation.results[direction].asked.left[place] for direction, place, _ in parts]
+    rows = [evaluation.results[direction].asked.left[scored] for direction, scored, _ in parts]
     sides = [direction.partition("_to_")[0] for direction in directions]
     queries = [benchmark.side(side)[row] for side, row in zip(sides, rows, strict=True)]
-    ranks = np.array([evaluation.results[direction].ranking.rank[place] for direction, place, _ in parts], np.int64)
+    ranks = np.array([evaluation.results[direction].ranking.rank[scored] for direction, scored, _ in parts], np.int64)
     found = recall_figures(directions, ranks)
     ways = list(evaluation.results)
     groups = np.array([ways.index(direction) * max(folds.values()) + number for direction, _, number in parts])

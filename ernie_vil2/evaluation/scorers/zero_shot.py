@@ -174,7 +174,7 @@ class ZeroShot(Scorer):
 
 
 def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
-    """What each picture was answered; of several classes any counts, as mAP is no mean over pictures."""
+    """What each picture was answered; of several classes any counts, as mAP is not a mean over pictures."""
     images, thumbnails = encoded.benchmark.images, Thumbnails()
     found = {"acc1": 100.0 * (scores.rank <= 1)}
     if len(scores.names) >= FEWEST_FOR_FIVE:

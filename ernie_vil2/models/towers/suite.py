@@ -58,7 +58,7 @@ def build_backbone(config: ImageTowerConfig) -> nn.Layer:
 
     Raises:
         MissingPackage: PaddleClas is not installed.
-        ValueError: it has no backbone of this name, or none whose classifier can be told from the rest.
+        ValueError: it has no backbone of this name, or none whose classifier can be distinguished from the rest.
     """
     backbones = paddleclas(f"the image tower {config.name}")
     if config.name == "ViT" or config.name in VIT_SIZES:

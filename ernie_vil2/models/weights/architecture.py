@@ -62,7 +62,7 @@ def _read(like: str) -> tuple[dict[str, Any], int]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"Model.like: {error}") from None
     if stored.tokens is None:
-        raise ConfigError(f"Model.like: {like}: no vocab.txt beside it, without which its words have no ids")
+        raise ConfigError(f"Model.like: {like}: no vocab.txt next to it, without which its words have no ids")
     weights: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
     model = stored.config.Model.model_dump(exclude=weights)
     model["text"]["vocabulary"] = None if stored.vocabulary == ERNIE_VOCABULARY else str(stored.vocabulary)

@@ -50,7 +50,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a `.pdparams` or `.safetensors` file by name; its content tells which of the two it is. Of an index
     the arrays of all shards that it names.
 
-    Entries of a `.pdparams` that are no arrays, such as Paddle's table of parameter names, are left out. The arrays
+    Entries of a `.pdparams` that are not arrays, such as Paddle's table of parameter names, are left out. The arrays
     may be read-only views of the bytes read.
 
     Raises:
@@ -117,16 +117,16 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
     try:
-        places = load_json(index, MAX_INDEX)["weight_map"]
-        shards = sorted(set(places.values()))
+        shard_of = load_json(index, MAX_INDEX)["weight_map"]
+        shards = sorted(set(shard_of.values()))
         if not shards or any(Path(shard).name != shard or shard.endswith(INDEX) for shard in shards):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files beside it") from None
+        raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files next to it") from None
     arrays: dict[str, np.ndarray] = {}
     for shard in shards:
         found = read_weights(index.with_name(shard))
-        expected = [name for name, place in places.items() if place == shard]
+        expected = [name for name, file in shard_of.items() if file == shard]
         missing = [printable(name, longest=100) for name in expected if name not in found]
         if missing:
             raise WeightFileError(index.with_name(shard), f"{missing[0]} is not in it, as {index.name} says")

@@ -34,7 +34,7 @@ from ernie_vil2.models.towers.suite import SuiteVit, imported, paddleclas
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.loading import WeightMismatch, WeightReport, set_weights
 from ernie_vil2.models.weights.releases import detect_format, to_ours
-from ernie_vil2.models.weights.stored import check_sums, vocabulary_beside, weights_path
+from ernie_vil2.models.weights.stored import check_sums, vocabulary_of, weights_path
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
 _VIT_HEADS = ["head.*", "proj"]
@@ -110,7 +110,7 @@ def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
     else:
         arrays = {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}
     words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
-    vocabulary = vocabulary or vocabulary_beside(path, words)
+    vocabulary = vocabulary or vocabulary_of(path, words)
     return _Source(arrays, read_vocabulary(vocabulary) if vocabulary and words is not None else None)
 
 
@@ -120,7 +120,7 @@ def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
         found.heads = _VIT_HEADS
         return found
     found.arrays = _in_network(found.arrays, "")
-    # The tower has an Identity in the classifier's place.
+    # The tower has an Identity instead of the classifier.
     found.heads = [f"{path}.*" for path, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
     return found
 
@@ -219,9 +219,9 @@ def _stretched_positions(array: np.ndarray, rows: int) -> np.ndarray:
     The first positions stay: short texts need them, and they are trained best (Long-CLIP, arXiv 2403.15378).
     """
     kept, last = _kept(array), len(array) - 1
-    places = np.concatenate([np.arange(kept), np.linspace(kept, last, rows - kept)])
-    below = np.minimum(places.astype(np.int64), last - 1)
-    share = (places - below).astype(array.dtype)[:, None]
+    positions = np.concatenate([np.arange(kept), np.linspace(kept, last, rows - kept)])
+    below = np.minimum(positions.astype(np.int64), last - 1)
+    share = (positions - below).astype(array.dtype)[:, None]
     return array[below] * (1 - share) + array[below + 1] * share
 
 

@@ -98,7 +98,7 @@ def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
     """Sets parameters and buffers from a file that `save_weights` wrote.
 
     Raises:
-        ValueError: the file is no whole weight file, or its names or shapes are not the model's.
+        ValueError: the file is not a whole weight file, or its names or shapes are not the model's.
     """
     arrays = read_weights(path)
     try:

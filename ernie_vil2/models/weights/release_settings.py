@@ -1,4 +1,4 @@
-"""The JSON files beside a release's weights: what they say about the model, and how they are written for one.
+"""The JSON files next to a release's weights: what they say about the model, and how they are written for one.
 
 Whatever the release's own code would obey is read, or refused by name where our towers cannot do the same: two models
 of equal weights may differ in nothing else. Sizes are those of the weights, with which the files must agree.
@@ -20,7 +20,7 @@ from ernie_vil2.io.files import load_json, write_text
 from ernie_vil2.models.weights.releases import WORDS, WeightFormat, architecture
 
 MAX_CHARACTERS = 2**20
-"""Of a JSON file beside weights; PaddleNLP's have 6,000."""
+"""Of a JSON file next to weights; PaddleNLP's have 6,000."""
 OFFICIAL_LENGTH = 48
 """Tokens of a text in the official release's configuration."""
 _OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
@@ -65,7 +65,7 @@ class _Settings:
         return ValueError(f"{self.path}: {self.section}{key} is {given}; {expected}")
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
-        """Refuses what is said and is not as `facts`; what is left out is so by the release's own default."""
+        """Refuses what is given and differs from `facts`; what is left out is so by the release's own default."""
         for key, expected in facts.items():
             if self.values.get(key, expected) != expected:
                 raise self.refusal(key, f"only models with {expected!r} are read")
@@ -101,8 +101,8 @@ def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[
     found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
     settings = _Settings.read(found[0]) if found else _Settings(weights, {})
     settings.check_facts({"hidden_act": "gelu", "has_pooler": True})
-    said = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
-    model = _architecture(weights, arrays, heads or said, "official")
+    heads_in_file = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
+    model = _architecture(weights, arrays, heads or heads_in_file, "official")
     settings.check_sizes(_text_sizes(model, len(arrays[WORDS])), {})
     return _config(_with_dropout(model, settings), OFFICIAL_LENGTH)
 
@@ -116,12 +116,12 @@ def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple
     paths = [weights.with_name(f"{name}config.json") for name in ("", "preprocessor_", "tokenizer_")]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"{weights.parent}: {', '.join(missing)} missing beside PaddleNLP's weights; without that it "
+        raise ValueError(f"{weights.parent}: {', '.join(missing)} missing next to PaddleNLP's weights; without that it "
                          "is another model: copy the whole folder")  # fmt: skip
     whole, processor, tokenizer = map(_Settings.read, paths)
     text, vision = whole.within("text_config"), whole.within("vision_config")
-    said = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
-    model = _architecture(weights, arrays, heads or said, "paddlenlp")
+    heads_in_file = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
+    model = _architecture(weights, arrays, heads or heads_in_file, "paddlenlp")
     text.check_facts(_TEXT_FACTS)
     vision.check_facts(_VISION_FACTS)
     defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}

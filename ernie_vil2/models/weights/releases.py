@@ -21,7 +21,7 @@ WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
 _FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
-"""Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has said 1e-5."""
+"""Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
 _POSITIONS = "text.network.embeddings.position_embeddings.weight"
 WORDS = "text.network.embeddings.word_embeddings.weight"
 """Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""
@@ -99,7 +99,7 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
     """The inverse of `to_ours`.
 
     Raises:
-        ValueError: the release has no place for an array, for example a projection or a network that is no ViT.
+        ValueError: the release cannot hold an array, for example a projection or a network that is not a ViT.
     """
     if layout == "ernie_vil2":
         return dict(arrays)
@@ -107,7 +107,7 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
     lacking = [name for name in arrays if _template(name)[0] not in names]
     if lacking:
         raise ValueError(
-            f"the {layout} format holds a ViT and an ERNIE of one width and nothing more; it has no place for "
+            f"the {layout} format holds a ViT and an ERNIE of one width and nothing more; it cannot hold "
             f"{', '.join(printable(name, longest=100) for name in lacking[:5])}{', ...' * (len(lacking) > 5)}"
         )
     theirs = {}
@@ -215,7 +215,7 @@ def _depth(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
 
 def _heads(heads: int | None, width: int, kind: str) -> int:
     if heads is None and width % HEAD_WIDTH:
-        raise ValueError(f"the {kind} tower's width, {width}, is no multiple of 64: give the number of its heads")
+        raise ValueError(f"the {kind} tower's width, {width}, is not a multiple of 64: give the number of its heads")
     if heads is not None and (heads < 1 or width % heads):
         raise ValueError(f"{heads} attention heads do not divide the {kind} tower's width, {width}")
     return heads or width // HEAD_WIDTH

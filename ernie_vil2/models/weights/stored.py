@@ -51,7 +51,7 @@ PADDLENLP_WEIGHTS = "model_state.pdparams"
 ERNIE_ROWS = 40_000
 """Rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens."""
 MOST_BUILT = 10
-"""Parameters that a configuration may ask for, as a multiple of those that the weights beside it hold."""
+"""Parameters that a configuration may ask for, as a multiple of those that the weights next to it hold."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
     return changes
 
 
-def vocabulary_beside(path: Path, words: np.ndarray | None) -> Path | None:
-    """The vocabulary of a weight file: `vocab.txt` beside it, else for 40,000 rows of words that of ERNIE 3.0."""
-    beside = path.with_name(VOCABULARY)
-    if beside.is_file():
-        return beside
+def vocabulary_of(path: Path, words: np.ndarray | None) -> Path | None:
+    """The vocabulary of a weight file: `vocab.txt` next to it, else for 40,000 rows of words that of ERNIE 3.0."""
+    found = path.with_name(VOCABULARY)
+    if found.is_file():
+        return found
     return ERNIE_VOCABULARY if words is not None and len(words) == ERNIE_ROWS else None
 
 
@@ -178,7 +178,7 @@ def read_model(
 
     Args:
         source: as `find_model` takes it.
-        vocabulary: None: the `vocab.txt` beside the weights, else the one that a run's configuration names, else for
+        vocabulary: None: the `vocab.txt` next to the weights, else the one that a run's configuration names, else for
             40,000 rows of words the packaged one of ERNIE 3.0.
         heads: attention heads of the image and of the text tower; None: what a PaddleNLP folder or a configuration
             says, else width / 64. A configuration of ours is not overruled.
@@ -211,7 +211,7 @@ def read_model(
     if least > MOST_BUILT * held:
         raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
                          f"{path.name} holds {held:,}")  # fmt: skip
-    vocabulary = vocabulary or vocabulary_beside(path, words) or own
+    vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens = read_vocabulary(Path(vocabulary)) if vocabulary else None
     if tokens and words is not None and len(tokens) > len(words):
         raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
@@ -228,7 +228,7 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
     """
     folder = Path(folder)
     if model.tokens is None:
-        raise ValueError("the model has no vocabulary beside it: name its vocabulary file")
+        raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
     if layout != "ernie_vil2" and model.config.Model.text.pooling != "cls":
         raise ValueError(f"the {layout} format pools texts by their [CLS] state, this model by their mean")
     arrays = from_ours(model.arrays, layout)
@@ -251,7 +251,7 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
 
 
 def check_sums(folder: Path) -> None:
-    """ValueError if a file of the model in a folder is not the one whose checksum lies beside it."""
+    """ValueError if a file of the model in a folder is not the one whose checksum lies next to it."""
     if (folder / CHECKSUMS).exists() and (folder / CONFIG).is_file():
         try:
             check_files(folder, [name for name in MODEL_FILES if (folder / name).is_file()])
