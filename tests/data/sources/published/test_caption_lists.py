@@ -12,8 +12,15 @@ from tests.data.sources.published.conftest import image, pairs, problems, write
 
 def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
     lines = "1007129816#0\t警车停在路边\n1007129816#1\t一辆 警车\n36979#0\t两个人\nnone\n36979#0\t别的\n"
-    folder = write(tmp_path, {"test/flickr30k_cna_test.txt": lines, "train/flickr30k_cna_train.txt": lines,
-                              "flickr30k/images/1007129816.jpg": image(1), "flickr30k/images/36979.jpg": image(2)})
+    folder = write(
+        tmp_path,
+        {
+            "test/flickr30k_cna_test.txt": lines,
+            "train/flickr30k_cna_train.txt": lines,
+            "flickr30k/images/1007129816.jpg": image(1),
+            "flickr30k/images/36979.jpg": image(2),
+        },
+    )
     found = open_benchmark(folder)
     assert found.name == "flickr30k-cna-test"
     assert pairs(found) == [("1007129816", "1007129816#0"), ("1007129816", "1007129816#1"), ("36979", "36979#0")]
@@ -30,8 +37,10 @@ def test_the_release_of_zero_calls_its_test_file_otherwise(tmp_path):
 def test_translated_captions_of_coco_cn_are_recognised_by_their_mark(tmp_path):
     name = "COCO_train2014_000000503310"
     lines = "".join(f"{name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + "COCO_val2014_000000000042#zhm#3 鞋\n"
-    folder = write(tmp_path, {"pair.txt": lines, f"train2014/{name}.jpg": image(1),
-                              "val2014/COCO_val2014_000000000042.jpg": image(2)})
+    folder = write(
+        tmp_path,
+        {"pair.txt": lines, f"train2014/{name}.jpg": image(1), "val2014/COCO_val2014_000000000042.jpg": image(2)},
+    )
     found = open_benchmark(folder)
     assert [text.id for text in found.texts][:2] == [f"{name}#zhm#3", f"{name}#zhm#0"]  # in the order of the file
     assert found.texts[0].text == "机舱内有座椅3。" and len(found.images) == 2
@@ -60,8 +69,14 @@ def xm3600(folder, more=()):
          "en": {"caption": ["a pear", "green pear", "pear"], "caption/tokenized": ["a pear"]}},
         *more,
     ]  # fmt: skip
-    return write(folder, {"captions.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-                          "images/0a.jpg": image(1), "images/0b.jpg": image(2)})
+    return write(
+        folder,
+        {
+            "captions.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+            "images/0a.jpg": image(1),
+            "images/0b.jpg": image(2),
+        },
+    )
 
 
 def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
