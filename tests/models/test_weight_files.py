@@ -240,7 +240,7 @@ HOSTILE = {
     "an encoding that is a well": (entry(function("_codecs", "encode") + text("x") + WELL + b"\x86R"), "not latin1"),
     "a bomb at the top": (b"\x80\x04" + BOMB + b".", "no dict of arrays but a tuple"),
     "a bomb and no array": (entry(BOMB), "no arrays at its top level, only 'w'"),
-    "a text as a tuple": (entry(function("builtins", "tuple") + text("x" * 1000) + b"\x85R"), "no tuple"),
+    "a text as a tuple": (entry(function("builtins", "tuple") + text("x" * 1000) + b"\x85R"), "not a tuple"),
     "a name of a megabyte": (entry(b"N", name="n" * 1_000_000), "only 'n{100}[.]{3}'"),
     "a name that clears the screen": (entry(b"N", name="\x1b[2J"), r"only '\\\\u001b\[2J'"),
     "a function whose name clears the screen": (entry(function("os\x1b[2J", "x")), r"asks for os\\x1b\[2J[.]x"),
