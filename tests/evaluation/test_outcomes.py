@@ -89,11 +89,11 @@ def test_classes_give_accuracy_and_the_mean_over_classes():
 
 
 def test_statements_give_accuracy_by_label_and_the_consistency_of_their_sentences():
-    labels, said, groups = ("True", "False"), [0, 1, 0, 0, 1], "aabbc"
+    labels, printed, groups = ("True", "False"), [0, 1, 0, 0, 1], "aabbc"
     rows = [StatementRow(str(number), (BenchmarkImage(str(number % 2), bytes),), "x", labels[number % 2], group)
             for number, group in enumerate(groups)]  # fmt: skip
     statements = Statements("nlvr2", "dev", labels, rows, None, {})
-    scores = StatementScores(statements, rows, np.eye(2, dtype=np.float32)[said], BadSampleReport())
+    scores = StatementScores(statements, rows, np.eye(2, dtype=np.float32)[printed], BadSampleReport())
     one = outcomes_of_statements(scores)
     for name in ("accuracy", "accuracy/True", "accuracy/False", "consistency"):
         assert one.level(name).mean == pytest.approx(scores.values[name])
