@@ -140,3 +140,11 @@ def test_an_address_that_cannot_be_had_is_named():
         connections.listening("no-such.invalid", 80)
     with pytest.raises(OSError, match=r"\[2001:db8::1\]:80: .*--host"):
         connections.listening("2001:db8::1", 80)
+
+
+def test_headers_and_content_do_not_wait_for_each_other(running):
+    with running.connect(request(close=False)) as client:
+        answered(client)
+        (accepted,) = running.server.server_state.connections
+        connected = accepted.transport.get_extra_info("socket")
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
