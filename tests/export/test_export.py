@@ -96,7 +96,7 @@ def test_evaluation_and_search_say_which_engine_computes_and_rank_alike(model, e
     assert ranks[0] == ranks[1] and len(ranks[0].splitlines()) > 16
     index = ["--index", str(tmp_path / "index"), "--device", "cpu"]
     built = ["build", *index, "--checkpoint", str(exports / "onnx"), "--data", str(shapes["val"])]
-    assert commands.run("search", built) == 0 and "backend: onnx, float32 on cpu" in capsys.readouterr().out
+    assert commands.run("search", built) == 0 and "engine: onnx, float32 on cpu" in capsys.readouterr().out
     asked = ["query", *index, "--checkpoint", str(exports / "paddle_inference"), "a red disc", "--count", "3"]
     assert commands.run("search", asked) == 0 and len(capsys.readouterr().out.splitlines()) == 4
     assert commands.run("eval", [*given, "--engine", "onnx", "--output", str(tmp_path / "no")]) == 2
