@@ -15,6 +15,7 @@ from ernie_vil2.planning.towers import Towers
 from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -24,7 +25,6 @@ from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
         pytest.param(
             ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"],
             id="two pairs",
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -30,6 +30,7 @@ def losses(folder):
     return [record["loss"] for record in read_log(folder / "log.jsonl") if "loss" in record]
 
 
+@pytest.mark.slow
 def test_two_ranks_open_their_own_shards_and_train_as_one_process(grouped, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     worker, opened = str(Path(__file__).with_name("reading_rank.py")), tmp_path / "opened"

@@ -87,7 +87,8 @@ def test_under_paddles_launcher_all_ranks_stop(overrides, tmp_path, rank, code):
 
 
 @in_proc
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_terminal_that_is_closed_saves(overrides, tmp_path, processes):
     ours, theirs = pty.openpty()
     command = ["tools/train.py", "--processes", processes, *as_arguments([*overrides, "Training.steps=100000"])]
