@@ -28,8 +28,9 @@ from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import cpu, runtime
 from ernie_vil2.device.extras import MissingPackage, require
+from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
-from ernie_vil2.io.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, is_export, read_export
+from ernie_vil2.io.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, read_export
 from ernie_vil2.io.files import load_json
 
 if TYPE_CHECKING:  # an export runs without Paddle
@@ -335,7 +336,7 @@ def load_model(
         MissingPackage: its library is not installed.
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
-    if is_export(folder):
+    if (folder / ABOUT).is_file():
         made = _load_export(folder, device, batch_size, engine)
         if precision not in ("float32", made.precision):
             raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
@@ -386,7 +387,8 @@ def export_in(
 
 
 def _calibrated(model: ErnieViL2, folder: Path) -> ErnieViL2:
-    model.calibration = read_calibration(folder, lambda: model.fingerprint)
+    if (folder / CALIBRATION).exists():  # else the fingerprint, for which all weights are read, is of no use
+        model.calibration = read_calibration(folder, model.fingerprint)
     return model
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
+from ernie_vil2.encoder import _calibrated
 from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
 from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
@@ -79,8 +80,8 @@ def test_it_is_kept_next_to_its_model_alone(tmp_path):
     axes = unit(np.eye(3))
     found = calibrate(axes, axes, np.stack([np.arange(3)] * 2, axis=1), "abc", "made")
     path = write_calibration(found, tmp_path)
-    assert read_calibration(tmp_path, lambda: "abc") == found
-    assert read_calibration(tmp_path, lambda: "other") is None
+    assert read_calibration(tmp_path, "abc") == found
+    assert read_calibration(tmp_path, "other") is None
     whole = json.loads(path.read_text())
     one_way = {"image_to_text": whole["thresholds"]["image_to_text"]}
     for damage in ("{", "[]", *(json.dumps(whole | {key: value}) for key, value in [
@@ -88,14 +89,18 @@ def test_it_is_kept_next_to_its_model_alone(tmp_path):
     ])):  # fmt: skip
         path.write_text(damage)
         with pytest.raises(ValueError, match="calibration.json is damaged: remove it"):
-            read_calibration(tmp_path, lambda: "abc")
+            read_calibration(tmp_path, "abc")
 
 
 def test_without_one_the_weights_are_not_read_for_it(tmp_path):
-    def fingerprint():
-        raise AssertionError("asked for")
+    class Model:
+        calibration = None
 
-    assert read_calibration(tmp_path, fingerprint) is None
+        @property
+        def fingerprint(self):
+            raise AssertionError("asked for")
+
+    assert _calibrated(Model(), tmp_path).calibration is None
 
 
 def test_a_set_that_teaches_nothing_is_refused():

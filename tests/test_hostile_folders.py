@@ -234,7 +234,7 @@ def test_a_calibration_with_another_value_is_damaged(tmp_path):
     for name, damaged in damages(record):
         path.write_text(json.dumps(damaged))
         try:
-            found = read_calibration(tmp_path, lambda: record["fingerprint"])
+            found = read_calibration(tmp_path, record["fingerprint"])
         except ValueError as error:
             one_line(error, str(path))
         else:

@@ -19,7 +19,7 @@ from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive
 from ernie_vil2.evaluation.report import Table, percent
 
 CUTOFFS = (1, 5, 10)
-COLUMNS = tuple(f"R@{k}" for k in CUTOFFS)
+COLUMNS = ("R@1", "R@5", "R@10")
 DIRECTIONS = ("image_to_text", "text_to_image")
 TIE_RULE = TIE_RULES["pessimistic"]
 

@@ -7,7 +7,6 @@ the fingerprint of the model, so that they are never taken for another's. `load_
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
@@ -67,19 +66,14 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
     return path
 
 
-def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibration | None:
-    """The calibration next to the weights in `folder`; None if there is none of this model.
-
-    Args:
-        fingerprint: of the model; asked for only where there is a calibration, as it reads all weights.
+def read_calibration(folder: Path, fingerprint: str) -> Calibration | None:
+    """The calibration next to the weights in `folder`; None if it is of another model than that of the fingerprint.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: there is none, or the file cannot be read.
         ValueError: it is damaged, or a value in it cannot be.
     """
     path = folder / FILE
-    if not path.exists():
-        return None
     try:
         record = load_json(path)
         thresholds = {way: Threshold(**record["thresholds"][way]) for way in DIRECTIONS}
@@ -88,7 +82,7 @@ def read_calibration(folder: Path, fingerprint: Callable[[], str]) -> Calibratio
             raise ValueError
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged: remove it and calibrate again") from error
-    return found if found.fingerprint == fingerprint() else None
+    return found if found.fingerprint == fingerprint else None
 
 
 def _possible(found: Calibration) -> bool:

@@ -24,7 +24,7 @@ from ernie_vil2.device.cpu_kernels import broadcast, keep
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.
 _MULTIPLY_1, _MULTIPLY_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
-_WEYL, _MIX_1, _MIX_2 = (np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_WEYL, _MIX_1, _MIX_2 = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _DRAWS_AT_ONCE = 64
 
 

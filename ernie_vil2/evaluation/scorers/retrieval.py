@@ -67,7 +67,8 @@ class Retrieval(Scorer):
     def __post_init__(self) -> None:
         self.protocols, self.data = choose(self.protocol), Data(())
         for name, one in self.protocols.items():
-            require(f"the protocol {name}", *one.packages)
+            if one.packages:
+                require(f"the protocol {name}", *one.packages)
 
     @classmethod
     def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:

@@ -26,7 +26,13 @@ OFFICIAL_LENGTH = 48
 _OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
 # The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
 _IMAGE_HEADS = "image_num_attention_heads"
-_SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+_SPECIAL_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
 D = TypeVar("D", int, None)
 # What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
 _TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
