@@ -49,9 +49,9 @@ def main() -> int:
     from ernie_vil2.device import runtime
 
     runtime.configure()
-    from ernie_vil2.data.readers import locations
+    from ernie_vil2.data.readers import remote
 
-    locations.PAUSE = 0.2  # the store fails in moments, not in seconds
+    remote.PAUSE = 0.2  # the store fails in moments, not in seconds
     with tempfile.TemporaryDirectory() as folder:
         size = write_shards(Path(folder, "shards"), args.shards, args.samples)
         os.environ["ERNIE_VIL2_SHARD_CACHE_GIB"] = str(args.cache * size / 2**30)

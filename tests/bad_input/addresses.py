@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from ernie_vil2.data.readers import locations, source
+from ernie_vil2.data.readers import remote, source
 from ernie_vil2.data.samples import Reason
 from tests.bad_input.case import CAPTION, GOOD, Case, member
 from tests.misbehaving_server import MisbehavingServer
@@ -28,7 +28,7 @@ def impatient():
     # A fetch ahead may still write into the cache while it is removed.
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         patch.setenv("ERNIE_VIL2_CACHE", folder)
-        patch.setattr(locations, "PAUSE", 0)
+        patch.setattr(remote, "PAUSE", 0)
         patch.setattr(source, "DEADLINE", 0)
         yield patch
 
@@ -36,8 +36,8 @@ def impatient():
 @contextmanager
 def very_impatient():
     with impatient() as patch:
-        patch.setattr(locations, "TIMEOUT", 0.25)
-        patch.setattr(locations, "SLOWEST", 2**30)
+        patch.setattr(remote, "TIMEOUT", 0.25)
+        patch.setattr(remote, "SLOWEST", 2**30)
         yield
 
 

@@ -20,8 +20,8 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.augment import draw_text, training_views
 from ernie_vil2.data.readers import ShardedSource, indexed_file
 from ernie_vil2.data.readers.layout import Options
-from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import content, open_shard
+from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.io import restricted_pickle

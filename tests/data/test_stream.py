@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import HELD_SHARDS
-from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from tests.conftest import write_tsv

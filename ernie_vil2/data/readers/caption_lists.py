@@ -16,7 +16,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, 
 from ernie_vil2.data.readers.benchmark_samples import TEXT_ID
 from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS, MSCOCO_FOLDERS
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options, find_file, found_files
-from ernie_vil2.data.readers.locations import Location
+from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, as_text, is_blank
 from ernie_vil2.data.source_files import numbered_lines
 
@@ -56,8 +56,10 @@ def _with_path(line: str, where: str, folders: ImageFolders) -> Line:
 
 
 FLICKR30K_CNA_FILES = {
-    "test": "flickr30k_cna_test.txt", "val": "flickr30k_cna_val.txt", "train": "flickr30k_cna_train.txt",
-}  # fmt: skip
+    "test": "flickr30k_cna_test.txt",
+    "val": "flickr30k_cna_val.txt",
+    "train": "flickr30k_cna_train.txt",
+}
 OTHER_TEST = {"test": "flickr30k_cn_test.txt"}  # what the release of Zero calls it
 FLICKR30K_CNA = Layout(
     name="flickr30k-cna",

@@ -16,7 +16,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.indexed_file import Index, Lines, TextLines, cached_index, decode_base64
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, in_order
-from ernie_vil2.data.readers.locations import LocalFile, Location
+from ernie_vil2.data.readers.shard_files import LocalFile, Location
 from ernie_vil2.data.readers.tar import text_name
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.source_files import numbered_lines

@@ -17,8 +17,7 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
-from ernie_vil2.data.readers.locations import LocalFile, Location, as_location
-from ernie_vil2.data.readers.shard_files import INDEX
+from ernie_vil2.data.readers.shard_files import INDEX, LocalFile, Location, as_location
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK
 from ernie_vil2.io.files import atomic_write, cache_folder, system_errors_named

@@ -23,8 +23,7 @@ from ernie_vil2.data.readers.chinese_clip_lmdb import LMDB
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
 from ernie_vil2.data.readers.files import FILES
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Options, family
-from ernie_vil2.data.readers.locations import LocalFile, Location
-from ernie_vil2.data.readers.shard_files import PreparedShards, at_most, find
+from ernie_vil2.data.readers.shard_files import LocalFile, Location, PreparedShards, at_most, find
 from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
 from ernie_vil2.data.readers.tables import TABLE
 from ernie_vil2.data.readers.tar import TAR

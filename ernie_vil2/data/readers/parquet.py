@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
 from ernie_vil2.device.extras import require
 

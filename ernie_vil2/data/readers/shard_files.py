@@ -1,4 +1,4 @@
-"""Which files a person names at once, by patterns and lists, and what the index of prepared shards says of them."""
+"""Files by their address, which of them a person names at once, and what the index of prepared shards says of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import glob
 import math
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from braceexpand import braceexpand
 
-from ernie_vil2.data.readers.locations import (
-    WEB,
-    FetchError,
-    LocalFile,
-    Location,
-    PipeOutput,
-    RemoteFile,
-    asked,
-    fetch,
-    file_system,
-)
+from ernie_vil2.data.readers.remote import WEB, FetchError, PipeOutput, RemoteFile, asked, fetch, file_system
 from ernie_vil2.data.samples import MAX_BYTES
 from ernie_vil2.data.source_files import read_json
 from ernie_vil2.io.files import read_text
@@ -41,6 +33,55 @@ _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 _RANGE_PIECES = re.compile(r"(\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\})")
 _LETTERS = re.compile(r"\{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?\}")
 _INMOST, _COUNTED = re.compile(r"\{[^{}]*\}"), re.compile(r"\0(\d+)\0")
+
+
+class Location(Protocol):
+    """A file by its address. `name` is the address as a person writes it."""
+
+    name: str
+
+    def identity(self) -> str:
+        """Changes when the file's content does; what was found out about the file is kept under it."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """The file, readable at any position; it may have to be fetched first."""
+        ...
+
+
+class LocalFile:
+    """A file that is here already.
+
+    OSError says that it cannot be read, or that it is not a file: a pipe, above all, which would be waited for.
+    """
+
+    def __init__(self, path: str | Path):
+        self.name = str(path)
+
+    def identity(self) -> str:
+        with self._explained():
+            found = os.stat(self.name)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
+        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"
+
+    def open(self) -> BinaryIO:
+        with self._explained():
+            return open(self.name, "rb")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise type(error)(
+                f"{self.name}: {error.strerror}; check that it is there and may be read by this user"
+            ) from error
+
+
+def as_location(source: str | Path | Location) -> Location:
+    """A path as location; a location as it is."""
+    return LocalFile(source) if isinstance(source, str | Path) else source
 
 
 _allowed = False

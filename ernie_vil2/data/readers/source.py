@@ -19,7 +19,8 @@ import numpy as np
 
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.readers.fetching import FetchAhead
-from ernie_vil2.data.readers.locations import FetchError, Location, PipeOutput, RemoteFile
+from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
+from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 
 THREADS = 8  # that look at the shards; it is waiting for the disk, mostly

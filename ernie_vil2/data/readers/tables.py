@@ -15,8 +15,8 @@ import numpy as np
 
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, TextLines, measured_lines
 from ernie_vil2.data.readers.layout import SPLITS, Layout, family, in_order
-from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file
+from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
 from ernie_vil2.data.samples import MAX_TEXT_BYTES, BadSample, Reason, Sample, as_object, as_text, check_text, is_id
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, check_inside, found_image

@@ -11,7 +11,8 @@ import numpy as np
 
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, pack_names, unpack_name
 from ernie_vil2.data.readers.layout import Layout
-from ernie_vil2.data.readers.locations import Location, PipeOutput
+from ernie_vil2.data.readers.remote import PipeOutput
+from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import (
     MAX_BYTES,
     MAX_TEXT_BYTES,

@@ -8,7 +8,7 @@ from pathlib import Path
 from ernie_vil2.data.readers.chinese_clip import IMAGES
 from ernie_vil2.data.readers.indexed_file import Lines, decode_base64
 from ernie_vil2.data.readers.layout import Layout
-from ernie_vil2.data.readers.locations import Location
+from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_text, check_text, is_id
 
 

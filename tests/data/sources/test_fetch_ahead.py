@@ -14,9 +14,9 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.loader import SampleRows, training_batches
-from ernie_vil2.data.readers import locations, open_sources, source
+from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.fetching import FetchAhead, NoRoom
-from ernie_vil2.data.readers.locations import RemoteFile
+from ernie_vil2.data.readers.remote import RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from tests.bad_input.case import member
@@ -29,7 +29,7 @@ GIB = 2**30
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(locations, "PAUSE", 0)
+    monkeypatch.setattr(remote, "PAUSE", 0)
     monkeypatch.setattr(source, "PAUSES", (0.01, 0.1))
     return tmp_path / "cache" / "shards"
 

@@ -6,7 +6,7 @@ import pytest
 from ernie_vil2.data.prepare import prepare
 from ernie_vil2.data.prepare_shards import Settings
 from ernie_vil2.data.readers import TarSource, open_sources
-from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.readers.source import HELD_SHARDS, ShardedSource
 from ernie_vil2.data.samples import BadSample
 from tests.conftest import draw, png, write_tar, write_tsv

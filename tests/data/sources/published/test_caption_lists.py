@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_benchmarks
-from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import content
+from ernie_vil2.data.readers.shard_files import LocalFile
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 

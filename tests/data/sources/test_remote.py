@@ -6,9 +6,10 @@ import socket
 import fsspec
 import pytest
 
-from ernie_vil2.data.readers import locations, open_sources, source
+from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.fetching import cache_bytes
-from ernie_vil2.data.readers.locations import FetchError, LocalFile, PipeOutput, RemoteFile
+from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
+from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
 from tests.bad_input.case import member
 from tests.conftest import PATIENCE, write_tar
@@ -20,7 +21,7 @@ MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(locations, "PAUSE", 0)
+    monkeypatch.setattr(remote, "PAUSE", 0)
     monkeypatch.setattr(source, "DEADLINE", 0)
     monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", True)
     return tmp_path / "cache" / "shards"
@@ -35,7 +36,7 @@ def captions(*patterns):
     return [samples[row].caption("") for row in range(len(samples))]
 
 
-def remote(name, content):
+def at_address(name, content):
     fsspec.filesystem("memory").pipe(f"/{name}", content)
     return f"memory://{name}"
 
@@ -63,7 +64,7 @@ def test_a_command_that_fails_is_reported_with_what_it_printed(cache, command):
 def test_an_address_is_fetched_once(tmp_path, cache):
     content = write_tar(tmp_path / "a.tar", MEMBERS).read_bytes()
     for number in range(3):
-        remote(f"{number:02d}.tar", content)
+        at_address(f"{number:02d}.tar", content)
     assert captions("memory://{00..02}.tar") == captions("memory://0?.tar") == ["x"] * 3
     assert len(fetched(cache)) == 3
 
@@ -102,8 +103,8 @@ def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_reported(c
 
 @pytest.mark.parametrize("manner", ["silent", "stalls", "trickles"])
 def test_a_server_that_does_not_go_on_is_reported(cache, monkeypatch, manner):
-    monkeypatch.setattr(locations, "TIMEOUT", 0.2)
-    monkeypatch.setattr(locations, "SLOWEST", 2**30)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+    monkeypatch.setattr(remote, "SLOWEST", 2**30)
     message = f"{manner}/a.tar: nothing arrived for 0 seconds, or hardly anything{AGAIN}"
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
         RemoteFile(f"{server.address}/{manner}/a.tar").open()
@@ -140,7 +141,7 @@ def test_a_fork_fetches_after_its_parent_did():
 
 
 def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
-    monkeypatch.setattr(locations, "DEADLINE", -1)
+    monkeypatch.setattr(remote, "DEADLINE", -1)
     message = "503 Service Unavailable; attempts made: 1"
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
         RemoteFile(f"{server.address}/503/a.tar").open()
@@ -153,7 +154,7 @@ def test_a_full_disk_is_no_fault_of_the_server(monkeypatch):
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", full)
     with pytest.raises(OSError, match="No space left") as caught:
-        RemoteFile(remote("a.bin", b"1")).open()
+        RemoteFile(at_address("a.bin", b"1")).open()
     assert not isinstance(caught.value, FetchError)
 
 
@@ -177,14 +178,14 @@ def test_samples_of_a_shard_that_cannot_be_fetched_again_are_bad_ones(cache):
 
 
 def test_an_address_that_changes_is_fetched_again(tmp_path):
-    address = remote("a.tar", write_tar(tmp_path / "a.tar", MEMBERS).read_bytes())
+    address = at_address("a.tar", write_tar(tmp_path / "a.tar", MEMBERS).read_bytes())
     assert captions(address) == ["x"]
-    remote("a.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
+    at_address("a.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
     assert captions(address) == ["x", "y"]
 
 
 def test_too_few_bytes_are_asked_for_again_and_then_reported(cache, monkeypatch):
-    address = remote("a.bin", b"12345678")
+    address = at_address("a.bin", b"12345678")
     asked = []
 
     def cut(times, self, source, target, **_):
@@ -199,13 +200,13 @@ def test_too_few_bytes_are_asked_for_again_and_then_reported(cache, monkeypatch)
     asked.clear()
     monkeypatch.setattr(system, "get_file", lambda *a, **k: cut(9, *a, **k))
     with pytest.raises(OSError, match="4 of 8 bytes arrived"):
-        RemoteFile(remote("b.bin", b"12345678")).open()
+        RemoteFile(at_address("b.bin", b"12345678")).open()
     assert len(asked) == 3 and len(fetched(cache)) == 1
 
 
 def test_the_cache_is_bounded_and_the_oldest_goes_first(cache, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(2500 / 2**30))
-    files = [RemoteFile(remote(f"{name}.bin", name.encode() * 1000)) for name in "abc"]
+    files = [RemoteFile(at_address(f"{name}.bin", name.encode() * 1000)) for name in "abc"]
     opened = [file.open() for file in files[:2]]
     for position, path in enumerate(sorted(fetched(cache), key=lambda path: path.name[-5:])):
         os.utime(path, (position, position))
@@ -216,7 +217,7 @@ def test_the_cache_is_bounded_and_the_oldest_goes_first(cache, monkeypatch):
     with files[1].open() as again:
         assert again.read() == b"b" * 1000
     with pytest.raises(OSError, match="do not fit into the cache of 2500 bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"):
-        RemoteFile(remote("d.bin", bytes(3000))).open()
+        RemoteFile(at_address("d.bin", bytes(3000))).open()
 
 
 @pytest.mark.parametrize("value", ["much", "0", "-1", "inf", "nan"])
@@ -232,7 +233,7 @@ def test_what_is_not_installed_is_reported():
 
 
 def test_what_a_killed_process_left_is_removed(cache):
-    file = RemoteFile(remote("e.bin", b"12"))
+    file = RemoteFile(at_address("e.bin", b"12"))
     file.open().close()
     (whole,) = fetched(cache)
     whole.unlink()

@@ -1,19 +1,17 @@
-"""Where the bytes of a shard lie: here, at an address that fsspec opens, or in the output of a command."""
+"""Files that have to be fetched first: from an address that fsspec opens, or from the output of a command."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from ernie_vil2.data.readers.fetching import cache_bytes, fetched
 from ernie_vil2.device.extras import MissingPackage, require
@@ -31,50 +29,6 @@ DEADLINE = 300.0  # seconds after which nothing is asked for again
 SHELL = "/bin/bash"
 # What a file system may say about the version of a file, besides its size.
 VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
-
-
-class Location(Protocol):
-    """A file by its address. `name` is the address as a person writes it."""
-
-    name: str
-
-    def identity(self) -> str:
-        """Changes when the file's content does; what was found out about the file is kept under it."""
-        ...
-
-    def open(self) -> BinaryIO:
-        """The file, readable at any position; it may have to be fetched first."""
-        ...
-
-
-class LocalFile:
-    """A file that is here already.
-
-    OSError says that it cannot be read, or that it is not a file: a pipe, above all, which would be waited for.
-    """
-
-    def __init__(self, path: str | Path):
-        self.name = str(path)
-
-    def identity(self) -> str:
-        with self._explained():
-            found = os.stat(self.name)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
-        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"
-
-    def open(self) -> BinaryIO:
-        with self._explained():
-            return open(self.name, "rb")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise type(error)(
-                f"{self.name}: {error.strerror}; check that it is there and may be read by this user"
-            ) from error
 
 
 class FetchError(OSError):
@@ -250,11 +204,6 @@ class PipeOutput:
             raise OSError(
                 f"{self.name}: the command ended with status {done.returncode}: {printed or '(it printed nothing)'}"
             )
-
-
-def as_location(source: str | Path | Location) -> Location:
-    """A path as location; a location as it is."""
-    return LocalFile(source) if isinstance(source, str | Path) else source
 
 
 def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
