@@ -147,7 +147,7 @@ def paddle_step(folder: Path, batch: int):
     import paddle
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.device import cpu, runtime
+    from ernie_vil2.device import runtime
     from ernie_vil2.losses import MultiViewLoss
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.tasks import decay_groups
@@ -187,7 +187,7 @@ def paddle_step(folder: Path, batch: int):
         optimizer.clear_grad()
 
     def own_step():
-        with cpu.flushed_denormals():
+        with runtime.flushed_denormals():
             step.forward(views, names, positions, 0)
             step.backward()
             float(squared_gradient_norms(optimizer, trained, "none")[1].sum())
@@ -201,8 +201,8 @@ def paddle_step(folder: Path, batch: int):
     step = DirectStep(model, loss, config)
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     parameters = sum(parameter.size for parameter in model.parameters())
-    plain = not any(map(cpu.enabled, cpu.SWITCHES))
-    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else cpu.summary()}
+    plain = not any(map(runtime.enabled, runtime.SWITCHES))
+    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else runtime.summary()}
     return about, plain_step if plain else own_step
 
 

@@ -26,7 +26,7 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.device import cpu, runtime
+from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage, require
 from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
@@ -254,7 +254,7 @@ class ErnieViL2:
             except BadSample as bad:
                 return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the picture
 
-        pool, waiting = ThreadPoolExecutor(min(8, cpu.usable_cores())), deque[Future[np.ndarray | BadSample]]()
+        pool, waiting = ThreadPoolExecutor(min(8, runtime.usable_cores())), deque[Future[np.ndarray | BadSample]]()
         try:
             for row, image in enumerate(images):
                 waiting.append(pool.submit(attempt, row, image))
@@ -434,11 +434,10 @@ def _stored(
     require(str(source), "paddle")
     import paddle
 
-    from ernie_vil2.models.precision import check_precision
     from ernie_vil2.models.weights.stored import read_model
 
     runtime.set_device(device or paddle.get_device())
-    check_precision(precision, "precision")
+    runtime.check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
     if stored.tokens is None:
         raise ValueError(f"{source}: no vocab.txt next to it; give the model's vocabulary file as vocab=...")

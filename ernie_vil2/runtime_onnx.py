@@ -22,7 +22,7 @@ import numpy as np
 from ernie_vil2.data.decoding import check_size
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
 
@@ -129,7 +129,7 @@ class OnnxModel:
         about = read_export(folder)
         if about["engine"] != "onnx":
             raise BadExport(f"{folder} is an export for {about['engine']}; export the checkpoint with --to onnx")
-        threads = threads or cpu.threads()
+        threads = threads or runtime.threads()
         with named_in_utf8(folder) as plain:
             self._image, self._text = (
                 checked(OnnxGraph(plain, tower, about["precision"], device, threads), f"{folder}: the {tower}",

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from ernie_vil2.cli import doctor
 from ernie_vil2.cli.doctor import Result
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 
 
 def test_a_raising_check_fails_and_the_others_still_run():
@@ -114,8 +114,8 @@ def test_conflicts_are_those_of_pip(monkeypatch):
     ],
 )
 def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
-    monkeypatch.setattr(cpu, "processor", lambda: (vendor, {"avx2"}))
-    monkeypatch.setattr(cpu, "usable_cores", lambda: 8)
+    monkeypatch.setattr(runtime, "processor", lambda: (vendor, {"avx2"}))
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
     for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -13,7 +13,7 @@ import numpy as np
 from ernie_vil2.backends import described
 from ernie_vil2.config import Config
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.runtime_onnx import OnnxGraph, checked
@@ -90,7 +90,7 @@ class Exported:
         self._weights = about["weights"]
         with named_in_utf8(folder) as plain:
             self.encode_pixels, self.encode_ids = (
-                checked(LIBRARIES[self.name](plain, tower, self.precision, device, cpu.threads()),
+                checked(LIBRARIES[self.name](plain, tower, self.precision, device, runtime.threads()),
                         f"{folder}: the {tower}", self.embed_dim)
                 for tower in ("image", "text")
             )  # fmt: skip

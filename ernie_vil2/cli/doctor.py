@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import amount
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
 from ernie_vil2.device.launch import rank_environments
 from ernie_vil2.io.terminal import counted
@@ -225,25 +225,25 @@ def _is_meant(conflict: str) -> bool:
 
 
 def check_runtime() -> Result:
-    """The switches of `ernie_vil2.device.cpu`, and whether one that is missing costs speed here."""
-    vendor, flags = cpu.processor()
-    facts = "; ".join(cpu.applied().values())
+    """The switches of `ernie_vil2.device.runtime`, and whether one that is missing costs speed here."""
+    vendor, flags = runtime.processor()
+    facts = "; ".join(runtime.applied().values())
     mkl_type = os.environ.get("MKL_DEBUG_CPU_TYPE")
-    cores = cpu.usable_cores()
+    cores = runtime.usable_cores()
     threads = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
     if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
         return Result(
             "warn",
             "CPU switches",
             f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}",
-            f"unset MKL_DEBUG_CPU_TYPE {cpu.SWITCH}",
+            f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}",
         )
     if int(threads.split(",")[0]) < cores:
         return Result(
             "warn",
             "CPU switches",
             f"{threads} of {cores} usable cores; {facts}",
-            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {cpu.SWITCH}",
+            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}",
         )
     return Result("ok", "CPU switches", facts)
 
@@ -274,7 +274,7 @@ def check_devices() -> Result:
     """Processors and GPUs, and whether the installed Paddle can use the latter."""
     import paddle
 
-    cores = counted(cpu.usable_cores(), "CPU core")
+    cores = counted(runtime.usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
         count = paddle.device.cuda.device_count()
         if count:

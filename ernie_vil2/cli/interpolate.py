@@ -78,12 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.device import runtime
     from ernie_vil2.io.files import atomic_files
-    from ernie_vil2.models.precision import check_precision
     from ernie_vil2.models.weights.mixtures import check_alike, mixture
     from ernie_vil2.models.weights.stored import read_model, write_model
 
     runtime.set_device(args.device)
-    check_precision(args.precision, "--precision")
+    runtime.check_precision(args.precision, "--precision")
     stored = [read_model(name) for name in args.models]
     check_alike(stored, args.models)
     if alphas:

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.tags import TagsFile
-    from ernie_vil2.device.cpu import usable_cores
+    from ernie_vil2.device.runtime import usable_cores
 
     settings = Settings(
         args.short_side,

@@ -140,7 +140,7 @@ def lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    from ernie_vil2.device.cpu import usable_cores
+    from ernie_vil2.device.runtime import usable_cores
 
     return {"batch_size": args.batch_size, "threads": args.threads or usable_cores()}
 

@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer, PyLayerContext
 from paddle.nn import functional as F
 
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 
 
 def speed_up(model: nn.Layer) -> None:
@@ -25,13 +25,13 @@ def speed_up(model: nn.Layer) -> None:
 
     Parameters, their names and the state stay what they are. `ERNIE_VIL2_RUNTIME=-layers` keeps the plain layers.
     """
-    if paddle.get_device() != "cpu" or not cpu.enabled("layers"):
+    if paddle.get_device() != "cpu" or not runtime.enabled("layers"):
         return
     for layer in model.sublayers(include_self=True):
         for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
             if kind.fits(layer):
                 layer.__class__ = kind
-    cpu.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
+    runtime.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
 
 
 _tokens: ContextVar[Tensor | None] = ContextVar("tokens", default=None)

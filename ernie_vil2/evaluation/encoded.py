@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
 from ernie_vil2.io.terminal import counted
 
@@ -102,7 +102,7 @@ def encode_benchmark(
     progress(len(benchmark.texts) - len(rows_of_text))
 
     store = None if cache is None else _Cache(Path(cache), model.fingerprint)
-    workers = workers or max(1, cpu.usable_cores() // ranks)
+    workers = workers or max(1, runtime.usable_cores() // ranks)
     # Text chunks are numbered after image chunks, so that a rank left without images has texts to do.
     encoding = chain(
         _encoded_images(model, benchmark.name, image_chunks[rank::ranks], store, workers),

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 from ernie_vil2.search import connections, metrics
 from ernie_vil2.search.batching import KEPT_ANSWERS, MOST_WAITING, Batcher
 from ernie_vil2.search.index import Index
@@ -69,7 +69,7 @@ def serve(opening: Callable[[], Index], settings: Settings) -> int:
     if settings.workers == 1:
         _work(opening, settings, listeners[0])
         return 0
-    share = str(max(1, cpu.threads() // settings.workers))
+    share = str(max(1, runtime.threads() // settings.workers))
     os.environ |= {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}  # of the processes that are started from here
     return _Supervisor(opening, settings, listeners).run()
 

@@ -16,7 +16,7 @@ from ernie_vil2.config import read_yaml
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import Tags
-from ernie_vil2.device import cpu, runtime
+from ernie_vil2.device import runtime
 from ernie_vil2.io.files import sha256
 from ernie_vil2.tagging.detector_input import DetectorInput, DetectorPreprocessing
 from ernie_vil2.tagging.sources import clean_tags
@@ -154,7 +154,7 @@ def _predictor(program: Path, weights: Path, device: str) -> Any:
     else:
         config.disable_gpu()
         config.disable_onednn()  # its kernels lack what some exported programs ask for (Paddle 3.3)
-        config.set_cpu_math_library_num_threads(cpu.usable_cores())
+        config.set_cpu_math_library_num_threads(runtime.usable_cores())
     try:
         return inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError, MemoryError) as error:

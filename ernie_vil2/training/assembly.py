@@ -15,9 +15,7 @@ from ernie_vil2.data.loader import SampleRows
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
-from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.run_folder import list_checkpoints, owned
-from ernie_vil2.models.precision import check_precision
 from ernie_vil2.models.towers import as_installed
 from ernie_vil2.models.weights.architecture import with_model_like
 from ernie_vil2.parallel import collectives
@@ -187,12 +185,12 @@ def assemble(
 
 
 def _check(config: Config, ranks: int) -> None:
-    """ConfigError if this device or so many ranks cannot train so."""
+    """ValueError, or ConfigError, if this device or so many ranks cannot train so."""
     if config.Training.global_batch % ranks:
         raise ConfigError(
             f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {ranks} ranks"
         )
-    check_precision(config.Training.precision)
+    runtime.check_precision(config.Training.precision)
     check_sharding(config.Training.sharding, ranks)
 
 
@@ -237,7 +235,7 @@ def _facts(
     config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
 ) -> dict[str, Any]:
     """What the ranks of a run must have in common."""
-    here = environment()
+    here = runtime.environment()
     return {
         **config.model_dump(),
         "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),

@@ -22,7 +22,6 @@ from ernie_vil2.device import runtime
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.models.precision import check_precision
 from ernie_vil2.models.weights.architecture import with_model_like
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
@@ -133,12 +132,12 @@ def _stops(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str
     if bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.read:
         stops.append(f"more samples cannot be used than Data.max_bad_share = {config.Data.max_bad_share} allows")
     for check, arguments in (
-        (check_precision, (config.Training.precision,)),
+        (runtime.check_precision, (config.Training.precision,)),
         (check_sharding, (config.Training.sharding, ranks)),
     ):
         try:
             check(*arguments)
-        except ConfigError as error:
+        except ValueError as error:
             stops.append(str(error))
     return stops
 

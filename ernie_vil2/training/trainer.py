@@ -11,7 +11,7 @@ import paddle
 from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.device import cpu
+from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import Best, State
 from ernie_vil2.parallel import average_statistics
 from ernie_vil2.parallel.agreement import agreed_errors
@@ -69,7 +69,7 @@ class Trainer(Parts):
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self.owner, self.signals, watched_ranks(), cpu.flushed_denormals():
+        with self.owner, self.signals, watched_ranks(), runtime.flushed_denormals():
             began = self.step
             compared = self.comparison if self.rank == 0 else None
             if compared and began == 0:
@@ -85,7 +85,7 @@ class Trainer(Parts):
         if self._finished():
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
-            print(cpu.summary())
+            print(runtime.summary())
         with self.progress.shown(self.step, self.scores.evaluated):
             if self.scores.due(self.step):  # at the start, or the run was stopped where it would have been evaluated
                 with self.progress.meter.paused():

@@ -8,7 +8,7 @@ runtime.configure()  # before anything imports Paddle, as the command lines do
 
 import numpy as np  # noqa: E402
 
-from ernie_vil2.device import cpu  # noqa: E402
+from ernie_vil2.device import runtime  # noqa: E402
 from ernie_vil2.parallel.ranks import join_ranks  # noqa: E402
 from tests.training.freezing import IMAGES, TOWERS, Case, found_by_rank  # noqa: E402
 
@@ -24,7 +24,7 @@ CASES = [
 def main():
     runtime.set_device("cpu")
     rank, _ = join_ranks()
-    with cpu.flushed_denormals():
+    with runtime.flushed_denormals():
         np.savez(f"{sys.argv[1]}/{rank}.npz", **found_by_rank(CASES, rank))
 
 

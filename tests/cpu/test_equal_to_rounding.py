@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.device import cpu
-from ernie_vil2.device.cpu import SWITCHES
+from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.device.runtime import SWITCHES
 from tests.training.freezing import TOWERS, Case, gradients
 from tests.training.test_step import errors
 
@@ -26,8 +26,8 @@ def switched(monkeypatch):
     def found(case, off):
         monkeypatch.setenv("ERNIE_VIL2_RUNTIME", off and f"-{off}")
         paddle.set_flags({STRIDES: True})
-        cpu.copy_transposed()
-        with cpu.flushed_denormals():
+        runtime.copy_transposed()
+        with runtime.flushed_denormals():
             return gradients(case)[0]
 
     yield found

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.device import cpu, runtime
+from ernie_vil2.device import runtime
 from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +38,9 @@ def machine(monkeypatch):
     """Pretend to be on an 8-core machine, AMD by default."""
 
     def pretend(vendor="AuthenticAMD", flags=("avx2",), cores=8):
-        monkeypatch.setattr(cpu, "_applied", {})
-        monkeypatch.setattr(cpu, "processor", lambda: (vendor, set(flags)))
-        monkeypatch.setattr(cpu, "usable_cores", lambda: cores)
+        monkeypatch.setattr(runtime, "_applied", {})
+        monkeypatch.setattr(runtime, "processor", lambda: (vendor, set(flags)))
+        monkeypatch.setattr(runtime, "usable_cores", lambda: cores)
         monkeypatch.setitem(sys.modules, "paddle", None)
         monkeypatch.delitem(sys.modules, "paddle")
 
@@ -61,7 +61,7 @@ faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     b"x" * (40 << 20)  # more than glibc, left alone, ever takes from its heap
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-print(json.dumps([same, ernie_vil2.device.cpu.applied(), faults]))
+print(json.dumps([same, ernie_vil2.device.runtime.applied(), faults]))
 """
     (same, applied, faults), _ = run(code)
     assert same and applied == {}
@@ -90,7 +90,7 @@ def test_what_the_user_has_set_stays(machine):
     chosen = {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"}
     after = prepared(chosen)
     assert {name: after[name] for name in chosen} == chosen
-    assert all(text.startswith("kept") for text in cpu.applied().values())
+    assert all(text.startswith("kept") for text in runtime.applied().values())
     assert "MKL_NUM_THREADS" not in prepared({"OMP_NUM_THREADS": "1"})
 
 
@@ -98,7 +98,7 @@ def test_one_variable_switches_everything_off(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "0"}
     runtime.configure(environment)
     assert environment == {"ERNIE_VIL2_RUNTIME": "0"}
-    assert cpu.applied() == dict.fromkeys(cpu.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
+    assert runtime.applied() == dict.fromkeys(runtime.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
 
 
 @pytest.mark.parametrize("ranks, threads", [(1, "8"), (2, "4"), (3, "2"), (16, "1")])
@@ -117,15 +117,15 @@ def test_ranks_started_from_a_prepared_process_count_again(machine):
 def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", object())
     assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
-    assert "call ernie_vil2.runtime.configure() before" in cpu.applied()["mkl"]
-    assert "call ernie_vil2.runtime.configure() before" in cpu.applied()["threads"]
+    assert "call ernie_vil2.runtime.configure() before" in runtime.applied()["mkl"]
+    assert "call ernie_vil2.runtime.configure() before" in runtime.applied()["threads"]
 
 
 def test_cpu_reads_the_first_core(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2\n\nvendor_id\t: other\n")
-    assert cpu.processor(cpuinfo) == ("AuthenticAMD", {"fpu", "avx", "avx2"})
-    assert cpu.processor(tmp_path / "missing") == ("", set())
+    assert runtime.processor(cpuinfo) == ("AuthenticAMD", {"fpu", "avx", "avx2"})
+    assert runtime.processor(tmp_path / "missing") == ("", set())
 
 
 @given(tenths=st.integers(1, 10_000))
@@ -133,9 +133,9 @@ def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
     cpu_max = tmp_path_factory.mktemp("cgroup") / "cpu.max"
     available = len(os.sched_getaffinity(0))
     cpu_max.write_text("max 100000\n")
-    assert cpu.usable_cores(cpu_max) == available
+    assert runtime.usable_cores(cpu_max) == available
     cpu_max.write_text(f"{tenths * 10_000} 100000\n")
-    cores = cpu.usable_cores(cpu_max)
+    cores = runtime.usable_cores(cpu_max)
     assert 1 <= cores <= available
     assert cores <= tenths / 10 < cores + 1 or cores in (1, available)
 
@@ -150,7 +150,7 @@ bytes(size)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     b"x" * size  # written, unlike zeroed pages
-print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ernie_vil2.device.cpu.applied())))
+print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ernie_vil2.device.runtime.applied())))
 """
     pages = 20 * (12 << 20) // os.sysconf("SC_PAGE_SIZE")
     (with_switch, applied), _ = run(code)
@@ -168,7 +168,7 @@ import paddle
 mkl = ctypes.CDLL(os.path.join(os.path.dirname(paddle.__file__), "libs", "libmklml_intel.so"))
 print(json.dumps(mkl.MKL_Get_Max_Threads()))
 """
-    cores = cpu.usable_cores()
+    cores = runtime.usable_cores()
     threads, warnings = run(code)
     assert threads == cores
     assert warnings == ""
@@ -183,7 +183,7 @@ def test_denormals_are_zero_inside_the_block_alone():
         return float(np.float32(1e-30) * np.float32(1e-10)), float(np.float32(1e-40) * np.float32(2))
 
     assert all(product())
-    with pytest.raises(KeyError), cpu.flushed_denormals():
+    with pytest.raises(KeyError), runtime.flushed_denormals():
         assert product() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
         raise KeyError
     assert all(product())
@@ -193,12 +193,12 @@ def test_switches_go_off_one_by_one(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "-mkl, -malloc,-layers"}
     runtime.configure(environment)
     assert "MKL_DEBUG_CPU_TYPE" not in environment and environment["MKL_NUM_THREADS"] == "8"
-    assert {name for name in cpu.SWITCHES if not cpu.enabled(name, environment)} == {
+    assert {name for name in runtime.SWITCHES if not runtime.enabled(name, environment)} == {
         "mkl",
         "malloc",
         "layers",
     }
-    assert cpu.applied()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
+    assert runtime.applied()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
 
 
 @pytest.mark.parametrize("value", ["1", "malloc", "-malloc,-maloc", "0,-malloc"])
@@ -209,7 +209,7 @@ def test_a_mistyped_switch_is_named(machine, value):
 
 def test_denormals_stay_when_switched_off(monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
-    with cpu.flushed_denormals():
+    with runtime.flushed_denormals():
         assert float(np.float32(1e-30) * np.float32(1e-10)) > 0
 
 
@@ -219,7 +219,7 @@ import json, ernie_vil2
 ernie_vil2.runtime.configure()
 import paddle
 ernie_vil2.device.runtime.set_device("cpu")
-print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.device.cpu.applied()["strides"]]))
+print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.device.runtime.applied()["strides"]]))
 """
     assert run(code)[0] == [True, "FLAGS_use_stride_kernel=0"]
     off = "ERNIE_VIL2_RUNTIME"

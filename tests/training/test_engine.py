@@ -16,8 +16,8 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.device.runtime import check_precision
 from ernie_vil2.losses import NoNegatives
-from ernie_vil2.models.precision import check_precision
 from ernie_vil2.training.checkpoint import changed_settings, check_checkpoint, list_checkpoints
 from ernie_vil2.training.optimizer import learning_rate, scaler_state
 from ernie_vil2.training.run_log import read_log
@@ -151,7 +151,7 @@ def test_the_temperature_learns_and_stays_in_its_bounds(config):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_precision_that_the_device_does_not_compute_in_is_refused(config, precision):
     """On CPU Paddle trains on in float32 and only warns; what it computes on GPUs is in test_step.py."""
-    with pytest.raises(ConfigError, match=f"{precision}: on cpu Paddle would compute in float32; set -o Training.prec"):
+    with pytest.raises(ValueError, match=f"{precision}: on cpu Paddle would compute in float32; set -o Training.prec"):
         Trainer(config(f"Training.precision={precision}"))
     assert not Path(config().Training.output).exists()
 

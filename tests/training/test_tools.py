@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2.device.cpu import SWITCHES
+from ernie_vil2.device.runtime import SWITCHES
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import call
 from tests.training.conftest import ROOT, as_arguments, run
