@@ -40,11 +40,6 @@ class BadExport(ValueError):
     """An exported folder that cannot be used; the message says which, why and what to do."""
 
 
-def is_export(folder: str | Path) -> bool:
-    """Whether a folder holds an exported model, whole or not."""
-    return (Path(folder) / ABOUT).is_file()
-
-
 def read_export(folder: str | Path) -> dict[str, Any]:
     """What `export.json` says, once all files have been compared with their checksums.
 

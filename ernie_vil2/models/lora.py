@@ -21,7 +21,7 @@ from ernie_vil2.config import LoraConfig
 from ernie_vil2.config.data import VIEWS_OF
 from ernie_vil2.models.dual_encoder import DualEncoder
 
-A, B, SCALE = "lora_a", "lora_b", "lora_scale"
+A, B, SCALE = PARTS = "lora_a", "lora_b", "lora_scale"
 SHOWN = 8
 
 
@@ -88,7 +88,7 @@ def merged(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a part of LoRA has no counterpart.
     """
-    plain = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in (A, B, SCALE)}
+    plain = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in PARTS}
     for name in [name for name in arrays if name.endswith(f".{A}")]:
         layer = name.removesuffix(f".{A}")
         parts = [f"{layer}.{part}" for part in ("weight", A, B, SCALE)]

@@ -24,7 +24,7 @@ import numpy as np
 from ernie_vil2.config.section import Precision
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
-from ernie_vil2.io.export_folder import is_export
+from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.search.collection import BOUNDS, Collection, DamagedIndex, Hit, Where
 from ernie_vil2.search.locations import absolute_path, kept_path
@@ -301,7 +301,7 @@ def _loaded(
 
     Paddle is not imported for an ONNX export, nor for a checkpoint that has one with the fingerprint of an index.
     """
-    if not is_export(Path(source)):
+    if not Path(source, ABOUT).is_file():
         on_cpu = device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()
         if fingerprint and precision == "float32" and on_cpu:
             if made := export_in(Path(source), fingerprint, engines=["onnx"]):

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.models.weights.loading import WeightMismatch, compare_weights, load_weights, save_weights, set_weights
+from ernie_vil2.models.weights.files import WeightMismatch, compare_weights, load_weights, save_weights, set_weights
 
 
 def layer():

@@ -1,8 +1,8 @@
-"""Files of named arrays: Paddle's `.pdparams` and `.safetensors`, read without running anything they hold.
+"""Weights in and out: files of named arrays, `.pdparams` and `.safetensors`, and what of them fits a model.
 
-A `.pdparams` file is a pickle; `ernie_vil2.io.restricted_pickle` reads it. Nothing in a file makes it take more than
-about three times its size in memory, and no more than a short, printable part of a name or text in it gets into a
-message.
+Files are read without running anything that they hold. A `.pdparams` file is a pickle; `io.restricted_pickle` reads it.
+Nothing in a file makes it take more than about three times its size in memory, and no more than a short, printable part
+of a name or text in it gets into a message.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import mmap
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import paddle
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
@@ -22,6 +25,9 @@ from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, save_ar
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import printable
 
+WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
+"""Whose names arrays have, see `releases`."""
+_FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 _NAME_TABLE = "StructuredToParameterName@@"
 _SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling
 INDEX = ".index.json"
@@ -44,6 +50,42 @@ class WeightFileError(ValueError):
 
     def __init__(self, path: str | Path, reason: str):
         super().__init__(f"{path}: {reason}")
+
+
+class WeightMismatch(ValueError):
+    """Arrays that are not those of the model, in names that nobody has allowed to differ."""
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """How arrays fit a model, by name.
+
+    Attributes:
+        matched: in both, of one shape and kind of number.
+        missing: in the model only.
+        unexpected: among the arrays only.
+        differing: in both, with what differs: `array [3, 4], model [3, 5]`.
+        notes: what was done to the arrays before, for a person.
+    """
+
+    matched: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    differing: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def mismatches(self, allow: Sequence[str] = ()) -> list[str]:
+        """The names that do not fit and that no glob pattern of `allow` covers."""
+        names = [*self.missing, *self.unexpected, *self.differing]
+        return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in allow)]
+
+    def __str__(self) -> str:
+        lines = [*self.notes, f"{len(self.matched)} matched"]
+        for title, names in (("missing", self.missing), ("unexpected", self.unexpected)):
+            lines.append(f"{len(names)} {title}" + (": " if names else "") + _first(names, most=50))
+        differing = [f"{printable(name, longest=100)}: {what}" for name, what in self.differing.items()]
+        lines.append(f"{len(differing)} of another shape" + (": " if differing else "") + _first(differing, "; ", 50))
+        return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -97,6 +139,79 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
             with open(aside, "wb") as file:
                 # What the table names are tensors when Paddle loads the file.
                 pickle.dump({**arrays, _NAME_TABLE: {name: name for name in arrays}}, file, protocol=4)
+
+
+def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
+    """Whose names these arrays have.
+
+    Raises:
+        ValueError: nobody's.
+    """
+    for name in arrays:
+        layout = _FIRST_PARTS.get(name.partition(".")[0])
+        if layout:
+            return layout
+    raise ValueError(
+        "these are not the weights of an ERNIE-ViL 2.0: no name starts with visual., vision_model. or image.; "
+        f"the first are {', '.join(printable(name, longest=100) for name in list(arrays)[:3])}"
+    )
+
+
+def compare_weights(
+    model: paddle.nn.Layer, arrays: Mapping[str, np.ndarray], notes: Sequence[str] = ()
+) -> WeightReport:
+    """How `arrays` fit the parameters and buffers of `model`; changes nothing."""
+    state = model.state_dict()
+    common = [name for name in state if name in arrays]
+    differing = {name: what for name in common if (what := _difference(arrays[name], state[name]))}
+    return WeightReport(
+        matched=tuple(name for name in common if name not in differing),
+        missing=tuple(name for name in state if name not in arrays),
+        unexpected=tuple(name for name in arrays if name not in state),
+        differing=differing,
+        notes=tuple(notes),
+    )
+
+
+def set_weights(
+    model: paddle.nn.Layer, arrays: Mapping[str, np.ndarray], allow: Sequence[str] = (), notes: Sequence[str] = ()
+) -> WeightReport:
+    """Sets the parameters and buffers of `model` that match; the others keep their values.
+
+    Args:
+        allow: glob patterns of the names that need not match.
+        notes: for the report.
+
+    Raises:
+        WeightMismatch: a name or shape that does not match and is not allowed; then nothing was set.
+    """
+    report = compare_weights(model, arrays, notes)
+    bad = report.mismatches(allow)
+    if bad:
+        raise WeightMismatch(f"not the weights of this model: {_explained(report, bad)}")
+    state = model.state_dict()
+    for name in report.matched:
+        value = state[name]
+        value.set_value(np.asarray(arrays[name], dtype=_numpy_type(value)))
+    return report
+
+
+def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
+    """Writes parameters and buffers by their name in the model, as safetensors or `.pdparams`."""
+    write_weights(path, {name: value.numpy() for name, value in model.state_dict().items()})
+
+
+def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
+    """Sets parameters and buffers from a file that `save_weights` wrote.
+
+    Raises:
+        ValueError: the file is not a whole weight file, or its names or shapes are not the model's.
+    """
+    arrays = read_weights(path)
+    try:
+        set_weights(model, arrays)
+    except WeightMismatch as error:
+        raise WeightMismatch(f"{path}: {error}") from None
 
 
 def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
@@ -166,3 +281,32 @@ def _join(arrays: dict[str, np.ndarray], split: Any) -> None:
             arrays[name] = np.concatenate(pieces).reshape(tuple(entry["OriginShape"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Refused("a table of array pieces that does not fit its arrays") from error
+
+
+def _explained(report: WeightReport, bad: Collection[str]) -> str:
+    parts = []
+    for title, names in (("missing", report.missing), ("unexpected", report.unexpected)):
+        chosen = [name for name in names if name in bad]
+        if chosen:
+            parts.append(f"{len(chosen)} {title} ({_first(chosen)})")
+    chosen = [f"{printable(name, longest=100)}: {what}" for name, what in report.differing.items() if name in bad]
+    if chosen:
+        parts.append(f"{len(chosen)} of another shape ({_first(chosen, '; ')})")
+    return ", ".join(parts)
+
+
+def _first(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:
+    shown = [printable(item, longest=200) for item in items[:most]]
+    return separator.join([*shown, *(["..."] if len(items) > most else [])])
+
+
+def _difference(array: np.ndarray, value: paddle.Tensor) -> str | None:
+    ours, theirs = np.dtype(_numpy_type(value)), array.dtype
+    kinds = "" if ours.kind == theirs.kind else f"{theirs} "
+    if not kinds and list(array.shape) == list(value.shape):
+        return None
+    return f"array {kinds}{list(array.shape)}, model {f'{ours} ' if kinds else ''}{list(value.shape)}"
+
+
+def _numpy_type(value: paddle.Tensor) -> str:
+    return str(value.dtype).removeprefix("paddle.")

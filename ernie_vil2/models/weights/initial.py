@@ -31,9 +31,8 @@ from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.towers.encoders import VisionTransformer
 from ernie_vil2.models.towers.suite import SuiteVit, imported, paddleclas
-from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.loading import WeightMismatch, WeightReport, set_weights
-from ernie_vil2.models.weights.releases import detect_format, to_ours
+from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
+from ernie_vil2.models.weights.releases import to_ours
 from ernie_vil2.models.weights.stored import check_sums, vocabulary_of, weights_path
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from functools import cache
 
 import numpy as np
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.weights.files import WeightFormat, detect_format
 
-WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
-
-_FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 """Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
@@ -46,34 +44,19 @@ _LAYERS = [
     ("image.blocks.N.mlp.fc2", "visual.blocks.N.mlp.fc2", "vision_model.transformer.layers.N.linear2"),
     ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm"),
     ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense"),
-    *(
-        (f"text.network.encoder.layers.N.{own}", f"text_model.encoder_stack.block.N.{official}",
-         f"text_model.encoder.layers.N.{own}")
-        for own, official in (
-            ("self_attn.q_proj", "attn.q"), ("self_attn.k_proj", "attn.k"), ("self_attn.v_proj", "attn.v"),
-            ("self_attn.out_proj", "attn.o"), ("linear1", "ffn.i"), ("linear2", "ffn.o"), ("norm1", "ln1"),
-            ("norm2", "ln2"),
-        )
-    ),
-]  # fmt: skip
-_TABLE = _ARRAYS + [tuple(f"{name}.{part}" for name in row) for row in _LAYERS for part in ("weight", "bias")]
+]
+# Of a layer of the text tower: ours, which PaddleNLP's are too, and official.
+_TEXT_LAYER = [
+    ("self_attn.q_proj", "attn.q"),
+    ("self_attn.k_proj", "attn.k"),
+    ("self_attn.v_proj", "attn.v"),
+    ("self_attn.out_proj", "attn.o"),
+    ("linear1", "ffn.i"),
+    ("linear2", "ffn.o"),
+    ("norm1", "ln1"),
+    ("norm2", "ln2"),
+]
 _COLUMN = {"official": 1, "paddlenlp": 2}
-
-
-def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
-    """Whose names these arrays have.
-
-    Raises:
-        ValueError: nobody's.
-    """
-    for name in arrays:
-        layout = _FIRST_PARTS.get(name.partition(".")[0])
-        if layout:
-            return layout
-    raise ValueError(
-        "these are not the weights of an ERNIE-ViL 2.0: no name starts with visual., vision_model. or image.; "
-        f"the first are {', '.join(printable(name, longest=100) for name in list(arrays)[:3])}"
-    )
 
 
 def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
@@ -82,7 +65,7 @@ def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str,
         return dict(arrays)
     if layout == "paddlenlp":
         arrays = _with_joined_projections(arrays)
-    names = {row[_COLUMN[layout]]: row[0] for row in _TABLE}
+    names = _names(layout)
     ours = {}
     for name, array in arrays.items():
         template, number = _template(name)
@@ -103,7 +86,7 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
     """
     if layout == "ernie_vil2":
         return dict(arrays)
-    names = {row[0]: row[_COLUMN[layout]] for row in _TABLE}
+    names = {own: theirs for theirs, own in _names(layout).items()}
     lacking = [name for name in arrays if _template(name)[0] not in names]
     if lacking:
         raise ValueError(
@@ -176,6 +159,18 @@ def architecture(
             tokenizer="paddlenlp" if layout == "paddlenlp" else "official",
         ),
     )
+
+
+@cache
+def _names(layout: WeightFormat) -> dict[str, str]:
+    """Our names by those of a release, N in the place of a layer's number."""
+    text = [
+        (f"text.network.encoder.layers.N.{own}", f"text_model.encoder_stack.block.N.{official}",
+         f"text_model.encoder.layers.N.{own}")
+        for own, official in _TEXT_LAYER
+    ]  # fmt: skip
+    layers = [tuple(f"{name}.{part}" for name in row) for row in _LAYERS + text for part in ("weight", "bias")]
+    return {row[_COLUMN[layout]]: row[0] for row in _ARRAYS + layers}
 
 
 def _template(name: str) -> tuple[str, str]:

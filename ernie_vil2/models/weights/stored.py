@@ -20,14 +20,21 @@ from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.config.model import of_own_module
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.io import hub
-from ernie_vil2.io.export_folder import ABOUT, is_export
+from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, atomic_folder, check_files, write_checksums, write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, VOCABULARY, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
-from ernie_vil2.models.lora import merged
-from ernie_vil2.models.weights.files import INDEX, read_weights, write_weights
-from ernie_vil2.models.weights.loading import WeightReport, set_weights
+from ernie_vil2.models.lora import PARTS, merged
+from ernie_vil2.models.weights.files import (
+    INDEX,
+    WeightFormat,
+    WeightReport,
+    detect_format,
+    read_weights,
+    set_weights,
+    write_weights,
+)
 from ernie_vil2.models.weights.release_settings import (
     OFFICIAL_LENGTH,
     official_files,
@@ -36,15 +43,7 @@ from ernie_vil2.models.weights.release_settings import (
     read_paddlenlp,
     write_files,
 )
-from ernie_vil2.models.weights.releases import (
-    HEAD_WIDTH,
-    TEXT_EPSILON,
-    WORDS,
-    WeightFormat,
-    detect_format,
-    from_ours,
-    to_ours,
-)
+from ernie_vil2.models.weights.releases import HEAD_WIDTH, TEXT_EPSILON, WORDS, from_ours, to_ours
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"
@@ -118,7 +117,7 @@ def weights_path(source: str | os.PathLike) -> Path:
     path = find_model(source)
     if path.is_file():
         return path
-    if is_export(path):
+    if (path / ABOUT).is_file():
         return path / ABOUT
     names = [PADDLENLP_WEIGHTS, f"{PADDLENLP_WEIGHTS}{INDEX}", OFFICIAL_WEIGHTS]
     if (path / "config.json").is_file() or (path / CONFIG).is_file():
@@ -188,15 +187,16 @@ def read_model(
         ValueError: its files are damaged, do not belong together, or describe a model of another kind.
     """
     path = weights_path(source)
-    if is_export(path.parent):
+    if path.with_name(ABOUT).is_file():
         raise ValueError(f"{path.parent} is an export, which has graphs in the place of weights; name the checkpoint "
                          "that it was made of")  # fmt: skip
     check_sums(path.parent)
     arrays = read_weights(path)
     try:
-        arrays = merged(arrays)
+        if any(name.endswith(PARTS) for name in arrays):
+            arrays = merged(arrays)
         layout = detect_format(arrays)
-        ours = to_ours(arrays, layout)
+        ours = arrays if layout == "ernie_vil2" else to_ours(arrays, layout)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     own = None
