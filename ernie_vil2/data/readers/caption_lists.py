@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers.benchmark_samples import TEXT_ID
+from ernie_vil2.data.benchmark import TEXT_ID, Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS, MSCOCO_FOLDERS
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options, find_file, found_files
 from ernie_vil2.data.readers.shard_files import Location

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, image_bytes
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.readers.benchmark_samples import ImageIds, image_bytes
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
 from ernie_vil2.data.readers.tables import LIST_SEPARATOR, TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.readers.benchmark_samples import BenchmarkSource, benchmarks_of
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, benchmarks_of
 from ernie_vil2.data.readers.caption_benchmarks import AIC_ICC, COCO_CAPTIONS, COCO_CN, FLICKR30K, FLICKR30K_CN, MSCOCO
 from ernie_vil2.data.readers.caption_lists import COCO_CN_TRANSLATED, FLICKR30K_CNA, LONG_CAPTIONS_CN, XM3600
 from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES
