@@ -191,7 +191,6 @@ def test_ranks_on_cpu_are_not_started_for_a_gpu(monkeypatch, device, build, gpus
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(launch, "run_ranks", lambda command, ranks: ranks)
     monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)
-    assert start_ranks(1, device, "--device cpu") is None
     if refused:
         with pytest.raises(ValueError, match="start the ranks by fleetrun .* or choose the CPU, --device cpu"):
             start_ranks(2, device, "--device cpu")

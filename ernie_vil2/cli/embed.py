@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give --checkpoint, and --data or else --pictures, --texts or both")
     if unpaired and args.format == "official":
         raise ValueError("the official format holds pairs; take another --format for --pictures and --texts")
-    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
+    if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
     from ernie_vil2.data.benchmark import read_unpaired

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
-    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
+    if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
     from ernie_vil2.evaluation.protocols import scorer_of_protocols

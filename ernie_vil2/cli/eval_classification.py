@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not (args.checkpoint or args.check):
         raise ValueError("give --checkpoint, or --check")
-    if (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
+    if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
     from ernie_vil2.evaluation.scorer import Data

@@ -44,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.override)
     if args.dry_run:
         return dry_run(config, args.processes)
-    if (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None:
+    if (
+        args.processes > 1
+        and (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None
+    ):
         return code
 
     from ernie_vil2.io.terminal import counted

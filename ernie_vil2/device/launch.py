@@ -44,7 +44,7 @@ def start_ranks(processes: int, device: str, cpu: str) -> int | None:
     Raises:
         ValueError: it is a GPU, which these ranks would not use.
     """
-    if processes == 1 or "PADDLE_TRAINER_ID" in os.environ:
+    if "PADDLE_TRAINER_ID" in os.environ:
         return None
     if _is_gpu(device):
         raise ValueError(
