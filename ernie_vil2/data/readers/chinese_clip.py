@@ -36,11 +36,11 @@ def texts_of(images: Path) -> Path:
     return found
 
 
-def is_images(location: Location) -> bool:
-    """Whether a file is the image TSV of a split; ValueError for its texts, which are read with it."""
-    if location.name.endswith(tuple(TEXTS)):
+def _is_here(location: Location) -> bool:
+    """Whether the images of a split are a file that is here; ValueError for the texts, which are read with them."""
+    if not location.name.endswith(IMAGES):
         raise ValueError(f"{location.name}: name the images, {{split}}{IMAGES}; the texts next to it are read with it")
-    return isinstance(location, LocalFile) and location.name.endswith(IMAGES)
+    return isinstance(location, LocalFile)
 
 
 def text_keys(texts: str | Path) -> tuple[str, str, str]:
@@ -221,7 +221,8 @@ CHINESE_CLIP = Layout(
     name="chinese-clip",
     files="{split}_imgs.tsv and {split}_texts.jsonl, or MUGE's MR_{split}_imgs.tsv and MR_{split}_queries.jsonl",
     find=_find,
-    fits=is_images,
+    fits=_is_here,
+    endings=(IMAGES, *TEXTS),
     # The pairs alone, of which only an index is held.
     open=lambda location, options: ChineseClipSource(location.name, options.text_id),
     read=_read,

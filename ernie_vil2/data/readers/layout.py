@@ -45,6 +45,7 @@ class Layout:
         find: the files or folders of every split that a folder holds, the split that is scored first; under "" what
             has no splits. Nothing if the folder has another layout.
         fits: whether a single file, an address or a command is a shard of it; None: none is.
+        endings: of the names of those that may be, of which alone `fits` is asked.
         open: opens a shard.
         read: makes a benchmark of a split's annotation file.
         image_folders: published names of the folders with image files; None: the files of the layout hold the images.
@@ -54,6 +55,7 @@ class Layout:
     files: str
     find: Callable[[Path], Mapping[str, Sequence[Path]]]
     fits: Callable[[Location], bool] | None = None
+    endings: tuple[str, ...] = ("",)
     open: Callable[[Location, Options], Shard] | None = None
     read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
     image_folders: tuple[str, ...] | None = None

@@ -250,7 +250,9 @@ def content(
     elif local and (annotated := annotates(path, known)):
         found, splits = annotated
     else:
-        fitting = next((one for one in known if one.fits and one.fits(location)), None)
+        fitting = next(
+            (one for one in known if one.fits and location.name.endswith(one.endings) and one.fits(location)), None
+        )
         if fitting is None:
             where = "" if local else "; only .tar and .tsv are read at an address"
             raise ValueError(f"{location.name}: no layout that is known; {_names(known)}{where}")

@@ -316,7 +316,8 @@ TABLE = Layout(
     name="table",
     files=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
     find=_find,
-    fits=lambda location: isinstance(location, LocalFile) and location.name.endswith(tuple(TABLES)),
+    fits=lambda location: isinstance(location, LocalFile),
+    endings=tuple(TABLES),
     open=lambda location, options: TableSource(location.name, options.text_id, options.images),
     image_folders=(),
 )
