@@ -9,13 +9,13 @@ precision and recall of the threshold. docs/search.md says how they are found.
 
 import argparse
 
-from ernie_vil2.cli import encoding
+from ernie_vil2.cli import arguments
 from ernie_vil2.device.extras import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    encoding.add_model_options(parser)
-    encoding.add_data_options(parser)
+    arguments.add_model_options(parser)
+    arguments.add_data_options(parser)
     parser.add_argument("--language", default="", help="language of the captions, where the data has several")
 
 
@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
-    model, weights = encoding.load(args)
-    benchmarks = encoding.open_data(args, [args.language] if args.language else None)
+    model, weights = arguments.named_model(args)
+    benchmarks = arguments.open_data(args, [args.language] if args.language else None)
     language, benchmark = next(iter(benchmarks.items()))
     encoded = encode_on_all_ranks(model, benchmark)
     name = " ".join(filter(None, [*map(str, args.data), args.split, language]))

@@ -17,7 +17,7 @@ import os
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from ernie_vil2.cli import encoding
+from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import (
     add_import_option,
     add_precision_option,
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--embeddings", nargs="+", default=[], type=named_folder, metavar="NAME=FOLDER",
         help="embeddings of another library: image_embeddings.npy and text_embeddings.npy with images.jsonl and "
         "texts.jsonl as embed.py writes them, or images.txt and texts.txt, a name per line")  # fmt: skip
-    encoding.add_data_options(parser)
+    arguments.add_data_options(parser)
     add("--language", nargs="+", help="of the captions, where they have several; default: the first model's")
     add("--protocol", nargs="+", default=[], metavar="NAME", help="of retrieval, see docs/protocols.md; default: pairs")
     add("--scorer", metavar="NAME", help="what is scored, where the data's layout does not say it")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     import_named([*filter(None, [args.scorer]), *args.protocol])
     given = iter(names_of([path for name, path in args.models if not name]))
     models = {name or next(given): path for name, path in args.models}
-    data = encoding.named_data(args, args.language)
+    data = arguments.named_data(args, args.language)
     found = compare_models(
         models,
         data,

@@ -14,7 +14,7 @@ An interrupted command goes on where it stopped when it is given a --cache.
 import argparse
 from pathlib import Path
 
-from ernie_vil2.cli import encoding
+from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import input_file, input_folder, output_folder
 from ernie_vil2.device.launch import start_ranks
 from ernie_vil2.io.terminal import counted
@@ -23,8 +23,8 @@ FORMATS = ("numpy", "official", "chinese-clip")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    encoding.add_model_options(parser)
-    encoding.add_data_options(parser)
+    arguments.add_model_options(parser)
+    arguments.add_data_options(parser)
     parser.add_argument("--pictures", type=input_folder, metavar="FOLDER",
                         help="in place of --data: a folder of image files, in folders of its own too")  # fmt: skip
     parser.add_argument("--texts", type=input_file, metavar="FILE",
@@ -55,16 +55,16 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
-    model, _ = encoding.load(args)
+    model, _ = arguments.named_model(args)
     if unpaired:
         benchmark = read_unpaired(*(Path(path) if path else None for path in (args.pictures, args.texts)))
     else:
-        found = encoding.open_data(args, [args.language] if args.language else None, model.config.Views.languages)
+        found = arguments.open_data(args, [args.language] if args.language else None, model.config.Views.languages)
         if len(found) > 1:
             raise ValueError(f"there are captions in {' and '.join(found)}; name one with --language")
         benchmark = next(iter(found.values()))
     encoded = encode_on_all_ranks(model, benchmark, cache=args.cache)
-    if encoding.RANK != 0:
+    if arguments.RANK != 0:
         return 0
 
     with atomic_files(args.output) as folder:

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_vil2.cli import encoding
+from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, option, output_folder, source
 from ernie_vil2.device.launch import start_ranks
 
@@ -37,8 +37,8 @@ DEFAULTS = {"protocol": ["pairs"], "only": [], "top_k": None, "pixel_baseline": 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    encoding.add_model_options(parser)
-    encoding.add_data_options(parser)
+    arguments.add_model_options(parser)
+    arguments.add_data_options(parser)
     add = parser.add_argument
     add(
         "--scorer",
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
-    data = Data([args.embeddings]) if args.embeddings else encoding.named_data(args, args.language)
+    data = Data([args.embeddings]) if args.embeddings else arguments.named_data(args, args.language)
     given = {
         "protocol": args.protocol,
         "only": only,
@@ -133,13 +133,13 @@ def evaluate(args: argparse.Namespace, scorer: Scorer, data: Data, given: str | 
     from ernie_vil2.evaluation import run
     from ernie_vil2.io.run_folder import run_of
 
-    model, weights = encoding.load(args, scorer.labels)
+    model, weights = arguments.named_model(args, scorer.labels)
     folder = run_of(weights.parent)
     args.output = args.output or (folder / scorer.folder if folder else None)
     cache = None if args.no_cache else (args.output or Path(scorer.folder)) / "embeddings"
     data = replace(data, preferred=model.config.Views.languages)
     benchmarks = scorer.open(data)
-    encoding.name_equal_captions(benchmarks)
+    arguments.name_equal_captions(benchmarks)
     scorer.check(model, str(args.checkpoint))
     encoded = {name: run.encode_on_all_ranks(model, one, name, cache) for name, one in benchmarks.items()}
     if run.RANK != 0:

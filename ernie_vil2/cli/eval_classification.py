@@ -14,7 +14,7 @@ docs/classification.md has the rest.
 
 import argparse
 
-from ernie_vil2.cli import encoding
+from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
     file_name,
@@ -30,7 +30,7 @@ from ernie_vil2.device.launch import start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    encoding.add_model_options(parser)
+    arguments.add_model_options(parser)
     add = parser.add_argument
     add("--data", type=source, nargs="+", required=True, metavar="PATH", help="pictures and their classes")
     add_pipe_option(parser)

@@ -12,14 +12,14 @@ docs/transfer.md shows the folders.
 
 import argparse
 
-from ernie_vil2.cli import encoding
+from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import file_name, input_folder, input_path, output_folder
 from ernie_vil2.cli.eval import evaluate
 from ernie_vil2.device.launch import start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    encoding.add_model_options(parser, engines=False)
+    arguments.add_model_options(parser, engines=False)
     add = parser.add_argument
     add("--data", type=input_path, metavar="PATH", help="the folder as it is published, or the file of a split")
     add("--split", help="dev, test, test1, ...; default: test, or dev where that is not there")

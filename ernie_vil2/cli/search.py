@@ -30,6 +30,7 @@ from ernie_vil2.cli.arguments import (
     add_import_option,
     add_pipe_option,
     add_precision_option,
+    calibrated,
     count,
     fraction,
     input_file,
@@ -42,7 +43,6 @@ from ernie_vil2.cli.arguments import (
     source,
     threshold,
 )
-from ernie_vil2.cli.encoding import calibrated
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import parse_json
 

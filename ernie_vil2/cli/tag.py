@@ -18,6 +18,7 @@ from ernie_vil2.cli.arguments import (
     add_engine_option,
     add_pipe_option,
     add_precision_option,
+    calibrated,
     count,
     input_file,
     input_folder,
@@ -29,7 +30,6 @@ from ernie_vil2.cli.arguments import (
     source,
     threshold,
 )
-from ernie_vil2.cli.encoding import calibrated
 
 if TYPE_CHECKING:
     from ernie_vil2.tagging.extract import Tagger
