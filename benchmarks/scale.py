@@ -3,7 +3,7 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --samples 29000000 --shards 5800 --machines 14
 
-No image is read: there is only an `index.json` such as `tools/prepare_data.py` leaves next to the shards, from which
+No image is read: there is only an `index.json` such as `tools/prepare.py` leaves next to the shards, from which
 `SampleStream` opens them as for a training at an address. Of the machines' rows of a batch the order is computed by the
 code of training, and docs/scale.md builds on what is printed:
 

@@ -50,11 +50,9 @@ def page(tmp_path_factory):
     write_tar(folder / "other.tar", shape_members(1, seed=9))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        tools = {"train": "train", "report": "report", "plan": "plan", "interpolate": "interpolate",
-                 "extract_embeddings": "embed", "convert_checkpoint": "convert", "eval_retrieval": "eval"}  # fmt: skip
         for python, tool, *arguments in commands_of_the_page():
             assert python == "python"
-            code = commands.run(tools[Path(tool).stem], arguments)
+            code = commands.run({"eval_retrieval": "eval"}.get(name := Path(tool).stem, name), arguments)
             assert code == 0, [tool, *arguments]
     return folder
 

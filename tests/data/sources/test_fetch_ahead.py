@@ -40,7 +40,7 @@ def content(number, samples=4):
 
 
 def index(files, samples=4):
-    """What `tools/prepare_data.py` writes next to these shards."""
+    """What `tools/prepare.py` writes next to these shards."""
     shards = [
         {"name": name, "samples": samples, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in files.items()

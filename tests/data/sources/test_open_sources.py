@@ -95,7 +95,7 @@ def test_a_file_that_is_lost_while_in_use_makes_bad_samples(tmp_path):
 
 @pytest.fixture
 def prepared(tmp_path):
-    """Two shards of four samples as `tools/prepare_data.py` leaves them."""
+    """Two shards of four samples as `tools/prepare.py` leaves them."""
     path = write_tsv(tmp_path / "a.tsv", [(f"text {number}", str(number), IMAGE) for number in range(8)])
     prepare(open_sources([str(path)]), tmp_path / "prepared", Settings(samples_per_shard=4))
     return tmp_path / "prepared"
