@@ -7,8 +7,9 @@
 `wrk` (Debian's package) asks over loopback: one client, and 100 of them, a list of 6,000 distinct queries with the
 cache off; 40 queries again and again with the cache on; and JPEG files of 500 x 375 that are sent. Each row has
 answers a second, milliseconds of the median and of the slowest hundredth, errors, and milliseconds of the server's
-processor for an answer, of all its processes together. The last is comparable on a machine that others use as well; the rest is not.
-Then: the start, memory, 1,000 connections, what is refused when 1,900 ask at once, and one query of the command.
+processor for an answer, of all its processes together. The last is comparable on a machine that others use as well; the
+rest is not. Then: the start, memory, 1,000 connections, what is refused when 1,900 ask at once, and one query of the
+command.
 """
 
 import argparse

@@ -32,7 +32,7 @@ READ_SECONDS = 120
 KEPT_OPEN = 75
 """Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
 SWITCH_SECONDS = 0.0005
-"""After which a thread lets another one run: encoding asks for its turn many times, each time behind all that answers."""
+"""After which a thread lets another one run: encoding waits for its turn many times, behind all that answers."""
 DRAIN_SECONDS = 3
 """From the signal to end: requests that are not answered by then are cut off."""
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from ernie_vil2.search import api, open_index
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.service import build_app
 from tests.conftest import draw, png
+from tests.search.sockets import Running
+from tests.test_imports import ROOT
 
 PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 IN_BASE64 = base64.b64encode(PICTURE).decode()
@@ -200,3 +203,20 @@ def test_the_description_names_every_body_and_answer(client):
     assert "$ref" not in json.dumps(body) and body["properties"]["queries"]["items"]["properties"]["text"]
     answer = paths["/api/v1/search"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
     assert set(described["components"]["schemas"][answer.rpartition("/")[2]]["properties"]) == {"hits", "milliseconds"}
+
+
+def test_the_client_of_the_page(changing, tmp_path, model):
+    index, _ = changing
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    assert len(code.strip().splitlines()) <= 35
+    names = {}
+    exec(code, names)
+    (tmp_path / "image.png").write_bytes(PICTURE)
+    with Running(build_app(index, writable=True)) as running:
+        client = names["Search"](f"http://127.0.0.1:{running.address[1]}", "token")
+        first, second = client.texts("red", "红色", count=3)
+        assert len(first) == len(second) == 3
+        (hit,) = client.image(tmp_path / "image.png", count=1)
+        np.testing.assert_allclose(client.embed("red"), model.encode_texts(["red"]), atol=1e-6)
+        assert client.remove(hit["id"], "not there") == 1
