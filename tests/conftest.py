@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.device import runtime
+from ernie_vil2.device.extras import LAST_PYTHON
 
 runtime.configure()  # before anything imports Paddle, as the command lines do
 
@@ -36,6 +37,8 @@ STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn
 """Python's audit events."""
 GROWTH = 100 << 20
 """Bytes of memory by which a process grows before its garbage is collected."""
+NOT_PUBLISHED = {module for module, last in LAST_PYTHON.items() if sys.version_info[:2] > last}
+"""Packages that this Python has no release of."""
 PATIENCE = 600
 """Seconds that a test waits for what another process does: ten times what a busy machine needs."""
 COLOURS = {
@@ -77,6 +80,29 @@ class WithoutProcesses:
             return (yield)
         finally:
             self._in_a_test = False
+
+
+@contextmanager
+def skipped_without_its_package():
+    """A test of PaddleNLP, PaddleClas or paddle2onnx is skipped with the reason where Python is too new for them."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in NOT_PUBLISHED:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup():
+    with skipped_without_its_package():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    with skipped_without_its_package():
+        return (yield)
 
 
 def pytest_configure(config):

@@ -29,7 +29,7 @@ EXTRAS = {
     "paddleclas": "paddle-suite",
 }
 """Extra of setup.py by module."""
-_LAST_PYTHON = {"paddlenlp": (3, 11), "paddleclas": (3, 11), "paddle2onnx": (3, 12)}
+LAST_PYTHON = {"paddlenlp": (3, 11), "paddleclas": (3, 11), "paddle2onnx": (3, 12)}
 """The newest Python that a package can be installed for, where this package supports newer ones."""
 _BESIDES = {
     "paddle": "; for a GPU docs/installation.md has the commands",
@@ -74,7 +74,7 @@ def require(task: str, *modules: str) -> None:
 def missing(module: str, task: str = "this") -> MissingPackage:
     """The error for a module of `EXTRAS` that is not installed, see `require`."""
     how = install_command(EXTRAS[module])
-    last = _LAST_PYTHON.get(module)
+    last = LAST_PYTHON.get(module)
     if last and sys.version_info[:2] > last:
         how = f"it is published for Python {'.'.join(map(str, last))} and older: use that"
     text = f"{task} needs {module}, which is not installed: {how}{_BESIDES.get(module, '')}"

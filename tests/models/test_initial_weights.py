@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import paddle
 import pytest
-from paddlenlp.transformers import BertConfig, BertModel, ErnieConfig, ErnieForMaskedLM, ErnieModel
 
 from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig, load_config
 from ernie_vil2.models import build_dual_encoder, build_image_tower
@@ -13,6 +12,8 @@ from ernie_vil2.models.weights import initial as initial_weights
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
+
+transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96,
@@ -46,8 +47,8 @@ def source_folder(path, model, tokens=TOKENS):
     return str(path)
 
 
-def ernie(rows=9, model=ErnieModel, **settings):
-    return randomised(model(ErnieConfig(**{**SIZES, "vocab_size": rows, **settings})))
+def ernie(rows=9, model=transformers.ErnieModel, **settings):
+    return randomised(model(transformers.ErnieConfig(**{**SIZES, "vocab_size": rows, **settings})))
 
 
 def text(vocabulary, weights=None, name="ernie", **fields):
@@ -97,7 +98,7 @@ def test_an_ernie_gives_its_own_features(tmp_path, vocabulary, types, prefix):
 
 
 def test_what_paddlenlp_saves_with_its_pretraining_head(tmp_path, vocabulary):
-    source = ernie(model=ErnieForMaskedLM, type_vocab_size=2)
+    source = ernie(model=transformers.ErnieForMaskedLM, type_vocab_size=2)
     source.save_pretrained(str(tmp_path / "mlm"))
     (tmp_path / "mlm/vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
     config, model = build(vocabulary, text_config=text(vocabulary, tmp_path / "mlm", epsilon=1e-12))
@@ -107,7 +108,8 @@ def test_what_paddlenlp_saves_with_its_pretraining_head(tmp_path, vocabulary):
 
 
 def test_a_bert_gives_its_own_features(tmp_path, vocabulary):
-    source = randomised(BertModel(BertConfig(**SIZES, vocab_size=len(TOKENS), type_vocab_size=2)))
+    config = transformers.BertConfig(**SIZES, vocab_size=len(TOKENS), type_vocab_size=2)
+    source = randomised(transformers.BertModel(config))
     folder = source_folder(tmp_path / "bert", source)
     config, model = build(vocabulary, text_config=text(vocabulary, folder, "bert"))
     (report,) = load_initial_weights(model, config)

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import paddle
 import pytest
-from paddlenlp.transformers import ErnieViLConfig, ErnieViLImageProcessor, ErnieViLModel, ErnieViLTokenizer
 
 from ernie_vil2.config import (
     Config,
@@ -24,6 +23,8 @@ from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.releases import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
+
+transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"一二三四"]
 ROWS = len(TOKENS) + 3
@@ -63,12 +64,12 @@ def paddlenlp(tmp_path):
     """A small model of PaddleNLP's and the folder that save_pretrained of model, tokenizer and processor wrote."""
     vision = {**SIZES, "num_hidden_layers": 2, "image_size": 12, "patch_size": 4}
     text = {**SIZES, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": ROWS, "max_position_embeddings": 8}
-    model = randomised(ErnieViLModel(ErnieViLConfig(text_config=text, vision_config=vision)))
+    model = randomised(transformers.ErnieViLModel(transformers.ErnieViLConfig(text_config=text, vision_config=vision)))
     folder = tmp_path / "paddlenlp"
     model.save_pretrained(str(folder))
     (tmp_path / "tokens.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
-    ErnieViLTokenizer(str(tmp_path / "tokens.txt")).save_pretrained(str(folder))
-    ErnieViLImageProcessor(size=12, crop_size=12).save_pretrained(str(folder))
+    transformers.ErnieViLTokenizer(str(tmp_path / "tokens.txt")).save_pretrained(str(folder))
+    transformers.ErnieViLImageProcessor(size=12, crop_size=12).save_pretrained(str(folder))
     return model, folder
 
 
@@ -106,7 +107,7 @@ def test_paddlenlp_computes_the_same_from_what_is_written(paddlenlp, tmp_path):
     theirs, folder = paddlenlp
     write_model(read_model(folder), tmp_path / "own", "ernie_vil2")
     write_model(read_model(tmp_path / "own"), tmp_path / "back", "paddlenlp")
-    again = ErnieViLModel.from_pretrained(str(tmp_path / "back")).eval()
+    again = transformers.ErnieViLModel.from_pretrained(str(tmp_path / "back")).eval()
     images, ids = inputs()
     found, expected = again(input_ids=ids, pixel_values=images), theirs(input_ids=ids, pixel_values=images)
     np.testing.assert_array_equal(found.logits_per_image.numpy(), expected.logits_per_image.numpy())
@@ -301,8 +302,8 @@ def test_what_paddlenlp_sets_itself_is_not_refused_and_dropout_is_read(paddlenlp
     path.write_text(json.dumps(settings))
     text = read_model(paddlenlp[1]).config.Model.text
     assert (text.epsilon, text.dropout, text.attention_dropout) == (1e-12, 0.25, 0)
-    epsilons = {layer._epsilon for layer in ErnieViLModel.from_pretrained(str(paddlenlp[1])).text_model.sublayers()
-                if isinstance(layer, paddle.nn.LayerNorm)}  # fmt: skip
+    theirs = transformers.ErnieViLModel.from_pretrained(str(paddlenlp[1])).text_model
+    epsilons = {layer._epsilon for layer in theirs.sublayers() if isinstance(layer, paddle.nn.LayerNorm)}
     assert epsilons == {1e-12}
 
 

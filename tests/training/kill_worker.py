@@ -2,13 +2,15 @@
 
 import os
 import signal
-
-import paddleclas  # noqa: F401 - what a run imports late is here imported once, by the server of all these processes
-import paddlenlp.transformers  # noqa: F401
+from contextlib import suppress
 
 from ernie_vil2.config import load_config
 from ernie_vil2.training import checkpoint
 from ernie_vil2.training.trainer import Trainer
+
+with suppress(ImportError):  # what a run imports late is here imported once, by the server of all these processes
+    import paddleclas  # noqa: F401
+    import paddlenlp.transformers  # noqa: F401
 
 
 def train(overrides, killed_in=None):
