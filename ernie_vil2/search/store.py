@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from contextlib import suppress
@@ -67,6 +68,7 @@ class FolderStore:
 
     def __init__(self, folder: Path, writable: bool):
         require("an index in a folder", "faiss")
+        logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it lists the processor's features
         self.folder, self.writable = folder, writable
         self._lock: TextIO | None = None
         self._made = not folder.exists()
