@@ -15,7 +15,7 @@ def items(ids):
     return [
         Item(f"{number}", f"content {number}".encode(), {"caption_en": f"text {number}", "third": number % 3,
              "even": number % 2 == 0, "name": f'"{number}" \\ 的', "price": number / 2 if number % 5 else "free",
-             "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15T10:00"}, ["source", number])
+             "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15 {number}"}, ["source", number])
         for number in ids
     ]  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_fields_and_locations_change_and_all_else_stays(full, rows, rng):
     assert (again.fields, list(again.location), again.digest) == ({"title": "五"}, [["\udcd0.png", "5"]], item.digest)
     np.testing.assert_allclose(full.embedding("5"), rows[5], atol=1e-3)
     assert full.search(rows[[5]], 1, {"title": "五"})[0][0].id == "5"
-    assert full.field_names() == ["caption_en", "even", "name", "third", "title"]
+    assert full.field_names() == ["caption_en", "date", "even", "name", "price", "third", "title"]
 
 
 def test_items_are_found_by_the_name_that_their_ids_begin_with(kept, rng):
