@@ -27,7 +27,7 @@ from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import runtime
-from ernie_vil2.device.extras import MissingPackage, require
+from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, read_export
@@ -431,12 +431,9 @@ def load_classifier(
 def _stored(
     source: Source, vocab: Source | None, device: str | None, precision: Precision, heads: tuple[int, int] | None = None
 ) -> StoredModel:
-    require(str(source), "paddle")
-    import paddle
-
+    runtime.set_device(device, str(source))
     from ernie_vil2.models.weights.stored import read_model
 
-    runtime.set_device(device or paddle.get_device())
     runtime.check_precision(precision, "precision")
     stored = read_model(source, vocab, heads)
     if stored.tokens is None:
@@ -468,8 +465,4 @@ def _device_of_export(engine: str, device: str | None) -> str:
     """The device that a name means; Paddle is not imported for an ONNX export on CPU."""
     if engine == "onnx" and (device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()):
         return "cpu"
-    require("this export", "paddle")
-    import paddle
-
-    runtime.set_device(device or paddle.get_device())
-    return paddle.get_device()
+    return runtime.set_device(device, "this export")

@@ -36,6 +36,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ernie_vil2.device.extras import missing
+
 SWITCH = "ERNIE_VIL2_RUNTIME"
 SWITCHES = ("mkl", "threads", "malloc", "denormals", "strides", "layers")
 INHERITED_THREADS = "ERNIE_VIL2_MKL_NUM_THREADS"
@@ -79,14 +81,28 @@ def has_gpu_build() -> bool:
     return any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
 
 
-def set_device(name: str) -> None:
+def set_device(name: str | None, task: str = "this command") -> str:
     """Make a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`) this process's; imports Paddle.
 
+    Args:
+        name: None: the device that Paddle has now.
+        task: what needs it, as the subject of a sentence.
+
+    Returns:
+        Its name in Paddle.
+
     Raises:
+        MissingPackage: Paddle is not installed.
         ValueError: there is no such device, or Paddle cannot use it; the message says what to do.
     """
-    import paddle
+    try:
+        import paddle
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        raise missing("paddle", task) from None
 
+    name = name or paddle.get_device()
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if name == "auto":
         name = "gpu" if gpus else "cpu"
@@ -101,6 +117,7 @@ def set_device(name: str) -> None:
     if name == "cpu":
         copy_transposed()
     paddle.set_device(name)
+    return paddle.get_device()
 
 
 def check_precision(
