@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ernie_vil2.backends import Eager, Engine
-from ernie_vil2.config import Config, load_config
+from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Preprocessing
@@ -30,7 +30,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
-from ernie_vil2.io.export_folder import ABOUT, CONFIG, PARITY, VOCABULARY, BadExport, read_export
+from ernie_vil2.io.export_folder import ABOUT, PARITY, VOCABULARY, BadExport
 from ernie_vil2.io.files import load_json
 
 if TYPE_CHECKING:  # an export runs without Paddle
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # an export runs without Paddle
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
 Images = Iterable[ImageLike]
+OnError = Literal["raise", "skip"]
 Source = str | os.PathLike
 """A path, or the name of a published model."""
 
@@ -133,12 +134,7 @@ class ErnieViL2:
     ) -> EncodedImages: ...
 
     def encode_images(
-        self,
-        images: Images,
-        batch_size: int | None = None,
-        *,
-        progress: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
+        self, images: Images, batch_size: int | None = None, *, progress: bool = False, on_error: OnError = "raise"
     ) -> np.ndarray | EncodedImages:
         """N images to `[N, D]` float32, L2-normalised. They are decoded on threads while others are encoded.
 
@@ -364,10 +360,7 @@ def load_model(
 
 
 def export_in(
-    folder: Path,
-    fingerprint: str,
-    batch_size: int = 64,
-    engines: Sequence[Literal["onnx", "paddle_inference"]] = ("onnx", "paddle_inference"),
+    folder: Path, fingerprint: str, batch_size: int = 64, engines: Sequence[str] = ("onnx", "paddle_inference")
 ) -> ErnieViL2 | None:
     """An export for CPU in a folder of weights that ranks as these: same fingerprint, same order on real inputs.
 
@@ -449,20 +442,8 @@ def _encoder(model: DualEncoder, stored: StoredModel, config: Config, precision:
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
-    from ernie_vil2.backends.exported import Exported, check_configured
+    from ernie_vil2.backends.exported import open_export
 
-    about = read_export(folder)
-    if engine not in ("auto", "fastest", about["engine"]):
-        raise BadExport(f"{folder} is an export for {about['engine']}, not for {engine}")
-    device = _device_of_export(about["engine"], device)
-    config = load_config(folder / CONFIG)
-    check_configured(folder, about, config)
+    made, config = open_export(folder, device, engine)
     tokenizer = Tokenizer(folder / VOCABULARY, config.Data.max_length, config.Model.text.tokenizer)
-    return ErnieViL2(Exported(folder, about, device), tokenizer, config, batch_size)
-
-
-def _device_of_export(engine: str, device: str | None) -> str:
-    """The device that a name means; Paddle is not imported for an ONNX export on CPU."""
-    if engine == "onnx" and (device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()):
-        return "cpu"
-    return runtime.set_device(device, "this export")
+    return ErnieViL2(made, tokenizer, config, batch_size)

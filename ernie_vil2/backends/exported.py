@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.backends import described
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.device import runtime
-from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8
+from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.runtime_onnx import OnnxGraph, checked
 
@@ -103,7 +103,31 @@ class Exported:
         return self._weights
 
 
-def check_configured(folder: Path, about: Mapping[str, Any], config: Config) -> None:
+def open_export(folder: Path, device: str | None, engine: str) -> tuple[Exported, Config]:
+    """The towers of an exported folder, and its configuration.
+
+    Args:
+        device: by its name; None: Paddle's current device. For an ONNX export on CPU Paddle is not imported.
+        engine: that it must be for; auto or fastest: any.
+
+    Raises:
+        MissingPackage: as `Exported`.
+        BadExport: as `read_export` and `Exported`, or it is for another engine.
+        ValueError: there is no such device.
+    """
+    about = read_export(folder)
+    if engine not in ("auto", "fastest", about["engine"]):
+        raise BadExport(f"{folder} is an export for {about['engine']}, not for {engine}")
+    if about["engine"] == "onnx" and (device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()):
+        device = "cpu"
+    else:
+        device = runtime.set_device(device, "this export")
+    config = load_config(folder / CONFIG)
+    _check_configured(folder, about, config)
+    return Exported(folder, about, device), config
+
+
+def _check_configured(folder: Path, about: Mapping[str, Any], config: Config) -> None:
     """BadExport where the preprocessing or the tokenizer of an export is not that of its configuration."""
     configured = {
         "preprocessing": dataclasses.asdict(Preprocessing.of(config.Model.image)),
