@@ -9,6 +9,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import load_config
+from ernie_vil2.device.extras import require
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.fill import add_images, build, pictures
 from ernie_vil2.training.run_log import read_log
@@ -51,6 +52,7 @@ def test_a_run_encodes_as_then_and_goes_on_to_where_the_whole_run_ended(name, wh
     file = tmp_path / "config.yaml"
     text = (run / "config.yaml").read_text(encoding="utf-8")
     file.write_text(text if whose == "its own" else text.replace("version: 2\n", ""), encoding="utf-8")
+    require("a run that was begun with their towers", "paddleclas", "paddlenlp")
     trainer = Trainer(load_config(file, [f"Training.output={run}"]), resume=True)
     assert trainer.step == 6 and trainer.fit() and not trainer.best_effort.failures
     assert load_config(run / "checkpoints/step_00000008/config.yaml").Tuning.moving_statistics

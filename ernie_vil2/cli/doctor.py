@@ -305,7 +305,7 @@ paddle.set_device("cpu")
 dist.init_parallel_env()
 total = paddle.to_tensor([dist.get_rank() + 1.0])
 dist.all_reduce(total)
-assert float(total) == 3.0, f"1 + 2 gave {float(total)} on rank {dist.get_rank()}"
+assert total.item() == 3.0, f"1 + 2 gave {total.item()} on rank {dist.get_rank()}"
 """
 
 
