@@ -371,7 +371,7 @@ def _check_filter(where: Where) -> None:
             values = value if isinstance(value, list) else [value]
         conditions += len(values)
         if not all(isinstance(one, str | int | float | bool) for one in values):
-            raise ValueError(f"the filter {name} takes a text, a number, true or false, or a list of these")
+            raise ValueError(f"the filter {name} takes a text, a number, true or false, a list of these, or bounds")
         if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in values):
             raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
         if '"' in name or "\0" in name:
