@@ -344,7 +344,10 @@ def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:
 def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
     """ValueError for bounds other than numbers or dates."""
     if not bounds or any(bound not in BOUNDS for bound in bounds):
-        raise ValueError(f'the filter {name} takes bounds {", ".join(BOUNDS)}, as {{">=": 3, "<": 10}}')
+        raise ValueError(
+            f"the filter {name} takes a text, a number, true or false, a list of these, or bounds by "
+            f"{', '.join(BOUNDS)}"
+        )
     for limit in bounds.values():
         number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
         if not (number or isinstance(limit, str) and DATE.match(limit)):
