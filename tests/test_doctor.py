@@ -149,7 +149,7 @@ def test_collectives_that_hang_are_ended(monkeypatch):
 
 
 def test_the_tiny_training_learns():
-    result = doctor.check_training(seconds=1.5)
+    result = doctor.check_training(seconds=0)
     assert result.status == "ok", result.fact
 
 

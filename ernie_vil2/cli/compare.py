@@ -32,7 +32,7 @@ from ernie_vil2.cli.arguments import (
 )
 
 
-def named_model(text: str) -> tuple[str, str]:
+def labelled_model(text: str) -> tuple[str, str]:
     """Name, if any, and source of `MODEL` or `NAME=MODEL`."""
     name, equals, path = text.partition("=")
     if equals and not os.path.lexists(text):
@@ -40,7 +40,7 @@ def named_model(text: str) -> tuple[str, str]:
     return "", model(text)
 
 
-def named_folder(text: str) -> tuple[str, str]:
+def labelled_folder(text: str) -> tuple[str, str]:
     """Name and folder of `NAME=FOLDER`."""
     name, equals, path = text.partition("=")
     if not name or not equals:
@@ -50,9 +50,9 @@ def named_folder(text: str) -> tuple[str, str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("models", nargs="*", type=named_model, metavar="MODEL",
+    add("models", nargs="*", type=labelled_model, metavar="MODEL",
         help="as --checkpoint of eval.py; NAME=MODEL names it")  # fmt: skip
-    add("--embeddings", nargs="+", default=[], type=named_folder, metavar="NAME=FOLDER",
+    add("--embeddings", nargs="+", default=[], type=labelled_folder, metavar="NAME=FOLDER",
         help="embeddings of another library: image_embeddings.npy and text_embeddings.npy with images.jsonl and "
         "texts.jsonl as embed.py writes them, or images.txt and texts.txt, a name per line")  # fmt: skip
     arguments.add_data_options(parser)

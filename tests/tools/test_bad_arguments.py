@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli import arguments
+from ernie_vil2.cli import arguments, compare
 from tests.conftest import PATIENCE
 from tests.tools.conftest import EXAMPLES, command_of
 from tests.tools.test_full_disk import TO_GO_ON
@@ -27,7 +27,8 @@ MEMORY = 2 << 30
 FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.named_list,
          arguments.optional_file}  # fmt: skip
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
-                  arguments.run_folder}  # fmt: skip
+                  arguments.run_folder, compare.labelled_model, compare.labelled_folder}  # fmt: skip
+FOLDERS = {arguments.input_folder, compare.labelled_folder}
 OUTPUTS = {arguments.output_file, arguments.output_folder}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share}  # fmt: skip
@@ -145,8 +146,14 @@ def run(command, tmp_path, capsys):
 
 
 def value(kind, path):
-    named = (arguments.named_file, arguments.named_list, arguments.optional_file)
+    named = (arguments.named_file, arguments.named_list, arguments.optional_file, compare.labelled_folder)
     return f"en={path}" if kind in named else os.fspath(path)
+
+
+def suffix(example, argument):
+    """Of the file that an example gives; none where it gives several."""
+    given = EXAMPLES[example].get(argument, "")
+    return Path(given).suffix if isinstance(given, str) else ""
 
 
 def sparse(path):
@@ -170,13 +177,13 @@ FOR_FOLDERS = {"a file for a folder"}
 
 
 def is_unreadable(kind, what):
-    return not (what in FOR_FILES and kind is arguments.input_folder or what in FOR_FOLDERS and kind in FILES)
+    return not (what in FOR_FILES and kind in FOLDERS or what in FOR_FOLDERS and kind in FILES)
 
 
 @pytest.mark.parametrize("example, argument, what", cases(INPUTS, UNREADABLE, is_unreadable))
 def test_what_cannot_be_read(run, tmp_path, example, argument, what):
     kind = options(example)[argument].type
-    path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
+    path = tmp_path / (what + suffix(example, argument))
     UNREADABLE[what](path)
     code, error = run(example, {argument: value(kind, path)})
     if kind is arguments.source and what in ("huge", "a file for a folder") and code != 2:
@@ -198,12 +205,10 @@ def is_something_else(kind, what):
     return not (kind is arguments.configuration and what == "empty")  # that is the default one
 
 
-@pytest.mark.parametrize(
-    "example, argument, what", cases(INPUTS - {arguments.input_folder}, CONTENTS, is_something_else)
-)
+@pytest.mark.parametrize("example, argument, what", cases(INPUTS - FOLDERS, CONTENTS, is_something_else))
 def test_what_holds_something_else(run, tmp_path, example, argument, what):
     kind = options(example)[argument].type
-    path = tmp_path / f"other-file{Path(EXAMPLES[example].get(argument, '')).suffix}"
+    path = tmp_path / f"other-file{suffix(example, argument)}"
     path.write_bytes(CONTENTS[what])
     code, error = run(example, {argument: value(kind, path)})
     if what in ("binary", "GBK") and kind is not arguments.source:
@@ -248,7 +253,7 @@ def is_unwritable(kind, what):
 
 @pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, UNWRITABLE, is_unwritable))
 def test_what_cannot_be_written(run, tmp_path, example, argument, what):
-    path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
+    path = tmp_path / (what + suffix(example, argument))
     UNWRITABLE[what](path)
     code, error = run(example, {argument: str(path)})
     assert code == 2 and str(path.parent) in error and what[:8] in error
@@ -256,7 +261,7 @@ def test_what_cannot_be_written(run, tmp_path, example, argument, what):
 
 @pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, ["\udcff"]))
 def test_a_name_need_not_be_utf8(run, tmp_path, example, argument, what):
-    path = tmp_path / (what + Path(EXAMPLES[example].get(argument, "")).suffix)
+    path = tmp_path / (what + suffix(example, argument))
     assert run(example, {argument: str(path)})[0] == 0 and path.exists()
 
 
