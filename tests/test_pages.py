@@ -63,7 +63,7 @@ def run_page(records, **changes):
 
 def report_page(**changes):
     empty = {"title": "A report", "facts": {}, "comparison": None, "tables": {}, "training": [], "queries": {}}
-    return render("report.html", **empty | {"definitions": {}, "changes": []} | changes)
+    return render("report.html", **empty | {"definitions": {}, "changes": [], "verdicts": []} | changes)
 
 
 def answer(correct, image=IMAGES["png"], caption="answer", rank=None):
@@ -151,6 +151,7 @@ def test_what_users_wrote_is_text_not_markup(name):
         bad_samples=report,
         sources=[{"name": evil, "note": evil, "samples": [sample]}],
         changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
+        verdicts=[evil],
         charts=[line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, y_label=evil)],
         columns=[evil, evil],
         rows=[{"share": evil, evil: 1.0}],

@@ -104,5 +104,5 @@ def _is_of_other_data(path: Path, here: list[str]) -> bool:
         return (record.get("paths") or record["places"]) != here  # the key of before
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return True
