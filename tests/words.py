@@ -41,7 +41,7 @@ WORDS: dict[str, tuple[str, str]] = {
     r"(is|are|was|were) no (?!longer|more|less|need|such|way|other|better|reason|use|\w+er\b)": (
         "is not a", "(there|which|where|here) (is|are|was|were) no ",
     ),
-    "beside": ("next to, besides, with", ""),
+    "beside": ("next to, besides, with", "\"beside the paper"),  # a heading of earlier studies
     "anew": ("again", ""),
     "mend(s|ed|ing)?": ("fix", ""),
     "wish(es|ed)?": ("stop request", ""),
