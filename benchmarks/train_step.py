@@ -1,4 +1,5 @@
-"""CPU seconds of a whole training step: this package, Paddle as installed, and PyTorch eager.
+"""CPU seconds of a whole training step: this package, with its own towers and with those of PaddleClas and PaddleNLP,
+these libraries as installed, and PyTorch eager.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --torch-python ~/torch/bin/python --switches
@@ -7,7 +8,8 @@ A step is forward, four-pair loss, backward and AdamW with clipping, of a small 
 thread. Each arm has a process of its own; they take turns, step by step, so that a busy machine slows all of them
 alike. Before the first step all arms score the same batch with the same weights, without dropout: the losses must
 agree. --switches also runs with one switch of ERNIE_VIL2_RUNTIME off at a time. --torch-python is an interpreter with
-torch and numpy; PyTorch runs as installed, and with the thresholds of glibc's malloc that this package sets.
+torch and numpy; PyTorch runs as installed, and with the thresholds of glibc's malloc that this package sets. The
+libraries' towers are left out where they are not installed.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,18 +42,24 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128, help="pairs in a step")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each arm, after one that is not")
     parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--implementation", default="native", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         from ernie_vil2.device import runtime
 
         runtime.configure()
-        serve(*paddle_step(Path(args.worker), args.batch))
+        serve(*paddle_step(Path(args.worker), args.batch, args.implementation))
         return 0
 
     with tempfile.TemporaryDirectory() as folder:
         this = [sys.executable, __file__, "--batch", str(args.batch), "--worker", folder]
         theirs = [args.torch_python, str(Path(__file__).with_name("train_step_torch.py")), folder]
-        arms = {"this package": (this, {}), "Paddle as installed": (this, {"ERNIE_VIL2_RUNTIME": "0"})}
+        arms = {"this package": (this, {})}
+        if find_spec("paddleclas") and find_spec("paddlenlp"):
+            suite = [*this, "--implementation", "suite"]
+            arms |= {"the suite's towers": (suite, {}), "Paddle as installed": (suite, {"ERNIE_VIL2_RUNTIME": "0"})}
+        print(f"{processor_name()}, {len(os.sched_getaffinity(0))} cores, one thread; "
+              f"load average {os.getloadavg()[0]:.1f}")  # fmt: skip
         if args.torch_python:
             arms["PyTorch eager"] = (theirs, {})
         show(in_turn(arms, args.rounds, shown=True), list(arms)[-1])
@@ -62,6 +71,13 @@ def main() -> int:
         for name, arm in others.items():  # two at a time: each holds a gigabyte or two
             show(in_turn({"this package": (this, {}), name: arm}, args.rounds), "this package")
     return 0
+
+
+def processor_name() -> str:
+    """As the processor calls itself, with the numbers that tell it from others of that name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = {name.strip(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return f"{fields.get('model name')}, family {fields.get('cpu family')}, model {fields.get('model')}"
 
 
 def in_turn(arms, rounds, shown=False) -> dict[str, list[float]]:
@@ -141,7 +157,7 @@ def serve(about, step) -> None:
         print(json.dumps({"seconds": time.process_time() - start}), flush=True)
 
 
-def paddle_step(folder: Path, batch: int):
+def paddle_step(folder: Path, batch: int, implementation: str):
     """The step as `tools/train.py` takes it on one process; with all switches off, as Paddle alone takes it."""
     import numpy as np
     import paddle
@@ -154,7 +170,7 @@ def paddle_step(folder: Path, batch: int):
     from ernie_vil2.tasks.contrastive_step import DirectStep
     from ernie_vil2.training.optimizer import build_optimizer, squared_gradient_norms
 
-    config = load_config(None, OVERRIDES)
+    config = load_config(None, [*OVERRIDES, f"Model.implementation={implementation}"])
     runtime.set_device("cpu")
     paddle.seed(0)
     model = build_dual_encoder(config.Model, VOCABULARY, config.Loss.temperature)
