@@ -7,9 +7,10 @@ own: there a product of float32 may be one of fewer bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import paddle
@@ -69,12 +70,30 @@ class CpuLinear(nn.Linear):
         return type(layer) is nn.Linear and layer.bias is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _trains(x, self.weight, self.bias):
-            return super().forward(x)
-        tokens = _tokens.get()
-        if tokens is not None and x.ndim == 3:
-            return _LinearOfTokens.apply(x, self.weight, self.bias, tokens)
-        return _Linear.apply(x, self.weight, self.bias)
+        return _linear(x, self.weight, self.bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if not _trains(x, weight, bias):
+        return F.linear(x, weight, bias)
+    tokens = _tokens.get()
+    if tokens is not None and x.ndim == 3:
+        return _LinearOfTokens.apply(x, weight, bias, tokens)
+    return _Linear.apply(x, weight, bias)
+
+
+def together(layers: Sequence[nn.Layer]) -> Callable[[Tensor], Tensor] | None:
+    """Linear layers of one input as one, whose outputs lie side by side; on any device.
+
+    None where one of them is not a plain linear layer with a bias, or is frozen: they must be computed one by one.
+    """
+    kinds = {type(layer) for layer in layers}
+    if kinds not in ({nn.Linear}, {CpuLinear}) or any(layer.bias is None for layer in layers):
+        return None
+    if any(parameter.stop_gradient for layer in layers for parameter in layer.parameters()):
+        return None
+    weight, bias = (paddle.concat([getattr(layer, name) for layer in layers], axis=-1) for name in ("weight", "bias"))
+    return partial(_linear if kinds == {CpuLinear} else F.linear, weight=weight, bias=bias)
 
 
 class CpuLayerNorm(nn.LayerNorm):

@@ -13,6 +13,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie_vil2.device.cpu_kernels import together
+
 MASKED = -1e4
 """What is added to the score of a token that attention must not see; float16 holds it."""
 
@@ -42,22 +44,26 @@ class Attention(nn.Layer):
         self.heads, self.dropout = heads, dropout
         self.fused: bool | None = None
 
+    def by_head(self, x: paddle.Tensor, parts: int = 1) -> list[paddle.Tensor]:
+        """`[B, L, parts * width]` to each part by head, `[B, heads, L, d]`."""
+        x = x.reshape([0, 0, parts, self.heads, x.shape[2] // (parts * self.heads)])
+        return x.transpose([2, 0, 3, 1, 4]).unbind(0)
+
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """`[B, L, width]` queries and keys and values of `[B, M, width]` to `[B, L, width]`.
+        """Queries `[B, heads, L, d]`, keys and values `[B, heads, M, d]` to `[B, L, width]`.
 
         `mask` is added to the scores, `[B or 1, 1, L or 1, M]`.
         """
-        q, k, v = (x.reshape([0, 0, self.heads, x.shape[2] // self.heads]) for x in (q, k, v))  # [B, L, heads, d]
         dropout = self.dropout if self.training else 0.0
         fused = self.fused
         if fused is None:
             fused = paddle.in_dynamic_mode() and q.place.is_gpu_place() and not dropout
         if fused:
             if mask is not None:
-                mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], k.shape[1]])
+                mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[2], k.shape[2]])
+            q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
             return mixed.flatten(2)
-        q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
         weights = F.softmax(scores if mask is None else scores + mask.astype(scores.dtype))
         if dropout:
@@ -74,19 +80,24 @@ class PackedAttention(Attention):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        q, k, v = self.qkv(x).chunk(3, axis=2)
-        return self.proj(self.attend(q, k, v, mask))
+        return self.proj(self.attend(*self.by_head(self.qkv(x), parts=3), mask))
 
 
 class SplitAttention(Attention):
-    """Each projection is a layer of its own, as in PaddleNLP's encoders."""
+    """Each projection is a layer of its own, as in PaddleNLP's encoders; in training one product computes all three."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__(heads, dropout)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        return self.out_proj(self.attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask))
+        layers = self.q_proj, self.k_proj, self.v_proj
+        packed = together(layers) if self.training else None
+        if packed is None:
+            q, k, v = (self.by_head(layer(x))[0] for layer in layers)
+        else:
+            q, k, v = self.by_head(packed(x), parts=3)
+        return self.out_proj(self.attend(q, k, v, mask))
 
 
 class Mlp(nn.Layer):
@@ -164,8 +175,8 @@ class AttentionPool(Attention):
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        k, v = self.kv(tokens).chunk(2, axis=2)
-        pooled = self.proj(self.attend(for_each(self.q(self.probe), tokens), k, v, mask))
+        (query,) = self.by_head(for_each(self.q(self.probe), tokens))
+        pooled = self.proj(self.attend(query, *self.by_head(self.kv(tokens), parts=2), mask))
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)
 
 
