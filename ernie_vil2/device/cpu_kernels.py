@@ -85,10 +85,12 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def together(layers: Sequence[nn.Layer]) -> Callable[[Tensor], Tensor] | None:
     """Linear layers of one input as one, whose outputs lie side by side; on any device.
 
-    None where one of them is not a plain linear layer with a bias, or is frozen: they must be computed one by one.
+    None where one of them is not a plain linear layer with a bias, is frozen, or has hooks: each is computed by itself.
     """
     kinds = {type(layer) for layer in layers}
     if kinds not in ({nn.Linear}, {CpuLinear}) or any(layer.bias is None for layer in layers):
+        return None
+    if any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers):
         return None
     if any(parameter.stop_gradient for layer in layers for parameter in layer.parameters()):
         return None

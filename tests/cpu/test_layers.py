@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.device.cpu_kernels import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, tokens_alone
+from ernie_vil2.device.cpu_kernels import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, together, tokens_alone
 from ernie_vil2.models import build_dual_encoder
 
 SMALL = ModelConfig(
@@ -210,3 +210,27 @@ def test_other_convolutions_are_left_alone():
         nn.Conv2D(4, 4, 1, groups=2),
     ]
     assert not any(map(CpuPatchConv2D.fits, others))
+
+
+@pytest.mark.parametrize("kind", ["CPU", "plain"])
+def test_layers_of_one_input_together_are_what_they_are_one_by_one(kind):
+    """Outputs and gradients; one that is frozen, has a hook or is of another kind is computed by itself."""
+    layers = nn.LayerList([nn.Linear(6, 5) for _ in range(3)])
+    if kind == "CPU":
+        speed_up(layers)
+    found = []
+    for packed in (False, True):
+        x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32"), stop_gradient=False)
+        y = together(layers)(x) if packed else paddle.concat([layer(x) for layer in layers], axis=-1)
+        (y * paddle.arange(15, dtype="float32")).sum().backward()
+        found.append([y.numpy(), x.grad.numpy(), *(parameter.grad.numpy() for parameter in layers.parameters())])
+        layers.clear_gradients()
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert together([*layers, nn.Identity()]) is None
+    hook = layers[1].register_forward_post_hook(lambda *_: None)
+    assert together(layers) is None
+    hook.remove()
+    assert together(layers) is not None
+    layers[2].bias.stop_gradient = True
+    assert together(layers) is None

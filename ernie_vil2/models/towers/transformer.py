@@ -80,7 +80,8 @@ class PackedAttention(Attention):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        return self.proj(self.attend(*self.by_head(self.qkv(x), parts=3), mask))
+        q, k, v = self.by_head(self.qkv(x), parts=3)
+        return self.proj(self.attend(q, k, v, mask))
 
 
 class SplitAttention(Attention):
@@ -175,8 +176,8 @@ class AttentionPool(Attention):
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        (query,) = self.by_head(for_each(self.q(self.probe), tokens))
-        pooled = self.proj(self.attend(query, *self.by_head(self.kv(tokens), parts=2), mask))
+        (query,), (k, v) = self.by_head(for_each(self.q(self.probe), tokens)), self.by_head(self.kv(tokens), parts=2)
+        pooled = self.proj(self.attend(query, k, v, mask))
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)
 
 
