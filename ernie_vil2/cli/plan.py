@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.io.files import write_json
-    from ernie_vil2.models.weights.architecture import with_model_like
+    from ernie_vil2.models.weights.initial import with_model_like
     from ernie_vil2.planning.text import plan_run
     from ernie_vil2.training.optimizer import with_steps
 

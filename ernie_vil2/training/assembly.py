@@ -17,7 +17,7 @@ from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import list_checkpoints, owned
 from ernie_vil2.models.towers import as_installed
-from ernie_vil2.models.weights.architecture import with_model_like
+from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms

@@ -22,7 +22,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.models.weights.architecture import with_model_like
+from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
 from ernie_vil2.planning.text import headline, plan_run

@@ -7,9 +7,8 @@ import numpy as np
 
 from ernie_vil2.config import LoraConfig, ModelConfig, TuningConfig, load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.weights.architecture import with_model_like
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from ernie_vil2.models.weights.initial import load_initial_weights
+from ernie_vil2.models.weights.initial import load_initial_weights, with_model_like
 from ernie_vil2.models.weights.mixtures import check_alike
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks.model_setup import tune

@@ -11,8 +11,7 @@ from ernie_vil2.backends import Eager
 from ernie_vil2.config import ConfigError, dump_config, load_config
 from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.weights.architecture import _read, with_model_like
-from ernie_vil2.models.weights.initial import load_initial_weights
+from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, with_model_like
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import call
@@ -25,7 +24,7 @@ TEXTS = ["红色的圆", "two discs", "bars, discs"]
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    _read.cache_clear()
+    _read_like.cache_clear()
 
 
 @pytest.mark.parametrize("folder", [OFFICIAL, PADDLENLP], ids=lambda folder: folder.name)

@@ -1,4 +1,5 @@
-"""Initial weights of a training: of the whole model, or of a tower from what others have pretrained.
+"""What a training starts from: the architecture of another model (`Model.like`), and initial weights, of the whole
+model, or of a tower from what others have pretrained.
 
 Names are matched and reported as everywhere. What is done to arrays before is noted in the report:
 
@@ -14,15 +15,17 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config import ModelConfig
-from ernie_vil2.config.model import without_suite
+from ernie_vil2.config import Config, ConfigError, ModelConfig, validated
+from ernie_vil2.config.model import of_own_module, without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.io import hub
 from ernie_vil2.io.run_folder import named_checkpoint
@@ -33,7 +36,66 @@ from ernie_vil2.models.towers.encoders import VisionTransformer
 from ernie_vil2.models.towers.suite import SuiteVit, imported, paddleclas
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
 from ernie_vil2.models.weights.releases import to_ours
-from ernie_vil2.models.weights.stored import check_sums, vocabulary_of, weights_path
+from ernie_vil2.models.weights.stored import check_sums, read_model, vocabulary_of, weights_path
+
+WEIGHTS = "weights"
+"""In `Model.like`: the model that `Model.weights` names."""
+_SIZES = ("patch_size", "width", "depth", "heads")
+
+
+def with_model_like(config: Config) -> Config:
+    """The configuration with what `Model.like` names put in: towers and joint space, vocabulary and rules of the
+    tokeniser, preprocessing of images, and the length of texts. What the configuration sets itself stays.
+
+    Raises:
+        ConfigError: there is no model, it brings no vocabulary or a tower of a module of its own, or what it has and
+            what the configuration sets do not go together.
+    """
+    like = config.Model.like
+    if like is None:
+        return config
+    if like == WEIGHTS:
+        if config.Model.weights is None:
+            raise ConfigError("Model.like=weights takes the towers from Model.weights, which names no model: set "
+                              "-o Model.weights=... to the model that training starts from")  # fmt: skip
+        like = config.Model.weights
+    taken, longest = _described(like)
+    tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
+    for tower in ("image", "text"):
+        given = own["Model"].pop(tower, {})
+        if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
+            taken[tower] |= dict.fromkeys(_SIZES)
+        elif of_own_module(taken[tower]["name"]) and "name" not in given:
+            raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
+                              f"to have that imported, name it yourself in Model.{tower}.name")  # fmt: skip
+        taken[tower] |= given
+    tree["Model"] = {**taken, **own["Model"], "like": None}
+    if "max_length" not in own.get("Data", {}):
+        tree["Data"]["max_length"] = longest
+    if "resize" not in own.get("Views", {}):
+        tree["Views"]["resize"] = max(tree["Views"]["resize"], taken["image"]["image_size"])
+    return validated(tree, f"Model.like={like}")
+
+
+def _described(like: str) -> tuple[dict[str, Any], int]:
+    model, longest = _read_like(like)
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in model.items()}, longest
+
+
+@lru_cache(maxsize=1)  # a plan asks again for every piece of advice
+def _read_like(like: str) -> tuple[dict[str, Any], int]:
+    """A model's part of a configuration without its initial weights, and tokens of a text."""
+    try:
+        stored = read_model(like)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Model.like: {error}") from None
+    if stored.tokens is None:
+        raise ConfigError(f"Model.like: {like}: no vocab.txt next to it, without which its words have no ids")
+    weights: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
+    model = stored.config.Model.model_dump(exclude=weights)
+    model["text"]["vocabulary"] = None if stored.vocabulary == ERNIE_VOCABULARY else str(stored.vocabulary)
+    return model, stored.config.Data.max_length
+
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
 _VIT_HEADS = ["head.*", "proj"]
