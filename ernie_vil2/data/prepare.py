@@ -29,7 +29,7 @@ from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io import locks
-from ernie_vil2.io.files import load_json, sha256, write_json, write_text
+from ernie_vil2.io.files import atomic_files, load_json, sha256, write_json, write_text
 from ernie_vil2.io.terminal import RunError, counted
 
 REPORT = "report.txt"
@@ -78,8 +78,9 @@ class PreparedIndex:
             if shard["samples"]
         ]
         content = totals | {"shards": files, "bad_samples": self.bad_samples.as_dict(), "job": self.job}
-        write_text(folder / REPORT, f"{self}\n")
-        write_json(folder / INDEX, content)
+        with atomic_files(folder) as temporary:
+            write_text(temporary / REPORT, f"{self}\n")
+            write_json(temporary / INDEX, content)
 
     def __str__(self) -> str:
         lines = [
