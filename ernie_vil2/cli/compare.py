@@ -50,18 +50,35 @@ def labelled_folder(text: str) -> tuple[str, str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("models", nargs="*", type=labelled_model, metavar="MODEL",
-        help="as --checkpoint of eval.py; NAME=MODEL names it")  # fmt: skip
-    add("--embeddings", nargs="+", default=[], type=labelled_folder, metavar="NAME=FOLDER",
+    add(
+        "models",
+        nargs="*",
+        type=labelled_model,
+        metavar="MODEL",
+        help="as --checkpoint of eval.py; NAME=MODEL names it",
+    )
+    add(
+        "--embeddings",
+        nargs="+",
+        default=[],
+        type=labelled_folder,
+        metavar="NAME=FOLDER",
         help="embeddings of another library: image_embeddings.npy and text_embeddings.npy with images.jsonl and "
-        "texts.jsonl as embed.py writes them, or images.txt and texts.txt, a name per line")  # fmt: skip
+        "texts.jsonl as embed.py writes them, or images.txt and texts.txt, a name per line",
+    )
     arguments.add_data_options(parser)
     add("--language", nargs="+", help="of the captions, where they have several; default: the first model's")
     add("--protocol", nargs="+", default=[], metavar="NAME", help="of retrieval, see docs/protocols.md; default: pairs")
     add("--scorer", metavar="NAME", help="what is scored, where the data's layout does not say it")
     add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
-    add("--pixel-baseline", nargs="+", default=[], type=source, metavar="TRAIN_FILE",
-        help="one more row: the text of the nearest training image by pixels")  # fmt: skip
+    add(
+        "--pixel-baseline",
+        nargs="+",
+        default=[],
+        type=source,
+        metavar="TRAIN_FILE",
+        help="one more row: the text of the nearest training image by pixels",
+    )
     add_import_option(parser)
     add("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
     add("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")

@@ -85,23 +85,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_import_option(action)
         add_pipe_option(action)
     for name in ("build", "add", "sync"):
-        actions[name].add_argument("--data", nargs="+", default=[], type=source, metavar="SOURCE",
-                                   help="any source of docs/data.md, or folders of pictures")  # fmt: skip
-        actions[name].add_argument("--texts", nargs="+", default=[], type=source, metavar="FILE",
-                                   help="lines of a .txt, or the tags of a source of samples")  # fmt: skip
-        actions[name].add_argument("--thumbnails", type=natural, default=160, metavar="PIXELS",
-                                   help="longer side of the small pictures that the page shows; 0: none")  # fmt: skip
-        actions[name].add_argument("--root", type=input_folder, metavar="FOLDER",
-                                   help="paths of pictures count from here; default: from where they did, at first the "
-                                   "working directory")  # fmt: skip
-    actions["build"].add_argument("--index-type", "--engine", metavar="NAME",
-                                  help="exact, ivf or your own; default: by the number of items")  # fmt: skip
-    actions["build"].add_argument("--recall", type=fraction, default=0.98,
-                                  help="share of the ten closest that it shall find; default: 0.98")  # fmt: skip
+        actions[name].add_argument(
+            "--data",
+            nargs="+",
+            default=[],
+            type=source,
+            metavar="SOURCE",
+            help="any source of docs/data.md, or folders of pictures",
+        )
+        actions[name].add_argument(
+            "--texts",
+            nargs="+",
+            default=[],
+            type=source,
+            metavar="FILE",
+            help="lines of a .txt, or the tags of a source of samples",
+        )
+        actions[name].add_argument(
+            "--thumbnails",
+            type=natural,
+            default=160,
+            metavar="PIXELS",
+            help="longer side of the small pictures that the page shows; 0: none",
+        )
+        actions[name].add_argument(
+            "--root",
+            type=input_folder,
+            metavar="FOLDER",
+            help="paths of pictures count from here; default: from where they did, at first the working directory",
+        )
+    actions["build"].add_argument(
+        "--index-type", "--engine", metavar="NAME", help="exact, ivf or your own; default: by the number of items"
+    )
+    actions["build"].add_argument(
+        "--recall", type=fraction, default=0.98, help="share of the ten closest that it shall find; default: 0.98"
+    )
     actions["sync"].add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
-    actions["sync"].add_argument("--rebuild", type=fraction, default=0.1, metavar="SHARE",
-                                 help="build the index type again where it does not cover a larger share of the rows; "
-                                 "default: 0.1")  # fmt: skip
+    actions["sync"].add_argument(
+        "--rebuild",
+        type=fraction,
+        default=0.1,
+        metavar="SHARE",
+        help="build the index type again where it does not cover a larger share of the rows; default: 0.1",
+    )
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")
     actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
     query = actions["query"]
@@ -112,24 +138,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is taken away from every query")
     query.add_argument("--among", choices=("images", "texts"), default="images")
     query.add_argument("--count", type=count, default=10, help="answers to each query")
-    query.add_argument("--threshold", type=threshold, metavar="COSINE",
-                       help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any")  # fmt: skip
-    query.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE",
-                       help="only items of this value, or within bounds: price<100, date>=2025-01-01")  # fmt: skip
+    query.add_argument(
+        "--threshold",
+        type=threshold,
+        metavar="COSINE",
+        help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any",
+    )
+    query.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="only items of this value, or within bounds: price<100, date>=2025-01-01",
+    )
     query.add_argument("--json", action="store_true", help="one JSON object per query")
     serve = actions["serve"]
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: one that is free")
-    serve.add_argument("--root", nargs="+", default=[], type=input_folder, metavar="FOLDER",
-                       help="folders whose pictures are served in full; default: thumbnails alone")  # fmt: skip
+    serve.add_argument(
+        "--root",
+        nargs="+",
+        default=[],
+        type=input_folder,
+        metavar="FOLDER",
+        help="folders whose pictures are served in full; default: thumbnails alone",
+    )
     serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
     serve.add_argument("--workers", type=count, default=1, help="processes that share port and index; default: 1")
-    serve.add_argument("--queue", type=count, default=256,
-                       help="queries that may wait in a process; one more gets 503; default: 256")  # fmt: skip
-    serve.add_argument("--cache", type=natural, default=2048,
-                       help="answers that a process keeps until the index changes; default: 2048; 0: none")  # fmt: skip
-    serve.add_argument("--token-file", type=input_file, metavar="FILE",
-                       help="every request must bear the token in it; /healthz and /readyz need none")  # fmt: skip
+    serve.add_argument(
+        "--queue", type=count, default=256, help="queries that may wait in a process; one more gets 503; default: 256"
+    )
+    serve.add_argument(
+        "--cache",
+        type=natural,
+        default=2048,
+        help="answers that a process keeps until the index changes; default: 2048; 0: none",
+    )
+    serve.add_argument(
+        "--token-file",
+        type=input_file,
+        metavar="FILE",
+        help="every request must bear the token in it; /healthz and /readyz need none",
+    )
     serve.add_argument("--public", action="store_true", help="other machines may ask without a token")
     serve.add_argument("--allowed-host", nargs="+", default=[], metavar="NAME",
                        help="names by which it is addressed, as a proxy passes them; default: 127.0.0.1 and localhost, "

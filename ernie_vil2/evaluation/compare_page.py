@@ -99,8 +99,10 @@ def _result(comparison: Comparison, result: str) -> dict[str, Any]:
     for model, figure, difference, word in compared:
         name = model if figure == main else f"{model}, {named(figure)} alone"
         differences.append(_bar(name, difference, -widest, widest, "+.1f", word))
-    rows = [(model, [_cell(comparison, result, model, figure) for figure in comparison.figures])
-            for model in comparison.outcomes]  # fmt: skip
+    rows = [
+        (model, [_cell(comparison, result, model, figure) for figure in comparison.figures])
+        for model in comparison.outcomes
+    ]
     return {"name": result, "figure": named(main), "levels": levels, "differences": differences, "rows": rows}
 
 
@@ -206,9 +208,12 @@ def _query(
         "query": card["query"] if card else text,
         "images": [pictures.number(image) for image in (card["images"] if card else ())],
         "sides": sides,
-        "fields": {key: str(value) for key, value in (first.fields[row] if first.fields else {}).items()
-                   if isinstance(value, str | int | bool)},
-    }  # fmt: skip
+        "fields": {
+            key: str(value)
+            for key, value in (first.fields[row] if first.fields else {}).items()
+            if isinstance(value, str | int | bool)
+        },
+    }
 
 
 def _choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -226,8 +231,17 @@ def _choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "results": list(dict.fromkeys(one["result"] for one in queries)),
         "directions": list(dict.fromkeys(one["direction"] for one in queries)),
         "against": list(dict.fromkeys(one["against"] for one in queries if one["against"])),
-        "fields": [f"{key} = {value}" for key, found in values.items() if 2 <= len(found) <= MOST_VALUES
-                   for value in sorted(found)],
-        "lengths": {"short": f"up to {short} characters", "middle": f"{short + 1} to {long}",
-                    "long": f"more than {long}"} if short < long else {},
-    }  # fmt: skip
+        "fields": [
+            f"{key} = {value}"
+            for key, found in values.items()
+            if 2 <= len(found) <= MOST_VALUES
+            for value in sorted(found)
+        ],
+        "lengths": {
+            "short": f"up to {short} characters",
+            "middle": f"{short + 1} to {long}",
+            "long": f"more than {long}",
+        }
+        if short < long
+        else {},
+    }

@@ -86,9 +86,12 @@ class Outcomes:
             own = np.array([position[name] for name in expected])
         groups = first.groups.get(figure)
         return paired_queries(
-            self.figures[figure][own], first.figures[figure][others],
-            first.clusters[others], None if groups is None else groups[others], **options,
-        )  # fmt: skip
+            self.figures[figure][own],
+            first.figures[figure][others],
+            first.clusters[others],
+            None if groups is None else groups[others],
+            **options,
+        )
 
     def shared(self, first: Outcomes) -> str:
         """The figure by which this model is compared with the first: its main one, or the nearest that both have."""

@@ -142,8 +142,15 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     summary = "Items that match a picture, the body of the request, and a sentence"
     body = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
     for path, described in (("/search/image", True), ("/search", False)):  # the second one is that of earlier versions
-        router.add_api_route(path, by_picture, methods=["POST"], summary=summary, responses=_ANSWERS,
-                             openapi_extra=body, include_in_schema=described)  # fmt: skip
+        router.add_api_route(
+            path,
+            by_picture,
+            methods=["POST"],
+            summary=summary,
+            responses=_ANSWERS,
+            openapi_extra=body,
+            include_in_schema=described,
+        )
 
     @router.post("/search/batch", summary="Several queries at once", responses=_BATCHES, openapi_extra=_body(Batch))
     async def batch(request: Request) -> Response:
@@ -161,8 +168,15 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         return _answer(b"[%b]" % b",".join(await batcher.answers(queries, options)), start, b"results")
 
     @router.get("/similar", summary="Items like one of the index", responses=_ANSWERS)
-    async def similar(id: str, count: Count = 40, kind: Kind = "images", among: Kind = "images", where: Filter = "{}",
-                      threshold: Threshold = None, offset: Offset = 0) -> Response:  # fmt: skip
+    async def similar(
+        id: str,
+        count: Count = 40,
+        kind: Kind = "images",
+        among: Kind = "images",
+        where: Filter = "{}",
+        threshold: Threshold = None,
+        offset: Offset = 0,
+    ) -> Response:
         start = time.perf_counter()
         options = Options(count + offset, among, threshold, _where(where)).closest()
         try:
@@ -171,15 +185,19 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         except KeyError:
             raise HTTPException(404, "no item of this id") from None
 
-    @router.get("/tags", summary="Texts that name a picture of the index; none where nothing is close enough",
-                responses=_ANSWERS)  # fmt: skip
+    @router.get(
+        "/tags",
+        summary="Texts that name a picture of the index; none where nothing is close enough",
+        responses=_ANSWERS,
+    )
     async def tags(id: str, count: Count = 5) -> Response:
         if not index.has("texts"):
             return _answer(b"[]", time.perf_counter())
         return await similar(id, count, "images", "texts", "{}", threshold)
 
-    @router.post("/tags", summary="Texts that name a picture, the body of the request", responses=_ANSWERS,
-                 openapi_extra=body)  # fmt: skip
+    @router.post(
+        "/tags", summary="Texts that name a picture, the body of the request", responses=_ANSWERS, openapi_extra=body
+    )
     async def tags_of_picture(request: Request, count: Count = 5) -> Response:
         start = time.perf_counter()
         async with uploads.received(request) as content:
@@ -223,8 +241,9 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": index.title, "object": "model", "owned_by": "ernie_vil2"}]}
 
-    @router.post("/embeddings", summary="Embeddings of texts and pictures, in OpenAI's form",
-                 openapi_extra=_body(Embeddings))  # fmt: skip
+    @router.post(
+        "/embeddings", summary="Embeddings of texts and pictures, in OpenAI's form", openapi_extra=_body(Embeddings)
+    )
     async def embeddings(request: Request) -> Response:
         async with uploads.received(request) as content:
             asked = _parsed(Embeddings, content)
@@ -255,8 +274,9 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     """Changes of the index."""
     router = APIRouter()
 
-    @router.post("/items", summary="Adds pictures and texts, or replaces those of the same ids",
-                 openapi_extra=_body(NewItems))  # fmt: skip
+    @router.post(
+        "/items", summary="Adds pictures and texts, or replaces those of the same ids", openapi_extra=_body(NewItems)
+    )
     async def add(request: Request) -> dict[str, Any]:
         async with uploads.received(request) as content:
             given = _parsed(NewItems, content).items
@@ -309,8 +329,11 @@ def _writing(index: Index) -> Iterator[Index]:
             break
         except BusyIndex:
             if time.monotonic() > due:
-                raise HTTPException(503, "the index is being changed by another process; try again",
-                                    {"Retry-After": str(WRITING_SECONDS)}) from None  # fmt: skip
+                raise HTTPException(
+                    503,
+                    "the index is being changed by another process; try again",
+                    {"Retry-After": str(WRITING_SECONDS)},
+                ) from None
             time.sleep(0.05)
     with writer:
         yield writer

@@ -12,9 +12,23 @@ from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
-PATHS = ("/api/search", "/api/similar", "/api/tags", "/api/facets", "/api/v1/search", "/api/v1/embeddings",
-         "/api/v1/items", "/thumbnail", "/picture", "/health", "/healthz", "/readyz", "/metrics", "/",
-         "other")  # fmt: skip
+PATHS = (
+    "/api/search",
+    "/api/similar",
+    "/api/tags",
+    "/api/facets",
+    "/api/v1/search",
+    "/api/v1/embeddings",
+    "/api/v1/items",
+    "/thumbnail",
+    "/picture",
+    "/health",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/",
+    "other",
+)
 STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422", "499", "503", "other")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Bounds of the histogram of latencies; one more holds what takes longer."""

@@ -101,8 +101,13 @@ class Middleware:
         host = _name(given.get(b"host", b"").decode("latin-1"))
         if not any(one in ("*", host) or one[:2] == "*." and host.endswith(one[1:]) for one in self.access.hosts):
             shown = printable(host, longest=100)
-            return JSONResponse({"detail": f"this server is not called {shown}: start it with --allowed-host {shown}, "
-                                "or let the proxy send a Host that it knows"}, 400)  # fmt: skip
+            return JSONResponse(
+                {
+                    "detail": f"this server is not called {shown}: start it with --allowed-host {shown}, "
+                    "or let the proxy send a Host that it knows"
+                },
+                400,
+            )
         token = self.access.token
         if token and not hmac.compare_digest(_credentials(given.get(b"authorization", b"")), token.encode()):
             challenge = {"WWW-Authenticate": 'Basic realm="search", charset="UTF-8"'}
@@ -127,8 +132,10 @@ def read_token(path: str | Path) -> str:
     """
     token = read_text(path).strip()
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
-        raise ValueError(f"{path} holds no token: write {SHORTEST_TOKEN} or more printable ASCII characters into it, "
-                         "for example from: openssl rand -hex 32")  # fmt: skip
+        raise ValueError(
+            f"{path} holds no token: write {SHORTEST_TOKEN} or more printable ASCII characters into it, "
+            "for example from: openssl rand -hex 32"
+        )
     return token
 
 

@@ -112,15 +112,12 @@ class SugarCrepe(Scorer):
             [Table(columns, [(self.label, cells)])],
             {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": one.problems.as_dict()},
             ("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
-            (
-                [*item, *pair, int(pair[0] > pair[1])]
-                for item, pair in zip(items, scores.tolist(), strict=True)
-            ),
+            ([*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)),
             best_by=self.best_by,
             sizes=f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'text')}",
             notes=notes,
             outcomes=lambda: {"": outcomes(items, one, scores)},
-        )  # fmt: skip
+        )
 
 
 def _item(kind: str, number: str, row: object) -> Item:
@@ -150,8 +147,9 @@ def outcomes(items: Sequence[Item], encoded: EncodedBenchmark, scores: np.ndarra
             ]
             answers.sort(key=lambda answer: -answer["score"])
             image = images[items[row].image]
-            made.append(Card(query=image.id, images=thumbnails(image), language="", tags=[items[row].kind],
-                             answers=answers))  # fmt: skip
+            made.append(
+                Card(query=image.id, images=thumbnails(image), language="", tags=[items[row].kind], answers=answers)
+            )
         return made
 
     figures = {kind: np.where(kinds == kind, hit, np.nan) for kind in KINDS if (kinds == kind).any()}
