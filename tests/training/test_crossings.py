@@ -59,7 +59,7 @@ def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, monkeypatch,
 
 
 def test_every_kind_of_crossing_is_counted_once_and_named():
-    one = paddle.ones([1])
+    one = paddle.ones([])
     with counted_crossings() as found:
         paddle.to_tensor([1.0])
         one.numpy(), one.item(), one.tolist(), float(one), int(one), bool(one), np.asarray(one)

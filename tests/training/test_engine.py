@@ -82,7 +82,7 @@ def test_the_sigmoid_loss_learns_its_bias_and_resumes(config):
     trainer = Trainer(config(*changes))
     crash_after(trainer, 6)
     resumed = Trainer(config(*changes), resume=True)
-    assert resumed.step == 4 and float(resumed.model.logit_bias) != -10
+    assert resumed.step == 4 and resumed.model.logit_bias.item() != -10
     resumed.fit()
     records = [record for record in read_log(resumed.run / "log.jsonl") if record["kind"] == "train"]
     assert {"logit_scale", "logit_bias"} <= records[-1].keys()
