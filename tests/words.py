@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-READ = {".py", ".md", ".html", ".yaml", ".toml", ".css", ".js"}
+READ = {".py", ".md", ".html", ".yaml", ".toml", ".css", ".js", ".slurm"}
 SKIPPED = (
     "tests/golden/",
     "tests/fixtures/",

@@ -133,7 +133,7 @@ def uploaded(
 ) -> Iterator[tuple[dict[str, paddle.Tensor], T]]:
     """Batches on the device, in order: the next one goes up while what is made of this one is computed.
 
-    A thread asks for them ahead and copies them into pinned slots; an error that it meets is raised where its batch
+    A thread asks for them ahead and copies them into pinned slots; an error in it is raised where its batch
     would have come. The first is asked for by the caller's thread, whose child the processes that make batches become.
 
     Args:

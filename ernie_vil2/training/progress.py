@@ -99,7 +99,7 @@ class Progress:
     Args:
         config: the run's.
         rank, ranks: number of this process, and how many there are.
-        bad_samples: that this rank meets.
+        bad_samples: that this rank reads.
         best_effort: what may fail without an end of the run.
 
     Attributes:
