@@ -290,6 +290,7 @@ def test_the_published_ratings_have_the_published_number_of_pairs():
         assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc_ratings.ROWS[kind, "test"]
 
 
+@pytest.mark.slow  # a minute, and 3 GB for 25,000 captions
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not next to the fixtures")
 def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_eccv_caption():
     eccv_caption = pytest.importorskip("eccv_caption", reason="pip install eccv_caption==0.1.0")
