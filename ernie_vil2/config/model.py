@@ -13,9 +13,13 @@ from ernie_vil2.registry import unknown
 SUITE = ("paddleclas:", "paddlenlp:")
 """What the name of a tower begins with that PaddleClas or PaddleNLP builds."""
 NATIVE_IMAGES = ("ViT-B/16", "ViT-L/14", "ViT", "RepVGG")
-"""Image towers that this package builds by itself; of texts all."""
+"""Image towers that both this package and PaddleClas build; of texts all."""
 # What names a size of its own, and the fields that give it.
-IMAGE_SIZES = {"ViT": ("patch_size", "width", "depth", "heads"), "RepVGG": ("width", "depth")}
+IMAGE_SIZES = {
+    "ViT": ("patch_size", "width", "depth", "heads"),
+    "RepVGG": ("width", "depth"),
+    "ModifiedResNet": ("width", "layers", "heads", "projection"),
+}
 VIT_SIZES = {
     "ViT-B/16": {"patch_size": 16, "width": 768, "depth": 12, "heads": 12},
     "ViT-L/14": {"patch_size": 14, "width": 1024, "depth": 24, "heads": 16},
@@ -55,8 +59,8 @@ def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, 
 class ImageTowerConfig(Section):
     name: str = Field(
         "ViT-B/16",
-        description="ViT-B/16, ViT-L/14, ViT or RepVGG (any size, given below); one of these or any other backbone as "
-        "PaddleClas builds it (paddleclas:ViT-B/16, paddleclas:EfficientNetB5, paddleclas:ResNet50, ...); "
+        description="ViT-B/16, ViT-L/14, ViT, RepVGG or ModifiedResNet, CLIP's (any size, given below); one of the "
+        "former or any other backbone as PaddleClas builds it (paddleclas:ViT-B/16, paddleclas:EfficientNetB5, ...); "
         "paddleclas:EfficientNetL2; or a Layer of your own as module:Class (docs/extending.md)",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
@@ -83,10 +87,20 @@ class ImageTowerConfig(Section):
     )
     patch_size: Size | None = Field(None, description="ViT only: side of a patch in pixels")
     width: Size | None = Field(
-        None, description="ViT: width of the tokens; RepVGG: channels of its first stage, doubled in each of three more"
+        None,
+        description="ViT: width of the tokens; RepVGG, ModifiedResNet: channels of the first stage, doubled in each of "
+        "three more",
     )
     depth: Depth | None = Field(None, description="ViT: number of blocks; RepVGG: blocks of each stage")
-    heads: Size | None = Field(None, description="ViT only: attention heads; they divide the width")
+    heads: Size | None = Field(
+        None,
+        description="ViT: attention heads, which divide the width; ModifiedResNet: of the attention that pools its "
+        "cells, which divide 32 times the width",
+    )
+    layers: list[Depth] | None = Field(
+        None, min_length=4, max_length=4, description="ModifiedResNet only: blocks of each stage (RN50: 3, 4, 6, 3)"
+    )
+    projection: Size | None = Field(None, description="ModifiedResNet only: width of its features (RN50: 1024)")
     drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
     weights: str | None = Field(
         None,
@@ -96,9 +110,9 @@ class ImageTowerConfig(Section):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Of a ViT: patch_size, width, depth and heads that its name stands for, or those given."""
-        given = {size: getattr(self, size) for size in IMAGE_SIZES["ViT"]}
-        return VIT_SIZES.get(without_suite(self.name), given)
+        """The sizes that the name leaves open, as given; of a ViT with a published size these."""
+        name = without_suite(self.name)
+        return VIT_SIZES.get(name, {size: getattr(self, size) for size in IMAGE_SIZES.get(name, ())})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

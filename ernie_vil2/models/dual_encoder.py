@@ -48,6 +48,8 @@ def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
         count += width * (12 * width * of_image["depth"] + 3 * side**2 + (image.image_size // side) ** 2)
     elif image.name == "RepVGG":
         count += of_image["depth"] * of_image["width"] ** 2
+    elif image.name == "ModifiedResNet":
+        count += 3 * (32 * of_image["width"]) ** 2 + sum(of_image["layers"]) * of_image["width"] ** 2
     if ":" in text.name:
         return count
     width = of_text["width"]

@@ -1,4 +1,4 @@
-"""Transformers in NumPy, written from the formulas, in float64: what the towers are held against."""
+"""Transformers and a ResNet in NumPy, written from the formulas, in float64: what the towers are held against."""
 
 import math
 
@@ -108,4 +108,51 @@ def text(weights, ids, heads, epsilon, pooled, activation="gelu", mask="padding"
             x = block(x, f"network.encoder.layers.{number}", heads, seen)
         x = pooled(its, x if after else its.norm(x, "network.norm"), row)
         features.append(its.linear(x, "projection") if its.has("projection") else x)
+    return np.stack(features)
+
+
+def clip_resnet(weights, images, heads, of_the_batch=False, epsilon=1e-5):
+    """Radford et al. 2021, section 2.4: bottlenecks (He et al. 2016) whose sides averages halve, and a mean that
+    attends to all cells; norms by running statistics, or by those of the batch."""
+    its = Formulas(weights, epsilon, "gelu")
+
+    def convolved(x, name, stride=1):
+        kernel = its.weights[f"{name}.weight"]
+        margin = kernel.shape[-1] // 2
+        x = np.pad(x, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2:], axis=(2, 3))
+        return np.einsum("bchwij,dcij->bdhw", windows[:, :, ::stride, ::stride], kernel)
+
+    def normed(x, name):
+        mean, variance = (its.weights[f"{name}.{part}"] for part in ("_mean", "_variance"))
+        if of_the_batch:
+            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
+        scale = its.weights[f"{name}.weight"] / np.sqrt(variance + epsilon)
+        mean, scale, shift = (part[:, None, None] for part in (mean, scale, its.weights[f"{name}.bias"]))
+        return (x - mean) * scale + shift
+
+    def halved(x):
+        return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
+
+    x = images.astype("float64")
+    for number, stride in ((1, 2), (2, 1), (3, 1)):
+        x = np.maximum(normed(convolved(x, f"conv{number}", stride), f"bn{number}"), 0)
+    x = halved(x)
+    for stage in (1, 2, 3, 4):
+        for number in range(its.depth(f"layer{stage}")):
+            block, smaller = f"layer{stage}.{number}", halved if stage > 1 and number == 0 else lambda x: x
+            y = np.maximum(normed(convolved(x, f"{block}.conv1"), f"{block}.bn1"), 0)
+            y = smaller(np.maximum(normed(convolved(y, f"{block}.conv2"), f"{block}.bn2"), 0))
+            y = normed(convolved(y, f"{block}.conv3"), f"{block}.bn3")
+            if its.has(f"{block}.downsample"):
+                x = normed(convolved(smaller(x), f"{block}.downsample.0"), f"{block}.downsample.1")
+            x = np.maximum(x + y, 0)
+    features = []
+    for cells in x.reshape(*x.shape[:2], -1).transpose(0, 2, 1):
+        tokens = np.concatenate([cells.mean(0, keepdims=True), cells]) + its.weights["attnpool.pos_embed"][0]
+        q, k, v = (
+            its.linear(part, f"attnpool.{name}_proj")
+            for part, name in ((tokens[:1], "q"), (tokens, "k"), (tokens, "v"))
+        )
+        features.append(its.linear(its.attention(q, k, v, heads)[0], "attnpool.c_proj"))
     return np.stack(features)

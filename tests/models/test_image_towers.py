@@ -1,5 +1,7 @@
 """The native image towers, ViT against a NumPy one written from the formula."""
 
+import math
+
 import numpy as np
 import paddle
 import pytest
@@ -110,3 +112,43 @@ def test_repvgg_of_any_size():
     expected = [[after, before, size, size] for before, after in channels for size in (3, 1)]
     assert sorted(kernels) == sorted(expected)
     assert tower.width == 64 and encode(tower, np.zeros((2, 3, 32, 32), "float32")).shape == (2, 64)
+
+
+CLIP_RESNET = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 4, "heads": 2, "projection": 10}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["running statistics", "statistics of the batch"])
+def test_clips_resnet_equals_the_formula(training):
+    rng = np.random.default_rng(0)
+    tower = build("ModifiedResNet", **CLIP_RESNET)
+    for name, value in tower.state_dict().items():
+        positive = name.endswith("_variance") or (value.ndim == 1 and name.endswith("weight"))
+        scale = 0.3 if value.ndim < 4 else math.prod(value.shape[1:]) ** -0.5
+        value.set_value((positive + scale * rng.uniform(-1, 1, value.shape)).astype("float32"))
+    weights = {name: value.clone() for name, value in tower.state_dict().items()}
+    images = rng.normal(size=(3, 3, 64, 64)).astype("float32")
+    tower.train() if training else tower.eval()
+    features = tower(paddle.to_tensor(images))
+    expected = formulas.clip_resnet(weights, images, heads=2, of_the_batch=training)
+    assert tower.width == expected.shape[1] == 10
+    np.testing.assert_allclose(features.numpy(), expected, atol=2e-5)
+    (features * paddle.randn(features.shape)).sum().backward()
+    learned = {name: value for name, value in tower.named_parameters() if not value.stop_gradient}
+    assert [name for name, value in learned.items() if value.grad is None] == []
+
+
+def test_clips_resnet_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"image_size \(80\) must be divisible by 32"):
+        build("ModifiedResNet", **CLIP_RESNET | {"image_size": 80})
+    with pytest.raises(ValueError, match=r"32 times the width \(4\) must be divisible by heads \(3\)"):
+        build("ModifiedResNet", **CLIP_RESNET | {"heads": 3})
+    with pytest.raises(ValueError, match="32 x 64 pixels; this tower takes 64 x 64"):
+        build("ModifiedResNet", **CLIP_RESNET)(paddle.zeros([1, 3, 32, 64]))
+
+
+def test_published_size_of_clips_resnet():
+    """38,316,896 parameters: the image tower of OpenAI's RN50, statistics of its norms not counted."""
+    with paddle.LazyGuard():
+        tower = build("ModifiedResNet", image_size=224, layers=[3, 4, 6, 3], width=64, heads=32, projection=1024)
+    assert len(tower.blocks) == 16 and tower.attnpool.pos_embed.shape == [1, 50, 2048]
+    assert sum(value.size for value in tower.parameters() if not value.stop_gradient) == 38_316_896

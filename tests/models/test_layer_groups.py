@@ -14,6 +14,7 @@ from ernie_vil2.training.optimizer import build_optimizer
 
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 3, "heads": 2}
 CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
+RESNET = {"name": "ModifiedResNet", "image_size": 32, "width": 8, "layers": [1, 2, 1, 1], "heads": 4, "projection": 20}
 TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 24}
 
 
@@ -25,7 +26,9 @@ def sizes(groups):
     return {name: len(names) for name, names in groups.items()}
 
 
-@pytest.mark.parametrize("image", [VIT, CNN, {"name": "ResNet50", "image_size": 32}], ids=lambda image: image["name"])
+@pytest.mark.parametrize(
+    "image", [VIT, CNN, RESNET, {"name": "ResNet50", "image_size": 32}], ids=lambda image: image["name"]
+)
 def test_every_parameter_of_a_tower_is_in_one_group(image):
     model = model_of(image, embed_dim=48)
     found = [name for tower in layer_groups(model).values() for names in tower.values() for name in names]
@@ -43,6 +46,20 @@ def test_groups_run_from_the_input_to_the_joint_space():
     assert text["text.head"] == [
         "text.network.pooler.dense.weight", "text.network.pooler.dense.bias", "text_projection.weight"
     ]  # fmt: skip
+
+
+def test_groups_of_clips_resnet_are_its_blocks():
+    """Three convolutions, five blocks, and the attention that pools."""
+    image = layer_groups(model_of(RESNET, embed_dim=64))["image"]
+    stem, head = image["image.embeddings"], image["image.head"]
+    assert {name.split(".")[1] for name in stem} == {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"}
+    assert {name.rpartition(".")[0] for name in head} == {
+        "image.attnpool", "image.attnpool.q_proj", "image.attnpool.k_proj", "image.attnpool.v_proj",
+        "image.attnpool.c_proj", "image_projection"}  # fmt: skip
+    blocks = ["layer1.0", "layer2.0", "layer2.1", "layer3.0", "layer4.0"]
+    for number, block in enumerate(blocks):
+        names = image[f"image.blocks.{number}"]
+        assert names and all(name.startswith(f"image.{block}.") for name in names)
 
 
 def test_rates_by_hand():

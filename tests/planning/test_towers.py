@@ -23,6 +23,14 @@ IMAGES = {
     "ViT": VIT,
     "ResNet18": ["image_size=64", "name=ResNet18"],
     "RepVGG": ["image_size=64", "name=RepVGG", "width=16", "depth=1"],
+    "ModifiedResNet": [
+        "image_size=64",
+        "name=ModifiedResNet",
+        "width=16",
+        "layers=[2, 3, 2, 2]",
+        "heads=8",
+        "projection=64",
+    ],
     "EfficientNetB0": ["image_size=64", "name=EfficientNetB0"],
 }
 ROWS = 16
@@ -56,7 +64,9 @@ def bytes_kept(encode, batch):
     return (kept + batch.size * batch.element_size()) / len(batch)
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet18", "RepVGG", "EfficientNetB0")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet18", "RepVGG", "EfficientNetB0", "ModifiedResNet")
+]
 
 
 @pytest.mark.parametrize("name", ["ViT", *SLOW])

@@ -20,6 +20,7 @@ from ernie_vil2.config.model import VIT_SIZES, of_own_module, without_suite
 from ernie_vil2.models.towers import suite
 from ernie_vil2.models.towers.convolution import build_repvgg
 from ernie_vil2.models.towers.encoders import TextTransformer, VisionTransformer
+from ernie_vil2.models.towers.resnet import build_modified_resnet
 from ernie_vil2.registry import Registry
 
 
@@ -44,7 +45,13 @@ def build_text(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
 
 
 IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
-    "image tower", {"ViT": build_vit, **dict.fromkeys(VIT_SIZES, build_vit), "RepVGG": build_repvgg}
+    "image tower",
+    {
+        "ViT": build_vit,
+        **dict.fromkeys(VIT_SIZES, build_vit),
+        "RepVGG": build_repvgg,
+        "ModifiedResNet": build_modified_resnet,
+    },
 )
 """By name; every other name is one of PaddleClas's."""
 TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(

@@ -12,7 +12,7 @@ from ernie_vil2.models.towers.suite import CLASSES
 
 def build_repvgg(config: ImageTowerConfig) -> RepVGG:
     """The tower of the given width and depth."""
-    return RepVGG(config.sizes["width"], config.sizes["depth"])
+    return RepVGG(**config.sizes)
 
 
 class RepVGG(nn.Layer):

@@ -25,7 +25,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import Config, ConfigError, ModelConfig, validated
-from ernie_vil2.config.model import of_own_module, without_suite
+from ernie_vil2.config.model import IMAGE_SIZES, of_own_module, without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
 from ernie_vil2.io import hub
 from ernie_vil2.io.run_folder import named_checkpoint
@@ -40,7 +40,7 @@ from ernie_vil2.models.weights.stored import check_sums, read_model, vocabulary_
 
 WEIGHTS = "weights"
 """In `Model.like`: the model that `Model.weights` names."""
-_SIZES = ("patch_size", "width", "depth", "heads")
+_SIZES = {size for sizes in IMAGE_SIZES.values() for size in sizes}
 
 
 def with_model_like(config: Config) -> Config:
@@ -64,7 +64,7 @@ def with_model_like(config: Config) -> Config:
     for tower in ("image", "text"):
         given = own["Model"].pop(tower, {})
         if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
-            taken[tower] |= dict.fromkeys(_SIZES)
+            taken[tower] |= dict.fromkeys(_SIZES & set(taken[tower]))
         elif of_own_module(taken[tower]["name"]) and "name" not in given:
             raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
                               f"to have that imported, name it yourself in Model.{tower}.name")  # fmt: skip
