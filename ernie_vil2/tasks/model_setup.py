@@ -14,13 +14,28 @@ import paddle
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_vil2.config import ConfigError, TrainingConfig, TuningConfig
+from ernie_vil2.config import Config, ConfigError, TrainingConfig, TuningConfig
+from ernie_vil2.config.model import of_own_module
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.layer_groups import chosen_parameters
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms
 from ernie_vil2.tasks.dropout import CounterBasedDropout
+
+
+def check_text_pair(config: Config) -> None:
+    """ConfigError if the text-text pair has a weight, and neither dropout nor tags.
+
+    CLIP's and SigLIP's text towers are trained without dropout. Whether a tower of the user's own has any is not known.
+    """
+    text = config.Model.text
+    tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
+    varied = text.dropout or text.attention_dropout or tags or of_own_module(text.name)
+    if config.Loss.weights.text_text and not varied:
+        raise ConfigError("Loss.weights.text_text: without dropout and without tags both encodings of a caption are "
+                          "equal, and nothing is learnt from them: set Model.text.dropout (0.1 in the paper), or "
+                          "Loss.weights.text_text=0")  # fmt: skip
 
 
 def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> list[str]:

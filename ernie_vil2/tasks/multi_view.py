@@ -25,7 +25,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.tasks.contrastive_step import build_step
-from ernie_vil2.tasks.model_setup import prepare_attention, tune
+from ernie_vil2.tasks.model_setup import check_text_pair, prepare_attention, tune
 from ernie_vil2.tasks.task import ParameterGroup, decay_groups
 from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 
@@ -131,6 +131,8 @@ class MultiViewTask:
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a tower that encodes no view is not trained."""
         config = self.config
+        if initialize:
+            check_text_pair(config)
         self.model = build_dual_encoder(
             config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
         )

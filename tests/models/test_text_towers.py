@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from paddle.nn import functional as F
 
 from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.models import build_text_tower
@@ -75,6 +76,28 @@ def test_texts_of_other_families_equal_the_formula(name):
     features = tower(paddle.to_tensor(ids))
     (features * paddle.randn(features.shape)).sum().backward()
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
+def test_dropout_of_a_tower_with_norms_before(monkeypatch):
+    """Published ones have none. It is drawn for the embeddings, and in each block for the attention weights and what
+    attention and MLP add; features in evaluation are those without it."""
+    paddle.seed(0)
+    options = {"norm": "before", "mask": "causal", "pooling": "largest"}
+    tower, plain = (TextTransformer(11, 24, 2, 3, 8, **options, dropout=p, attention_dropout=p) for p in (0.3, 0.0))
+    plain.set_state_dict(tower.state_dict())
+    np.testing.assert_array_equal(encode(tower, IDS), encode(plain, IDS))
+    drawn, draw = [], F.dropout
+    monkeypatch.setattr(F, "dropout", lambda x, p, **options: drawn.append((p, x.shape)) or draw(x, p, **options))
+    tower.train()
+    rows, length = IDS.shape
+    first, second = (tower(paddle.to_tensor(IDS)).numpy() for _ in range(2))
+    states, weights = (0.3, [rows, length, 24]), (0.3, [rows, 3, length, length])
+    assert drawn == [states, *[weights, states, states] * 2] * 2
+    assert np.abs(first - second).max() > 1e-3
+    drawn.clear()
+    plain.train()
+    plain(paddle.to_tensor(IDS))
+    assert [p for p, _ in drawn if p] == []
 
 
 def test_ernie_has_neither_token_types_nor_tasks():

@@ -13,6 +13,7 @@ from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
+from ernie_vil2.tasks.model_setup import check_text_pair
 
 MASK = 2**64 - 1
 SMALL = [
@@ -257,3 +258,23 @@ def test_a_step_of_native_dropout():
 def test_native_dropout_is_refused_where_rows_are_encoded_twice(other):
     with pytest.raises(ConfigError, match="dropout: native does not go with micro_batch or recompute"):
         load_config(None, ["Training.dropout=native", f"Training.{other}"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ([], True),
+        (["Loss.weights.text_text=0"], False),
+        (["Model.text.dropout=0.1"], False),
+        (["Model.text.attention_dropout=0.1"], False),
+        (["Views.tag_probability=0.5"], False),
+        (["Data.train=[{data: [a.tar], weight: 1}, {data: [b.tar], weight: 1, tag_probability: 0.5}]"], False),
+    ],
+)
+def test_a_text_pair_of_equal_encodings_is_refused(settings, refused):
+    without = ["Model.text.dropout=0", "Model.text.attention_dropout=0", "Views.tag_probability=0"]
+    config = load_config(None, [*SMALL, "Data.train=[a.tar]", *without, *settings])
+    if not refused:
+        return check_text_pair(config)
+    with pytest.raises(ConfigError, match="set Model.text.dropout .*, or Loss.weights.text_text=0"):
+        check_text_pair(config)

@@ -90,7 +90,8 @@ class VisionTransformer(Transformer):
         paddle.randn([width, 512])  # as PaddleClas draws a projection here, which the tower does not have
         self.ln_pre = nn.LayerNorm(width, epsilon) if input_norm else nn.Identity()
         self.blocks = nn.LayerList(
-            PreNormBlock(width, heads, hidden, activation, epsilon, rate) for rate in np.linspace(0, drop_path, depth)
+            PreNormBlock(width, heads, hidden, activation, epsilon, drop_path=rate)
+            for rate in np.linspace(0, drop_path, depth)
         )
         self.norm = nn.LayerNorm(width, epsilon)
         self.attn_pool = AttentionPool(width, heads, hidden, activation, epsilon) if pooling == "attention" else None
@@ -149,7 +150,7 @@ class TextTransformer(Transformer):
         hidden: width of the MLPs; None: four times that of the states.
         activation: one of `ACTIVATIONS`.
         epsilon: of the LayerNorms.
-        dropout, attention_dropout: of the states and of the attention weights, with norms after the parts.
+        dropout, attention_dropout: of the states and of the attention weights.
         token_types: rows of the embedding of token types, of which the first is added to all; 0: there is none.
         first_position: row of the position embedding that belongs to the first token (RoBERTa: 2).
         mask: what attention must not see: padding, or what comes after a token (causal).
@@ -205,7 +206,7 @@ class TextTransformer(Transformer):
             embeddings["layer_norm"] = nn.LayerNorm(width, epsilon)
             blocks: list[nn.Layer] = [PostNormBlock(*sizes, dropout, attention_dropout) for _ in range(depth)]
         else:
-            blocks = [PreNormBlock(*sizes) for _ in range(depth)]
+            blocks = [PreNormBlock(*sizes, dropout=dropout, attention=attention_dropout) for _ in range(depth)]
         parts: dict[str, nn.Layer] = {"embeddings": nn.LayerDict(embeddings)}
         parts["encoder"] = nn.LayerDict({"layers": nn.LayerList(blocks)})
         if norm == "before":
@@ -243,7 +244,7 @@ class TextTransformer(Transformer):
         states = states + embeddings["position_embeddings"](_positions(ids) + self.first_position)
         if "token_type_embeddings" in embeddings:
             states = states + embeddings["token_type_embeddings"].weight[0]
-        return self.dropout(embeddings["layer_norm"](states)) if "layer_norm" in embeddings else states
+        return self.dropout(embeddings["layer_norm"](states) if "layer_norm" in embeddings else states)
 
     def _masked(self, ids: paddle.Tensor) -> paddle.Tensor | None:
         """What is added to the scores of attention, `[B or 1, 1, L or 1, L]`."""

@@ -74,8 +74,8 @@ class Attention(nn.Layer):
 class PackedAttention(Attention):
     """One matrix holds the projections to queries, keys and values side by side, as in PaddleClas's ViT."""
 
-    def __init__(self, width: int, heads: int):
-        super().__init__(heads)
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__(heads, dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -128,19 +128,35 @@ class DropPath(nn.Layer):
 
 
 class PreNormBlock(nn.Layer):
-    """Attention and MLP, each after a LayerNorm of what is added to it (ViT, CLIP, SigLIP)."""
+    """Attention and MLP, each after a LayerNorm of what it is given (ViT, CLIP, SigLIP).
 
-    def __init__(self, width: int, heads: int, hidden: int, activation: str, epsilon: float, drop_path: float = 0.0):
+    `drop_path` leaves a whole branch out, `dropout` numbers of what it adds, `attention` attention weights. The
+    published models of this kind have none of them.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: str,
+        epsilon: float,
+        *,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        attention: float = 0.0,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, epsilon)
-        self.attn = PackedAttention(width, heads)
+        self.attn = PackedAttention(width, heads, attention)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.norm2 = nn.LayerNorm(width, epsilon)
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), mask))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.dropout(self.attn(self.norm1(x), mask)))
+        return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
 
 
 class PostNormBlock(nn.Layer):
