@@ -23,6 +23,7 @@ from paddle.static import InputSpec
 
 from ernie_vil2.backends import Eager
 from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
+from ernie_vil2.device.tracing import tracing
 from ernie_vil2.io.export_folder import INPUTS, OUTPUTS
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.models import DualEncoder
@@ -47,7 +48,7 @@ def save_graphs(engine: Eager, preprocessing: Preprocessing, folder: Path) -> No
     for tower, (layer, spec) in graphs.items():
         layer.eval()
         try:
-            with silenced(), warnings.catch_warnings(action="ignore"):
+            with silenced(), warnings.catch_warnings(action="ignore"), tracing():
                 static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
                 paddle.jit.save(static, str(folder / tower))
         except OSError:

@@ -6,7 +6,7 @@ import gc
 import heapq
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
@@ -20,6 +20,7 @@ from paddle.base import core
 from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device.extras import installed
+from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.models.towers.suite import imported
 from ernie_vil2.parallel.norms import batch_norms
@@ -185,8 +186,11 @@ def _flops(encode: Callable, row: paddle.Tensor) -> float:
     return flops
 
 
-def operations(encode: Callable, batch: paddle.Tensor) -> list[Any]:
-    """Those of Paddle's graph of `encode` for a batch like this one; parameters need no values."""
+def operations(encode: Callable, batch: paddle.Tensor) -> Iterator[Any]:
+    """Those of Paddle's graph of `encode` for a batch like this one; parameters need no values.
+
+    An operation is valid until the next one is asked for: it does not keep the graph alive, which the iterator does.
+    """
 
     class Encoding(nn.Layer):
         @paddle.jit.not_to_static  # rewriting its Python for control flow on tensors takes a minute
@@ -194,9 +198,10 @@ def operations(encode: Callable, batch: paddle.Tensor) -> list[Any]:
             return encode(batch)
 
     layer, spec = Encoding(), paddle.static.InputSpec(batch.shape, batch.dtype)
-    with warnings.catch_warnings(action="ignore"):  # that traced tensors are on no device
+    with warnings.catch_warnings(action="ignore"), tracing():  # warnings that traced tensors are on no device
         forward: Any = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward
-        return forward.concrete_program.main_program.global_block().ops
+        program = forward.concrete_program.main_program
+    yield from program.global_block().ops
 
 
 def _allocator() -> list[Callable[[], int]]:

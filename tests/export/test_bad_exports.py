@@ -9,10 +9,12 @@ import sys
 import paddle
 import pytest
 from paddle import nn
+from paddle.jit.dy2static.parameter_recorder import _global_parameter_recorder
 
 import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.device.extras import MissingPackage
+from ernie_vil2.device.tracing import tracing
 from ernie_vil2.export.graphs import NotExportable
 from ernie_vil2.export.write import export
 from ernie_vil2.io.export_folder import BadExport
@@ -133,6 +135,19 @@ def test_what_cannot_be_exported_says_why(tower, engine, message, tmp_path):
         export(model, tmp_path / "made", engine, images=IMAGES, texts=TEXTS)
     assert "\n" not in str(caught.value) and len(str(caught.value)) > len(message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_that_failed_leaves_no_parameter_for_a_later_graph_at_its_address():
+    class Failing(nn.Linear):
+        @paddle.jit.not_to_static
+        def forward(self, rows):
+            super().forward(rows)  # its parameters are in the graph by now
+            raise RuntimeError("not today")
+
+    layer, spec = Failing(3, 4), paddle.static.InputSpec([2, 3])
+    with pytest.raises(RuntimeError, match="not today"), tracing():
+        _ = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program
+    assert not _global_parameter_recorder.params_dict and not _global_parameter_recorder.tensor2value
 
 
 @pytest.mark.parametrize("engine, precision, other", [("onnx", "bfloat16", "float32 or int8"),

@@ -1,0 +1,25 @@
+"""Tracing a layer into one of Paddle's static graphs, so that a failed trace leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from paddle.jit.dy2static.parameter_recorder import _global_inplace_map, _global_parameter_recorder
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Belongs around `paddle.jit.to_static` and the first use of what it returns.
+
+    While it traces, Paddle keeps a graph's parameters under `id(program)`, and forgets them at the end. If the layer
+    raises, it keeps them: the next graph at the same address is given values of a program that no longer exists, and
+    the process ends with SIGSEGV or SIGFPE (measured with Paddle 3.3.1).
+    """
+    try:
+        yield
+    except BaseException:
+        _global_parameter_recorder.params_dict.clear()
+        _global_parameter_recorder.tensor2value.clear()
+        _global_inplace_map.params_dict.clear()
+        raise
