@@ -5,8 +5,8 @@
 
 A shard is what img2dataset writes: `000000012.jpg` (or .png, .webp) and `000000012.json` with its `caption`, in Chinese
 or English. `truth.csv` has a row per sample: `key`, `kind` (see `KINDS`), `detail` (how it was made), `of` (the key of
-the row whose image it copies, or the name of the test drawing) and `like` (the key of the good row that it resembles
-by nature).
+the row whose image it copies, or the name of the test drawing) and `like` (of a good row: the key of another one, or
+the name of a test drawing, that it resembles by nature).
 
 Good rows are drawings of `emoji-train.tar` and `emoji-val.tar`, and scenes of several of them, each captioned by its
 names and tags; a drawing with the pixels of another is a `twin`. Every fault is planted in a row of its own, with
@@ -75,7 +75,7 @@ class Drawing:
 
 @dataclass
 class Row:
-    """A row of the crawl, before it has a key: `of` and `like` are rows, or the name of a test drawing."""
+    """A row of the crawl, before it has a key: `of` and `like` are rows, or names of test drawings."""
 
     kind: str
     caption: str
@@ -83,7 +83,7 @@ class Row:
     image: bytes
     detail: str = ""
     of: "Row | str | None" = None
-    like: "Row | None" = None
+    like: "Row | str | None" = None
     key: str = field(default="", init=False)
 
 
@@ -103,17 +103,26 @@ def drawings(shard: Path) -> list[Drawing]:
     return found
 
 
-def lookalikes(found: list[Drawing]) -> dict[str, tuple[str, bool]]:
-    """For each drawing that resembles an earlier one the name of that one, and whether their pixels are equal."""
-    small = np.stack([np.asarray(Image.fromarray(one.pixels).resize((32, 32)), np.float32).ravel() for one in found])
-    small -= small.mean(axis=1, keepdims=True)
-    small /= np.linalg.norm(small, axis=1, keepdims=True)
-    likeness = np.tril(small @ small.T, -1)
+def lookalikes(found: list[Drawing], others: list[Drawing] | None = None) -> dict[str, tuple[str, bool]]:
+    """For each drawing that resembles another its name, and whether their pixels are equal.
+
+    Args:
+        others: among which the other is; None: those that come earlier.
+    """
+
+    def small(drawings: list[Drawing]) -> np.ndarray:
+        rows = [np.asarray(Image.fromarray(one.pixels).resize((32, 32)), np.float32).ravel() for one in drawings]
+        centred = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
+        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+    likeness = small(found) @ small(others or found).T
+    if others is None:
+        likeness, others = np.tril(likeness, -1), found
     nearest = likeness.argmax(axis=1)
     return {
-        one.name: (found[earlier].name, np.array_equal(one.pixels, found[earlier].pixels))
-        for row, (one, earlier) in enumerate(zip(found, nearest, strict=True))
-        if likeness[row, earlier] > ALIKE
+        one.name: (others[other].name, np.array_equal(one.pixels, others[other].pixels))
+        for row, (one, other) in enumerate(zip(found, nearest, strict=True))
+        if likeness[row, other] > ALIKE
     }
 
 
@@ -182,7 +191,7 @@ class Crawl:
         self.pool = [one for split in ("train", "val") for one in drawings(HERE / f"emoji-{split}.tar")]
         self.pool = [self.pool[row] for row in self.rng.permutation(len(self.pool))]
         self.test = drawings(HERE / "emoji-test.tar")
-        self.alike = lookalikes(self.pool)
+        self.alike, self.like_test = lookalikes(self.pool), lookalikes(self.pool, self.test)
 
     def rows(self) -> list[Row]:
         """All rows, in random order, with their keys."""
@@ -214,6 +223,7 @@ class Crawl:
                 others.append(row)
             else:
                 by_name[drawing.name] = row
+                row.like = like or self.like_test.get(drawing.name, (None,))[0]
                 good.append(row)
                 originals.append((image, [drawing]))
         for kind in ("good", "wrong"):
@@ -329,8 +339,8 @@ def write(folder: Path, rows: list[Row], per_shard: int) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["key", "kind", "detail", "of", "like"])
         for row in rows:
-            of = row.of.key if isinstance(row.of, Row) else row.of or ""
-            table.writerow([row.key, row.kind, row.detail, of, row.like.key if row.like else ""])
+            others = [other.key if isinstance(other, Row) else other for other in (row.of, row.like)]
+            table.writerow([row.key, row.kind, row.detail, *others])
     os.replace(aside, folder / "truth.csv")
 
 
