@@ -5,29 +5,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ernie_vil2.data.prepare_shards import DIGEST_BYTES, Settings, Work, digests, input_digest, make_shard
+from ernie_vil2.data.processes import Count, each_shard
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.shard_files import INDEX
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io import locks
 from ernie_vil2.io.files import atomic_files, load_json, sha256, write_json, write_text
 from ernie_vil2.io.terminal import RunError, counted
@@ -36,11 +27,10 @@ REPORT = "report.txt"
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
 JOB = "job.json"
-REFRESH = 0.5  # seconds between two looks at the progress
 
 
 class PrepareError(RunError):
-    """The output folder is another run's, or a process was killed; the message says what to do."""
+    """The output folder is another run's; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +139,8 @@ def prepare(
         processes: that read, decode and write.
 
     Raises:
-        PrepareError: the folder holds something else, another run is writing there, or a process was killed.
+        PrepareError: the folder holds something else, or another run is writing there.
+        KilledProcess: something killed a process.
         ValueError: no sample could be used.
         OSError: the folder cannot be written.
     """
@@ -219,58 +210,8 @@ def _kept(work: Work, processes: int) -> np.ndarray | None:
     return kept
 
 
-class _Process:
-    """What a process of the pool has from its parent: by the fork, not by a pipe."""
-
-    work: Work
-    task: Callable[[Work, int], Any]
-    stopped: Any
-
-
 def _each_shard(work: Work, processes: int, what: str, task: Callable[[Work, int], Any]) -> list[Any]:
-    """The task's result for every shard, in order, with a bar of samples."""
-    context = multiprocessing.get_context("fork")
-    done, stopped = context.Value("q", 0), context.Value("b", 0, lock=False)
+    def run(shard: int, count: Count) -> Any:
+        return task(replace(work, count=count), shard)
 
-    def count(samples: int) -> None:
-        if stopped.value:
-            raise KeyboardInterrupt
-        with done.get_lock():
-            done.value += samples
-
-    pool = ProcessPoolExecutor(
-        min(processes, work.shards),
-        context,
-        initializer=_begin,
-        initargs=(os.getpid(), replace(work, count=count), task),
-    )
-    bar = tqdm(desc=what, total=len(work.source), unit="sample", dynamic_ncols=True, file=sys.stdout)
-    results, shards, running = dict[int, Any](), iter(range(work.shards)), dict[Future, int]()
-    with bar:
-        try:
-            while len(results) < work.shards:
-                for shard in islice(shards, 2 * processes - len(running)):
-                    running[pool.submit(_run, shard)] = shard
-                finished, _ = wait(running, REFRESH, FIRST_COMPLETED)
-                bar.update(done.value - bar.n)
-                for future in finished:
-                    results[running.pop(future)] = future.result()
-            return [results[shard] for shard in range(work.shards)]
-        except BrokenProcessPool as error:
-            raise PrepareError(
-                "a process was killed, perhaps for its memory; run again, with fewer --processes, to go on"
-            ) from error
-        finally:
-            stopped.value = 1
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin(parent: int, work: Work, task: Callable[[Work, int], Any]) -> None:
-    end_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
-    cv2.setNumThreads(0)  # processes are the parallelism here
-    _Process.work, _Process.task = work, staticmethod(task)
-
-
-def _run(shard: int) -> Any:
-    return _Process.task(_Process.work, shard)
+    return each_shard(run, range(work.shards), processes, what, len(work.source))
