@@ -124,12 +124,12 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections(part)
 
 
-def _nearest(key: str) -> str:
-    """The existing key that `key` was most likely meant to be, or else what its section knows.
+def _nearest(key: str, of: type[BaseModel]) -> str:
+    """The existing key of `of` that `key` was most likely meant to be, or else what its section knows.
 
     A name that is nearly the same or shares a word counts in its own section, one that is nearly the same anywhere.
     Sections are left out of the comparison, as `Training.ema` and `Training.seed` have little in common."""
-    known = list(_keys(Config))
+    known = list(_keys(of))
     parent, _, leaf = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     words = set(leaf.lower().split("_"))
@@ -140,7 +140,7 @@ def _nearest(key: str) -> str:
     )
     if meant:
         return f"; did you mean {' or '.join(meant[:3])}?"
-    return f"; known here: {', '.join(siblings or Config.model_fields)}"
+    return f"; known here: {', '.join(siblings or of.model_fields)}"
 
 
 def _near(leaf: str, names: list[str], cutoff: float) -> list[str]:
@@ -152,7 +152,8 @@ def _leaf(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _override(tree: dict, text: str) -> None:
+def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> None:
+    """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed."""
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -160,17 +161,18 @@ def _override(tree: dict, text: str) -> None:
     for part in path[:-1]:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key)}")
+            raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key, of)}")
     tree[path[-1]] = parse_yaml(value, f"-o {text[:MAX_SHOWN]}")
 
 
-def _explain(error: ValidationError, origin: str) -> ConfigError:
+def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config) -> ConfigError:
+    """What is wrong with a tree of settings that should be of a kind, on one line."""
     problems = error.errors()
     lines = []
     for problem in problems[:MAX_PROBLEMS]:
         key = ".".join(str(part) for part in problem["loc"])[:MAX_SHOWN]
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key}{_nearest(key)}")
+            lines.append(f"unknown key {key}{_nearest(key, of)}")
         elif problem["type"] == "value_error":
             lines.append(f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"]))
         else:
@@ -203,7 +205,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
         _migrate(tree, str(path))
     overrides = list(overrides)
     for text in overrides:
-        _override(tree, text)
+        override(tree, text)
     origin = " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)])
     if overrides:  # which say no version, in whatever file they are written
         _migrate(tree, origin)
@@ -214,7 +216,7 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
     """The configuration with other values, as `Section.key=value` texts; ConfigError as of `load_config`."""
     tree = config.model_dump()
     for text in overrides:
-        _override(tree, text)
+        override(tree, text)
     return validated(tree, " ".join(overrides))
 
 
@@ -237,7 +239,7 @@ def validated(tree: Any, origin: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, origin) from None
+        raise explained(error, origin) from None
 
 
 def dump_config(config: Config) -> str:
