@@ -57,6 +57,7 @@ EXTRAS = {
     "log": whole("visualdl"),
     "remote": whole("fsspec"),
     "parquet": whole("pyarrow"),
+    "curate": whole("duckdb", "pyahocorasick", "pyarrow", "faiss-cpu"),
     "lmdb": ["lmdb>=1.4"],
     "milvus": ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"],
     "onnx": [

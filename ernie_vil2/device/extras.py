@@ -20,6 +20,8 @@ EXTRAS = {
     "visualdl": "log",
     "fsspec": "remote",
     "pyarrow": "parquet",
+    "duckdb": "curate",
+    "ahocorasick": "curate",
     "lmdb": "lmdb",
     "paddle2onnx": "onnx",
     "onnx": "onnx",

@@ -70,6 +70,7 @@ EXAMPLES = {
     "study results": {"--results": "IN/results.json", "--output": "OUT/study"},
     "plan": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--json": "OUT/plan.json"},
     "plan measured": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--step-seconds": "0.5"},
+    "curate": {"--data": "IN/val.tar", "--output": "OUT/curated", "--config": "IN/curate.yaml", "--processes": "1"},
     "prepare": {"input": "IN/val.tar", "--output": "OUT/shards", "--tags": "IN/tags.jsonl", "--processes": "1"},
     "prepare check": {"input": "IN/val.tar", "--check": None},
     "tag file": {"way": "file", "input": "IN/val.tar", "--tags": "IN/tags.jsonl", "--output": "OUT/tags.jsonl"},
@@ -90,6 +91,7 @@ def inputs(tmp_path_factory, shapes):
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "val.tar").write_bytes(shapes["val"].read_bytes())
     (folder / "tiny.yaml").write_text(CONFIG.replace("IN", str(folder)))
+    (folder / "curate.yaml").write_text("text_rules: {characters: 2, words: 2}\nimage_rules: {short_side: 8}\n")
     (folder / "study.yaml").write_text(STUDY.replace("IN", str(folder)))
     for name, lines in {
         "words.txt": SHAPES, "templates.txt": ["a {}"], "colours.txt": ["red", "green", "blue"],

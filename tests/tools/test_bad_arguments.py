@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli import arguments, compare
+from ernie_vil2.cli import arguments, compare, curate
 from tests.conftest import PATIENCE
 from tests.tools.conftest import EXAMPLES, command_of
 from tests.tools.test_full_disk import TO_GO_ON
@@ -31,7 +31,7 @@ INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source
 FOLDERS = {arguments.input_folder, compare.labelled_folder}
 OUTPUTS = {arguments.output_file, arguments.output_folder}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
-           arguments.port, arguments.threshold, arguments.share}  # fmt: skip
+           arguments.port, arguments.threshold, arguments.share, curate.share}  # fmt: skip
 BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
 NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.search_index}
 

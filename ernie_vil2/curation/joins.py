@@ -1,0 +1,107 @@
+"""What all pairs together decide: SQL over the measures of every shard, in DuckDB, which works out of core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+BATCH = 65_536  # rows
+
+
+class Measured(NamedTuple):
+    """The measures of a shard: a Parquet file, and the number of the shard's first sample in the source."""
+
+    path: Path
+    first: int
+
+
+class Joins:
+    """A database in which steps remove pairs and weight them.
+
+    Views, of which every row is a pair with its `sample` (its number in the source), `shard` and measures:
+        `measured`: all; `readable`: those that could be read; `alive`: those that no step has removed so far.
+
+    Args:
+        parts: the measures of every shard, in the order of the source.
+        folder: where it puts what does not fit into memory.
+        memory: of its tables, in GB.
+
+    Attributes:
+        step: that removes or weights now.
+        columns: of the views.
+        facts: what steps report, for people, by step; and figures of theirs for JSON in `figures`.
+    """
+
+    def __init__(self, parts: Sequence[Measured], folder: Path, memory: float = 1.0):
+        self.step = ""
+        self.facts: dict[str, list[str]] = {}
+        self.figures: dict[str, Any] = {}
+        self.folder = folder
+        limits = {"memory_limit": f"{memory}GB", "temp_directory": str(folder / "spilled")}
+        self.database = duckdb.connect(config=limits)
+        self.database.execute("set preserve_insertion_order = false")
+        self.database.execute("create table parts (filename varchar, shard integer, first bigint)")
+        self.database.execute("create table fates (sample bigint, step varchar, reason varchar, nearest bigint)")
+        self.database.execute("create table weights (sample bigint, weight double)")
+        rows = [(str(part.path), number, part.first) for number, part in enumerate(parts)]
+        for start in range(0, len(rows), 1000):
+            self.database.executemany("insert into parts values (?, ?, ?)", rows[start : start + 1000])
+        files = list(dict.fromkeys(str(part.path) for part in parts))
+        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        self.database.execute(
+            f"create view measured as select parts.first + row as sample, parts.shard, read.* exclude (filename) "
+            f"from read_parquet([{listed}], filename = true) read join parts using (filename)"
+        )
+        self.database.execute("create view readable as select * from measured where bad is null")
+        self.database.execute("create view alive as select * from readable anti join fates using (sample)")
+        self.columns = [row[0] for row in self.all("select column_name from (describe measured)")]
+
+    def has(self, column: str) -> bool:
+        """Whether a step measures a column."""
+        return column in self.columns
+
+    @property
+    def better(self) -> str:
+        """The order in which one of several pairs stays: the largest image, the best score, the longest caption."""
+        order = []
+        if self.has("width"):
+            order.append("width * height desc")
+        if self.has("score"):
+            order.append("score desc nulls last")
+        if self.has("characters"):
+            order.append("characters desc")
+        return ", ".join([*order, "sample"])
+
+    def all(self, query: str, values: Iterable[Any] = ()) -> list[tuple]:
+        """The rows of a query, which should be few."""
+        return self.database.execute(query, list(values)).fetchall()
+
+    def rows(self, query: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a query in batches, however many they are."""
+        yield from self.database.sql(query).to_arrow_reader(BATCH)
+
+    def remove(self, reason: str, query: str) -> None:
+        """Removes what a query gives: columns sample, and nearest, the pair that stayed in its stead, or null."""
+        self.database.execute(
+            "insert into fates select found.sample, ?, ?, found.nearest from "
+            f"(select #1 as sample, #2 as nearest from ({query})) found anti join fates using (sample)",
+            [self.step, reason],
+        )
+
+    def apply(self, step: str, rules: Iterable[tuple[str, str]]) -> None:
+        """Removes by conditions on the measures of a pair alone; the first that holds is the reason."""
+        rules = list(rules)
+        if rules:
+            cases = " ".join(f"when {condition} then '{reason}'" for reason, condition in rules)
+            self.database.execute(
+                f"insert into fates select sample, '{step}', reason, null from "
+                f"(select sample, case {cases} end as reason from alive) where reason is not null"
+            )
+
+    def close(self) -> None:
+        """Ends the database; what it holds is gone."""
+        self.database.close()

@@ -1,0 +1,114 @@
+"""The maps: what the steps measure of the pairs of a shard, as a Parquet file that depends on nothing but the shard.
+
+`measure_shard` is a plain function of a job and the number of a shard: processes of this machine call it, ranks of a
+launcher take a share of the shards, and Ray runs it on other machines (docs/curate.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from ernie_vil2.curation.joins import Measured
+from ernie_vil2.curation.step import Pair, Step
+from ernie_vil2.data.processes import Count
+from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.data.samples import BadSample, content_id
+from ernie_vil2.data.selection import ShardIdentity, identities
+from ernie_vil2.io.files import atomic_write
+
+VERSION = 1
+"""Of the measures; a change makes all again."""
+BATCH = 1000
+"""Rows that are measured before the bar moves."""
+COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "bad": "string"}
+"""Of every pair: its row in the shard, the name of its image, the number that its draws follow from, and why it could
+not be read."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What is measured of what, and where the parts are.
+
+    Args:
+        source: the pairs.
+        steps: that measure.
+        folder: of the parts.
+    """
+
+    source: ShardedSource
+    steps: Sequence[Step]
+    folder: Path
+
+    @cached_property
+    def shards(self) -> list[ShardIdentity]:
+        """Of the source."""
+        return identities(self.source)
+
+    @cached_property
+    def firsts(self) -> list[int]:
+        """For each shard the number of its first sample."""
+        ends = self.source.shard_sizes.cumsum()
+        return (ends - self.source.shard_sizes).tolist()
+
+    def part(self, shard: int) -> Measured:
+        """Where the measures of a shard are, whether they are there already or not."""
+        made_by = [VERSION, self.shards[shard], [[step.name, step.columns, step.measured_by()] for step in self.steps]]
+        digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
+        return Measured(self.folder / f"{digest}.parquet", self.firsts[shard])
+
+    def missing(self, share: tuple[int, int] = (0, 1)) -> list[int]:
+        """The shards without measures, of every `share[1]`-th shard from `share[0]` on."""
+        return [shard for shard in range(*share[:1], len(self.shards), share[1]) if not self.part(shard).path.exists()]
+
+
+def measure_shard(maps: Maps, shard: int, count: Count = lambda read: None) -> Path:
+    """Measures the pairs of a shard, and writes the part under its name when it is whole.
+
+    Args:
+        count: called with the pairs read since.
+    """
+    part = maps.part(shard)
+    columns = COLUMNS | {name: kind for step in maps.steps for name, kind in step.columns.items()}
+    schema = pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
+    with atomic_write(part.path) as aside, parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
+        size = int(maps.source.shard_sizes[shard])
+        for start in range(0, size, BATCH):
+            rows = range(start, min(start + BATCH, size))
+            measured = [{"row": row} | _measured(maps, part.first + row) for row in rows]
+            writer.write_table(pa.Table.from_pylist(measured, schema))
+            count(len(rows))
+    return part.path
+
+
+def _measured(maps: Maps, number: int) -> dict[str, Any]:
+    try:
+        sample = maps.source[number]
+    except BadSample as bad:
+        return {"key": bad.name, "bad": str(bad.reason)}
+    values: dict[str, Any] = {
+        "key": sample.image_name,
+        "id": content_id(sample.image_name + "\n" + sample.text_name, sample.image),
+    }
+    try:
+        pair = Pair(sample)
+        for step in maps.steps:
+            values |= step.measure(pair)
+    except BadSample as bad:
+        values["bad"] = str(bad.reason)
+    return values
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """An Arrow type by its name, or `list<...>` of one."""
+    if kind.startswith("list<"):
+        return pa.list_(pa.type_for_alias(kind[5:-1]))
+    return pa.type_for_alias(kind)

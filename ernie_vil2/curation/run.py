@@ -1,0 +1,165 @@
+"""A curation from its source to its table: maps over shards in processes, joins, the table, and what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ernie_vil2.curation.joins import Joins
+from ernie_vil2.curation.measures import Maps, measure_shard
+from ernie_vil2.curation.step import UNREADABLE, Step
+from ernie_vil2.curation.table import write_table
+from ernie_vil2.data.processes import each_shard
+from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.selection import ABOUT, VERSION
+from ernie_vil2.io import locks
+from ernie_vil2.io.files import remove_partial, write_json
+from ernie_vil2.io.terminal import RunError, counted
+
+STATE = ".curate"
+"""Folder in the output that holds the measures of the shards, with which a run goes on."""
+
+
+class CurateError(RunError):
+    """The output folder holds something else, or another run is writing there; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What became of the pairs.
+
+    Args:
+        pairs: of the source.
+        reasons: step, reason and number of the pairs that went, in the order in which the steps decided.
+        kept: pairs that stay.
+        drawn: of these, on average over epochs.
+        bad: what could not be read.
+        facts: what the steps report, by step.
+    """
+
+    pairs: int
+    reasons: Sequence[tuple[str, str, int]]
+    kept: int
+    drawn: float
+    bad: BadSampleReport
+    facts: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        width = max([len(reason) for _, reason, _ in self.reasons] + [20])
+        lines = [f"{'':<{width + 19}}{'went':>12} {'left':>12}", f"{'all':<{width + 32}}{self.pairs:>12,}"]
+        left = self.pairs
+        for step, reason, count in self.reasons:
+            left -= count
+            lines.append(f"{step:<18} {reason:<{width}}{count:>12,} {left:>12,}")
+        lines.append(f"{self.kept:,} of {counted(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
+        if round(self.drawn) != self.kept:
+            lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")
+        lines += [f"{step}: {fact}" for step, facts in self.facts.items() for fact in facts]
+        return "\n".join([*lines, str(self.bad)])
+
+
+def curate(
+    source: ShardedSource,
+    steps: Sequence[Step],
+    output: str | Path,
+    processes: int = 1,
+    memory: float = 1.0,
+    share: tuple[int, int] | None = None,
+) -> Curation | None:
+    """Writes the table of a source, with `curation.json` next to it.
+
+    The table follows from source and steps, whatever the number of processes and whatever was interrupted. A shard's
+    measures are kept in the output, so that a new shard costs only itself, and another threshold only the joins.
+
+    Args:
+        source: the pairs.
+        steps: in the order in which they decide.
+        output: folder of the table.
+        processes: that measure.
+        memory: of the joins, in GB.
+        share: (i, n): only measures every n-th shard from the i-th on, for a run that joins later; others may measure
+            at the same time.
+
+    Returns:
+        What became of the pairs; None with a `share`.
+
+    Raises:
+        CurateError: the folder holds something else, or another run is writing there.
+        KilledProcess: something killed a process.
+        ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
+    """
+    output = Path(output)
+    for step in steps:
+        step.check()
+    with _claimed(output, alone=share is None) as state:
+        maps = Maps(source, steps, state / "measures")
+        missing = maps.missing(share or (0, 1))
+        samples = int(source.shard_sizes[missing].sum()) if missing else 0
+        each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
+        if share is not None:
+            return None
+        joins = Joins([maps.part(shard) for shard in range(len(maps.shards))], state, memory)
+        try:
+            decide(joins, steps)
+            files = write_table(joins, [shard.samples for shard in maps.shards], output)
+            curation = _summary(joins, len(source), steps)
+            about = {
+                "version": VERSION,
+                "pairs": curation.pairs,
+                "kept": curation.kept,
+                "drawn": curation.drawn,
+                "removed": [
+                    {"step": step, "reason": reason, "pairs": count} for step, reason, count in curation.reasons
+                ],
+                "facts": curation.facts,
+                "figures": joins.figures,
+                "steps": {step.name: step.settings.model_dump() for step in steps},
+                "shards": [shard._asdict() | file for shard, file in zip(maps.shards, files, strict=True)],
+            }
+            curation.bad.write(output)
+            write_json(output / ABOUT, about)
+        finally:
+            joins.close()
+    return curation
+
+
+def decide(joins: Joins, steps: Sequence[Step]) -> None:
+    """Lets every step remove pairs, in order."""
+    for step in steps:
+        joins.step = step.name
+        joins.apply(step.name, step.rules())
+        step.decide(joins)
+
+
+def _summary(joins: Joins, pairs: int, steps: Sequence[Step]) -> Curation:
+    order = {name: number for number, name in enumerate([UNREADABLE, *(step.name for step in steps)])}
+    bad = BadSampleReport()
+    unreadable = joins.all("select bad, key from measured where bad is not null order by sample")
+    bad.add(pairs, unreadable)
+    reasons = [(UNREADABLE, reason, count) for reason, count in bad.counts.most_common()]
+    found = joins.all("select step, reason, count(*) from fates group by all order by min(rowid)")
+    reasons += sorted(found, key=lambda row: order[row[0]])
+    kept, drawn = joins.all("select count(*), sum(coalesce(weight, 1)) from alive left join weights using (sample)")[0]
+    return Curation(pairs, reasons, kept, float(drawn or 0), bad, joins.facts)
+
+
+@contextmanager
+def _claimed(output: Path, alone: bool) -> Iterator[Path]:
+    """The state folder of an output that no other run writes; without `alone`, others may measure as well."""
+    state = output / STATE
+    if output.is_dir() and not state.exists() and any(output.iterdir()):
+        raise CurateError(f"{output} holds other files; choose a new folder")
+    (state / "measures").mkdir(parents=True, exist_ok=True)
+    if not alone:
+        yield state
+        return
+    try:
+        lock = locks.owned(state / "lock")
+    except locks.Locked as error:
+        raise CurateError(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
+    with lock:
+        remove_partial(output, "table")
+        yield state

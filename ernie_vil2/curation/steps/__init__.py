@@ -1,0 +1,1 @@
+"""Steps of a curation, one file each; `curation/step.py` names them."""

@@ -1,0 +1,66 @@
+"""The table of a curation: one row per pair, one Parquet file per shard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import compute, parquet
+
+from ernie_vil2.curation.joins import Joins
+from ernie_vil2.curation.step import UNREADABLE
+from ernie_vil2.data.selection import ABOUT, TABLE
+from ernie_vil2.io.files import atomic_folder
+
+FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
+"""Columns before the measures (docs/curate.md)."""
+NOT_SHOWN = {"shard", "bad", "first"}
+
+
+def write_table(joins: Joins, sizes: Sequence[int], output: Path) -> list[dict[str, Any]]:
+    """Replaces the table in the output folder, all of it.
+
+    Args:
+        sizes: samples of each shard.
+
+    Returns:
+        For each shard its `file`, how many pairs were `kept` and how many are `drawn` in an epoch on average.
+    """
+    measures = [name for name in joins.columns if name not in {*FIRST, *NOT_SHOWN}]
+    listed = "".join(f", m.{name}" for name in measures)
+    query = (
+        f"select m.sample, m.row, m.key, coalesce(m.id, 0) as id, m.bad is null and f.step is null as kept, "
+        "case when m.bad is null and f.step is null then coalesce(w.weight, 1.0) else 0.0 end as weight, "
+        f"case when m.bad is not null then '{UNREADABLE}' else f.step end as step, "
+        f"coalesce(m.bad, f.reason) as reason, f.nearest, n.key as nearest_key{listed} "
+        "from measured m left join fates f using (sample) left join weights w using (sample) "
+        "left join measured n on f.nearest = n.sample order by m.sample"
+    )
+    (output / ABOUT).unlink(missing_ok=True)  # until the table is whole again
+    about = []
+    shutil.rmtree(output / TABLE, ignore_errors=True)
+    with atomic_folder(output / TABLE) as folder:
+        for number, part in enumerate(_parts(joins.rows(query), sizes)):
+            name = f"{number:05d}.parquet"
+            parquet.write_table(part, folder / name, compression="zstd")
+            kept, drawn = compute.sum(part["kept"]).as_py(), compute.sum(part["weight"]).as_py()
+            about.append({"file": name, "kept": kept or 0, "drawn": drawn or 0.0})
+    return about
+
+
+def _parts(batches: Iterator[pa.RecordBatch], sizes: Sequence[int]) -> Iterator[pa.Table]:
+    """Batches cut into tables of these sizes."""
+    held: list[pa.RecordBatch] = []
+    for size in sizes:
+        part: list[pa.RecordBatch] = []
+        left = size
+        while left:
+            batch = held.pop() if held else next(batches)
+            part.append(batch.slice(0, left))
+            if batch.num_rows > left:
+                held.append(batch.slice(left))
+            left -= part[-1].num_rows
+        yield pa.Table.from_batches(part)

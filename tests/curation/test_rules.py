@@ -1,0 +1,110 @@
+"""The cheap rules, on captions and pictures whose faults are known."""
+
+import numpy as np
+import pytest
+
+from ernie_vil2.curation.languages import language_of
+from ernie_vil2.curation.text_faults import fault_of
+from ernie_vil2.io.terminal import ConfigError
+from tests.curation.conftest import encoded, picture, write_tar
+
+CAPTIONS = {
+    "file name": ["IMG_0001.JPG", "DSC01234", "微信图片_20210301102030", "Screenshot 2021-03-01 at 10.20.30",
+                  "a1b2c3d4e5f6", "20210301_102030", "banner_728x90", "my cat.png", "微信截图_2021.jpg",
+                  "屏幕截图 2023-01-02"],
+    "URL": ["https://example.com/a", "www.example.com", "visit shop.example.cn today", "cheap shoes www.shoes.com"],
+    "markup": ["<b>red shoes</b>", "red&nbsp;shoes", "[img]x[/img]", "<img src='a.jpg'>", "shoes {{title}}"],
+    "phone number": ["call 13812345678", "订购热线 400-820-8820", "电话：010-62345678", "dial +1 (555) 123-4567",
+                     "微信 13812345678"],
+    "placeholder": ["暂无图片", "no image available", "图片加载中", "placeholder", "Image coming soon", "null",
+                    "点击查看大图"],
+    None: ["a red shoe on a white table", "一只白色的猫坐在沙发上", "the year 1998 in Beijing", "3 cats",
+           "C++ logo design", "iPhone 12 Pro Max", "版权所有 2021 年的照片展览", "AT&T store",
+           "size 5 < 6", "a cat playing with images"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "text"), [(fault, text) for fault, texts in CAPTIONS.items() for text in texts])
+def test_what_is_no_caption_is_found(fault, text):
+    assert fault_of(text) == fault
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "a red shoe on the table"), ("en", "red shoe"), ("en", "café table in the sun"),
+        ("en", "Vitamin C 500 mg"),
+        ("zh", "一只白色的猫"), ("zh", "iPhone 手机壳"), ("zh", "红色"), ("zh", "苹果 Apple 笔记本电脑"),
+        ("other", "白い猫がソファに座っている"), ("other", "소파에 앉은 고양이"), ("other", "кошка на диване"),
+        ("other", "eine rote Katze auf dem Sofa"), ("other", "un chat blanc sur le canapé"), ("other", "Müllabfuhr"),
+        ("other", "12345"), ("other", "القط على الأريكة"), ("other", "một con mèo trắng"),
+    ],
+)  # fmt: skip
+def test_languages(language, text):
+    assert language_of(text) == language
+
+
+def test_every_pair_has_its_reason(tmp_path, curated):
+    flat = np.full((64, 64, 3), 200, np.uint8)
+    rows = [
+        (encoded(picture(0)), "a red shoe on the table"),
+        (encoded(picture(1)), "IMG_0001.JPG"),
+        (encoded(picture(2)), "eine rote Katze auf dem Sofa"),
+        (encoded(picture(3)), "ab"),
+        (encoded(picture(4)[:20]), "a very wide picture"),
+        (encoded(picture(5)[:8, :8]), "a very small picture"),
+        (encoded(flat), "a picture of nothing"),
+        (b"\x89PNG\r\n\x1a\n broken", "a picture that is broken"),
+        (encoded(picture(0)), "a red shoe on the table, seen from above"),
+        (encoded(picture(6)), "win a prize, everybody"),
+        (encoded(picture(7)), "Win a prize - everybody!"),
+        (encoded(picture(8)), "一只白色的猫坐在沙发上"),
+    ]
+    table = curated(
+        [write_tar(tmp_path / "crawl.tar", rows)],
+        "text_rules: {images_of_a_caption: 1}\nimage_rules: {short_side: 32, aspect: 3}\nexact_duplicates: {}",
+    )
+    found = {key[-2:]: (row["step"], row["reason"]) for key, row in table.items()}
+    assert list(found.values()) == [
+        ("exact_duplicates", "copy of an image"),
+        ("text_rules", "file name"),
+        ("text_rules", "other language"),
+        ("text_rules", "caption too short"),
+        ("image_rules", "image too small"),
+        ("image_rules", "image too small"),
+        ("image_rules", "blank image"),
+        ("unreadable", "broken image"),
+        (None, None),
+        ("text_rules", "caption of many images"),
+        ("text_rules", "caption of many images"),
+        (None, None),
+    ]
+    assert {key: row["kept"] for key, row in table.items()} == {
+        key: row["reason"] is None for key, row in table.items()
+    }
+    assert [row["weight"] for row in table.values()] == [float(row["kept"]) for row in table.values()]
+    copy = next(iter(table.values()))
+    assert copy["nearest"] == 8 and copy["nearest_key"].endswith("8")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text_rule: {}", "unknown key text_rule|there is no step 'text_rule'; did you mean text_rules"),
+        ("text_rules: {wordz: 3}", "unknown key text_rules.wordz; did you mean words|did you mean text_rules.words"),
+        ("text_rules: {words: 0}", "text_rules.words: Input should be greater than or equal to 1"),
+        ("text_rules: null", "no step is left"),
+        ("[a]", "the top level must be steps"),
+    ],
+)
+def test_settings_that_cannot_be_used(steps, text, message):
+    with pytest.raises(ConfigError, match=message):
+        steps(text)
+
+
+def test_a_step_can_be_left_out_or_changed(steps):
+    made = steps(
+        "exact_duplicates: {}\ntext_rules: {words: 2}\nimage_rules: {}", "image_rules=null", "text_rules.words=4"
+    )
+    assert [step.name for step in made] == ["text_rules", "exact_duplicates"]
+    assert made[0].settings.words == 4
