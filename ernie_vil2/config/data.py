@@ -103,6 +103,7 @@ class SourceConfig(LocationConfig):
     weight: Annotated[float, Field(gt=0)] | None = Field(
         None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
     )
+    select: str | None = Field(None, description="null: Data.select")
     tag_probability: Probability | None = Field(None, description="null: as in Views")
     languages: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None, min_length=1, description="null: as in Views"
@@ -154,6 +155,11 @@ class DataConfig(Section):
     )
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
+    )
+    select: str | None = Field(
+        None,
+        description="output of ernie-vil2 curate: only the pairs that it kept are trained on, each drawn in an epoch "
+        "with the probability that is its weight (docs/curate.md); null: all pairs",
     )
     unit: Literal["pair", "image"] = Field(
         "pair",

@@ -7,9 +7,11 @@ needs to know that position alone, and any number of ranks and workers may share
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,6 +40,16 @@ def generator(draw: Draw, seed: int, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, draw], counter=counter))
 
 
+class Draws(Protocol):
+    """Which samples of the shards are in an epoch, where that is drawn (`data/selection.py`)."""
+
+    expected: float
+
+    def sizes(self, epoch: int) -> np.ndarray: ...
+
+    def rows(self, epoch: int, shard: int) -> np.ndarray: ...
+
+
 class ShardOrder:
     """The samples of one source in a row that is new in every epoch: shards in random order, one behind the other.
 
@@ -45,38 +57,55 @@ class ShardOrder:
         sizes: samples of each shard; at least one sample in all.
         seed: the run's.
         source: number of the source, so that equal sources are in different orders.
+        draws: which of the samples are in an epoch; None: all of them in each.
     """
 
-    def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, source: int = 0):
+    def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, source: int = 0, draws: Draws | None = None):
         self._sizes = np.asarray(sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.samples = int(self._sizes.sum())
+        self.draws = draws
         self.key = seed, source
         # Groups do not come to the end of an epoch with the same row of a batch.
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
+
+    @property
+    def expected(self) -> int:
+        """The samples of an epoch, on average."""
+        return self.samples if self.draws is None else max(1, round(self.draws.expected))
+
+    def size(self, epoch: int) -> int:
+        """The samples of an epoch."""
+        return self.samples if self.draws is None else int(self.draws.sizes(epoch).sum())
 
     def sample(self, epoch: int, position: int) -> int:
         """Number of the sample at a position of an epoch's row, counted over all shards as they were given."""
         shards, ends = self._epoch(epoch)
         number = int(np.searchsorted(ends, position, side="right"))
         shard = shards[number]
-        return int(self._starts[shard] + self._sizes[shard] - ends[number] + position)
+        row = position - (int(ends[number - 1]) if number else 0)
+        return int(self._starts[shard]) + (row if self.draws is None else int(self.draws.rows(epoch, shard)[row]))
 
     def shards(self, epoch: int, first: int, last: int) -> list[int]:
         """The shards that hold the positions from `first` up to `last`, in their order."""
         shards, ends = self._epoch(epoch)
         begin, end = np.searchsorted(ends, [first, last], side="right")
         found = shards[begin : end + 1]
-        return found[self._sizes[found] > 0].tolist()
+        return found[self._sizes_in(epoch)[found] > 0].tolist()
+
+    def _sizes_in(self, epoch: int) -> np.ndarray:
+        return self._sizes if self.draws is None else self.draws.sizes(epoch)
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         seed, source = self.key
         shards = generator(Draw.SHARDS, seed, source, epoch).permutation(len(self._sizes))
-        return shards, np.cumsum(self._sizes[shards])
+        return shards, np.cumsum(self._sizes_in(epoch)[shards])
 
 
 class SampleOrder:
     """Which sample of one source is at a position of a group's endless stream; each sample once in every epoch.
+
+    Where samples are drawn, an epoch has those that are drawn for it.
 
     An epoch's row of samples is cut into one part for each group, of sizes that differ by one at most: whole shards,
     but for the two at its ends. A part is cut into windows of nearly equal size, which are shuffled each on its own.
@@ -91,10 +120,10 @@ class SampleOrder:
 
     def __init__(self, shards: ShardOrder, buffer: int = 100_000, group: int = 0, groups: int = 1):
         self._shards = shards
-        self._first = shards.samples * group // groups
-        self.samples = shards.samples * (group + 1) // groups - self._first
-        self._windows = -(-self.samples // buffer)
-        self._width = -(-self.samples // self._windows)
+        self._group, self._groups, self._buffer = group, groups, buffer
+        self._part = lru_cache(maxsize=4)(self._part_of)
+        self.samples = self._part(0).samples
+        self._starts = [0]  # of the epochs, where these differ in size
         # Windows are numbered over all groups, so that each is shuffled in its own way.
         self._first_window = group * -(-shards.samples // buffer)
         self._at = -1, -1
@@ -102,25 +131,50 @@ class SampleOrder:
     def __getitem__(self, position: int) -> int:
         """Number of the sample, counted over all shards as they were given."""
         epoch, window, position = self.window(position)
+        part = self._part(epoch)
         if (epoch, window) != self._at:
             seed, source = self._shards.key
             self._order = generator(Draw.WINDOW, seed, source, epoch, self._first_window + window).permutation(
-                min(self._width, self.samples - window * self._width)
+                min(part.width, part.samples - window * part.width)
             )
             self._at = epoch, window
-        return self._shards.sample(epoch, self._first + window * self._width + int(self._order[position]))
+        return self._shards.sample(epoch, part.first + window * part.width + int(self._order[position]))
 
     def window(self, position: int) -> tuple[int, int, int]:
         """The epoch of a position, its window in there, and the position in that window."""
-        epoch, position = divmod(position, self.samples)
-        return epoch, *divmod(position, self._width)
+        if self._shards.draws is None:
+            epoch, position = divmod(position, self.samples)
+        else:
+            while self._starts[-1] <= position:
+                self._starts.append(self._starts[-1] + self._part(len(self._starts) - 1).samples)
+            epoch = bisect_right(self._starts, position) - 1
+            position -= self._starts[epoch]
+        return epoch, *divmod(position, self._part(epoch).width)
 
     def window_shards(self, epoch: int, window: int) -> list[int]:
         """The shards that a window is of; a window behind an epoch's last is the next epoch's first."""
-        epoch, window = epoch + window // self._windows, window % self._windows
-        first = self._first + window * self._width
-        last = min(first + self._width, self._first + self.samples) - 1
+        while window >= (windows := self._part(epoch).windows):
+            epoch, window = epoch + 1, window - windows
+        part = self._part(epoch)
+        first = part.first + window * part.width
+        last = min(first + part.width, part.first + part.samples) - 1
         return self._shards.shards(epoch, first, last)
+
+    def _part_of(self, epoch: int) -> _Part:
+        size = self._shards.size(epoch)
+        first = size * self._group // self._groups
+        samples = size * (self._group + 1) // self._groups - first
+        windows = -(-samples // self._buffer)
+        return _Part(first, samples, windows, -(-samples // max(windows, 1)))
+
+
+class _Part(NamedTuple):
+    """Of an epoch, a group's: its first sample, how many they are, its windows, and the samples of one."""
+
+    first: int
+    samples: int
+    windows: int
+    width: int
 
 
 class Mixture:
@@ -217,6 +271,10 @@ class RowsByImage:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def largest(self, values: np.ndarray) -> np.ndarray:
+        """For each unit the largest of its rows' values."""
+        return np.maximum.reduceat(values[self._rows], np.append(0, self._ends[:-1]))
 
     def row(self, unit: int, epoch: int) -> int:
         """The row that a unit stands for in an epoch."""

@@ -96,7 +96,7 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selected:
     folder = Path(folder)
     if not (folder / ABOUT).is_file():
         raise FileNotFoundError(
-            f"{folder}: there is no {ABOUT}; name the output of ernie-vil2 curate, which has to end"
+            f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate"
         )
     about = load_json(folder / ABOUT, most=2**28)
     if about.get("version") != VERSION:
@@ -160,17 +160,21 @@ class Draws:
         shard_sizes: rows of each shard.
         seed: the run's.
         source: number of the source, so that equal sources are drawn differently.
+
+    Attributes:
+        expected: rows of an epoch, on average.
     """
 
     def __init__(self, weights: np.ndarray, ids: np.ndarray, shard_sizes: np.ndarray, seed: int, source: int = 0):
         self._bounds = np.minimum(weights * 2.0**64, 2.0**64 - 2048).astype(np.uint64)  # floats end there
         self._always = weights >= 1
         self._ids = ids
+        self.expected = float(weights.sum())
         self._ends = np.cumsum(shard_sizes)
         self._starts = self._ends - shard_sizes
         self._key = seed, source
-        self.sizes = lru_cache(maxsize=4)(self._sizes)
-        self.rows = lru_cache(maxsize=HELD_SHARDS)(self._rows)
+        self._cached_sizes = lru_cache(maxsize=4)(self._sizes)
+        self._cached_rows = lru_cache(maxsize=HELD_SHARDS)(self._rows)
 
     def drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
         """For the rows from `first` up to `last` whether they are in an epoch, bool."""
@@ -180,8 +184,15 @@ class Draws:
         draw = _mixed(self._ids[first:last] ^ np.uint64(number))
         return self._always[first:last] | (draw < self._bounds[first:last])
 
-    def _sizes(self, epoch: int) -> np.ndarray:
+    def sizes(self, epoch: int) -> np.ndarray:
         """For each shard the number of its rows in an epoch."""
+        return self._cached_sizes(epoch)
+
+    def rows(self, epoch: int, shard: int) -> np.ndarray:
+        """The rows of a shard that are in an epoch, counted within the shard."""
+        return self._cached_rows(epoch, int(shard))
+
+    def _sizes(self, epoch: int) -> np.ndarray:
         before = np.zeros(len(self._ids) + 1, np.int64)
         for first in range(0, len(self._ids), CHUNK):
             last = min(first + CHUNK, len(self._ids))
@@ -189,7 +200,6 @@ class Draws:
         return before[self._ends] - before[self._starts]
 
     def _rows(self, epoch: int, shard: int) -> np.ndarray:
-        """The rows of a shard that are in an epoch, counted within the shard."""
         return np.flatnonzero(self.drawn(epoch, int(self._starts[shard]), int(self._ends[shard])))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from os.path import basename
@@ -18,6 +18,7 @@ from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import THREADS
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
+from ernie_vil2.data.selection import Draws, Selected, read_selection
 from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"
@@ -43,7 +44,8 @@ class SampleStream:
         scored: contents of the images that are scored, see `watch`; a sample with one of them is remarked on.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_sources`; a source has fewer samples than there are groups.
+        FileNotFoundError, ValueError: as `open_sources` and `read_selection`; a source has fewer samples than there are
+            groups.
     """
 
     def __init__(self, config: Config):
@@ -61,24 +63,44 @@ class SampleStream:
             open_sources(source.data, text_id, source.split, source.images, layout=source.layout)
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
-        self._units = [
-            RowsByImage(source.image_names(), seed, number) if data.unit == "image" else None
-            for number, source in enumerate(self.sources)
+        selections = [source.select or data.select for source in data.sources]
+        self._selected = [
+            read_selection(select, source) if select else None
+            for select, source in zip(selections, self.sources, strict=True)
         ]
-        parts = [units or source for units, source in zip(self._units, self.sources, strict=True)]
-        self._samples = [len(part) for part in parts]
+        self._units: list[RowsByImage | None] = [None] * len(self.sources)
+        shard_orders = [self._shards_of(number, data.unit, seed) for number in range(len(self.sources))]
+        self._samples = [shards.expected for shards in shard_orders]
         for name, samples in zip(self.names, self._samples, strict=True):
             if samples < data.groups:
                 raise ValueError(f"{name}: {counted(samples, 'sample')} for {data.groups} groups; lower Data.groups")
         self._orders: list[list[SampleOrder]] = []
         for number, source in enumerate(self.sources):
             source.held += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
-            shards, window = ShardOrder(parts[number].shard_sizes, seed, number), _window(source, data)
+            shards, window = shard_orders[number], _window(source, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
         weights = [source.weight or samples for source, samples in zip(data.sources, self._samples, strict=True)]
         self._mixtures = [Mixture(weights, seed, group) for group in range(data.groups)]
         self._ahead: dict[tuple[int, int], tuple[int, int]] = {}
         self.scored: frozenset[int] = frozenset()
+
+    def _shards_of(self, number: int, unit: str, seed: int) -> ShardOrder:
+        """The order of a source's shards; their samples are its rows, those selected of them, or the images of these."""
+        source, selected = self.sources[number], self._selected[number]
+        sizes: Sequence[int] | np.ndarray = source.shard_sizes if selected is None else selected.shard_sizes
+        units = None
+        if unit == "image":
+            names: Iterable[list[str | None]] = source.image_names()
+            if selected is not None:
+                names = selected.of_each(names, source.shard_sizes.tolist())
+            units = self._units[number] = RowsByImage(names, seed, number)
+            sizes = units.shard_sizes
+        if selected is None or (selected.weights >= 1).all():
+            return ShardOrder(sizes, seed, number)
+        weights, ids = (
+            values if units is None else units.largest(values) for values in (selected.weights, selected.ids)
+        )
+        return ShardOrder(sizes, seed, number, Draws(weights, ids, np.asarray(sizes), seed, number))
 
     def _locate(self, position: int) -> tuple[int, int, int]:
         """The source's number, the group's, and the position in this group's stream of the source."""
@@ -90,10 +112,11 @@ class SampleStream:
     def _numbered(self, position: int) -> tuple[int, int]:
         """The source's number, and that of the sample in it."""
         source, group, own_position = self._locate(position)
-        order, units = self._orders[source][group], self._units[source]
-        if units is None:
-            return source, order[own_position]
-        return source, units.row(order[own_position], order.window(own_position)[0])
+        order, units, selected = self._orders[source][group], self._units[source], self._selected[source]
+        number = order[own_position]
+        if units is not None:
+            number = units.row(number, order.window(own_position)[0])
+        return source, number if selected is None else int(selected.numbers[number])
 
     def __getitem__(self, position: int) -> tuple[int, Sample]:
         """The source's number and the sample; BadSample if it cannot be used."""
@@ -144,7 +167,7 @@ class SampleStream:
 
     @property
     def samples(self) -> int:
-        """Of an epoch, over all sources."""
+        """Of an epoch, over all sources; on average, where they are drawn."""
         return sum(self._samples)
 
     @property
@@ -167,7 +190,7 @@ class SampleStream:
 
     def state(self, position: int) -> dict[str, Any]:
         """What a checkpoint holds of the stream, for JSON: the position it has come to, and what its data is."""
-        contents = map(_content, self.sources)
+        contents = map(_content, self.sources, self._selected)
         return {
             "place": position,  # the key of the first checkpoints
             "sources": [
@@ -185,8 +208,13 @@ class SampleStream:
         Raises:
             ValueError: a source has other shards, shards of other sizes, or other content in them.
         """
-        for then, source in zip(state["sources"], self.sources, strict=True):
-            now = _content(source)
+        for then, source, selected in zip(state["sources"], self.sources, self._selected, strict=True):
+            now = _content(source, selected)
+            if then.get("selection") != now.get("selection"):
+                raise ValueError(
+                    f"the selection of {then['name']} has changed since the checkpoint. Set Data.select to what the "
+                    "curation had made then, or start a new run with another -o Training.output=..."
+                )
             # Earlier checkpoints know nothing of the content.
             if any(then.get(key, value) != value for key, value in now.items()):
                 raise ValueError(
@@ -201,11 +229,16 @@ def _window(sources: ShardedSource, data: DataConfig) -> int:
     return max(1, min(data.shuffle_buffer, held) // data.groups)
 
 
-def _content(sources: ShardedSource) -> dict[str, Any]:
-    """Number of samples and shards, and digests of the shards' names and sizes in their order, and of their content."""
+def _content(sources: ShardedSource, selected: Selected | None) -> dict[str, Any]:
+    """Number of samples and shards, and digests of the shards' names and sizes in their order, and of their content.
+
+    Of a selection also its digest.
+    """
     lines = (f"{basename(shard.name)}\t{len(shard)}\n" for shard in sources.shards)
     digest = blake2b("".join(lines).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return {"samples": len(sources), "shards": len(sources.shards), "digest": digest, "content": sources.fingerprint}
+    content = {"samples": len(sources), "shards": len(sources.shards), "digest": digest}
+    selection = {} if selected is None else {"selection": selected.digest}
+    return content | {"content": sources.fingerprint} | selection
 
 
 def _say(content: dict[str, Any]) -> str:

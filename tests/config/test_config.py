@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.curation import load_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,12 +90,18 @@ def test_default_yaml_shows_every_field_with_its_default():
 
 
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"
-CONFIGURATIONS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path != STUDY)
+CURATIONS = sorted((ROOT / "configs" / "curate").glob("*.yaml"))
+CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {STUDY, *CURATIONS})
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads(path):
     load_config(path)
+
+
+@pytest.mark.parametrize("path", CURATIONS, ids=lambda path: path.stem)
+def test_every_shipped_curation_loads(path):
+    assert load_steps(path)
 
 
 def test_every_field_says_what_it_means():

@@ -1,0 +1,161 @@
+"""Training on what a curation has selected: who is drawn, in which epoch, over groups and after a resume."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.selection import Draws, identities, read_selection
+from tests.data.test_stream import drawn, shard, stream
+
+
+def selection(folder, paths, weights):
+    """What a curation of the shards would write, with these weights by sample."""
+    source = open_sources(list(map(str, paths)))
+    (folder / "table").mkdir(parents=True)
+    shards, first = [], 0
+    for number, identity in enumerate(identities(source)):
+        rows = range(identity.samples)
+        own = [float(weights.get(source[first + row].image_name, 0)) for row in rows]
+        ids = [first + row + 1000 for row in rows]
+        table = pa.table({"row": pa.array(rows, "int32"), "weight": own, "id": pa.array(ids, "uint64")})
+        parquet.write_table(table, folder / "table" / f"{number:05}.parquet")
+        shards.append(identity._asdict() | {"file": f"{number:05}.parquet"})
+        first += identity.samples
+    (folder / "curation.json").write_text(json.dumps({"version": 1, "shards": shards}))
+    return folder
+
+
+@pytest.fixture
+def three(tmp_path):
+    return [shard(tmp_path / f"{name}.tsv", range(10 * number, 10 * number + 10)) for number, name in enumerate("abc")]
+
+
+def test_only_what_is_kept_comes_and_each_once_an_epoch(tmp_path, three):
+    kept = {str(number): 1 for number in (1, 2, 5, 20, 29)}
+    folder = selection(tmp_path / "curated", three, kept)
+    chosen = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
+    assert chosen.samples == 5
+    for epoch in range(3):
+        names = [name for _, name in drawn(chosen, range(5 * epoch, 5 * epoch + 5))]
+        assert sorted(names) == sorted(kept)
+
+
+def test_a_part_of_the_data_in_another_folder_takes_its_own_part_of_the_table(tmp_path, three):
+    folder = selection(tmp_path / "curated", three, {"3": 1, "25": 1, "27": 1})
+    (tmp_path / "other").mkdir()
+    for name in ("c", "a"):
+        (tmp_path / f"{name}.tsv").rename(tmp_path / "other" / f"{name}.tsv")
+    chosen = stream(f"[{tmp_path}/other/c.tsv]", f"Data.select={folder}")
+    assert sorted(name for _, name in drawn(chosen, range(2))) == ["25", "27"]
+    both = stream(f"[{tmp_path}/other/c.tsv, {tmp_path}/other/a.tsv]", f"Data.select={folder}")
+    assert sorted(name for _, name in drawn(both, range(3))) == ["25", "27", "3"]
+
+
+def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three):
+    weights = {str(number): [1, 0.5, 0.1, 0][number % 4] for number in range(30)}
+    folder = selection(tmp_path / "curated", three, weights)
+    chosen = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", "Data.shuffle_buffer=7")
+    order, epochs, counts, position = chosen._orders[0][0], 400, Counter(), 0
+    while order.window(position)[0] < epochs:
+        counts[order.window(position)[0], chosen[position][1].image_name] += 1
+        position += 1
+    assert set(counts.values()) == {1}
+    often = Counter(name for _, name in counts)
+    for name, weight in weights.items():
+        deviation = np.sqrt(epochs * weight * (1 - weight))
+        assert abs(often[name] - epochs * weight) <= 4 * deviation
+    expected = sum(weights.values())
+    assert chosen.samples == round(expected)
+    assert abs(position / epochs - expected) < 4 * np.sqrt(sum(w * (1 - w) for w in weights.values()) / epochs)
+
+
+def test_draws_are_the_same_over_any_number_of_groups_and_after_a_resume(tmp_path, three):
+    weights = {str(number): 0.3 + 0.7 * (number % 2) for number in range(30)}
+    folder = selection(tmp_path / "curated", three, weights)
+    epochs = {}
+    for groups in (1, 2, 3):
+        chosen = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
+                        "Training.global_batch=6")  # fmt: skip
+        found = {0: [], 1: []}
+        for order in chosen._orders[0]:
+            position = 0
+            while (epoch := order.window(position)[0]) < 2:
+                found[epoch].append(int(chosen._selected[0].numbers[order[position]]))
+                position += 1
+        epochs[groups] = {epoch: sorted(numbers) for epoch, numbers in found.items()}
+        again = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
+                       "Training.global_batch=6")  # fmt: skip
+        assert drawn(again, range(50, 60)) == drawn(chosen, range(60))[50:]
+    assert epochs[1] == epochs[2] == epochs[3]
+    assert epochs[1][0] != epochs[1][1]
+
+
+def test_an_image_as_the_unit_comes_as_often_as_the_best_of_its_kept_rows(tmp_path):
+    from tests.conftest import write_tsv
+
+    rows = [(f"text {number}", f"image {number // 3}", b"-") for number in range(9)]
+    path = write_tsv(tmp_path / "a.tsv", rows)
+    source = open_sources([str(path)])
+    folder = tmp_path / "curated"
+    (folder / "table").mkdir(parents=True)
+    weights = [1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    table = pa.table({"row": pa.array(range(9), "int32"), "weight": weights, "id": pa.array(range(9), "uint64")})
+    parquet.write_table(table, folder / "table" / "00000.parquet")
+    about = {"version": 1, "shards": [identities(source)[0]._asdict() | {"file": "00000.parquet"}]}
+    (folder / "curation.json").write_text(json.dumps(about))
+    chosen = stream(f"[{path}]", f"Data.select={folder}", "Data.unit=image")
+    assert chosen.samples == 2
+    texts = [chosen[position][1].text_name for position in range(8)]
+    assert set(texts) == {"text 0", "text 1", "text 5"}
+    assert texts.count("text 5") == 4 and texts.count("text 0") == 2
+
+
+def test_draws_follow_from_seed_epoch_and_id_alone():
+    ids, sizes = np.arange(1000, dtype=np.uint64), np.array([400, 600])
+    weights = np.full(1000, 0.5)
+    draws = Draws(weights, ids, sizes, seed=3)
+    turned = Draws(weights, ids[::-1].copy(), sizes, seed=3)
+    assert np.array_equal(draws.drawn(7, 0, 1000), turned.drawn(7, 0, 1000)[::-1])
+    assert not np.array_equal(draws.drawn(7, 0, 1000), draws.drawn(8, 0, 1000))
+    assert not np.array_equal(draws.drawn(7, 0, 1000), Draws(weights, ids, sizes, seed=4).drawn(7, 0, 1000))
+    assert draws.sizes(7).tolist() == [len(draws.rows(7, 0)), len(draws.rows(7, 1))]
+    assert 400 < draws.sizes(7).sum() < 600
+
+
+def test_a_selection_of_other_data_is_refused(tmp_path, three):
+    folder = selection(tmp_path / "curated", three, {"3": 1})
+    with pytest.raises(ValueError, match=r"curated was not made of d\.tsv: it was made of a\.tsv, b\.tsv, c\.tsv, .*"):
+        stream(f"[{shard(tmp_path / 'd.tsv', range(10))}]", f"Data.select={folder}")
+    shard(tmp_path / "b.tsv", range(50, 60))
+    with pytest.raises(
+        ValueError, match=r"not made of b\.tsv: it had 10 samples of content \w+ then, and has 10 of \w+ now"
+    ):
+        stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
+
+
+def test_what_cannot_be_a_selection_is_named(tmp_path, three):
+    with pytest.raises(FileNotFoundError, match="there is no curation.json; name the output of a whole run"):
+        stream(f"[{three[0]}]", f"Data.select={tmp_path}")
+    folder = selection(tmp_path / "curated", three, {})
+    with pytest.raises(ValueError, match="nothing of .*a.tsv was kept"):
+        stream(f"[{three[0]}]", f"Data.select={folder}")
+    (folder / "table" / "00001.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(ValueError, match="00001.parquet: not a part of a curation's table"):
+        read_selection(folder, open_sources([str(three[1])]))
+
+
+def test_a_run_goes_on_with_its_own_selection_alone(tmp_path, three):
+    first = selection(tmp_path / "first", three, {"3": 1, "4": 1})
+    second = selection(tmp_path / "second", three, {"3": 1, "5": 1})
+    begun = stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
+    state = begun.state(1)
+    begun.check(state)
+    with pytest.raises(ValueError, match="the selection of .* has changed since the checkpoint"):
+        stream(f"[{tmp_path}/*.tsv]", f"Data.select={second}").check(state)
+    with pytest.raises(ValueError, match="the selection of .* has changed since the checkpoint"):
+        stream(f"[{tmp_path}/*.tsv]").check(state)
