@@ -85,7 +85,7 @@ class SampleStream:
         self.scored: frozenset[int] = frozenset()
 
     def _shards_of(self, number: int, unit: str, seed: int) -> ShardOrder:
-        """The order of a source's shards; their samples are its rows, those selected of them, or the images of these."""
+        """The order of a source's shards, whose samples are rows, those selected of them, or the images of these."""
         source, selected = self.sources[number], self._selected[number]
         sizes: Sequence[int] | np.ndarray = source.shard_sizes if selected is None else selected.shard_sizes
         units = None
