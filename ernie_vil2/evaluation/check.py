@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
+from ernie_vil2.evaluation.classification import names_of
 from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.io.terminal import counted
 
@@ -139,3 +141,67 @@ def _problem(image: BenchmarkImage) -> tuple[str, str] | None:
 
 def _without(what: str, ids: Sequence[str]) -> str:
     return f"{what}: {first_names(len(ids), ids[: BadSampleReport.NAMES])}" if ids else ""
+
+
+def labelled_remarks(labelled: Benchmark) -> list[str]:
+    """What a person should know of classes and pictures before believing the figures, a line each."""
+    pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
+    labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
+    lines = []
+    if empty := [one.id for one, count in zip(labelled.texts, pictures.tolist(), strict=True) if not count]:
+        lines.append(
+            f"classes without a picture: {_first(empty)}; they can be answered and count in no mean: add pictures, or "
+            "take them out"
+        )
+    for language in labelled.texts[0].fields:
+        names: dict[str, list[str]] = {}
+        for one in labelled.texts:
+            names.setdefault(str(one.fields[language]), []).append(one.id)
+        if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
+            lines.append(
+                f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
+            )
+    if (labels > 1).any():
+        lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")
+    return lines
+
+
+def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
+    """Reads and decodes every picture, and looks for pictures that occur several times.
+
+    Args:
+        progress: called with the number of pictures just done.
+    """
+    counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
+    files = decode_all(labelled.images, progress)
+    first: dict[bytes, int] = {}
+    again, torn = list[str](), list[str]()
+    own: list[set[int]] = [set() for _ in labelled.images]
+    for row, column in labelled.pairs.tolist():
+        own[row].add(column)
+    for row, image in enumerate(labelled.images):
+        try:
+            digest = blake2b(image.read(), digest_size=16).digest()
+        except (BadSample, OSError):
+            continue
+        earlier = first.setdefault(digest, row)
+        if earlier != row:
+            (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
+    odd = labelled_remarks(labelled)
+    if again:
+        odd.append(f"pictures that occur twice in a class: {_first(again)}")
+    if torn:
+        odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
+    sizes = f"{min(counts):,} to {max(counts):,} pictures each"
+    lines = [
+        f"{labelled.name}: {counted(len(labelled.images), 'picture')}, {len(labelled.texts):,} classes of {sizes}",
+        *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
+        f"entries: {labelled.rows}",
+        f"images: {files}",
+        *odd,
+    ]
+    return Inspection("\n".join(lines), not (odd or labelled.rows.counts or files.counts))
+
+
+def _first(names: Sequence[str]) -> str:
+    return first_names(len(names), names[: BadSampleReport.NAMES])

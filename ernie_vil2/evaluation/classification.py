@@ -81,6 +81,17 @@ def repeated(templates: Sequence[str]) -> list[str]:
     return [template for template, count in Counter(templates).items() if count > 1]
 
 
+def template_notes(chosen: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> list[str]:
+    """By language how many templates there are and from which file, then those that occur several times."""
+    notes = [
+        f"{len(own)} templates in {language}: {files.get(language, 'our own')}" for language, own in chosen.items()
+    ]
+    for language, own in chosen.items():
+        if same := repeated(own):
+            notes.append(f"templates in {language} that occur several times, and count so: {', '.join(same)}")
+    return notes
+
+
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every name in every template, `[C * T]`, class by class."""
     return [_filled(template, name) for name in names for template in templates]

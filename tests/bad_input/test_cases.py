@@ -15,7 +15,7 @@ from ernie_vil2.data.prepare_shards import Settings, Work, make_shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.evaluation.scorers.zero_shot import remarks
+from ernie_vil2.evaluation.check import labelled_remarks
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.bad_input.case import bounded_time
 from tests.bad_input.page import PAGE, SECTIONS, with_tables
@@ -54,7 +54,7 @@ def look_at(case, folder, location, tokenizer):
     source = case.opened(location)
     if isinstance(source, Benchmark):
         assert len(source.images) == case.used and source.rows.counts == case.skipped
-        assert [case.remark] * bool(case.remark) == [line[: len(case.remark)] for line in remarks(source)]
+        assert [case.remark] * bool(case.remark) == [line[: len(case.remark)] for line in labelled_remarks(source)]
         return
     config = load_config(
         None,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from ernie_vil2.data.benchmark import BenchmarkText
+from ernie_vil2.evaluation.check import check_labelled, labelled_remarks
 from ernie_vil2.evaluation.classification import (
     OWN,
     ClassScores,
@@ -22,7 +23,6 @@ from ernie_vil2.evaluation.classification import (
     with_prompts,
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.scorers.zero_shot import check_labelled, remarks
 from tests.evaluation.encoding_model import StandIn, benchmark, no_file, picture, unit
 
 
@@ -228,15 +228,15 @@ def test_embeddings_that_are_not_finite_are_no_answers():
 
 
 def test_what_is_odd_about_classes_is_reported():
-    assert remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1])) == []
-    (empty,) = remarks(labelled({"a": picture(1)}, [0]))
+    assert labelled_remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1])) == []
+    (empty,) = labelled_remarks(labelled({"a": picture(1)}, [0]))
     assert empty.startswith("classes without a picture: 1 (c1); they can be answered and count in no mean")
-    same = remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1], ("cat", "cat")))
+    same = labelled_remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1], ("cat", "cat")))
     assert same == [
         f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing distinguishes them: give each its own"
         for language, name in (("en", "cat"), ("zh", "cat类"))
     ]
-    assert remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 picture of several classes: mAP is scored"]
+    assert labelled_remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 picture of several classes: mAP is scored"]
 
 
 def test_check_finds_pictures_that_are_several_times():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -13,9 +12,8 @@ import numpy as np
 from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
-from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
 from ernie_vil2.device.extras import require
-from ernie_vil2.evaluation.check import Inspection, decode_all
+from ernie_vil2.evaluation.check import Inspection, check_labelled, labelled_remarks
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
     DEFINITION,
@@ -24,9 +22,8 @@ from ernie_vil2.evaluation.classification import (
     EncodedClasses,
     choose_templates,
     encoded_classes,
-    names_of,
-    repeated,
     several_classes,
+    template_notes,
     with_prompts,
 )
 from ernie_vil2.evaluation.confusions import confusions_page
@@ -141,20 +138,11 @@ class ZeroShot(Scorer):
 
     def _notes(self, classes: EncodedClasses, results: Results, model: ScoredModel) -> list[str]:
         """What a person should know of templates, data and threshold."""
+        reports = (("entries", self.labelled.rows), ("images", classes.problems))
         notes = [
-            f"{len(own)} templates in {language}: {self.templates.get(language, 'our own')}"
-            for language, own in self.chosen.items()
-        ]
-        notes += [
-            f"templates in {language} that occur several times, and count so: {', '.join(same)}"
-            for language, own in self.chosen.items()
-            if (same := repeated(own))
-        ]
-        notes += remarks(self.labelled)
-        notes += [
-            f"{what}: {report}"
-            for what, report in (("entries", self.labelled.rows), ("images", classes.problems))
-            if report.counts or report.remarks
+            *template_notes(self.chosen, self.templates),
+            *labelled_remarks(self.labelled),
+            *(f"{what}: {report}" for what, report in reports if report.counts or report.remarks),
         ]
         least, calibration = self.threshold, model.calibration
         if calibration and (least is None or least == CALIBRATED):
@@ -188,19 +176,14 @@ def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
         made: list[Card] = []
         for row in chosen:
             best = np.argsort(-scores.scores[row], kind="stable")[:4].tolist()
+            of_best = zip(best, scores.probabilities[row, best].tolist(), scores.truth[row, best].tolist(), strict=True)
             answers = [
-                Answer(
-                    image=None,
-                    caption=scores.names[column],
-                    score=float(scores.probabilities[row, column]),
-                    correct=bool(scores.truth[row, column]),
-                    rank=None,
-                )
-                for column in best
+                Answer(image=None, caption=scores.names[column], score=chance, correct=bool(correct), rank=None)
+                for column, chance, correct in of_best
             ]
-            rank = f"rank {scores.rank[row]:,}"
+            tags = [f"rank {scores.rank[row]:,}"]
             made.append(
-                Card(query=images[row].id, images=thumbnails(images[row]), language="", tags=[rank], answers=answers)
+                Card(query=images[row].id, images=thumbnails(images[row]), language="", tags=tags, answers=answers)
             )
         return made
 
@@ -259,69 +242,12 @@ def answers(encoded: EncodedClasses, results: Results) -> Iterator[list]:
         for row, (image, answer) in enumerate(zip(images, scores.answer.tolist(), strict=True)):
             own = "|".join(labels[column] for column in np.flatnonzero(scores.truth[row]))
             numbers = (scores.probabilities[row, answer], scores.scores[row, answer], scores.rank[row])
-            right = int(scores.truth[row, answer])
-            yield [result, image.id, own, labels[answer], scores.names[answer], *numbers, right]
-
-
-def remarks(labelled: Benchmark) -> list[str]:
-    """What a person should know of classes and pictures before believing the figures, a line each."""
-    pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
-    labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
-    lines = []
-    if empty := [one.id for one, count in zip(labelled.texts, pictures.tolist(), strict=True) if not count]:
-        lines.append(
-            f"classes without a picture: {_first(empty)}; they can be answered and count in no mean: add pictures, or "
-            "take them out"
-        )
-    for language in labelled.texts[0].fields:
-        names: dict[str, list[str]] = {}
-        for one in labelled.texts:
-            names.setdefault(str(one.fields[language]), []).append(one.id)
-        if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
-            lines.append(
-                f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
-            )
-    if (labels > 1).any():
-        lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")
-    return lines
-
-
-def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
-    """Reads and decodes every picture, and looks for pictures that occur several times.
-
-    Args:
-        progress: called with the number of pictures just done.
-    """
-    counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
-    files = decode_all(labelled.images, progress)
-    first: dict[bytes, int] = {}
-    again, torn = list[str](), list[str]()
-    own: list[set[int]] = [set() for _ in labelled.images]
-    for row, column in labelled.pairs.tolist():
-        own[row].add(column)
-    for row, image in enumerate(labelled.images):
-        try:
-            digest = blake2b(image.read(), digest_size=16).digest()
-        except (BadSample, OSError):
-            continue
-        earlier = first.setdefault(digest, row)
-        if earlier != row:
-            (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
-    odd = remarks(labelled)
-    if again:
-        odd.append(f"pictures that occur twice in a class: {_first(again)}")
-    if torn:
-        odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
-    sizes = f"{min(counts):,} to {max(counts):,} pictures each"
-    lines = [
-        f"{labelled.name}: {counted(len(labelled.images), 'picture')}, {len(labelled.texts):,} classes of {sizes}",
-        *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
-        f"entries: {labelled.rows}",
-        f"images: {files}",
-        *odd,
-    ]
-    return Inspection("\n".join(lines), not (odd or labelled.rows.counts or files.counts))
-
-
-def _first(names: Sequence[str]) -> str:
-    return first_names(len(names), names[: BadSampleReport.NAMES])
+            yield [
+                result,
+                image.id,
+                own,
+                labels[answer],
+                scores.names[answer],
+                *numbers,
+                int(scores.truth[row, answer]),
+            ]
