@@ -119,7 +119,6 @@ class ZeroShot(Scorer):
         assert self.best_by is not None  # from `open` on
         metrics[self.best_by] = fmean(metrics[f"{language}/{self.best_by}"] for language in by_language)
         table = figures_table(results)
-        sizes = f"{len(classes.benchmark.images):,} pictures, {len(classes.benchmark.texts):,} classes"
         return Report(
             metrics,
             [table],
@@ -128,7 +127,7 @@ class ZeroShot(Scorer):
             answers(classes, results),
             best_by=self.best_by,
             shown=[name for name in metrics if name.rpartition("/")[2] == self.best_by],
-            sizes=sizes,
+            sizes=f"{len(classes.benchmark.images):,} pictures, {len(classes.benchmark.texts):,} classes",
             notes=notes,
             paragraphs=["\n".join(notes), DEFINITION],
             about={"templates": {language: list(own) for language, own in self.chosen.items()}},
@@ -181,10 +180,8 @@ def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
                 Answer(image=None, caption=scores.names[column], score=chance, correct=bool(correct), rank=None)
                 for column, chance, correct in of_best
             ]
-            tags = [f"rank {scores.rank[row]:,}"]
-            made.append(
-                Card(query=images[row].id, images=thumbnails(images[row]), language="", tags=tags, answers=answers)
-            )
+            image, rank = images[row], f"rank {scores.rank[row]:,}"
+            made.append(Card(query=image.id, images=thumbnails(image), language="", tags=[rank], answers=answers))
         return made
 
     return Outcomes(
