@@ -17,6 +17,7 @@ NATIVE_IMAGES = ("ViT-B/16", "ViT-L/14", "ViT", "RepVGG")
 # What names a size of its own, and the fields that give it.
 IMAGE_SIZES = {
     "ViT": ("patch_size", "width", "depth", "heads"),
+    "NaFlex": ("patch_size", "width", "depth", "heads"),
     "RepVGG": ("width", "depth"),
     "ModifiedResNet": ("width", "layers", "heads", "projection"),
 }
@@ -26,8 +27,10 @@ VIT_SIZES = {
 }
 NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
 """Of ERNIE and BERT, by the last part of the name."""
-TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert")
-TEXT_SIZES = dict.fromkeys(("ernie", "bert"), ("width", "depth", "heads"))
+TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert", "transformer")
+TEXT_SIZES = dict.fromkeys(("ernie", "bert", "transformer"), ("width", "depth", "heads"))
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def without_suite(name: str) -> str:
@@ -56,11 +59,66 @@ def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, 
         )
 
 
+def _check_variant(tower: ImageTowerConfig | TextTowerConfig, *names: str) -> None:
+    if tower.variant is not None and tower.name not in names:
+        raise ValueError(f"{tower.name!r} has no variants: remove variant (it is given for {', '.join(names)})")
+
+
+class ImageVariant(Section):
+    """What the ViTs of different families do differently; the defaults are the released models'."""
+
+    hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the tokens")
+    activation: Activation = Field("quick_gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-6, description="of the LayerNorms")
+    patches: Literal["convolution", "linear"] = Field(
+        "convolution",
+        description="a patch is embedded by a convolution, or by a linear layer over (row, column, channel)",
+    )
+    patch_bias: bool = Field(False, description="whether that layer has a bias")
+    class_token: bool = Field(True, description="whether a learned token goes before the patches")
+    input_norm: bool = Field(True, description="whether a LayerNorm comes before the first block")
+    pooling: Literal["class", "mean", "attention"] = Field(
+        "class",
+        description="features: the class token's, the mean of the patches', or what a learned query attends to, as "
+        "in SigLIP (attention)",
+    )
+
+
+class TextVariant(Section):
+    """What the text transformers of different families do differently."""
+
+    norm: Literal["before", "after"] = Field(
+        "before", description="LayerNorms before the parts of a block and once at the end (CLIP), or after them (BERT)"
+    )
+    hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the states")
+    activation: Activation = Field("gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
+    token_types: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="norm after: rows of the embedding of token types, of which the first is added to all"
+    )
+    first_position: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="row of the position embedding that belongs to the first token (RoBERTa: 2)"
+    )
+    mask: Literal["padding", "causal", "none"] = Field(
+        "causal", description="what attention does not see: padding, what comes after a token (causal), or nothing"
+    )
+    padding: TokenId = Field(0, description="id of the padding token")
+    end: TokenId | None = Field(None, description="id of the token whose first state pooling: end takes")
+    head: Size | None = Field(None, description="width of a linear layer behind the pooling; null: there is none")
+    head_norm: bool = Field(False, description="whether a LayerNorm comes before that layer (AltCLIP)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.head_norm and self.head is None:
+            raise ValueError("head_norm needs head, the width of the layer that it comes before")
+        return self
+
+
 class ImageTowerConfig(Section):
     name: str = Field(
         "ViT-B/16",
-        description="ViT-B/16, ViT-L/14, ViT, RepVGG or ModifiedResNet, CLIP's (any size, given below); one of the "
-        "former or any other backbone as PaddleClas builds it (paddleclas:ViT-B/16, paddleclas:EfficientNetB5, ...); "
+        description="ViT-B/16, ViT-L/14, ViT, RepVGG or ModifiedResNet, CLIP's (any size, given below), or NaFlex (a "
+        "ViT that takes images of any shape, in whole patches); one of the first four or any other backbone as "
+        "PaddleClas builds it (paddleclas:ViT-B/16, paddleclas:EfficientNetB5, ...); "
         "paddleclas:EfficientNetL2; or a Layer of your own as module:Class (docs/extending.md)",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
@@ -101,6 +159,9 @@ class ImageTowerConfig(Section):
         None, min_length=4, max_length=4, description="ModifiedResNet only: blocks of each stage (RN50: 3, 4, 6, 3)"
     )
     projection: Size | None = Field(None, description="ModifiedResNet only: width of its features (RN50: 1024)")
+    variant: ImageVariant | None = Field(
+        None, description="ViT only: what another family does differently (docs/models.md); null: the released ViT"
+    )
     drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
     weights: str | None = Field(
         None,
@@ -117,28 +178,34 @@ class ImageTowerConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_sizes(self, IMAGE_SIZES)
+        _check_variant(self, "ViT", "NaFlex")
         return self
 
 
 class TextTowerConfig(Section):
     name: str = Field(
         "ernie-base",
-        description="ernie-base, ernie-large, bert-base, bert-large, ernie or bert (of the size given below); one of "
-        "these as PaddleNLP builds it (paddlenlp:ernie-base, ...); or a Layer of your own as module:Class",
+        description="ernie-base, ernie-large, bert-base, bert-large, ernie, bert or transformer (of the size given "
+        "below, the last of any variant); one of the others as PaddleNLP builds it (paddlenlp:ernie-base, ...); or a "
+        "Layer of your own as module:Class",
     )
-    width: Size | None = Field(None, description="ernie, bert: hidden width")
-    depth: Depth | None = Field(None, description="ernie, bert: number of layers")
-    heads: Size | None = Field(None, description="ernie, bert: attention heads; they divide the width")
+    width: Size | None = Field(None, description="ernie, bert, transformer: hidden width")
+    depth: Depth | None = Field(None, description="likewise: number of layers")
+    heads: Size | None = Field(None, description="likewise: attention heads; they divide the width")
+    variant: TextVariant | None = Field(
+        None, description="transformer only: what its family does (docs/models.md); null: as CLIP"
+    )
     max_positions: Size = Field(512, description="longest text that the position embedding holds, in tokens")
-    pooling: Literal["cls", "mean"] = Field(
+    pooling: Literal["cls", "mean", "first", "end", "largest", "last"] = Field(
         "cls",
         description="features: tanh of a linear map of the [CLS] state, as released (cls), or the mean of the states "
-        "of all tokens (mean), with which a small tower learns from the first step on",
+        "of all tokens (mean), with which a small tower learns from the first step on; transformer also: the state of "
+        "the first token, of the first token variant.end, of the largest id, or of the last position",
     )
     dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
     epsilon: Annotated[float, Field(gt=0)] = Field(
-        1e-5, description="ernie: of its LayerNorms; 1e-5 in the official release, 1e-12 in PaddleNLP"
+        1e-5, description="ernie, transformer: of the LayerNorms; 1e-5 in the official release, 1e-12 in PaddleNLP"
     )
     vocabulary: str | None = Field(
         None, description="vocabulary file, token or token<TAB>id lines; null: the packaged ERNIE 3.0 vocabulary"
@@ -172,6 +239,11 @@ class TextTowerConfig(Section):
         if known not in TEXT_TOWERS and not of_own_module(self.name):
             raise unknown("text tower", self.name, TEXT_TOWERS)
         _check_sizes(self, TEXT_SIZES)
+        _check_variant(self, "transformer")
+        if self.name != "transformer" and self.pooling not in ("cls", "mean") and not of_own_module(self.name):
+            raise ValueError(f"{self.name!r} has no pooling {self.pooling!r}: cls or mean")
+        if self.pooling == "end" and (self.variant is None or self.variant.end is None):
+            raise ValueError("pooling: end needs variant.end, the id of that token")
         return self
 
 
@@ -187,6 +259,11 @@ class ModelConfig(Section):
         None,
         description="width of the joint space; null: the text tower's width. "
         "A tower of another width gets a linear projection, a tower of this width none",
+    )
+    projections: Literal["by_width", "always"] = Field(
+        "by_width",
+        description="linear projections, without bias, come after towers of another width (by_width), or after both "
+        "(always)",
     )
     like: str | None = Field(
         None,

@@ -13,7 +13,7 @@ import mmap
 import pickle
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -61,25 +61,35 @@ class _Dtype:
         self.value = self.value.newbyteorder(order)
 
 
-def load(content: bytes | mmap.mmap) -> Any:
+def load(
+    content: bytes | mmap.mmap,
+    names: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
+    outside: Callable[[Any], Any] | None = None,
+) -> Any:
     """The object that a pickle describes, with an `Array` for each array, over bytes of its own.
 
-    Dicts have texts as keys. Containers may be nested to any depth and hold themselves: who goes through them must
-    bound that. Memory is that of the content and of at most `MAX_OPERATIONS` small objects.
+    Dicts have texts as keys, and whole numbers where `outside` is given. Containers may be nested to any depth and hold
+    themselves: who goes through them must bound that. Memory is that of the content and of at most `MAX_OPERATIONS`
+    small objects.
+
+    Args:
+        names: what further names stand for, by module and name.
+        outside: makes the object that a persistent id names, which is not in the pickle, as in PyTorch's files; None:
+            it may not have any.
 
     Raises:
         Refused: it is cut off, damaged, or anything but plain data.
     """
     try:
         for count, (operation, _, position) in enumerate(pickletools.genops(cast(bytes, content))):
-            if operation.name not in _OPERATIONS:
+            if operation.name not in _OPERATIONS and not (outside and operation.name == "BINPERSID"):
                 raise Refused(f"the pickle operation {operation.name}, which plain data does not need")
             if count >= MAX_OPERATIONS:
                 raise Refused(f"more than {MAX_OPERATIONS:,} operations")
             end = (position or 0) + 1
         if end != len(content):
             raise Refused(f"{len(content) - end} bytes follow its end")
-        unpickler = _Unpickler(content)
+        unpickler = _Unpickler(content, names or {}, outside)
         value = unpickler.load()
         if unpickler.stack or unpickler.metastack:
             raise Refused("its operations do not add up to one object")
@@ -94,11 +104,19 @@ _PythonUnpickler: Any = pickle._Unpickler  # its operations are methods, which i
 
 
 class _Unpickler(_PythonUnpickler):
-    def __init__(self, content: bytes | mmap.mmap):
+    def __init__(
+        self,
+        content: bytes | mmap.mmap,
+        names: Mapping[tuple[str, str], Callable[..., Any]],
+        outside: Callable[[Any], Any] | None,
+    ):
         if isinstance(content, mmap.mmap):
             content.seek(0)
         super().__init__(content if isinstance(content, mmap.mmap) else io.BytesIO(content))
-        self._functions = _functions(len(content))
+        self._functions = {**_functions(len(content)), **names}
+        self._keys: tuple[type, ...] = (str, int) if outside else (str,)
+        if outside:
+            self.persistent_load = outside
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in self._functions:
@@ -107,6 +125,9 @@ class _Unpickler(_PythonUnpickler):
         return self._functions[module, name]
 
     def load_build(self) -> None:
+        if int in self._keys and type(self.stack[-2]) is dict:  # attributes, as PyTorch gives a state dict its versions
+            self.stack.pop()
+            return
         if not isinstance(self.stack[-2], Array | _Dtype):
             raise Refused("a state for something that is not an array")
         super().load_build()
@@ -119,7 +140,7 @@ class _Unpickler(_PythonUnpickler):
 
     def _set_items(self, items: list[Any]) -> None:
         # A tuple as a key would be hashed, at any depth, on the C stack.
-        if type(self.stack[-1]) is not dict or not all(type(key) is str for key in items[::2]):
+        if type(self.stack[-1]) is not dict or not all(type(key) in self._keys for key in items[::2]):
             raise Refused("a dict whose keys are not strings")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 

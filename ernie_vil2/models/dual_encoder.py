@@ -21,7 +21,8 @@ def build_dual_encoder(
 ) -> DualEncoder:
     """The dual encoder of `config`, randomly initialised; `temperature` and `bias` as in `DualEncoder`."""
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
-    model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias)
+    always = config.projections == "always"
+    model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, always)
     speed_up(model)
     return model
 
@@ -43,7 +44,7 @@ def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
     config = with_sizes(config)
     image, text = config.image, config.text
     count, of_image, of_text = 0, image.sizes, text.sizes
-    if image.name == "ViT":
+    if image.name in ("ViT", "NaFlex"):
         side, width = of_image["patch_size"], of_image["width"]
         count += width * (12 * width * of_image["depth"] + 3 * side**2 + (image.image_size // side) ** 2)
     elif image.name == "RepVGG":
@@ -67,15 +68,22 @@ class DualEncoder(nn.Layer):
         embed_dim: D. A tower of another width is followed by a linear projection, a tower of this width by none.
         temperature: initial tau of equation 1. Its inverse `logit_scale` is learned as its log.
         bias: initial bias of the logits, for the sigmoid loss; None: there is none.
+        projected: whether a tower of width D is followed by a projection as well.
     """
 
     def __init__(
-        self, image: nn.Layer, text: nn.Layer, embed_dim: int, temperature: float = 0.07, bias: float | None = None
+        self,
+        image: nn.Layer,
+        text: nn.Layer,
+        embed_dim: int,
+        temperature: float = 0.07,
+        bias: float | None = None,
+        projected: bool = False,
     ):
         super().__init__()
         self.image, self.text, self.embed_dim = image, text, embed_dim
-        self.image_projection = _projection(image.width, embed_dim)
-        self.text_projection = _projection(text.width, embed_dim)
+        self.image_projection = _projection(image.width, embed_dim, projected)
+        self.text_projection = _projection(text.width, embed_dim, projected)
         self.log_logit_scale = self.create_parameter(
             [1], default_initializer=nn.initializer.Constant(-math.log(temperature))
         )
@@ -160,8 +168,8 @@ def decays(name: str, parameter: paddle.Tensor) -> bool:
     return parameter.ndim > 1 and not any(part in name for part in tokens_and_positions)
 
 
-def _projection(width: int, embed_dim: int) -> nn.Layer:
-    return nn.Identity() if width == embed_dim else nn.Linear(width, embed_dim, bias_attr=False)
+def _projection(width: int, embed_dim: int, always: bool) -> nn.Layer:
+    return nn.Identity() if width == embed_dim and not always else nn.Linear(width, embed_dim, bias_attr=False)
 
 
 def _normalized(features: paddle.Tensor) -> paddle.Tensor:

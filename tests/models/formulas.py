@@ -84,7 +84,7 @@ def vit(weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu"):
             z = z + its.mlp(its.norm(z, "attn_pool.norm"), "attn_pool.mlp.fc1", "attn_pool.mlp.fc2")
         elif not its.has("cls_token"):
             z = z.mean(axis=0, keepdims=True)
-        features.append(its.linear(z[0], "projection") if its.has("projection") else z[0])
+        features.append(z[0])
     return np.stack(features)
 
 
@@ -107,7 +107,8 @@ def text(weights, ids, heads, epsilon, pooled, activation="gelu", mask="padding"
             block = its.norm_after if after else its.norm_before
             x = block(x, f"network.encoder.layers.{number}", heads, seen)
         x = pooled(its, x if after else its.norm(x, "network.norm"), row)
-        features.append(its.linear(x, "projection") if its.has("projection") else x)
+        x = its.norm(x, "head_norm") if its.has("head_norm") else x
+        features.append(its.linear(x, "head") if its.has("head") else x)
     return np.stack(features)
 
 

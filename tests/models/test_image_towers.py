@@ -46,8 +46,8 @@ def test_vit_equals_the_formula():
 
 
 OTHERS = {
-    "CLIP": {"epsilon": 1e-5, "projection": 10},
-    "LAION": {"epsilon": 1e-5, "activation": "gelu", "projection": 24},
+    "CLIP": {"epsilon": 1e-5},
+    "LAION": {"epsilon": 1e-5, "activation": "gelu"},
     "SigLIP": {"patch_bias": True, "class_token": False, "input_norm": False, "pooling": "attention",
                "activation": "gelu_tanh", "hidden": 40},
     "NaFlex": {"patches": "linear", "patch_bias": True, "class_token": False, "input_norm": False,

@@ -50,14 +50,16 @@ def test_equals_the_formula(name, epsilon, pooling):
 
 
 OTHERS = {
-    "CLIP": ({"norm": "before", "mask": "causal", "pooling": "end", "end": 2, "activation": "quick_gelu",
-              "projection": 10}, lambda its, states, row: states[list(row).index(2)]),
-    "old CLIP": ({"norm": "before", "mask": "causal", "pooling": "largest", "projection": 24},
+    "CLIP": ({"norm": "before", "mask": "causal", "pooling": "end", "end": 2, "activation": "quick_gelu"},
+             lambda its, states, row: states[list(row).index(2)]),
+    "old CLIP": ({"norm": "before", "mask": "causal", "pooling": "largest"},
                  lambda its, states, row: states[row.argmax()]),
-    "SigLIP": ({"norm": "before", "mask": None, "pooling": "last", "activation": "gelu_tanh", "epsilon": 1e-6,
-                "hidden": 40, "projection": 10, "projection_bias": True}, lambda its, states, row: states[-1]),
-    "Chinese-CLIP": ({"token_types": 2, "epsilon": 1e-12, "pooling": "first", "projection": 10},
+    "SigLIP": ({"norm": "before", "mask": "none", "pooling": "last", "activation": "gelu_tanh", "epsilon": 1e-6,
+                "hidden": 40, "head": 10}, lambda its, states, row: states[-1]),
+    "Chinese-CLIP": ({"token_types": 2, "epsilon": 1e-12, "pooling": "first"},
                      lambda its, states, row: states[0]),
+    "AltCLIP": ({"token_types": 1, "pooling": "first", "head": 10, "head_norm": True},
+                lambda its, states, row: states[0]),
     "RoBERTa": ({"token_types": 1, "pooling": "first", "first_position": 2, "padding": 1, "mask": "padding"},
                 lambda its, states, row: states[0]),
 }  # fmt: skip

@@ -16,17 +16,20 @@ from typing import Any
 from paddle import nn
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import VIT_SIZES, of_own_module, without_suite
+from ernie_vil2.config.model import VIT_SIZES, ImageVariant, TextVariant, of_own_module, without_suite
 from ernie_vil2.models.towers import suite
 from ernie_vil2.models.towers.convolution import build_repvgg
 from ernie_vil2.models.towers.encoders import TextTransformer, VisionTransformer
+from ernie_vil2.models.towers.naflex import NaFlexTransformer
 from ernie_vil2.models.towers.resnet import build_modified_resnet
 from ernie_vil2.registry import Registry
 
 
 def build_vit(config: ImageTowerConfig) -> VisionTransformer:
-    """The released models' ViT, of a published size or of the sizes given."""
-    return VisionTransformer(config.image_size, **config.sizes, drop_path=config.drop_path)
+    """A ViT, of a published size or of the sizes given, and of any variant."""
+    tower = NaFlexTransformer if config.name == "NaFlex" else VisionTransformer
+    variant = (config.variant or ImageVariant()).model_dump()
+    return tower(config.image_size, **config.sizes, **variant, drop_path=config.drop_path)
 
 
 def build_text(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
@@ -44,18 +47,31 @@ def build_text(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
     )
 
 
+def build_transformer(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
+    """A text transformer of any variant."""
+    return TextTransformer(
+        vocab_size,
+        **config.sizes,
+        max_positions=config.max_positions,
+        epsilon=config.epsilon,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        pooling="pooler" if config.pooling == "cls" else config.pooling,
+        **(config.variant or TextVariant()).model_dump(),
+    )
+
+
 IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
     "image tower",
     {
-        "ViT": build_vit,
-        **dict.fromkeys(VIT_SIZES, build_vit),
+        **dict.fromkeys(("ViT", "NaFlex", *VIT_SIZES), build_vit),
         "RepVGG": build_repvgg,
         "ModifiedResNet": build_modified_resnet,
     },
 )
 """By name; every other name is one of PaddleClas's."""
 TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
-    "text tower", {"ernie": build_text, "bert": build_text}
+    "text tower", {"ernie": build_text, "bert": build_text, "transformer": build_transformer}
 )
 """By the first part of the name."""
 
@@ -69,7 +85,7 @@ def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
     """
     if of_own_module(config.name):
         return _own(IMAGE_TOWERS.find(config.name), config.name, config)
-    if without_suite(config.name) in ("ViT", *VIT_SIZES):
+    if without_suite(config.name) in ("ViT", "NaFlex", *VIT_SIZES):
         sizes = config.sizes
         _check_divides("image_size", config.image_size, "patch_size", sizes["patch_size"])
         _check_divides("width", sizes["width"], "heads", sizes["heads"])

@@ -45,7 +45,6 @@ class VisionTransformer(Transformer):
         class_token: whether a learned token goes before the patches.
         input_norm: whether a LayerNorm comes before the first block.
         pooling: features are those of the class token, the mean over the patches, or what `AttentionPool` makes.
-        projection: width of the features after a linear layer without bias; None: there is none.
         drop_path: stochastic depth of the last block, growing linearly from 0 in the first.
 
     Attributes:
@@ -72,11 +71,10 @@ class VisionTransformer(Transformer):
         class_token: bool = True,
         input_norm: bool = True,
         pooling: Literal["class", "mean", "attention"] = "class",
-        projection: int | None = None,
         drop_path: float = 0.0,
     ):
         super().__init__()
-        self.width, self.pooling = projection or width, pooling
+        self.width, self.pooling = width, pooling
         self.image_size, self.patch_size = image_size, patch_size
         hidden, bias = hidden or 4 * width, None if patch_bias else False
         if patches == "linear":
@@ -95,7 +93,6 @@ class VisionTransformer(Transformer):
         )
         self.norm = nn.LayerNorm(width, epsilon)
         self.attn_pool = AttentionPool(width, heads, hidden, activation, epsilon) if pooling == "attention" else None
-        self.projection = nn.Linear(width, projection, bias_attr=False) if projection else None
         for parameter in (self.pos_embed, self.cls_token):
             if parameter is not None:
                 nn.initializer.TruncatedNormal(std=0.02)(parameter)
@@ -110,12 +107,13 @@ class VisionTransformer(Transformer):
         return self.encode(tokens + self.pos_embed)
 
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
-        """`[B, 3, S, S]` to its patches, row by row, `[B, P, width]`."""
-        embed, side = self.patch_embed["proj"], self.image_size // self.patch_size
+        """`[B, 3, H, W]`, of whole patches, to them, row by row, `[B, P, width]`."""
+        embed, size = self.patch_embed["proj"], self.patch_size
         if isinstance(embed, nn.Conv2D):
             return embed(images).flatten(2).transpose([0, 2, 1])
-        patches = images.reshape([-1, 3, side, self.patch_size, side, self.patch_size]).transpose([0, 2, 4, 3, 5, 1])
-        return embed(patches.reshape([-1, side**2, 3 * self.patch_size**2]))
+        rows, columns = images.shape[2] // size, images.shape[3] // size
+        patches = images.reshape([-1, 3, rows, size, columns, size]).transpose([0, 2, 4, 3, 5, 1])
+        return embed(patches.reshape([-1, rows * columns, 3 * size**2]))
 
     def encode(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
         """Tokens with their positions, `[B, T, width]`, to features.
@@ -127,12 +125,10 @@ class VisionTransformer(Transformer):
         for block in self.blocks:
             tokens = block(tokens, mask)
         if self.pooling == "class":
-            features = self.norm(tokens[:, 0])
-        elif self.attn_pool is not None:
-            features = self.attn_pool(self.norm(tokens), mask)
-        else:
-            features = self.norm(tokens)[:, int(self.cls_token is not None) :].mean(axis=1)
-        return features if self.projection is None else self.projection(features)
+            return self.norm(tokens[:, 0])
+        if self.attn_pool is not None:
+            return self.attn_pool(self.norm(tokens), mask)
+        return self.norm(tokens)[:, int(self.cls_token is not None) :].mean(axis=1)
 
 
 class TextTransformer(Transformer):
@@ -153,14 +149,14 @@ class TextTransformer(Transformer):
         dropout, attention_dropout: of the states and of the attention weights.
         token_types: rows of the embedding of token types, of which the first is added to all; 0: there is none.
         first_position: row of the position embedding that belongs to the first token (RoBERTa: 2).
-        mask: what attention must not see: padding, or what comes after a token (causal).
+        mask: what attention must not see: padding, what comes after a token (causal), or nothing (none).
         padding: the id of padding.
         pooling: features are the state of the first token (first), that through a linear layer and tanh (pooler), the
             mean over all tokens but padding, or the state of the first token of the id `end` (end), of the largest id
             (largest), or of the last position (last).
         end: an id, for that pooling.
-        projection: width of the features after a linear layer; None: there is none.
-        projection_bias: whether that layer has a bias.
+        head: width of the features after a linear layer with bias; None: there is none.
+        head_norm: whether a LayerNorm comes before that layer.
 
     Attributes:
         width: of the features.
@@ -186,15 +182,15 @@ class TextTransformer(Transformer):
         attention_dropout: float = 0.0,
         token_types: int = 0,
         first_position: int = 0,
-        mask: Literal["padding", "causal"] | None = "padding",
+        mask: Literal["padding", "causal", "none"] = "padding",
         padding: int = PAD_ID,
         pooling: Literal["pooler", "first", "mean", "end", "largest", "last"] = "pooler",
         end: int | None = None,
-        projection: int | None = None,
-        projection_bias: bool = False,
+        head: int | None = None,
+        head_norm: bool = False,
     ):
         super().__init__()
-        self.width, self.first_position = projection or width, first_position
+        self.width, self.first_position = head or width, first_position
         self.longest = max_positions - first_position
         self.mask, self.padding, self.pooling, self.end = mask, padding, pooling, end
         sizes = width, heads, hidden or 4 * width, activation, epsilon
@@ -214,8 +210,8 @@ class TextTransformer(Transformer):
         parts["pooler"] = nn.LayerDict({"dense": nn.Linear(width, width)})
         self.network: Any = nn.LayerDict(parts)  # of LayerDicts
         self.dropout = nn.Dropout(dropout)
-        bias = None if projection_bias else False
-        self.projection = nn.Linear(width, projection, bias_attr=bias) if projection else None
+        self.head_norm = nn.LayerNorm(width, epsilon) if head_norm else None
+        self.head = nn.Linear(width, head) if head else None
         # The sum of the embeddings is normalised, so that their scale only says how far a step of Adam, whose length is
         # given, turns them. Smaller ones let a small tower learn its words in fewer steps.
         self.initialise(width, nn.initializer.Normal, 0.02 if width >= 768 else 0.005)
@@ -236,7 +232,9 @@ class TextTransformer(Transformer):
             if "norm" in self.network:
                 states = self.network["norm"](states)
             features = self._pooled(states, ids)
-        return features if self.projection is None else self.projection(features)
+        if self.head_norm is not None:
+            features = self.head_norm(features)
+        return features if self.head is None else self.head(features)
 
     def _embedded(self, ids: paddle.Tensor) -> paddle.Tensor:
         embeddings = self.network["embeddings"]

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 import paddle
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
-from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, save_arrays, system_errors_named
+from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, parse_json, save_arrays, system_errors_named
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch
 
 WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
 """Whose names arrays have, see `releases`."""
@@ -35,9 +35,12 @@ INDEX = ".index.json"
 MAX_INDEX = 16 << 20
 MAX_HEADER = 16 << 20
 """Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
-_NUMPY_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
+_NUMPY_TYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
+    "I64": "<i8", "F16": "<f2", "BF16": BFLOAT16, "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive, perhaps a PyTorch file",
+    OLD_FORMAT: "of PyTorch before 1.6; load it there once and save it again with torch.save",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"\x00\x00\x00\x00": "Paddle's binary tensor format; save the state dict with paddle.save instead",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run git lfs pull",
@@ -89,7 +92,7 @@ class WeightReport:
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.pdparams` or `.safetensors` file by name; its content tells which of the two it is. Of an index
+    """The arrays of a `.pdparams`, `.safetensors` or PyTorch file by name; its content tells which it is. Of an index
     the arrays of all shards that it names.
 
     Entries of a `.pdparams` that are not arrays, such as Paddle's table of parameter names, are left out. The arrays
@@ -106,7 +109,12 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         head = file.read(512)
         if not head:
             raise WeightFileError(path, "the file is empty")
-        if head[8:9] != b"{" and head[0] == pickle.PROTO[0]:
+        if head.startswith(b"PK\x03\x04"):
+            try:
+                return read_torch(path)
+            except Refused as error:
+                raise WeightFileError(path, f"not plain weights of PyTorch: {error}") from None
+        if head[8:9] != b"{" and head[0] == pickle.PROTO[0] and not head.startswith(OLD_FORMAT):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 try:
                     return _named_arrays(load(content), len(content))
@@ -119,7 +127,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             raise WeightFileError(path, kind)
     if head[257:262] == b"ustar":
         raise WeightFileError(path, "a tar archive; unpack it first")
-    raise WeightFileError(path, "neither a .pdparams nor a .safetensors file")
+    raise WeightFileError(path, "neither a .pdparams nor a .safetensors file, nor a zip archive of PyTorch")
 
 
 def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -196,6 +204,15 @@ def set_weights(
     return report
 
 
+def check_finite(model: paddle.nn.Layer) -> None:
+    """ValueError if a parameter or buffer holds NaN or infinity: a file that a failed training has left, or a damaged
+    one."""
+    for name, value in model.state_dict().items():
+        # A sum of finite numbers is finite but for absurd ones, and needs no memory.
+        if not np.isfinite(value.sum().item()) and not paddle.isfinite(value).all().item():
+            raise ValueError(f"{name} holds numbers that are not finite")
+
+
 def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
     """Writes parameters and buffers by their name in the model, as safetensors or `.pdparams`."""
     write_weights(path, {name: value.numpy() for name, value in model.state_dict().items()})
@@ -218,16 +235,26 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
     if header > MAX_HEADER:
         raise WeightFileError(path, f"a header of {header:,} bytes; {MAX_HEADER:,} are read")
     try:
-        with safe_open(path, framework="numpy") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
-        for name, kind in kinds.items():
-            if kind not in _NUMPY_TYPES:
-                raise WeightFileError(path, f"{printable(name, longest=100)} is {kind}, a type of number that NumPy "
-                                      "has not; convert to float32")  # fmt: skip
-        return load_file(path)
+        with safe_open(path, framework="numpy"):  # checks the header: the arrays fill the file without a gap
+            pass
     except SafetensorError as error:
         reason = printable(str(error), longest=200)
         raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None
+    with open(path, "rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    arrays = {}
+    for name, about in parse_json(content[8 : 8 + header]).items():
+        if name == "__metadata__":
+            continue
+        kind, (start, end) = about["dtype"], about["data_offsets"]
+        if kind not in _NUMPY_TYPES:
+            raise WeightFileError(path, f"{printable(name, longest=100)} is {kind}, a type of number that NumPy "
+                                  "has not; convert to float32")  # fmt: skip
+        dtype = np.dtype(_NUMPY_TYPES[kind])
+        count = (end - start) // dtype.itemsize
+        array = np.frombuffer(content, dtype, count, 8 + header + start) if count else np.empty(0, dtype)
+        arrays[name] = as_float32(array.reshape(about["shape"]))
+    return arrays
 
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:

@@ -7,20 +7,17 @@ of equal weights may differ in nothing else. Sizes are those of the weights, wit
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
-from ernie_vil2.io.files import load_json, write_text
+from ernie_vil2.io.files import write_text
 from ernie_vil2.models.weights.releases import WORDS, WeightFormat, architecture
+from ernie_vil2.models.weights.settings import Settings
 
-MAX_CHARACTERS = 2**20
-"""Of a JSON file next to weights; PaddleNLP's have 6,000."""
 OFFICIAL_LENGTH = 48
 """Tokens of a text in the official release's configuration."""
 _OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
@@ -33,7 +30,6 @@ _SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-D = TypeVar("D", int, None)
 # What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
 _TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
 _VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
@@ -45,58 +41,6 @@ _PROCESSOR_FACTS = {
 _TOKENIZER_FACTS = {"do_lower_case": True, "tokenizer_class": "ErnieViLTokenizer"}
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """An object of a JSON file; every error names the file and the key."""
-
-    path: Path
-    values: Mapping[str, Any]
-    section: str = ""
-
-    @classmethod
-    def read(cls, path: Path) -> _Settings:
-        values = load_json(path, MAX_CHARACTERS)
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: not a JSON object")
-        return cls(path, values)
-
-    def within(self, section: str) -> _Settings:
-        values = self.values.get(section)
-        if not isinstance(values, dict):
-            raise ValueError(f"{self.path}: {section} is missing or no JSON object")
-        return _Settings(self.path, values, f"{section}.")
-
-    def refusal(self, key: str, expected: str) -> ValueError:
-        given = reprlib.repr(self.values[key])[:100] if key in self.values else "missing"
-        return ValueError(f"{self.path}: {self.section}{key} is {given}; {expected}")
-
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
-        """Refuses what is given and differs from `facts`; what is left out is so by the release's own default."""
-        for key, expected in facts.items():
-            if self.values.get(key, expected) != expected:
-                raise self.refusal(key, f"only models with {expected!r} are read")
-
-    def check_sizes(self, sizes: Mapping[str, int], defaults: Mapping[str, int]) -> None:
-        """Refuses sizes that are not those of the weights; one that is left out is the release's default, if any."""
-        for key, size in sizes.items():
-            if self.values.get(key, defaults.get(key, size)) != size:
-                raise self.refusal(key, f"its weights say {size}")
-
-    def count(self, key: str, default: D, least: int = 1) -> int | D:
-        """A whole number of at least `least`."""
-        value = self.values.get(key, default)
-        if value is not default and (type(value) is not int or value < least):
-            raise self.refusal(key, f"a whole number of at least {least} is expected")
-        return value
-
-    def share(self, key: str, default: float) -> float:
-        """A probability."""
-        value = self.values.get(key, default)
-        if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise self.refusal(key, "a number from 0 to 1 is expected")
-        return float(value)
-
-
 def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
     """The configuration of an official model, from its arrays by our names and the JSON file of its text tower, which
     may be missing: then heads are `heads`, or width / 64.
@@ -105,7 +49,7 @@ def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[
         ValueError: the file and the weights do not belong together, or to a model of another kind.
     """
     found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
-    settings = _Settings.read(found[0]) if found else _Settings(weights, {})
+    settings = Settings.read(found[0]) if found else Settings(weights, {})
     settings.check_facts({"hidden_act": "gelu", "has_pooler": True})
     heads_in_file = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
     model = _architecture(weights, arrays, heads or heads_in_file, "official")
@@ -124,7 +68,7 @@ def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple
     if missing:
         raise ValueError(f"{weights.parent}: {', '.join(missing)} missing next to PaddleNLP's weights; without that it "
                          "is another model: copy the whole folder")  # fmt: skip
-    whole, processor, tokenizer = map(_Settings.read, paths)
+    whole, processor, tokenizer = map(Settings.read, paths)
     text, vision = whole.within("text_config"), whole.within("vision_config")
     heads_in_file = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
     model = _architecture(weights, arrays, heads or heads_in_file, "paddlenlp")
@@ -231,7 +175,7 @@ def _vision_sizes(model: ModelConfig) -> dict[str, int]:
     }
 
 
-def _with_dropout(model: ModelConfig, text: _Settings) -> ModelConfig:
+def _with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
     shares = {
         "dropout": text.share("hidden_dropout_prob", 0.1),
         "attention_dropout": text.share("attention_probs_dropout_prob", 0.1),
@@ -239,7 +183,7 @@ def _with_dropout(model: ModelConfig, text: _Settings) -> ModelConfig:
     return model.model_copy(update={"text": model.text.model_copy(update=shares)})
 
 
-def _with_preprocessing(model: ModelConfig, processor: _Settings) -> ModelConfig:
+def _with_preprocessing(model: ModelConfig, processor: Settings) -> ModelConfig:
     """The model with the mean and deviation of PaddleNLP's image processor."""
     processor.check_facts(_PROCESSOR_FACTS)
     factor = processor.values.get("rescale_factor", 1 / 255)
@@ -251,16 +195,10 @@ def _with_preprocessing(model: ModelConfig, processor: _Settings) -> ModelConfig
     }.items():  # fmt: skip
         if processor.values.get(key, 224) not in shapes:
             raise processor.refusal(key, f"the model takes {side} pixels")
-    values = {}
-    for key in ("mean", "std"):
-        given = processor.values.get(f"image_{key}")
-        if given is None:
-            continue
-        numbers = isinstance(given, list) and len(given) == 3 and all(type(one) in (int, float) for one in given)
-        if not numbers or not all(abs(one) < 1e6 and (key == "mean" or one > 0) for one in given):
-            raise processor.refusal(f"image_{key}", "three numbers are expected")
-        values[key] = [float(one) for one in given]
-    return model.model_copy(update={"image": model.image.model_copy(update=values)})
+    image = model.image
+    mean = processor.numbers("image_mean", image.mean)
+    std = processor.numbers("image_std", image.std, positive=True)
+    return model.model_copy(update={"image": image.model_copy(update={"mean": mean, "std": std})})
 
 
 def _config(model: ModelConfig, longest: int) -> Config:

@@ -1,16 +1,18 @@
-"""Whole models on disk in any of the three formats: an official file, a PaddleNLP folder, or a folder of ours.
+"""Whole models on disk: an official file, a PaddleNLP folder, a folder of ours, or that of another family.
 
 official      model.pdparams, vocab.txt (`token<TAB>id` lines), ernie_config.json (the text tower's settings)
 paddlenlp     model_state.pdparams or model.safetensors, or an index.json of its shards, config.json, vocab.txt (`token`
               lines), and the JSON files of its tokenizer and image processor, as `from_pretrained` of ErnieViLModel
               and ErnieViLProcessor read them
 ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder, with checksums.json
+
+What other families of dual encoders keep, `families` describes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +28,18 @@ from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, VOCABULARY, nam
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import PARTS, merged
+from ernie_vil2.models.weights.families import Family, FamilyModel, check_type, find_family
 from ernie_vil2.models.weights.files import (
     INDEX,
     WeightFormat,
     WeightReport,
+    check_finite,
     detect_format,
     read_weights,
     set_weights,
     write_weights,
 )
+from ernie_vil2.models.weights.names import selected
 from ernie_vil2.models.weights.release_settings import (
     OFFICIAL_LENGTH,
     official_files,
@@ -58,18 +63,20 @@ class StoredModel:
     """A model as it was found on disk.
 
     Attributes:
-        layout: the format it was in.
+        layout: the format it was in, one of `WeightFormat` or the name of a family.
         arrays: its weights by our names, unchanged; what our model has no counterpart for keeps its name.
         config: its architecture, preprocessing and text length; for a run of ours the run's whole configuration.
         tokens: its vocabulary in the order of the ids; None: none was found.
         vocabulary: the file that the tokens are from.
+        family: what a family's folder says besides; None: it is one of ERNIE-ViL 2.0.
     """
 
-    layout: WeightFormat
-    arrays: dict[str, np.ndarray]
+    layout: str
+    arrays: Mapping[str, np.ndarray]
     config: Config
     tokens: list[str] | None
     vocabulary: Path | None = None
+    family: FamilyModel | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -86,8 +93,11 @@ class StoredModel:
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
         """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
         model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
-        arrays = {name: array for name, array in self.arrays.items() if not name.startswith(HEAD)}
-        return model, set_weights(model, arrays, allow)
+        towers = [name for name in self.arrays if not name.startswith(HEAD)]
+        report = set_weights(model, selected(self.arrays, towers), allow)
+        if self.family is not None:
+            check_finite(model)
+        return model, report
 
 
 def find_model(source: str | os.PathLike) -> Path:
@@ -113,20 +123,26 @@ def weights_path(source: str | os.PathLike) -> Path:
 
     Raises:
         FileNotFoundError: as `find_model`, or there is no model in the folder.
+        ValueError: the folder is of a model that is not known here.
     """
     path = find_model(source)
     if path.is_file():
         return path
     if (path / ABOUT).is_file():
         return path / ABOUT
+    if not (path / CONFIG).is_file() and (found := find_family(path)):
+        return found[1]
     names = [PADDLENLP_WEIGHTS, f"{PADDLENLP_WEIGHTS}{INDEX}", OFFICIAL_WEIGHTS]
     if (path / "config.json").is_file() or (path / CONFIG).is_file():
         names += [MODEL, f"{MODEL}{INDEX}"]
     for name in names:
         if (path / name).is_file():
             return path / name
-    raise FileNotFoundError(f"{path}: no model here; give an official .pdparams file, a PaddleNLP folder with "
-                            "config.json, or a run or checkpoint folder with config.yaml")  # fmt: skip
+    check_type(path)
+    raise FileNotFoundError(
+        f"{path}: no model here; give an official .pdparams file, a PaddleNLP folder with config.json, a run or "
+        "checkpoint folder with config.yaml, or the folder of another dual encoder with its config.json"
+    )
 
 
 def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
@@ -171,9 +187,12 @@ def vocabulary_of(path: Path, words: np.ndarray | None) -> Path | None:
 
 
 def read_model(
-    source: str | os.PathLike, vocabulary: str | os.PathLike | None = None, heads: tuple[int, int] | None = None
+    source: str | os.PathLike,
+    vocabulary: str | os.PathLike | None = None,
+    heads: tuple[int, int] | None = None,
+    dialect: Mapping[str, str] | None = None,
 ) -> StoredModel:
-    """A model in any of the three formats.
+    """A model in any of these formats.
 
     Args:
         source: as `find_model` takes it.
@@ -181,6 +200,7 @@ def read_model(
             40,000 rows of words the packaged one of ERNIE 3.0.
         heads: attention heads of the image and of the text tower; None: what a PaddleNLP folder or a configuration
             says, else width / 64. A configuration of ours is not overruled.
+        dialect: of another family, the ways that are not the default, see `Family.dialects`.
 
     Raises:
         FileNotFoundError: as `weights_path`.
@@ -191,6 +211,12 @@ def read_model(
         raise ValueError(f"{path.parent} is an export, which has graphs in the place of weights; name the checkpoint "
                          "that it was made of")  # fmt: skip
     check_sums(path.parent)
+    if found := find_family(path):
+        return _of_family(*found, vocabulary, dialect)
+    if dialect:
+        raise ValueError(f"{path}: an ERNIE-ViL 2.0 has no dialects ({', '.join(dialect)})")
+    if path.suffix != ".pdparams":
+        check_type(path.parent)
     arrays = read_weights(path)
     try:
         if any(name.endswith(PARTS) for name in arrays):
@@ -206,16 +232,31 @@ def read_model(
     else:
         config = (read_official if layout == "official" else read_paddlenlp)(path, ours, heads)
     words = ours.get(WORDS)
-    least = fewest_parameters(config.Model, 0 if words is None else len(words))
-    held = sum(array.size for array in ours.values())
-    if least > MOST_BUILT * held:
-        raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
-                         f"{path.name} holds {held:,}")  # fmt: skip
+    _check_built(path, config, ours)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens = read_vocabulary(Path(vocabulary)) if vocabulary else None
     if tokens and words is not None and len(tokens) > len(words):
         raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
     return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None)
+
+
+def _of_family(
+    family: Family, weights: Path, vocabulary: str | os.PathLike | None, dialect: Mapping[str, str] | None
+) -> StoredModel:
+    model = family.read(weights, dialect)
+    _check_built(weights, model.config, model.arrays)
+    found = Path(vocabulary) if vocabulary else weights.with_name(VOCABULARY)
+    tokens = read_vocabulary(found) if found.is_file() else None
+    return StoredModel(family.title, model.arrays, model.config, tokens, found if tokens else None, model)
+
+
+def _check_built(path: Path, config: Config, arrays: Mapping[str, np.ndarray]) -> None:
+    """ValueError if a configuration asks for many more parameters than the weights next to it have."""
+    least = fewest_parameters(config.Model, len(arrays[WORDS]) if WORDS in arrays else 0)
+    held = sum(array.size for array in arrays.values())
+    if least > MOST_BUILT * held:
+        raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
+                         f"{path.name} holds {held:,}")  # fmt: skip
 
 
 def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) -> None:

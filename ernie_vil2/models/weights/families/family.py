@@ -1,0 +1,202 @@
+"""What a family of dual encoders is: how its folders are read, by a table of names and conventions.
+
+A family is one file of this folder that makes one `Family`, and a line in `families/__init__.py`. It says which
+configuration of our towers its settings mean, and which of its arrays is which of ours; there is no model class for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
+from ernie_vil2.config.schema import LossConfig
+from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.weights.files import INDEX, read_weights
+from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
+from ernie_vil2.models.weights.settings import Settings
+
+IMAGE_BLOCKS, TEXT_BLOCKS = "image.blocks.", "text.network.encoder.layers."
+_WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+ACTIVATION = {"activation": ("stored", "gelu", "gelu_tanh", "quick_gelu")}
+"""The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
+_LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A family's folder, or file, as its reader sees it.
+
+    Attributes:
+        weights: the file of the arrays, or the index of its shards.
+        settings: of the file that describes the model.
+        arrays: by the authors' names.
+        dialect: see `Family.dialects`.
+    """
+
+    weights: Path
+    settings: Settings
+    arrays: Mapping[str, np.ndarray]
+    dialect: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of dual encoders.
+
+    Attributes:
+        title: its name for people.
+        configure: the towers that a folder describes, and the longest text in tokens; ValueError names the culprit.
+        rows: the table of names for a model of this family, see `weights.names`; `has` are the names of a file, where
+            a family is spelt in more than one way, and none for the authors' own spelling.
+        tokenizer: the rules of its tokenizer, see `Model.text.tokenizer`.
+        preprocessing: those of its images, see `Model.image.preprocessing`.
+        unused: reasons why arrays are no part of the model, by glob patterns of the authors' names.
+        dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
+        settings: the JSON file that describes the model; empty: the weights do.
+        weights: finds the weights in a folder; None: there are none.
+    """
+
+    title: str
+    configure: Callable[[Folder], tuple[ModelConfig, int]]
+    rows: Callable[[ModelConfig, Mapping[str, str], Collection[str]], Sequence[Row]]
+    tokenizer: str
+    preprocessing: str
+    unused: Mapping[str, str] = field(default_factory=dict)
+    dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: str = "config.json"
+    weights: Callable[[Path], Path | None] = lambda folder: _first(folder, _WEIGHT_FILES)
+
+    def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
+        """The table of names for a model."""
+        depths = {IMAGE_BLOCKS: model.image.sizes.get("depth", 0), TEXT_BLOCKS: model.text.sizes["depth"]}
+        return Names(self.rows(model, dialect, has), depths)
+
+    def read(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
+        """The model in a folder.
+
+        Args:
+            weights: what `weights` has found in the folder.
+            dialect: ways that are not the default.
+
+        Raises:
+            FileNotFoundError: a file of it is missing.
+            ValueError: a file is damaged, or they do not belong together; or there is no such dialect.
+        """
+        settings = self._settings(weights)
+        chosen = {key: ways[0] for key, ways in self.dialects.items()} | dict(dialect or {})
+        for key, way in chosen.items():
+            if way not in self.dialects.get(key, ()):
+                known = (
+                    "; ".join(f"{key}: {', '.join(ways)}" for key, ways in self.dialects.items()) or "there are none"
+                )
+                raise ValueError(f"{weights.parent}: {self.title} has no dialect {key}={way}; {known}")
+        folder = Folder(weights, settings, read_weights(weights), chosen)
+        model, longest = self.configure(folder)
+        model = _activated(model, chosen.get("activation"))
+        names = self.names(model, chosen, folder.arrays.keys())
+        try:
+            ours = names.to_ours(folder.arrays)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}, which {settings.path.name} asks for") from None
+        unused = {name: self._reason(name) for name in names.unused(folder.arrays)}
+        unknown = selected(folder.arrays, [name for name, reason in unused.items() if reason is None])
+        loss = LossConfig(kind="sigmoid") if "logit_bias" in ours else LossConfig()
+        return FamilyModel(
+            family=self,
+            config=Config(
+                Model=model,
+                Loss=loss,
+                Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
+                Data=DataConfig(max_length=longest),
+            ),
+            arrays=LazyArrays({**ours.makers, **unknown.makers}),
+            names=tuple(folder.arrays),
+            unused={name: reason for name, reason in unused.items() if reason is not None},
+            dialect=chosen,
+            licence=licence_of(weights.parent),
+        )
+
+    def _settings(self, weights: Path) -> Settings:
+        if not self.settings:
+            return Settings(weights, {})
+        path = weights.with_name(self.settings)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
+        return Settings.read(path)
+
+    def _reason(self, name: str) -> str | None:
+        return next((reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)), None)
+
+
+@dataclass(frozen=True)
+class FamilyModel:
+    """A model as it was found in a folder of a family.
+
+    Attributes:
+        family: whose.
+        config: its towers and text length, the loss that it was trained by, and the views of its size.
+        arrays: by our names, each made when it is asked for; what the family does not know keeps its name.
+        names: those of the file.
+        unused: why arrays of the file are no part of the model, by the authors' names.
+        dialect: the ways that were chosen, or are the default.
+        licence: what the folder's model card says; None: nothing.
+    """
+
+    family: Family
+    config: Config
+    arrays: LazyArrays
+    names: tuple[str, ...]
+    unused: dict[str, str]
+    dialect: dict[str, str]
+    licence: str | None
+
+    def __str__(self) -> str:
+        """One line: what decides the numbers."""
+        image, text = self.config.Model.image, self.config.Model.text
+        assert text.variant is not None
+        parts = [
+            self.family.title,
+            f"tokenizer {self.family.tokenizer}",
+            f"preprocessing {self.family.preprocessing}",
+            f"activation {image.variant.activation if image.variant else 'relu'} (images), {text.variant.activation} "
+            "(texts)",
+            f"pooling {image.variant.pooling if image.variant else 'attention'} (images), {text.pooling} (texts)",
+            *(f"{key} {way}" for key, way in self.dialect.items()),
+            f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named",
+        ]
+        for reason in dict.fromkeys(self.unused.values()):
+            names = [name for name, why in self.unused.items() if why == reason]
+            shown = printable(names[0], longest=100) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            parts.append(f"unused {shown}: {reason}")
+        return "; ".join(parts)
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that a model card, README.md, names at its beginning."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    with open(card, "rb") as file:
+        head = file.read(4096).decode(errors="replace")
+    found = _LICENCE.search(head) if head.startswith("---") else None
+    return found[1].strip() if found else None
+
+
+def _activated(model: ModelConfig, activation: str | None) -> ModelConfig:
+    if activation in (None, "stored"):
+        return model
+    towers = {}
+    for name, tower in (("image", model.image), ("text", model.text)):
+        assert tower.variant is not None
+        towers[name] = tower.model_copy(update={"variant": tower.variant.model_copy(update={"activation": activation})})
+    return model.model_copy(update=towers)
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)

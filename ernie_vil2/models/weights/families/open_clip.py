@@ -1,0 +1,221 @@
+"""Folders of OpenCLIP: its own towers with the text tower's names on the top level or under `text.`, and SigLIP's image
+towers of timm."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config.model import Activation, ImageVariant, TextVariant
+from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
+from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
+from ernie_vil2.models.weights.names import Row
+from ernie_vil2.models.weights.settings import Settings
+
+SETTINGS = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
+_TRUNK = "visual.trunk."
+_TANH = ("base_patch32_siglip", "large_patch16_siglip_512", "so400m_patch16_siglip", "giantopt_patch16_siglip")
+"""Of the names of SigLIP's image towers in timm: those with a tanh in their gelu; the others have the exact one."""
+_HEAD_WIDTHS = {1152: 72}
+"""By width, of timm's towers; else 64."""
+_POOLING = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
+
+
+def openai_blocks(ours: str, theirs: str) -> list[Row]:
+    """Rows of the blocks as OpenAI's code spells them."""
+    return [
+        (f"{ours}N.norm1", f"{theirs}N.ln_1", "layer"),
+        (f"{ours}N.norm2", f"{theirs}N.ln_2", "layer"),
+        (f"{ours}N.attn.qkv", f"{theirs}N.attn.in_proj_*", "linear"),
+        (f"{ours}N.attn.proj", f"{theirs}N.attn.out_proj", "linear"),
+        (f"{ours}N.mlp.fc1", f"{theirs}N.mlp.c_fc", "linear"),
+        (f"{ours}N.mlp.fc2", f"{theirs}N.mlp.c_proj", "linear"),
+    ]
+
+
+OPENAI_IMAGE: list[Row] = [
+    ("log_logit_scale", "logit_scale", "scalar"),
+    ("image.cls_token", "visual.class_embedding", "token"),
+    ("image.patch_embed.proj.weight", "visual.conv1.weight", "array"),
+    ("image.pos_embed", "visual.positional_embedding", "grid"),
+    ("image.ln_pre", "visual.ln_pre", "layer"),
+    *openai_blocks("image.blocks.", "visual.transformer.resblocks."),
+    ("image.norm", "visual.ln_post", "layer"),
+    ("image_projection.weight", "visual.proj", "array"),
+]
+_TIMM_IMAGE: list[Row] = [
+    ("log_logit_scale", "logit_scale", "scalar"),
+    ("image.patch_embed.proj", f"{_TRUNK}patch_embed.proj", "layer"),
+    ("image.pos_embed", f"{_TRUNK}pos_embed", "array"),
+    ("image.blocks.N.norm1", f"{_TRUNK}blocks.N.norm1", "layer"),
+    ("image.blocks.N.norm2", f"{_TRUNK}blocks.N.norm2", "layer"),
+    ("image.blocks.N.attn.qkv", f"{_TRUNK}blocks.N.attn.qkv", "linear"),
+    ("image.blocks.N.attn.proj", f"{_TRUNK}blocks.N.attn.proj", "linear"),
+    ("image.blocks.N.mlp.fc1", f"{_TRUNK}blocks.N.mlp.fc1", "linear"),
+    ("image.blocks.N.mlp.fc2", f"{_TRUNK}blocks.N.mlp.fc2", "linear"),
+    ("image.norm", f"{_TRUNK}norm", "layer"),
+    ("image.attn_pool.probe", f"{_TRUNK}attn_pool.latent", "array"),
+    ("image.attn_pool.q", f"{_TRUNK}attn_pool.q", "linear"),
+    ("image.attn_pool.kv", f"{_TRUNK}attn_pool.kv", "linear"),
+    ("image.attn_pool.proj", f"{_TRUNK}attn_pool.proj", "linear"),
+    ("image.attn_pool.norm", f"{_TRUNK}attn_pool.norm", "layer"),
+    ("image.attn_pool.mlp.fc1", f"{_TRUNK}attn_pool.mlp.fc1", "linear"),
+    ("image.attn_pool.mlp.fc2", f"{_TRUNK}attn_pool.mlp.fc2", "linear"),
+]
+
+
+def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+    settings = folder.settings.within("model_cfg")
+    vision, text = settings.within("vision_cfg"), settings.within("text_cfg")
+    settings.check_facts({"multimodal_cfg": None, "text_trunk": None})
+    quick: Activation = "quick_gelu" if settings.values.get("quick_gelu") else "gelu"
+    dim = settings.count("embed_dim", 512)
+    timm = "timm_model_name" in vision.values and vision.values["timm_model_name"] is not None
+    image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick)
+    prepared = folder.settings.part("preprocess_cfg")
+    image = image.model_copy(
+        update={"mean": prepared.numbers("mean", CLIP_MEAN), "std": prepared.numbers("std", CLIP_STD, positive=True)}
+    )
+    tower, longest = _text_tower(text, "gelu" if timm else quick, dim)
+    return ModelConfig(
+        image=image, text=tower, embed_dim=dim, projections="by_width" if timm else "always"
+    ), longest  # fmt: skip
+
+
+def _image_tower(vision: Settings, quick: Activation) -> ImageTowerConfig:
+    vision.check_facts(
+        {"ls_init_value": None, "attentional_pool": False, "no_ln_pre": False, "pos_embed_type": "learnable",
+         "pool_type": "tok", "final_ln_after_pool": False, "block_type": None}
+    )  # fmt: skip
+    if not isinstance(vision.values.get("layers", 12), int):
+        raise vision.refusal("layers", "only image towers that are ViTs are read")
+    width = vision.count("width", 768)
+    return ImageTowerConfig(
+        name="ViT",
+        image_size=vision.count("image_size", 224),
+        patch_size=vision.count("patch_size", 16),
+        width=width,
+        depth=vision.count("layers", 12),
+        heads=_heads(vision, width, vision.count("head_width", 64)),
+        variant=ImageVariant(
+            hidden=int(width * vision.number("mlp_ratio", 4.0)),
+            activation=_activation(vision, quick),
+            epsilon=_epsilon(vision, 1e-5),
+        ),
+    )
+
+
+def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
+    """An image tower of timm, whose name stands for its sizes; they are those of the arrays here."""
+    name = vision.values["timm_model_name"]
+    known = isinstance(name, str) and name.startswith("vit_") and "_siglip_" in name and "_gap_" not in name
+    if not known or vision.values.get("timm_proj", "linear") not in ("none", "", None):
+        raise vision.refusal("timm_model_name", "of timm only SigLIP's ViTs with attention pooling and without a "
+                             "projection are read")  # fmt: skip
+    vision.check_facts({"timm_pool": "map"})
+    shapes = {part: arrays[f"{_TRUNK}{part}"].shape for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+              if f"{_TRUNK}{part}" in arrays}  # fmt: skip
+    if len(shapes) < 2 or any(len(shape) not in (2, 4) for shape in shapes.values()):
+        raise ValueError(f"{vision.path}: it describes {name}, of which the weights hold no {_TRUNK}patch_embed.proj "
+                         f"or {_TRUNK}blocks.0.mlp.fc1")  # fmt: skip
+    width, _, size, _ = shapes["patch_embed.proj.weight"]
+    hidden, _ = shapes["blocks.0.mlp.fc1.weight"]
+    numbers = {part.split(".")[3] for part in arrays if part.startswith(f"{_TRUNK}blocks.")}
+    return ImageTowerConfig(
+        name="ViT",
+        image_size=vision.count("image_size", 224),
+        patch_size=size,
+        width=width,
+        depth=len(numbers),
+        heads=_heads(vision, width, vision.count("head_width", _HEAD_WIDTHS.get(width, 64))),
+        variant=ImageVariant(
+            hidden=hidden,
+            activation="gelu_tanh" if any(part in name for part in _TANH) else "gelu",
+            patch_bias=True,
+            class_token=False,
+            input_norm=False,
+            pooling="attention",
+        ),
+    )
+
+
+def _text_tower(text: Settings, quick: Activation, dim: int) -> tuple[TextTowerConfig, int]:
+    text.check_facts(
+        {"hf_model_name": None, "ls_init_value": None, "embed_cls": False, "final_ln_after_pool": False,
+         "proj_type": "linear", "output_tokens": False, "block_type": None}
+    )  # fmt: skip
+    width, longest = text.count("width", 512), text.count("context_length", 77)
+    pooling = text.choice("pool_type", "largest", _POOLING)
+    return TextTowerConfig(
+        name="transformer",
+        width=width,
+        depth=text.count("layers", 12),
+        heads=text.count("heads", 8),
+        max_positions=longest,
+        pooling=pooling,
+        dropout=0.0,
+        attention_dropout=0.0,
+        epsilon=_epsilon(text, 1e-5),
+        variant=TextVariant(
+            hidden=int(width * text.number("mlp_ratio", 4.0)),
+            activation=_activation(text, quick),
+            mask="none" if text.values.get("no_causal_mask") else "causal",
+            padding=text.count("pad_id", 0, least=0),
+            end=text.count("eos_id", 2, least=0) if pooling == "end" else None,
+            head=dim if text.values.get("proj_bias") else None,
+        ),
+    ), longest
+
+
+def _heads(vision: Settings, width: int, head_width: int) -> int:
+    if width % head_width:
+        raise vision.refusal("head_width", f"it does not divide the width, {width}")
+    return width // head_width
+
+
+def _activation(tower: Settings, plain: Activation) -> Activation:
+    given = tower.values.get("act_kwargs") or {}
+    if given not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
+        raise tower.refusal("act_kwargs", "only an approximate gelu is read")
+    return "gelu_tanh" if given == {"approximate": "tanh"} and plain == "gelu" else plain
+
+
+def _epsilon(tower: Settings, default: float) -> float:
+    given = tower.values.get("norm_kwargs") or {}
+    if not isinstance(given, dict) or given.keys() - {"eps"}:
+        raise tower.refusal("norm_kwargs", "only eps is read")
+    return Settings(tower.path, given, f"{tower.section}norm_kwargs.").number("eps", default)
+
+
+def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
+    timm, head = model.projections == "by_width", model.text.variant is not None and model.text.variant.head
+    under = "text." if "text.token_embedding.weight" in has or head else ""
+    network = "text.network."
+    projection: Row = ("text_projection.weight", f"{under}text_projection", "array")
+    if head:
+        projection = ("text.head", f"{under}text_projection", "linear")
+    bias: list[Row] = [("logit_bias", "logit_bias", "scalar")] if "logit_bias" in has else []
+    return [
+        *(_TIMM_IMAGE if timm else OPENAI_IMAGE),
+        *bias,
+        (f"{network}embeddings.word_embeddings.weight", f"{under}token_embedding.weight", "array"),
+        (f"{network}embeddings.position_embeddings.weight", f"{under}positional_embedding", "array"),
+        *openai_blocks(f"{network}encoder.layers.", f"{under}transformer.resblocks."),
+        (f"{network}norm", f"{under}ln_final", "layer"),
+        projection,
+    ]
+
+
+def _weights(folder: Path) -> Path | None:
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+OPEN_CLIP = Family(
+    "OpenCLIP", _configure, _rows, tokenizer="open_clip", preprocessing="open_clip", dialects=ACTIVATION,
+    settings=SETTINGS, weights=_weights,
+    unused={"*attn_mask": "the causal mask, which the text tower makes by itself"},
+)  # fmt: skip

@@ -1,0 +1,201 @@
+"""How the arrays of another implementation become ours and back: a table of names, and of what differs in their form.
+
+A row of a table is `(ours, theirs, form)`. In names,
+
+- `N` is a block's number;
+- `*` is weight and bias, two arrays; a name of a layer without `*` has it at its end;
+- `{q,k,v}` is several arrays that the other side holds as one, one after the other along the outputs; `kv` in the
+  place of `k,v` is one of twice the size.
+
+Forms: `linear` is a layer whose matrix is transposed, as PyTorch's are against Paddle's, `layer` one whose arrays are
+equal. Of a single array, `array` is equal, `matrix` transposed, `token` `[D]` against our `[1, 1, D]`, `grid` `[T, D]`
+against our `[1, T, D]`, `scalar` `[]` against our `[1]`, and `spliced` two of which ours has the first 20 rows of the
+first and the other rows of the second.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from ernie_vil2.io.terminal import printable
+
+Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
+Row = tuple[str, str, Form]
+SPLICE = 20
+_LETTERS = re.compile(r"\{([^}]*)\}")
+
+
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays by name, each made when it is asked for and not kept, so that no second copy of a model is in memory."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]):
+        self.makers = makers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+def selected(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> LazyArrays:
+    """Some of the arrays."""
+    return LazyArrays({name: partial(arrays.__getitem__, name) for name in names})
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One row for weight or bias: our arrays, theirs, and how large each is in proportion."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    form: Form
+    sizes: tuple[int, ...]  # of the side that has several arrays
+
+    def to_ours(self, arrays: Mapping[str, np.ndarray], names: Sequence[str], part: int) -> np.ndarray:
+        """Our array number `part`, from theirs of these names."""
+        if self.form == "spliced":
+            return np.concatenate([arrays[names[0]][:SPLICE], arrays[names[1]][SPLICE:]])
+        if len(names) > 1:
+            return _ours(np.concatenate([arrays[name] for name in names]), self.form)
+        array = arrays[names[0]]
+        return _ours(array if len(self.ours) == 1 else _parts(array, self.sizes, names[0])[part], self.form)
+
+    def to_theirs(self, arrays: Mapping[str, np.ndarray], names: Sequence[str], part: int) -> np.ndarray:
+        """Their array number `part`, from ours of these names."""
+        whole = [_theirs(arrays[name], self.form) for name in names]
+        if len(whole) > 1:
+            return np.concatenate(whole)
+        whole_again = len(self.theirs) == 1 or self.form == "spliced"
+        return whole[0] if whole_again else _parts(whole[0], self.sizes, names[0])[part]
+
+
+class Names:
+    """A table of names for a model of so many blocks.
+
+    Args:
+        rows: see above.
+        depths: number of blocks by what our names of their arrays begin with.
+    """
+
+    def __init__(self, rows: Sequence[Row], depths: Mapping[str, int]):
+        self._links = []
+        for link in itertools.chain.from_iterable(map(_links, rows)):
+            if not any("N" in name.split(".") for name in link.ours):
+                self._links.append(link)
+                continue
+            (depth,) = (count for start, count in depths.items() if link.ours[0].startswith(start))
+            for number in range(depth):
+                ours, theirs = (tuple(_numbered(name, number) for name in side) for side in (link.ours, link.theirs))
+                self._links.append(_Link(ours, theirs, link.form, link.sizes))
+
+    def to_ours(self, arrays: Mapping[str, np.ndarray]) -> LazyArrays:
+        """Arrays of the other side by our names; those that the table does not have are left out.
+
+        Raises:
+            ValueError: one of the table is missing.
+        """
+        missing = [name for link in self._links for name in link.theirs if name not in arrays]
+        if missing:
+            shown = ", ".join(printable(name, longest=100) for name in missing[:3])
+            raise ValueError(f"{len(missing)} arrays are missing: {shown}{', ...' * (len(missing) > 3)}")
+        return LazyArrays(
+            {
+                name: partial(link.to_ours, arrays, link.theirs, part)
+                for link in self._links
+                for part, name in enumerate(link.ours)
+            }
+        )
+
+    def to_theirs(self, arrays: Mapping[str, np.ndarray]) -> LazyArrays:
+        """The inverse of `to_ours`, bit for bit.
+
+        Raises:
+            ValueError: the other side has no array of a name.
+        """
+        known = {name for link in self._links for name in link.ours}
+        lacking = [printable(name, longest=100) for name in arrays if name not in known]
+        if lacking:
+            raise ValueError(f"the format cannot hold {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}")
+        return LazyArrays(
+            {
+                name: partial(link.to_theirs, arrays, link.ours, part)
+                for link in self._links
+                for part, name in enumerate(link.theirs)
+            }
+        )
+
+    def unused(self, arrays: Mapping[str, np.ndarray]) -> list[str]:
+        """The names of arrays that the table does not have."""
+        known = {name for link in self._links for name in link.theirs}
+        return [name for name in arrays if name not in known]
+
+    def theirs(self, ours: str) -> str:
+        """What an array of ours is called on the other side; its own name if it is in no row."""
+        return next((link.theirs[0] for link in self._links if ours in link.ours), ours)
+
+
+def _links(row: Row) -> Iterator[_Link]:
+    ours, theirs, form = row
+    if form not in ("linear", "layer"):
+        yield _Link((ours,), tuple(_alternatives(theirs)[0]), form, ())
+        return
+    (of_ours, sizes), (of_theirs, others) = _alternatives(ours), _alternatives(theirs)
+    for part in ("weight", "bias"):
+        sides = [tuple(_named(name, part) for name in side) for side in (of_ours, of_theirs)]
+        yield _Link(sides[0], sides[1], "matrix" if (form, part) == ("linear", "weight") else "array", sizes or others)
+
+
+def _alternatives(name: str) -> tuple[list[str], tuple[int, ...]]:
+    """The names that one with braces means, and the sizes of their arrays in proportion; () for a single one."""
+    found = _LETTERS.search(name)
+    if found is None:
+        return [name], ()
+    letters = found[1].split(",")
+    return [name.replace(found[0], one) for one in letters], tuple(map(len, letters))
+
+
+def _named(name: str, part: str) -> str:
+    return name.replace("*", part) if "*" in name else f"{name}.{part}"
+
+
+def _numbered(name: str, number: int) -> str:
+    return ".".join(str(number) if part == "N" else part for part in name.split("."))
+
+
+def _parts(array: np.ndarray, sizes: Sequence[int], name: str) -> list[np.ndarray]:
+    unit, rest = divmod(len(array), sum(sizes))
+    if rest:
+        raise ValueError(f"{printable(name, longest=100)} has the shape {list(array.shape)}, which is not "
+                         f"{sum(sizes)} equal parts")  # fmt: skip
+    return np.split(array, np.cumsum(sizes)[:-1] * unit)
+
+
+def _ours(array: np.ndarray, form: Form) -> np.ndarray:
+    if form == "matrix":
+        return array.T
+    if form == "token":
+        return array.reshape(1, 1, -1)
+    if form == "grid":
+        return array[None]
+    return array.reshape(1) if form == "scalar" and array.size == 1 else array
+
+
+def _theirs(array: np.ndarray, form: Form) -> np.ndarray:
+    if form == "matrix":
+        return array.T
+    if form == "token":
+        return array.reshape(-1)
+    if form == "grid":
+        return array[0]
+    return array.reshape(()) if form == "scalar" else array

@@ -1,0 +1,98 @@
+"""JSON objects next to weights, read key by key; every error names the file and the key."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ernie_vil2.io.files import load_json
+
+MAX_CHARACTERS = 2**20
+"""Of a JSON file next to weights; PaddleNLP's have 6,000."""
+D = TypeVar("D", int, None)
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An object of a JSON file; every error names the file and the key."""
+
+    path: Path
+    values: Mapping[str, Any]
+    section: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        values = load_json(path, MAX_CHARACTERS)
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: not a JSON object")
+        return cls(path, values)
+
+    def within(self, section: str) -> Settings:
+        values = self.values.get(section)
+        if not isinstance(values, dict):
+            raise ValueError(f"{self.path}: {section} is missing or no JSON object")
+        return Settings(self.path, values, f"{section}.")
+
+    def refusal(self, key: str, expected: str) -> ValueError:
+        given = reprlib.repr(self.values[key])[:100] if key in self.values else "missing"
+        return ValueError(f"{self.path}: {self.section}{key} is {given}; {expected}")
+
+    def part(self, section: str) -> Settings:
+        """An object within this one; empty where it is left out."""
+        return self.within(section) if section in self.values else Settings(self.path, {}, f"{section}.")
+
+    def choice(self, key: str, default: C, known: Mapping[str, C]) -> C:
+        """What one of some words stands for."""
+        word = self.values.get(key)
+        if key not in self.values:
+            return default
+        if not isinstance(word, str) or word not in known:
+            raise self.refusal(key, f"known are {', '.join(known)}")
+        return known[word]
+
+    def number(self, key: str, default: float) -> float:
+        """A number above 0."""
+        value = self.values.get(key, default)
+        if type(value) not in (int, float) or not 0 < value < 1e6:
+            raise self.refusal(key, "a number above 0 is expected")
+        return float(value)
+
+    def numbers(self, key: str, default: list[float], positive: bool = False) -> list[float]:
+        """Three numbers, of red, green and blue."""
+        given = self.values.get(key)
+        if given is None:
+            return default
+        numbers = isinstance(given, list) and len(given) == 3 and all(type(one) in (int, float) for one in given)
+        if not numbers or not all(abs(one) < 1e6 and (not positive or one > 0) for one in given):
+            raise self.refusal(key, "three numbers are expected")
+        return [float(one) for one in given]
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuses what is given and differs from `facts`; what is left out is so by the release's own default."""
+        for key, expected in facts.items():
+            if self.values.get(key, expected) != expected:
+                raise self.refusal(key, f"only models with {expected!r} are read")
+
+    def check_sizes(self, sizes: Mapping[str, int], defaults: Mapping[str, int]) -> None:
+        """Refuses sizes that are not those of the weights; one that is left out is the release's default, if any."""
+        for key, size in sizes.items():
+            if self.values.get(key, defaults.get(key, size)) != size:
+                raise self.refusal(key, f"its weights say {size}")
+
+    def count(self, key: str, default: D, least: int = 1) -> int | D:
+        """A whole number of at least `least`."""
+        value = self.values.get(key, default)
+        if value is not default and (type(value) is not int or value < least):
+            raise self.refusal(key, f"a whole number of at least {least} is expected")
+        return value
+
+    def share(self, key: str, default: float) -> float:
+        """A probability."""
+        value = self.values.get(key, default)
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise self.refusal(key, "a number from 0 to 1 is expected")
+        return float(value)

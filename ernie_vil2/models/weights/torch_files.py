@@ -1,0 +1,177 @@
+"""PyTorch's files (`.bin`, `.pt`, `.pth`) without PyTorch, and without running anything that they name.
+
+Since 1.6 PyTorch writes a zip archive that stores, uncompressed, a pickle `data.pkl` and a file of numbers for each
+storage that it names; `io.restricted_pickle` reads the pickle. Arrays are views of the file, which is mapped and not
+copied. Older files are one pickle after another, and TorchScript archives hold code: both are named and refused.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.io.files import check_ordinary, system_errors_named
+from ernie_vil2.io.restricted_pickle import Refused, load
+from ernie_vil2.io.terminal import printable
+
+OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What files of PyTorch before 1.6 begin with: a pickle of their magic number."""
+MAX_DIRECTORY = 16 << 20
+"""Bytes of the archive's table of files; a model of a thousand arrays takes about 100,000."""
+MAX_PICKLE = 64 << 20
+BFLOAT16 = np.dtype("V2")
+"""What stands for bfloat16, which NumPy has not: two bytes."""
+_STORAGES = {
+    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16,
+    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+    "BoolStorage": "?",
+}  # fmt: skip
+
+
+class _Storage:
+    """The type of a storage, which is named as an argument only."""
+
+    def __init__(self, dtype: Any):
+        self.dtype = np.dtype(dtype)
+
+    def __call__(self, *_: Any) -> Any:
+        raise Refused("a call of a type of storage, which is named as an argument only")
+
+
+def read_torch(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a state dict, or of a training checkpoint's `state_dict`, by name and without `module.` before it.
+
+    bfloat16 becomes float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Refused: it is of another kind, damaged, or anything but plain data.
+    """
+    check_ordinary(path)
+    with system_errors_named(path), open(path, "rb") as file:
+        size = file.seek(0, 2)
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    value = load(*_Archive(Path(path), content, size).pickle())
+    arrays = value.get("state_dict", value) if isinstance(value, dict) else value
+    if not isinstance(arrays, dict):
+        raise Refused(f"it holds no dict of arrays but a {type(arrays).__name__}")
+    found = {str(name): value for name, value in arrays.items() if isinstance(value, np.ndarray)}
+    if not found:
+        shown = [printable(str(name), longest=100) for name in list(arrays)[:5]]
+        raise Refused(f"no arrays at its top level or in state_dict, only {', '.join(shown) or 'nothing'}")
+    if sum(array.nbytes for array in found.values()) > 2 * size:  # twice: weights may be tied
+        raise Refused("its arrays share their content, and together are more than twice as large as the file")
+    start = "module." if all(name.startswith("module.") for name in found) else ""
+    return {name.removeprefix(start): as_float32(array) for name, array in found.items()}
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """An array of bfloat16 as float32, exactly; others as they are."""
+    if array.dtype != BFLOAT16:
+        return array
+    return (np.ascontiguousarray(array).view("<u2").astype("<u4") << 16).view("<f4")
+
+
+class _Archive:
+    """The zip archive: where its files lie, if all are stored as they are."""
+
+    def __init__(self, path: Path, content: mmap.mmap, size: int):
+        self.content, self.size = content, size
+        _check_directory(content, size)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+            raise Refused(f"a damaged zip archive ({printable(str(error), longest=200)})") from None
+        pickles = [entry.filename for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"]
+        if any("/code/" in f"/{entry.filename}" or entry.filename.endswith("constants.pkl") for entry in entries):
+            raise Refused("a TorchScript archive, which holds code; save the state_dict() of the model with torch.save")
+        if len(pickles) != 1:
+            raise Refused("a zip archive, but not one of torch.save, which has one data.pkl")
+        self.folder = pickles[0].removesuffix("data.pkl")
+        self.entries = {entry.filename: entry for entry in entries}
+        if self._bytes(f"{self.folder}byteorder", 16) not in (None, b"little"):
+            raise Refused("numbers in another byte order than little-endian")
+
+    def pickle(self) -> tuple[bytes, dict[tuple[str, str], Callable[..., Any]], Callable[[Any], Any]]:
+        """What `restricted_pickle.load` takes."""
+        content = self._bytes(f"{self.folder}data.pkl", MAX_PICKLE)
+        assert content is not None
+        names: dict[tuple[str, str], Callable[..., Any]] = {
+            ("torch", name): _Storage(dtype) for name, dtype in _STORAGES.items()
+        }
+        names["torch._utils", "_rebuild_tensor_v2"] = self._tensor
+        names["torch._utils", "_rebuild_parameter"] = lambda tensor, *_: tensor
+        names["torch", "Size"] = lambda sizes: sizes
+        return content, names, self._storage
+
+    def _storage(self, key: Any) -> np.ndarray:
+        kind, storage, name, _, count = key
+        if kind != "storage" or not isinstance(storage, _Storage) or type(name) is not str or type(count) is not int:
+            raise Refused("a persistent id that is not a storage's")
+        start, size = self._span(f"{self.folder}data/{name}")
+        if count < 0 or count * storage.dtype.itemsize != size:
+            raise Refused(f"a storage of {count} numbers whose file has {size} bytes")
+        return np.frombuffer(self.content, storage.dtype, count, start) if count else np.empty(0, storage.dtype)
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
+        numbers = [offset, *shape, *strides]
+        if not isinstance(storage, np.ndarray) or len(shape) != len(strides) or len(shape) > 16:
+            raise Refused("a tensor that is not made of a storage, a shape and strides")
+        if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
+            raise Refused("a tensor whose shape or strides are not whole numbers")
+        count = math.prod(shape)
+        reach = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True)) + 1
+        if count and (count > storage.size or reach > storage.size):
+            raise Refused(f"a tensor of shape {tuple(shape)} that reaches beyond its storage of {storage.size} numbers")
+        if not count:
+            return np.empty(tuple(shape), storage.dtype)
+        steps = [step * storage.itemsize for step in strides]
+        return np.lib.stride_tricks.as_strided(storage[offset:], tuple(shape), steps, writeable=False)
+
+    def _bytes(self, name: str, most: int) -> bytes | None:
+        if name not in self.entries:
+            return None
+        start, size = self._span(name)
+        if size > most:
+            raise Refused(f"{printable(name, longest=100)} has {size:,} bytes; {most:,} are read")
+        return self.content[start : start + size]
+
+    def _span(self, name: str) -> tuple[int, int]:
+        """Where the bytes of a file in the archive start, and how many there are."""
+        entry = self.entries.get(name)
+        shown = printable(name, longest=100)
+        if entry is None:
+            raise Refused(f"{shown} is not in the archive: the file is damaged")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
+            raise Refused(f"{shown} is compressed or encrypted in the archive, as torch.save writes none; it might "
+                          "unpack to any size")  # fmt: skip
+        header = self.content[entry.header_offset : entry.header_offset + 30]
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise Refused(f"no header for {shown}: the file is damaged")
+        start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+        if start + entry.file_size > self.size:
+            raise Refused(f"{shown} ends behind the end of the file: it is cut off")
+        return start, entry.file_size
+
+
+def _check_directory(content: mmap.mmap, size: int) -> None:
+    """Refuses a table of files that would fill the memory; `zipfile` reads it whole."""
+    end = content.rfind(b"PK\x05\x06", max(0, size - 2**16 - 22))
+    if end < 0 or end + 22 > size:
+        raise Refused("the end of the zip archive is missing: the file is cut off")
+    (length,) = struct.unpack("<I", content[end + 12 : end + 16])
+    if length == 0xFFFFFFFF or content[max(0, end - 20) : max(0, end - 16)] == b"PK\x06\x07":
+        (record,) = struct.unpack("<Q", content[end - 12 : end - 4]) if end >= 20 else (size,)
+        if record + 56 > size:
+            raise Refused("the end of the zip archive is damaged")
+        (length,) = struct.unpack("<Q", content[record + 40 : record + 48])
+    if length > MAX_DIRECTORY:
+        raise Refused(f"a table of files of {length:,} bytes; {MAX_DIRECTORY:,} are read")
