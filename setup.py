@@ -59,6 +59,7 @@ EXTRAS = {
     "parquet": whole("pyarrow"),
     "curate": whole("duckdb", "pyahocorasick", "pyarrow", "faiss-cpu"),
     "lmdb": ["lmdb>=1.4"],
+    "xlsx": ["openpyxl>=3.1"],
     "milvus": ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"],
     "onnx": [
         "onnxruntime>=1.19",
@@ -106,6 +107,10 @@ setup(
     install_requires=BASE,
     extras_require={
         **EXTRAS,
-        "dev": [*whole_set(), *(line for name in ("lmdb", "milvus", "onnx", "docs") for line in EXTRAS[name]), *TESTS],
+        "dev": [
+            *whole_set(),
+            *(line for name in ("lmdb", "xlsx", "milvus", "onnx", "docs") for line in EXTRAS[name]),
+            *TESTS,
+        ],
     },
 )

@@ -7,6 +7,7 @@ be used is refused before the work begins, not after it.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 from argparse import ArgumentTypeError
@@ -51,6 +52,35 @@ def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them before you say so"
     )
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that opens sources, on tables of the user's own; `table_options` gives their values."""
+    add = parser.add_argument
+    add(
+        "--images",
+        type=input_folder,
+        metavar="FOLDER",
+        help="where the images lie, if not with the data; absolute paths in a table are a part of it",
+    )
+    add(
+        "--columns",
+        type=columns,
+        metavar="NAME=COLUMN,...",
+        help="of a table by their names here: image=照片,caption_zh=文案; the usual ones are understood without",
+    )
+    add("--encoding", metavar="NAME", help="of CSV files: utf-8, gb18030, ...; default: recognised")
+
+
+def table_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_table_options` adds, as arguments of `data.readers.open_sources`."""
+    return {"images": args.images, "columns": args.columns, "encoding": args.encoding}
+
+
+def table_overrides(args: argparse.Namespace) -> list[str]:
+    """The same as texts of `-o`."""
+    given = {name: value for name, value in table_options(args).items() if value}
+    return [f"Data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
 
 
 def add_engine_option(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +132,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")
-    parser.add_argument(
-        "--images", type=input_folder, metavar="FOLDER", help="where the images lie, if not with the data"
-    )
+    add_table_options(parser)
     parser.add_argument(
         "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the captions do"
     )
@@ -186,6 +214,14 @@ def named_list(text: str) -> tuple[str, str]:
     path, mark, _ = file.rpartition("@")
     named_file(f"{name}={path if mark else file}")
     return name, file
+
+
+def columns(text: str) -> dict[str, str]:
+    """Columns of a table by their names here, of NAME=COLUMN,NAME=COLUMN."""
+    named = dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+    if len(named) < len(text.split(",")) or not all(name and column for name, column in named.items()):
+        raise ArgumentTypeError(f"{text}: write NAME=COLUMN,..., for example image=图片,caption_zh=标题")
+    return named
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -354,7 +390,16 @@ def named_data(args: argparse.Namespace, languages: Sequence[str] | None, prefer
     """The data that the options name."""
     from ernie_vil2.evaluation.scorer import Data
 
-    return Data(args.data, languages, preferred, args.layout, args.split, args.images, args.text_id, args.caption_lines)
+    return Data(
+        args.data,
+        languages,
+        preferred,
+        args.layout,
+        args.split,
+        text_id=args.text_id,
+        caption_lines=args.caption_lines,
+        **table_options(args),
+    )
 
 
 def name_equal_captions(benchmarks: Iterable[str]) -> None:

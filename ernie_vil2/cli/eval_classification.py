@@ -17,8 +17,8 @@ import argparse
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
+    add_table_options,
     file_name,
-    input_folder,
     named_list,
     output_file,
     output_folder,
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=source, nargs="+", required=True, metavar="PATH", help="pictures and their classes")
     add_pipe_option(parser)
     add("--split", help="of the data; default: test, else validation")
-    add("--images", type=input_folder, metavar="FOLDER", help="where a table's image files lie, if not next to it")
+    add_table_options(parser)
     add("--label", default="label", metavar="FIELD", help="column or field of the classes; default: label")
     add("--names", nargs="+", default=[], type=named_list, metavar="LANG=FILE",
         help="of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels")  # fmt: skip
@@ -62,4 +62,5 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 
     scorer = ZeroShot(args.label, dict(args.names), dict(args.templates), args.linear_probe, args.threshold)
-    return evaluate(args, scorer, Data(args.data, split=args.split, images=args.images), list(map(str, args.data)))
+    data = Data(args.data, split=args.split, **arguments.table_options(args))
+    return evaluate(args, scorer, data, list(map(str, args.data)))

@@ -12,10 +12,20 @@ ernie_vil2.runtime_onnx runs an ONNX export without Paddle. docs/export.md has t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_vil2.cli.arguments import add_pipe_option, count, input_file, model, output_folder, source
+from ernie_vil2.cli.arguments import (
+    add_pipe_option,
+    add_table_options,
+    count,
+    input_file,
+    model,
+    output_folder,
+    source,
+    table_options,
+)
 
 if TYPE_CHECKING:
     from ernie_vil2.encoder import ErnieViL2
@@ -38,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "of a checkout")  # fmt: skip
     parser.add_argument("--samples", type=count, default=100, help="of them, from the first; default: 100")
     add_pipe_option(parser)
+    add_table_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
     args.folder = args.folder or weights_path(args.checkpoint).parent / f"{args.to}-{args.precision}"
     loaded = load_model(args.checkpoint, args.vocab, "cpu")
-    images, texts = inputs(loaded, args.data or [str(DEMO)], args.samples)
+    images, texts = inputs(loaded, args.data or [str(DEMO)], args.samples, table_options(args))
     report = export(loaded, args.folder, TARGETS[args.to], args.precision, images, texts, str(args.checkpoint))
     size = sum(path.stat().st_size for path in args.folder.iterdir()) / 2**20
     print(f"{args.checkpoint} is now {args.folder} ({args.to}, {args.precision}, {size:.1f} MiB)\n")
@@ -64,12 +75,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def inputs(model: ErnieViL2, data: list[str], most: int) -> tuple[list, list[str]]:
+def inputs(
+    model: ErnieViL2, data: list[str], most: int, table: Mapping[str, Any] | None = None
+) -> tuple[list, list[str]]:
     """Pixels of the first samples of the data that can be used, and their captions in all languages."""
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSample, BadSampleReport
 
-    samples, bad = open_sources(data, default=None), BadSampleReport()
+    samples, bad = open_sources(data, default=None, **(table or {})), BadSampleReport()
     images, texts = list[Any](), dict[str, None]()
     for row in range(len(samples)):
         if len(images) == most:

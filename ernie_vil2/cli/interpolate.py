@@ -20,12 +20,14 @@ from ernie_vil2.cli.arguments import (
     DOTS,
     add_pipe_option,
     add_precision_option,
+    add_table_options,
     count,
     model,
     number,
     output_folder,
     share,
     source,
+    table_options,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{side}-split", metavar="SPLIT", help="of it; default: the protocol's, else test")
         parser.add_argument(f"--{side}-protocol", default="pairs", metavar="NAME", help="default: pairs")
     add_pipe_option(parser)
+    add_table_options(parser)  # of --new, which is the user's own
     parser.add_argument("--choose", type=number, metavar="SHARE", help="the mixture to write; default: see above")
     parser.add_argument("--write", type=output_folder, metavar="FOLDER", help="folder to be made of the chosen one")
     parser.add_argument("--output", type=output_folder, default=Path("interpolation"), metavar="FOLDER",
@@ -154,6 +157,7 @@ def score_mixtures(
             opened[side] = scorer, scorer.open(Data(
                 data, split=getattr(args, f"{side}_split"), text_id=config.Data.text_id,
                 caption_lines=config.Views.caption_lines, preferred=config.Views.languages,
+                **(table_options(args) if side == "new" else {}),
             ))  # fmt: skip
     network, _ = stored[0].build()
     tokenizer = Tokenizer(stored[0].tokens, config.Data.max_length, config.Model.text.tokenizer)

@@ -11,7 +11,16 @@ decodes everything and writes nothing; its exit status is 1 if a sample cannot b
 
 import argparse
 
-from ernie_vil2.cli.arguments import add_pipe_option, count, input_file, natural, output_folder, source
+from ernie_vil2.cli.arguments import (
+    add_pipe_option,
+    add_table_options,
+    count,
+    input_file,
+    natural,
+    output_folder,
+    source,
+    table_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
     )
     add_pipe_option(parser)
+    add_table_options(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
     parser.add_argument("--check", action="store_true", help="only read everything, and report what is wrong")
     parser.add_argument("--short-side", type=count, metavar="PIXELS",
@@ -54,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         args.text_id,
         tuple(args.background),
     )
-    source = open_sources(args.input, args.text_id)
+    source = open_sources(args.input, args.text_id, **table_options(args))
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or usable_cores()
     if args.check:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
     add_precision_option,
+    add_table_options,
     count,
     natural,
     output_file,
     run_folder,
     source,
+    table_options,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=[], type=source, metavar="FILE",
                         help="where queries and answers come from; default: none are shown")  # fmt: skip
     add_pipe_option(parser)
+    add_table_options(parser)
     add_precision_option(parser)
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
@@ -105,7 +108,8 @@ def _cards(
 
     model = load_model(checkpoint, device="auto", precision=args.precision)
     made = []
-    for language, benchmark in open_benchmarks(args.data, preferred=config.Views.languages).items():
+    options = table_options(args)
+    for language, benchmark in open_benchmarks(args.data, preferred=config.Views.languages, **options).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
         evaluation = evaluate(model, benchmark, protocol("pairs"))
         chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)

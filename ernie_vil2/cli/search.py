@@ -30,6 +30,7 @@ from ernie_vil2.cli.arguments import (
     add_import_option,
     add_pipe_option,
     add_precision_option,
+    add_table_options,
     calibrated,
     count,
     fraction,
@@ -41,6 +42,7 @@ from ernie_vil2.cli.arguments import (
     port,
     search_index,
     source,
+    table_options,
     threshold,
 )
 from ernie_vil2.device.extras import require
@@ -93,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="SOURCE",
             help="any source of docs/data.md, or folders of pictures",
         )
+        add_table_options(actions[name])
         actions[name].add_argument(
             "--texts",
             nargs="+",
@@ -241,7 +244,7 @@ def _sync(args: argparse.Namespace) -> int:
         raise ValueError("nothing to bring up to date: name --data or --texts")
     with _opened(args, writable=not args.dry_run) as index:
         if args.data:
-            print(f"images: {sync_images(index, args.data, args.thumbnails, args.dry_run)}")
+            print(f"images: {sync_images(index, args.data, args.thumbnails, args.dry_run, table_options(args))}")
         if args.texts:
             print(f"texts: {sync_texts(index, args.texts, args.dry_run)}")
         for kind in ("images", "texts"):
@@ -371,7 +374,7 @@ def _fill(index: Index, args: argparse.Namespace) -> int:
 
     used = 0
     if args.data:
-        images = add_images(index, pictures(args.data), args.thumbnails)
+        images = add_images(index, pictures(args.data, table_options(args)), args.thumbnails)
         print(f"images: {images}")
         used += images.used
     for file in args.texts:

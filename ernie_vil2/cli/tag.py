@@ -18,6 +18,7 @@ from ernie_vil2.cli.arguments import (
     add_engine_option,
     add_pipe_option,
     add_precision_option,
+    add_table_options,
     calibrated,
     count,
     input_file,
@@ -28,6 +29,7 @@ from ernie_vil2.cli.arguments import (
     optional_file,
     output_file,
     source,
+    table_options,
     threshold,
 )
 
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.tagging.extract import extract_tags
 
-    source = open_sources(args.input)
+    source = open_sources(args.input, **table_options(args))
     tagger, options = TAGGERS[args.way](args)
     print(extract_tags(source, tagger, args.output, **options))
     return 0
@@ -89,6 +91,7 @@ def add_way(ways: Any, name: str, what: str) -> argparse.ArgumentParser:
         "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
     )
     add_pipe_option(way)
+    add_table_options(way)
     way.add_argument("--output", required=True, type=output_file, metavar="FILE", help="the .jsonl file to write")
     return way
 

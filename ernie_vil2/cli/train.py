@@ -12,7 +12,14 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from ernie_vil2.cli.arguments import add_config_options, add_import_option, add_pipe_option, count
+from ernie_vil2.cli.arguments import (
+    add_config_options,
+    add_import_option,
+    add_pipe_option,
+    add_table_options,
+    count,
+    table_overrides,
+)
 from ernie_vil2.device.launch import start_ranks
 
 if TYPE_CHECKING:
@@ -23,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     add_import_option(parser)
     add_pipe_option(parser)
+    add_table_options(parser)
     parser.add_argument("--resume", action="store_true",
                         help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
     parser.add_argument("--extend", action="store_true",
@@ -41,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.extend and not args.resume:
         raise ValueError("--extend goes with --resume")
-    config = load_config(args.config, args.override)
+    config = load_config(args.config, [*args.override, *table_overrides(args)])
     if args.dry_run:
         return dry_run(config, args.processes)
     if (

@@ -7,7 +7,7 @@ The texts are tokenised as before; other words become [UNK]. Name the file in Mo
 
 import argparse
 
-from ernie_vil2.cli.arguments import add_pipe_option, output_file, source
+from ernie_vil2.cli.arguments import add_pipe_option, add_table_options, output_file, source, table_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", nargs="+", required=True, type=source, metavar="FILE", help="tar shards or official TSV files"
     )
     add_pipe_option(parser)
+    add_table_options(parser)
     parser.add_argument(
         "--output", required=True, type=output_file, metavar="FILE", help="vocabulary file, a token a line"
     )
@@ -27,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
     from ernie_vil2.io.files import write_text
 
-    source, tokenizer, views = open_sources(args.data), Tokenizer(max_length=2**20), ViewsConfig()
+    source = open_sources(args.data, **table_options(args))
+    tokenizer, views = Tokenizer(max_length=2**20), ViewsConfig()
     texts = {*views.prompts.values(), *views.separators.values()}
     report = BadSampleReport()
     for row in range(len(source)):

@@ -85,7 +85,16 @@ class LocationConfig(Section):
     split: str | None = Field(
         None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
     )
-    images: str | None = Field(None, description="folder of the image files; null: looked for with the data")
+    images: str | None = Field(
+        None,
+        description="folder of the image files, of which absolute paths in tables are a part; null: looked for with "
+        "the data",
+    )
+    columns: dict[str, str] = Field(
+        default={},
+        description="of tables by their names here, as in Data.columns",
+    )
+    encoding: str | None = Field(None, description="of CSV files: utf-8, gb18030, ...; null: recognised")
     text_id: str | None = Field(None, description="null: Data.text_id")
     caption_lines: bool | None = Field(None, description="null: as in Views")
 
@@ -153,6 +162,15 @@ class DataConfig(Section):
         default=[],
         description="scored before the first step, and after the last with the best checkpoint, for the report: as val",
     )
+    images: str | None = Field(None, description="of plain entries: folder of the image files (docs/data.md)")
+    columns: dict[str, str] = Field(
+        default={},
+        description="of plain entries that are tables: columns by their names here, {image: 图片, caption_zh: 标题}; "
+        "the usual ones are understood without (docs/data.md)",
+    )
+    encoding: str | None = Field(
+        None, description="of plain entries that are CSV files: utf-8, gb18030, ...; null: recognised"
+    )
     text_id: str | None = Field(
         None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
     )
@@ -194,7 +212,12 @@ class DataConfig(Section):
         """`train` as sources: plain entries together are the first."""
         plain = [entry for entry in self.train if isinstance(entry, str)]
         own = [entry for entry in self.train if not isinstance(entry, str)]
-        return [SourceConfig(data=plain), *own] if plain else own
+        return [SourceConfig(data=plain, **self._location), *own] if plain else own
+
+    @property
+    def _location(self) -> dict[str, Any]:
+        """What holds for all plain entries."""
+        return {"images": self.images, "columns": self.columns, "encoding": self.encoding}
 
     @property
     def validation(self) -> ScoredConfig | None:
@@ -209,13 +232,14 @@ class DataConfig(Section):
     def _scored(self, entries: list) -> ScoredConfig | None:
         if not entries:
             return None
-        scored = ScoredConfig(data=entries) if isinstance(entries[0], str) else entries[0]
+        scored = ScoredConfig(data=entries, **self._location) if isinstance(entries[0], str) else entries[0]
         if scored.data:
             return scored
         if not self.sources:
             raise ValueError("data to score that name no files of their own are those of Data.train: set it")
         of_training = self.sources[0]
-        return scored.model_copy(update={"data": of_training.data, "images": scored.images or of_training.images})
+        location = {name: getattr(scored, name) or getattr(of_training, name) for name in self._location}
+        return scored.model_copy(update={"data": of_training.data, **location})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -60,7 +60,15 @@ class SampleStream:
         self.views = [source.views(config.Views) for source in data.sources]
         self._text_ids = [source.text_id or data.text_id for source in data.sources]
         self.sources = [
-            open_sources(source.data, text_id, source.split, source.images, layout=source.layout)
+            open_sources(
+                source.data,
+                text_id,
+                source.split,
+                source.images,
+                layout=source.layout,
+                columns=source.columns,
+                encoding=source.encoding,
+            )
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
         selections = [source.select or data.select for source in data.sources]

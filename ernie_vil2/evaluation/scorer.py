@@ -65,6 +65,8 @@ class Data:
     text_id: str | None = None
     caption_lines: bool = False
     default: str | None = None
+    columns: Mapping[str, str] | None = None
+    encoding: str | None = None
     unnamed: str = ""
     """What language captions are in that name none."""
 
@@ -86,6 +88,8 @@ class Data:
             text_id=scored.text_id or config.Data.text_id,
             caption_lines=views.caption_lines if scored.caption_lines is None else scored.caption_lines,
             default=default,
+            columns=scored.columns,
+            encoding=scored.encoding,
             unnamed=", ".join(views.languages),
         )
 
@@ -96,7 +100,9 @@ class Data:
 
     def sources(self) -> ShardedSource:
         """The samples; errors as of `open_sources`."""
-        return open_sources(self.path, self.text_id, self.split, self.images, self.default, self.layout)
+        return open_sources(
+            self.path, self.text_id, self.split, self.images, self.default, self.layout, self.columns, self.encoding
+        )
 
 
 def scorer_of(data: Data) -> str:
@@ -105,7 +111,9 @@ def scorer_of(data: Data) -> str:
     if (path / "swap_obj.json").is_file() or (path / "replace_rel.json").is_file():
         return "sugar_crepe"
     try:
-        layout = content(LocalFile(path), data.split, "test", data.layout).layout if path.exists() else None
+        layout = (
+            content(LocalFile(path), data.split, "test", data.layout, data.columns).layout if path.exists() else None
+        )
     except UnknownLayout:
         return "zero_shot" if any(map(image_files, path.glob("[!.]*/"))) else "retrieval"
     except ValueError:  # which opening the data explains

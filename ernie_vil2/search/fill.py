@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -123,8 +123,11 @@ class Filled:
         return f"{', '.join(parts)}; {self.bad}"
 
 
-def pictures(data: Iterable[str]) -> list[Picture]:
+def pictures(data: Iterable[str], table: Mapping[str, Any] | None = None) -> list[Picture]:
     """The pictures of folders and of sources, in their order.
+
+    Args:
+        table: `images`, `columns` and `encoding` of tables, as of `open_sources`.
 
     Raises:
         FileNotFoundError, ValueError: as `open_sources`; a folder holds no picture.
@@ -132,10 +135,10 @@ def pictures(data: Iterable[str]) -> list[Picture]:
     found: list[Picture] = []
     for entry in data:
         files = image_files(Path(entry)) if os.path.isdir(entry) else []
-        if files and not _is_source(entry):
+        if files and not _is_source(entry, table or {}):
             found += [Picture(str(file), partial(_of_file, Path(entry), file), _named(file)) for file in files]
         else:
-            source = open_sources([entry])
+            source = open_sources([entry], **(table or {}))
             found += [
                 Picture(f"{entry}, sample {row}", partial(_of_sample, source, entry, row), _shard(source, row))
                 for row in range(len(source))
@@ -342,10 +345,10 @@ def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
     return cv2.imencode(".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
 
 
-def _is_source(entry: str) -> bool:
+def _is_source(entry: str, table: Mapping[str, Any]) -> bool:
     """Whether a folder is one of docs/data.md, which knows more of its pictures than their files do."""
     try:
-        open_sources([entry])
+        open_sources([entry], **table)
     except (ValueError, FileNotFoundError):
         return False
     return True

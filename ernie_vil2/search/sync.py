@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import THUMBNAIL, Filled, Rehearsal, add_images, add_texts, build, pictures, texts_in
@@ -29,7 +30,13 @@ class Synced:
         return f"{self.removed:,} removed (gone from the sources), {self.filled}"
 
 
-def sync_images(index: Index, data: Sequence[str], thumbnails: int = THUMBNAIL, dry_run: bool = False) -> Synced:
+def sync_images(
+    index: Index,
+    data: Sequence[str],
+    thumbnails: int = THUMBNAIL,
+    dry_run: bool = False,
+    table: Mapping[str, Any] | None = None,
+) -> Synced:
     """Brings the pictures of sources up to date.
 
     Removed are items that were in these sources only, and are there no more. An item whose file or shard can at present
@@ -39,8 +46,9 @@ def sync_images(index: Index, data: Sequence[str], thumbnails: int = THUMBNAIL, 
         data: folders and sources, as for `pictures`; a folder must hold at least one picture.
         thumbnails: as for `add_images`.
         dry_run: whether only to find out what would be done.
+        table: as for `pictures`.
     """
-    found = pictures(data)
+    found = pictures(data, table)
     collection = index.collection("images")
     filled = add_images(index, found, thumbnails, Rehearsal(collection) if dry_run else None)
     scope = [one if is_address(one) else os.path.abspath(one) for one in data]

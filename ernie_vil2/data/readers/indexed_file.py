@@ -44,7 +44,7 @@ class IndexedFile(ABC):
         ValueError: the file is of another kind.
     """
 
-    kind: ClassVar[str]
+    kind: str
     """Of index; distinguishes those of two readers of one file."""
 
     def __init__(self, location: str | Path | Location, rows: int | None = None):
@@ -208,7 +208,7 @@ class Lines(IndexedFile):
         ValueError: the file is empty.
     """
 
-    kind = "lines"
+    kind: str = "lines"
     longest: ClassVar[int] = MAX_BYTES
 
     def _scan(self) -> Index:

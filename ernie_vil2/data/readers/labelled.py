@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, image_bytes
 from ernie_vil2.data.readers import ShardedSource, open_sources
+from ernie_vil2.data.readers.columns import names_here
+from ernie_vil2.data.readers.csv_table import LIST_SEPARATOR
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
-from ernie_vil2.data.readers.tables import LIST_SEPARATOR, TABLES, Table, image_of, open_table
+from ernie_vil2.data.readers.tables import TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import image_files, read_file, read_json
 from ernie_vil2.io.files import read_text
@@ -139,6 +141,8 @@ def open_labelled(
     label: str = LABEL,
     split: str | None = None,
     images: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     default: str = "test",
 ) -> Benchmark:
     """Pictures and their classes, as a benchmark whose texts are the classes.
@@ -153,13 +157,14 @@ def open_labelled(
         label: column or field that says the class of a picture; several are a list, in CSV separated by `|`.
         split: of the pictures.
         images: folder that stands for a table's where its image files are looked for.
+        columns, encoding: of tables, as of `open_sources`.
         default: the split that is meant where none is named and there are several.
 
     Raises:
         FileNotFoundError: there is no such path.
         ValueError: it is not clear what is there, a class has no name, or no picture can be used.
     """
-    found = _found(paths, label, split, images, default)
+    found = _found(paths, label, split, images, default, {"columns": columns, "encoding": encoding})
     sources = dict(names or ({"zh": str(found.names)} if found.names else {}))
     by_language = {
         language: named_classes(found.labels, read_list(source), source) for language, source in sources.items()
@@ -197,20 +202,25 @@ def _language(labels: Sequence[str]) -> str:
 
 
 def _found(
-    paths: Sequence[str | Path], label: str, split: str | None, images: str | Path | None, default: str
+    paths: Sequence[str | Path],
+    label: str,
+    split: str | None,
+    images: str | Path | None,
+    default: str,
+    table: Mapping[str, Any],
 ) -> Found:
     path = Path(paths[0])
     if path.is_dir() and (found := _in_folders(path, split, default)):
         if len(paths) > 1:
             raise ValueError(f"{path} is a folder of classes; give it alone")
         return found
-    if all(Path(one).suffix in TABLES for one in paths):
+    if all(Path(one).suffix.lower() in TABLES for one in paths):
         if split:
             raise ValueError(f"{path} has no splits; name the table of the split")
-        entries = [entry for one in paths for entry in _in_table(Path(one), label, Path(images or Path(one).parent))]
+        entries = [entry for one in paths for entry in _in_table(Path(one), label, images, **table)]
         files = tuple(map(Path, paths))
     else:
-        source = open_sources(map(str, paths), split=split, images=images, default=default)
+        source = open_sources(map(str, paths), split=split, images=images, default=default, **table)
         entries = list(_in_samples(source, label))
         files = tuple(file for shard in source.shards for file in shard.files if file.is_file())
     if all(isinstance(entry, BadSample) and entry.reason == Reason.NO_LABEL for entry in entries):
@@ -251,18 +261,22 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
 
 
-def _in_table(path: Path, label: str, home: Path) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
-    table, folders = open_table(path), ImageFolders([home], ())
+def _in_table(
+    path: Path, label: str, images: str | Path | None, columns: Mapping[str, str] | None, encoding: str | None
+) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
+    home = Path(images) if images else None
+    table, folders = open_table(path, encoding), ImageFolders([home or path.parent], ())
+    names = names_here(table.column_names, columns or {}, str(path))
     entries, in_files = list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample](), list[BenchmarkImage]()
     for index in range(len(table)):
         where = table.row_name(index)
         try:
-            row = table.row(index)
-            _, name, file, data = image_of(row, where)
+            row = table.row(index, names)
+            _, name, file, data = image_of(row, where, home)
             if data is None:
                 in_files.append(image := folders.image(name, file))
             else:
-                image = BenchmarkImage(name, partial(_bytes_of, table, index))
+                image = BenchmarkImage(name, partial(_bytes_of, table, index, names))
             entries.append((image, _labels(row.get(label), where)))
         except BadSample as bad:
             entries.append(bad)
@@ -271,8 +285,8 @@ def _in_table(path: Path, label: str, home: Path) -> list[tuple[BenchmarkImage, 
     return entries
 
 
-def _bytes_of(table: Table, index: int) -> bytes:
-    *_, data = image_of(table.row(index), table.row_name(index))
+def _bytes_of(table: Table, index: int, names: Mapping[str, str]) -> bytes:
+    *_, data = image_of(table.row(index, names), table.row_name(index))
     return data or b""
 
 

@@ -25,7 +25,7 @@ class Options(NamedTuple):
 
     `split` is its name in the layout, `root` the folder or file that a person named. `images` is the folder of the
     image files; None: they lie with the data. `text_id` is as in `Data.text_id`, `samples` how many a tar shard holds,
-    if that is known.
+    if that is known; `columns` and `encoding` are as of `TableSource`.
     """
 
     split: str
@@ -33,6 +33,8 @@ class Options(NamedTuple):
     images: Path | None = None
     text_id: str | None = None
     samples: int | None = None
+    columns: Mapping[str, str] | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)

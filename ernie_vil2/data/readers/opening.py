@@ -9,6 +9,8 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +26,10 @@ from ernie_vil2.data.readers.files import FILES
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Options, family
 from ernie_vil2.data.readers.shard_files import LocalFile, Location, PreparedShards, at_most, find
 from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
-from ernie_vil2.data.readers.tables import TABLE
+from ernie_vil2.data.readers.tables import TABLE, find_tables, what_tables_lack
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
+from ernie_vil2.data.source_files import image_files
 from ernie_vil2.io.terminal import shows_progress
 from ernie_vil2.registry import Registry
 
@@ -49,6 +52,8 @@ def open_sources(
     images: str | Path | None = None,
     default: str | None = "train",
     layout: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> ShardedSource:
     """The samples of all files that the patterns name, in the order given, sorted within a pattern.
 
@@ -64,14 +69,16 @@ def open_sources(
         images: folder of the image files; None: they are looked for with the data.
         default: the split that is meant where none is named; None: the one that is scored.
         layout: one of `LAYOUTS`; None: recognised from the files.
+        columns: of tables, by their names here: `{"image": "图片"}`; the usual ones are understood without.
+        encoding: of CSV files; None: recognised.
 
     Raises:
         FileNotFoundError: a pattern names no file, or no image file is there.
         ValueError: a file is of no layout that is known, or it is unreadable or empty; the split is not there.
         OSError: a file cannot be fetched.
     """
-    found = [content(location, split, default, layout) for location in _locations(patterns)]
-    return _opened(found, images, text_id)
+    found = [content(location, split, default, layout, columns) for location in _locations(patterns)]
+    return _opened(found, images, text_id, columns, encoding)
 
 
 def open_local(path: Path) -> ShardedSource:
@@ -80,7 +87,7 @@ def open_local(path: Path) -> ShardedSource:
     Raises:
         ValueError, OSError: as `open_sources`.
     """
-    return _opened([content(LocalFile(path), default="train")], None, None)
+    return _opened([content(LocalFile(path), default="train")])
 
 
 def open_benchmark(path: str | Path | Sequence[str | Path], language: str | None = None, **options: Any) -> Benchmark:
@@ -112,6 +119,8 @@ def open_benchmarks(
     text_id: str | None = None,
     caption_lines: bool = False,
     default: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> dict[str, Benchmark]:
     """What is scored by the language of its captions; the data are read once for all of them.
 
@@ -127,13 +136,14 @@ def open_benchmarks(
         text_id: as in `open_sources`.
         caption_lines: each line of a sample's caption is a text of its own, see `Views.caption_lines`.
         default: the split that comes before these where none is named.
+        columns, encoding: as of `open_sources`.
 
     Raises:
         FileNotFoundError: there is no such path, or none of the images is found.
         ValueError: the layout cannot be recognised, the split is not there, or no image or text could be used.
     """
     locations = _locations([path] if isinstance(path, str | Path) else path)
-    found = [content(location, split, default, layout) for location in locations]
+    found = [content(location, split, default, layout, columns) for location in locations]
     first = found[0]
     if published := [one for one in found if one.layout.read]:
         if len(found) > 1:
@@ -142,7 +152,7 @@ def open_benchmarks(
         return {", ".join(languages or ()): benchmark}
     path = Path(first.shards[0].name)
     name = f"{path.parent.name}-{first.split}" if first.split else path.stem
-    source = _opened(found, images, text_id)
+    source = _opened(found, images, text_id, columns, encoding)
     return _each_once(benchmarks_of(source, name, languages, preferred, text_id, caption_lines))
 
 
@@ -165,10 +175,16 @@ def _locations(paths: Iterable[str | Path]) -> list[Location]:
     return locations
 
 
-def _opened(found: Sequence[Content], images: str | Path | None, text_id: str | None) -> ShardedSource:
+def _opened(
+    found: Sequence[Content],
+    images: str | Path | None = None,
+    text_id: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> ShardedSource:
     prepared, shards = PreparedShards(), []
     for one in found:
-        options = _options(one, images, text_id)
+        options = _options(one, images, text_id)._replace(columns=columns, encoding=encoding)
         for shard in one.shards:
             location, samples = prepared(shard)
             shards.append((one.layout, location, options._replace(samples=samples)))
@@ -229,7 +245,11 @@ class Content(NamedTuple):
 
 
 def content(
-    location: Location, split: str | None = None, default: str | None = None, layout: str | None = None
+    location: Location,
+    split: str | None = None,
+    default: str | None = None,
+    layout: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Content:
     """What is at a location.
 
@@ -239,11 +259,14 @@ def content(
         default: the split that is meant where none is named; where it is missing, the one that is scored. Only for
             `train` there is no other: nobody wants to train on test data unawares.
         layout: by name; None: recognised from the files.
+        columns: of tables, by their names here.
 
     Raises:
         ValueError: the layout cannot be recognised, or the split is not there.
     """
     known = [LAYOUTS.find(layout)] if layout else list(LAYOUTS.values())
+    if columns:
+        known = [replace(one, find=partial(find_tables, columns=columns)) if one is TABLE else one for one in known]
     path, local = Path(location.name), isinstance(location, LocalFile)
     if local and path.is_dir():
         found, splits = _in_folder(path, known)
@@ -294,7 +317,9 @@ def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[s
         raise problems[0]
     here = sorted(entry.name for entry in folder.iterdir())
     shown = f"{', '.join(here[:10]) or 'no files'}{', ...' * (len(here) > 10)}"
-    raise UnknownLayout(f"{folder}: no layout that is known; here are {shown}; {_names(known)}")
+    pictures = "" if image_files(folder) else "no pictures in this folder, and "
+    about = [f"{folder}: {pictures}no layout that is known", f"here are {shown}", *what_tables_lack(folder)[:3]]
+    raise UnknownLayout("; ".join([*about, _names(known)]))
 
 
 def _is_inside(fitting: Mapping[Layout, Mapping[str, Sequence[Path]]], folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class ParquetTable:
         if not sum(sizes):
             raise ValueError(f"{path}: no rows in this file")
         self._ends = np.cumsum(sizes, dtype=np.int64)
-        self.columns = tuple(self._opened().schema_arrow.names)
+        self.column_names = tuple(self._opened().schema_arrow.names)
         self.release()
 
     def _opened(self) -> Any:
@@ -70,8 +70,8 @@ class ParquetTable:
         """File and row, from 0 on."""
         return f"{self.name.rpartition('/')[2]}:{index}"
 
-    def row(self, index: int) -> dict[str, Any]:
-        """The row's columns, without those that are null.
+    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The row's columns, without those that are null; by other `names` where given.
 
         Raises:
             BadSample: its row group is damaged or too large, or a value has no meaning in Python.
@@ -94,7 +94,7 @@ class ParquetTable:
             raise BadSample(Reason.NOT_UTF8, name) from error
         except (ValueError, OverflowError) as error:  # times, mostly
             raise BadSample(Reason.MALFORMED_ROW, name) from error
-        return {column: value for column, value in row.items() if value is not None}
+        return {(names or {}).get(column, column): value for column, value in row.items() if value is not None}
 
     def _read_group(self, group: int) -> Any:
         """A row group as Arrow's table, or the reason why it cannot be used."""

@@ -1,34 +1,31 @@
-"""Tables: JSON lines, CSV and Parquet by row, and pairs whose images are files next to a table, or values in it."""
+"""Tables: JSON lines, CSV, Excel and Parquet by row, and pairs whose images are files next to one, or values in it."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 import numpy as np
 
-from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, TextLines, measured_lines
-from ernie_vil2.data.readers.layout import SPLITS, Layout, family, in_order
+from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here
+from ernie_vil2.data.readers.csv_table import LOOKED_AT, CsvTable, header
+from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
+from ernie_vil2.data.readers.layout import SPLITS, Layout, Options, family, in_order
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
-from ernie_vil2.data.samples import MAX_TEXT_BYTES, BadSample, Reason, Sample, as_object, as_text, check_text, is_id
-from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, check_inside, found_image
+from ernie_vil2.data.readers.xlsx import XlsxTable, read_sheet
+from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
+from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
 from ernie_vil2.device.extras import require
 
-# The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
-# puts the bytes of an image under its suffix.
-IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
-TEXT_KEYS = ("text", "caption")
-IDS = ("key", "image_id", "text_id")
-LIST_SEPARATOR = "|"  # in a CSV column of tags
-LOOKED_AT, FIRST_ROWS = 2**20, 10  # bytes and rows that tell whether a file is a table of pairs
+FIRST_ROWS = 10  # that tell which columns JSON lines have
+CHECKED_ROWS = 100  # of which one image at least must be there
 
 
 class Table(Protocol):
@@ -38,21 +35,28 @@ class Table(Protocol):
 
     def row_name(self, index: int) -> str: ...
 
-    def row(self, index: int) -> dict[str, Any]: ...
+    @property
+    def column_names(self) -> Sequence[str]: ...
+
+    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A row by the names of its columns, or other `names` where these are given."""
 
     def release(self) -> None: ...
 
 
-def open_table(path: str | Path) -> Table:
-    """The table in a `.jsonl`, `.csv` or `.parquet` file.
+def open_table(path: str | Path, encoding: str | None = None) -> Table:
+    """The table in a `.jsonl`, `.csv`, `.tsv`, `.xlsx` or `.parquet` file.
+
+    Args:
+        encoding: of a CSV; None: recognised.
 
     Raises:
         ValueError: it is none of these, or it has no rows.
     """
-    kind = TABLES.get(Path(path).suffix)
+    kind = TABLES.get(Path(path).suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: a table is a {', '.join(TABLES)} file")
-    return kind(path)
+    return CsvTable(path, encoding) if kind is CsvTable else kind(path)
 
 
 class JsonTable(TextLines):
@@ -75,157 +79,119 @@ class JsonTable(TextLines):
         """File and line."""
         return super().row_name(int(self.index["rows"][index]))
 
-    def row(self, index: int) -> dict[str, Any]:
-        """The row's columns; BadSample if it is not JSON object, or longer than `MAX_TEXT_BYTES`."""
-        return as_object(self.line(int(self.index["rows"][index])), self.row_name(index))
+    @property
+    def column_names(self) -> list[str]:
+        """Those of the first rows."""
+        found: dict[str, None] = {}
+        for index in range(min(FIRST_ROWS, len(self))):
+            with suppress(BadSample):
+                found |= dict.fromkeys(self.row(index))
+        return list(found)
+
+    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The row's columns, by other `names` where given.
+
+        BadSample if it is not JSON object, or longer than `MAX_TEXT_BYTES`.
+        """
+        return renamed(as_object(self.line(int(self.index["rows"][index])), self.row_name(index)), names or {})
 
 
-class CsvTable(IndexedFile):
-    """Rows below a line of column names; a quoted value may hold line ends. Empty values count as missing.
-
-    Columns whose name begins with `tags` hold lists, separated by `|`. A column holds numbers if each of its values is
-    one that is printed as it is written: "00123" and "3.50" are texts, and so are all values of their columns.
-    Images, texts and ids are texts in any case.
-    """
-
-    kind = "csv with numbers"
-
-    def _scan(self) -> Index:
-        with self.location.open() as file:
-            counted = _Counted(self.name, file)
-            rows = csv.reader(counted, strict=True)
-            ends, lines = list[tuple[int, int]](), list[int]()
-            columns, numbers = list[str](), list[bool]()
-            try:
-                for row in rows:
-                    if not ends:
-                        columns, numbers = row, [not _is_text(column) for column in row]
-                    elif len(row) == len(columns):
-                        numbers = [
-                            maybe and (not value or as_number(value) is not None)
-                            for maybe, value in zip(numbers, row, strict=True)
-                        ]
-                    if row or not ends:
-                        ends.append((counted.row_start, counted.read))
-                        lines.append(rows.line_num)
-                    counted.row_start = counted.read
-            except csv.Error as error:
-                raise ValueError(f"{self.name}, after line {rows.line_num}: not a CSV file ({error})") from error
-        if len(ends) < 2:
-            raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
-        return {
-            "bounds": np.array(ends, np.int64),
-            "lines": np.array(lines, np.int64),
-            "numbers": np.array(numbers, bool),
-        }
-
-    def _rows(self, index: Index) -> int:
-        return len(index["bounds"]) - 1
-
-    def row_name(self, index: int) -> str:
-        """File and the line on which the row ends."""
-        return f"{self.name.rpartition('/')[2]}:{self.index['lines'][index + 1]}"
-
-    def _values(self, row: int, name: str) -> list[str]:
-        start, end = self.index["bounds"][row].tolist()
-        text = as_text(self._bytes(start, end - start, name).removeprefix(BYTE_ORDER_MARK), name)
-        try:
-            return next(csv.reader(io.StringIO(text, newline="")), [])
-        except csv.Error as error:  # the scan found none: the file was changed in place
-            raise BadSample(Reason.MALFORMED_ROW, name) from error
-
-    def row(self, index: int) -> dict[str, Any]:
-        """The row's columns; BadSample if it has more or fewer than there are names, or is not UTF-8."""
-        name = self.row_name(index)
-        columns, values = self._values(0, name), self._values(index + 1, name)
-        if len(columns) != len(values):
-            raise BadSample(Reason.MALFORMED_ROW, name)
-        numbers = self.index["numbers"].tolist()
-        return {
-            column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags"
-            else as_number(value) if is_number
-            else value
-            for column, value, is_number in zip(columns, values, numbers, strict=True)
-            if value
-        }  # fmt: skip
+def renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A row whose columns have other names."""
+    return {names.get(column, column): value for column, value in row.items()}
 
 
-def _is_text(column: str) -> bool:
-    return column in (*IMAGE_KEYS, *TEXT_KEYS, *IDS) or column.partition("_")[0] in ("caption", "tags")
-
-
-def as_number(text: str) -> int | float | None:
-    """The number that a text is, of 64 bits and finite; None if it is none that is printed as it is written."""
-    with suppress(ValueError):
-        if str(number := int(text)) == text:
-            return number if -(2**63) <= number < 2**63 else None
-    with suppress(ValueError):
-        if str(real := float(text)) == text and math.isfinite(real):
-            return real
-    return None
-
-
-class _Counted:
-    """Lines of a file for `csv`, which takes one only when it needs it, so that a row's bytes are known.
-
-    ValueError if a row is longer than `MAX_TEXT_BYTES`.
-    """
-
-    def __init__(self, name: str, file: BinaryIO):
-        self._name, self._file = name, file
-        self.read = self.row_start = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self._file.readline(MAX_TEXT_BYTES + 1):
-            if self.read - self.row_start + len(line) > MAX_TEXT_BYTES:
-                raise ValueError(f"{self._name}: a row of more than {MAX_TEXT_BYTES} bytes; is this a CSV file?")
-            if not self.read:
-                self.row_start = len(BYTE_ORDER_MARK) * line.startswith(BYTE_ORDER_MARK)
-            self.read += len(line)
-            # What is not UTF-8 is found in the row that has it.
-            yield line.removeprefix(BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
-
-
-TABLES = {".jsonl": JsonTable, ".csv": CsvTable, ".parquet": ParquetTable}
+TABLES = {".jsonl": JsonTable, ".csv": CsvTable, ".tsv": CsvTable, ".xlsx": XlsxTable, ".parquet": ParquetTable}
 
 
 class TableSource:
-    """Rows of a `.jsonl`, `.csv` or `.parquet` table: an image, its texts, and other columns, which become fields.
+    """Rows of a table: an image, its texts, and other columns, which become fields.
 
     The image is a file name relative to the table's folder or to `images/` there, or its bytes, as such or in a column
     `bytes` of their own (Parquet). Texts are `text` or `caption`, captions and tags by language as in a tar shard
-    (`caption_zh`, `tags_en`, ...). `image_id` names the image, otherwise its file does.
+    (`caption_zh`, `tags_en`, ...). `image_id` names the image, otherwise its file does. What people call these columns
+    is understood (`columns.OTHER_NAMES`).
 
     Args:
         path: the table.
         text_id: column that names the text; None: the captions name it.
-        images: folder that stands for the table's where image files are looked for.
+        images: folder that stands for the table's where image files are looked for; absolute paths within it are
+            followed.
+        columns: of the table by their names here: `{"image": "图片"}`.
+        encoding: of a CSV; None: recognised.
 
     Raises:
-        ValueError: the file is no such table, or it has no rows.
+        ValueError: the file is no such table, it has no rows, or one of the columns is not there.
     """
 
-    def __init__(self, path: str | Path, text_id: str | None = None, images: Path | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        text_id: str | None = None,
+        images: Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        encoding: str | None = None,
+    ):
         self.name, self.files = str(path), [Path(path)]
+        self._arguments = (self.name, text_id, images, columns, encoding)
         self._text_id, self._images = text_id, images
-        self._table = open_table(path)
+        self._table = open_table(path, encoding)
+        self._names = names_here(self._table.column_names, columns or {}, self.name)
         home = images or Path(path).parent
         self._folders = (home, home / "images")
         self.release = self._table.release
+
+    def checked(self) -> TableSource:
+        """Itself, where the table has the columns that are needed, and not all of the first rows lack their image.
+
+        Raises:
+            ValueError, FileNotFoundError: it is not so; the message says which option helps.
+        """
+        if what := lacking(self._table.column_names, self._names):
+            raise ValueError(f"{self.name}: {what}")
+        outside, missing = "", ""
+        for index in range(min(CHECKED_ROWS, len(self))):
+            where = self._table.row_name(index)
+            try:
+                row = self._table.row(index, self._names)
+                key, _, file, data = image_of(row, where, self._images)
+            except BadSample as bad:
+                outside = outside or (bad.name if bad.reason == Reason.OUTSIDE_FOLDER else "")
+                continue
+            if data is not None or any(os.path.lexists(folder / file) for folder in self._folders):
+                self.release()
+                return self
+            if re.match(r"https?://", str(row[key])):
+                theirs = next((one for one, here in self._names.items() if here == key), key)
+                raise ValueError(f"{self.name}: {addresses(theirs, self._table.column_names, self._names)}")
+            missing = missing or file
+        self.release()
+        if missing:
+            looked_in = ", ".join(map(str, self._folders))
+            raise FileNotFoundError(
+                f"{self.name}: no image file was found, for example {missing}; looked in {looked_in}; say in which "
+                "folder the images are (--images, Data.images)"
+            )
+        if PurePosixPath(outside).is_absolute():
+            raise ValueError(
+                f"{self.name}: images are named by absolute paths, as {outside}; name the folder of which each is a "
+                f"part: --images {PurePosixPath(outside).parent} (Data.images)"
+            )
+        return self
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Sample:
         where = self._table.row_name(index)
-        row = self._table.row(index)
+        row = self._table.row(index, self._names)
         captions, tags = texts_of(row, where)
         if row.get("text") is not None:
             if not isinstance(row["text"], str):
                 raise BadSample(Reason.MALFORMED_CAPTION, where)
             check_text(row["text"], where)
             captions.setdefault("", row["text"])
-        key, name, file, data = image_of(row, where)
+        key, name, file, data = image_of(row, where, self._images)
         fields = {column: value for column, value in row.items() if column != key}
         path: str | Path = ""
         if data is None:
@@ -234,14 +200,17 @@ class TableSource:
 
     def image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
-        return image_of(self._table.row(index), self._table.row_name(index))[1]
+        return image_of(self._table.row(index, self._names), self._table.row_name(index), self._images)[1]
 
     def __reduce__(self) -> tuple:
-        return TableSource, (self.name, self._text_id, self._images)
+        return TableSource, self._arguments
 
 
-def image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, str, bytes | None]:
+def image_of(row: Mapping[str, Any], where: str, images: Path | None = None) -> tuple[str, str, str, bytes | None]:
     """The column of a row that holds its image, the image's name, and its file, or "" and its bytes.
+
+    Args:
+        images: folder within which absolute paths may lead.
 
     Raises:
         BadSample: there is none, or it is malformed, or the file leads out of its folder.
@@ -250,12 +219,26 @@ def image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, str, bytes |
     if key is None:
         raise BadSample(Reason.NO_IMAGE, where)
     file, data = _file_and_bytes(row[key], where)
+    if data is None:
+        check_text(file)
+        file = _within(file, images)
     name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or where
     if not is_id(name):
         raise BadSample(Reason.MALFORMED_ROW, where)
     if data is None:
         check_inside(file)
     return key, str(name), file, data
+
+
+def _within(file: str, images: Path | None) -> str:
+    """An absolute path from the folder of images on, if it is a part of that; any other path as it is."""
+    path = PurePosixPath(file)
+    if images is None or not path.is_absolute() or ".." in path.parts:
+        return file
+    for folder in (os.path.abspath(images), os.path.realpath(images)):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return file
 
 
 def _file_and_bytes(value: Any, where: str) -> tuple[str, bytes | None]:
@@ -269,9 +252,9 @@ def _file_and_bytes(value: Any, where: str) -> tuple[str, bytes | None]:
     return file if isinstance(file, str) else "", data
 
 
-def _find(folder: Path) -> dict[str, list[Path]]:
+def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[str, list[Path]]:
     """Tables are splits by their names. Parquet files that say no split are joined: they are parts of one table."""
-    tables = [path for path in folder.iterdir() if path.suffix in TABLES and path.name[0] != "." and _holds_pairs(path)]
+    tables = [path for path in tables_in(folder) if not lacking(*_seen(path, columns or {}))]
     parts = defaultdict(list)
     for path in sorted(tables):
         if path.suffix == ".parquet":
@@ -280,44 +263,66 @@ def _find(folder: Path) -> dict[str, list[Path]]:
     return parts or in_order({path.stem: path for path in tables})
 
 
-def _holds_pairs(path: Path) -> bool:
-    columns = _columns(path)
-    return not columns.isdisjoint(IMAGE_KEYS) and any(
-        column in TEXT_KEYS or column.startswith("caption_") for column in columns
-    )
+def tables_in(folder: Path) -> list[Path]:
+    """Files that may be tables; `~$` begins what Excel leaves next to one that is open."""
+    return [
+        path for path in folder.iterdir() if path.suffix.lower() in TABLES and not path.name.startswith((".", "~$"))
+    ]
 
 
-def _columns(path: Path) -> set[str]:
-    """The columns of a table as far as its beginning shows them; none of what cannot be read."""
+def what_tables_lack(folder: Path) -> list[str]:
+    """For each table of a folder that has columns, but not those that are needed, a sentence that says it."""
+    found = []
+    for path in sorted(path for path in tables_in(folder) if path.suffix.lower() != ".tsv"):
+        columns, names = _seen(path, {})
+        if columns and (what := lacking(columns, names)):
+            found.append(f"{path.name}: {what}")
+    return found
+
+
+def _seen(path: Path, given: Mapping[str, str]) -> tuple[list[str], Names]:
+    """The columns of a table as far as its beginning shows them, and their names here; none of what cannot be read."""
+    try:
+        columns = _columns(path)
+        return columns, names_here(columns, given, str(path))
+    except (ValueError, OSError, BadSample):
+        return [], {}
+
+
+def _columns(path: Path) -> list[str]:
     if not path.is_file():
-        return set()
+        return []
     if path.suffix == ".parquet":
         require(f"{path}, a Parquet file,", "pyarrow")
         from pyarrow import ArrowException
 
         try:
-            return set(parquet_file(path).schema_arrow.names)
+            return list(parquet_file(path).schema_arrow.names)
         except (ArrowException, OSError):
-            return set()
+            return []
+    if path.suffix.lower() == ".xlsx":
+        return next((row for _, row in read_sheet(path)), [])
     with open(path, "rb") as file:
-        start = file.read(LOOKED_AT).removeprefix(BYTE_ORDER_MARK)
-    columns: set[str] = set()
-    if path.suffix == ".csv":
-        with suppress(csv.Error):
-            columns.update(next(csv.reader(io.StringIO(start.decode("utf-8", "replace"))), []))
-        return columns
-    for line in start.splitlines()[:FIRST_ROWS]:
+        start = file.read(LOOKED_AT)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return header(start, path.name)
+    columns: dict[str, None] = {}
+    for line in start.removeprefix(BYTE_ORDER_MARK).splitlines()[:FIRST_ROWS]:
         with suppress(BadSample):
-            columns |= as_object(line, path.name).keys()
-    return columns
+            columns |= dict.fromkeys(as_object(line, path.name))
+    return list(columns)
+
+
+def _open(location: Any, options: Options) -> TableSource:
+    return TableSource(location.name, options.text_id, options.images, options.columns, options.encoding).checked()
 
 
 TABLE = Layout(
     name="table",
     files=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
-    find=_find,
+    find=find_tables,
     fits=lambda location: isinstance(location, LocalFile),
     endings=tuple(TABLES),
-    open=lambda location, options: TableSource(location.name, options.text_id, options.images),
+    open=_open,
     image_folders=(),
 )

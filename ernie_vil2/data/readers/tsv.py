@@ -6,10 +6,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ernie_vil2.data.readers.chinese_clip import IMAGES
+from ernie_vil2.data.readers.columns import lacking, names_here
+from ernie_vil2.data.readers.csv_table import header
 from ernie_vil2.data.readers.indexed_file import Lines, decode_base64
 from ernie_vil2.data.readers.layout import Layout
 from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_text, check_text, is_id
+
+LONGEST_HEADER = 2**16  # bytes of a line of column names
 
 
 class TsvSource:
@@ -49,11 +53,19 @@ def content_name(image: bytes) -> str:
 
 
 def _is_tsv(name: str) -> bool:
-    return name.endswith(".tsv") and not name.endswith(IMAGES)
+    """Whether a file is one of the official layout, and not a table whose first line names its columns."""
+    if not name.endswith(".tsv") or name.endswith(IMAGES):
+        return False
+    try:
+        with open(name, "rb") as file:
+            columns = header(file.readline(LONGEST_HEADER), name)
+    except (OSError, ValueError):  # an address, or what reading it explains
+        return True
+    return lacking(columns, names_here(columns, {}, name)) is not None
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:
-    paths = sorted(path for path in folder.glob("[!.]*.tsv") if _is_tsv(path.name))
+    paths = sorted(path for path in folder.glob("[!.]*.tsv") if _is_tsv(str(path)))
     return {"": paths} if paths else {}
 
 

@@ -87,7 +87,14 @@ class ZeroShot(Scorer):
 
     def _open(self, paths: Sequence[str], data: Data, split: str | None, default: str) -> Benchmark:
         return open_labelled(
-            paths, dict(self.names), label=self.label, split=split, images=data.images, default=default
+            paths,
+            dict(self.names),
+            label=self.label,
+            split=split,
+            images=data.images,
+            columns=data.columns,
+            encoding=data.encoding,
+            default=default,
         )
 
     def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.csv_table import CsvTable
 from ernie_vil2.data.readers.parquet import HELD_GROUPS, ParquetTable
-from ernie_vil2.data.readers.tables import CsvTable, JsonTable, TableSource
+from ernie_vil2.data.readers.tables import JsonTable, TableSource
 from ernie_vil2.data.samples import BadSample
 
 ROWS = [

@@ -1,0 +1,176 @@
+"""Tables as people have them: of other encodings, delimiters, columns and paths."""
+
+import csv
+import io
+import pickle
+
+import openpyxl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.cli.arguments import columns as columns_option
+from ernie_vil2.data.readers import open_benchmark, open_sources
+from ernie_vil2.data.readers.columns import names_here
+from ernie_vil2.data.readers.csv_table import CsvTable
+from ernie_vil2.data.readers.tables import TableSource
+from ernie_vil2.data.readers.xlsx import XlsxTable
+from tests.data.sources.published.conftest import image
+
+ROWS = [("a.png", "一只猫，坐着", "00123", 3.5), ("b.png", "红色; 的“车”", "00124", 4)]
+HEADER = ("图片", "标题", "货号", "价格")
+
+
+def text_of(rows, delimiter=","):
+    written = io.StringIO()
+    csv.writer(written, delimiter=delimiter).writerows(rows)
+    return written.getvalue()
+
+
+@pytest.fixture
+def shop(tmp_path):
+    for number, name in enumerate(("a.png", "b.png")):
+        (tmp_path / name).write_bytes(image(number))
+    return tmp_path
+
+
+def check(source):
+    assert [source[row].caption("zh") for row in range(2)] == ["一只猫，坐着", "红色; 的“车”"]
+    assert [source[row].image for row in range(2)] == [image(0), image(1)]
+    assert [source[row].fields["货号"] for row in range(2)] == ["00123", "00124"]
+    assert [source[row].fields["价格"] for row in range(2)] == [3.5, 4]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+def test_a_csv_is_read_as_excel_writes_it(shop, encoding, delimiter):
+    (shop / "train.csv").write_bytes(text_of([HEADER, *ROWS], delimiter).encode(encoding))
+    check(open_sources([str(shop)]))
+    check(pickle.loads(pickle.dumps(open_sources([str(shop / "train.csv")]).shards[0])))
+
+
+def test_a_tsv_with_names_of_columns_is_a_table_and_others_are_official(shop):
+    (shop / "train.tsv").write_text(text_of([HEADER, *ROWS], "\t"), encoding="utf-8")
+    check(open_sources([str(shop / "train.tsv")]))
+    check(open_sources([str(shop)]))
+
+
+def test_a_workbook_is_read_by_the_rules_of_a_csv(shop):
+    book = openpyxl.Workbook()
+    book.active.append([None, None])  # a blank row above
+    for row in (HEADER, *ROWS):
+        book.active.append(row)
+    book.active.append([None] * 4)
+    book.save(shop / "train.xlsx")
+    check(open_sources([str(shop)]))
+    table = XlsxTable(shop / "train.xlsx")
+    assert [table.row_name(row) for row in range(len(table))] == ["train.xlsx:3", "train.xlsx:4"]
+    book.active["D4"] = "3.50"
+    book.save(shop / "train.xlsx")
+    assert [
+        row.fields["价格"] for row in (TableSource(shop / "train.xlsx")[0], TableSource(shop / "train.xlsx")[1])
+    ] == [
+        "3.5",
+        "3.50",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 1000])
+def test_a_file_that_is_no_workbook_is_named(tmp_path, content):
+    (tmp_path / "a.xlsx").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.xlsx: not an \.xlsx workbook"):
+        XlsxTable(tmp_path / "a.xlsx")
+
+
+def test_other_encodings_are_named(shop):
+    (shop / "train.csv").write_bytes(text_of([("image", "caption_zh"), ("a.png", "紅色的車")]).encode("big5"))
+    assert open_sources([str(shop)], encoding="big5")[0].caption("zh") == "紅色的車"
+    with pytest.raises(ValueError, match="encoding klingon: not one that a table is read in"):
+        open_sources([str(shop)], encoding="klingon")
+    (shop / "train.csv").write_bytes("图片,标题\na.png,猫\n".encode("utf-16"))
+    with pytest.raises(ValueError, match='UTF-16, as Excel\'s "Unicode text"; save it as CSV UTF-8'):
+        open_sources([str(shop / "train.csv")])
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1), min_size=3, max_size=9))
+def test_a_csv_of_utf8_is_never_taken_for_another(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    path.write_text(text_of([("image", "text"), *(("a.png", text) for text in texts)]), encoding="utf-8")
+    table = CsvTable(path)
+    assert [table.row(row)["text"] for row in range(len(table))] == texts
+
+
+def test_columns_are_named_by_the_user(shop):
+    header = ("照片文件", "宣传语", "货号", "价格")
+    (shop / "train.csv").write_text(text_of([header, *ROWS]), encoding="utf-8")
+    message = (
+        "columns here: 照片文件, 宣传语, 货号, 价格; one must be image and one text, caption, caption_zh or caption_en"
+    )
+    with pytest.raises(ValueError, match=message + ", or name them: --columns image=照片文件,caption_zh=宣传语"):
+        open_sources([str(shop / "train.csv")])
+    with pytest.raises(ValueError, match="no layout that is known; here are .*; train.csv: columns here: 照片文件, "):
+        open_sources([str(shop)])
+    columns = columns_option("image=照片文件, caption_zh=宣传语")
+    for path in (shop, shop / "train.csv"):
+        check(open_sources([str(path)], columns=columns))
+    with pytest.raises(ValueError, match=r"there is no column 图 \(for image\); columns here: 照片文件, 宣传语"):
+        open_sources([str(shop / "train.csv")], columns={"image": "图"})
+
+
+@pytest.mark.parametrize(
+    "columns, names",
+    [
+        (["图片", "标题"], {"图片": "image", "标题": "caption_zh"}),
+        (["Image", " Title "], {"Image": "image", " Title ": "caption"}),
+        (["image", "text", "title", "filename"], {}),  # what is there by its own name is not called otherwise
+        (["filename", "标题", "title"], {"filename": "image", "标题": "caption_zh"}),
+        (["img", "英文标题", "标题"], {"img": "image", "英文标题": "caption_en", "标题": "caption_zh"}),
+        (["图片", "caption_en", "描述"], {"图片": "image", "描述": "caption_zh"}),
+    ],
+)
+def test_headers_in_chinese_and_english_are_understood(columns, names):
+    assert names_here(columns, {}, "t.csv") == names
+
+
+def test_a_column_that_the_user_names_goes_before_one_of_that_name(shop):
+    (shop / "train.csv").write_text("image,file,text\n7,a.png,x\n", encoding="utf-8")
+    sample = open_sources([str(shop)], columns={"image": "file"})[0]
+    assert (sample.image_name, sample.fields["image_"]) == ("a.png", 7)
+
+
+@pytest.mark.parametrize("header", ["链接,标题", "图片链接,商品名称", "image,标题"])
+def test_addresses_are_recognised_and_explained(shop, header):
+    (shop / "train.csv").write_text(f"{header}\nhttps://example.com/a.png,猫\n", encoding="utf-8")
+    column = header.split(",")[0]
+    with pytest.raises(ValueError, match=rf"the images are addresses \(column {column}\).*img2dataset --url_list"):
+        open_sources([str(shop / "train.csv")], columns={"image": column} if header.startswith("图片链接") else None)
+
+
+def test_absolute_paths_are_followed_into_the_folder_that_is_named(shop):
+    table = shop / "tables" / "train.csv"
+    table.parent.mkdir()
+    table.write_text(text_of([("图片", "标题"), *((str(shop / row[0]), row[1]) for row in ROWS)]), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"absolute paths, as {shop}/a.png; name the folder .*: --images {shop} "):
+        open_sources([str(table)])
+    source = open_sources([str(table)], images=shop)
+    assert [source[row].image_name for row in range(2)] == ["a.png", "b.png"] and source[1].image == image(1)
+    with pytest.raises(ValueError, match="absolute paths"):
+        open_sources([str(table)], images=table.parent)
+    table.write_text(f"image,text\n{shop}/tables/../a.png,x\nb.png,y\n", encoding="utf-8")
+    assert open_benchmark(table, images=shop).rows.counts == {"image outside its folder": 1}
+
+
+def test_images_that_are_not_there_are_looked_for_in_folders_that_are_named(shop):
+    table = shop / "tables" / "train.csv"
+    table.parent.mkdir()
+    table.write_text(text_of([HEADER, *ROWS]), encoding="utf-8")
+    looked = f"looked in {table.parent}, {table.parent}/images; say in which folder the images are"
+    with pytest.raises(FileNotFoundError, match=f"no image file was found, for example a.png; {looked}"):
+        open_sources([str(table)])
+    check(open_sources([str(table)], images=shop))
+
+
+def test_a_folder_without_pictures_says_so_first(tmp_path):
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(ValueError, match="no pictures in this folder, and no layout that is known; here are notes.md"):
+        open_sources([str(tmp_path)])
