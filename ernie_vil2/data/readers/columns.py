@@ -74,9 +74,9 @@ def names_here(columns: Sequence[str], given: Mapping[str, str], where: str) -> 
             names[column] = name
     for here, others in OTHER_NAMES.items():
         has = holds_images(taken()) if here == "image" else here in taken()
-        column = next((plain[other] for other in others if other in plain), None)
-        if column is not None and not has and not (here == "caption" and holds_texts(taken())):
-            names[column] = here
+        found = next((plain[other] for other in others if other in plain), None)
+        if found is not None and not has and not (here == "caption" and holds_texts(taken())):
+            names[found] = here
     return names
 
 
