@@ -35,7 +35,7 @@ FOREIGN = frozenset(
     dla oraz ten ta to jak po pod przy nad ve bir bu için ile da de çok olan gibi daha ne yang dan di ke dari
     untuk dengan pada adalah ini itu tidak akan atau oleh juga dalam ja ei se on että mutta sekä kuin tai joka
     ovat a az egy és nem hogy van meg csak vagy và của là có một các cho không với được trong""".split()
-) - {*ENGLISH, *"a do den die i men per so".split()}
+) - {*ENGLISH, *"a do den die hat i men o om per pod so tai ten van yang".split()}
 """Of German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish, Turkish, Indonesian, Finnish,
 Hungarian and Vietnamese, without those that are English words as well."""
 
@@ -50,7 +50,8 @@ def language_of(text: str) -> Language:
 
     A text with kana, hangul or a script that neither Chinese nor English is written in is `other`, if that is a tenth
     of its letters or more. Otherwise a Chinese character counts as three Latin letters. Latin letters are English
-    unless words of other languages, or words with accents, are more than the English function words among them.
+    unless words of other languages, or words with accents, are more than the English function words among them and
+    at least a quarter of all: a single one may be a name, or a dish.
     """
     if text.isascii():  # as most captions are
         return _latin(text)
@@ -70,4 +71,4 @@ def _latin(text: str) -> Language:
         return "other"
     english = sum(word in ENGLISH for word in words)
     foreign = sum(word in FOREIGN or not (word.isascii() or word in LOANS) for word in words)
-    return "other" if foreign > english else "en"
+    return "other" if foreign > english and 4 * foreign >= len(words) else "en"

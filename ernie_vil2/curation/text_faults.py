@@ -52,7 +52,7 @@ _PLACEHOLDER = re.compile(
            |占位图?|待上传|上传中|默认图片?|示意图)
         (?:，?\s*请稍[候后等]\w{0,4})?
       | (?:默认|占位)(?:图片?|头像|封面)|点击(?:查看|放大|下载)(?:大图|原图|图片|更多)?|查看(?:大图|原图|更多)
-      | 在此输入.{0,8}|请输入.{0,8}|图片|照片|图像
+      | 在此输入.{0,8}|请输入.{0,8}|图片|照片|图像|缩略图|无标题
       | (?:no|missing|empty)\s+(?:image|photo|picture|preview|thumbnail|alt\s?text|description|caption|title)s?
         (?:\s+(?:available|found|yet|provided|uploaded|set))?
       | (?:image|photo|picture|preview|thumbnail)\s+

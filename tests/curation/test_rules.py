@@ -17,7 +17,7 @@ CAPTIONS = {
     "phone number": ["call 13812345678", "订购热线 400-820-8820", "电话：010-62345678", "dial +1 (555) 123-4567",
                      "微信 13812345678"],
     "placeholder": ["暂无图片", "no image available", "图片加载中", "placeholder", "Image coming soon", "null",
-                    "点击查看大图"],
+                    "点击查看大图", "缩略图"],
     None: ["a red shoe on a white table", "一只白色的猫坐在沙发上", "the year 1998 in Beijing", "3 cats",
            "C++ logo design", "iPhone 12 Pro Max", "版权所有 2021 年的照片展览", "AT&T store",
            "size 5 < 6", "a cat playing with images"],
@@ -33,7 +33,8 @@ def test_what_is_no_caption_is_found(fault, text):
     ("language", "text"),
     [
         ("en", "a red shoe on the table"), ("en", "red shoe"), ("en", "café table in the sun"),
-        ("en", "Vitamin C 500 mg"),
+        ("en", "Vitamin C 500 mg"), ("en", "llama, vicuña, alpaca, tame animal"), ("en", "Illustration: top hat"),
+        ("en", "ten o’clock"), ("other", "unser Plakat mit den Spielsachen und dem Hund"), ("other", "le chat"),
         ("zh", "一只白色的猫"), ("zh", "iPhone 手机壳"), ("zh", "红色"), ("zh", "苹果 Apple 笔记本电脑"),
         ("other", "白い猫がソファに座っている"), ("other", "소파에 앉은 고양이"), ("other", "кошка на диване"),
         ("other", "eine rote Katze auf dem Sofa"), ("other", "un chat blanc sur le canapé"), ("other", "Müllabfuhr"),
