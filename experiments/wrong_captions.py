@@ -1,0 +1,267 @@
+"""Wrong captions found by models that learnt from the same pairs, where no pair is judged by a model that learnt it.
+
+    python -m experiments.wrong_captions                             # the demo's drawings, 60 % with a wrong caption
+    python tools/study.py configs/ablation/wrong_captions.yaml       # what that does to training
+
+The pairs are dealt to folds. For each fold a model is trained on the others, and scores the pairs of its own; in a
+further round the models are trained on the better part of the others, as the round before has it. The command prints
+how well the scores of each round find the wrong pairs. The output has `noisy.tar`, of it `curated.tar`, the best
+pairs, and `right.tar`, as many of those that are right; `scores.csv`; and the models. Stopped, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.config import Config, load_config
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.samples import Sample
+from ernie_vil2.io.files import atomic_write
+
+TOLD = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
+"""Fields that a wrong pair has of another drawing."""
+NEAREST = 10
+"""Texts and images that the cosine of a pair is compared with, and images whose texts are asked."""
+SHARES = (0.4, 0.25)
+"""Of the pairs, whose best are looked at."""
+
+
+def with_wrong_texts(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """The samples, of which this share has the texts of another concept; the field `drawn` keeps the image's own.
+
+    The texts are dealt among these samples, so that each is as frequent as before.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(samples))[: round(share * len(samples))]
+    names = np.array([sample.text_name for sample in samples])
+    givers = rng.permutation(chosen)
+    while (same := np.flatnonzero(names[chosen] == names[givers])).size:  # these trade with any others
+        for one, other in zip(same, rng.integers(len(givers), size=same.size), strict=True):
+            givers[[one, other]] = givers[[other, one]]
+    of = dict(zip(chosen.tolist(), givers.tolist(), strict=True))
+    return [_told(sample, samples[of.get(row, row)]) for row, sample in enumerate(samples)]
+
+
+def _told(image: Sample, texts: Sample) -> Sample:
+    fields = {**image.fields, **{name: texts.fields[name] for name in TOLD}, "drawn": image.text_name}
+    return Sample(image.image_name, texts.text_name, image.image, texts.captions, texts.tags, fields)
+
+
+def right(samples: Sequence[Sample]) -> np.ndarray:
+    """`[N]` bool: the texts are those of what is drawn."""
+    return np.array([sample.fields["id"] == sample.fields["drawn"] for sample in samples])
+
+
+def write_shard(path: Path, samples: Sequence[Sample]) -> None:
+    """Writes a tar shard, whole or not at all."""
+    with atomic_write(path) as aside, tarfile.open(aside, "w") as archive:
+        for sample in samples:
+            fields = json.dumps(dict(sample.fields), ensure_ascii=False).encode()
+            for suffix, content in (("webp", sample.image), ("json", fields)):
+                member = tarfile.TarInfo(f"{sample.image_name}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def texts_of(sample: Sample, config: Config) -> list[str]:
+    """The caption in each language of the views, and the tags as training has them as a text."""
+    views, texts = config.Views, []
+    for language in views.languages:
+        tags = views.separators[language].join(sample.tag_list(language))
+        texts += [sample.caption(language), views.prompts[language] + tags]
+    return texts
+
+
+def above_others(images: np.ndarray, texts: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """`[N]`: twice the cosine of each pair, less the means of its nearest other texts and images.
+
+    This is the measure CSLS of Conneau et al. (arXiv 1710.04087); texts of the same name count as no others.
+
+    Args:
+        images: `[N, D]`, normalised, as texts.
+        names: `[N]`, of the texts.
+    """
+    cosines = images @ texts.T
+    own = cosines.diagonal().copy()
+    same = names[:, None] == names[None]
+    cosines[same] = -np.inf
+    nearest = min(NEAREST, int((~same).sum(axis=1).min()))
+    by_image, by_text = (
+        np.partition(side, -nearest, axis=1)[:, -nearest:].mean(axis=1) for side in (cosines, cosines.T)
+    )
+    return 2 * own - by_image - by_text
+
+
+def agreement(images: np.ndarray, texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`[len(rows)]`: how near the text of a pair is to the texts of the images that look like its own, above the mean.
+
+    Args:
+        images: `[N, D]` of all pairs, normalised, as texts.
+        rows: of the pairs that are judged.
+    """
+    likeness = images[rows] @ images.T
+    likeness[np.arange(len(rows)), rows] = -np.inf
+    nearest = np.argpartition(-likeness, NEAREST, axis=1)[:, :NEAREST]
+    return np.einsum("nd,nkd->n", texts[rows], texts[nearest]) / NEAREST - texts[rows] @ texts.mean(axis=0)
+
+
+def area(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The area under the ROC curve: the probability that a right pair scores above a wrong one, without ties."""
+    ranks = scores.argsort().argsort() + 1.0
+    positives = truth.sum()
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
+
+
+def best(scores: np.ndarray, share: float) -> np.ndarray:
+    """`[N]` bool: the pairs of this share that score best."""
+    chosen = np.zeros(len(scores), bool)
+    chosen[np.argsort(-scores, kind="stable")[: round(share * len(scores))]] = True
+    return chosen
+
+
+class CrossScoring:
+    """Rounds of models that score what they have not learnt.
+
+    Args:
+        samples: all pairs.
+        config: of the training; where data and output lie is changed.
+        folds: to which pairs are dealt.
+        folder: of shards and runs.
+    """
+
+    def __init__(self, samples: Sequence[Sample], config: Config, folds: int, folder: Path, seed: int = 0):
+        self.samples, self.config, self.folder = samples, config, folder
+        self.folds = np.random.default_rng(seed).permutation(len(samples)) % folds
+        self.names = np.array([sample.text_name for sample in samples])
+
+    def round(self, number: int, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores of all pairs, `[N]` each, by models that were trained on those of the chosen pairs in other folds."""
+        kinds: dict[str, np.ndarray] = {}
+        for fold in range(self.folds.max() + 1):
+            name = f"round-{number}-fold-{fold}"
+            images, texts = self._embedded(name, chosen & (self.folds != fold))
+            rows = np.flatnonzero(self.folds == fold)
+            for kind, scores in self._scores(images, texts, rows).items():
+                kinds.setdefault(kind, np.zeros(len(self.samples)))[rows] = scores
+        return kinds
+
+    def _embedded(self, name: str, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of all pairs the images, `[N, D]`, and the texts, `[texts, N, D]`, by the model of this name."""
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            from ernie_vil2.encoder import load_model
+
+            shard = self.folder / f"{name}.tar"
+            write_shard(shard, [sample for sample, chosen in zip(self.samples, train, strict=True) if chosen])
+            model = load_model(trained(self.config, shard, self.folder / name))
+            images = model.encode_images([sample.image for sample in self.samples])
+            columns = zip(*(texts_of(sample, self.config) for sample in self.samples), strict=True)
+            with atomic_write(path) as aside, open(aside, "wb") as file:
+                np.savez(file, images=images, texts=np.stack([model.encode_texts(list(texts)) for texts in columns]))
+        found = np.load(path)
+        return found["images"], found["texts"]
+
+    def _scores(self, images: np.ndarray, texts: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """By kind the scores of the pairs of these rows, `[len(rows)]` each."""
+        cosines = [(images[rows] * each[rows]).sum(axis=1) for each in texts]
+        above = [above_others(images[rows], each[rows], self.names[rows]) for each in texts]
+        joined = texts.mean(axis=0)
+        joined /= np.linalg.norm(joined, axis=1, keepdims=True)
+        alike = agreement(images, joined, rows)
+        languages = list(self.config.Views.languages)
+        return {
+            **{f"cosine, captions {language}": cosines[2 * row] for row, language in enumerate(languages)},
+            "cosine, captions and tags": _together(cosines),
+            "above others": _together(above),
+            "above others, and alike images": _together([_together(above), alike]),
+        }
+
+
+def _together(kinds: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of scores of different scale: each is brought to a mean of 0 and a deviation of 1."""
+    return np.mean([(scores - scores.mean()) / scores.std() for scores in kinds], axis=0)
+
+
+def trained(config: Config, shard: Path, folder: Path) -> Path:
+    """The newest checkpoint of a run on a shard, which is made or goes on if it has not ended.
+
+    Raises:
+        SystemExit: a signal stopped it.
+    """
+    from ernie_vil2.io.run_folder import list_checkpoints, step_of
+    from ernie_vil2.training.trainer import Trainer
+
+    tree = config.model_dump()
+    tree["Data"]["train"], tree["Training"]["output"] = [str(shard)], str(folder)
+    config = Config.model_validate(tree)
+    if not (found := list_checkpoints(folder)) or step_of(found[-1]) < config.Training.steps:
+        trainer = Trainer(config, resume=True)
+        if not trainer.fit():
+            sys.exit(trainer.signals.exit_code)
+    return list_checkpoints(folder)[-1]
+
+
+def report(rounds: Sequence[Mapping[str, np.ndarray]], truth: np.ndarray) -> str:
+    """A table in Markdown of the area under the curve, and of the best pairs the share that is right, in percent."""
+    lines = ["| round | score | AUC |" + "".join(f" right of the best {share:.0%} |" for share in SHARES)]
+    lines.append("| ---: | --- |" + " ---: |" * (1 + len(SHARES)))
+    for number, kinds in enumerate(rounds, 1):
+        for kind, scores in kinds.items():
+            found = [f"{100 * truth[best(scores, share)].mean():.1f}" for share in SHARES]
+            lines.append(f"| {number} | {kind} | {area(scores, truth):.3f} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="demo_data/emoji-train.tar", help="shard of drawings")
+    parser.add_argument("--output", type=Path, default=Path("runs/wrong_captions"), metavar="FOLDER")
+    parser.add_argument("--wrong", type=float, default=0.6, help="share of the pairs with texts of another")
+    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--learn", type=float, default=0.5, help="share of the pairs that further rounds learn from")
+    parser.add_argument("--keep", type=float, default=0.4, help="share of the pairs in curated.tar")
+    parser.add_argument("-c", "--config", default="configs/ablation/wrong_base.yaml", metavar="FILE")
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value")
+    args = parser.parse_args(arguments)
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    noisy = args.output / "noisy.tar"
+    if not noisy.exists():
+        source = open_sources([args.data], text_id="id")
+        write_shard(noisy, with_wrong_texts([source[row] for row in range(len(source))], args.wrong, seed=60))
+    source = open_sources([str(noisy)], text_id="id")
+    samples = [source[row] for row in range(len(source))]
+    truth, rounds = right(samples), list[dict[str, np.ndarray]]()
+    scoring = CrossScoring(samples, load_config(args.config, args.override), args.folds, args.output)
+    chosen = np.ones(len(samples), bool)
+    for number in range(1, args.rounds + 1):
+        rounds.append(scoring.round(number, chosen))
+        scores = list(rounds[-1].values())[-1]
+        chosen = best(scores, args.learn)
+        print(report(rounds, truth), flush=True)
+    kept = best(scores, args.keep)
+    some = np.random.default_rng(0).permutation(np.flatnonzero(truth))[: kept.sum()]
+    write_shard(args.output / "curated.tar", [samples[row] for row in np.flatnonzero(kept)])
+    write_shard(args.output / "right.tar", [samples[row] for row in np.sort(some)])
+    with atomic_write(args.output / "scores.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["key", "right", "score"])
+        table.writerows(
+            [sample.image_name, int(is_right), f"{score:.5f}"]
+            for sample, is_right, score in zip(samples, truth, scores, strict=True)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Cross-scoring of wrong captions: its measures on figures that can be worked out, and a tiny run from end to end."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from ernie_vil2.data.readers import open_sources
+from experiments.ablation.definition import read_study
+from experiments.wrong_captions import above_others, agreement, area, best, main, right, with_wrong_texts
+from tests.documents import ROOT
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    source = open_sources([str(ROOT / "demo_data" / "emoji-val.tar")], text_id="id")
+    return [source[row] for row in range(60)]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_so_many_captions_are_wrong_and_each_is_as_frequent_as_before(drawings, share):
+    drawings = drawings + drawings[:10]  # a name twice: no swap between the two makes a caption wrong
+    noisy = with_wrong_texts(drawings, share, seed=1)
+    assert right(noisy).sum() == round((1 - share) * 70)
+    assert sorted(one.text_name for one in noisy) == sorted(one.text_name for one in drawings)
+    own = {one.text_name: one for one in drawings}
+    for before, after in zip(drawings, noisy, strict=True):
+        assert after.image == before.image and after.fields["drawn"] == before.text_name
+        told = own[after.text_name]
+        assert (after.captions, after.tags) == (told.captions, told.tags)
+        assert after.fields["caption_zh"] == told.captions["zh"] and after.fields["style"] == before.fields["style"]
+    assert [one.text_name for one in with_wrong_texts(drawings, share, seed=1)] == [one.text_name for one in noisy]
+
+
+def test_area_and_best_are_those_of_their_definitions():
+    rng = np.random.default_rng(0)
+    scores, truth = rng.normal(size=200), rng.random(200) < 0.4
+    pairs = scores[truth][:, None] > scores[~truth][None]
+    assert area(scores, truth) == pytest.approx(pairs.mean())
+    assert area(truth + rng.random(200) / 2, truth) == 1
+    assert best(np.array([1.0, 4.0, 2.0, 3.0, 0.0]), 0.4).tolist() == [False, True, False, True, False]
+
+
+def test_a_pair_is_compared_with_its_nearest_others_and_not_with_the_same_text():
+    rng = np.random.default_rng(0)
+    images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 30, 4)))
+    names = np.array([str(row % 25) for row in range(30)])
+    expected = []
+    for row in range(30):
+        others = [other for other in range(30) if names[other] != names[row]]
+        by_image = sorted(images[row] @ texts[other] for other in others)[-10:]
+        by_text = sorted(images[other] @ texts[row] for other in others)[-10:]
+        expected.append(2 * images[row] @ texts[row] - np.mean(by_image) - np.mean(by_text))
+    assert above_others(images, texts, names) == pytest.approx(expected)
+
+
+def test_images_that_look_alike_vote_with_their_texts():
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.eye(3), 12, axis=0) + 0.01 * rng.normal(size=(36, 3))
+    texts = np.repeat(np.eye(3), 12, axis=0)
+    texts[0] = texts[12]  # the caption of another
+    scores = agreement(images, texts, np.arange(36))
+    assert scores.argmin() == 0
+    assert scores[0] == pytest.approx(-texts[0] @ texts.mean(axis=0))  # no neighbour says what it says
+    assert scores[20] == pytest.approx(1 - texts[20] @ texts.mean(axis=0))
+    assert agreement(images, texts, np.array([5, 0])).tolist() == scores[[5, 0]].tolist()
+
+
+@pytest.mark.slow
+def test_two_rounds_of_tiny_models_end_in_shards_that_training_reads_and_go_on_where_they_were(
+    drawings, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    arguments = [
+        "--data",
+        "demo_data/emoji-val.tar",
+        "--output",
+        str(tmp_path),
+        "-o",
+        "Training.steps=2",
+        "-o",
+        "Training.global_batch=16",
+        "-o",
+        "Schedule.warmup_steps=1",
+        "-o",
+        "Training.checkpoint_every=2",
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^\| [12] \| above others, and alike images \| 0\.\d{3} \|", printed, re.M)) == 3
+    noisy = open_sources([str(tmp_path / "noisy.tar")], text_id="id")
+    assert len(noisy) == 1058 and right([noisy[row] for row in range(1058)]).sum() == 423
+    folds = [open_sources([str(tmp_path / f"round-1-fold-{fold}.tar")], text_id="id") for fold in (0, 1)]
+    assert sorted(fold[row].image_name for fold in folds for row in range(len(fold))) == sorted(
+        noisy[row].image_name for row in range(1058)
+    )
+    assert len(open_sources([str(tmp_path / "round-2-fold-0.tar")])) + len(
+        open_sources([str(tmp_path / "round-2-fold-1.tar")])
+    ) == 529  # fmt: skip
+    with open(tmp_path / "scores.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = {row["key"] for row in sorted(rows, key=lambda row: -float(row["score"]))[:423]}
+    curated = open_sources([str(tmp_path / "curated.tar")], text_id="id")
+    assert {curated[row].image_name for row in range(len(curated))} == kept
+    only_right = open_sources([str(tmp_path / "right.tar")], text_id="id")
+    assert len(only_right) == 423 and right([only_right[row] for row in range(423)]).all()
+    before = (tmp_path / "scores.csv").read_bytes()
+    for name in ("curated.tar", "scores.csv", "round-2-fold-1.npz"):
+        (tmp_path / name).unlink()
+    assert main(arguments) == 0
+    assert (tmp_path / "scores.csv").read_bytes() == before and (tmp_path / "curated.tar").exists()
+
+
+def test_the_study_trains_on_what_is_written_and_on_the_drawings_as_they_are(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = {run.group: run.config.Data.train for run in read_study("configs/ablation/wrong_captions.yaml").runs()}
+    assert runs == {
+        "clean": ["demo_data/emoji-train.tar"],
+        **{group: [f"runs/wrong_captions/{name}.tar"]
+           for group, name in {"wrong-60": "noisy", "curated": "curated", "right": "right"}.items()},
+    }  # fmt: skip
