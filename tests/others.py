@@ -15,7 +15,6 @@ from ernie_vil2.models.weights.stored import read_model
 
 OWN = Path(__file__).parent / "fixtures" / "others"
 MORE = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"), "others")
-NOT_VIT = ("cn_clip_rn50",)
 
 
 def _folders():
@@ -24,7 +23,7 @@ def _folders():
 
 
 FOLDERS = _folders()
-TRANSFORMERS = [name for name in FOLDERS if name not in NOT_VIT]
+NAMES = list(FOLDERS)
 
 
 @cache

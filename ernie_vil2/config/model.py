@@ -260,10 +260,10 @@ class ModelConfig(Section):
         description="width of the joint space; null: the text tower's width. "
         "A tower of another width gets a linear projection, a tower of this width none",
     )
-    projections: Literal["by_width", "always"] = Field(
+    projections: Literal["by_width", "always", "text"] = Field(
         "by_width",
-        description="linear projections, without bias, come after towers of another width (by_width), or after both "
-        "(always)",
+        description="linear projections, without bias, come after towers of another width (by_width), after both "
+        "(always), or after the text tower in any case (text)",
     )
     like: str | None = Field(
         None,

@@ -21,7 +21,7 @@ def build_dual_encoder(
 ) -> DualEncoder:
     """The dual encoder of `config`, randomly initialised; `temperature` and `bias` as in `DualEncoder`."""
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
-    always = config.projections == "always"
+    always = [tower for tower in ("image", "text") if config.projections in ("always", tower)]
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, always)
     speed_up(model)
     return model
@@ -68,7 +68,7 @@ class DualEncoder(nn.Layer):
         embed_dim: D. A tower of another width is followed by a linear projection, a tower of this width by none.
         temperature: initial tau of equation 1. Its inverse `logit_scale` is learned as its log.
         bias: initial bias of the logits, for the sigmoid loss; None: there is none.
-        projected: whether a tower of width D is followed by a projection as well.
+        projected: image, text: the towers that a projection follows even if they are of width D.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class DualEncoder(nn.Layer):
         embed_dim: int,
         temperature: float = 0.07,
         bias: float | None = None,
-        projected: bool = False,
+        projected: Collection[str] = (),
     ):
         super().__init__()
         self.image, self.text, self.embed_dim = image, text, embed_dim
-        self.image_projection = _projection(image.width, embed_dim, projected)
-        self.text_projection = _projection(text.width, embed_dim, projected)
+        self.image_projection = _projection(image.width, embed_dim, "image" in projected)
+        self.text_projection = _projection(text.width, embed_dim, "text" in projected)
         self.log_logit_scale = self.create_parameter(
             [1], default_initializer=nn.initializer.Constant(-math.log(temperature))
         )

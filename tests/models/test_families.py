@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from ernie_vil2.models.weights.families import FAMILIES
-from tests.others import FOLDERS, TRANSFORMERS, built, expected, image_difference, images, stored, text_difference
+from tests.others import FOLDERS, NAMES, built, expected, image_difference, images, stored, text_difference
 
 CLOSE = 5e-6
 ACTIVATION = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
@@ -35,13 +35,13 @@ def control(line):
 
 
 def controls():
-    for name in TRANSFORMERS:
+    for name in NAMES:
         for line, distance in json.loads((FOLDERS[name] / "expected.json").read_text())["controls"].items():
             if distance >= 2e-5 and control(line):
                 yield pytest.param(name, *control(line), distance, id=f"{name}-{line.replace(' ', '_')}")
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_embeddings_and_logits_are_the_authors(name):
     model = built(found := stored(name))
     assert image_difference(model, name, found.config.Model.image.patch_size) < CLOSE
@@ -52,7 +52,7 @@ def test_embeddings_and_logits_are_the_authors(name):
     np.testing.assert_allclose(logits, arrays["logits"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in TRANSFORMERS if "fgclip2" in name])
+@pytest.mark.parametrize("name", [name for name in NAMES if "fgclip2" in name])
 @pytest.mark.parametrize("way", ["box", "long"])
 def test_other_ways_of_reading_a_text(name, way):
     assert text_difference(built(stored(name, {"text": way})), name, f"/{way}") < CLOSE
@@ -68,11 +68,13 @@ def test_another_way_of_computing_is_as_far_away_as_in_the_authors_code(name, to
         difference = image_difference(model, name, found.config.Model.image.patch_size)
     if tower == "image" and "pixel_values_rows" in expected(name):  # the distance is the largest of all images
         assert CLOSE < difference < 1.01 * distance
+    elif "pooling" in changes or (name, changes) == ("hf_altclip", {"mask": "none"}):
+        assert difference > distance / 2  # where padding counts, it has other positions or another length there
     else:
         np.testing.assert_allclose(difference, distance, rtol=0.1, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_the_authors(name):
     """Of (CE(L) + CE(L.T)) / 2 with L = scale * image @ text[:6].T, by the authors' names."""
     found = stored(name)
@@ -100,7 +102,7 @@ def test_gradients_are_the_authors(name):
                                    rtol=0, atol=1e-4 * largest, err_msg=key)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_names_are_invertible_bit_for_bit(name):
     found = stored(name)
     family, model = found.family, found.config.Model
@@ -115,4 +117,4 @@ def test_names_are_invertible_bit_for_bit(name):
 
 def test_every_family_has_a_folder_that_is_tested():
     if len(FOLDERS) > 6:
-        assert {stored(name).family.family for name in TRANSFORMERS} == {FAMILIES.find(name) for name in FAMILIES}
+        assert {stored(name).layout for name in NAMES} == {FAMILIES.find(name).title for name in FAMILIES}

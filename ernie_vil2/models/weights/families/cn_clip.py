@@ -14,10 +14,11 @@ import numpy as np
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import ImageVariant, TextVariant
+from ernie_vil2.models.towers.resnet import REDUCTION
 from ernie_vil2.models.weights.families.chinese_clip import LENGTH, NO_POOLER, bert_rows
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
 from ernie_vil2.models.weights.families.family import Family, Folder
-from ernie_vil2.models.weights.families.open_clip import OPENAI_IMAGE
+from ernie_vil2.models.weights.families.openai import COUNTED, image_rows, resnet_tower
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
@@ -30,29 +31,13 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     if "bert.embeddings.word_embeddings.weight" not in arrays:
         raise ValueError(f"{path}: not a file of Chinese-CLIP, which has bert.*; a checkpoint of OpenCLIP needs its "
                          "open_clip_config.json next to it")  # fmt: skip
-    if "visual.class_embedding" not in arrays:
-        raise ValueError(f"{path}: of Chinese-CLIP's own files only those whose image tower is a ViT are read")
-    width, _, size, _ = _shape(arrays, "visual.conv1.weight", 4, path)
-    tokens, _ = _shape(arrays, "visual.positional_embedding", 2, path)
-    side = round((tokens - 1) ** 0.5)
     positions, text_width = _shape(arrays, "bert.embeddings.position_embeddings.weight", 2, path)
-    vision = _sizes(path, {"vision_width": width, "vision_patch_size": size})
     text = _sizes(path, {"text_hidden_size": text_width})
-    hidden = [_shape(arrays, name, 2, path)[0] for name in (
-        "visual.transformer.resblocks.0.mlp.c_fc.weight", "bert.encoder.layer.0.intermediate.dense.weight"
-    )]  # fmt: skip
+    hidden, _ = _shape(arrays, "bert.encoder.layer.0.intermediate.dense.weight", 2, path)
+    _, dim = _shape(arrays, "text_projection", 2, path)
+    image = (_vit if "visual.class_embedding" in arrays else _resnet)(arrays, path, dim)
     return ModelConfig(
-        image=ImageTowerConfig(
-            name="ViT",
-            image_size=side * size,
-            patch_size=size,
-            width=width,
-            depth=_depth(arrays, "visual.transformer.resblocks."),
-            heads=width // vision.count("vision_head_width", _HEAD_WIDTHS.get(width, 64)),
-            mean=CLIP_MEAN,
-            std=CLIP_STD,
-            variant=ImageVariant(hidden=hidden[0], epsilon=1e-5),
-        ),
+        image=image,
         text=TextTowerConfig(
             name="transformer",
             width=text_width,
@@ -65,15 +50,41 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             epsilon=1e-12,
             variant=TextVariant(
                 norm="after",
-                hidden=hidden[1],
+                hidden=hidden,
                 activation=text.choice("text_hidden_act", "gelu", ACTIVATIONS),
                 token_types=_shape(arrays, "bert.embeddings.token_type_embeddings.weight", 2, path)[0],
                 mask="padding",
             ),
         ),
-        embed_dim=_shape(arrays, "text_projection", 2, path)[1],
-        projections="always",
+        embed_dim=dim,
+        projections="text" if image.layers else "always",
     ), min(LENGTH, positions)
+
+
+def _vit(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerConfig:
+    width, _, size, _ = _shape(arrays, "visual.conv1.weight", 4, path)
+    tokens, _ = _shape(arrays, "visual.positional_embedding", 2, path)
+    hidden, _ = _shape(arrays, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, path)
+    vision = _sizes(path, {"vision_width": width, "vision_patch_size": size})
+    return ImageTowerConfig(
+        name="ViT",
+        image_size=round((tokens - 1) ** 0.5) * size,
+        patch_size=size,
+        width=width,
+        depth=_depth(arrays, "visual.transformer.resblocks."),
+        heads=width // vision.count("vision_head_width", _HEAD_WIDTHS.get(width, 64)),
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        variant=ImageVariant(hidden=hidden, epsilon=1e-5),
+    )
+
+
+def _resnet(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerConfig:
+    width = _shape(arrays, "visual.conv3.weight", 4, path)[0]
+    cells, _ = _shape(arrays, "visual.attnpool.positional_embedding", 2, path)
+    head = _sizes(path, {"vision_width": width}).count("vision_head_width", 64)
+    layers = [_depth(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
+    return resnet_tower(round((cells - 1) ** 0.5) * REDUCTION, layers, width, head, dim)
 
 
 def _sizes(weights: Path, expected: Mapping[str, int]) -> Settings:
@@ -97,7 +108,7 @@ def _depth(arrays: Mapping[str, Any], start: str) -> int:
 
 
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
-    images: list[Row] = [*OPENAI_IMAGE, ("text_projection.weight", "text_projection", "array")]
+    images: list[Row] = [*image_rows(model.image), ("text_projection.weight", "text_projection", "array")]
     texts = bert_rows("bert.")
     # As its training with FlashAttention spells them.
     if "visual.transformer.resblocks.0.attn.Wqkv.weight" in has:
@@ -114,6 +125,6 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 CN_CLIP = Family(
     "Chinese-CLIP (own file)", _configure, _rows, tokenizer="cn_clip", preprocessing="cn_clip", settings="",
-    unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER},
+    unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": COUNTED},
     weights=lambda folder: found[0] if len(found := sorted(folder.glob("*.pt"))) == 1 else None,
 )  # fmt: skip

@@ -21,7 +21,6 @@ from ernie_vil2.models.weights.files import INDEX, read_weights
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
 from ernie_vil2.models.weights.settings import Settings
 
-IMAGE_BLOCKS, TEXT_BLOCKS = "image.blocks.", "text.network.encoder.layers."
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 ACTIVATION = {"activation": ("stored", "gelu", "gelu_tanh", "quick_gelu")}
 """The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
@@ -74,7 +73,8 @@ class Family:
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""
-        depths = {IMAGE_BLOCKS: model.image.sizes.get("depth", 0), TEXT_BLOCKS: model.text.sizes["depth"]}
+        depths = {f"image.layer{stage}.": depth for stage, depth in enumerate(model.image.layers or (), 1)}
+        depths |= {"image.blocks.": model.image.depth or 0, "text.network.encoder.layers.": model.text.sizes["depth"]}
         return Names(self.rows(model, dialect, has), depths)
 
     def read(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:

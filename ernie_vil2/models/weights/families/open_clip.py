@@ -10,8 +10,10 @@ import numpy as np
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import Activation, ImageVariant, TextVariant
+from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
+from ernie_vil2.models.weights.families.openai import COUNTED, blocks, image_rows, resnet_tower
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
@@ -25,28 +27,6 @@ _HEAD_WIDTHS = {1152: 72}
 _POOLING = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
 
 
-def openai_blocks(ours: str, theirs: str) -> list[Row]:
-    """Rows of the blocks as OpenAI's code spells them."""
-    return [
-        (f"{ours}N.norm1", f"{theirs}N.ln_1", "layer"),
-        (f"{ours}N.norm2", f"{theirs}N.ln_2", "layer"),
-        (f"{ours}N.attn.qkv", f"{theirs}N.attn.in_proj_*", "linear"),
-        (f"{ours}N.attn.proj", f"{theirs}N.attn.out_proj", "linear"),
-        (f"{ours}N.mlp.fc1", f"{theirs}N.mlp.c_fc", "linear"),
-        (f"{ours}N.mlp.fc2", f"{theirs}N.mlp.c_proj", "linear"),
-    ]
-
-
-OPENAI_IMAGE: list[Row] = [
-    ("log_logit_scale", "logit_scale", "scalar"),
-    ("image.cls_token", "visual.class_embedding", "token"),
-    ("image.patch_embed.proj.weight", "visual.conv1.weight", "array"),
-    ("image.pos_embed", "visual.positional_embedding", "grid"),
-    ("image.ln_pre", "visual.ln_pre", "layer"),
-    *openai_blocks("image.blocks.", "visual.transformer.resblocks."),
-    ("image.norm", "visual.ln_post", "layer"),
-    ("image_projection.weight", "visual.proj", "array"),
-]
 _TIMM_IMAGE: list[Row] = [
     ("log_logit_scale", "logit_scale", "scalar"),
     ("image.patch_embed.proj", f"{_TRUNK}patch_embed.proj", "layer"),
@@ -75,28 +55,29 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     quick: Activation = "quick_gelu" if settings.values.get("quick_gelu") else "gelu"
     dim = settings.count("embed_dim", 512)
     timm = "timm_model_name" in vision.values and vision.values["timm_model_name"] is not None
-    image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick)
+    image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick, dim)
     prepared = folder.settings.part("preprocess_cfg")
     image = image.model_copy(
         update={"mean": prepared.numbers("mean", CLIP_MEAN), "std": prepared.numbers("std", CLIP_STD, positive=True)}
     )
     tower, longest = _text_tower(text, "gelu" if timm else quick, dim)
-    return ModelConfig(
-        image=image, text=tower, embed_dim=dim, projections="by_width" if timm else "always"
-    ), longest  # fmt: skip
+    projections = "by_width" if timm else "text" if image.layers else "always"
+    return ModelConfig(image=image, text=tower, embed_dim=dim, projections=projections), longest
 
 
-def _image_tower(vision: Settings, quick: Activation) -> ImageTowerConfig:
+def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
     vision.check_facts(
         {"ls_init_value": None, "attentional_pool": False, "no_ln_pre": False, "pos_embed_type": "learnable",
          "pool_type": "tok", "final_ln_after_pool": False, "block_type": None}
     )  # fmt: skip
-    if not isinstance(vision.values.get("layers", 12), int):
-        raise vision.refusal("layers", "only image towers that are ViTs are read")
-    width = vision.count("width", 768)
+    layers, width, size = vision.values.get("layers"), vision.count("width", 768), vision.count("image_size", 224)
+    if isinstance(layers, list):
+        if len(layers) != 4 or not all(is_count(depth, most=1024) for depth in layers):
+            raise vision.refusal("layers", "a number, or those of the four stages of a ResNet are expected")
+        return resnet_tower(size, layers, width, vision.count("head_width", 64), dim)
     return ImageTowerConfig(
         name="ViT",
-        image_size=vision.count("image_size", 224),
+        image_size=size,
         patch_size=vision.count("patch_size", 16),
         width=width,
         depth=vision.count("layers", 12),
@@ -200,11 +181,11 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
         projection = ("text.head", f"{under}text_projection", "linear")
     bias: list[Row] = [("logit_bias", "logit_bias", "scalar")] if "logit_bias" in has else []
     return [
-        *(_TIMM_IMAGE if timm else OPENAI_IMAGE),
+        *(_TIMM_IMAGE if timm else image_rows(model.image)),
         *bias,
         (f"{network}embeddings.word_embeddings.weight", f"{under}token_embedding.weight", "array"),
         (f"{network}embeddings.position_embeddings.weight", f"{under}positional_embedding", "array"),
-        *openai_blocks(f"{network}encoder.layers.", f"{under}transformer.resblocks."),
+        *blocks(f"{network}encoder.layers.", f"{under}transformer.resblocks."),
         (f"{network}norm", f"{under}ln_final", "layer"),
         projection,
     ]
@@ -217,5 +198,5 @@ def _weights(folder: Path) -> Path | None:
 OPEN_CLIP = Family(
     "OpenCLIP", _configure, _rows, tokenizer="open_clip", preprocessing="open_clip", dialects=ACTIVATION,
     settings=SETTINGS, weights=_weights,
-    unused={"*attn_mask": "the causal mask, which the text tower makes by itself"},
+    unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
 )  # fmt: skip
