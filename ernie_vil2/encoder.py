@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from functools import partial
 from hashlib import blake2b
 from itertools import islice, product
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2.backends import Eager, Engine
+from ernie_vil2.backends import Eager, Engine, encode_by_shape
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
-from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.preprocessing import Preprocessing, ahead
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import Tokenizer
@@ -158,7 +158,7 @@ class ErnieViL2:
         skipped: dict[int, BadSample] = {}
 
         def usable(bar: tqdm) -> Iterator[np.ndarray]:
-            with closing(self._decoded(images, ahead=2 * size)) as decoded:
+            with closing(ahead(self.preprocess, images, 2 * size)) as decoded:
                 for row, found in enumerate(decoded):
                     bar.update()
                     if not isinstance(found, BadSample):
@@ -170,7 +170,7 @@ class ErnieViL2:
                         skipped[row] = found
 
         with _bar(images, "image", progress) as bar:
-            embeddings = self._in_batches(usable(bar), size, lambda rows: self.engine.encode_pixels(np.stack(rows)))
+            embeddings = self._in_batches(usable(bar), size, partial(encode_by_shape, self.engine.encode_pixels))
         return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
 
     def encode_texts(
@@ -184,11 +184,11 @@ class ErnieViL2:
             )
 
     def encode_pixels(self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
-        """What `preprocess` gave, `[N, S, S, 3]` uint8, to `[N, D]` float32, L2-normalised."""
-        return self._in_batches(pixels, batch_size, lambda rows: self.engine.encode_pixels(np.stack(rows)))
+        """What `preprocess` gave, N times `[H, W, 3]` uint8, to `[N, D]` float32, L2-normalised."""
+        return self._in_batches(pixels, batch_size, partial(encode_by_shape, self.engine.encode_pixels))
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
-        """An image as the model sees it, before normalisation: `[S, S, 3]` uint8 RGB.
+        """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
 
         Args:
             name: the image's in the error; a file is named by its path.
@@ -241,26 +241,6 @@ class ErnieViL2:
         }
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def _decoded(self, images: Images, ahead: int) -> Generator[np.ndarray | BadSample, None, None]:
-        """What `preprocess` makes of each image, in their order; up to `ahead` images before they are asked for."""
-
-        def attempt(row: int, image: ImageLike) -> np.ndarray | BadSample:
-            try:
-                return self.preprocess(image, f"image {row}")
-            except BadSample as bad:
-                return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the picture
-
-        pool, waiting = ThreadPoolExecutor(min(8, runtime.usable_cores())), deque[Future[np.ndarray | BadSample]]()
-        try:
-            for row, image in enumerate(images):
-                waiting.append(pool.submit(attempt, row, image))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
     def _in_batches(
         self,
         rows: Iterable[Any],
@@ -296,6 +276,7 @@ def load_model(
     allow: Sequence[str] = (),
     precision: Precision = "float32",
     engine: Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"] = "auto",
+    dialect: Mapping[str, str] | None = None,
 ) -> ErnieViL2:
     """A model with the tokenizer and the preprocessing that it was trained with, and its calibration if it has one.
 
@@ -308,6 +289,8 @@ def load_model(
               of the best evaluation; or a checkpoint, or a converted folder,
             - a folder that `ernie-vil2 export` wrote: its graphs are run as they are, so that `vocab`, `heads`,
               `max_length` and `allow` do not apply, nor a reduced `precision` unless it is the export's,
+            - the folder of another dual encoder (docs/models.md); standard error then says which, and what decides its
+              embeddings: activation, pooling, tokenizer and preprocessing,
             - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
         vocab: vocabulary file. None: `vocab.txt` in the folder or next to the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
@@ -323,6 +306,8 @@ def load_model(
         engine: what computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an exported folder, whose
             own it must be; auto: recognised from `source`; fastest: for a checkpoint on CPU that has a float32 export
             next to its weights, ranking alike, that export; else as auto.
+        dialect: for another dual encoder, how it does what is done in more than one way with its weights, such as
+            {"activation": "gelu"}; the default is the authors' way.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
@@ -340,7 +325,7 @@ def load_model(
     if engine not in ("auto", "fastest", "paddle"):
         raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
-    stored = _stored(source, vocab, device, precision, heads)
+    stored = _stored(source, vocab, device, precision, heads, dialect)
     from ernie_vil2.models.weights.stored import weights_path
 
     config = stored.config
@@ -422,13 +407,20 @@ def load_classifier(
 
 
 def _stored(
-    source: Source, vocab: Source | None, device: str | None, precision: Precision, heads: tuple[int, int] | None = None
+    source: Source,
+    vocab: Source | None,
+    device: str | None,
+    precision: Precision,
+    heads: tuple[int, int] | None = None,
+    dialect: Mapping[str, str] | None = None,
 ) -> StoredModel:
     runtime.set_device(device, str(source))
     from ernie_vil2.models.weights.stored import read_model
 
     runtime.check_precision(precision, "precision")
-    stored = read_model(source, vocab, heads)
+    stored = read_model(source, vocab, heads, dialect)
+    if stored.family is not None:
+        print(f"{source}: {stored.family}", file=sys.stderr)
     if stored.tokens is None:
         raise ValueError(f"{source}: no vocab.txt next to it; give the model's vocabulary file as vocab=...")
     return stored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,13 +41,23 @@ class Engine(Protocol):
         """`logit_scale`, and `logit_bias` where there is one."""
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """`[B, S, S, 3]` uint8 RGB to `[B, D]` float32, L2-normalised."""
+        """`[B, H, W, 3]` uint8 RGB, as the tower takes them, to `[B, D]` float32, L2-normalised."""
 
     def encode_ids(self, ids: np.ndarray) -> np.ndarray:
         """`[B, L]` int64 token ids, padded with 0, likewise."""
 
     def digest(self) -> str:
         """Hexadecimal digits that change with the weights."""
+
+
+def encode_by_shape(encode: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> np.ndarray:
+    """Embeddings of images `[H, W, 3]`, of which `encode` takes those of one shape at a time; at least one."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(images):
+        rows.setdefault(image.shape, []).append(row)
+    parts = [encode(np.stack([images[row] for row in group])) for group in rows.values()]
+    order = np.argsort([row for group in rows.values() for row in group])
+    return np.concatenate(parts)[order]
 
 
 class Eager:

@@ -30,6 +30,7 @@ NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"widt
 TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert", "transformer")
 TEXT_SIZES = dict.fromkeys(("ernie", "bert", "transformer"), ("width", "depth", "heads"))
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -196,7 +197,7 @@ class TextTowerConfig(Section):
         None, description="transformer only: what its family does (docs/models.md); null: as CLIP"
     )
     max_positions: Size = Field(512, description="longest text that the position embedding holds, in tokens")
-    pooling: Literal["cls", "mean", "first", "end", "largest", "last"] = Field(
+    pooling: Pooling = Field(
         "cls",
         description="features: tanh of a linear map of the [CLS] state, as released (cls), or the mean of the states "
         "of all tokens (mean), with which a small tower learns from the first step on; transformer also: the state of "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image, ImageOps
 
 from ernie_vil2.data.decoding import WHITE, decode_image, resized, rgb_pixels, stored_pixels, with_short_side
 from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.device import runtime
 
 if TYPE_CHECKING:
     import paddle
@@ -139,6 +142,31 @@ class Preprocessing:
         if self.kind == "official":
             return official_view(image, self.size)
         return paddlenlp_view(image, self.size)
+
+
+def ahead(
+    preprocess: Callable[[Any, str], np.ndarray], images: Iterable[Any], count: int
+) -> Generator[np.ndarray | BadSample, None, None]:
+    """What `preprocess` makes of each image, or why it cannot be used, in their order; on threads, up to `count` images
+    before they are asked for."""
+
+    def attempt(row: int, image: Any) -> np.ndarray | BadSample:
+        try:
+            return preprocess(image, f"image {row}")
+        except BadSample as bad:
+            return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the picture
+
+    waiting: deque[Future[np.ndarray | BadSample]] = deque()
+    pool = ThreadPoolExecutor(min(8, runtime.usable_cores()))
+    try:
+        for row, image in enumerate(images):
+            waiting.append(pool.submit(attempt, row, image))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:

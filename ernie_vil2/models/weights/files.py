@@ -35,7 +35,7 @@ INDEX = ".index.json"
 MAX_INDEX = 16 << 20
 MAX_HEADER = 16 << 20
 """Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
-_NUMPY_TYPES = {
+_NUMPY_TYPES: dict[str, Any] = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
     "I64": "<i8", "F16": "<f2", "BF16": BFLOAT16, "F32": "<f4", "F64": "<f8",
 }  # fmt: skip

@@ -61,7 +61,7 @@ def _candidates(path: Path) -> Iterator[Family]:
         return
     of_transformers = kind not in _TORCH and not path.name.startswith("open_clip")
     model_type = _model_type(folder) if of_transformers else None
-    if model_type in FAMILIES:
+    if model_type is not None and model_type in FAMILIES:
         yield FAMILIES.find(model_type)
     if (folder / "open_clip_config.json").is_file():
         yield FAMILIES.find("open_clip")

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import Activation, ImageVariant, TextVariant
+from ernie_vil2.config.model import Activation, ImageVariant, Pooling, TextVariant
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
@@ -24,7 +25,7 @@ _TANH = ("base_patch32_siglip", "large_patch16_siglip_512", "so400m_patch16_sigl
 """Of the names of SigLIP's image towers in timm: those with a tanh in their gelu; the others have the exact one."""
 _HEAD_WIDTHS = {1152: 72}
 """By width, of timm's towers; else 64."""
-_POOLING = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
+_POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
 
 
 _TIMM_IMAGE: list[Row] = [
@@ -61,7 +62,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         update={"mean": prepared.numbers("mean", CLIP_MEAN), "std": prepared.numbers("std", CLIP_STD, positive=True)}
     )
     tower, longest = _text_tower(text, "gelu" if timm else quick, dim)
-    projections = "by_width" if timm else "text" if image.layers else "always"
+    projections: Literal["by_width", "always", "text"] = "by_width" if timm else "text" if image.layers else "always"
     return ModelConfig(image=image, text=tower, embed_dim=dim, projections=projections), longest
 
 
@@ -130,7 +131,7 @@ def _text_tower(text: Settings, quick: Activation, dim: int) -> tuple[TextTowerC
          "proj_type": "linear", "output_tokens": False, "block_type": None}
     )  # fmt: skip
     width, longest = text.count("width", 512), text.count("context_length", 77)
-    pooling = text.choice("pool_type", "largest", _POOLING)
+    pooling = text.choice("pool_type", _POOLING["argmax"], _POOLING)
     return TextTowerConfig(
         name="transformer",
         width=width,
