@@ -5,7 +5,7 @@
 
 No image is read: there is only an `index.json` such as `tools/prepare.py` leaves next to the shards, from which
 `SampleStream` opens them as for a training at an address. Of the machines' rows of a batch the order is computed by the
-code of training, and docs/scale.md builds on what is printed:
+code of training, and docs/notes/scale.md builds on what is printed:
 
     opening     time and memory of a process until it knows all shards
     order       time and memory of a position of the stream, and of the first after a resume

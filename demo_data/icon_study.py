@@ -1,4 +1,4 @@
-"""Fixed lists for the study of docs/ablation.md: which icons of icons.py are trained on, validated on and tested on.
+"""Fixed lists for the study of docs/notes/ablation.md: which icons of icons.py are train, validation and test data.
 
     python demo_data/icons.py                  # first: the icons
     python demo_data/icon_study.py             # demo_data/icon_study/, about three minutes on one core

@@ -13,7 +13,13 @@ from ernie_vil2 import cli as commands
 from experiments.ablation import command as study
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = {
+    path.name: path
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/notes").glob("*.md")))
+}
+    path.name: path
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/notes").glob("*.md")))
+}
 TOOLS = {
     path.name: found[1] for path in sorted((ROOT / "tools").glob("*.py"))
     if (found := re.search(r'run\("(\w+)"\)', path.read_text()))

@@ -8,7 +8,7 @@
 
 Every run is an ordinary run folder, <output>/<group>/<model>-<seed>, with what it was measured by in
 evaluation/study.json. <output>/ then holds results.json, study.html and tables.md; runs that are missing, were
-stopped, or disagree on their data are named there. docs/ablation.md has what was found.
+stopped, or disagree on their data are named there. docs/notes/ablation.md has what was found.
 """
 
 import argparse

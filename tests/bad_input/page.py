@@ -18,18 +18,20 @@ SECTIONS = {
     "Weights and model folders": models.CASES,
     "Fine-tuning": tuning.CASES,
 }
+ORDER = ["used", "used / skipped", "skipped", "stopped"]
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
 
 def table(cases):
-    """The cases as a table of Markdown."""
-    lines = ["| input | result | as |", "|---|---|---|"]
+    """The cases as a table of Markdown, a row for all that end alike."""
+    inputs = {}
     for case in cases:
-        printed = [f"`{reason}`" for reason in case.skipped]
-        printed += [f"error: {case.stopped}"] * bool(case.stopped) + [case.note] * bool(case.note)
+        printed = [f"`{reason}`" for reason in case.skipped] + [case.note] * bool(case.note)
         printed += [f"counted as `{case.remark}`"] * bool(case.remark)
-        lines.append(f"| {cell(case.input)} | {case.result} | {cell('; '.join(printed))} |")
-    return "\n".join(lines) + "\n"
+        inputs.setdefault((case.result, "; ".join(printed)), []).append(case.input)
+    rows = sorted(inputs.items(), key=lambda row: ORDER.index(row[0][0]))
+    lines = [f"| {result} | {cell(how)} | {cell(' · '.join(alike))} |" for (result, how), alike in rows]
+    return "\n".join(["| result | as | input |", "|---|---|---|", *lines]) + "\n"
 
 
 def cell(text):
