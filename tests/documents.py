@@ -17,9 +17,6 @@ PAGES = {
     path.name: path
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/notes").glob("*.md")))
 }
-    path.name: path
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/notes").glob("*.md")))
-}
 TOOLS = {
     path.name: found[1] for path in sorted((ROOT / "tools").glob("*.py"))
     if (found := re.search(r'run\("(\w+)"\)', path.read_text()))
