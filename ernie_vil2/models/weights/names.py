@@ -67,7 +67,10 @@ class _Link:
         if self.form == "spliced":
             return np.concatenate([arrays[names[0]][:SPLICE], arrays[names[1]][SPLICE:]])
         if len(names) > 1:
-            return _ours(np.concatenate([arrays[name] for name in names]), self.form)
+            parts = [arrays[name] for name in names]
+            if len({part.shape for part in parts}) > 1:
+                raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
+            return _ours(np.concatenate(parts), self.form)
         array = arrays[names[0]]
         return _ours(array if len(self.ours) == 1 else _parts(array, self.sizes, names[0])[part], self.form)
 

@@ -32,6 +32,7 @@ from ernie_vil2.models.weights.families import Family, FamilyModel, check_type, 
 from ernie_vil2.models.weights.files import (
     INDEX,
     WeightFormat,
+    WeightMismatch,
     WeightReport,
     check_finite,
     detect_format,
@@ -94,9 +95,15 @@ class StoredModel:
         """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
         model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
         towers = [name for name in self.arrays if not name.startswith(HEAD)]
-        report = set_weights(model, selected(self.arrays, towers), allow)
-        if self.family is not None:
-            check_finite(model)
+        arrays = selected(self.arrays, towers)
+        if self.family is None:
+            return model, set_weights(model, arrays, allow)
+        try:
+            report = set_weights(model, arrays, allow)
+        except WeightMismatch as error:
+            settings = self.family.family.settings or "their own shapes"
+            raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
+        check_finite(model)
         return model, report
 
 
@@ -232,7 +239,8 @@ def read_model(
     else:
         config = (read_official if layout == "official" else read_paddlenlp)(path, ours, heads)
     words = ours.get(WORDS)
-    _check_built(path, config, ours)
+    held = sum(array.size for array in ours.values())
+    _check_built(path, config, 0 if words is None else len(words), held)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens = read_vocabulary(Path(vocabulary)) if vocabulary else None
     if tokens and words is not None and len(tokens) > len(words):
@@ -244,16 +252,18 @@ def _of_family(
     family: Family, weights: Path, vocabulary: str | os.PathLike | None, dialect: Mapping[str, str] | None
 ) -> StoredModel:
     model = family.read(weights, dialect)
-    _check_built(weights, model.config, model.arrays)
+    words = len(model.arrays[WORDS])
+    _check_built(weights, model.config, words, model.held)
     found = Path(vocabulary) if vocabulary else weights.with_name(VOCABULARY)
     tokens = read_vocabulary(found) if found.is_file() else None
+    if tokens and len(tokens) > words:
+        raise ValueError(f"{weights}: {words} rows of words, but {found} has {len(tokens)} tokens")
     return StoredModel(family.title, model.arrays, model.config, tokens, found if tokens else None, model)
 
 
-def _check_built(path: Path, config: Config, arrays: Mapping[str, np.ndarray]) -> None:
-    """ValueError if a configuration asks for many more parameters than the weights next to it have."""
-    least = fewest_parameters(config.Model, len(arrays[WORDS]) if WORDS in arrays else 0)
-    held = sum(array.size for array in arrays.values())
+def _check_built(path: Path, config: Config, words: int, held: int) -> None:
+    """ValueError if a configuration asks for many more parameters than the weights next to it hold."""
+    least = fewest_parameters(config.Model, words)
     if least > MOST_BUILT * held:
         raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
                          f"{path.name} holds {held:,}")  # fmt: skip
