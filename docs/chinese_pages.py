@@ -1,8 +1,11 @@
-"""The Chinese pages in the site: a section called by its language, whose words can be searched (hooks of mkdocs)."""
+"""The Chinese pages in the site: their section of the navigation, and paragraphs that read on (hooks of mkdocs)."""
 
 import contextlib
 import logging
 import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "zh"
 
 
 def on_startup(command, dirty):
@@ -13,16 +16,28 @@ def on_startup(command, dirty):
         jieba.setLogLevel(logging.WARNING)
 
 
+def on_config(config):
+    """Lists the Chinese pages in the order of the English ones."""
+    english = [page for section in config["nav"] for page in pages(section)]
+    rank = {Path(page).name: number for number, page in enumerate(english)}
+    chinese = sorted((page.name for page in FOLDER.glob("*.md")), key=lambda name: rank.get(name, len(rank)))
+    config["nav"] = [
+        {title: [f"zh/{name}" for name in chinese]} if content == "zh" else {title: content}
+        for section in config["nav"]
+        for title, content in section.items()
+    ]
+    return config
+
+
+def pages(entry):
+    """The files that an entry of the navigation leads to."""
+    if isinstance(entry, str):
+        return [entry]
+    return [page for one in (entry.values() if isinstance(entry, dict) else entry) for page in pages(one)]
+
+
 def on_page_markdown(markdown, page, config, files):
     """Joins the lines of a Chinese paragraph, whose break would be shown as a blank between two characters."""
     if page.file.src_uri.startswith("zh/"):
         return re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff\uff08\[]|`(?!``))", "", markdown)
     return markdown
-
-
-def on_nav(nav, config, files):
-    """Names the section, which mkdocs calls as the folder."""
-    for item in nav.items:
-        if item.title == "Zh":
-            item.title = "简体中文"
-    return nav

@@ -197,6 +197,12 @@ def transfer(folder):
                 Training={"steps": 4, "checkpoint_every": 4})  # fmt: skip
 
 
+def reproduced(folder):
+    benchmarks(folder)
+    for split in ("val", "test"):
+        cxc(folder / "mscoco", split)
+
+
 LAYOUTS = {
     "benchmarks.md": benchmarks,
     "compare.md": compared,
@@ -212,6 +218,7 @@ LAYOUTS = {
     "memory.md": demo,
     "ranks.md": demo,
     "README.md": demo,
+    "reproduce.md": reproduced,
     "runs.md": runs,
     "search.md": search,
     "streaming.md": demo,
