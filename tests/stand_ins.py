@@ -3,11 +3,13 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from ernie_vil2 import cli as commands
+from ernie_vil2.models.weights.stored import read_model, write_model
 from tests import statements
 from tests.conftest import shape_members, untrained_checkpoint, write_tar, write_tsv
 from tests.data.sources.published.conftest import write
@@ -116,11 +118,17 @@ def sources(folder):
 
 
 def release(folder):
-    """An official file with its vocabulary and configuration, and rows in the official TSV."""
+    """An official file with its vocabulary and configuration, rows in the official TSV, and a model that came from
+    Chinese-CLIP."""
     official = ROOT / "tests" / "fixtures" / "released" / "official_tiny"
     shutil.copytree(official, folder / "official")
     shutil.copy(official / "coco_rows.tsv", folder / "coco_cn.tsv")
     untrained_run(folder)
+    origin, run = folder / "chinese-clip-vit-base-patch16", folder / "runs" / "chinese-clip"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "others" / "hf_chinese_clip_bin", origin)
+    stored = read_model(origin)
+    begun = stored.config.Model.model_copy(update={"weights": str(origin)})
+    write_model(replace(stored, config=stored.config.model_copy(update={"Model": begun})), run, "ernie_vil2")
 
 
 def environment(folder):

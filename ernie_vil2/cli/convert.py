@@ -1,22 +1,30 @@
-"""Convert a model between the official file, the PaddleNLP folder and this package's folder.
+"""Convert a model to another layout, or back to the one that it came from.
 
     python tools/convert.py official/model.pdparams converted --to paddlenlp
     python tools/convert.py runs/emoji converted --to ernie_vil2
+    python tools/convert.py runs/chinese_clip converted
 
-SOURCE is a weight file or folder in any of the three formats; its own files tell which. A run folder is its newest
-checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A report
-lists the weights that match the model; any other is an error unless allowed.
+SOURCE is a weight file or folder in any layout that load_model reads; its own files tell which. A run folder is its
+newest checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A
+report lists the weights that match the model; any other is an error unless allowed.
+
+Without --to a model goes back to the layout that it came from: that of the folder with which its run began. Settings,
+tokenizer and what else lies in that folder are copied from it (--origin, if it has moved).
 """
 
 import argparse
 
 from ernie_vil2.cli.arguments import count, input_file, model, output_folder
 
+LAYOUTS = ["hf", "openclip", "chinese-clip", "paddlenlp", "official", "ernie_vil2"]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=model, metavar="SOURCE", help="model file or folder")
     parser.add_argument("target", type=output_folder, metavar="TARGET", help="folder to be made")
-    parser.add_argument("--to", required=True, choices=["official", "paddlenlp", "ernie_vil2"], help="format of TARGET")
+    parser.add_argument("--to", choices=LAYOUTS, help="layout of TARGET; default: the one that the model came from")
+    parser.add_argument("--origin", type=model, metavar="FOLDER", help="folder in the layout of TARGET with a model of "
+                        "this architecture; default: where the weights came from that its run began with")  # fmt: skip
     parser.add_argument(
         "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt next to the weights"
     )
@@ -31,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ernie_vil2.io.run_folder import named_checkpoint
+    from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
     args.source = named_checkpoint(args.source) or args.source
@@ -39,9 +48,22 @@ def run(args: argparse.Namespace) -> int:
         _, report = stored.build(args.allow)
     except ValueError as error:
         raise ValueError(f"{args.source}: {error}") from error
-    kept = {name: stored.arrays[name] for name in report.matched}
-    write_model(replace(stored, arrays=kept), args.target, args.to)
-    print(f"{args.source} ({stored.layout}) is now {args.target} ({args.to})\n{report}")
-    for change in changed_ways(stored.config, args.to):
-        print(f"  note: {change}")
+    model = replace(stored, arrays={name: stored.arrays[name] for name in report.matched})
+    if args.to in ("paddlenlp", "official", "ernie_vil2") and not args.origin:
+        origin, layout = None, args.to
+    else:
+        origin = origin_of(args.origin or args.source)
+        if origin is None:
+            raise ValueError(f"{args.source}: the folder that it came from is not known or not there any more; name it "
+                             "with --origin, or choose --to paddlenlp, official or ernie_vil2")  # fmt: skip
+        layout = args.to or layout_of(origin)
+    if layout in ("paddlenlp", "official", "ernie_vil2"):
+        write_model(model, args.target, layout)
+        notes = changed_ways(stored.config, layout)
+    else:
+        assert origin is not None
+        notes = hand_back(model, origin, args.target, layout)
+    print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")
+    for note in notes:
+        print(f"  note: {note}")
     return 0

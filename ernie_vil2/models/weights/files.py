@@ -7,6 +7,7 @@ of a name or text in it gets into a message.
 
 from __future__ import annotations
 
+import json
 import mmap
 import pickle
 import struct
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, parse_json, save_arrays, system_errors_named
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import printable
-from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch
+from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
 
 WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
 """Whose names arrays have, see `releases`."""
@@ -91,19 +92,26 @@ class WeightReport:
         return "\n".join(f"  {printable(line)}" for line in lines)
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+def read_weights(path: str | Path, exact: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a `.pdparams`, `.safetensors` or PyTorch file by name; its content tells which it is. Of an index
     the arrays of all shards that it names.
 
     Entries of a `.pdparams` that are not arrays, such as Paddle's table of parameter names, are left out. The arrays
     may be read-only views of the bytes read.
 
+    Args:
+        path: of the file.
+        exact: whether bfloat16 stays, as `BFLOAT16`; otherwise it becomes float32.
+
     Raises:
         FileNotFoundError: there is no such file.
         WeightFileError: it is neither, it is cut off, or it holds anything but plain data.
     """
-    if str(path).endswith(INDEX):
-        return _read_shards(Path(path))
+    arrays = _read_shards(Path(path)) if str(path).endswith(INDEX) else _read_file(path)
+    return arrays if exact else {name: as_float32(array) for name, array in arrays.items()}
+
+
+def _read_file(path: str | Path) -> dict[str, np.ndarray]:
     check_ordinary(path)
     with system_errors_named(path), open(path, "rb") as file:
         head = file.read(512)
@@ -147,6 +155,32 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
             with open(aside, "wb") as file:
                 # What the table names are tensors when Paddle loads the file.
                 pickle.dump({**arrays, _NAME_TABLE: {name: name for name in arrays}}, file, protocol=4)
+
+
+def write_theirs(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as PyTorch's libraries do, bfloat16 among them: `.safetensors`, a state dict in `.bin`, or a
+    checkpoint with one in `.pt`."""
+    with atomic_write(path) as aside:
+        if path.suffix == ".safetensors":
+            _write_safetensors(aside, arrays)
+        else:
+            write_torch(aside, arrays, checkpoint=path.suffix == ".pt")
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As the library does, which has no bfloat16 for NumPy: the widest numbers first, so that all lie aligned."""
+    kinds = {np.dtype(dtype): kind for kind, dtype in _NUMPY_TYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    ordered, end = sorted(arrays.items(), key=lambda item: -item[1].itemsize), 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, array in ordered:
+            file.write(np.ascontiguousarray(array).reshape(-1).view("u1").data)
 
 
 def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
@@ -253,7 +287,7 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
         dtype = np.dtype(_NUMPY_TYPES[kind])
         count = (end - start) // dtype.itemsize
         array = np.frombuffer(content, dtype, count, 8 + header + start) if count else np.empty(0, dtype)
-        arrays[name] = as_float32(array.reshape(about["shape"]))
+        arrays[name] = array.reshape(about["shape"])
     return arrays
 
 
@@ -267,7 +301,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files next to it") from None
     arrays: dict[str, np.ndarray] = {}
     for shard in shards:
-        found = read_weights(index.with_name(shard))
+        found = _read_file(index.with_name(shard))
         expected = [name for name, file in shard_of.items() if file == shard]
         missing = [printable(name, longest=100) for name in expected if name not in found]
         if missing:

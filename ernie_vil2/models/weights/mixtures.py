@@ -17,7 +17,7 @@ from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.weights.stored import StoredModel
 
 # Where a model is from, and what it does in training alone.
-_ASIDE: dict[str, Any] = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
+OF_TRAINING: dict[str, Any] = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
           "text": {"weights", "vocabulary", "dropout", "attention_dropout"}}  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def mixture(models: Sequence[StoredModel], shares: Sequence[float]) -> dict[str,
 
 
 def _differences(first: StoredModel, other: StoredModel) -> Iterator[str]:
-    forms = [with_sizes(model.config.Model).model_dump(exclude=_ASIDE) for model in (first, other)]
+    forms = [with_sizes(model.config.Model).model_dump(exclude=OF_TRAINING) for model in (first, other)]
     for key, (one, another) in differences(*forms, prefix="Model."):
         yield f"{key} is {one} in one and {another} in the other"
     for name in sorted(first.arrays.keys() ^ other.arrays.keys()):

@@ -1,4 +1,4 @@
-"""PyTorch's files (`.bin`, `.pt`, `.pth`) without PyTorch, and without running anything that they name.
+"""PyTorch's files (`.bin`, `.pt`, `.pth`), read and written without PyTorch, and without running what they name.
 
 Since 1.6 PyTorch writes a zip archive that stores, uncompressed, a pickle `data.pkl` and a file of numbers for each
 storage that it names; `io.restricted_pickle` reads the pickle. Arrays are views of the file, which is mapped and not
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import mmap
+import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class _Storage:
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a state dict, or of a training checkpoint's `state_dict`, by name and without `module.` before it.
 
-    bfloat16 becomes float32.
+    bfloat16 is `BFLOAT16`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -69,14 +70,76 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     if sum(array.nbytes for array in found.values()) > 2 * size:  # twice: weights may be tied
         raise Refused("its arrays share their content, and together are more than twice as large as the file")
     start = "module." if all(name.startswith("module.") for name in found) else ""
-    return {name.removeprefix(start): as_float32(array) for name, array in found.items()}
+    return {name.removeprefix(start): array for name, array in found.items()}
+
+
+def write_torch(path: str | Path, arrays: Mapping[str, np.ndarray], checkpoint: bool) -> None:
+    """Writes arrays as `torch.save` writes tensors; `torch.load` reads them, also with `weights_only`.
+
+    Args:
+        path: of the file.
+        arrays: by name.
+        checkpoint: whether they are the `state_dict` of a checkpoint of parallel training, each name after `module.`,
+            as Chinese-CLIP keeps them, or a state dict by itself.
+
+    Raises:
+        KeyError: PyTorch has no such type of number.
+    """
+    named = {f"module.{name}" if checkpoint else name: array for name, array in arrays.items()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+
+        def write(name: str, content: bytes | memoryview) -> None:
+            with archive.open(zipfile.ZipInfo(f"archive/{name}"), "w", force_zip64=True) as file:  # without its time
+                file.write(content)
+
+        write("data.pkl", _pickled(named, checkpoint))
+        write("byteorder", b"little")
+        for number, array in enumerate(arrays.values()):
+            write(f"data/{number}", np.ascontiguousarray(array).reshape(-1).view("u1").data)
+        write("version", b"3\n")
+
+
+def _pickled(arrays: Mapping[str, np.ndarray], checkpoint: bool) -> bytes:
+    """By hand, since Python's pickle writes names of modules only that can be imported. Protocol 2, as PyTorch."""
+    kinds = {np.dtype(cast(Any, dtype)): kind for kind, dtype in _STORAGES.items()}
+    out = [pickle.EMPTY_DICT, pickle.MARK]
+    for number, (name, array) in enumerate(arrays.items()):
+        strides = np.cumprod([1, *array.shape[:0:-1]])[::-1].tolist() if array.ndim else []
+        out += [
+            _text(name), _global("torch._utils", "_rebuild_tensor_v2"), pickle.MARK,
+            pickle.MARK, _text("storage"), _global("torch", kinds[array.dtype]), _text(str(number)), _text("cpu"),
+            _number(array.size), pickle.TUPLE, pickle.BINPERSID,
+            _number(0), _tuple(array.shape), _tuple(strides), pickle.NEWFALSE,
+            _global("collections", "OrderedDict"), pickle.EMPTY_TUPLE, pickle.REDUCE, pickle.TUPLE, pickle.REDUCE,
+        ]  # fmt: skip
+    out.append(pickle.SETITEMS)
+    if checkpoint:
+        out = [pickle.EMPTY_DICT, _text("state_dict"), *out, pickle.SETITEM]
+    return b"".join([pickle.PROTO, b"\x02", *out, pickle.STOP])
+
+
+def _global(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded
+
+
+def _number(value: int) -> bytes:
+    return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
+
+
+def _tuple(values: Sequence[int]) -> bytes:
+    return b"".join([pickle.MARK, *map(_number, values), pickle.TUPLE])
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
     """An array of bfloat16 as float32, exactly; others as they are."""
     if array.dtype != BFLOAT16:
         return array
-    return (np.ascontiguousarray(array).view("<u2").astype("<u4") << 16).view("<f4")
+    return (np.ascontiguousarray(array).view("<u2").astype("<u4") << 16).view("<f4").reshape(array.shape)
 
 
 class _Archive:

@@ -59,6 +59,7 @@ class Family:
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
         settings: the JSON file that describes the model; empty: the weights do.
         weights: finds the weights in a folder; None: there are none.
+        layout: of its folders, for `ernie-vil2 convert --to`.
     """
 
     title: str
@@ -70,6 +71,7 @@ class Family:
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: str = "config.json"
     weights: Callable[[Path], Path | None] = lambda folder: _first(folder, _WEIGHT_FILES)
+    layout: str = "hf"
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""

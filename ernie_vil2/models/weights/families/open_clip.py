@@ -198,6 +198,6 @@ def _weights(folder: Path) -> Path | None:
 
 OPEN_CLIP = Family(
     "OpenCLIP", _configure, _rows, tokenizer="open_clip", preprocessing="open_clip", dialects=ACTIVATION,
-    settings=SETTINGS, weights=_weights,
+    settings=SETTINGS, weights=_weights, layout="openclip",
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
 )  # fmt: skip

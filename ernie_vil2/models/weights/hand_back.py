@@ -1,0 +1,180 @@
+"""A model in the layout of the folder that it came from, where the authors' own code loads it.
+
+The files of that folder are copied, and its weights written again with the arrays of the model in them. What is not a
+part of the model, as another head, stays as it is. What was written is read back and compared before it appears.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.config import ModelConfig, load_config
+from ernie_vil2.config.section import differences
+from ernie_vil2.io.files import atomic_folder, load_json, write_json
+from ernie_vil2.io.run_folder import CONFIG
+from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.weights.families import Family, FamilyModel, find_family
+from ernie_vil2.models.weights.families.family import ACTIVATION
+from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
+from ernie_vil2.models.weights.mixtures import OF_TRAINING
+from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
+from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+
+COPIED = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}
+"""Endings of the files that are copied."""
+LARGEST_COPY = 256 << 20
+"""Bytes; MetaCLIP 2's tokenizer.json has 60 million."""
+SIZES = "model_configs"
+"""The folder in which Chinese-CLIP's own files have their sizes."""
+_IMAGE_SIZE = ("image_size", "image_resolution")
+_TEXT_SIZE = ("max_position_embeddings", "context_length", "text_max_position_embeddings")
+_SIDES = ("size", "crop_size", "shortest_edge", "longest_edge", "height", "width")
+
+
+def origin_of(source: str | os.PathLike) -> Path | None:
+    """The folder or file of another layout that a model came from: itself, or what its run began with, and the runs
+    before that. None: it came from none, or what is on the way is not there any more."""
+    for _ in range(100):  # folders may name each other
+        try:
+            path = find_model(source)
+        except FileNotFoundError:
+            return None
+        folder = path if path.is_dir() else path.parent
+        if not (folder / CONFIG).is_file():
+            return path
+        if (source := load_config(folder / CONFIG).Model.weights or "") == "":
+            return None
+    return None
+
+
+def layout_of(origin: Path) -> str:
+    """The layout of a folder or file, as `ernie-vil2 convert --to` names it."""
+    found = find_family(origin)
+    return found[0].layout if found else read_model(origin).layout
+
+
+def hand_back(model: StoredModel, origin: Path, folder: Path, layout: str) -> list[str]:
+    """Writes a model into a new folder as the one that it came from.
+
+    Args:
+        model: of any layout.
+        origin: the folder or file that it came from, or one alike.
+        folder: to be made.
+        layout: that is expected of `origin`.
+
+    Returns:
+        What a person should know, a line each.
+
+    Raises:
+        FileExistsError: the folder holds files already.
+        ValueError: the model and its origin do not go together; the message says in what.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; name another folder")
+    found = find_family(origin)
+    if found is None or found[0].layout != layout:
+        what = f"of the layout {found[0].layout}" if found else "not the folder of another family"
+        raise ValueError(f"{origin} is {what}: settings and tokenizer of {layout} are taken from a folder of that "
+                         "layout with a model of this architecture; name one with --origin")  # fmt: skip
+    family, weights = found
+    was = _read_alike(family, weights, model.config.Model)
+    before = read_weights(weights, exact=True)
+    theirs = family.names(model.config.Model, was.dialect, before.keys()).to_theirs(model.arrays)
+    lacking = [name for name in theirs if name not in before]
+    if lacking:
+        raise ValueError(f"{weights} has no {printable(lacking[0], longest=100)}, which this model has")
+    exact = all(_fits(theirs[name], before[name].dtype) for name in theirs)
+    types = {name: array.dtype if exact or name not in theirs else np.dtype("<f4") for name, array in before.items()}
+    with atomic_folder(folder) as aside:
+        _copy_files(weights, aside)
+        _resize(aside, was.config.Model, model.config.Model)
+        arrays = {name: _as(theirs.get(name, array), types[name]) for name, array in before.items()}
+        write_theirs(aside / weights.name.removesuffix(INDEX), arrays)
+        notes = _checked(read_model(aside, dialect=was.dialect), model, origin)
+    kept = len(before) - len(theirs)
+    notes.insert(0, f"{len(theirs)} arrays are the model's" + (f", {kept} others are as in {origin}" if kept else ""))
+    if not exact:
+        narrow = sorted({_name(before[name].dtype) for name in theirs} - {"float32"})
+        notes.append(f"weights are float32; those of {origin}, {' and '.join(narrow)}, cannot hold what training made")
+    return notes
+
+
+def _read_alike(family: Family, weights: Path, model: ModelConfig) -> FamilyModel:
+    """The origin, its texts read in the way in which the model reads them, where there is more than one (FG-CLIP 2).
+
+    The activation is not looked for: the folder's settings say one, and what is handed back has that.
+    """
+    ways = {key: known for key, known in family.dialects.items() if key not in ACTIVATION}
+    for chosen in product(*ways.values()):
+        found = family.read(weights, dict(zip(ways, chosen, strict=True)))
+        if found.config.Model.text.max_positions == model.text.max_positions:
+            return found
+    return family.read(weights)
+
+
+def _name(dtype: np.dtype) -> str:
+    return "bfloat16" if dtype == BFLOAT16 else dtype.name
+
+
+def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether a type of number holds an array's values."""
+    return dtype == array.dtype or np.array_equal(as_float32(_as(array, dtype)), array)
+
+
+def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype != BFLOAT16 or array.dtype == BFLOAT16:
+        return array.astype(dtype, copy=False)
+    return (np.ascontiguousarray(array, "<f4").view("<u4") >> 16).astype("<u2").view(BFLOAT16).reshape(array.shape)
+
+
+def _copy_files(weights: Path, folder: Path) -> None:
+    """All but weights: settings, tokenizer, model card, licence, and code, which is only copied."""
+    sizes = sorted((weights.parent / SIZES).glob("*.json"))
+    for path in [*sorted(weights.parent.iterdir()), *sizes]:
+        plain = path.is_file() and path.suffix in COPIED and not path.name.startswith(".")
+        if plain and not path.name.endswith(INDEX) and path.stat().st_size <= LARGEST_COPY:
+            target = folder / path.relative_to(weights.parent)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _resize(folder: Path, was: ModelConfig, now: ModelConfig) -> None:
+    """Brings the settings of a folder to the images and texts of a model that was trained on larger or longer ones."""
+    sides = was.image.image_size, now.image.image_size
+    lengths = was.text.max_positions, now.text.max_positions
+
+    def changed(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: changed(part, name) for name, part in value.items()}
+        for keys, (old, new) in (((*_IMAGE_SIZE, *_SIDES), sides), (_TEXT_SIZE, lengths)):
+            if key in keys and value == old:
+                return new
+        return value
+
+    if sides[0] == sides[1] and lengths[0] == lengths[1]:
+        return
+    names = ["config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json"]
+    for path in [*(folder / name for name in names), *(folder / SIZES).glob("*.json")]:
+        if path.is_file():
+            write_json(path, changed(load_json(path), ""), indent=2)
+
+
+def _checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]:
+    """ValueError if what was written is not the model; what it does otherwise before its towers is returned."""
+    notes = []
+    forms = [each.config.Model.model_dump(exclude=OF_TRAINING) for each in (written, model)]
+    for key, (theirs, ours) in differences(*forms, prefix="Model."):
+        what = f"{key} is {ours} in this model and {theirs} in {origin}"
+        if key not in ("Model.image.preprocessing", "Model.text.tokenizer"):
+            raise ValueError(f"{what}, whose settings it would get")
+        notes.append(f"{what}: embeddings of files and strings differ where these do")
+    for name, array in model.arrays.items():
+        if name not in written.arrays or not np.array_equal(written.arrays[name], array):
+            raise ValueError(f"{name} does not come back as it was written: {origin} is of another model")
+    return notes

@@ -1,0 +1,157 @@
+"""Models in the layout of other families, written back: bit-equal, and loaded by the authors' own classes.
+
+The authors' classes are asked where they are: in this environment, or in that of `ERNIE_VIL2_PEERS`, a Python with
+PyTorch and transformers, open_clip_torch or cn_clip. tests/fixtures/others/handed_back.json has the digests of files
+that they loaded, as tests/peers.py compares; elsewhere equal files are enough.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2.io.files import sha256
+from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
+from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
+from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
+from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+from tests.conftest import call
+from tests.others import FOLDERS, OWN
+
+PEERS = Path(__file__).parents[1] / "peers.py"
+RECORDED = json.loads((OWN / "handed_back.json").read_text())
+PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (sys.executable if importlib.util.find_spec("transformers") else None)
+
+
+def weights_in(folder):
+    return read_weights(weights_path(folder), exact=True)
+
+
+def given_back(name, folder, change=lambda array: array):
+    """A fixture's model, its arrays changed, in a new folder; what was noted."""
+    stored = read_model(FOLDERS[name])
+    arrays = {key: change(array) for key, array in stored.arrays.items()}
+    return hand_back(replace(stored, arrays=arrays), FOLDERS[name], folder, layout_of(FOLDERS[name]))
+
+
+def check_equal(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert (array.dtype, array.shape) == (other[name].dtype, other[name].shape), name
+        assert array.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_an_untouched_model_comes_back_bit_equal_with_all_other_files(name, tmp_path):
+    notes = given_back(name, tmp_path / "back")
+    check_equal(weights_in(FOLDERS[name]), weights_in(tmp_path / "back"))
+    assert len(notes) == 1 and "arrays are the model's" in notes[0]
+    for path in FOLDERS[name].rglob("*"):
+        side = path.suffix in (".json", ".txt", ".model") and path.parent.name != "inputs"
+        if side and not path.name.endswith(INDEX):
+            assert (tmp_path / "back" / path.relative_to(FOLDERS[name])).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name in FOLDERS if name in RECORDED])
+def test_the_authors_class_loads_it_to_the_same_embeddings(name, tmp_path):
+    given_back(name, tmp_path / "back")
+    (file,) = [path for path in (tmp_path / "back").iterdir() if path.suffix in (".safetensors", ".bin", ".pt")]
+    assert (file.name, sha256(file)) == (RECORDED[name]["file"], RECORDED[name]["sha256"])
+    if PYTHON is None:
+        return
+    done = subprocess.run([PYTHON, PEERS, tmp_path / "back", FOLDERS[name]], capture_output=True, text=True)
+    if done.returncode and "ModuleNotFoundError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["hf_clip", "openclip_siglip_timm", "cn_clip_pt"])
+def test_what_training_changed_comes_back(name, tmp_path):
+    given_back(name, tmp_path / "back", lambda array: array + np.float32(0.25))
+    before, after = read_model(FOLDERS[name]).arrays, read_model(tmp_path / "back").arrays
+    for key in before:
+        np.testing.assert_array_equal(after[key], before[key] + np.float32(0.25), err_msg=key)
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), [("safetensors", BFLOAT16), ("bin", BFLOAT16), ("bin", np.dtype("<f2"))])
+def test_narrow_numbers_stay_unless_training_needs_wider_ones(suffix, dtype, tmp_path):
+    for path in FOLDERS["hf_clip"].glob("*.json"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
+
+    def narrow(array):
+        if dtype != BFLOAT16:
+            return array.astype(dtype)
+        return (np.ascontiguousarray(array).view("<u4") >> 16).astype("<u2").view(BFLOAT16).reshape(array.shape)
+
+    arrays = {name: narrow(array) for name, array in weights_in(FOLDERS["hf_clip"]).items()}
+    file = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}[suffix]
+    write_theirs(tmp_path / "model" / file, arrays)
+    stored = read_model(tmp_path / "model")
+    wide = {name: np.asarray(array, "float32") for name, array in stored.arrays.items()}  # as a run of ours has them
+    hand_back(replace(stored, arrays=wide), tmp_path / "model", tmp_path / "back", "hf")
+    check_equal(arrays, weights_in(tmp_path / "back"))
+    trained = {name: array + np.float32(1e-5) for name, array in wide.items()}
+    notes = hand_back(replace(stored, arrays=trained), tmp_path / "model", tmp_path / "trained", "hf")
+    spelt = "bfloat16" if dtype == BFLOAT16 else "float16"
+    assert notes[-1].startswith("weights are float32; those of") and f", {spelt}, cannot hold" in notes[-1]
+    after = weights_in(tmp_path / "trained")
+    assert {array.dtype.str for array in after.values()} == {"<f4"}
+    name = "visual_projection.weight"
+    np.testing.assert_array_equal(after[name], as_float32(arrays[name]).astype("<f4") + np.float32(1e-5))
+
+
+def test_the_command_goes_back_by_itself_from_a_run_and_from_one_after_that(tmp_path):
+    """What a run began with says where it came from."""
+    stored, source = read_model(FOLDERS["hf_chinese_clip_bin"]), FOLDERS["hf_chinese_clip_bin"]
+    for name, weights in (("first", source), ("second", tmp_path / "first")):
+        own = stored.config.Model.model_copy(update={"weights": str(weights)})
+        begun = replace(stored, config=stored.config.model_copy(update={"Model": own}))
+        write_model(begun, tmp_path / name, "ernie_vil2")
+    assert origin_of(tmp_path / "second") == source
+    done = call("convert", tmp_path / "second", tmp_path / "back")
+    assert done.returncode == 0 and f"is now {tmp_path / 'back'} (hf)" in done.stdout, done.stderr
+    check_equal(weights_in(source), weights_in(tmp_path / "back"))
+    again = call("convert", tmp_path / "second", tmp_path / "back")
+    assert again.returncode == 2 and "back exists already" in again.stderr
+
+
+def test_what_does_not_go_back_is_explained(tmp_path):
+    stored = read_model(FOLDERS["hf_clip"])
+    own = stored.config.Model
+    wider = own.image.model_copy(update={"variant": own.image.variant.model_copy(update={"activation": "gelu"})})
+    changed = stored.config.model_copy(update={"Model": own.model_copy(update={"image": wider})})
+    with pytest.raises(ValueError, match="Model.image.variant.activation is gelu in this model and quick_gelu in"):
+        hand_back(replace(stored, config=changed), FOLDERS["hf_clip"], tmp_path / "back", "hf")
+    with pytest.raises(ValueError, match="is of the layout hf: settings and tokenizer of openclip are taken from"):
+        hand_back(stored, FOLDERS["hf_clip"], tmp_path / "back", "openclip")
+    with pytest.raises(ValueError, match="missing|cannot hold|has no|shape|is of another model"):
+        hand_back(stored, FOLDERS["hf_siglip"], tmp_path / "back", "hf")
+    assert not (tmp_path / "back").exists()
+    made = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "own", "--to", "ernie_vil2")
+    assert made.returncode == 0, made.stderr
+    lost = call("convert", tmp_path / "own", tmp_path / "back")
+    assert lost.returncode == 2 and "name it with --origin" in lost.stderr
+    found = call("convert", tmp_path / "own", tmp_path / "back", "--origin", FOLDERS["hf_chinese_clip_bin"])
+    assert found.returncode == 0, found.stderr
+
+
+def test_larger_images_and_longer_texts_are_in_the_settings_that_go_back(tmp_path):
+    stored = read_model(FOLDERS["hf_clip"])
+    model, name = stored.config.Model, "image.pos_embed"
+    image = model.image.model_copy(update={"image_size": 2 * model.image.image_size})
+    _, tokens, width = stored.arrays[name].shape
+    arrays = {**stored.arrays, name: np.ones([1, 4 * (tokens - 1) + 1, width], "float32")}
+    larger = stored.config.model_copy(update={"Model": model.model_copy(update={"image": image})})
+    hand_back(replace(stored, arrays=arrays, config=larger), FOLDERS["hf_clip"], tmp_path / "back", "hf")
+    assert read_model(tmp_path / "back").config.Model.image.image_size == 64
+    settings = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
+    assert settings["size"] == {"shortest_edge": 64} and settings["crop_size"] == {"height": 64, "width": 64}
