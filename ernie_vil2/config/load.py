@@ -14,6 +14,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ernie_vil2.config.merging import merged
 from ernie_vil2.config.schema import Config
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import ConfigError
@@ -152,8 +153,12 @@ def _leaf(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> None:
-    """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed."""
+def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
+    """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed.
+
+    Returns:
+        What a person should know of what was there, see `merged`.
+    """
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -162,7 +167,11 @@ def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> None:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key, of)}")
-    tree[path[-1]] = parse_yaml(value, f"-o {text[:MAX_SHOWN]}")
+    new, remark = parse_yaml(value, f"-o {text[:MAX_SHOWN]}"), None
+    if of is Config:
+        new, remark = merged(".".join(path), tree.get(path[-1]), new)
+    tree[path[-1]] = new
+    return remark
 
 
 def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config) -> ConfigError:
@@ -205,7 +214,8 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
         _migrate(tree, str(path))
     overrides = list(overrides)
     for text in overrides:
-        override(tree, text)
+        if remark := override(tree, text):
+            _warn(f"note: {remark}")
     origin = " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)])
     if overrides:  # which say no version, in whatever file they are written
         _migrate(tree, origin)
