@@ -143,6 +143,25 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):
         assert [record["step"] for record in read_log(output / "log.jsonl") if record["kind"] == "train"] == [1, 2]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
+    """In a sentence, whichever process reads: no traceback."""
+    forgetful = blocks()[2].replace("text_name=caption, ", "")
+    assert forgetful != blocks()[2]
+    (tmp_path / "my_parts.py").write_text(forgetful, encoding="utf-8")
+    (tmp_path / "train.colours").write_text("0000ff\ta shade\n" * 8, encoding="utf-8")
+    settings = [*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]", f"Training.output={tmp_path / 'run'}"]
+    command = [sys.executable, "tools/train.py", "--import", "my_parts", *(f"-o{setting}" for setting in settings),
+               f"-oData.workers={workers}"]  # fmt: skip
+    path = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
+                          capture_output=True)  # fmt: skip
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(rf"{tmp_path}/train.colours, \d: my_parts.Colours raised TypeError: ", line)
+    assert "missing 1 required positional argument: 'text_name'; docs/extending.md" in line
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -176,6 +176,8 @@ class _Worker:
             for row in self.rows:
                 self._position[:] = positions[row], self._position[1] + 1
                 reports.append(fill(positions[row], arrays, row))
+        except RunError as error:  # of which the message says all
+            return str(error)
         except BaseException:
             return traceback.format_exc()
         return reports
