@@ -271,7 +271,7 @@ def _opened(
     precision: Precision,
     root: str | Path | None,
 ) -> Index:
-    new = not store.about
+    new, named = not store.about, model is None
     if not new:
         _check_version(store)
     if model is None:
@@ -279,7 +279,15 @@ def _opened(
             raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
         model = store.about["model"]
     if not isinstance(model, ErnieViL2):
-        model, source = _loaded(model, None if new else store.about["fingerprint"], device, precision)
+        try:
+            model, source = _loaded(model, None if new else store.about["fingerprint"], device, precision)
+        except FileNotFoundError as error:
+            if not named:
+                raise
+            raise FileNotFoundError(
+                f"{store} names its model {model}, which is not there any more ({error}); name where it is now: "
+                "--checkpoint MODEL (model= in Python)"
+            ) from error
         name = os.path.abspath(source) if os.path.exists(source) else str(source)  # another folder may be current then
     else:
         name = "the model given" if new else store.about["model"]

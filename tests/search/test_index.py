@@ -441,3 +441,16 @@ def test_bounds_of_the_command(folder, checkpoint, capsys):
         assert ask(*where) == 2 and wrong in capsys.readouterr().err
     assert ask("kind<3", "kind>=2025-01-01") == 0
     assert json.loads(capsys.readouterr().out)["hits"] == []
+
+
+def test_an_index_whose_model_is_gone_says_which_option_replaces_it(tmp_path):
+    exact = "tests/fixtures/second_stage/indexes/exact"
+    folder = shutil.copytree(exact, tmp_path / "index")
+    about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    (folder / "index.json").write_text(json.dumps(about | {"model": str(tmp_path / "gone")}), encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=rf"names its model {tmp_path}/gone, which is not there any more"):
+        open_index(folder)
+    with pytest.raises(FileNotFoundError, match="name where it is now: --checkpoint MODEL"):
+        open_index(folder)
+    with pytest.raises(FileNotFoundError, match="^(?!.*names its model)"):
+        open_index(folder, str(tmp_path / "elsewhere"))
