@@ -98,7 +98,7 @@ class Compared:
 
     def table(self) -> Table:
         """The figures, with published rows below them."""
-        rows = [(f"published: {row.label}", _flat(row.values)) for row in self.published]
+        rows = [(f"published: {row.title}", _flat(row.values)) for row in self.published]
         return self.comparison.table(rows)
 
     def costs_table(self) -> Table:
@@ -366,7 +366,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _source(row: PaperResult) -> str:
-    return f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}"
+    return f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}"
 
 
 def _short(value: float) -> str:

@@ -226,20 +226,25 @@ def table_rows(
     chances = [values["chance"] for values in results.values()]
     if all(chance == chances[0] for chance in chances):
         rows.append(("  chance", chances[0]))
-    return rows + [(f"  published: {row.label}", dict(row.values)) for row in published]
+    return rows + [(f"  published: {row.title}", dict(row.values)) for row in published]
 
 
 def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
     """The heading of some rows: what their queries are, and how many of the images and texts they are."""
     asking: dict[str, None] = {}
+    sides: dict[str, list[int]] = {}
     for evaluation in evaluations:
         counts: dict[str, None] = {}
         for result in evaluation.results.values():
             rank = result.ranking.rank
             some, every, side = int(np.count_nonzero(rank)), len(rank), result.asked.sides[0]
             counts[f"{some:,} of " * (some < every) + counted(every, side)] = None
+            sides.setdefault(side, []).append(some)
         asking[", ".join(counts)] = None
-    return f"{what} ({'; '.join(asking)})"
+    if len(asking) == 1:
+        return f"{what} ({next(iter(asking))})"
+    ranges = (f"{min(some):,} to " * (min(some) < max(some)) + counted(max(some), side) for side, some in sides.items())
+    return f"{what} ({', '.join(ranges)}, by row)"
 
 
 def score(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, SCORED_AS_USUAL, Protocol
@@ -288,6 +289,19 @@ class PaperResult:
     note: str = ""
     fine_tuned: bool = False
 
+    @property
+    def title(self) -> str:
+        """The label with how the model was trained and where the row was published, for a table."""
+        how = "fine-tuned" if self.fine_tuned else "zero-shot"
+        trained = "" if how in self.label or "fine-tuned" in self.label else f", {how}"
+        return f"{self.label}{trained} ({'paper' if 'arxiv.org' in self.source else 'repository'})"
+
+    @property
+    def height(self) -> float:
+        """Its R@1, the mean over the directions, or what it has in the place of that; it orders rows."""
+        recalls = [next(iter(value.values())) for value in self.values.values() if isinstance(value, Mapping)]
+        return fmean(recalls or [value for value in self.values.values() if not isinstance(value, Mapping)])
+
 
 def _recalls(*values: float) -> dict[str, float]:
     return dict(zip(("R@1", "R@5", "R@10"), values, strict=False))
@@ -415,7 +429,10 @@ PAPER_RESULTS = (
 def paper_results(protocol: str, model: str | None = None) -> list[PaperResult]:
     """The published rows on a protocol's data, of one model or of all; none for data that the authors did not use.
 
+    Zero-shot ones come first, and of these and of the others the best, by R@1.
+
     Those of the ablation are in `PAPER_RESULTS` alone: they are of a training set of their own.
     """
     rows = [row for row in PAPER_RESULTS if row.protocol == protocol and row.model != "ablation"]
-    return [row for row in rows if model in (None, row.model)]
+    chosen = [row for row in rows if model in (None, row.model)]
+    return sorted(chosen, key=lambda row: (row.fine_tuned, -row.height))

@@ -100,7 +100,8 @@ def test_a_heading_counts_the_queries_of_its_rows(encoded, evaluation):
     assert queries_title("all queries", [evaluation, evaluation]) == "all queries (2 images, 3 texts)"
     assert queries_title("red", [some]) == "red (1 of 2 images, 2 of 3 texts)"
     of_texts = score(encoded, PROTOCOLS["muge-val"])
-    assert queries_title("x", [evaluation, of_texts]) == "x (2 images, 3 texts; 3 texts)"
+    assert queries_title("x", [evaluation, of_texts]) == "x (2 images, 3 texts, by row)"
+    assert queries_title("x", [evaluation, some]) == "x (1 to 2 images, 2 to 3 texts, by row)"
 
 
 def test_ranks_as_csv(tmp_path, evaluation):

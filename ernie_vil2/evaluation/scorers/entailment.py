@@ -131,7 +131,7 @@ def accuracy_table(label: str, scores: StatementScores) -> Table:
         (label, scores.values),
         ("most frequent label", {"accuracy": scores.most_frequent}),
     ]
-    rows += [(f"published: {row.label}", row.values) for row in paper_results(scores.statements.kind)]
+    rows += [(f"published: {row.title}", row.values) for row in paper_results(scores.statements.kind)]
     columns = list(scores.values)
     cells = [(name, [percent(values.get(column)) for column in columns]) for name, values in rows]
     return Table(columns, cells, ruled=False)

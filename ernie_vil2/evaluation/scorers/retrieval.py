@@ -243,7 +243,7 @@ def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult
     lines = []
     for one in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
         lines += [f"protocol {one.name}: {one.definition}", TIE_RULES[one.ties]]
-    lines += [f"published: {row.label}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
+    lines += [f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
     return wrapped(lines)
 
 
@@ -252,7 +252,14 @@ def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[Pa
     return {
         "results": {label: _record(evaluation) for label, evaluation in evaluations.items()},
         "published": [
-            {"model": row.label, "values": row.values, "source": row.source, "note": row.note} for row in published
+            {
+                "model": row.label,
+                "values": row.values,
+                "source": row.source,
+                "note": row.note,
+                "fine_tuned": row.fine_tuned,
+            }
+            for row in published
         ],
         "table": rows,
     }
