@@ -12,7 +12,7 @@ SIZES = ("patch_size", "width", "depth", "heads", "layers", "projection")
 
 
 class Kinds(NamedTuple):
-    """Of a section that is of one of several kinds: the key that says which, by default which, what all kinds have."""
+    """Of a section of several kinds: the key that says which it is, its default, and what all kinds have."""
 
     key: str
     default: str
@@ -40,7 +40,7 @@ SECTIONS = {
 def merged(section: str, before: Any, value: Any) -> tuple[Any, str | None]:
     """A section as an override leaves it, and a sentence for people; None where the override says all of it.
 
-    One of the kind that the section has changes only what it names, and weights do not outlive the sizes that they fit.
+    One of the same kind changes only what it names, and weights do not outlive the sizes that they fit.
     One of another kind keeps what every kind has: not the sizes and weights of a tower, nor where a loss starts. Values
     that are no such section are replaced.
 
