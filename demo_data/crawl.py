@@ -10,8 +10,9 @@ the name of a test drawing, that it resembles by nature).
 
 Good rows are drawings of `emoji-train.tar` and `emoji-val.tar`, and scenes of several of them, each captioned by its
 names and tags; a drawing with the pixels of another is a `twin`. Every fault is planted in a row of its own, with
-nothing else wrong: rows with a bad caption have scenes that occur once. The leaks are drawings of `emoji-test.tar`.
-Equal arguments give equal bytes, with the same versions of Pillow and NumPy.
+nothing else wrong: rows with a bad caption have scenes that occur once. The leaks are drawings of `emoji-test.tar`;
+`unseen/test.tar` has the others, which a model of the crawl can be scored on. Equal arguments give equal bytes, with
+the same versions of Pillow and NumPy.
 """
 
 import argparse
@@ -344,6 +345,18 @@ def write(folder: Path, rows: list[Row], per_shard: int) -> None:
     os.replace(aside, folder / "truth.csv")
 
 
+def write_unseen(path: Path, rows: list[Row]) -> None:
+    """Writes the test drawings that no row shows."""
+    leaked = {row.of for row in rows if row.kind == "leak"}
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    with tarfile.open(HERE / "emoji-test.tar") as source, tarfile.open(aside, "w") as target:
+        for member in source:
+            if member.name.partition(".")[0] not in leaked:
+                target.addfile(member, source.extractfile(member))
+    os.replace(aside, path)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=HERE / "crawl", metavar="FOLDER")
@@ -358,6 +371,7 @@ def main() -> int:
     rows = Crawl(counts, args.seed).rows()
     args.output.mkdir(parents=True, exist_ok=True)
     write(args.output, rows, args.per_shard)
+    write_unseen(args.output / "unseen" / "test.tar", rows)
     found = Counter(row.kind for row in rows)
     print(f"{len(rows):,} rows in {args.output}: " + ", ".join(f"{count:,} {kind}" for kind, count in found.items()))
     return 0

@@ -81,7 +81,7 @@ def test_the_same_arguments_give_the_same_bytes(script, folder, tmp_path, monkey
     arguments = ["crawl.py", "--output", str(tmp_path), "--rows", str(ROWS), "--per-shard", "150"]
     monkeypatch.setattr(sys, "argv", arguments)
     script.main()
-    for path in folder.iterdir():
+    for path in folder.glob("*.*"):
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
@@ -118,6 +118,12 @@ def test_leaks_show_the_test_drawing_that_they_name(script, truth, files):
         if row["detail"].startswith(("as it is", "resized", "recompressed")):
             assert difference(test[row["of"]], pixels(image)) < 12
     assert len({row["of"] for row, *_ in leaks}) == len(leaks)
+
+
+def test_the_other_test_drawings_are_a_shard_of_their_own(script, truth, folder):
+    leaked = {row["of"] for row in truth.values() if row["kind"] == "leak"}
+    unseen = {drawing.name for drawing in script.drawings(folder / "unseen" / "test.tar")}
+    assert unseen == {drawing.name for drawing in script.drawings(DEMO / "emoji-test.tar")} - leaked
 
 
 def test_images_of_no_use_and_good_ones(truth, files):
