@@ -24,7 +24,7 @@ import numpy as np
 
 from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.samples import Sample
+from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.io.files import atomic_write
 
 TOLD = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
@@ -138,9 +138,10 @@ class CrossScoring:
         folder: of shards and runs.
     """
 
-    def __init__(self, samples: Sequence[Sample], config: Config, folds: int, folder: Path, seed: int = 0):
+    def __init__(self, samples: Sequence[Sample], config: Config, folds: int, folder: Path):
         self.samples, self.config, self.folder = samples, config, folder
-        self.folds = np.random.default_rng(seed).permutation(len(samples)) % folds
+        ids = [content_id(f"{sample.image_name}\n{sample.text_name}", sample.image) for sample in samples]
+        self.folds = np.array([pair % folds for pair in ids])  # as of `score.model` of a curation with as many models
         self.names = np.array([sample.text_name for sample in samples])
 
     def round(self, number: int, chosen: np.ndarray) -> dict[str, np.ndarray]:
