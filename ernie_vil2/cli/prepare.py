@@ -3,6 +3,7 @@
     python tools/prepare.py 'downloads/{00000..00099}.tar' --output data/train --short-side 256
     python tools/prepare.py pairs/train.csv --output data/train --tags tags.jsonl --drop-duplicates
     python tools/prepare.py lmdb/train --check
+    python tools/prepare.py crawl --select curated --output data/train
 
 INPUT is whatever Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
 checksums) and report.txt (what could not be used). Stopped or killed, the same command goes on. --check reads and
@@ -16,6 +17,7 @@ from ernie_vil2.cli.arguments import (
     add_table_options,
     count,
     input_file,
+    input_folder,
     natural,
     output_folder,
     source,
@@ -41,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
     parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
     parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
+    parser.add_argument("--select", type=input_folder, metavar="FOLDER",
+                        help="output of ernie-vil2 curate: only what it kept, whatever its weight")  # fmt: skip
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
     parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N", help="default 10000")
     parser.add_argument("--processes", type=count, metavar="N", help="default: one for each core that may be used")
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
+    from ernie_vil2.data.selection import SelectedSamples
     from ernie_vil2.data.tags import TagsFile
     from ernie_vil2.device.runtime import usable_cores
 
@@ -64,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         args.text_id,
         tuple(args.background),
     )
-    source = open_sources(args.input, args.text_id, **table_options(args))
+    opened = open_sources(args.input, args.text_id, **table_options(args))
+    source = SelectedSamples(args.select, opened) if args.select else opened
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or usable_cores()
     if args.check:

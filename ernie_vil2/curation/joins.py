@@ -23,20 +23,24 @@ class Joins:
     """A database in which steps remove pairs and weight them.
 
     Views, of which every row is a pair with its `sample` (its number in the source), `shard` and measures:
-        `measured`: all; `readable`: those that could be read; `alive`: those that no step has removed so far.
+        `measured`: all; `readable`: those that could be read; `alive`: those that no step has removed so far;
+        `embedded`: the embeddings, where there are some; `measures`: as `measured`, without what these give.
 
     Args:
         parts: the measures of every shard, in the order of the source.
         folder: where it puts what does not fit into memory.
         memory: of its tables, in GB.
+        embeddings: of every shard.
 
     Attributes:
         step: that removes or weights now.
-        columns: of the views.
         facts: what steps report, for people, by step; and figures of theirs for JSON in `figures`.
+        columns: of the views.
     """
 
-    def __init__(self, parts: Sequence[Measured], folder: Path, memory: float = 1.0):
+    def __init__(
+        self, parts: Sequence[Measured], folder: Path, memory: float = 1.0, embeddings: Sequence[Measured] = ()
+    ):
         self.step = ""
         self.facts: dict[str, list[str]] = {}
         self.figures: dict[str, Any] = {}
@@ -44,21 +48,34 @@ class Joins:
         limits = {"memory_limit": f"{memory}GB", "temp_directory": str(folder / "spilled")}
         self.database = duckdb.connect(config=limits)
         self.database.execute("set preserve_insertion_order = false")
-        self.database.execute("create table parts (filename varchar, shard integer, first bigint)")
         self.database.execute("create table fates (sample bigint, step varchar, reason varchar, nearest bigint)")
         self.database.execute("create table weights (sample bigint, weight double)")
-        rows = [(str(part.path), number, part.first) for number, part in enumerate(parts)]
-        for start in range(0, len(rows), 1000):
-            self.database.executemany("insert into parts values (?, ?, ?)", rows[start : start + 1000])
-        files = list(dict.fromkeys(str(part.path) for part in parts))
-        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-        self.database.execute(
-            f"create view measured as select parts.first + row as sample, parts.shard, read.* exclude (filename) "
-            f"from read_parquet([{listed}], filename = true) read join parts using (filename)"
-        )
+        self.database.execute("create table scores (sample bigint, score double)")
+        self._view("measures", parts)
+        if embeddings:
+            self._view("embedded", embeddings)
+            cosines = "sample, cosine_zh, cosine_en, cosine_other"
+            self.database.execute(
+                f"create view measured as select * from measures left join (select {cosines} from embedded) "
+                "using (sample) left join scores using (sample)"
+            )
+        else:
+            self.database.execute("create view measured as select * from measures")
         self.database.execute("create view readable as select * from measured where bad is null")
         self.database.execute("create view alive as select * from readable anti join fates using (sample)")
         self.columns = [row[0] for row in self.all("select column_name from (describe measured)")]
+
+    def _view(self, name: str, parts: Sequence[Measured]) -> None:
+        """A view of the rows of many files, each with the number of its sample."""
+        self.database.execute(f"create table {name}_parts (filename varchar, shard integer, first bigint)")
+        rows = [(str(part.path), number, part.first) for number, part in enumerate(parts)]
+        for start in range(0, len(rows), 1000):
+            self.database.executemany(f"insert into {name}_parts values (?, ?, ?)", rows[start : start + 1000])
+        files = dict.fromkeys("'" + str(part.path).replace("'", "''") + "'" for part in parts)
+        self.database.execute(
+            f"create view {name} as select parts.first + row as sample, parts.shard, read.* exclude (filename) "
+            f"from read_parquet([{', '.join(files)}], filename = true) read join {name}_parts parts using (filename)"
+        )
 
     def has(self, column: str) -> bool:
         """Whether a step measures a column."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Literal
 
 Language = Literal["zh", "en", "other"]
@@ -63,6 +64,11 @@ def language_of(text: str) -> Language:
     if 3 * han >= latin:
         return "zh" if han else "other"
     return _latin(unicodedata.normalize("NFC", text))
+
+
+def languages_of(texts: Iterable[str]) -> str:
+    """The languages of several captions, each once, in alphabetic order: `en zh`."""
+    return " ".join(sorted(set(map(language_of, texts))))
 
 
 def _latin(text: str) -> Language:

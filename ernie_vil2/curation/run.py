@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.measures import Maps, measure_shard
+from ernie_vil2.curation.page import write_curation_page
 from ernie_vil2.curation.step import UNREADABLE, Step
 from ernie_vil2.curation.table import write_table
 from ernie_vil2.data.processes import each_shard
@@ -99,9 +103,17 @@ def curate(
         missing = maps.missing(share or (0, 1))
         samples = int(source.shard_sizes[missing].sum()) if missing else 0
         each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
+        embedder = next(filter(None, (step.embedder() for step in steps)), None)
+        if embedder is not None:
+            shards = range(len(maps.shards))[share[0] :: share[1]] if share else range(len(maps.shards))
+            left = [shard for shard in shards if not embedder.part(maps, shard).path.exists()]
+            for shard in tqdm(left, "embedding", unit="shard", file=sys.stdout):
+                embedder.embed_shard(maps, shard)
         if share is not None:
             return None
-        joins = Joins([maps.part(shard) for shard in range(len(maps.shards))], state, memory)
+        shards = range(len(maps.shards))
+        embeddings = [embedder.part(maps, shard) for shard in shards] if embedder else []
+        joins = Joins([maps.part(shard) for shard in shards], state, memory, embeddings)
         try:
             decide(joins, steps)
             files = write_table(joins, [shard.samples for shard in maps.shards], output)
@@ -120,6 +132,14 @@ def curate(
                 "shards": [shard._asdict() | file for shard, file in zip(maps.shards, files, strict=True)],
             }
             curation.bad.write(output)
+            facts = {
+                "pairs": f"{curation.pairs:,}",
+                "stay": f"{curation.kept:,} ({curation.kept / max(1, curation.pairs):.1%})",
+                "drawn in an epoch": f"{curation.drawn:,.0f}",
+                "data": ", ".join(dict.fromkeys(str(Path(shard.name).parent) for shard in source.shards)),
+                "steps": ", ".join(step.name for step in steps),
+            }
+            write_curation_page(output, joins, source, steps, curation.reasons, facts, curation.bad)
             write_json(output / ABOUT, about)
         finally:
             joins.close()
@@ -128,6 +148,8 @@ def curate(
 
 def decide(joins: Joins, steps: Sequence[Step]) -> None:
     """Lets every step remove pairs, in order."""
+    for step in steps:
+        step.prepare(joins)
     for step in steps:
         joins.step = step.name
         joins.apply(step.name, step.rules())

@@ -16,6 +16,7 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
 from ernie_vil2.registry import Registry
 
 if TYPE_CHECKING:
+    from ernie_vil2.curation.embeddings import Embedder
     from ernie_vil2.curation.joins import Joins
 
 SettingsOf = TypeVar("SettingsOf", bound=Section)
@@ -104,6 +105,13 @@ class Step(Generic[SettingsOf]):
         """The values of its columns for a pair. BadSample if the image is broken."""
         return {}
 
+    def embedder(self) -> Embedder | None:
+        """What embeds in a second pass the pairs that the rules leave; None: the step needs no embeddings."""
+        return None
+
+    def prepare(self, joins: Joins) -> None:
+        """Makes what other steps may use, before any of them decides."""
+
     def rules(self) -> Iterable[tuple[str, str]]:
         """Reasons for which a pair goes, whatever the others are, each with the SQL condition on its measures."""
         return ()
@@ -127,6 +135,10 @@ STEPS: Registry[type[Step]] = Registry(
             ("text_rules", "text_rules", "TextRules"),
             ("image_rules", "image_rules", "ImageRules"),
             ("exact_duplicates", "exact_duplicates", "ExactDuplicates"),
+            ("leaks", "leaks", "Leaks"),
+            ("near_duplicates", "near_duplicates", "NearDuplicates"),
+            ("score", "score", "Score"),
+            ("balance", "balance", "Balance"),
         ]
     },
 )

@@ -18,6 +18,7 @@ from ernie_vil2.data.processes import Count, each_shard
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.shard_files import INDEX
 from ernie_vil2.data.samples import BadSampleReport, first_names
+from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.io import locks
 from ernie_vil2.io.files import atomic_files, load_json, sha256, write_json, write_text
@@ -100,7 +101,7 @@ def describe(settings: Settings, inputs: Sequence[str], tags: Sequence[str]) -> 
 
 
 def check(
-    source: ShardedSource, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
+    source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
 ) -> PreparedIndex:
     """Reads and decodes every sample and writes nothing; the result has no files.
 
@@ -124,7 +125,11 @@ def _shared(images: np.ndarray) -> list[int]:
 
 
 def prepare(
-    source: ShardedSource, output: str | Path, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
+    source: ShardedSource | SelectedSamples,
+    output: str | Path,
+    settings: Settings,
+    tags: Sequence[TagsFile] = (),
+    processes: int = 1,
 ) -> PreparedIndex:
     """Turns a source into tar shards, with `index.json` and `report.txt` next to them.
 

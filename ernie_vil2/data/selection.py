@@ -19,6 +19,7 @@ import numpy as np
 
 from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource
 from ernie_vil2.data.readers.source import THREADS, fingerprint
+from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import load_json
 
@@ -95,9 +96,7 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selected:
     require("Data.select", "pyarrow")
     folder = Path(folder)
     if not (folder / ABOUT).is_file():
-        raise FileNotFoundError(
-            f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate"
-        )
+        raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
     about = load_json(folder / ABOUT, most=2**28)
     if about.get("version") != VERSION:
         raise ValueError(f"{folder / ABOUT}: of version {about.get('version')}, where {VERSION} is known; curate again")
@@ -124,6 +123,27 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selected:
     if not len(selected.numbers):
         raise ValueError(f"{folder}: nothing of {source.shards[0].name} was kept; look at its page for the reasons")
     return selected
+
+
+class SelectedSamples:
+    """The pairs of a source that were kept, in its order, for what takes a source; weights do not matter to it.
+
+    Args, Raises: as `read_selection`.
+    """
+
+    def __init__(self, folder: str | Path, source: ShardedSource):
+        self._source, self._selected = source, read_selection(folder, source)
+
+    def __len__(self) -> int:
+        return len(self._selected.numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[int(self._selected.numbers[index])]
+
+    @property
+    def contents(self) -> list[str]:
+        """As of `ShardedSource`, and the selection's digest."""
+        return [*self._source.contents, f"selection {self._selected.digest}"]
 
 
 def _unknown(folder: Path, wanted: ShardIdentity, known: Iterable[ShardIdentity]) -> str:

@@ -43,20 +43,26 @@ class TextRules(Step[Settings]):
     cost = 1
     Settings = Settings
     columns = {
-        "languages": "string", "characters": "int32", "words": "int32", "text_fault": "string", "text_key": "uint64",
+        "languages": "string", "characters": "int32", "words": "int32", "letters": "int32", "han": "int32",
+        "text_fault": "string", "text_key": "uint64",
     }  # fmt: skip
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Languages, the least lengths, the first fault, and what a caption is once case and marks are left out."""
+        """Languages, lengths, the first fault, and what a caption is once case and marks are left out.
+
+        Characters are those of the longest caption; words and characters of the shortest English one, and the Chinese
+        characters of the shortest Chinese one, are null where there is none.
+        """
         texts = list(pair.captions.values())
-        languages = [language_of(text) for text in texts]
+        by_language: dict[str, list[str]] = {"zh": [], "en": [], "other": []}
+        for text in texts:
+            by_language[language_of(text)].append(text)
         return {
-            "languages": " ".join(sorted(set(languages))),
-            "characters": min(map(len, texts)),
-            "words": min(
-                len((HAN if language == "zh" else _WORD).findall(text))
-                for language, text in zip(languages, texts, strict=True)
-            ),
+            "languages": " ".join(sorted(language for language, own in by_language.items() if own)),
+            "characters": max(map(len, texts)),
+            "words": min((len(_WORD.findall(text)) for text in by_language["en"]), default=None),
+            "letters": min(map(len, by_language["en"]), default=None),
+            "han": min((len(HAN.findall(text)) for text in by_language["zh"]), default=None),
             "text_fault": next(filter(None, map(fault_of, texts)), None),
             "text_key": text_key(texts),
         }
@@ -68,8 +74,7 @@ class TextRules(Step[Settings]):
         yield from ((fault, f"text_fault = '{fault}'") for fault in own.faults)
         if unwanted:
             yield "other language", " or ".join(f"contains(languages, '{language}')" for language in unwanted)
-        english = f"(contains(languages, 'en') and (words < {own.words} or characters < {own.characters}))"
-        yield "caption too short", f"{english} or (languages = 'zh' and words < {own.han})"
+        yield "caption too short", f"words < {own.words} or letters < {own.characters} or han < {own.han}"
         yield "caption too long", f"characters > {own.longest}"
 
     def decide(self, joins: Joins) -> None:
@@ -85,8 +90,9 @@ class TextRules(Step[Settings]):
 
     def shown(self) -> Iterable[Shown]:
         """Lengths."""
-        yield Shown("characters", "characters of the caption", (self.settings.characters, self.settings.longest))
-        yield Shown("words", "words of the caption, or Chinese characters", (self.settings.words,))
+        yield Shown("characters", "characters of the caption", (self.settings.longest,))
+        yield Shown("words", "words of English captions", (self.settings.words,))
+        yield Shown("han", "Chinese characters of Chinese captions", (self.settings.han,))
 
 
 def plain(text: str) -> str:

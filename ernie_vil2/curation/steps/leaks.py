@@ -1,0 +1,134 @@
+"""Pairs whose image, altered or not, is one of a benchmark, and those that have a benchmark's caption."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from ernie_vil2.config.section import Count, Fraction, Section
+from ernie_vil2.curation.joins import Joins
+from ernie_vil2.curation.likeness import BYTES, thumbnail, vectors
+from ernie_vil2.curation.step import Pair, Step
+from ernie_vil2.curation.steps.text_rules import text_key
+from ernie_vil2.curation.thumbnails import Thumbnails, alike, remove_files, thumbnails_of
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.readers import open_benchmarks
+from ernie_vil2.data.samples import BadSample
+from ernie_vil2.io.terminal import counted
+
+
+class Settings(Section):
+    benchmarks: list[str] = Field(
+        default=[], description="folders or files of benchmarks, as `eval --data` takes them; the split that is scored"
+    )
+    candidates: Fraction = Field(0.7, description="as of near_duplicates")
+    likeness: Fraction = Field(0.96, description="as of near_duplicates")
+    crops: bool = Field(True, description="as of near_duplicates")
+    mirrored: bool = Field(True, description="also find mirrored images")
+    texts: Literal["report", "remove"] = Field(
+        "report", description="what becomes of pairs that have a caption of a benchmark, case and marks aside"
+    )
+    text_characters: Count = Field(20, description="captions that are shorter are alike by chance, and do not count")
+
+
+class Leaks(Step[Settings]):
+    """Every pair is compared with every image of the benchmarks, by the test of near-duplicates."""
+
+    name = "leaks"
+    cost = 4
+    Settings = Settings
+    columns = {"thumbnail": "binary", "shape": "float", "long_text_key": "uint64"}
+
+    def check(self) -> None:
+        """Opens the benchmarks."""
+        if not self.settings.benchmarks:
+            raise ValueError(
+                "leaks compares with benchmarks, and none is named: -o 'leaks.benchmarks=[FOLDER]', or leave the step "
+                "out: -o leaks=null"
+            )
+        self._opened = {path: _open(path) for path in self.settings.benchmarks}
+
+    def measured_by(self) -> Any:
+        """How long a caption has to be."""
+        return self.settings.text_characters
+
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        """Its thumbnail, and what its caption is compared by."""
+        made, shape = thumbnail(pair.pixels)
+        return {"thumbnail": made, "shape": shape, "long_text_key": self._key(list(pair.captions.values()))}
+
+    def _key(self, texts: list[str]) -> int | None:
+        return text_key(texts) if min(map(len, texts)) >= self.settings.text_characters else None
+
+    def decide(self, joins: Joins) -> None:
+        """Removes what is in a benchmark; reports captions that are."""
+        own = self.settings
+        images = thumbnails_of(joins, "images")
+        leaks: list[dict[str, Any]] = []
+        for path, benchmarks in self._opened.items():
+            known, names = self._images(joins.folder, path, benchmarks)
+            found: dict[int, tuple[float, str]] = {}
+            for mirror in (False, True)[: 1 + own.mirrored]:
+                for pairs in alike(images, own.candidates, own.likeness, known, own.crops, mirror):
+                    for query, row, value in zip(pairs.queries, pairs.rows, pairs.likeness, strict=True):
+                        sample = int(images.samples[row])
+                        found[sample] = max(found.get(sample, (0.0, "")), (float(value), names[query]))
+            joins.database.register("found", pa.table({"sample": pa.array(found, pa.int64())}))
+            joins.remove("image of a benchmark", "select sample, null from found")
+            joins.database.unregister("found")
+            leaks += [
+                {"sample": sample, "benchmark": path, "image": name, "likeness": round(value, 4)}
+                for sample, (value, name) in sorted(found.items())
+            ]
+            keys = {self._key([text.text]) for one in benchmarks for text in one.texts} - {None}
+            joins.database.register("known", pa.table({"long_text_key": pa.array(keys, pa.uint64())}))
+            query = "select sample, null from alive semi join known using (long_text_key)"
+            captions = joins.all(f"select count(*) from ({query})")[0][0]
+            if own.texts == "remove":
+                joins.remove("caption of a benchmark", query)
+            joins.database.unregister("known")
+            joins.facts.setdefault(self.name, []).append(
+                f"{path}: {counted(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
+                f"{len(names):,} images, {captions:,} more one of its captions"
+                + ("" if own.texts == "remove" else " (which stay)")
+            )
+        joins.figures[self.name] = leaks
+        remove_files(joins.folder, "images")
+
+    def _images(self, folder: Path, path: str, benchmarks: list[Benchmark]) -> tuple[Thumbnails, list[str]]:
+        """The thumbnails of a benchmark's images, of an earlier run if the benchmark is as it was, and their names."""
+        images = list({image.id: image for one in benchmarks for image in one.images}.values())
+        state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
+        about = json.dumps([path, len(images), state, BYTES]).encode()
+        kept = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
+        if kept.is_file():
+            stored = np.load(kept)
+            thumbnails, shapes, rows = stored["thumbnails"], stored["shapes"], stored["rows"]
+        else:
+            made: list[tuple[bytes, float]] = []
+            read: list[int] = []
+            for row, image in enumerate(images):
+                try:
+                    made.append(thumbnail(decode_image(image.read(), image.id)))
+                    read.append(row)
+                except (BadSample, OSError):  # what cannot be read cannot be scored either
+                    continue
+            thumbnails = np.frombuffer(b"".join(one for one, _ in made), np.uint8).reshape(-1, BYTES)
+            shapes, rows = np.array([shape for _, shape in made], np.float32), np.array(read, np.int64)
+            np.savez(kept, thumbnails=thumbnails, shapes=shapes, rows=rows)
+        known = Thumbnails(rows, thumbnails, vectors(thumbnails).astype(np.float16), shapes)
+        return known, [images[row].id for row in rows.tolist()]
+
+
+def _open(path: str) -> list[Benchmark]:
+    try:
+        return list(open_benchmarks(path).values())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"leaks: the benchmark {path} cannot be read: {error}") from error

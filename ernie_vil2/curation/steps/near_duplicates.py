@@ -1,0 +1,84 @@
+"""Images that show the same: resized, recompressed, in a frame, cropped a little, grey or mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from ernie_vil2.config.section import Fraction, Section
+from ernie_vil2.curation.joins import Joins
+from ernie_vil2.curation.likeness import thumbnail
+from ernie_vil2.curation.step import Pair, Shown, Step
+from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnails_of
+
+
+class Settings(Section):
+    candidates: Fraction = Field(0.7, description="least cosine of the vectors of two images that are compared")
+    likeness: Fraction = Field(0.96, description="from which two images show the same; 1: they are equal")
+    crops: bool = Field(True, description="also compare images with crops of each other, by up to a tenth")
+    mirrored: bool = Field(True, description="also find mirrored images, which have a reason of their own")
+
+
+class NearDuplicates(Step[Settings]):
+    """Of images that show the same the best one stays.
+
+    Candidates are near each other by thumbnails of 16 x 16, whose verdict is by thumbnails of 32 x 32
+    (`curation/likeness.py`). A pair goes only if one stays that it is itself like, so that chains of small differences
+    do not connect what is different.
+    """
+
+    name = "near_duplicates"
+    cost = 5
+    Settings = Settings
+    columns = {"thumbnail": "binary", "shape": "float"}
+
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        """Its thumbnail, and the aspect ratio of what it shows."""
+        made, shape = thumbnail(pair.pixels)
+        return {"thumbnail": made, "shape": shape}
+
+    def decide(self, joins: Joins) -> None:
+        """Removes near-duplicates, then mirrored ones of what is left."""
+        own = self.settings
+        for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
+            images = thumbnails_of(joins, "images")
+            pairs = list(alike(images, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
+            removed = best_of(joins, images.samples, pairs)
+            joins.database.register("found", removed)
+            joins.remove(reason, "select sample, nearest from found")
+            joins.database.unregister("found")
+            remove_files(joins.folder, "images")
+
+    def shown(self) -> Iterable[Shown]:
+        """None: the table of a pair does not say how alike it is to all others."""
+        return ()
+
+
+def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Table:
+    """Which pairs go, and what stays in their stead: columns sample and nearest.
+
+    From the best to the worst, each stays unless it is like one that stays; then the likest of these is its nearest.
+    """
+    near: dict[int, dict[int, float]] = {}
+    for found in pairs:
+        for one, other, value in zip(
+            samples[found.queries].tolist(), samples[found.rows].tolist(), found.likeness.tolist(), strict=True
+        ):
+            for first, second in ((one, other), (other, one)):
+                own = near.setdefault(first, {})
+                own[second] = max(value, own.get(second, 0.0))
+    joins.database.register("involved", pa.table({"sample": pa.array(near, pa.int64())}))
+    order = joins.all(f"select sample from alive semi join involved using (sample) order by {joins.better}")
+    joins.database.unregister("involved")
+    stays, gone = set[int](), dict[int, int]()
+    for (sample,) in order:
+        kept = {other: value for other, value in near[sample].items() if other in stays}
+        if kept:
+            gone[sample] = max(kept, key=lambda other: (kept[other], -other))
+        else:
+            stays.add(sample)
+    return pa.table({"sample": pa.array(gone.keys(), pa.int64()), "nearest": pa.array(gone.values(), pa.int64())})

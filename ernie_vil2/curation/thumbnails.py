@@ -1,0 +1,110 @@
+"""Thumbnails of many images on the disk, and the pairs of them that show the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_vil2.curation import likeness
+from ernie_vil2.curation.joins import Joins
+from ernie_vil2.curation.neighbours import neighbours
+
+
+class Thumbnails(NamedTuple):
+    """Of N images, in files that are mapped.
+
+    samples: `[N]` int64, what each is of.
+    thumbnails: `[N, likeness.BYTES]` uint8.
+    vectors: `[N, likeness.WIDTH]` float16.
+    shapes: `[N]` float32, the aspect ratios of what the images show.
+    """
+
+    samples: np.ndarray
+    thumbnails: np.ndarray
+    vectors: np.ndarray
+    shapes: np.ndarray
+
+
+class Alike(NamedTuple):
+    """Pairs of images that show the same: rows, and how alike they are; `[P]` each."""
+
+    queries: np.ndarray
+    rows: np.ndarray
+    likeness: np.ndarray
+
+
+def thumbnails_of(joins: Joins, name: str) -> Thumbnails:
+    """Those of the pairs that are alive, in files of this name in the folder of the joins."""
+    count = joins.all("select count(*) from alive")[0][0]
+    kinds = {
+        "samples": (np.int64, ()),
+        "thumbnails": (np.uint8, (likeness.BYTES,)),
+        "vectors": (np.float16, (likeness.WIDTH,)),
+        "shapes": (np.float32, ()),
+    }
+    made = Thumbnails(
+        **{
+            part: np.lib.format.open_memmap(joins.folder / f"{name}-{part}.npy", "w+", kind, (count, *shape))
+            for part, (kind, shape) in kinds.items()
+        }
+    )
+    first = 0
+    for batch in joins.rows("select sample, thumbnail, shape from alive order by sample"):
+        rows = slice(first, first + len(batch))
+        made.samples[rows] = batch["sample"].to_numpy()
+        values = np.frombuffer(b"".join(batch["thumbnail"].to_pylist()), np.uint8).reshape(len(batch), -1)
+        made.thumbnails[rows], made.vectors[rows] = values, likeness.vectors(values)
+        made.shapes[rows] = batch["shape"].to_numpy()
+        first += len(batch)
+    return made
+
+
+def remove_files(folder: Path, name: str) -> None:
+    """Removes what `thumbnails_of` has written."""
+    for part in Thumbnails._fields:
+        (folder / f"{name}-{part}.npy").unlink(missing_ok=True)
+
+
+def alike(
+    found: Thumbnails,
+    candidates: float,
+    least: float,
+    queries: Thumbnails | None = None,
+    crops: bool = True,
+    mirror: bool = False,
+) -> Iterator[Alike]:
+    """Pairs that show the same, each once or twice.
+
+    Args:
+        candidates: least cosine of two vectors.
+        least: likeness from which two images show the same.
+        queries: others to compare with; None: the images themselves.
+        crops: as of `likeness.likeness`.
+        mirror: compares with the mirrored queries.
+    """
+    asked = found if queries is None else queries
+    vectors = asked.vectors if queries is not None or mirror else None
+    if mirror:
+        vectors = _mirrored_vectors(asked.thumbnails)
+    for near in neighbours(found.vectors, candidates, vectors):
+        close = np.abs(np.log(asked.shapes[near.queries] / found.shapes[near.rows])) < likeness.ASPECT
+        if queries is None:
+            close &= near.queries != near.rows
+        one, other = near.queries[close], near.rows[close]
+        first = asked.thumbnails[one]
+        value = likeness.likeness(likeness.mirrored(first) if mirror else first, found.thumbnails[other], crops)
+        same = value >= least
+        if same.any():
+            yield Alike(one[same], other[same], value[same])
+
+
+def _mirrored_vectors(thumbnails: np.ndarray) -> np.ndarray:
+    made = np.empty((len(thumbnails), likeness.WIDTH), np.float16)
+    for start in range(0, len(thumbnails), likeness.BLOCK):
+        made[start : start + likeness.BLOCK] = likeness.vectors(
+            likeness.mirrored(thumbnails[start : start + likeness.BLOCK])
+        )
+    return made

@@ -1,0 +1,137 @@
+"""Duplicates and leaks: pictures altered as others put them up, and a benchmark that hides in the training set."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ernie_vil2.curation.likeness import likeness, mirrored, thumbnail
+from ernie_vil2.curation.neighbours import neighbours
+from tests.curation.conftest import encoded, picture, write_tar
+
+SIZE = 128
+CAPTION = "a picture of something, number"
+RULES = "near_duplicates: {likeness: 0.93}"
+
+
+def altered(pixels, kind):
+    image = Image.fromarray(pixels)
+    if kind == "resized":
+        return encoded(np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC)))
+    if kind == "recompressed":
+        return encoded(pixels, "JPEG", quality=30)
+    if kind == "bordered":
+        framed = Image.new("RGB", (SIZE + 16, SIZE + 16), (250, 240, 20))
+        framed.paste(image, (8, 8))
+        return encoded(np.asarray(framed))
+    if kind == "cropped":
+        return encoded(pixels[6:-6, 3:-9])
+    if kind == "grey":
+        return encoded(np.asarray(image.convert("L").convert("RGB")))
+    return encoded(pixels[:, ::-1])
+
+
+KINDS = ("resized", "recompressed", "bordered", "cropped", "grey", "mirrored")
+
+
+@pytest.fixture
+def crawl(tmp_path):
+    """Twelve pictures, and behind them an altered copy of each, two of each kind."""
+    originals = [picture(number, SIZE) for number in range(12)]
+    rows = [(encoded(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(originals)]
+    rows += [
+        (altered(pixels, KINDS[number % 6]), f"{CAPTION} {number} again") for number, pixels in enumerate(originals)
+    ]
+    return write_tar(tmp_path / "crawl.tar", rows)
+
+
+def test_altered_copies_go_and_say_what_stayed(crawl, curated):
+    table = list(curated([crawl], RULES).values())
+    gone = {row["sample"]: row["nearest"] for row in table if not row["kept"]}
+    families = {frozenset(pair) for pair in gone.items()}
+    assert families == {frozenset((number, number + 12)) for number in range(12)}
+    reasons = {row["sample"] % 6: row["reason"] for row in table if not row["kept"]}
+    assert reasons == {number: "mirrored image" if number == 5 else "near-duplicate image" for number in range(6)}
+
+
+def test_the_largest_stays(crawl, curated):
+    rows = curated([crawl], RULES + "\nimage_rules: {short_side: 8}").values()
+    stay = {row["sample"] for row in rows if row["kept"]}
+    # What was put into a frame is larger than what it was made of; what was cropped or made smaller is not.
+    assert stay == {0, 1, 14, 3, 4, 5, 6, 7, 20, 9, 10, 11}
+
+
+def test_nothing_goes_for_what_is_switched_off(crawl, curated):
+    rows = curated([crawl], "near_duplicates: {likeness: 0.93, mirrored: false}").values()
+    assert {row["sample"] % 6 for row in rows if not row["kept"]} == set(range(5))
+
+
+def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
+    """Each is like the next, the first is not like the last: what goes is like something that stays."""
+    first, last = picture(1, SIZE).astype(float), picture(2, SIZE).astype(float)
+    steps = [encoded((first * (1 - share) + last * share).astype(np.uint8)) for share in np.linspace(0, 1, 9)]
+    path = write_tar(tmp_path / "chain.tar", [(image, f"{CAPTION} {number}") for number, image in enumerate(steps)])
+    rows = list(curated([path], "near_duplicates: {likeness: 0.9, crops: false, mirrored: false}").values())
+    kept = {row["sample"] for row in rows if row["kept"]}
+    assert 2 <= len(kept) < 9
+    assert all(row["kept"] or row["nearest"] in kept for row in rows)
+    assert rows[8]["nearest"] != 0
+
+
+def test_pictures_of_a_benchmark_are_found_whatever_was_done_to_them(tmp_path, crawl, curated):
+    hidden = [picture(number, SIZE) for number in (0, 1, 30)]
+    test = write_tar(tmp_path / "test.tar", [(encoded(pixels), f"scored {row}") for row, pixels in enumerate(hidden)])
+    rows = list(curated([crawl], f"leaks: {{benchmarks: [{test}], likeness: 0.93}}").values())
+    leaks = {row["sample"]: row["reason"] for row in rows if not row["kept"]}
+    assert leaks == dict.fromkeys((0, 12, 1, 13), "image of a benchmark")
+
+
+def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, crawl, curated):
+    test = write_tar(tmp_path / "test.tar", [(encoded(picture(77)), f"{CAPTION.upper()}: 7!")])
+    reported = curated([crawl], f"leaks: {{benchmarks: [{test}]}}", "reported")
+    assert all(row["kept"] for row in reported.values())
+    rows = curated([crawl], f"leaks: {{benchmarks: [{test}], texts: remove}}", "removed").values()
+    assert {row["sample"]: row["reason"] for row in rows if not row["kept"]} == {7: "caption of a benchmark"}
+
+
+def test_a_benchmark_that_cannot_be_read_is_named_before_any_work(tmp_path, crawl, curated):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="leaks: the benchmark .*empty cannot be read: .*no layout"):
+        curated([crawl], f"leaks: {{benchmarks: [{tmp_path}/empty]}}")
+    with pytest.raises(ValueError, match="none is named: -o 'leaks.benchmarks"):
+        curated([crawl], "leaks: {}")
+    assert not (tmp_path / "curated" / "table").exists()
+
+
+def test_likeness_is_the_same_both_ways_and_one_for_equal_images():
+    pictures = [picture(seed, 80) for seed in range(20)]
+    thumbnails = np.stack([np.frombuffer(thumbnail(pixels)[0], np.uint8) for pixels in pictures])
+    assert likeness(thumbnails, thumbnails) == pytest.approx(np.ones(20), abs=0.01)
+    one, other = thumbnails[:-1], thumbnails[1:]
+    assert likeness(one, other) == pytest.approx(likeness(other, one), abs=1e-4)
+    turned = [np.frombuffer(thumbnail(np.ascontiguousarray(pixels[:, ::-1]))[0], np.uint8) for pixels in pictures]
+    assert likeness(mirrored(np.stack(turned)), thumbnails) == pytest.approx(np.ones(20), abs=0.02)
+    assert (likeness(one, other) < 0.9).all()
+
+
+def test_colours_count_unless_one_image_is_grey():
+    red, blue = np.full((64, 64, 3), 255, np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    red[16:48, 20:50], blue[16:48, 20:50] = (200, 30, 30), (40, 60, 210)
+    grey = np.repeat(np.asarray(Image.fromarray(red).convert("L"))[..., None], 3, axis=2)
+    one, other, without = (np.frombuffer(thumbnail(pixels)[0], np.uint8)[None] for pixels in (red, blue, grey))
+    assert likeness(one, other)[0] < 0.9 < 0.97 < likeness(one, without)[0]
+
+
+def test_near_neighbours_of_many_are_those_of_all_products(monkeypatch):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 16))
+    vectors = (np.repeat(centres, 40, axis=0) + 0.25 * rng.normal(size=(2400, 16))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    products = np.triu(vectors @ vectors.T, 1)
+    wanted = set(zip(*(rows.tolist() for rows in np.nonzero(products >= 0.95)), strict=True))
+    assert len(wanted) > 1000
+    for exact, share in ((20_000, 1.0), (100, 0.98)):
+        monkeypatch.setattr("ernie_vil2.curation.neighbours.EXACT", exact)
+        found = set()
+        for pairs in neighbours(vectors, 0.95):
+            found |= {(min(pair), max(pair)) for pair in zip(pairs.queries.tolist(), pairs.rows.tolist(), strict=True)}
+        assert found <= wanted and len(found) >= share * len(wanted)
