@@ -214,6 +214,7 @@ def reproduced(folder):
 LAYOUTS = {
     "benchmarks.md": benchmarks,
     "compare.md": compared,
+    "curate.md": demo,
     "cxc.md": ratings,
     "data.md": sources,
     "demo.md": demo,
