@@ -231,6 +231,7 @@ def made_vectors(path: Path, rows: int) -> np.ndarray:
 def vectors(rows: int) -> dict[str, str]:
     """Near pairs of made vectors."""
     import faiss
+
     from ernie_vil2.curation.neighbours import neighbours
 
     faiss.omp_set_num_threads(1)

@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_import_option(parser)
     parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: train")
-    parser.add_argument(
-        "--images", type=arguments.input_folder, metavar="FOLDER", help="where the images lie, if not with the data"
-    )
+    arguments.add_table_options(parser)
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
     parser.add_argument("--processes", type=arguments.count, metavar="N",
                         help="that measure; default: one for each core that may be used")  # fmt: skip
@@ -67,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device.runtime import usable_cores
 
     steps = load_steps(args.config, args.override)
-    source = open_sources(args.data, args.text_id, args.split, args.images, layout=args.layout)
+    source = open_sources(args.data, args.text_id, args.split, layout=args.layout, **arguments.table_options(args))
     done = curate(source, steps, args.output, args.processes or usable_cores(), args.memory, args.share)
     if done is None:
         print("the share is measured; when all are, run without --share")
