@@ -40,7 +40,19 @@ def whole_set():
 BASE = [
     "numpy>=1.24,<3",
     "opencv-python>=4.6.0.66,!=4.7.*,!=4.8.0.*,<6",  # 4.6.0.66 comes with the Paddle suite alone
-    *whole("pydantic", "Pillow", "simplejpeg", "PyYAML", "safetensors", "tqdm", "braceexpand", "Jinja2", "packaging"),
+    *whole(
+        "pydantic",
+        "Pillow",
+        "simplejpeg",
+        "PyYAML",
+        "safetensors",
+        "tqdm",
+        "braceexpand",
+        "Jinja2",
+        "packaging",
+        "tokenizers",
+        "ftfy",
+    ),
 ]
 SUITE = [
     *whole("paddlenlp", "paddleclas", "huggingface_hub", "aistudio-sdk", "datasets"),

@@ -25,12 +25,13 @@ from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Preprocessing, ahead
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
-from ernie_vil2.io.export_folder import ABOUT, PARITY, VOCABULARY, BadExport
+from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
 from ernie_vil2.io.files import load_json
 
 if TYPE_CHECKING:  # an export runs without Paddle
@@ -87,7 +88,7 @@ class ErnieViL2:
         calibration: what the scores mean, where `ernie-vil2 calibrate` has left it next to the weights; else None.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, config: Config, batch_size: int = 64):
+    def __init__(self, engine: Engine, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
         self.calibration: Calibration | None = None
         self.labels: tuple[str, ...] = ()
         self.engine = engine
@@ -231,9 +232,7 @@ class ErnieViL2:
         # the towers: numbers are the same to rounding.
         skip: dict[str, Any] = {"weights": True, "like": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
         parts = {
-            "tokens": self.tokenizer.tokens,
-            "rules": self.tokenizer.rules,
-            "max_length": self.tokenizer.max_length,
+            **self.tokenizer.identity(),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "precision": self.precision,
             "model": without_implementation(self.config.Model).model_dump(exclude=skip, exclude_defaults=True),
@@ -429,13 +428,13 @@ def _stored(
 def _encoder(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
     model.eval()
     engine = Eager(model, Preprocessing.of(config.Model.image), precision)
-    tokenizer = Tokenizer(stored.tokens, config.Data.max_length, config.Model.text.tokenizer)
-    return ErnieViL2(engine, tokenizer, config, rows)
+    return ErnieViL2(engine, stored.tokenizer(config.Data.max_length), config, rows)
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
     from ernie_vil2.backends.exported import open_export
 
     made, config = open_export(folder, device, engine)
-    tokenizer = Tokenizer(folder / VOCABULARY, config.Data.max_length, config.Model.text.tokenizer)
+    rules = config.Model.text.tokenizer
+    tokenizer = open_tokenizer(folder / vocabulary_name(rules), config.Data.max_length, rules)
     return ErnieViL2(made, tokenizer, config, batch_size)

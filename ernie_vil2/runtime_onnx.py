@@ -21,10 +21,10 @@ import numpy as np
 
 from ernie_vil2.data.decoding import check_size
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
-from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, VOCABULARY, BadExport, named_in_utf8, read_export
+from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, BadExport, named_in_utf8, read_export, vocabulary_name
 
 UNIT = 0.05
 """How far from 1 the squared length of an embedding may be: bfloat16 and int8 round."""
@@ -137,7 +137,7 @@ class OnnxModel:
                 for tower in ("image", "text")
             )  # fmt: skip
         rules, longest = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
-        self.tokenizer = Tokenizer(folder / VOCABULARY, longest, rules)
+        self.tokenizer = open_tokenizer(folder / vocabulary_name(rules), longest, rules)
         self.batch_size = batch_size
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]

@@ -15,7 +15,7 @@ import pytest
 import ernie_vil2
 
 ROOT = Path(ernie_vil2.__file__).parents[1]
-LONGEST = {"train": 68, "eval": 45, "load": 20}
+LONGEST = {"train": 69, "eval": 46, "load": 21}
 """Files that a walk may run through. A commit that raises one of these, or the next two, names the feature for it."""
 LINES, MODULES = 45_200, 255
 TRACER = """

@@ -15,6 +15,7 @@ import ernie_vil2
 from ernie_vil2.config import load_config
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
@@ -100,7 +101,7 @@ def checkpoint(tmp_path):
     model = build_dual_encoder(config.Model, len(TOKENS))
     state = {"step": 5, "scaler": {}, "bad_samples": {}, "best": None}
     optimizer = optimizer_arrays(build_optimizer(model, decay_groups(model), config.Optimizer), model)
-    return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, TOKENS), keep=1)
+    return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, Tokenizer(TOKENS)), keep=1)
 
 
 def unit(features):

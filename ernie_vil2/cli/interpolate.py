@@ -138,7 +138,6 @@ def score_mixtures(
 
     from ernie_vil2.backends import Eager
     from ernie_vil2.data.preprocessing import Preprocessing
-    from ernie_vil2.data.tokenizer import Tokenizer
     from ernie_vil2.encoder import ErnieViL2
     from ernie_vil2.evaluation.protocols import protocol
     from ernie_vil2.evaluation.run import score
@@ -160,7 +159,7 @@ def score_mixtures(
                 **(table_options(args) if side == "new" else {}),
             ))  # fmt: skip
     network, _ = stored[0].build()
-    tokenizer = Tokenizer(stored[0].tokens, config.Data.max_length, config.Model.text.tokenizer)
+    tokenizer = stored[0].tokenizer(config.Data.max_length)
     engine = Eager(network, Preprocessing.of(config.Model.image), args.precision)
     encoder = ErnieViL2(engine, tokenizer, config, args.batch_size)
     rows = []

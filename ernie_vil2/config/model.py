@@ -209,13 +209,19 @@ class TextTowerConfig(Section):
         1e-5, description="ernie, transformer: of the LayerNorms; 1e-5 in the official release, 1e-12 in PaddleNLP"
     )
     vocabulary: str | None = Field(
-        None, description="vocabulary file, token or token<TAB>id lines; null: the packaged ERNIE 3.0 vocabulary"
+        None,
+        description="vocabulary file, token or token<TAB>id lines, or a tokenizer.json or sentencepiece .model; null: "
+        "the packaged ERNIE 3.0 vocabulary (open_clip: CLIP's)",
     )
-    tokenizer: Literal["official", "paddlenlp"] = Field(
+    tokenizer: Literal[
+        "official", "paddlenlp", "cn_clip", "bert", "clip", "xlm_roberta", "siglip", "siglip2",
+        "open_clip", "open_clip_hf", "open_clip_lower", "open_clip_canonical",
+    ] = Field(
         "official",
-        description="how a text is split before its words are looked up: as the official code does, or as PaddleNLP, "
-        "where symbols are also words of their own and special tokens in a text count as such",
-    )
+        description="how a text becomes tokens: words as the official code splits them, as PaddleNLP, where symbols "
+        "are also words of their own and special tokens in a text count as such, or as Chinese-CLIP's own code "
+        "(cn_clip); or the dialect of another family, for its tokenizer.json (docs/models.md)",
+    )  # fmt: skip
     weights: str | None = Field(
         None,
         description="initial weights: an ERNIE or BERT by its PaddleNLP name, folder or file, or an ERNIE-ViL 2.0 "

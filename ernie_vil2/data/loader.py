@@ -6,6 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import takewhile
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout, filled_batches
 from ernie_vil2.device.transfers import uploaded
 
@@ -105,7 +106,7 @@ class ViewRows(SampleRows):
     """
 
     def __init__(
-        self, stream: SampleStream, config: Config, tokenizer: Tokenizer, image_views: Sequence[str], has_text: bool
+        self, stream: SampleStream, config: Config, tokenizer: TextTokenizer, image_views: Sequence[str], has_text: bool
     ):
         super().__init__(stream)
         self._seed = config.Training.seed
@@ -125,30 +126,32 @@ class ViewRows(SampleRows):
 
     def _write_text(self, row: Arrays, text: str) -> None:
         ids = self.tokenizer.encode(text)
-        row["text"][0] = PAD_ID
+        row["text"][0] = self.tokenizer.pad_id
         row["text"][0, : len(ids)] = ids
-        row["text_length"][0] = len(ids)
+        row["text_length"][0] = self.tokenizer.max_length if self.tokenizer.to_full_length else len(ids)
 
     def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
         """As `SampleRows.shown`: the views, and the text as the model reads it."""
         texts = {"sample": batch["names"][row]}
         if self._has_text:
-            texts["text, as tokens"] = " ".join(self._tokens(batch)[row])
+            texts["text, as tokens"] = " ".join(self.tokenizer.tokens[id] for id in self._ids(batch)[row])
         return ShownRow({view: batch[view][row].numpy() for view in self._image_views}, texts)
 
     def notes(self, batch: Batch) -> list[str]:
         """As `SampleRows.notes`; a text that fills the longest length was most likely cut."""
-        tokens = self._tokens(batch) if "text" in batch else []
-        lengths = list(map(len, tokens))
+        rows = self._ids(batch) if "text" in batch else []
+        lengths = list(map(len, rows))
         if not lengths:
             return []
         longest = self.tokenizer.max_length
-        unknown = sum(words.count("[UNK]") for words in tokens) / sum(lengths)
+        unknown = sum(row.count(self.tokenizer.unknown_id) for row in rows) / sum(lengths)
         return [f"texts of {fmean(lengths):.1f} tokens, {lengths.count(longest):,} of them cut at {longest}, "
                 f"{unknown:.1%} of the tokens unknown"]  # fmt: skip
 
-    def _tokens(self, batch: Batch) -> list[list[str]]:
-        return [[self.tokenizer.tokens[id] for id in row if id != PAD_ID] for row in batch["text"].tolist()]
+    def _ids(self, batch: Batch) -> list[list[int]]:
+        """The texts without their padding, which may be of the end token's id."""
+        rows, padding = batch["text"].tolist(), self.tokenizer.pad_id
+        return [row[: len(row) - sum(1 for _ in takewhile(lambda id: id == padding, row[::-1]))] for row in rows]
 
     def finished(self, arrays: Arrays) -> Arrays:
         """The texts as long as the longest of them."""

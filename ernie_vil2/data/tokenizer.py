@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from ernie_vil2.io.files import read_text
 
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
-LONGEST_WORD = 100
-"""Characters of a word that is still looked up; a longer one is unknown, as in BERT."""
+LONGEST_WORD = {"official": 100, "paddlenlp": 100, "cn_clip": 200}
+"""Characters of a word that is still looked up, by the rules; a longer one is unknown."""
 
 _SPECIAL = re.compile(r"(\[(?:PAD|CLS|SEP|MASK|UNK)\])")
 # What PaddleNLP takes for symbols besides those that Unicode calls so: soft hyphen, ² º 〇 µ Ø ŋ Ʊ.
@@ -70,28 +70,69 @@ def read_vocabulary(path: str | Path) -> list[str]:
     return tokens
 
 
+class TextTokenizer(Protocol):
+    """Texts to ids, whatever the vocabulary is of; `data.tokenizer_files.open_tokenizer` makes one from files.
+
+    Attributes:
+        tokens: in the order of their ids.
+        rules: how a text is split and cleaned, see `Model.text.tokenizer`.
+        max_length: tokens of a text, special ones included.
+        pad_id: what a shorter text is filled up with, on the right.
+        unknown_id: of what is not in the vocabulary; None: everything is.
+        to_full_length: whether every text is filled up to `max_length`; else to the longest of its batch.
+    """
+
+    tokens: list[str]
+    rules: str
+    max_length: int
+    pad_id: int
+    unknown_id: int | None
+    to_full_length: bool
+
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text, not padded, at most `max_length`."""
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text is longer than what is kept of it."""
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Ids of a batch, `[B, L]` int64, padded."""
+
+    def files(self) -> dict[str, str]:
+        """What a folder needs to hold so that the tokenizer can be opened from it: text of each file by name."""
+
+    def identity(self) -> dict[str, object]:
+        """What its ids depend on, for fingerprints."""
+
+
 class Tokenizer:
-    """Texts to ids, `[CLS] ... [SEP]`, cut to `max_length`.
+    """Texts to ids by words and their pieces, `[CLS] ... [SEP]`, cut to `max_length`; see `TextTokenizer`.
 
     Args:
         vocabulary: file as `read_vocabulary` takes it, or its tokens; None: the packaged ERNIE 3.0 vocabulary.
         max_length: tokens of a text, special ones included.
-        rules: "official" as the code of the official release; "paddlenlp" as PaddleNLP's ErnieViLTokenizer. They
-            differ in symbols, which PaddleNLP splits off one by one (`©®` is one word or two), and in `[MASK]` and
-            the like in a text, which only PaddleNLP takes for the special token.
+        rules: "official" as the code of the official release; "paddlenlp" as PaddleNLP's ErnieViLTokenizer; "cn_clip"
+            as Chinese-CLIP's own code. They differ in symbols, which PaddleNLP splits off one by one (`©®` is one word
+            or two), in `[MASK]` and the like in a text, which only PaddleNLP takes for the special token, and in
+            private and unassigned characters and words of more than 100 characters, which cn_clip keeps.
     """
+
+    pad_id = PAD_ID
+    to_full_length = False
 
     def __init__(
         self,
         vocabulary: str | Path | list[str] | None = None,
         max_length: int = 48,
-        rules: Literal["official", "paddlenlp"] = "official",
+        rules: Literal["official", "paddlenlp", "cn_clip"] = "official",
     ):
         self.tokens = vocabulary if isinstance(vocabulary, list) else read_vocabulary(vocabulary or ERNIE_VOCABULARY)
         self.max_length = max_length
-        self.rules = rules
+        self.rules: str = rules
         self._ids = {token: number for number, token in enumerate(self.tokens)}
-        self._start, self._end, self._unknown = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
+        self._start, self._end, self.unknown_id = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
 
     @property
     def vocab_size(self) -> int:
@@ -107,13 +148,14 @@ class Tokenizer:
 
     def _inner(self, text: str) -> list[int]:
         """Ids of a whole text, without the special ones around it."""
-        if self.rules == "official":
-            ids = [number for word in split_words(text) for number in self._pieces(word)]
+        if self.rules != "paddlenlp":
+            words = split_words(text, dropped=("Cc", "Cf") if self.rules == "cn_clip" else ("C",))
+            ids = [number for word in words for number in self._pieces(word)]
         else:
             ids = []
             for position, part in enumerate(_SPECIAL.split(text)):
                 if position % 2:
-                    ids.append(self._ids.get(part, self._unknown))
+                    ids.append(self._ids.get(part, self.unknown_id))
                 else:
                     # PaddleNLP lowers sign by sign, which knows no final sigma.
                     words = split_words("".join(map(str.lower, part)), symbols=True)
@@ -124,10 +166,18 @@ class Tokenizer:
         """Ids of a batch, `[B, L]` int64; L is the longest of its texts, the rest is padding."""
         return pad([self.encode(text) for text in texts])
 
+    def files(self) -> dict[str, str]:
+        """As `TextTokenizer.files`: the vocabulary, a token a line."""
+        return {"vocab.txt": "\n".join(self.tokens) + "\n"}
+
+    def identity(self) -> dict[str, object]:
+        """As `TextTokenizer.identity`."""
+        return {"tokens": self.tokens, "rules": self.rules, "max_length": self.max_length}
+
     def _pieces(self, word: str) -> list[int]:
         """WordPiece (Wu et al. 2016): from the left, always the longest piece that the vocabulary has."""
-        if len(word) > LONGEST_WORD:
-            return [self._unknown]
+        if len(word) > LONGEST_WORD[self.rules]:
+            return [self.unknown_id]
         pieces, start = [], 0
         while start < len(word):
             for end in range(len(word), start, -1):
@@ -135,20 +185,21 @@ class Tokenizer:
                 if piece is not None:
                     break
             else:
-                return [self._unknown]
+                return [self.unknown_id]
             pieces.append(piece)
             start = end
         return pieces
 
 
-def split_words(text: str, symbols: bool = False) -> Iterator[str]:
+def split_words(text: str, symbols: bool = False, dropped: tuple[str, ...] = ("C",)) -> Iterator[str]:
     """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters are words of their
-    own, and with `symbols` those as well."""
+    own, and with `symbols` those as well. Characters of the Unicode categories that start with `dropped` are left
+    out."""
     spaced = []
     for char in text:
         if unicodedata.category(char) == "Zs" or char in "\t\n\r":
             spaced.append(" ")
-        elif unicodedata.category(char)[0] == "C" or char == "\ufffd":
+        elif unicodedata.category(char).startswith(dropped) or char == "\ufffd":
             continue
         elif any(first <= ord(char) <= last for first, last in _CJK):
             spaced.append(f" {char} ")
@@ -169,9 +220,9 @@ def split_words(text: str, symbols: bool = False) -> Iterator[str]:
             yield word[start:]
 
 
-def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """Rows of ids as one array, `[B, L]` int64, filled up with [PAD]."""
-    ids = np.full([len(rows), max(map(len, rows))], PAD_ID, dtype=np.int64)
+def pad(rows: Sequence[Sequence[int]], pad_id: int = PAD_ID, length: int | None = None) -> np.ndarray:
+    """Rows of ids as one array, `[B, L]` int64, filled up with `pad_id`; L is `length`, or that of the longest row."""
+    ids = np.full([len(rows), length or max(map(len, rows))], pad_id, dtype=np.int64)
     for row, values in zip(ids, rows, strict=True):
         row[: len(values)] = values
     return ids

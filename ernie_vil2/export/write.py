@@ -25,7 +25,6 @@ from ernie_vil2.io.export_folder import (
     PARITY,
     PRECISIONS,
     VERSION,
-    VOCABULARY,
     named_in_utf8,
 )
 from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, write_text
@@ -95,7 +94,8 @@ def export(
             "outputs": OUTPUTS,
         }
         write_json(aside / ABOUT, about)
-        write_text(aside / VOCABULARY, "\n".join(model.tokenizer.tokens) + "\n")
+        for name, text in model.tokenizer.files().items():
+            write_text(aside / name, text)
         write_text(aside / CONFIG, dump_config(model.config))
         exported = ErnieViL2(Exported(aside, about, model.device), model.tokenizer, model.config, model.batch_size)
         try:

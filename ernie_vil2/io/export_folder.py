@@ -2,7 +2,7 @@
 
     export.json     what it is: engine, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
     image.*, text.* the two graphs (`export.graphs`, `export.onnx_graphs`)
-    vocab.txt       the tokens in the order of their ids, one per line
+    vocab.txt       the tokens in the order of their ids, one per line; of other people's models tokenizer.json
     config.yaml     the configuration of the model
     parity.json     how far its embeddings are from those of the checkpoint, on real inputs
     checksums.json  bytes and SHA-256 of the others
@@ -19,9 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, check_files, is_count, is_number, parse_json, read_text
+from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
 
 VERSION = 1
-ABOUT, VOCABULARY, CONFIG, PARITY = "export.json", "vocab.txt", "config.yaml", "parity.json"
+ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
+WORD_RULES = ("official", "paddlenlp", "cn_clip")
+"""Of `Model.text.tokenizer`: those whose vocabulary is a `vocab.txt`."""
+LIBRARY_RULES = (
+    "bert", "clip", "xlm_roberta", "siglip", "siglip2",
+    "open_clip", "open_clip_hf", "open_clip_lower", "open_clip_canonical",
+)  # fmt: skip
+"""Those whose vocabulary is a `tokenizer.json`."""
 GRAPHS = {
     "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),
     "onnx": ("image.onnx", "text.onnx"),
@@ -53,7 +61,7 @@ def read_export(folder: str | Path) -> dict[str, Any]:
         sums = _object(folder / CHECKSUMS) if (folder / CHECKSUMS).is_file() else {}
         if any(Path(name).name != name for name in sums):
             raise DamagedFile(f"{CHECKSUMS} names files outside of the folder")
-        check_files(folder, {*sums, ABOUT, VOCABULARY, CONFIG})
+        check_files(folder, {*sums, ABOUT, CONFIG, *with_its_vocabulary(folder, [VOCABULARY])})
         about = _object(folder / ABOUT)
         version = about.get("version")
         if version != VERSION and is_count(version):
@@ -102,9 +110,14 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         "preprocessing.mean": three("mean", is_number, -1e6, 1e6),
         "preprocessing.std": three("std", is_number, 1e-9, 1e6),
         "preprocessing.background": three("background", is_count, 0, 255),
-        "tokenizer.rules": value("tokenizer", "rules") in ("official", "paddlenlp"),
+        "tokenizer.rules": value("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
         "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["most"]),
     }
+
+
+def vocabulary_name(rules: str) -> str:
+    """The file of an export that its tokenizer is opened from."""
+    return VOCABULARY if rules in WORD_RULES else TOKENIZER
 
 
 @contextmanager

@@ -12,7 +12,8 @@
     optimizer.safetensors       optimiser state as <parameter>/<kind>; with Tuning.ema also the weights themselves, /raw
     state.json                  `State`
     config.yaml                 the resolved configuration
-    vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone
+    vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; of other
+                                people's models tokenizer.json in its place, see data/library_tokenizer.py
     checksums.json              bytes and SHA-256 of the others
     evaluation.json             the best evaluation up to this step, where this step was evaluated after it was saved
 <run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been one
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -38,11 +39,19 @@ ENVIRONMENT = "environment.json"
 LOG = "log.jsonl"
 CURVES = "curves.html"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-VOCABULARY = "vocab.txt"
+VOCABULARY, TOKENIZER = "vocab.txt", "tokenizer.json"
 MODEL_FILES = (MODEL, CONFIG, VOCABULARY)
 """Of a checkpoint, and of any model in our own format."""
 CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE, CONFIG, VOCABULARY)
 """Those that its checksums are of."""
+
+
+def with_its_vocabulary(folder: Path, names: Iterable[str]) -> list[str]:
+    """The files of a folder, with `tokenizer.json` for `vocab.txt` where it has that."""
+    has = (folder / TOKENIZER).is_file() and not (folder / VOCABULARY).is_file()
+    return [TOKENIZER if has and name == VOCABULARY else name for name in names]
+
+
 EVALUATION = "evaluation.json"
 RESULTS = "evaluation"
 """Folder of what was scored, within a run."""

@@ -18,7 +18,7 @@ from paddle import nn
 from paddle.base import core
 
 from ernie_vil2.config import Config
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device.extras import installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
@@ -57,7 +57,7 @@ class Towers:
 
     def __init__(self, config: Config):
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
-        model = _without_weights(config, Tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
+        model = _without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
         self.embed_dim = model.embed_dim
         self.parameters = _trained_sizes(model)
         self.of_tower = {kind: sum(_trained_sizes(_tower(model, kind))) for kind in ("image", "text")}

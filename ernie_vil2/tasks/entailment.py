@@ -20,7 +20,8 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.models.layer_groups import rate_factors
@@ -37,7 +38,7 @@ class StatementRows(ViewRows):
     on_host = ("label",)
 
     def __init__(
-        self, stream: SampleStream, config: Config, tokenizer: Tokenizer, images: int, labels: tuple[str, ...]
+        self, stream: SampleStream, config: Config, tokenizer: TextTokenizer, images: int, labels: tuple[str, ...]
     ):
         super().__init__(stream, config, tokenizer, IMAGE_VIEWS[:images], has_text=True)
         self._labels = labels
@@ -117,7 +118,7 @@ class StatementTask:
     def __init__(self, config: Config):
         self.config = config
         text = config.Model.text
-        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+        self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
 
     def rows(self) -> StatementRows:
         """As `Task.rows`."""

@@ -18,7 +18,8 @@ from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.models import build_dual_encoder
@@ -45,7 +46,7 @@ class MultiViewRows(ViewRows):
         self,
         stream: SampleStream,
         config: Config,
-        tokenizer: Tokenizer,
+        tokenizer: TextTokenizer,
         views: Collection[str],
         teacher: Teacher | None = None,
     ):
@@ -117,7 +118,7 @@ class MultiViewTask:
     def __init__(self, config: Config):
         self.config = config
         text = config.Model.text
-        self.tokenizer = Tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+        self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
         loss, self.teacher = build_loss(config.Loss), None
         self.loss: MultiViewLoss | TaughtLoss = loss
         if config.Tuning.teacher:

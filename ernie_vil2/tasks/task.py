@@ -11,7 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.loader import Batch, SampleRows
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.models import decays
 from ernie_vil2.registry import Registry, UnknownName
 
@@ -62,7 +62,7 @@ class Task(Protocol):
     """
 
     config: Config
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     evaluators: Sequence[str]
     labels: tuple[str, ...]
     embeds: bool

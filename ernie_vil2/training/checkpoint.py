@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config
 from ernie_vil2.config.model import without_implementation, without_suite
 from ernie_vil2.config.section import differences
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
     atomic_folder,
@@ -45,11 +46,11 @@ from ernie_vil2.io.run_folder import (
     OPTIMIZER,
     STATE,
     STEP,
-    VOCABULARY,
     Best,
     State,
     checkpoint_folder,
     list_checkpoints,
+    with_its_vocabulary,
 )
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.models.towers import native_instead
@@ -76,14 +77,14 @@ class Checkpoint:
         model: whose parameters and buffers are saved.
         optimizer: as `sharding.optimizer_arrays` gives it.
         config: the run's, resolved.
-        tokens: of the vocabulary, in the order of their ids.
+        tokenizer: of its texts.
     """
 
     state: State
     model: paddle.nn.Layer
     optimizer: Mapping[str, np.ndarray]
     config: Config
-    tokens: Sequence[str]
+    tokenizer: TextTokenizer
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -105,8 +106,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
             save_arrays(aside / OPTIMIZER, checkpoint.optimizer)
             write_json(aside / STATE, state)
             (aside / CONFIG).write_text(dump_config(checkpoint.config), encoding="utf-8")
-            (aside / VOCABULARY).write_text("\n".join(checkpoint.tokens) + "\n", encoding="utf-8")
-            write_checksums(aside, CHECKPOINT_FILES)
+            for name, text in checkpoint.tokenizer.files().items():
+                (aside / name).write_text(text, encoding="utf-8")
+            write_checksums(aside, with_its_vocabulary(aside, CHECKPOINT_FILES))
         keep_only(run, keep, best and best["step"])
     return final
 
@@ -149,7 +151,7 @@ def check_checkpoint(folder: Path) -> None:
     Raises:
         DamagedFile: a file is missing or another than was written, or there are such weights.
     """
-    check_files(folder, CHECKPOINT_FILES)
+    check_files(folder, with_its_vocabulary(folder, CHECKPOINT_FILES))
     with safe_open(folder / MODEL, framework="numpy") as weights:
         bad = [name for name in weights.keys() if not np.isfinite(weights.get_tensor(name)).all()]
     if bad:

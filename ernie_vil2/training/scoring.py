@@ -15,7 +15,7 @@ from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.scorer import SCORERS, ScoredModel, Scorer
@@ -63,7 +63,7 @@ class Evaluator(Protocol):
         """
 
 
-def encoder_of(model: nn.Layer, tokenizer: Tokenizer, config: Config) -> ErnieViL2:
+def encoder_of(model: nn.Layer, tokenizer: TextTokenizer, config: Config) -> ErnieViL2:
     """The model of a run, which is a dual encoder where something scores it, as an encoder."""
     engine = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), config.Training.precision)
     return ErnieViL2(engine, tokenizer, config, config.Evaluation.batch_size)
@@ -75,7 +75,7 @@ class Scored:
     Of benchmarks that are scored each on its own, one that cannot be costs its own numbers, and the mean.
     """
 
-    def __init__(self, scorer: Scorer, opened: Mapping[str, Benchmark], config: Config, tokenizer: Tokenizer):
+    def __init__(self, scorer: Scorer, opened: Mapping[str, Benchmark], config: Config, tokenizer: TextTokenizer):
         self.scorer, self.opened, self.config, self.tokenizer = scorer, opened, config, tokenizer
         self.best_by = scorer.best_by
         self.data: Mapping[str, str] = scorer.sizes(opened)

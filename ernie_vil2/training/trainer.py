@@ -176,7 +176,7 @@ class Trainer(Parts):
             "evaluated": self.scores.evaluated,
             "best": self.best,
         }
-        checkpoint = Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer.tokens)
+        checkpoint = Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer)
         with self._scored_weights(), agreed_errors():
             if self.rank == 0:
                 save_checkpoint(self.run, checkpoint, self.config.Training.keep_checkpoints)

@@ -13,6 +13,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.io.run_folder import CHECKPOINT_FILES
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
@@ -30,7 +31,7 @@ from ernie_vil2.training.checkpoint import (
 )
 from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
 
-TOKENS = [f"token{number}" for number in range(20)]
+TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number in range(16))]
 
 
 class Run:
@@ -57,7 +58,7 @@ class Run:
     def save(self, step, keep=2, best=None):
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
         arrays = optimizer_arrays(self.optimizer, self.model)
-        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, self.config, TOKENS), keep)
+        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, self.config, Tokenizer(TOKENS)), keep)
 
     def arrays(self):
         state = {**self.model.state_dict(), **self.optimizer.state_dict()}

@@ -367,6 +367,6 @@ def test_a_poisoned_run_is_reported(config, tmp_path):
     run = tmp_path / "poisoned"
     arrays = optimizer_arrays(trainer.optimizer, trainer.model)
     state = {"step": 3, "best": None}
-    save_checkpoint(run, Checkpoint(state, trainer.model, arrays, trainer.config, trainer.task.tokenizer.tokens), 1)
+    save_checkpoint(run, Checkpoint(state, trainer.model, arrays, trainer.config, trainer.task.tokenizer), 1)
     with pytest.raises(DamagedCheckpoint, match="no checkpoint of .* is whole .step_00000003: weights are NaN"):
         recover(run)

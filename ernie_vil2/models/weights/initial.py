@@ -26,7 +26,8 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import Config, ConfigError, ModelConfig, validated
 from ernie_vil2.config.model import IMAGE_SIZES, of_own_module, without_suite
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
+from ernie_vil2.data.tokenizer_files import open_tokenizer, read_tokens
 from ernie_vil2.io import hub
 from ernie_vil2.io.run_folder import named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
@@ -146,7 +147,8 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             else:
                 found = _read(weights_path(source), "")
                 found.heads = _HEADS
-            _fit(found, part, read_vocabulary(config.text.vocabulary or ERNIE_VOCABULARY))
+            tokens = open_tokenizer(config.text.vocabulary, config.text.max_positions, config.text.tokenizer).tokens
+            _fit(found, part, tokens)
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
         except WeightMismatch as error:
             raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow, and "
@@ -172,7 +174,7 @@ def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
         arrays = {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}
     words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
     vocabulary = vocabulary or vocabulary_of(path, words)
-    return _Source(arrays, read_vocabulary(vocabulary) if vocabulary and words is not None else None)
+    return _Source(arrays, read_tokens(vocabulary) if vocabulary and words is not None else None)
 
 
 def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:

@@ -20,11 +20,21 @@ import numpy as np
 
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.config.model import of_own_module
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
+from ernie_vil2.data.library_tokenizer import LibraryTokenizer
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer, vocabulary_file
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, atomic_folder, check_files, write_checksums, write_text
-from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, VOCABULARY, named_checkpoint
+from ernie_vil2.io.run_folder import (
+    CONFIG,
+    MODEL,
+    MODEL_FILES,
+    TOKENIZER,
+    VOCABULARY,
+    named_checkpoint,
+    with_its_vocabulary,
+)
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import PARTS, merged
@@ -70,6 +80,7 @@ class StoredModel:
         tokens: its vocabulary in the order of the ids; None: none was found.
         vocabulary: the file that the tokens are from.
         family: what a family's folder says besides; None: it is one of ERNIE-ViL 2.0.
+        library: its tokenizer where that is not of word pieces.
     """
 
     layout: str
@@ -78,6 +89,7 @@ class StoredModel:
     tokens: list[str] | None
     vocabulary: Path | None = None
     family: FamilyModel | None = None
+    library: LibraryTokenizer | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -90,6 +102,12 @@ class StoredModel:
         if WORDS not in self.arrays:
             raise ValueError(f"the weights are not whole: {WORDS} is missing")
         return len(self.arrays[WORDS])
+
+    def tokenizer(self, max_length: int) -> TextTokenizer:
+        """Its tokenizer, for texts of so many tokens; there must be a vocabulary."""
+        if self.library is not None:
+            return self.library.of_length(max_length)
+        return open_tokenizer(self.tokens, max_length, self.config.Model.text.tokenizer)
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
         """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
@@ -186,10 +204,11 @@ def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
 
 
 def vocabulary_of(path: Path, words: np.ndarray | None) -> Path | None:
-    """The vocabulary of a weight file: `vocab.txt` next to it, else for 40,000 rows of words that of ERNIE 3.0."""
-    found = path.with_name(VOCABULARY)
-    if found.is_file():
-        return found
+    """The vocabulary of a weight file: `vocab.txt` or `tokenizer.json` next to it, else for 40,000 rows of words that
+    of ERNIE 3.0."""
+    for name in (VOCABULARY, TOKENIZER):
+        if path.with_name(name).is_file():
+            return path.with_name(name)
     return ERNIE_VOCABULARY if words is not None and len(words) == ERNIE_ROWS else None
 
 
@@ -242,23 +261,33 @@ def read_model(
     held = sum(array.size for array in ours.values())
     _check_built(path, config, 0 if words is None else len(words), held)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
-    tokens = read_vocabulary(Path(vocabulary)) if vocabulary else None
+    tokens, library = None, None
+    if vocabulary:
+        tokenizer = open_tokenizer(Path(vocabulary), config.Data.max_length, config.Model.text.tokenizer)
+        tokens, library = tokenizer.tokens, tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
     if tokens and words is not None and len(tokens) > len(words):
         raise ValueError(f"{path}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
-    return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None)
+    return StoredModel(layout, ours, config, tokens, Path(vocabulary) if vocabulary else None, library=library)
 
 
 def _of_family(
     family: Family, weights: Path, vocabulary: str | os.PathLike | None, dialect: Mapping[str, str] | None
 ) -> StoredModel:
     model = family.read(weights, dialect)
-    words = len(model.arrays[WORDS])
-    _check_built(weights, model.config, words, model.held)
-    found = Path(vocabulary) if vocabulary else weights.with_name(VOCABULARY)
-    tokens = read_vocabulary(found) if found.is_file() else None
+    config, words, where = model.config, len(model.arrays[WORDS]), Path(vocabulary or weights.parent)
+    _check_built(weights, config, words, model.held)
+    rules, tokenizer, found = config.Model.text.tokenizer, None, None
+    try:
+        found = vocabulary_file(where, rules)
+        tokenizer = open_tokenizer(found, config.Data.max_length, rules, weights.parent)
+    except FileNotFoundError:
+        if vocabulary:
+            raise
+    tokens = tokenizer.tokens if tokenizer else None
     if tokens and len(tokens) > words:
         raise ValueError(f"{weights}: {words} rows of words, but {found} has {len(tokens)} tokens")
-    return StoredModel(family.title, model.arrays, model.config, tokens, found if tokens else None, model)
+    library = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
+    return StoredModel(family.title, model.arrays, config, tokens, found, model, library)
 
 
 def _check_built(path: Path, config: Config, words: int, held: int) -> None:
@@ -286,9 +315,13 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")
     config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
+    if layout != "ernie_vil2" and model.library is not None:
+        raise ValueError(f"the {layout} format holds the words of a vocab.txt, this model has a {TOKENIZER}")
     lines = model.tokens if layout != "official" else [f"{token}\t{i}" for i, token in enumerate(model.tokens)]
+    files = model.library.files() if model.library else {VOCABULARY: "\n".join(lines) + "\n"}
     with atomic_folder(folder) as aside:
-        write_text(aside / VOCABULARY, "\n".join(lines) + "\n")
+        for name, text in files.items():
+            write_text(aside / name, text)
         if layout == "official":
             write_weights(aside / OFFICIAL_WEIGHTS, arrays)
             write_files(aside, official_files(config, model.vocab_size))
@@ -298,13 +331,14 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
         else:
             write_weights(aside / MODEL, arrays)
             write_text(aside / CONFIG, dump_config(model.config))
-            write_checksums(aside, MODEL_FILES)
+            write_checksums(aside, with_its_vocabulary(aside, MODEL_FILES))
 
 
 def check_sums(folder: Path) -> None:
     """ValueError if a file of the model in a folder is not the one whose checksum lies next to it."""
     if (folder / CHECKSUMS).exists() and (folder / CONFIG).is_file():
         try:
-            check_files(folder, [name for name in MODEL_FILES if (folder / name).is_file()])
+            names = with_its_vocabulary(folder, MODEL_FILES)
+            check_files(folder, [name for name in names if (folder / name).is_file()])
         except DamagedFile as error:
             raise ValueError(f"{folder}: {error}: it is damaged; put back a copy, or name another checkpoint") from None

@@ -101,6 +101,7 @@ class Family:
         folder = Folder(weights, settings, read_weights(weights), chosen)
         model, longest = self.configure(folder)
         model = _activated(model, chosen.get("activation"))
+        model = model.model_copy(update={"text": model.text.model_copy(update={"tokenizer": self.tokenizer})})
         names = self.names(model, chosen, folder.arrays.keys())
         try:
             ours = names.to_ours(folder.arrays)

@@ -1,0 +1,211 @@
+"""Tokenizers of other people's models, against the ids that the authors' own code gave and against the libraries."""
+
+import html
+import json
+import pickle
+import random
+import string
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.data.library_tokenizer import DIALECTS, LibraryTokenizer
+from ernie_vil2.data.tokenizer_files import CLIP_BPE, open_tokenizer
+from ernie_vil2.io.export_folder import LIBRARY_RULES
+from tests.other_models import FAMILIES, family_folder
+
+tokenizers = pytest.importorskip("tokenizers")
+
+# Families of the fixtures, with their dialect and context.
+RULES = {
+    "hf_clip": ("clip", 77), "hf_clip_laion": ("clip", 24), "hf_chinese_clip": ("bert", 52),
+    "hf_chinese_clip_bin": ("bert", 52), "cn_clip_pt": ("cn_clip", 52), "cn_clip_rn50": ("cn_clip", 52),
+    "hf_siglip": ("siglip", 64), "hf_siglip2": ("siglip2", 64), "hf_siglip2_naflex": ("siglip2", 64),
+    "hf_altclip": ("xlm_roberta", 64), "hf_metaclip2": ("xlm_roberta", 40), "fgclip2": ("siglip2", 64),
+    "openclip_flat_quickgelu": ("open_clip", 77), "openclip_flat": ("open_clip", 77),
+    "openclip_custom_text": ("open_clip", 77), "openclip_siglip_timm": ("open_clip_canonical", 64),
+}  # fmt: skip
+
+
+def test_the_names_of_dialects_are_those_of_the_configuration():
+    from ernie_vil2.config import TextTowerConfig
+
+    assert set(DIALECTS) == set(LIBRARY_RULES)
+    for rules in DIALECTS:
+        assert TextTowerConfig(tokenizer=rules).tokenizer == rules
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_are_those_of_the_authors_code(name):
+    folder, (rules, context) = family_folder(name), RULES[name]
+    texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
+    expected = np.load(folder / "expected.npz")
+    for key, length in {"input_ids": context, "input_ids/long": 196}.items():
+        if key in expected:
+            tokenizer = open_tokenizer(folder, length, rules)
+            ids = tokenizer(texts)
+            padding = expected[key].shape[1] - ids.shape[1]
+            assert padding == 0 or not tokenizer.to_full_length
+            ids = np.pad(ids, ((0, 0), (0, padding)), constant_values=tokenizer.pad_id)
+            np.testing.assert_array_equal(ids, expected[key])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_written_gives_the_same_ids_and_another_process_as_well(name, tmp_path):
+    folder, (rules, context) = family_folder(name), RULES[name]
+    texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
+    tokenizer = open_tokenizer(folder, context, rules)
+    for file, text in tokenizer.files().items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    again = open_tokenizer(tmp_path, context, rules)
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    for other in (again, copy):
+        np.testing.assert_array_equal(other(texts), tokenizer(texts))
+        assert other.identity() == tokenizer.identity() and other.pad_id == tokenizer.pad_id
+    assert tokenizer.vocab_size == len(tokenizer.tokens) > max(map(max, tokenizer(texts)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_text_becomes_at_most_max_length_ids(name):
+    rules, context = RULES[name]
+    tokenizer = open_tokenizer(family_folder(name), 9, rules)
+    longest = open_tokenizer(family_folder(name), 4000, rules)
+    rng = random.Random(name)
+    drawn = ["".join(chr(rng.randrange(0xD800)) for _ in range(20)) for _ in range(50)]
+    odd = [
+        "",
+        " ",
+        "\0",
+        "\x1f\x7f\u200b\u202e",
+        "\ud800",
+        "猫" * 500,
+        "\n\t",
+        "a" * 2000,
+        "👩‍🚒",
+        "</s><|endoftext|>[SEP]",
+    ]
+    for text in [*drawn, *odd]:
+        ids, whole = tokenizer.encode(text), longest.encode(text)
+        assert 1 <= len(ids) <= 9 and max(ids) < tokenizer.vocab_size
+        assert tokenizer.cuts(text) == (len(whole) > 9)
+        assert ids[-1] == whole[-1] and ids[:8] == whole[:8] or not tokenizer.cuts(text) and ids == whole
+    batch = tokenizer(["", "a cat"])
+    assert batch.dtype == np.int64 and (batch.shape[1] == 9) >= tokenizer.to_full_length
+
+
+def test_a_length_without_room_and_files_of_another_kind_are_named(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json: "):
+        open_tokenizer(tmp_path, 16, "clip")
+    (tmp_path / "spiece.model").write_bytes(b"\x0a\xff\xff\xff\xff\x7f")
+    with pytest.raises(ValueError, match=r"spiece.model: not a sentencepiece model"):
+        open_tokenizer(tmp_path, 16, "siglip")
+    with pytest.raises(ValueError, match="have no room: 2 are special"):
+        open_tokenizer(CLIP_BPE, 2, "open_clip")
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json or vocab.json there"):
+        open_tokenizer(tmp_path / "elsewhere", 16, "clip")
+
+
+PIECES = ["'s", "'LL ", "<b>", "&amp;", "&lt;", "“”’…", "ＡＢ１", "ﬁ½²", "ΑΣ ", "İẞ", "cat", " THE ", "猫和狗", "😀",
+          "don’t", "\u00e2\u20ac\u2122", "\x1c", "\x85", "3.14", "<|endoftext|>", " <end_of_text>"]  # fmt: skip
+CHARACTERS = st.characters(max_codepoint=0x2FFF, exclude_categories=["Cn", "Cs"])
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(CHARACTERS, max_size=6), max_size=6).map("".join)
+
+
+@pytest.fixture(scope="module")
+def open_clip_ids():
+    """OpenCLIP's tokenizer written from its description, with `regex` in the place of the tokenizers library."""
+    import gzip
+
+    import ftfy
+
+    regex = pytest.importorskip("regex")
+    merges = [
+        tuple(line.split()) for line in gzip.open(CLIP_BPE, "rt", encoding="utf-8").read().split("\n")[1:] if line
+    ]
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    of_byte = dict(zip(visible, map(chr, visible), strict=True))
+    for byte in range(256):
+        of_byte.setdefault(byte, chr(256 + len(of_byte) - len(visible)))
+    order = [of_byte[byte] for byte in [*visible, *(byte for byte in range(256) if byte not in visible)]]
+    names = [*order, *(f"{one}</w>" for one in order), *map("".join, merges), "<start_of_text>", "<end_of_text>"]
+    ids, ranks = {name: number for number, name in enumerate(names)}, {pair: rank for rank, pair in enumerate(merges)}
+    words = regex.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+                          regex.IGNORECASE)  # fmt: skip
+
+    def pieces(word):
+        if word in ids and word.startswith("<") and len(word) > 10:
+            return [word]
+        parts = [of_byte[byte] for byte in word.encode()]
+        parts[-1] += "</w>"
+        while len(parts) > 1:
+            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+            if best not in ranks:
+                break
+            joined, position = [], 0
+            while position < len(parts):
+                both = tuple(parts[position : position + 2]) == best
+                joined.append("".join(best) if both else parts[position])
+                position += 2 if both else 1
+            parts = joined
+        return parts
+
+    def encode(text):
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        found = words.findall(" ".join(text.split()).lower())
+        return [49406, *(ids[piece] for word in found for piece in pieces(word)), 49407]
+
+    return open_tokenizer(CLIP_BPE, 2000, "open_clip").encode, encode
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+def test_ids_are_those_of_open_clip(open_clip_ids, text):
+    ours, theirs = open_clip_ids
+    assert ours(text) == theirs(text)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_sentencepiece_model_gives_the_ids_of_its_library(kind, tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    rng = random.Random(1)
+    words = ["".join(rng.choice("aeioutnrsl猫狗红") for _ in range(rng.randrange(1, 6))) for _ in range(300)]
+    lines = [" ".join(rng.choice(words) for _ in range(8)) for _ in range(400)]
+    gemma = kind == "bpe"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(tmp_path / "tokenizer"), model_type=kind, minloglevel=2,
+        vocab_size=500 if gemma else 160, byte_fallback=gemma, pad_id=0, eos_id=1, bos_id=2 if gemma else -1,
+        unk_id=3 if gemma else 2, pad_piece="<pad>", eos_piece="<eos>" if gemma else "</s>", bos_piece="<bos>",
+        **({"add_dummy_prefix": False, "remove_extra_whitespaces": False, "normalization_rule_name": "identity"}
+           if gemma else {}),
+    )  # fmt: skip
+    library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    ours = open_tokenizer(tmp_path / "tokenizer.model", 500, "siglip2" if gemma else "siglip")
+    for text in [*lines[:50], "", "  two  spaces ", "ＡＢＣ unknown Ω", "a,b.c! don't", *words[:50]]:
+        cleaned = (
+            text.lower()
+            if gemma
+            else " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
+        )
+        assert ours.encode(text) == [*library.encode(cleaned), 1], text
+
+
+def test_the_files_that_a_folder_may_hold_agree(tmp_path):
+    """`vocab.json` and `merges.txt` are read as the `tokenizer.json` that was written for them."""
+    merges = ["c a", "ca t</w>", "d o", "do g</w>"]
+    byte = [*map(chr, [*range(33, 127), *range(161, 173), *range(174, 256)]), *map(chr, range(256, 324))]
+    tokens = [*byte, *(f"{one}</w>" for one in byte), *(pair.replace(" ", "") for pair in merges), "<|startoftext|>",
+              "<|endoftext|>"]  # fmt: skip
+    (tmp_path / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    made = open_tokenizer(tmp_path, 16, "clip")
+    assert [made.tokens[number] for number in made.encode("A  Cat, dogs")] == [
+        "<|startoftext|>", "a</w>", "cat</w>", ",</w>", "do", "g", "s</w>", "<|endoftext|>",
+    ]  # fmt: skip
+    assert made.pad_id == len(tokens) - 1 and made.unknown_id is None
+    other = open_tokenizer(tmp_path, 16, "open_clip")
+    assert isinstance(other, LibraryTokenizer) and other.pad_id == 0
+    assert other.encode("A&nbsp;Cat") == made.encode("a cat") != made.encode("A&nbsp;Cat")
+    assert other.tokens[-2:] == ["<start_of_text>", "<end_of_text>"]
