@@ -144,7 +144,7 @@ class ViewRows(SampleRows):
         if not lengths:
             return []
         longest = self.tokenizer.max_length
-        unknown = sum(row.count(self.tokenizer.unknown_id) for row in rows) / sum(lengths)
+        unknown = sum(id == self.tokenizer.unknown_id for row in rows for id in row) / sum(lengths)
         return [f"texts of {fmean(lengths):.1f} tokens, {lengths.count(longest):,} of them cut at {longest}, "
                 f"{unknown:.1%} of the tokens unknown"]  # fmt: skip
 

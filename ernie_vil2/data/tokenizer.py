@@ -119,8 +119,8 @@ class Tokenizer:
             private and unassigned characters and words of more than 100 characters, which cn_clip keeps.
     """
 
-    pad_id = PAD_ID
-    to_full_length = False
+    pad_id: int = PAD_ID
+    to_full_length: bool = False
 
     def __init__(
         self,
@@ -132,7 +132,8 @@ class Tokenizer:
         self.max_length = max_length
         self.rules: str = rules
         self._ids = {token: number for number, token in enumerate(self.tokens)}
-        self._start, self._end, self.unknown_id = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
+        self._start, self._end, self._unknown = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
+        self.unknown_id: int | None = self._unknown
 
     @property
     def vocab_size(self) -> int:
@@ -155,7 +156,7 @@ class Tokenizer:
             ids = []
             for position, part in enumerate(_SPECIAL.split(text)):
                 if position % 2:
-                    ids.append(self._ids.get(part, self.unknown_id))
+                    ids.append(self._ids.get(part, self._unknown))
                 else:
                     # PaddleNLP lowers sign by sign, which knows no final sigma.
                     words = split_words("".join(map(str.lower, part)), symbols=True)
@@ -177,7 +178,7 @@ class Tokenizer:
     def _pieces(self, word: str) -> list[int]:
         """WordPiece (Wu et al. 2016): from the left, always the longest piece that the vocabulary has."""
         if len(word) > LONGEST_WORD[self.rules]:
-            return [self.unknown_id]
+            return [self._unknown]
         pieces, start = [], 0
         while start < len(word):
             for end in range(len(word), start, -1):
@@ -185,7 +186,7 @@ class Tokenizer:
                 if piece is not None:
                     break
             else:
-                return [self.unknown_id]
+                return [self._unknown]
             pieces.append(piece)
             start = end
         return pieces

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.library_tokenizer import DIALECTS, LibraryTokenizer
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, open_tokenizer
 from ernie_vil2.io.export_folder import LIBRARY_RULES
-from tests.other_models import FAMILIES, family_folder
+from tests.others import FOLDERS
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -37,9 +37,9 @@ def test_the_names_of_dialects_are_those_of_the_configuration():
         assert TextTowerConfig(tokenizer=rules).tokenizer == rules
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_ids_are_those_of_the_authors_code(name):
-    folder, (rules, context) = family_folder(name), RULES[name]
+    folder, (rules, context) = FOLDERS[name], RULES[name]
     texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
     expected = np.load(folder / "expected.npz")
     for key, length in {"input_ids": context, "input_ids/long": 196}.items():
@@ -52,9 +52,9 @@ def test_ids_are_those_of_the_authors_code(name):
             np.testing.assert_array_equal(ids, expected[key])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_what_is_written_gives_the_same_ids_and_another_process_as_well(name, tmp_path):
-    folder, (rules, context) = family_folder(name), RULES[name]
+    folder, (rules, context) = FOLDERS[name], RULES[name]
     texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
     tokenizer = open_tokenizer(folder, context, rules)
     for file, text in tokenizer.files().items():
@@ -67,11 +67,11 @@ def test_what_is_written_gives_the_same_ids_and_another_process_as_well(name, tm
     assert tokenizer.vocab_size == len(tokenizer.tokens) > max(map(max, tokenizer(texts)))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_any_text_becomes_at_most_max_length_ids(name):
     rules, context = RULES[name]
-    tokenizer = open_tokenizer(family_folder(name), 9, rules)
-    longest = open_tokenizer(family_folder(name), 4000, rules)
+    tokenizer = open_tokenizer(FOLDERS[name], 9, rules)
+    longest = open_tokenizer(FOLDERS[name], 4000, rules)
     rng = random.Random(name)
     drawn = ["".join(chr(rng.randrange(0xD800)) for _ in range(20)) for _ in range(50)]
     odd = [

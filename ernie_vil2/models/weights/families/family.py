@@ -53,7 +53,7 @@ class Family:
         configure: the towers that a folder describes, and the longest text in tokens; ValueError names the culprit.
         rows: the table of names for a model of this family, see `weights.names`; `has` are the names of a file, where
             a family is spelt in more than one way, and none for the authors' own spelling.
-        tokenizer: the rules of its tokenizer, see `Model.text.tokenizer`.
+        tokenizer: the rules of its tokenizer, see `Model.text.tokenizer`, or what says them for a folder.
         preprocessing: those of its images, see `Model.image.preprocessing`.
         unused: reasons why arrays are no part of the model, by glob patterns of the authors' names.
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
@@ -65,7 +65,7 @@ class Family:
     title: str
     configure: Callable[[Folder], tuple[ModelConfig, int]]
     rows: Callable[[ModelConfig, Mapping[str, str], Collection[str]], Sequence[Row]]
-    tokenizer: str
+    tokenizer: str | Callable[[Folder], str]
     preprocessing: str
     unused: Mapping[str, str] = field(default_factory=dict)
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -101,7 +101,8 @@ class Family:
         folder = Folder(weights, settings, read_weights(weights), chosen)
         model, longest = self.configure(folder)
         model = _activated(model, chosen.get("activation"))
-        model = model.model_copy(update={"text": model.text.model_copy(update={"tokenizer": self.tokenizer})})
+        rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
+        model = model.model_copy(update={"text": model.text.model_copy(update={"tokenizer": rules})})
         names = self.names(model, chosen, folder.arrays.keys())
         try:
             ours = names.to_ours(folder.arrays)
@@ -168,7 +169,7 @@ class FamilyModel:
         assert text.variant is not None
         parts = [
             self.family.title,
-            f"tokenizer {self.family.tokenizer}",
+            f"tokenizer {text.tokenizer}",
             f"preprocessing {self.family.preprocessing}",
             f"activation {image.variant.activation if image.variant else 'relu'} (images), {text.variant.activation} "
             "(texts)",

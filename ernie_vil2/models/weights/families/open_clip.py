@@ -66,6 +66,20 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     return ModelConfig(image=image, text=tower, embed_dim=dim, projections=projections), longest
 
 
+_CLEANING = {"whitespace": "open_clip_hf", "lower": "open_clip_lower", "canonicalize": "open_clip_canonical"}
+"""Rules of a tokenizer of transformers within OpenCLIP, by what is done to a text before."""
+
+
+def _tokenizer(folder: Folder) -> str:
+    text = folder.settings.within("model_cfg").within("text_cfg")
+    named, options = text.values.get("hf_tokenizer_name"), text.part("tokenizer_kwargs")
+    if not named:
+        options.check_facts({"clean": "lower", "reduction_mask": ""})
+        return "open_clip"
+    options.check_facts({"strip_sep_token": False, "tokenizer_mode": None, "language": None})
+    return options.choice("clean", "open_clip_hf", _CLEANING)
+
+
 def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
     vision.check_facts(
         {"ls_init_value": None, "attentional_pool": False, "no_ln_pre": False, "pos_embed_type": "learnable",
@@ -197,7 +211,7 @@ def _weights(folder: Path) -> Path | None:
 
 
 OPEN_CLIP = Family(
-    "OpenCLIP", _configure, _rows, tokenizer="open_clip", preprocessing="open_clip", dialects=ACTIVATION,
+    "OpenCLIP", _configure, _rows, tokenizer=_tokenizer, preprocessing="open_clip", dialects=ACTIVATION,
     settings=SETTINGS, weights=_weights, layout="openclip",
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
 )  # fmt: skip

@@ -16,6 +16,8 @@ from ernie_vil2.models.weights.names import Form, Row
 from ernie_vil2.models.weights.settings import Settings
 
 HALF = [0.5, 0.5, 0.5]
+GEMMA_WORDS = 256_000
+"""Of SigLIP 2's vocabulary."""
 
 
 def attention_pool(ours: str, theirs: str) -> list[Row]:
@@ -101,13 +103,21 @@ def _mlp(tower: Settings) -> dict:
     }
 
 
+def _tokenizer(folder: Folder) -> str:
+    """SigLIP 2's where the folder names its class, which is Gemma's, or has as many words; else SigLIP's."""
+    path = folder.weights.with_name("tokenizer_config.json")
+    kind = str(Settings.read(path).values.get("tokenizer_class")) if path.is_file() else ""
+    words = folder.settings.part("text_config").count("vocab_size", 32_000)
+    return "siglip2" if "gemma" in kind.lower() or "siglip2" in kind.lower() or words == GEMMA_WORDS else "siglip"
+
+
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
     variant = model.image.variant or ImageVariant()
     return [*image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
 
 
 SIGLIP = Family(
-    "SigLIP", configure, _rows, tokenizer="siglip", preprocessing="square", unused={"*.position_ids": POSITION_IDS},
+    "SigLIP", configure, _rows, tokenizer=_tokenizer, preprocessing="square", unused={"*.position_ids": POSITION_IDS},
     dialects=ACTIVATION,
 )  # fmt: skip
 SIGLIP_2 = Family("SigLIP 2 NaFlex", configure, _rows, tokenizer="siglip2", preprocessing="naflex", dialects=ACTIVATION)
