@@ -2,6 +2,7 @@
 
     python tools/prepare.py 'downloads/{00000..00099}.tar' --output data/train --short-side 256
     python tools/prepare.py pairs/train.csv --output data/train --tags tags.jsonl --drop-duplicates
+    python tools/prepare.py shop.xlsx --output data/shop --parts 0.8 0.1 0.1 --group-by sku
     python tools/prepare.py lmdb/train --check
     python tools/prepare.py crawl --select curated --output data/train
 
@@ -16,6 +17,7 @@ from ernie_vil2.cli.arguments import (
     add_pipe_option,
     add_table_options,
     count,
+    fraction,
     input_file,
     input_folder,
     natural,
@@ -23,6 +25,9 @@ from ernie_vil2.cli.arguments import (
     source,
     table_options,
 )
+
+NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
+"""Of parts, by how many there are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--select", type=input_folder, metavar="FOLDER",
                         help="output of ernie-vil2 curate: only what it kept, whatever its weight")  # fmt: skip
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
+    parser.add_argument("--parts", nargs="+", type=fraction, default=[], metavar="SHARE",
+                        help="0.8 0.1 0.1: folders train, val and test in --output, or of two shares train and test; "
+                        "no image is in two of them")  # fmt: skip
+    parser.add_argument("--group-by", metavar="FIELD", help="with --parts: no value of this field is in two of them")
+    parser.add_argument("--stratify-by", metavar="FIELD", help="with --parts: each has its share of every value")
+    parser.add_argument("--seed", type=natural, default=0, help="with --parts: another one divides otherwise")
     parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N", help="default 10000")
     parser.add_argument("--processes", type=count, metavar="N", help="default: one for each core that may be used")
 
@@ -53,10 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if bool(args.output) == args.check:
         raise ValueError("give --output FOLDER, or --check")
+    if args.parts and (args.check or len(args.parts) not in NAMES):
+        raise ValueError("--parts takes two or three shares, for --output: 0.8 0.2 or 0.8 0.1 0.1")
+    if args.parts and args.select:
+        raise ValueError("--parts is of a whole source: write what --select keeps first, then its parts")
+    if (args.group_by or args.stratify_by) and not args.parts:
+        raise ValueError("--group-by and --stratify-by go with --parts")
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.selection import SelectedSamples
+    from ernie_vil2.data.splits import Division, part_of
     from ernie_vil2.data.tags import TagsFile
     from ernie_vil2.device.runtime import usable_cores
 
@@ -75,7 +93,13 @@ def run(args: argparse.Namespace) -> int:
     processes = args.processes or usable_cores()
     if args.check:
         index = check(source, settings, tags, processes)
-    else:
-        index = prepare(source, args.output, settings, tags, processes)
-    print(index)
-    return 1 if args.check and index.bad_samples.counts else 0
+        print(index)
+        return 1 if index.bad_samples.counts else 0
+    if not args.parts:
+        print(prepare(source, args.output, settings, tags, processes))
+        return 0
+    shares = dict(zip(NAMES[len(args.parts)], args.parts, strict=True))
+    division = Division(shares, args.group_by, args.stratify_by, args.seed)
+    for name, rows in division.rows(opened).items():
+        print(f"{name}: {prepare(part_of(opened, rows), args.output / name, settings, tags, processes)}")
+    return 0

@@ -1,6 +1,6 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
-from ernie_vil2.config.data import DataConfig, ScoredConfig, SourceConfig, ViewsConfig
+from ernie_vil2.config.data import DataConfig, HoldoutConfig, ScoredConfig, SourceConfig, ViewsConfig
 from ernie_vil2.config.load import dump_config, load_config, read_yaml, validated, with_overrides
 from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.schema import (
@@ -25,6 +25,7 @@ __all__ = [
     "EvaluationConfig",
     "HeadConfig",
     "ImageTowerConfig",
+    "HoldoutConfig",
     "LoraConfig",
     "LossConfig",
     "ModelConfig",

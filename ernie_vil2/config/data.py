@@ -142,6 +142,32 @@ ScoredData = list[
 ]
 
 
+class HoldoutConfig(Section):
+    """Parts of the first source of `Data.train` that are not trained on, but scored; nothing is written."""
+
+    val: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored during training")
+    test: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored before and after it")
+    group_by: str | None = Field(
+        None, description="field of which no value is in two parts, as an article's number; null: images alone are not"
+    )
+    stratify_by: str | None = Field(
+        None, description="field of whose values each part has about the same share, as a category; null: none"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="another one divides otherwise")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the parts by name, those that are empty left out."""
+        held = {name: share for name, share in (("val", self.val), ("test", self.test)) if share}
+        return {"train": 1 - sum(held.values()), **held}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.val + self.test >= 1 or not self.val + self.test:
+            raise ValueError(f"val {self.val:g} and test {self.test:g}: together they are above 0 and below 1")
+        return self
+
+
 class DataConfig(Section):
     train: list[
         Annotated[
@@ -178,6 +204,12 @@ class DataConfig(Section):
         None,
         description="output of ernie-vil2 curate: only the pairs that it kept are trained on, each drawn in an epoch "
         "with the probability that is its weight (docs/curate.md); null: all pairs",
+    )
+    holdout: HoldoutConfig | None = Field(
+        None,
+        description="{val: 0.1, test: 0.1, group_by: sku, stratify_by: category, seed: 0}: parts of the first source "
+        "of train that are val and test in place of files of their own (docs/own_data.md). null: all of it is trained "
+        "on",
     )
     unit: Literal["pair", "image"] = Field(
         "pair",
@@ -222,14 +254,23 @@ class DataConfig(Section):
     @property
     def validation(self) -> ScoredConfig | None:
         """`val` as one entry; None: there is none."""
-        return self._scored(self.val)
+        return self._scored("val")
 
     @property
     def tested(self) -> ScoredConfig | None:
         """Likewise `test`."""
-        return self._scored(self.test)
+        return self._scored("test")
 
-    def _scored(self, entries: list) -> ScoredConfig | None:
+    def holds_out(self, name: str) -> bool:
+        """Whether `val` or `test` is a part of the training data, in place of files of its own."""
+        entries = getattr(self, name)
+        own = entries and (isinstance(entries[0], str) or entries[0].data)
+        return self.holdout is not None and name in self.holdout.shares and not own
+
+    def _scored(self, name: str) -> ScoredConfig | None:
+        entries: list[Any] = getattr(self, name)
+        if self.holds_out(name):  # of the files that are trained on, whatever their splits
+            entries = [entries[0].model_copy(update={"split": None}) if entries else ScoredConfig()]
         if not entries:
             return None
         scored = ScoredConfig(data=entries, **self._location) if isinstance(entries[0], str) else entries[0]
@@ -238,7 +279,8 @@ class DataConfig(Section):
         if not self.sources:
             raise ValueError("data to score that name no files of their own are those of Data.train: set it")
         of_training = self.sources[0]
-        location = {name: getattr(scored, name) or getattr(of_training, name) for name in self._location}
+        taken = [*self._location, *(["split", "text_id", "layout"] if self.holds_out(name) else [])]
+        location = {key: getattr(scored, key) or getattr(of_training, key) for key in taken}
         return scored.model_copy(update={"data": of_training.data, **location})
 
     @model_validator(mode="after")

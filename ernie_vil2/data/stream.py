@@ -19,6 +19,7 @@ from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import THREADS
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
 from ernie_vil2.data.selection import Draws, Selected, read_selection
+from ernie_vil2.data.splits import held_out
 from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"
@@ -71,6 +72,8 @@ class SampleStream:
             )
             for source, text_id in zip(data.sources, self._text_ids, strict=True)
         ]
+        if data.holdout:
+            self.sources[0] = held_out(data.holdout, "train").of(self.sources[0])
         selections = [source.select or data.select for source in data.sources]
         self._selected = [
             read_selection(select, source) if select else None

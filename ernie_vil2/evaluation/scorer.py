@@ -18,6 +18,7 @@ from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
 from ernie_vil2.data.readers.opening import UnknownLayout, content
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.source_files import image_files
+from ernie_vil2.data.splits import Part, held_out
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark
 from ernie_vil2.evaluation.report import Report
@@ -67,6 +68,7 @@ class Data:
     default: str | None = None
     columns: Mapping[str, str] | None = None
     encoding: str | None = None
+    part: Part | None = None
     unnamed: str = ""
     """What language captions are in that name none."""
 
@@ -78,7 +80,8 @@ class Data:
             scored: `Data.validation` or `Data.tested`.
             default: the split, if neither it nor a protocol names one.
         """
-        views = config.Views
+        views, holdout = config.Views, config.Data.holdout
+        part = held_out(holdout, default) if holdout and config.Data.holds_out(default) else None
         return cls(
             scored.data,
             preferred=views.languages,
@@ -87,9 +90,10 @@ class Data:
             images=scored.images,
             text_id=scored.text_id or config.Data.text_id,
             caption_lines=views.caption_lines if scored.caption_lines is None else scored.caption_lines,
-            default=default,
+            default="train" if part else default,
             columns=scored.columns,
             encoding=scored.encoding,
+            part=part,
             unnamed=", ".join(views.languages),
         )
 

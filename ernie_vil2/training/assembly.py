@@ -137,7 +137,7 @@ def assemble(
         progress = Progress(config, rank, ranks, bad_samples, best_effort)
         lost = None if checkpoint is None else best_effort
         evaluators = _scored(lambda: build_evaluators(config, task), lost, rank) or {}
-        comparison = _scored(lambda: Comparison(config, task), lost, rank) if config.Data.test else None
+        comparison = _scored(lambda: Comparison(config, task), lost, rank) if config.Data.tested else None
         if ranks > 1:
             check_agreement(_facts(config, rows.stream, evaluators, checkpoint))
         scoring: list[Evaluator | Comparison] = [*evaluators.values(), *([comparison] if comparison else [])]

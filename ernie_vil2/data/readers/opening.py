@@ -30,6 +30,7 @@ from ernie_vil2.data.readers.tables import TABLE, find_tables, what_tables_lack
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.data.source_files import image_files
+from ernie_vil2.data.splits import Part
 from ernie_vil2.io.terminal import shows_progress
 from ernie_vil2.registry import Registry
 
@@ -121,6 +122,7 @@ def open_benchmarks(
     default: str | None = None,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    part: Part | None = None,
 ) -> dict[str, Benchmark]:
     """What is scored by the language of its captions; the data are read once for all of them.
 
@@ -137,6 +139,7 @@ def open_benchmarks(
         caption_lines: each line of a sample's caption is a text of its own, see `Views.caption_lines`.
         default: the split that comes before these where none is named.
         columns, encoding: as of `open_sources`.
+        part: of the samples that is scored; None: all of them.
 
     Raises:
         FileNotFoundError: there is no such path, or none of the images is found.
@@ -145,7 +148,7 @@ def open_benchmarks(
     locations = _locations([path] if isinstance(path, str | Path) else path)
     found = [content(location, split, default, layout, columns) for location in locations]
     first = found[0]
-    if published := [one for one in found if one.layout.read]:
+    if (published := [one for one in found if one.layout.read]) and part is None:
         if len(found) > 1:
             raise ValueError(f"layout {published[0].layout.name} is that of one folder; {len(found)} paths were given")
         benchmark = read_benchmark(first.layout, Path(first.shards[0].name), _options(first, images, text_id))
@@ -153,6 +156,8 @@ def open_benchmarks(
     path = Path(first.shards[0].name)
     name = f"{path.parent.name}-{first.split}" if first.split else path.stem
     source = _opened(found, images, text_id, columns, encoding)
+    if part is not None:
+        source, name = part.of(source), f"{name}-{part.name}"
     return _each_once(benchmarks_of(source, name, languages, preferred, text_id, caption_lines))
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, pack_names, unpack_name
-from ernie_vil2.data.readers.layout import Layout
+from ernie_vil2.data.readers.layout import SPLITS, Layout, family
 from ernie_vil2.data.readers.remote import PipeOutput
 from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import (
@@ -291,10 +291,20 @@ def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None,
 
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
+
+def _find(folder: Path) -> dict[str, list[Path]]:
+    """Shards, or those of folders that are called as splits, as `prepare --parts` writes them."""
+    if paths := sorted(folder.glob("[!.]*.tar")):
+        return {"": paths}
+    splits = {one.name: sorted(one.glob("[!.]*.tar")) for one in folder.iterdir() if family(one.name) in SPLITS}
+    order = sorted(splits, key=lambda name: (SPLITS.index(family(name)), name))
+    return {name: splits[name] for name in order if splits[name]}
+
+
 TAR = Layout(
     name="tar",
-    files=".tar shards",
-    find=lambda folder: {"": paths} if (paths := sorted(folder.glob("[!.]*.tar"))) else {},
+    files=".tar shards, or folders of them for train, val and test",
+    find=_find,
     fits=lambda location: isinstance(location, PipeOutput) or location.name.endswith(ARCHIVES),
     open=lambda location, options: TarSource(location, options.text_id, options.samples),
 )
