@@ -35,18 +35,22 @@ from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.towers.encoders import VisionTransformer
 from ernie_vil2.models.towers.suite import SuiteVit, imported, paddleclas
+from ernie_vil2.models.weights.families import find_family
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
 from ernie_vil2.models.weights.releases import to_ours
 from ernie_vil2.models.weights.stored import check_sums, read_model, vocabulary_of, weights_path
 
 WEIGHTS = "weights"
 """In `Model.like`: the model that `Model.weights` names."""
+SIGMOID_SCALE = 1000.0
+"""Bound of the logit scale in training by the sigmoid loss, for which its authors set none."""
 _SIZES = {size for sizes in IMAGE_SIZES.values() for size in sizes}
 
 
 def with_model_like(config: Config) -> Config:
     """The configuration with what `Model.like` names put in: towers and joint space, vocabulary and rules of the
-    tokeniser, preprocessing of images, and the length of texts. What the configuration sets itself stays.
+    tokeniser, preprocessing of images, the length of texts, and the loss that its scalars belong to. What the
+    configuration sets itself stays.
 
     Raises:
         ConfigError: there is no model, it brings no vocabulary or a tower of a module of its own, or what it has and
@@ -60,7 +64,7 @@ def with_model_like(config: Config) -> Config:
             raise ConfigError("Model.like=weights takes the towers from Model.weights, which names no model: set "
                               "-o Model.weights=... to the model that training starts from")  # fmt: skip
         like = config.Model.weights
-    taken, longest = _described(like)
+    taken, longest, loss = _described(like)
     tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
     for tower in ("image", "text"):
         given = own["Model"].pop(tower, {})
@@ -75,17 +79,21 @@ def with_model_like(config: Config) -> Config:
         tree["Data"]["max_length"] = longest
     if "resize" not in own.get("Views", {}):
         tree["Views"]["resize"] = max(tree["Views"]["resize"], taken["image"]["image_size"])
+    if "kind" not in own.get("Loss", {}):
+        tree["Loss"]["kind"] = loss
+    if tree["Loss"]["kind"] == "sigmoid" and "max_logit_scale" not in own.get("Loss", {}):
+        tree["Loss"]["max_logit_scale"] = SIGMOID_SCALE
     return validated(tree, f"Model.like={like}")
 
 
-def _described(like: str) -> tuple[dict[str, Any], int]:
-    model, longest = _read_like(like)
-    return {key: dict(value) if isinstance(value, dict) else value for key, value in model.items()}, longest
+def _described(like: str) -> tuple[dict[str, Any], int, str]:
+    model, *others = _read_like(like)
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in model.items()}, *others
 
 
 @lru_cache(maxsize=1)  # a plan asks again for every piece of advice
-def _read_like(like: str) -> tuple[dict[str, Any], int]:
-    """A model's part of a configuration without its initial weights, and tokens of a text."""
+def _read_like(like: str) -> tuple[dict[str, Any], int, str]:
+    """A model's part of a configuration without its initial weights, tokens of a text, and the kind of its loss."""
     try:
         stored = read_model(like)
     except (OSError, ValueError) as error:
@@ -95,12 +103,12 @@ def _read_like(like: str) -> tuple[dict[str, Any], int]:
     weights: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
     model = stored.config.Model.model_dump(exclude=weights)
     model["text"]["vocabulary"] = None if stored.vocabulary == ERNIE_VOCABULARY else str(stored.vocabulary)
-    return model, stored.config.Data.max_length
+    return model, stored.config.Data.max_length, stored.config.Loss.kind
 
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
 _VIT_HEADS = ["head.*", "proj"]
-_HEADS = [f"{HEAD}*"]
+_HEADS = [f"{HEAD}*", "logit_bias"]  # the bias is the sigmoid loss's, and a model may change its loss
 _TEXT_HEADS = ["network.cls.*", "network.classifier.*"]
 _WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
@@ -145,8 +153,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             elif part is model.text:
                 found = _text_source(source, config.text.family)
             else:
-                found = _read(weights_path(source), "")
-                found.heads = _HEADS
+                found = _whole(source)
             tokens = open_tokenizer(config.text.vocabulary, config.text.max_positions, config.text.tokenizer).tokens
             _fit(found, part, tokens)
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
@@ -159,6 +166,16 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             raise ValueError(f"{key}: {error}") from None
         reports.append(report)
     return reports
+
+
+def _whole(source: str) -> _Source:
+    if find_family(path := weights_path(source)) is None:
+        found = _read(path, "")
+    else:
+        stored = read_model(source)
+        found = _Source(dict(stored.arrays), stored.tokens, notes=[str(stored.family)])
+    found.heads = _HEADS
+    return found
 
 
 def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:

@@ -1,0 +1,192 @@
+"""Training that starts from the folder of another family: `-o Model.like=weights -o Model.weights=FOLDER`."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.losses import build_loss
+from ernie_vil2.models.layer_groups import layer_groups
+from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.tasks import build_task
+from ernie_vil2.tasks.contrastive_step import build_step
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.trainer import Trainer
+from tests.others import FOLDERS, expected
+from tests.training.conftest import as_arguments, run
+from tests.training.test_engine import crash_after, weights
+from tests.training.test_step import taken_gradients
+
+SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
+SIGMOID = [name for name in FOLDERS if "siglip" in name or "fgclip2" in name]
+
+
+def started(name, *changes):
+    """A resolved configuration of a training that starts from a folder."""
+    return with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={FOLDERS[name]}", *changes]))
+
+
+def task_of(config, initialize=True):
+    paddle.seed(0)
+    task = build_task(config)
+    task.build(initialize=initialize)
+    return task
+
+
+PAIRS = "Loss.weights={image_image: 0, text_text: 0, image_text: 0.5, text_image: 0.5}"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_towers_tokenizer_length_and_loss_are_the_folders(name):
+    config, source = started(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
+    assert config.Loss.kind == ("sigmoid" if "logit_bias" in source.arrays else "info_nce")
+    assert config.Data.max_length == source.config.Data.max_length
+    task = task_of(config)
+    texts = ["a red disc", "红色的圆", ""]
+    np.testing.assert_array_equal(task.tokenizer(texts), source.tokenizer(source.config.Data.max_length)(texts))
+    state = task.model.state_dict()
+    assert state.keys() == dict(source.arrays).keys()
+    for key, value in state.items():
+        np.testing.assert_array_equal(value.numpy(), source.arrays[key].reshape(value.shape), err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["hf_siglip", "hf_clip"])
+def test_the_loss_may_be_another_than_the_folders(name):
+    kind = "info_nce" if name in SIGMOID else "sigmoid"
+    config = started(name, f"Loss.kind={kind}", "Loss.weights.text_text=0", "Loss.bias=-3")
+    model = task_of(config).model
+    assert (model.logit_bias is None) == (kind == "info_nce")
+    assert model.logit_bias is None or model.logit_bias.item() == -3
+
+
+def test_the_scale_of_a_sigmoid_loss_is_not_cut_at_clips_bound():
+    """SigLIP's authors set no bound; CLIP's is 100."""
+    assert started("hf_siglip").Loss.max_logit_scale == 1000 and started("hf_clip").Loss.max_logit_scale == 100
+    assert started("hf_siglip", "Loss.max_logit_scale=50").Loss.max_logit_scale == 50
+
+
+@pytest.mark.parametrize("micro_batch", ["null", 2], ids=["direct", "cached"])
+@pytest.mark.parametrize("name", SQUARE)
+def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
+    """(CE(L) + CE(L.T)) / 2 without bias, in evaluation, is equation 2 with half a weight each way."""
+    config = started(name, PAIRS, "Loss.kind=info_nce", "Loss.duplicates=ignored", "Training.global_batch=6",
+                     f"Training.micro_batch={micro_batch}")  # fmt: skip
+    task, arrays = task_of(config), expected(name)
+    task.model.eval()
+    step = build_step(task.model, build_loss(config.Loss), config)
+    views = {"image_1": paddle.to_tensor(arrays["pixel_values"]), "text_1": paddle.to_tensor(arrays["input_ids"][:6])}
+    total, _ = step.forward(views, np.arange(12).reshape(6, 2), np.arange(6), 0)
+    step.backward()
+    np.testing.assert_allclose(total.item(), arrays["loss"], rtol=1e-5)
+    found = read_model(FOLDERS[name])
+    ours = {key: np.zeros(value.shape, "float32") for key, value in task.model.state_dict().items()}
+    ours |= {"logit_bias": np.zeros(1, "float32")} if "logit_bias" in found.arrays else {}
+    ours |= taken_gradients(task.model)
+    family = found.family
+    theirs = family.family.names(found.config.Model, family.dialect, family.names).to_theirs(ours)
+    names = [key for key in arrays if key.startswith("grad/")]
+    assert len(names) >= 6
+    for key in names:
+        gradient = theirs[key.removeprefix("grad/").removeprefix("module.")].reshape(arrays[key].shape)
+        np.testing.assert_allclose(gradient, arrays[key], rtol=0, atol=1e-4 * np.abs(arrays[key]).max(), err_msg=key)
+
+
+GROUPS = {
+    "hf_chinese_clip_bin": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
+                            {"norm.weight", "norm.bias", "image_projection.weight"}, {"text_projection.weight"}),
+    "hf_clip": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
+                {"norm.weight", "norm.bias", "image_projection.weight"},
+                {"network.norm.weight", "network.norm.bias", "text_projection.weight"}),
+    "hf_siglip": (2, 2, {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}, "norm attn_pool",
+                  {"network.norm.weight", "network.norm.bias", "head.weight", "head.bias"}),
+    "hf_siglip2_naflex": (2, 2, {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}, "norm attn_pool",
+                          {"network.norm.weight", "network.norm.bias", "head.weight", "head.bias"}),
+    "openclip_siglip_timm": (2, 2, {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"},
+                             "norm attn_pool", {"network.norm.weight", "network.norm.bias", "head.weight",
+                                                "head.bias"}),
+    "cn_clip_pt": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
+                   {"norm.weight", "norm.bias", "image_projection.weight"}, {"text_projection.weight"}),
+    "hf_altclip": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
+                   {"norm.weight", "norm.bias", "image_projection.weight"},
+                   {"head_norm.weight", "head_norm.bias", "head.weight", "head.bias", "text_projection.weight"}),
+    "cn_clip_rn50": (5, 2, {"conv1.weight", "conv2.weight", "conv3.weight", "bn1", "bn2", "bn3"}, "attnpool",
+                     {"text_projection.weight"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPS if name in FOLDERS])
+def test_layer_groups_run_from_the_input_to_the_joint_space(name):
+    images, texts, stem, image_head, text_head = GROUPS[name]
+    model, _ = read_model(FOLDERS[name]).build()
+    image, text = layer_groups(model).values()
+    for tower, groups, count in (("image", image, images), ("text", text, texts)):
+        assert list(groups) == [f"{tower}.embeddings", *(f"{tower}.blocks.{n}" for n in range(count)), f"{tower}.head"]
+        assert all(groups[f"{tower}.blocks.{n}"] for n in range(count))
+    assert sum(map(len, (*image.values(), *text.values()))) == len(list(model.parameters())) - len(model.scalars)
+
+    def named(names):
+        return {part.removeprefix("image.").removeprefix("text.") for part in names}
+
+    found = named(image["image.embeddings"])
+    assert found == stem or {part.rpartition(".")[0] if "bn" in part else part for part in found} == stem
+    found = named(image["image.head"])
+    assert found == image_head or {part.partition(".")[0] for part in found} == set(image_head.split())
+    assert named(text["text.head"]) == text_head
+    assert {"word_embeddings", "position_embeddings"} <= {part.split(".")[-2] for part in text["text.embeddings"]}
+
+
+@pytest.fixture
+def settings(overrides, shapes):
+    """Overrides of a run of seconds that starts from a folder."""
+    kept = [change for change in overrides if not change.startswith(("Model.", "Data.max_length"))]
+
+    def made(name, *changes):
+        return ["Model.like=weights", f"Model.weights={FOLDERS[name]}", "Model.text.dropout=0.1", *kept, *changes]
+
+    return made
+
+
+TUNINGS = {
+    "hf_chinese_clip_bin": ["Tuning.lora={rank: 2}", "Tuning.layer_decay=0.8", "Training.micro_batch=4"],
+    "hf_siglip": ["Tuning.ema=0.9", "Tuning.freeze=[image.embeddings, text.blocks.0]"],
+    "hf_clip": ["Tuning={lora: {rank: 2, layers: [image.blocks.*]}, ema: 0.9, text_rate: 0.5}"],
+}
+
+
+@pytest.mark.parametrize("name", TUNINGS)
+def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, name):
+    def config(*changes):
+        return load_config(None, settings(name, *TUNINGS[name], *changes))
+
+    whole = Trainer(config(f"Training.output={tmp_path / 'whole'}"))
+    assert whole.fit()
+    first = Trainer(config("Training.checkpoint_every=5"))
+    crash_after(first, 5)
+    paddle.seed(999)
+    second = Trainer(config("Training.checkpoint_every=5"), resume=True)
+    assert second.step == 5 and second.fit()
+    for key, value in weights(whole).items():
+        assert np.array_equal(value, weights(second)[key]), key
+    # A run says all by itself: tokenizer, towers and loss are in its folder.
+    alone = read_model(list_checkpoints(whole.run)[-1])
+    texts = ["a red disc", "红色的圆"]
+    np.testing.assert_array_equal(alone.tokenizer(20)(texts), read_model(FOLDERS[name]).tokenizer(20)(texts))
+    assert alone.config.Loss.kind == read_model(FOLDERS[name]).config.Loss.kind
+
+
+@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
+def test_two_ranks_train_what_one_process_does(settings, tmp_path, name):
+    alone = Trainer(load_config(None, settings(name, f"Training.output={tmp_path / 'alone'}")))
+    assert alone.fit()
+    found = run("tools/train.py", "--processes", "2", *as_arguments([*settings(name), "Training.device=cpu"]))
+    assert found.returncode == 0, found.stderr
+    other = read_model(tmp_path / "run").arrays
+    for key, value in weights(alone).items():
+        np.testing.assert_allclose(other[key], value, atol=2e-4, rtol=1e-3, err_msg=key)
+
+
+def test_a_text_pair_without_dropout_is_refused(settings):
+    changes = ["Model.text.dropout=0", "Views.tag_probability=0"]
+    with pytest.raises(ConfigError, match="set Model.text.dropout"):
+        Trainer(load_config(None, settings("hf_clip", *changes)))
