@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.models.weights.stored import read_model
 from tests.conftest import shape_members, untrained_checkpoint, write_tar
 from tests.published_folders import (
     SMALL,
@@ -28,6 +30,8 @@ from tests.published_folders import (
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetuning.md"
+OTHERS = {"chinese-clip-vit-base-patch16": "hf_chinese_clip_bin", "siglip2-base-patch16-256": "hf_siglip2_naflex"}
+"""Small folders in the place of published ones."""
 
 
 def commands_of_the_page():
@@ -47,6 +51,8 @@ def page(tmp_path_factory):
     karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
     karpathy(folder / "mscoco", "coco", "")
     own(folder / "my-pictures")
+    for name, fixture in OTHERS.items():
+        shutil.copytree(PAGE.parents[1] / "tests" / "fixtures" / "others" / fixture, folder / name)
     write_tar(folder / "other.tar", shape_members(1, seed=9))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -81,13 +87,36 @@ def test_the_configurations_of_the_page_are_those_that_there_are():
     assert {Path(path).stem for path in named} == there
 
 
-@pytest.mark.parametrize("path", sorted(PAGE.parents[1].glob("configs/finetune/*.yaml")), ids=lambda path: path.stem)
+CONFIGURATIONS = sorted(PAGE.parents[1].glob("configs/finetune/*.yaml"))
+ALL_PAIRS = ("chinese_clip", "siglip2")
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGURATIONS if path.stem not in ALL_PAIRS],
+                         ids=lambda path: path.stem)  # fmt: skip
 def test_images_and_captions_alone_are_contrasted_and_one_switch_takes_all_view_pairs(path):
     def weights(*overrides):
         return load_config(path, overrides).Loss.weights.model_dump()
 
     assert weights() == {"image_image": 0, "text_text": 0, "image_text": 1, "text_image": 1}
     assert weights("Loss.weights={}") == dict.fromkeys(weights(), 1)
+
+
+@pytest.mark.parametrize("name", ALL_PAIRS)
+def test_other_families_train_on_all_view_pairs_with_dropout_in_their_text_towers(name):
+    config = load_config(PAGE.parents[1] / "configs" / "finetune" / f"{name}.yaml")
+    assert set(config.Loss.weights.model_dump().values()) == {1.0} and config.Model.text.dropout == 0.1
+    assert "kind" not in config.model_dump(exclude_unset=True).get("Loss", {}), "the folder says it"
+
+
+@pytest.mark.slow
+def test_a_model_of_another_family_is_scored_before_and_after_and_handed_back(page):
+    for run, kind in (("chinese_clip", "info_nce"), ("siglip2", "sigmoid")):
+        for name in ("before", "after"):
+            assert results(page, run, name)["results"]
+        assert load_config(page / "runs" / run / "config.yaml").Loss.kind == kind
+    source, back = (read_model(page / name) for name in ("chinese-clip-vit-base-patch16", "handed-back"))
+    assert source.family.names == back.family.names
+    assert not np.array_equal(source.arrays["image.pos_embed"], back.arrays["image.pos_embed"])
 
 
 @pytest.mark.slow

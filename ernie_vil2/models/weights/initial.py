@@ -87,8 +87,8 @@ def with_model_like(config: Config) -> Config:
 
 
 def _described(like: str) -> tuple[dict[str, Any], int, str]:
-    model, *others = _read_like(like)
-    return {key: dict(value) if isinstance(value, dict) else value for key, value in model.items()}, *others
+    model, longest, loss = _read_like(like)
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in model.items()}, longest, loss
 
 
 @lru_cache(maxsize=1)  # a plan asks again for every piece of advice
