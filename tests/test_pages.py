@@ -63,7 +63,10 @@ def run_page(records, **changes):
 
 def report_page(**changes):
     empty = {"title": "A report", "facts": {}, "comparison": None, "tables": {}, "training": [], "queries": {}}
-    return render("report.html", **empty | {"definitions": {}, "changes": [], "verdicts": []} | changes)
+    return render(
+        "report.html",
+        **empty | {"definitions": {}, "changes": [], "verdicts": [], "headlines": [], "pictures": {}} | changes,
+    )
 
 
 def answer(correct, image=IMAGES["png"], caption="answer", rank=None):
@@ -152,6 +155,8 @@ def test_what_users_wrote_is_text_not_markup(name):
         sources=[{"name": evil, "note": evil, "samples": [sample]}],
         changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
         verdicts=[evil],
+        headlines=[evil],
+        pictures={},
         charts=[line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, y_label=evil)],
         columns=[evil, evil],
         rows=[{"share": evil, evil: 1.0}],
@@ -167,7 +172,7 @@ def test_what_users_wrote_is_text_not_markup(name):
 
 def test_a_template_that_lacks_its_data_says_so():
     with pytest.raises(UndefinedError, match="facts"):
-        render("report.html", title="x")
+        render("report.html", title="x", headlines=[])
 
 
 @pytest.mark.parametrize(
@@ -297,6 +302,28 @@ def test_runs_are_compared_by_loss_and_mean_recall():
     assert len(losses) == 2 and losses[0][-1][1] > losses[1][-1][1]  # y points down
     assert "first <b>5</b>" in html and "second <b>8</b>" in html
     assert "first <b>25</b>" in html and "second <b>10</b>" in html
+
+
+def test_an_outlier_does_not_rule_the_axis_of_the_loss():
+    values = [2.0 + 0.01 * step for step in range(30)]
+    for most, cut in ((2.3, False), (1e4, True)):
+        chart = line_chart("x", "Note.", [Series("loss", list(enumerate([most, *values])), 1)], y_label="loss",
+                           logarithmic=True, outliers=False)  # fmt: skip
+        assert ("1 point is above" in chart.note) == cut
+        assert float(chart.y_ticks[-1][1].replace(",", "")) < 4
+    high = line_chart("x", "", [Series("loss", list(enumerate([1e4, *values])), 1)], y_label="loss", logarithmic=True)
+    assert float(high.y_ticks[-1][1].replace(",", "")) >= 1e4 and not high.note
+
+
+def test_the_best_step_is_marked():
+    records = [
+        {"kind": "evaluation", "step": step, "seconds": 1, "evaluator": "retrieval", "best_by": "mean_recall",
+         "shown": None, "metrics": {"mean_recall": value}}
+        for step, value in ((0, 90.0), (10, 40.0), (20, 50.0), (30, 45.0))
+    ]  # fmt: skip
+    (chart,) = [chart for chart in training_charts(records) if chart.title.startswith("Retrieval")]
+    assert chart.best is not None and chart.best[1] == "best: 20"  # step 0 is no checkpoint
+    assert "best: 20" in run_page(records)
 
 
 def test_nothing_logged_is_reported():

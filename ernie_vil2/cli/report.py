@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     add_table_options(parser)
     add_precision_option(parser)
+    parser.add_argument("--old", nargs="+", default=[], type=source, metavar="FILE",
+                        help="what the model could do before: scored with both weights, for the verdict")  # fmt: skip
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
     parser.add_argument("--output", type=output_file, metavar="FILE",
@@ -51,14 +53,19 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoints = [weights_path(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
-    runs, cards, licences = [], [], set[str]()
+    runs, cards, licences, pictures = [], [], set[str](), dict[str, bytes]()
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
         config = load_config(checkpoint / CONFIG)
         records = read_log(folder / LOG)
-        facts = {"Checkpoint": checkpoint.name} | config_facts(config) | progress_facts(config, records)
-        changes, verdicts = _before_and_after(folder)
+        facts = (
+            {"Checkpoint": checkpoint.name, **_scored_step(folder)}
+            | config_facts(config)
+            | progress_facts(config, records)
+        )
+        changes, verdicts, sentence = _before_and_after(args, folder, config)
+        pictures |= _pictures(config, {image for one in changes.values() for image in one.images.values()})
         evaluations = read_evaluations(folder / RESULTS)
-        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts))
+        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts, sentence))
         if args.data:
             cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
     # Captions are drawn alike by every run and in every language: show them side by side.
@@ -70,24 +77,74 @@ def run(args: argparse.Namespace) -> int:
         runs=runs,
         queries={" ".join(map(str, args.data)): shown} if shown else {},
         facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
+        pictures=pictures,
     )
     print(f"report: {output.resolve()}, with answers of {', '.join(map(str, checkpoints))}")
     return 0
 
 
-def _before_and_after(folder: Path) -> tuple[dict, list[str]]:
-    """What changed between the results before and after training, and how sure that is; nothing if one is missing."""
-    from ernie_vil2.evaluation.report_page import read_changes, verdicts
+def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) -> tuple[dict, list[str], str]:
+    """What changed between the results before and after training, how sure that is, and a sentence that says both;
+    nothing if one is missing."""
+    from ernie_vil2.evaluation.report_page import headline, read_changes, verdicts
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
     if not all(path.is_file() for path in ranks.values()):
-        return {}, []
+        return {}, [], ""
     try:
-        return read_changes(*ranks.values()), verdicts(ranks)
+        return read_changes(*ranks.values()), verdicts(ranks), headline(ranks, _of_old(args, folder, config))
     except (OSError, ValueError) as error:
         print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
-        return {}, []
+        return {}, [], ""
+
+
+def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
+    """By the data of `--old` and their language how mean recall changed from the initial weights to those scored."""
+    if not args.old:
+        return {}
+    if config.Model.weights is None:
+        raise ValueError(f"{folder} was trained from random weights: --old has nothing to compare with")
+    from ernie_vil2.evaluation.compare import compare_models
+    from ernie_vil2.evaluation.scorer import Data
+    from ernie_vil2.io.run_folder import AFTER, BEFORE
+
+    models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
+    found = compare_models(models, Data(args.old, text_id=config.Data.text_id), resamples=100, precision=args.precision)
+    name = " ".join(map(str, args.old))
+    return {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
+
+
+def _after(folder: Path) -> dict:
+    """The record of the result after training."""
+    from ernie_vil2.io.files import load_json
+    from ernie_vil2.io.run_folder import AFTER, RESULTS
+
+    path = folder / RESULTS / f"{AFTER}.json"
+    return load_json(path) if path.is_file() else {}
+
+
+def _scored_step(folder: Path) -> dict[str, str]:
+    """Which step the result after training is of, for the head."""
+    model = _after(folder).get("model")
+    return {"Scored after training": f"{Path(model).name}, the best of its evaluations"} if model else {}
+
+
+def _pictures(config: Config, ids: set[str]) -> dict[str, bytes]:
+    """Small pictures of these images of `Data.test`, as far as they can be read."""
+    from ernie_vil2.evaluation.examples import thumbnail
+    from ernie_vil2.evaluation.scorer import Data
+
+    tested = config.Data.tested
+    if not ids or tested is None:
+        return {}
+    try:
+        benchmarks = Data.of_run(config, tested, "test").benchmarks().values()
+    except (OSError, ValueError) as error:
+        print(f"warning: {error}; queries are shown without their pictures", file=sys.stderr)
+        return {}
+    images = {image.id: image for one in benchmarks for image in one.images if image.id in ids}
+    return {name: made for name, image in images.items() if (made := thumbnail(image)) is not None}
 
 
 def _names(given: list[str], folders: list[Path]) -> list[str]:

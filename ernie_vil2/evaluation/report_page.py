@@ -15,23 +15,26 @@ import numpy as np
 from ernie_vil2.config import Config
 from ernie_vil2.config.section import MISSING, differences
 from ernie_vil2.evaluation.examples import figures_note
-from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, named, recall_figures, signed
 from ernie_vil2.evaluation.report import Table, original_text
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.run import absolute_paths
 from ernie_vil2.io.files import load_json, system_errors_named
-from ernie_vil2.io.run_folder import BEFORE
+from ernie_vil2.io.run_folder import AFTER, BEFORE
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import comparison_charts, training_charts, write_page
 
 SHOWN = 12
 """Queries of each kind that are named."""
+HEADLINE_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Changes:
     """Of one result and direction: how many queries have their right answer first in both, in one, in neither.
 
-    `won` and `lost` are the queries that moved furthest, each with its ranks before and after.
+    `most_won` and `most_lost` are the queries that moved furthest, each with its ranks before and after; `images` has
+    the id of the image that each of these is about.
     """
 
     kept: int
@@ -40,6 +43,7 @@ class Changes:
     missed: int
     most_won: list[tuple[str, int, int]]
     most_lost: list[tuple[str, int, int]]
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_changes(before: Path, after: Path) -> dict[str, Changes]:
@@ -51,10 +55,12 @@ def read_changes(before: Path, after: Path) -> dict[str, Changes]:
     """
     ranks = [_ranks(path) for path in (before, after)]
     found: dict[str, list[tuple[str, int, int]]] = {}
-    for key, (query, rank) in ranks[0].items():
+    images: dict[str, dict[str, str]] = {}
+    for key, (query, rank, image) in ranks[0].items():
         if key in ranks[1]:
             found.setdefault(key[0], []).append((query, rank, ranks[1][key][1]))
-    return {name: _changes(queries) for name, queries in found.items()}
+            images.setdefault(key[0], {})[query] = image
+    return {name: _changes(queries, images[name]) for name, queries in found.items()}
 
 
 def read_outcomes(path: Path) -> dict[str, Outcomes]:
@@ -84,6 +90,37 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
     return made
 
 
+def headline(ranks: Mapping[str, Path], old: Mapping[str, float] | None = None) -> str:
+    """What fine-tuning changed, in a sentence; "" if the files of ranks cannot be compared.
+
+    Args:
+        ranks: of the results before and after training.
+        old: by the name of what the model could do before, the change of mean recall there.
+    """
+    try:
+        comparison = Comparison({name: read_outcomes(path) for name, path in ranks.items()}, HEADLINE_RESAMPLES)
+        found = comparison.verdicts
+    except (OSError, ValueError):
+        return ""
+    parts = []
+    for verdict in found:
+        outcomes = comparison.outcomes[AFTER][verdict.result]
+        level, change = comparison.levels[verdict.result, AFTER, verdict.figure], verdict.difference
+        images = counted(len(np.unique(outcomes.clusters)), "test picture")
+        language = f" in {verdict.result}" if len(found) > 1 else ""
+        inner = signed(change.mean)
+        if change.low is not None and change.high is not None:
+            inner += f", 95 % interval {signed(change.low)} to {signed(change.high)}"
+        parts.append(f"{named(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({inner})")
+    sentence = f"After fine-tuning, {' and '.join(parts)}"
+    for name, change in (old or {}).items():
+        moved = (
+            "stayed as it was" if not round(change, 1) else f"{'rose' if change > 0 else 'fell'} by {abs(change):.1f}"
+        )
+        sentence += f"; on {name} it {moved}"
+    return f"{sentence}."
+
+
 def verdicts(ranks: Mapping[str, Path]) -> list[str]:
     """What distinguishes results of one benchmark from the first of them, by their files of ranks; [] if nothing can.
 
@@ -99,15 +136,17 @@ def verdicts(ranks: Mapping[str, Path]) -> list[str]:
         return []
 
 
-def _changes(queries: list[tuple[str, int, int]]) -> Changes:
+def _changes(queries: list[tuple[str, int, int]], images: Mapping[str, str]) -> Changes:
     won = sorted((one for one in queries if one[1] > 1 == one[2]), key=lambda one: -one[1])
     lost = sorted((one for one in queries if one[1] == 1 < one[2]), key=lambda one: -one[2])
     kept = sum(before == after == 1 for _, before, after in queries)
-    return Changes(kept, len(won), len(lost), len(queries) - kept - len(won) - len(lost), won[:SHOWN], lost[:SHOWN])
+    most_won, most_lost = won[:SHOWN], lost[:SHOWN]
+    about = {query: images[query] for query, _, _ in (*most_won, *most_lost)}
+    return Changes(kept, len(won), len(lost), len(queries) - kept - len(won) - len(lost), most_won, most_lost, about)
 
 
-def _ranks(path: Path) -> dict[tuple[str, str], tuple[str, int]]:
-    """By language and direction, and the query's id, the query and its rank."""
+def _ranks(path: Path) -> dict[tuple[str, str], tuple[str, int, str]]:
+    """By language and direction, and the query's id, the query, its rank, and the id of the image that it is about."""
     with _read(path) as rows:
         return dict(_rows(rows))
 
@@ -121,11 +160,12 @@ def _read(path: Path) -> Iterator[csv.DictReader]:
             raise ValueError(f"{path}: not a file of ranks ({error!r})") from None
 
 
-def _rows(rows: csv.DictReader) -> Iterator[tuple[tuple[str, str], tuple[str, int]]]:
+def _rows(rows: csv.DictReader) -> Iterator[tuple[tuple[str, str], tuple[str, int, str]]]:
     for row in rows:
         language = row["result"].partition(", ")[2]
         name = ", ".join(filter(None, [language, row["direction"].replace("_to_", " → ")]))
-        yield (name, row["query_id"]), (original_text(row["query"]), int(row["rank"]))
+        image = row["query_id" if row["direction"].startswith("image") else "best_positive_id"]
+        yield (name, row["query_id"]), (original_text(row["query"]), int(row["rank"]), image)
 
 
 @dataclass(frozen=True)
@@ -140,6 +180,7 @@ class ReportedRun:
         evaluations: the records that its evaluations left, see `read_evaluations`.
         changes: between what it scored before and after training, see `read_changes`.
         verdicts: on the same, see `verdicts`.
+        headline: the same in a sentence, see `headline`.
     """
 
     name: str
@@ -149,6 +190,7 @@ class ReportedRun:
     evaluations: Sequence[Mapping]
     changes: Mapping[str, Changes] = field(default_factory=dict)
     verdicts: Sequence[str] = ()
+    headline: str = ""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -177,6 +219,7 @@ def write_report(
     runs: Sequence[ReportedRun],
     queries: Mapping[str, Sequence[Mapping]],
     facts: Mapping[str, str],
+    pictures: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
@@ -184,6 +227,7 @@ def write_report(
         runs: one, or several to be compared; their names differ.
         queries: cards by heading, see `Cards`.
         facts: of the whole page, shown at the top; with those of the run, where it is one.
+        pictures: small JPEG or PNG files of the images that changes are about, by id.
     """
     several = len(runs) > 1
     definitions = {
@@ -202,6 +246,8 @@ def write_report(
         changes=[
             (f"{run.name}: {name}" if several else name, change) for run in runs for name, change in run.changes.items()
         ],
+        pictures=pictures or {},
+        headlines=[run.headline for run in runs if run.headline],
         verdicts=[f"{run.name}: {one}" if several else one for run in runs for one in run.verdicts],
         training=comparison_charts({run.name: run.records for run in runs})
         if several

@@ -15,6 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 18, 24, 36  # margins
 DIGIT = 6.2  # width of a figure
 MARKED = 40  # lines of at most this many points show every point
 COLOURS = 6
+FEWEST = 20  # points of which some can be called outliers
 # In tenths, coarse to fine: the first of which enough lie between the ends is taken.
 _MANTISSAS = ((10,), (10, 30), (10, 20, 50), (10, 15, 20, 30, 40, 50, 60, 80), range(10, 100, 5), range(10, 100))
 
@@ -44,7 +45,7 @@ class Line:
 class Chart:
     """A figure under its title; without `lines` there was nothing to draw.
 
-    Ticks are (position, label) along their axis, in user units.
+    Ticks are (position, label) along their axis, in user units; so is `best`, a step that is marked.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Chart:
     x_ticks: Sequence[tuple[float, str]] = ()
     y_ticks: Sequence[tuple[float, str]] = ()
     lines: Sequence[Line] = ()
+    best: tuple[float, str] | None = None
     width: int = WIDTH
     left: int = LEFT
     edge: int = WIDTH - RIGHT
@@ -76,6 +78,8 @@ def line_chart(
     height: int = 250,
     logarithmic: bool = False,
     from_zero: bool = True,
+    best: float | None = None,
+    outliers: bool = True,
 ) -> Chart:
     """The chart of some series; a point whose y is not finite leaves a gap in its line.
 
@@ -85,6 +89,8 @@ def line_chart(
     Args:
         y_max: fixes the top; by default the data do.
         from_zero: False: both axes begin where the data do.
+        best: an x that is marked as the best.
+        outliers: False: the axis does not follow the few values that are far above all others; they lie at its top.
     """
     chart = Chart(title, note, x_label, y_label, height)
 
@@ -95,6 +101,12 @@ def line_chart(
     if not points:
         return chart
     values = [y for _, y in points]
+    most = max(values) if outliers else _usual(values)
+    if most < max(values):
+        cut = sum(value > most for value in values)
+        points_are = "points are" if cut > 1 else "point is"
+        note = f"{note} {cut:,} {points_are} above {_number(most)}, and drawn at the top."
+        values = [min(value, most) for value in values]
     first = 0 if from_zero else min(x for x, _ in points)
     last = max(x for x, _ in points)
     last = last if last > first else first + 1
@@ -110,6 +122,7 @@ def line_chart(
         return LEFT + (chart.edge - LEFT) * (x - first) / (last - first)
 
     def up(y: float) -> float:
+        y = min(y, most)
         return chart.floor - (chart.floor - TOP) * (scale(y) - low) / (high - low)
 
     return Chart(
@@ -117,7 +130,15 @@ def line_chart(
         x_ticks=_x_ticks(first, last, across),
         y_ticks=[(round(up(y), 1), _number(y)) for y in y_ticks],
         lines=[_line(line, [(across(x), up(y)) if shown(y) else None for x, y in line.points]) for line in series],
+        best=None if best is None else (round(across(best), 1), f"best: {_number(best)}"),
     )  # fmt: skip
+
+
+def _usual(values: Sequence[float]) -> float:
+    """The largest value, or of many, if that is far from all but a few, a little more than these are."""
+    ordered = sorted(values)
+    most = 1.2 * ordered[int(0.95 * (len(ordered) - 1))]
+    return most if len(ordered) >= FEWEST and 0 < 2 * most < ordered[-1] else ordered[-1]
 
 
 def _line(line: Series, drawn: Sequence[tuple[float, float] | None]) -> Line:
@@ -210,7 +231,7 @@ def training_charts(records: Sequence[Mapping]) -> list[Chart]:
         if isinstance(value, int | float) and name not in (*VIEW_PAIRS, *_OF_EVERY_RUN)
     )
     return [
-        line_chart(title, _smoothed(train), losses, y_label="loss", logarithmic=True),
+        line_chart(title, _smoothed(train), losses, y_label="loss", logarithmic=True, outliers=False),
         *_evaluation_charts(records),
         _small(train, "learning_rate"),
         *(_small(train, name, _NOTES.get(name, "")) for name in others),
@@ -245,7 +266,8 @@ def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
         names |= dict.fromkeys(_words(record["best_by"]) for record in deciding)
     title = " and ".join(names) or "no score"
     return [
-        line_chart("Loss", "The weighted sum of the losses.", losses, y_label="loss", logarithmic=True),
+        line_chart("Loss", "The weighted sum of the losses.", losses, y_label="loss", logarithmic=True,
+                   outliers=False),
         line_chart(f"{title[0].upper()}{title[1:]} over time", "By which the best checkpoint is chosen.", scores,
                    y_label=title, y_max=_top(scores)),
     ]  # fmt: skip
@@ -280,10 +302,21 @@ def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
     charts = []
     for name in dict.fromkeys(record["evaluator"] for record in evaluations):
         own = [record for record in evaluations if record["evaluator"] == name]
-        series = _metric_series(own)
+        series, best = _metric_series(own), _best(own)
         title = f"{name.replace('_', ' ')} over time"
-        charts.append(line_chart(f"{title[0].upper()}{title[1:]}", "", series, y_label="score", y_max=_top(series)))
+        title = f"{title[0].upper()}{title[1:]}"
+        charts.append(line_chart(title, "", series, y_label="score", y_max=_top(series), best=best))
     return charts
+
+
+def _best(records: Sequence[Mapping]) -> float | None:
+    """The step of the number by which the best checkpoint is chosen; None where none is."""
+    scored = [
+        (record["metrics"][record["best_by"]], -record["step"])
+        for record in records
+        if record["step"] and record["best_by"] and record["metrics"].get(record["best_by"]) is not None
+    ]
+    return -max(scored)[1] if scored else None
 
 
 def _metric_series(records: Sequence[Mapping]) -> list[Series]:

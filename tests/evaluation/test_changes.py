@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
-from ernie_vil2.evaluation.report_page import SHOWN, read_changes, read_outcomes, verdicts
+from ernie_vil2.evaluation.report_page import SHOWN, headline, read_changes, read_outcomes, verdicts
 
 
 def ranks(path, label, rows):
@@ -32,6 +32,8 @@ def test_a_query_is_won_or_lost_with_the_first_place(tmp_path):
     assert (images.kept, images.won, images.lost, images.missed) == (1, 2, 1, 1)
     assert images.most_won == [("B", 9, 1), ("E", 3, 1)] and images.most_lost == [("=A", 1, 4)]
     assert found["text → image"].most_won == [("猫", 2, 1)]
+    assert images.images == {"B": "b", "E": "e", "=A": "a"}  # an image asks for itself,
+    assert found["text → image"].images == {"猫": "x"}  # and a text for its best right answer
 
 
 def test_languages_are_apart_and_only_the_first_are_named(tmp_path):
@@ -64,3 +66,18 @@ def test_two_files_of_ranks_have_a_verdict_with_an_interval_by_images(tmp_path, 
     assert verdicts({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) == []
     assert "a difference is cannot be computed" in capsys.readouterr().err.replace("the difference", "a difference")
     assert verdicts({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) == []
+
+
+def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
+    rows = [(way, str(number), f"q{number}", 1 + 11 * (number % 2))
+            for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
+    before = ranks(tmp_path / "b.csv", "before", rows)
+    after = ranks(tmp_path / "a.csv", "after", [(*row[:3], 1) for row in rows])
+    sentence = headline({"before": before, "after": after}, {"the demo's test": -1.23, "another": 0.01})
+    level, _, rest = sentence.partition(" (")
+    # All are found now; half were. The texts have one best answer in common, so that they are one picture.
+    assert level == "After fine-tuning, mean recall on your 61 test pictures is 100.0"
+    assert rest.startswith("+50.0, 95 % interval +") and rest.endswith(
+        "); on the demo's test it fell by 1.2; on another it stayed as it was."
+    )
+    assert headline({"before": before, "after": tmp_path / "gone.csv"}) == ""
