@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -233,7 +232,7 @@ class ErnieViL2:
         skip: dict[str, Any] = {"weights": True, "like": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
         parts = {
             **self.tokenizer.identity(),
-            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.described(),
             "precision": self.precision,
             "model": without_implementation(self.config.Model).model_dump(exclude=skip, exclude_defaults=True),
             "weights": self.engine.digest(),

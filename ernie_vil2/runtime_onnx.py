@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -142,7 +141,7 @@ class OnnxModel:
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]
         self.logit_bias = about["scalars"].get("logit_bias", 0.0)
-        self._preprocess = Preprocessing(*(about["preprocessing"][field.name] for field in fields(Preprocessing)))
+        self._preprocess = Preprocessing.read(about["preprocessing"])
 
     def encode_images(self, images: Iterable[str | os.PathLike | bytes | np.ndarray]) -> np.ndarray:
         """N images to `[N, D]` float32, L2-normalised.

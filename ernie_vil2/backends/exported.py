@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -12,6 +11,7 @@ import numpy as np
 
 from ernie_vil2.backends import described
 from ernie_vil2.config import Config, load_config
+from ernie_vil2.data.pillow_views import Geometry
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
@@ -130,12 +130,13 @@ def open_export(folder: Path, device: str | None, engine: str) -> tuple[Exported
 def _check_configured(folder: Path, about: Mapping[str, Any], config: Config) -> None:
     """BadExport where the preprocessing or the tokenizer of an export is not that of its configuration."""
     configured = {
-        "preprocessing": dataclasses.asdict(Preprocessing.of(config.Model.image)),
+        "preprocessing": Preprocessing.of(config.Model.image).described(),
         "tokenizer": {"max_length": config.Data.max_length, "rules": config.Model.text.tokenizer},
     }
     for section, values in configured.items():
-        for key, value in values.items():
-            given = about[section][key]
+        for key in values.keys() | (about[section].keys() & set(Geometry._fields)):
+            value = values.get(key, getattr(Geometry(), key, None))
+            given = about[section].get(key)
             if given != (list(value) if isinstance(value, tuple) else value):
                 raise BadExport(f"{folder}: {section}.{key} is {given} in {ABOUT} and {value} in {CONFIG}: it is "
                                 f"damaged; {AGAIN}")  # fmt: skip

@@ -123,11 +123,22 @@ class ImageTowerConfig(Section):
         "paddleclas:EfficientNetL2; or a Layer of your own as module:Class (docs/extending.md)",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
-    preprocessing: Literal["ernie_vil2", "official", "paddlenlp"] = Field(
+    preprocessing: Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"] = Field(
         "ernie_vil2",
-        description="how an image that is scored becomes the input: as training resizes (ernie_vil2), or as one of "
-        "the two releases does (official, paddlenlp)",
+        description="how an image that is scored becomes the input: as training resizes (ernie_vil2), as one of the "
+        "two releases does (official, paddlenlp), or as other people's code does, by the next four keys (transformers, "
+        "open_clip, which Chinese-CLIP's own code is like, and naflex, SigLIP 2's images of any shape)",
     )
+    resize: Literal["shortest", "squash", "longest"] = Field(
+        "shortest",
+        description="transformers, open_clip: the short side becomes image_size and the centre is cut out, both sides "
+        "do (squash), or the long side does and the rest is black",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bicubic", description="of that resize, by Pillow; also of naflex"
+    )
+    resized: Size | None = Field(None, description="shortest: side before the crop; null: image_size")
+    most_patches: Size | None = Field(None, description="naflex: patches of an image; null: by FG-CLIP 2's rule")
     mean: list[float] = Field(
         default=[0.485, 0.456, 0.406],
         min_length=3,

@@ -133,13 +133,23 @@ def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHIT
     return EncodedImage(data, name, background).decode()
 
 
-def stored_pixels(data: bytes, name: str) -> np.ndarray:
-    """As `decode_image`, by Pillow as it comes, which is PaddleNLP's way: not turned, and transparency is dropped."""
-    header = open_header(data, name)
+def opened(data: bytes, name: str) -> Image.Image:
+    """The image as Pillow has it, in its own mode and not turned; errors as of `EncodedImage`."""
+    image = open_header(data, name)
     if data.startswith(_JPEG) and _is_cut_off(data):
         raise BadSample(Reason.TRUNCATED_IMAGE, name)
     try:
-        return rgb_pixels(header, None)
+        image.load()
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise BadSample(Reason.BROKEN_IMAGE, name) from error
+    return image
+
+
+def stored_pixels(data: bytes, name: str) -> np.ndarray:
+    """As `decode_image`, by Pillow as it comes, which is PaddleNLP's way: not turned, and transparency is dropped."""
+    image = opened(data, name)
+    try:
+        return rgb_pixels(image, None)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
@@ -154,6 +164,11 @@ def rgb_pixels(image: Image.Image, background: Sequence[int] | None) -> np.ndarr
     canvas = Image.new("RGB", image.size, tuple(background))
     canvas.paste(above, mask=above)
     return np.asarray(canvas)
+
+
+def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+    """An image of either kind as `[H, W, 3]` uint8 RGB, to be shown."""
+    return rgb_pixels(image, WHITE) if isinstance(image, Image.Image) else image
 
 
 def open_header(data: bytes, name: str) -> Image.Image:

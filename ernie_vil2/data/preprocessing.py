@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ernie_vil2.data.decoding import WHITE, decode_image, resized, rgb_pixels, stored_pixels, with_short_side
+from ernie_vil2.data.decoding import WHITE, decode_image, opened, resized, rgb_pixels, stored_pixels, with_short_side
+from ernie_vil2.data.pillow_views import Geometry, Kind, pillow_view
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.device import runtime
 
@@ -65,13 +66,15 @@ def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 ImageInput = bytes | Image.Image | np.ndarray
+PILLOW_KINDS = get_args(Kind)
+"""The ways of other people's code."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """One model's way from an image to its input.
 
-    All three ways resize the short side to `size` and crop the centre; they differ in the last pixel of the long
+    The first three ways resize the short side to `size` and crop the centre; they differ in the last pixel of the long
     side, in the interpolation and in what becomes of the EXIF orientation:
 
     - ernie_vil2: bilinear after means of blocks where the image shrinks to half or less, as the training views here
@@ -79,30 +82,55 @@ class Preprocessing:
     - official: bilinear, as the code of the official release. It decodes with OpenCV, whose pixels are the same.
     - paddlenlp: bicubic, as PaddleNLP's ErnieViLImageProcessor, which leaves an image as it is stored; the other two
       turn it as its EXIF orientation says.
+    - transformers, open_clip, naflex: as other people's code, by `geometry`; see `data.pillow_views`. They take an
+      image as it is stored and drop transparency.
 
     Grey, palette and CMYK become RGB. What is transparent shows the background here; the releases drop the
     transparency, so that whatever colour the file has there shows, black as a rule.
 
     Args:
-        kind: one of the three.
+        kind: one of these.
         size: side of the square input in pixels.
         mean: [red, green, blue], of pixels from 0 to 1.
         std: their standard deviation.
-        background: [red, green, blue] behind transparent pixels, 0 to 255; the releases' ways have none.
+        background: [red, green, blue] behind transparent pixels, 0 to 255; the other ways have none.
+        geometry: of other people's code.
     """
 
-    kind: Literal["ernie_vil2", "official", "paddlenlp"]
+    kind: Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"]
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     background: tuple[int, ...] = WHITE
+    geometry: Geometry = Geometry()
 
     @classmethod
     def of(cls, config: ImageTowerConfig) -> Preprocessing:
         """The one that the image tower's configuration names."""
         return cls(
-            config.preprocessing, config.image_size, tuple(config.mean), tuple(config.std), tuple(config.background)
+            config.preprocessing,
+            config.image_size,
+            tuple(config.mean),
+            tuple(config.std),
+            tuple(config.background),
+            Geometry(config.resize, config.interpolation, config.resized, config.patch_size or 16, config.most_patches)
+            if config.preprocessing in PILLOW_KINDS
+            else Geometry(),
         )
+
+    @classmethod
+    def read(cls, described: Mapping[str, Any]) -> Preprocessing:
+        """The one that `described` gave."""
+        own: dict[str, Any] = {field.name: described[field.name] for field in fields(cls)[:-1]}
+        geometry = Geometry(**{name: described[name] for name in Geometry._fields if name in described})
+        own = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
+        return cls(**own, geometry=geometry)
+
+    def described(self) -> dict[str, Any]:
+        """It as JSON, with what of the geometry is not as by default."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)[:-1]}
+        default = Geometry()._asdict()
+        return own | {key: value for key, value in self.geometry._asdict().items() if value != default[key]}
 
     def __call__(self, image: ImageInput, name: str) -> np.ndarray:
         """What the model sees of an image, before normalisation.
@@ -112,7 +140,7 @@ class Preprocessing:
             name: the image's, for the error.
 
         Returns:
-            `[size, size, 3]` uint8 RGB.
+            `[size, size, 3]` uint8 RGB; of naflex `[H, W, 3]`, of whole patches.
 
         Raises:
             BadSample: the bytes are not an image, or the array is not one of that kind.
@@ -120,11 +148,14 @@ class Preprocessing:
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
-            return self.view(image)
-        return self.view(self.decode(image, name))
+            return self.view(image, name)
+        return self.view(self.decode(image, name), name)
 
-    def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray:
-        """Pixels `[H, W, 3]` uint8 RGB; BadSample if the bytes are not an image that can be used."""
+    def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray | Image.Image:
+        """Pixels `[H, W, 3]` uint8 RGB, or an image of Pillow's in its own mode where other people's code begins with
+        that; BadSample if the bytes are not an image that can be used."""
+        if self.kind in PILLOW_KINDS:
+            return opened(image, name) if isinstance(image, bytes) else image
         background = self.background if self.kind == "ernie_vil2" else None
         if isinstance(image, bytes):
             return stored_pixels(image, name) if self.kind == "paddlenlp" else decode_image(image, name, background)
@@ -135,8 +166,15 @@ class Preprocessing:
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
-    def view(self, image: np.ndarray) -> np.ndarray:
-        """`[H, W, 3]` uint8 RGB to `[size, size, 3]` uint8 RGB."""
+    def view(self, image: np.ndarray | Image.Image, name: str = "image") -> np.ndarray:
+        """What `decode` gave, or `[H, W, 3]` uint8 RGB, to what the model sees; BadSample if Pillow cannot make it."""
+        if self.kind in PILLOW_KINDS:
+            try:
+                image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+                return pillow_view(image, cast(Kind, self.kind), self.size, self.geometry)
+            except Exception as error:  # as above
+                raise BadSample(Reason.BROKEN_IMAGE, name) from error
+        image = np.asarray(image)
         if self.kind == "ernie_vil2":
             return evaluation_view(image, self.size)
         if self.kind == "official":

@@ -43,7 +43,8 @@ def open_tokenizer(
     Args:
         source: a vocabulary's file (`vocab.txt`, `tokenizer.json`, `vocab.json` with `merges.txt` next to it, a
             sentencepiece `.model`, or merges as OpenCLIP has them), a folder that holds one, or the tokens of a
-            `vocab.txt`. None: the packaged vocabulary, ERNIE 3.0's, or CLIP's where `rules` are "open_clip".
+            `vocab.txt`. None: the packaged vocabulary, ERNIE 3.0's, or CLIP's where `rules` are "open_clip" or "clip",
+            which a folder without one has as well.
         max_length: tokens of a text, special ones included.
         rules: a value of `Model.text.tokenizer`.
         nearby: the folder whose `tokenizer_config.json` names the padding token; None: that of the file.
@@ -82,7 +83,7 @@ def vocabulary_file(source: str | Path | None, rules: str) -> Path:
     for name in names if source is not None else ():
         if Path(cast("str | Path", source), name).is_file():
             return Path(cast("str | Path", source), name)
-    if rules == "open_clip":
+    if rules in ("open_clip", "clip"):
         return _of_open_clip()
     raise FileNotFoundError(f"{source}: no {' or '.join(names)} there; name the vocabulary that the model was trained "
                             "with")  # fmt: skip

@@ -88,7 +88,7 @@ def export(
             "weights": model.engine.digest(),
             "embed_dim": model.embed_dim,
             "scalars": model.engine.scalars,
-            "preprocessing": dataclasses.asdict(model.preprocessing),
+            "preprocessing": model.preprocessing.described(),
             "tokenizer": {"rules": model.tokenizer.rules, "max_length": model.tokenizer.max_length},
             "inputs": INPUTS,
             "outputs": OUTPUTS,

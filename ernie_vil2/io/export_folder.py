@@ -23,6 +23,8 @@ from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
 
 VERSION = 1
 ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
+KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 WORD_RULES = ("official", "paddlenlp", "cn_clip")
 """Of `Model.text.tokenizer`: those whose vocabulary is a `vocab.txt`."""
 LIBRARY_RULES = (
@@ -105,7 +107,13 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         "embed_dim": is_count(about.get("embed_dim"), **WIDTHS),
         "scalars.logit_scale": is_number(value("scalars", "logit_scale"), 1e-9, 1e9),
         "scalars.logit_bias": is_number(value("scalars", "logit_bias", 0), -1e9, 1e9),
-        "preprocessing.kind": value("preprocessing", "kind") in ("ernie_vil2", "official", "paddlenlp"),
+        "preprocessing.kind": value("preprocessing", "kind") in KINDS,
+        "preprocessing.resize": value("preprocessing", "resize", "shortest") in ("shortest", "squash", "longest"),
+        "preprocessing.interpolation": value("preprocessing", "interpolation", "bicubic") in INTERPOLATIONS,
+        **{
+            f"preprocessing.{key}": (given := value("preprocessing", key)) is None or is_count(given, **WIDTHS)
+            for key in ("resized", "patch_size", "most_patches")
+        },
         "preprocessing.size": is_count(value("preprocessing", "size"), **SIDES),
         "preprocessing.mean": three("mean", is_number, -1e6, 1e6),
         "preprocessing.std": three("std", is_number, 1e-9, 1e6),

@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.samples import check_text
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search.batching import Batcher, Options, dumped
@@ -310,7 +311,7 @@ def _new_item(index: Index, given: NewItem) -> tuple[Kind, Item, str | np.ndarra
     content = _image(given.image or "")
     decoded = index.model.preprocessing.decode(content, given.id or "image")
     digest = content_digest(content)
-    item = Item(given.id or digest.hex(), digest, given.fields, (), thumbnail(content, decoded, THUMBNAIL))
+    item = Item(given.id or digest.hex(), digest, given.fields, (), thumbnail(content, as_rgb(decoded), THUMBNAIL))
     return "images", item, index.model.preprocessing.view(decoded)
 
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
@@ -326,7 +327,7 @@ def _prepared(index: Index, side: int, one: tuple[Item, bytes]) -> tuple[Item, n
         pixels = index.model.preprocessing.view(decoded)
     except BadSample as bad:
         return bad
-    return replace(item, thumbnail=thumbnail(content, decoded, side) if side else None), pixels
+    return replace(item, thumbnail=thumbnail(content, as_rgb(decoded), side) if side else None), pixels
 
 
 def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:

@@ -280,6 +280,8 @@ def _of_family(
     try:
         found = vocabulary_file(where, rules)
         tokenizer = open_tokenizer(found, config.Data.max_length, rules, weights.parent)
+        if found.parent != weights.parent and not vocabulary and words != tokenizer.vocab_size:
+            tokenizer = found = None  # CLIP's byte pairs are no other model's
     except FileNotFoundError:
         if vocabulary:
             raise

@@ -73,5 +73,6 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 CHINESE_CLIP = Family(
     "Chinese-CLIP", _configure, _rows, tokenizer="bert", preprocessing="square",
+    dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
 )  # fmt: skip

@@ -116,6 +116,15 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 CLIP = Family(
-    "CLIP", _configure, _rows, tokenizer="clip", preprocessing="clip", unused={"*.position_ids": POSITION_IDS}
+    "CLIP", _configure, _rows, tokenizer="clip", preprocessing="clip",
+    unused={"*.position_ids": POSITION_IDS},
+    dialects={"tokenizer": ("stored", "open_clip"), "preprocessing": ("stored", "open_clip")}
 )  # fmt: skip
-METACLIP_2 = Family("MetaCLIP 2", _configure, _rows, tokenizer="xlm_roberta", preprocessing="clip")
+METACLIP_2 = Family(
+    "MetaCLIP 2",
+    _configure,
+    _rows,
+    tokenizer="xlm_roberta",
+    preprocessing="clip",
+    dialects={"preprocessing": ("stored", "open_clip")},
+)

@@ -124,7 +124,8 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 CN_CLIP = Family(
-    "Chinese-CLIP (own file)", _configure, _rows, tokenizer="cn_clip", preprocessing="cn_clip", settings="",
+    "Chinese-CLIP (own file)", _configure, _rows, tokenizer="cn_clip", preprocessing="cn_clip",
+    dialects={"tokenizer": ("stored", "bert"), "preprocessing": ("stored", "transformers")}, settings="",
     layout="chinese-clip",
     unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": COUNTED},
     weights=lambda folder: found[0] if len(found := sorted(folder.glob("*.pt"))) == 1 else None,

@@ -14,15 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
+from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.schema import LossConfig
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX, read_weights
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
+from ernie_vil2.models.weights.preprocessors import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-ACTIVATION = {"activation": ("stored", "gelu", "gelu_tanh", "quick_gelu")}
+STORED = "stored"
+"""The way of a dialect that is the folder's own."""
+ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
 """The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
 
@@ -101,8 +104,13 @@ class Family:
         folder = Folder(weights, settings, read_weights(weights), chosen)
         model, longest = self.configure(folder)
         model = _activated(model, chosen.get("activation"))
+        image = with_preprocessing(model.image, self.preprocessing, weights.parent, settings)
+        if (way := chosen.get("preprocessing", STORED)) != STORED:
+            image = image.model_copy(update={"preprocessing": way})
         rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
-        model = model.model_copy(update={"text": model.text.model_copy(update={"tokenizer": rules})})
+        rules = rules if chosen.get("tokenizer", STORED) == STORED else chosen["tokenizer"]
+        text = model.text.model_copy(update={"tokenizer": rules})
+        model = model.model_copy(update={"image": image, "text": text})
         names = self.names(model, chosen, folder.arrays.keys())
         try:
             ours = names.to_ours(folder.arrays)
@@ -170,7 +178,7 @@ class FamilyModel:
         parts = [
             self.family.title,
             f"tokenizer {text.tokenizer}",
-            f"preprocessing {self.family.preprocessing}",
+            f"preprocessing {_described(image)}",
             f"activation {image.variant.activation if image.variant else 'relu'} (images), {text.variant.activation} "
             "(texts)",
             f"pooling {image.variant.pooling if image.variant else 'attention'} (images), {text.pooling} (texts)",
@@ -182,6 +190,14 @@ class FamilyModel:
             shown = printable(names[0], longest=100) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             parts.append(f"unused {shown}: {reason}")
         return "; ".join(parts)
+
+
+def _described(image: ImageTowerConfig) -> str:
+    if image.preprocessing == "naflex":
+        way = f"at most {image.most_patches} patches" if image.most_patches else "128 to 1,024 patches by the image"
+    else:
+        way = image.resize
+    return f"{image.preprocessing} ({way}, {image.interpolation})"
 
 
 def licence_of(folder: Path) -> str | None:
@@ -196,7 +212,7 @@ def licence_of(folder: Path) -> str | None:
 
 
 def _activated(model: ModelConfig, activation: str | None) -> ModelConfig:
-    if activation in (None, "stored"):
+    if activation in (None, STORED):
         return model
     towers = {}
     for name, tower in (("image", model.image), ("text", model.text)):

@@ -211,7 +211,8 @@ def _weights(folder: Path) -> Path | None:
 
 
 OPEN_CLIP = Family(
-    "OpenCLIP", _configure, _rows, tokenizer=_tokenizer, preprocessing="open_clip", dialects=ACTIVATION,
+    "OpenCLIP", _configure, _rows, tokenizer=_tokenizer, preprocessing="open_clip",
+    dialects={**ACTIVATION, "tokenizer": ("stored", "clip"), "preprocessing": ("stored", "transformers")},
     settings=SETTINGS, weights=_weights, layout="openclip",
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
 )  # fmt: skip
