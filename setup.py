@@ -70,6 +70,7 @@ EXTRAS = {
     "remote": whole("fsspec"),
     "parquet": whole("pyarrow"),
     "curate": whole("duckdb", "pyahocorasick", "pyarrow", "faiss-cpu"),
+    "ray": ["ray[data]>=2.9,<2.45"],  # later ones need a newer pyarrow than the Paddle suite takes
     "lmdb": ["lmdb>=1.4"],
     "xlsx": ["openpyxl>=3.1"],
     "milvus": ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"],

@@ -12,6 +12,7 @@ another threshold no measuring. docs/curate.md has the steps, their settings and
 
 import argparse
 from argparse import ArgumentTypeError
+from functools import partial
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.device.extras import require
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="that measure; default: one for each core that may be used")  # fmt: skip
     parser.add_argument("--memory", type=arguments.amount, default=1.0, metavar="GB",
                         help="of the joins, which put the rest on the disk; default 1")  # fmt: skip
+    parser.add_argument("--ray", metavar="ADDRESS", help="measure on a Ray cluster, whose nodes see data and output "
+                        "under the same paths: auto, HOST:PORT, or local")  # fmt: skip
     parser.add_argument(
         "--share", type=share, metavar="I/N", help="measure only this share of the shards; a run without it joins them"
     )
@@ -65,8 +68,11 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device.runtime import usable_cores
 
     steps = load_steps(args.config, args.override)
-    source = open_sources(args.data, args.text_id, args.split, layout=args.layout, **arguments.table_options(args))
-    done = curate(source, steps, args.output, args.processes or usable_cores(), args.memory, args.share)
+    open_data = partial(
+        open_sources, args.data, args.text_id, args.split, layout=args.layout, **arguments.table_options(args)
+    )
+    processes = args.processes or usable_cores()
+    done = curate(open_data(), steps, args.output, processes, args.memory, args.share, args.ray, open_data)
     if done is None:
         print("the share is measured; when all are, run without --share")
         return 0

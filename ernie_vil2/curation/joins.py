@@ -45,7 +45,7 @@ class Joins:
         self.facts: dict[str, list[str]] = {}
         self.figures: dict[str, Any] = {}
         self.folder = folder
-        limits = {"memory_limit": f"{memory}GB", "temp_directory": str(folder / "spilled")}
+        limits: dict[str, Any] = {"memory_limit": f"{memory}GB", "temp_directory": str(folder / "spilled")}
         self.database = duckdb.connect(config=limits)
         self.database.execute("set preserve_insertion_order = false")
         self.database.execute("create table fates (sample bigint, step varchar, reason varchar, nearest bigint)")
@@ -98,8 +98,9 @@ class Joins:
         return self.database.execute(query, list(values)).fetchall()
 
     def rows(self, query: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a query in batches, however many they are."""
-        yield from self.database.sql(query).to_arrow_reader(BATCH)
+        """The rows of a query in batches, however many they are; other queries may be asked meanwhile."""
+        with self.database.cursor() as cursor:
+            yield from cursor.sql(query).to_arrow_reader(BATCH)
 
     def remove(self, reason: str, query: str) -> None:
         """Removes what a query gives: columns sample, and nearest, the pair that stayed in its stead, or null."""

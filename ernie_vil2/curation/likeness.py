@@ -25,6 +25,11 @@ BLOCK = 20_000
 """Pairs that are compared at once."""
 _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.1, 0), (0, 0.1), (0.05, 0.05)]
 """Shares of a side that a crop has lost at its two ends."""
+_CROPS = [(rows, columns) for rows in _CUTS for columns in _CUTS]
+SURE = 0.98
+"""Likeness from which no crops are tried."""
+WORTHWHILE = 0.85
+"""Correlation of 12 x 12 from which a crop is looked at closely."""
 
 
 def trimmed(luminance: np.ndarray) -> tuple[slice, slice]:
@@ -107,30 +112,53 @@ def likeness(first: np.ndarray, second: np.ndarray, crops: bool = True) -> np.nd
 
 def _likeness(first: np.ndarray, second: np.ndarray, crops: bool) -> np.ndarray:
     a, b = luminances(first), luminances(second)
-    best = _agreement(a, b) - _colours_apart(first, second)
+    apart = _colours_apart(first, second)
+    best = _agreement(a, b) - apart
     if not crops:
         return best
-    left = np.flatnonzero(best < 0.97)
-    apart = _colours_apart(first[left], second[left])
-    for one, other in ((a[left], b[left]), (b[left], a[left])):
-        whole = _resampled(other, 0, 0, axis=1)
-        whole = _resampled(whole, 0, 0, axis=2)
-        for rows in _CUTS:
-            lines = _resampled(one, *rows, axis=1)
-            for columns in _CUTS:
-                if rows != (0, 0) or columns != (0, 0):
-                    cut = _resampled(lines, *columns, axis=2)
-                    best[left] = np.maximum(best[left], _agreement(cut, whole) - apart)
+    left = np.flatnonzero(best < SURE)
+    for one, other in ((a, b), (b, a)):
+        crop, coarse = _best_crops(_halved(one[left]), _halved(other[left]))
+        worthwhile = coarse >= WORTHWHILE
+        for number in np.unique(crop[worthwhile]).tolist():
+            rows, columns = _CROPS[number]
+            pairs = left[worthwhile & (crop == number)]
+            cut = _resampled(_resampled(one[pairs], *rows, 24, axis=1), *columns, 24, axis=2)
+            whole = _resampled(_resampled(other[pairs], 0, 0, 24, axis=1), 0, 0, 24, axis=2)
+            best[pairs] = np.maximum(best[pairs], _agreement(cut, whole) - apart[pairs])
     return best
 
 
-def _resampled(images: np.ndarray, before: float, after: float, axis: int) -> np.ndarray:
-    """Of each image the part without these shares of a side, `[P, 32, 32]` to 24 samples along the axis, linearly."""
-    samples = 24
-    positions = SIDE * (before + (1 - before - after) * (np.arange(samples) + 0.5) / samples) - 0.5
-    low = np.clip(np.floor(positions).astype(int), 0, SIDE - 2)
+def _halved(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
+
+
+def _best_crops(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image the crop that is most like another image, as its number, and their correlation, by 12 x 12."""
+    whole = _standard(_resampled(_resampled(other, 0, 0, 12, axis=1), 0, 0, 12, axis=2))
+    best, found = np.full(len(one), -1.0, np.float32), np.zeros(len(one), np.int64)
+    lines = {rows: _resampled(one, *rows, 12, axis=1) for rows in _CUTS}
+    for number, (rows, columns) in enumerate(_CROPS):
+        value = np.einsum("pn,pn->p", _standard(_resampled(lines[rows], *columns, 12, axis=2)), whole)
+        found[value > best] = number
+        np.maximum(best, value, out=best)
+    return found, best
+
+
+def _standard(images: np.ndarray) -> np.ndarray:
+    """Without their means, of length 1, `[P, pixels]`."""
+    flat = images.reshape(len(images), images.shape[1] * images.shape[2])
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)
+
+
+def _resampled(images: np.ndarray, before: float, after: float, samples: int, axis: int) -> np.ndarray:
+    """Of each image the part without these shares of a side, to so many samples along the axis, linearly."""
+    side = images.shape[axis]
+    positions = side * (before + (1 - before - after) * (np.arange(samples) + 0.5) / samples) - 0.5
+    low = np.clip(np.floor(positions).astype(int), 0, side - 2)
     share = np.clip(positions - low, 0, 1).astype(np.float32)
-    weights = np.zeros((samples, SIDE), np.float32)
+    weights = np.zeros((samples, side), np.float32)
     weights[np.arange(samples), low] = 1 - share
     weights[np.arange(samples), low + 1] += share
     return weights @ images if axis == 1 else images @ weights.T

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.measures import Maps, measure_shard
+from ernie_vil2.curation.on_ray import measure_on_ray
 from ernie_vil2.curation.page import write_curation_page
 from ernie_vil2.curation.step import UNREADABLE, Step
 from ernie_vil2.curation.table import write_table
@@ -72,6 +74,8 @@ def curate(
     processes: int = 1,
     memory: float = 1.0,
     share: tuple[int, int] | None = None,
+    ray: str | None = None,
+    open_source: Callable[[], ShardedSource] | None = None,
 ) -> Curation | None:
     """Writes the table of a source, with `curation.json` next to it.
 
@@ -84,6 +88,8 @@ def curate(
         output: folder of the table.
         processes: that measure.
         memory: of the joins, in GB.
+        ray: address of a Ray cluster that measures in the place of processes; None: processes.
+        open_source: opens the source again, on the nodes of the cluster.
         share: (i, n): only measures every n-th shard from the i-th on, for a run that joins later; others may measure
             at the same time.
 
@@ -102,7 +108,10 @@ def curate(
         maps = Maps(source, steps, state / "measures")
         missing = maps.missing(share or (0, 1))
         samples = int(source.shard_sizes[missing].sum()) if missing else 0
-        each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
+        if ray is not None and open_source is not None:
+            measure_on_ray(partial(_opened, open_source, steps, maps.folder.resolve()), missing, ray)
+        else:
+            each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
         embedder = next(filter(None, (step.embedder() for step in steps)), None)
         if embedder is not None:
             shards = range(len(maps.shards))[share[0] :: share[1]] if share else range(len(maps.shards))
@@ -144,6 +153,11 @@ def curate(
         finally:
             joins.close()
     return curation
+
+
+def _opened(open_source: Callable[[], ShardedSource], steps: Sequence[Step], folder: Path) -> Maps:
+    """The maps in another process: steps are made again from their settings, without what they have opened here."""
+    return Maps(open_source(), [type(step)(step.settings) for step in steps], folder)
 
 
 def decide(joins: Joins, steps: Sequence[Step]) -> None:

@@ -137,6 +137,7 @@ STEPS: Registry[type[Step]] = Registry(
             ("exact_duplicates", "exact_duplicates", "ExactDuplicates"),
             ("leaks", "leaks", "Leaks"),
             ("near_duplicates", "near_duplicates", "NearDuplicates"),
+            ("near_texts", "near_texts", "NearTexts"),
             ("score", "score", "Score"),
             ("balance", "balance", "Balance"),
         ]

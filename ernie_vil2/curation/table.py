@@ -17,7 +17,7 @@ from ernie_vil2.io.files import atomic_folder
 
 FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns before the measures (docs/curate.md)."""
-NOT_SHOWN = {"shard", "bad", "first", "thumbnail"}
+NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch"}
 
 
 def write_table(joins: Joins, sizes: Sequence[int], output: Path) -> list[dict[str, Any]]:

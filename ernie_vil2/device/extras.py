@@ -22,6 +22,7 @@ EXTRAS = {
     "pyarrow": "parquet",
     "duckdb": "curate",
     "ahocorasick": "curate",
+    "ray": "ray",
     "openpyxl": "xlsx",
     "lmdb": "lmdb",
     "paddle2onnx": "onnx",

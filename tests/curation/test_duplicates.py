@@ -6,6 +6,7 @@ from PIL import Image
 
 from ernie_vil2.curation.likeness import likeness, mirrored, thumbnail
 from ernie_vil2.curation.neighbours import neighbours
+from ernie_vil2.curation.steps.near_texts import sketch
 from tests.curation.conftest import encoded, picture, write_tar
 
 SIZE = 128
@@ -135,3 +136,28 @@ def test_near_neighbours_of_many_are_those_of_all_products(monkeypatch):
         for pairs in neighbours(vectors, 0.95):
             found |= {(min(pair), max(pair)) for pair in zip(pairs.queries.tolist(), pairs.rows.tolist(), strict=True)}
         assert found <= wanted and len(found) >= share * len(wanted)
+
+
+def test_of_captions_of_one_template_only_the_best_stay(tmp_path, curated):
+    captions = [f"buy the new wallpaper of mountains in high resolution, no. {number}" for number in range(6)]
+    captions += ["a white cat on a sofa", "a black dog in the snow", "ok", "ok"]
+    sizes = [40, 64, 48, 96, 56, 50, 40, 40, 40, 40]
+    rows = [(encoded(picture(number, size)), caption)
+            for number, (size, caption) in enumerate(zip(sizes, captions, strict=True))]  # fmt: skip
+    path = write_tar(tmp_path / "crawl.tar", rows)
+    found = curated([path], "near_texts: {most: 2, likeness: 0.7}\nimage_rules: {short_side: 8}").values()
+    assert {row["sample"] for row in found if not row["kept"]} == {0, 2, 4, 5}
+    assert {(row["reason"], row["nearest"]) for row in found if not row["kept"]} == {("near-duplicate caption", 3)}
+
+
+def test_sketches_agree_in_the_share_of_pieces_in_common():
+    texts = [f"{'abcdefghij' * 3}{number:04}{'klmnopqrst'[number % 10] * (number % 7)}" for number in range(60)]
+    pieces = [{text[start : start + 3] for start in range(len(text) - 2)} for text in texts]
+    sketches = [np.frombuffer(sketch(text), np.uint32) for text in texts]
+    truth, found = [], []
+    for first in range(60):
+        for second in range(first):
+            truth.append(len(pieces[first] & pieces[second]) / len(pieces[first] | pieces[second]))
+            found.append((sketches[first] == sketches[second]).mean())
+    assert np.mean(found) == pytest.approx(np.mean(truth), abs=0.08)
+    assert sketch("ok then") is None

@@ -32,7 +32,7 @@ def test_a_calibrated_threshold_keeps_the_tolerated_share_of_wrong_pairs(tolerat
     assert (~is_wrong[kept]).sum() > 0.85 * (~is_wrong).sum()
 
 
-def test_where_nothing_is_told_apart_the_threshold_says_so():
+def test_where_scores_say_nothing_the_threshold_says_so():
     rng = np.random.default_rng(3)
     scores, null = np.sort(rng.normal(size=5000)), np.sort(rng.normal(size=50_000))
     assert wrong_share(scores, null) > 0.9

@@ -28,7 +28,7 @@ class Settings(Section):
     words: dict[Literal["zh", "en"], str] = Field(
         default={}, description="by language a file with a word per line, or WordNet's index.noun"
     )
-    most: dict[Literal["zh", "en"], Count] = Field(
+    most: dict[str, Count] = Field(
         default={}, description="t, captions of a word that stay; of languages that are not named, `tail` says it"
     )
     tail: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -36,7 +36,7 @@ class Settings(Section):
     )
     unmatched: Literal["remove", "keep"] = Field("remove", description="what becomes of captions without any word")
     by: Literal["weight", "draw"] = Field(
-        "weight", description="weight: a pair is drawn anew for each epoch; draw: once, here, with the seed"
+        "weight", description="weight: a pair is drawn for each epoch; draw: once, here, with the seed"
     )
     seed: int = Field(0, ge=0, description="of that draw")
 
@@ -69,7 +69,7 @@ class Balance(Step[Settings]):
 
     @cached_property
     def _matchers(self) -> Mapping[str, Words]:
-        first, made = 0, {}
+        first, made = 0, dict[str, Words]()
         for language, path in sorted(self.settings.words.items()):
             made[language] = Words(path, first, bounded=language == "en")
             first += len(made[language].words)

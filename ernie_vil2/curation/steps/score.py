@@ -45,7 +45,7 @@ class Score(Step[Settings]):
     """
 
     name = "score"
-    cost = 6
+    cost = 7
     Settings = Settings
     columns = {"languages": "string"}
 
