@@ -275,6 +275,7 @@ def load_model(
     precision: Precision = "float32",
     engine: Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"] = "auto",
     dialect: Mapping[str, str] | None = None,
+    verify: bool = False,
 ) -> ErnieViL2:
     """A model with the tokenizer and the preprocessing that it was trained with, and its calibration if it has one.
 
@@ -306,11 +307,13 @@ def load_model(
             next to its weights, ranking alike, that export; else as auto.
         dialect: for another dual encoder, how it does what is done in more than one way with its weights, such as
             {"activation": "gelu"}; the default is the authors' way.
+        verify: compute the golden inputs of the folder's `contract.json`, and compare their embeddings.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
-            is no such device, or it lacks the precision; or the calibration next to the weights is damaged.
+            is no such device, or it lacks the precision; or the calibration next to the weights is damaged; or the
+            model is not what the folder's contract card says.
         BadExport: an exported folder is damaged or for another engine.
         MissingPackage: its library is not installed.
     """
@@ -324,6 +327,7 @@ def load_model(
         raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
     stored = _stored(source, vocab, device, precision, heads, dialect)
+    from ernie_vil2.models.weights.contract import check_golden
     from ernie_vil2.models.weights.stored import weights_path
 
     config = stored.config
@@ -335,8 +339,10 @@ def load_model(
         model, _ = stored.build(allow)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = _encoder(model, stored, config, precision, batch_size)
+    made = encoder_of(model, stored, config, precision, batch_size)
     folder = weights_path(source).parent
+    if verify:
+        check_golden(folder, made)
     if engine == "fastest" and precision == "float32" and made.device == "cpu":
         made = export_in(folder, made.fingerprint, batch_size) or made
     return _calibrated(made, folder)
@@ -399,7 +405,7 @@ def load_classifier(
         set_weights(model, stored.arrays)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = _encoder(model, stored, config, precision, batch_size)
+    made = encoder_of(model, stored, config, precision, batch_size)
     made.labels = task.labels
     return made
 
@@ -424,7 +430,8 @@ def _stored(
     return stored
 
 
-def _encoder(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
+def encoder_of(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
+    """The encoder of a model that was built from what is stored."""
     model.eval()
     engine = Eager(model, Preprocessing.of(config.Model.image), precision)
     return ErnieViL2(engine, stored.tokenizer(config.Data.max_length), config, rows)

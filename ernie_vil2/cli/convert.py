@@ -6,7 +6,9 @@
 
 SOURCE is a weight file or folder in any layout that load_model reads; its own files tell which. A run folder is its
 newest checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A
-report lists the weights that match the model; any other is an error unless allowed.
+report lists the weights that match the model; any other is an error unless allowed. TARGET has a contract card,
+contract.json, with a few inputs and their embeddings, unless the format makes the model compute otherwise, which is
+said; it is loaded once, and has to give the same.
 
 Without --to a model goes back to the layout that it came from: that of the folder with which its run began. Settings,
 tokenizer and what else lies in that folder are copied from it (--origin, if it has moved).
@@ -37,18 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
+    from pathlib import Path
 
+    from ernie_vil2.encoder import encoder_of, load_model
     from ernie_vil2.io.run_folder import named_checkpoint
+    from ernie_vil2.models.weights.contract import golden, has_golden
     from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
     args.source = named_checkpoint(args.source) or args.source
     stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
     try:
-        _, report = stored.build(args.allow)
+        model, report = stored.build(args.allow)
     except ValueError as error:
         raise ValueError(f"{args.source}: {error}") from error
-    model = replace(stored, arrays={name: stored.arrays[name] for name in report.matched})
+    kept = replace(stored, arrays={name: stored.arrays[name] for name in report.matched})
     if args.to in ("paddlenlp", "official", "ernie_vil2") and not args.origin:
         origin, layout = None, args.to
     else:
@@ -57,12 +62,15 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{args.source}: the folder that it came from is not known or not there any more; name it "
                              "with --origin, or choose --to paddlenlp, official or ernie_vil2")  # fmt: skip
         layout = args.to or layout_of(origin)
+    made = golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
     if layout in ("paddlenlp", "official", "ernie_vil2"):
-        write_model(model, args.target, layout)
         notes = changed_ways(stored.config, layout)
+        write_model(kept, args.target, layout, None if notes else made)
     else:
         assert origin is not None
-        notes = hand_back(model, origin, args.target, layout)
+        notes = hand_back(kept, origin, args.target, layout, made)
+    if has_golden(Path(args.target)) and not report.mismatches():
+        load_model(args.target, verify=True)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")
     for note in notes:
         print(f"  note: {note}")

@@ -1,8 +1,10 @@
-"""Check this installation, one line a check, with the command that fixes what is wrong.
+"""Check this installation, one line a check, with the command that fixes what is wrong; or check the folder of a model.
 
     python tools/doctor.py
+    python tools/doctor.py runs/emoji/checkpoints/best
 
-The exit code is 1 when anything FAILs. It takes about half a minute, the last ten seconds a tiny training.
+The exit code is 1 when anything FAILs. It takes about half a minute, the last ten seconds a tiny training. Of a model
+the files, the conventions and the golden embeddings are compared with its contract card, contract.json.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ernie_vil2.cli.arguments import amount
+from ernie_vil2.cli.arguments import amount, model
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
 from ernie_vil2.device.launch import rank_environments
@@ -45,11 +47,32 @@ MODULES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=model, nargs="?", metavar="MODEL", help="a model's file or folder, in the place "
+                        "of the installation")  # fmt: skip
     parser.add_argument("--seconds", type=amount, default=10, help="time of the tiny training (default 10)")
 
 
 def run(args: argparse.Namespace) -> int:
-    return diagnose(all_checks(args.seconds))
+    return diagnose([("model", lambda: check_model(args.model))] if args.model else all_checks(args.seconds))
+
+
+def check_model(source: str) -> list[Result]:
+    """Whether a model loads, and computes what its contract card says."""
+    from ernie_vil2.encoder import load_model
+    from ernie_vil2.models.weights.contract import CONTRACT, NoGolden, check_golden
+    from ernie_vil2.models.weights.stored import weights_path
+
+    loaded, folder = load_model(source), weights_path(source).parent
+    results = [Result("ok", "model", _one_line(loaded))]
+    if not (folder / CONTRACT).is_file():
+        why = f"no {CONTRACT}: nothing says what it should compute"
+        return [*results, Result("none", "contract", why, "ernie-vil2 convert writes one")]
+    results.append(Result("ok", "contract", "conventions and files are as written"))
+    try:
+        results.append(Result("ok", "golden", f"embeddings differ by at most {check_golden(folder, loaded):.1e}"))
+    except NoGolden as error:
+        results.append(Result("none", "golden", _one_line(error)))
+    return results
 
 
 @dataclass

@@ -15,6 +15,7 @@
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; of other
                                 people's models tokenizer.json in its place, see data/library_tokenizer.py
     checksums.json              bytes and SHA-256 of the others
+    contract.json               what the model computes, see models/weights/contract.py
     evaluation.json             the best evaluation up to this step, where this step was evaluated after it was saved
 <run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been one
 """

@@ -43,6 +43,7 @@ from ernie_vil2.io.run_folder import (
     CONFIG,
     EVALUATION,
     MODEL,
+    MODEL_FILES,
     OPTIMIZER,
     STATE,
     STEP,
@@ -54,6 +55,7 @@ from ernie_vil2.io.run_folder import (
 )
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.models.towers import native_instead
+from ernie_vil2.models.weights.contract import write_contract
 from ernie_vil2.training.optimizer import RAW, WeightAverage
 
 INODES = 8
@@ -109,6 +111,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
             for name, text in checkpoint.tokenizer.files().items():
                 (aside / name).write_text(text, encoding="utf-8")
             write_checksums(aside, with_its_vocabulary(aside, CHECKPOINT_FILES))
+            write_contract(aside, checkpoint.config, with_its_vocabulary(aside, MODEL_FILES))
         keep_only(run, keep, best and best["step"])
     return final
 

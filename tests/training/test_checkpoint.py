@@ -95,7 +95,7 @@ def test_a_rank_that_shards_the_optimiser_takes_its_own_state_alone(run, tmp_pat
 def test_checksums_are_those_of_the_files(run):
     folder = run.save(1)
     sums = json.loads((folder / "checksums.json").read_text())
-    assert sorted([*sums, "checksums.json"]) == sorted(path.name for path in folder.iterdir())
+    assert sorted([*sums, "checksums.json", "contract.json"]) == sorted(path.name for path in folder.iterdir())
     for name, entry in sums.items():
         content = (folder / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

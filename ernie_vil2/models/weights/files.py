@@ -108,7 +108,9 @@ def read_weights(path: str | Path, exact: bool = False) -> dict[str, np.ndarray]
         WeightFileError: it is neither, it is cut off, or it holds anything but plain data.
     """
     arrays = _read_shards(Path(path)) if str(path).endswith(INDEX) else _read_file(path)
-    return arrays if exact else {name: as_float32(array) for name, array in arrays.items()}
+    if exact:
+        return arrays
+    return {name: as_float32(array) if array.dtype == BFLOAT16 else array for name, array in arrays.items()}
 
 
 def _read_file(path: str | Path) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 
 from ernie_vil2.config import ModelConfig, load_config
 from ernie_vil2.config.section import differences
-from ernie_vil2.io.files import atomic_folder, load_json, write_json
+from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
 from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.weights.contract import CONTRACT, write_contract
 from ernie_vil2.models.weights.families import Family, FamilyModel, find_family
 from ernie_vil2.models.weights.families.family import ACTIVATION
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
@@ -32,6 +34,7 @@ LARGEST_COPY = 256 << 20
 """Bytes; MetaCLIP 2's tokenizer.json has 60 million."""
 SIZES = "model_configs"
 """The folder in which Chinese-CLIP's own files have their sizes."""
+_OURS = (CONTRACT, CHECKSUMS)
 _IMAGE_SIZE = ("image_size", "image_resolution")
 _TEXT_SIZE = ("max_position_embeddings", "context_length", "text_max_position_embeddings")
 _SIDES = ("size", "crop_size", "shortest_edge", "longest_edge", "height", "width")
@@ -59,7 +62,9 @@ def layout_of(origin: Path) -> str:
     return found[0].layout if found else read_model(origin).layout
 
 
-def hand_back(model: StoredModel, origin: Path, folder: Path, layout: str) -> list[str]:
+def hand_back(
+    model: StoredModel, origin: Path, folder: Path, layout: str, golden: Mapping[str, Any] | None = None
+) -> list[str]:
     """Writes a model into a new folder as the one that it came from.
 
     Args:
@@ -67,6 +72,7 @@ def hand_back(model: StoredModel, origin: Path, folder: Path, layout: str) -> li
         origin: the folder or file that it came from, or one alike.
         folder: to be made.
         layout: that is expected of `origin`.
+        golden: inputs and embeddings for the contract card, as `contract.golden` makes them.
 
     Returns:
         What a person should know, a line each.
@@ -96,7 +102,12 @@ def hand_back(model: StoredModel, origin: Path, folder: Path, layout: str) -> li
         _resize(aside, was.config.Model, model.config.Model)
         arrays = {name: _as(theirs.get(name, array), types[name]) for name, array in before.items()}
         write_theirs(aside / weights.name.removesuffix(INDEX), arrays)
-        notes = _checked(read_model(aside, dialect=was.dialect), model, origin)
+        written = read_model(aside, dialect=was.dialect)
+        notes = _checked(written, model, origin)
+        plain = family.plain(was.dialect)  # what loading without a dialect gives
+        files = sorted(path.name for path in aside.iterdir() if path.is_file())
+        read = written if plain else read_model(aside)
+        write_contract(aside, read.config, files, golden if plain and not notes else None)
     kept = len(before) - len(theirs)
     notes.insert(0, f"{len(theirs)} arrays are the model's" + (f", {kept} others are as in {origin}" if kept else ""))
     if not exact:
@@ -138,7 +149,7 @@ def _copy_files(weights: Path, folder: Path) -> None:
     sizes = sorted((weights.parent / SIZES).glob("*.json"))
     for path in [*sorted(weights.parent.iterdir()), *sizes]:
         plain = path.is_file() and path.suffix in COPIED and not path.name.startswith(".")
-        if plain and not path.name.endswith(INDEX) and path.stat().st_size <= LARGEST_COPY:
+        if plain and path.name not in _OURS and not path.name.endswith(INDEX) and path.stat().st_size <= LARGEST_COPY:
             target = folder / path.relative_to(weights.parent)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)

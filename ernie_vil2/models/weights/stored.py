@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ from ernie_vil2.io.run_folder import (
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import PARTS, merged
+from ernie_vil2.models.weights.contract import check_contract, write_contract
 from ernie_vil2.models.weights.families import Family, FamilyModel, check_type, find_family
 from ernie_vil2.models.weights.files import (
     INDEX,
@@ -50,7 +52,6 @@ from ernie_vil2.models.weights.files import (
     set_weights,
     write_weights,
 )
-from ernie_vil2.models.weights.names import selected
 from ernie_vil2.models.weights.release_settings import (
     OFFICIAL_LENGTH,
     official_files,
@@ -112,12 +113,11 @@ class StoredModel:
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
         """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
         model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
-        towers = [name for name in self.arrays if not name.startswith(HEAD)]
-        arrays = selected(self.arrays, towers)
         if self.family is None:
+            arrays = {name: array for name, array in self.arrays.items() if not name.startswith(HEAD)}
             return model, set_weights(model, arrays, allow)
         try:
-            report = set_weights(model, arrays, allow)
+            report = set_weights(model, self.arrays, allow)
         except WeightMismatch as error:
             settings = self.family.family.settings or "their own shapes"
             raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
@@ -256,10 +256,11 @@ def read_model(
         config = load_config(path.parent / CONFIG)
         own = config.Model.text.vocabulary or ERNIE_VOCABULARY
     else:
-        config = (read_official if layout == "official" else read_paddlenlp)(path, ours, heads)
+        config = _RELEASES[layout](path, ours, heads)
     words = ours.get(WORDS)
     held = sum(array.size for array in ours.values())
     _check_built(path, config, 0 if words is None else len(words), held)
+    check_contract(path.parent, config)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens, library = None, None
     if vocabulary:
@@ -274,6 +275,8 @@ def _of_family(
     family: Family, weights: Path, vocabulary: str | os.PathLike | None, dialect: Mapping[str, str] | None
 ) -> StoredModel:
     model = family.read(weights, dialect)
+    if not dialect:  # which departs from the card on purpose
+        check_contract(weights.parent, model.config)
     config, words, where = model.config, len(model.arrays[WORDS]), Path(vocabulary or weights.parent)
     _check_built(weights, config, words, model.held)
     rules, tokenizer, found = config.Model.text.tokenizer, None, None
@@ -300,8 +303,13 @@ def _check_built(path: Path, config: Config, words: int, held: int) -> None:
                          f"{path.name} holds {held:,}")  # fmt: skip
 
 
-def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) -> None:
-    """Writes the files of a format into a new folder, which appears when it is whole.
+def write_model(
+    model: StoredModel, folder: str | Path, layout: WeightFormat, golden: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the files of a format into a new folder, with their contract card; it appears when it is whole.
+
+    Args:
+        golden: inputs and embeddings for the card, as `contract.golden` makes them.
 
     Raises:
         FileExistsError: the folder holds files already.
@@ -334,6 +342,14 @@ def write_model(model: StoredModel, folder: str | Path, layout: WeightFormat) ->
             write_weights(aside / MODEL, arrays)
             write_text(aside / CONFIG, dump_config(model.config))
             write_checksums(aside, with_its_vocabulary(aside, MODEL_FILES))
+        if layout != "ernie_vil2":
+            names = {"official": OFFICIAL_WEIGHTS, "paddlenlp": PADDLENLP_WEIGHTS}
+            config = _RELEASES[layout](aside / names[layout], model.arrays, None)
+        written = sorted(path.name for path in aside.iterdir() if path.name != CHECKSUMS)
+        write_contract(aside, config, written, golden)
+
+
+_RELEASES = {"official": read_official, "paddlenlp": read_paddlenlp}
 
 
 def check_sums(folder: Path) -> None:

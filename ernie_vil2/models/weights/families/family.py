@@ -135,6 +135,10 @@ class Family:
             licence=licence_of(weights.parent),
         )
 
+    def plain(self, dialect: Mapping[str, str]) -> bool:
+        """Whether a dialect is the default."""
+        return all(way == self.dialects[key][0] for key, way in dialect.items())
+
     def _settings(self, weights: Path) -> Settings:
         if not self.settings:
             return Settings(weights, {})

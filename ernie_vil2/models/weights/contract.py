@@ -1,0 +1,198 @@
+"""The contract card, `contract.json`: what a folder of a model computes, by which a change of it is noticed.
+
+    version     of the card
+    model       the conventions: what `Model` and `Data.max_length` say, without what is as by default
+    files       bytes, and a digest of a sample of them, of each file that the numbers depend on
+    golden      a few texts and images with their token ids and embeddings; null where none were computed
+
+Loading compares conventions and files, in milliseconds. The golden embeddings, for which the model has to compute, are
+compared where that is asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ernie_vil2.config import Config
+from ernie_vil2.config.model import without_implementation
+from ernie_vil2.config.section import differences
+from ernie_vil2.io.files import load_json, write_json
+from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.dual_encoder import with_sizes
+
+CONTRACT = "contract.json"
+VERSION = 1
+MAX_CHARACTERS = 2**24
+CLOSE = {"cpu": 2e-5}
+"""How far golden embeddings in float32 may be off, by device; the smallest change that matters moves one by 2e-5."""
+ELSEWHERE = 1e-3
+_BLOCK, _BLOCKS = 4096, 64
+_TEXTS = ["一只猫在看书。", "A photo of two dogs & a red car, 1999!", "ＦＵＬＬ　width, naïve “quotes”"]
+# What training and whoever builds the towers decide, and where things came from.
+_ASIDE: dict[str, Any] = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
+          "text": {"weights", "vocabulary", "dropout", "attention_dropout"}}  # fmt: skip
+
+
+class Broken(ValueError):
+    """A folder is not what its contract card says; the message says in what it differs."""
+
+
+class NoGolden(Broken):
+    """A folder has no golden embeddings."""
+
+
+class Encoder(Protocol):
+    """What computes golden embeddings: an `ErnieViL2`."""
+
+    tokenizer: Any
+    precision: Any
+    device: Any
+
+    def encode_images(self, images: list[np.ndarray]) -> np.ndarray: ...
+    def encode_texts(self, texts: list[str]) -> np.ndarray: ...
+
+
+def conventions(config: Config) -> dict[str, Any]:
+    """What decides a model's numbers besides its weights."""
+    model = without_implementation(with_sizes(config.Model))
+    return {**model.model_dump(exclude=_ASIDE, exclude_defaults=True), "max_length": config.Data.max_length}
+
+
+def golden(encoder: Encoder) -> dict[str, Any]:
+    """A few inputs and what a model makes of them."""
+    image = _image()
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    return {
+        "texts": _TEXTS,
+        "images": [base64.b64encode(content.getvalue()).decode()],
+        "ids": encoder.tokenizer(_TEXTS).tolist(),
+        "text_embeddings": _rounded(encoder.encode_texts(_TEXTS)),
+        "image_embeddings": _rounded(encoder.encode_images([image])),
+    }
+
+
+def write_contract(folder: Path, config: Config, names: Iterable[str], made: Mapping[str, Any] | None = None) -> None:
+    """Writes the card of a folder.
+
+    Args:
+        config: the model's.
+        names: files of the folder that its numbers depend on.
+        made: what `golden` has made; None: the card holds no golden embeddings.
+    """
+    files = {name: _sample(folder / name) for name in names}
+    card = {"version": VERSION, "model": conventions(config), "files": files, "golden": made}
+    write_json(folder / CONTRACT, card)
+
+
+def check_contract(folder: Path, config: Config) -> None:
+    """Compares conventions and files with the card in a folder, if there is one.
+
+    Args:
+        config: what the folder's other files say.
+
+    Raises:
+        Broken: they differ, or the card is damaged.
+    """
+    if not (folder / CONTRACT).is_file():
+        return
+    card = _read(folder)
+    found = conventions(config)
+    for key, (agreed, own) in differences(card["model"], found, prefix="Model."):
+        before, now = (printable(repr(value), longest=60) for value in (agreed, own))
+        raise Broken(f"{folder / CONTRACT}: the model was written with {key} {before}, the other files say {now}: put "
+                     "back what was changed")  # fmt: skip
+    for name, expected in card["files"].items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise Broken(f"{folder / CONTRACT}: {printable(name, longest=100)} is missing")
+        if _sample(path) != expected:
+            raise Broken(f"{path} is not the file that {CONTRACT} was written for: put back that one")
+
+
+def has_golden(folder: Path) -> bool:
+    """Whether a folder has a card with golden embeddings."""
+    return (folder / CONTRACT).is_file() and bool(_read(folder)["golden"])
+
+
+def check_golden(folder: Path, encoder: Encoder) -> float:
+    """Computes the golden inputs of a folder's card.
+
+    Returns:
+        The largest difference of an embedding's coordinate.
+
+    Raises:
+        Broken: ids or embeddings are others, or the card has none.
+    """
+    if not has_golden(folder):
+        raise NoGolden(f"{folder}: there are no golden embeddings in a {CONTRACT} here; ernie-vil2 convert writes them")
+    made = _read(folder)["golden"]
+    try:
+        images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB")) for one in made["images"]]
+        texts = [str(text) for text in made["texts"]]
+        expected = [np.array(made[f"{kind}_embeddings"], np.float64) for kind in ("text", "image")]
+        ids = [list(row) for row in made["ids"]]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise Broken(f"{folder / CONTRACT}: its golden inputs are damaged ({type(error).__name__})") from None
+    for text, old, new in zip(texts, ids, encoder.tokenizer(texts).tolist(), strict=True):
+        if old != new:
+            raise Broken(f"{folder}: the text {printable(text, longest=60)!r} has other token ids than {CONTRACT} says")
+    found = encoder.encode_texts(texts), encoder.encode_images(images)
+    most = CLOSE.get(encoder.device, ELSEWHERE) if encoder.precision == "float32" else 10 * ELSEWHERE
+    worst = 0.0
+    for kind, old, new in zip(("text", "image"), expected, found, strict=True):
+        if old.shape != new.shape:
+            raise Broken(f"{folder}: {kind} embeddings are {list(new.shape)}, {CONTRACT} says {list(old.shape)}")
+        difference = float(np.abs(old - new).max())
+        if not difference <= most:
+            raise Broken(f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {CONTRACT}; at "
+                         f"most {most:.0e} is rounding")  # fmt: skip
+        worst = max(worst, difference)
+    return worst
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        card = load_json(folder / CONTRACT, MAX_CHARACTERS)
+        version = card["version"]
+        whole = all(isinstance(card[key], dict) for key in ("model", "files")) and "golden" in card
+    except (ValueError, KeyError, TypeError):
+        raise Broken(f"{folder / CONTRACT}: not a contract card") from None
+    if version != VERSION:
+        raise Broken(f"{folder / CONTRACT}: version {printable(repr(version), longest=20)}; {VERSION} is read here")
+    if not whole:
+        raise Broken(f"{folder / CONTRACT}: not a whole contract card")
+    return card
+
+
+def _sample(path: Path) -> dict[str, Any]:
+    """Bytes of a file, and the digest of all of them, or of blocks all over a large one."""
+    size = path.stat().st_size
+    digest = blake2b(str(size).encode(), digest_size=16)
+    with open(path, "rb") as file:
+        if size <= _BLOCK * _BLOCKS:
+            digest.update(file.read())
+        else:
+            for start in np.linspace(0, size - _BLOCK, _BLOCKS).astype(np.int64).tolist():
+                file.seek(start)
+                digest.update(file.read(_BLOCK))
+    return {"bytes": size, "sample": digest.hexdigest()}
+
+
+def _image() -> np.ndarray:
+    """`[61, 83, 3]` uint8: neither square nor of a size that a tower takes, with edges and slopes of every channel."""
+    y, x = np.mgrid[:61, :83]
+    channels = 3 * x + y, 255 * ((x // 9 + y // 7) % 2), (x - 40) ** 2 // 8 + 2 * y
+    return (np.stack(channels, axis=-1) % 256).astype(np.uint8)
+
+
+def _rounded(embeddings: np.ndarray) -> list[list[float]]:
+    return [[round(float(number), 8) for number in row] for row in embeddings]

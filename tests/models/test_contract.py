@@ -1,0 +1,105 @@
+"""The contract card: a folder that was changed is refused, and golden embeddings are those that were computed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ernie_vil2 import load_model
+from ernie_vil2.cli import run
+from ernie_vil2.models.weights.contract import Broken, NoGolden, check_golden
+from ernie_vil2.models.weights.stored import read_model
+
+SOURCE = Path(__file__).parents[1] / "fixtures" / "released" / "official_tiny" / "model.pdparams"
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contract") / "model"
+    assert run("convert", [str(SOURCE), str(folder), "--to", "ernie_vil2"]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(converted, tmp_path):
+    shutil.copytree(converted, tmp_path / "model")
+    (tmp_path / "model" / "checksums.json").unlink()  # what the card alone notices
+    return tmp_path / "model"
+
+
+def card(folder, change):
+    path = folder / "contract.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_a_converted_folder_computes_what_its_card_says(folder, capsys):
+    model = load_model(folder, verify=True)
+    assert check_golden(folder, model) < 1e-6
+    np.testing.assert_allclose(
+        model.encode_texts(json.loads((folder / "contract.json").read_text())["golden"]["texts"]),
+        load_model(SOURCE).encode_texts(json.loads((folder / "contract.json").read_text())["golden"]["texts"]),
+        atol=1e-6,
+    )
+    assert run("doctor", [str(folder)]) == 0
+    assert "ok   golden" in capsys.readouterr().out
+
+
+def test_a_changed_convention_is_named(folder):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["Model"]["text"]["epsilon"] = 1e-6
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(Broken, match="written with Model.text.epsilon .*, the other files say 1e-06"):
+        load_model(folder)
+
+
+def test_another_file_is_named(folder):
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    (folder / "vocab.txt").write_text("\n".join([*lines[:5], lines[6], lines[5], *lines[7:]]), encoding="utf-8")
+    with pytest.raises(Broken, match="vocab.txt is not the file that contract.json was written for"):
+        load_model(folder)
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(Broken, match="vocab.txt is missing"):
+        load_model(folder)
+
+
+def test_weights_of_another_model_are_noticed(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(Broken, match="model.safetensors is not the file"):
+        read_model(folder)
+
+
+def test_other_golden_embeddings_and_ids_are_refused(folder):
+    def moved(values):
+        values["golden"]["text_embeddings"][1][3] += 1e-4
+
+    def other(values):
+        values["golden"]["ids"][0][2] += 1
+
+    card(folder, moved)
+    load_model(folder)  # it does not compute them
+    with pytest.raises(Broken, match=r"golden text embeddings are up to 1.0e-04 from those in contract.json"):
+        load_model(folder, verify=True)
+    card(folder, other)
+    with pytest.raises(Broken, match="has other token ids"):
+        load_model(folder, verify=True)
+
+
+def test_a_card_that_is_none(folder, capsys):
+    card(folder, lambda values: values.update(golden=None))
+    with pytest.raises(NoGolden, match="no golden embeddings .*; ernie-vil2 convert writes them"):
+        load_model(folder, verify=True)
+    card(folder, lambda values: values.update(version=2))
+    with pytest.raises(Broken, match="version 2; 1 is read here"):
+        load_model(folder)
+    (folder / "contract.json").write_text("[]")
+    with pytest.raises(Broken, match="not a contract card"):
+        load_model(folder)
+    assert run("doctor", [str(folder)]) == 1 and "FAIL model" in capsys.readouterr().out
