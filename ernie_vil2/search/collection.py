@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ernie_vil2.io.files import parse_json
+
 Where = Mapping[str, Any]
 """Filter by field: the value, or the list of values, that an item's field must have, or bounds, as {">=": 3, "<": 10}.
 
@@ -43,12 +45,22 @@ class Item:
 
 
 class Hit(NamedTuple):
-    """An item that was found. `score` is the cosine of its embedding and the query's, `digest` as of the item."""
+    """An item that was found.
+
+    Attributes:
+        score: the cosine of its embedding and the query's.
+        text: its fields as JSON.
+        digest: as of the item.
+    """
 
     id: str
     score: float
-    fields: Mapping[str, Any]
+    text: str
     digest: bytes = b""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return parse_json(self.text)
 
     def as_json(self) -> dict[str, Any]:
         """What answers of the command and of the server hold."""

@@ -35,12 +35,13 @@ _LISTING = "SELECT type, name, sql FROM sqlite_master"
 
 def checksum(*parts: str | bytes | int | None) -> bytes:
     """16 bytes of values in their order, which differ from those of any other values."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        content = part if isinstance(part, bytes) else str(part).encode()
-        found.update(f"{type(part).__name__} {len(content)} ".encode())
-        found.update(content)
-    return found.digest()
+    content = [
+        b"bytes %d %b" % (len(part), part)
+        if isinstance(part, bytes)
+        else b"%b %d %b" % (type(part).__name__.encode(), len(text := str(part).encode()), text)
+        for part in parts
+    ]
+    return hashlib.blake2b(b"".join(content), digest_size=16).digest()
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,15 +133,13 @@ def item_of(one: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, n
     """The item of what its columns hold; DamagedIndex, which names `name`, where they are of another form."""
     if not isinstance(one, str):
         raise DamagedIndex(f"{name} holds an id that is not a text")
-    prefix = f"{name}: item {one[:100]!r}: "
-    if not isinstance(digest, bytes) or not isinstance(thumbnail, bytes | None):
-        raise DamagedIndex(f"{prefix}digest or thumbnail is not binary")
-    fields, location = parsed(fields, dict, f"{prefix}fields"), parsed(location, list, f"{prefix}location")
-    item = Item(one, digest, fields, location, thumbnail)
     try:
+        if not isinstance(digest, bytes) or not (thumbnail is None or isinstance(thumbnail, bytes)):
+            raise DamagedIndex("digest or thumbnail is not binary")
+        item = Item(one, digest, parsed(fields, dict, "fields"), parsed(location, list, "location"), thumbnail)
         locations_of(item)
     except DamagedIndex as error:
-        raise DamagedIndex(f"{name}: {error}") from error
+        raise DamagedIndex(f"{name}: item {one[:100]!r}: {error}") from error
     return item
 
 

@@ -12,10 +12,10 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,11 +26,39 @@ from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Exact, IndexTyp
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
-KEPT_ITEMS = 20_000
-"""Verified items of the last answers, some 20 MB: popular ones are neither read nor verified again."""
+KEPT_ITEMS = 100_000
+"""Verified items of the last answers, some 50 MB: popular ones are neither read nor verified again."""
 DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 ROWS_AT_ONCE = 10_000
 """That a statement of SQLite may name."""
+
+
+class _Found(NamedTuple):
+    """Of an item what a `Hit` tells."""
+
+    id: str
+    text: str
+    digest: bytes
+
+
+class _Kept:
+    """The items that were found last, at least half of `KEPT_ITEMS`, by their rows; for any number of threads."""
+
+    def __init__(self) -> None:
+        self._new: dict[int, _Found] = {}
+        self._old: dict[int, _Found] = {}
+
+    def get(self, row: int) -> _Found | None:
+        found = self._new.get(row)
+        if found is None and (found := self._old.get(row)) is not None:
+            self._new[row] = found
+        return found
+
+    def keep(self, found: Mapping[int, _Found]) -> None:
+        if len(self._new) + len(found) > KEPT_ITEMS // 2:
+            self._old, self._new = self._new, {}
+        if len(found) <= KEPT_ITEMS // 2:
+            self._new.update(found)
 
 
 @dataclass
@@ -43,7 +71,7 @@ class _Snapshot:
     has_checksums: bool
     index_type: IndexType
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
-    items: dict[int, Item] = field(default_factory=dict)
+    items: _Kept = field(default_factory=_Kept)
     field_names: list[str] | None = None
 
 
@@ -172,7 +200,7 @@ class LocalCollection:
             found = ranked(now.rows, queries, candidates, count)
         items = self._items(now, np.unique(found[1]).tolist())
         return [
-            [Hit(items[row].id, score, items[row].fields, items[row].digest) for score, row in line if row in items]
+            [Hit(one.id, score, one.text, one.digest) for score, row in line if (one := items.get(row)) is not None]
             for line in (zip(*one, strict=True) for one in zip(*(part.tolist() for part in found), strict=True))
         ]
 
@@ -256,22 +284,24 @@ class LocalCollection:
             raise DamagedIndex(wrong) from error
         return found
 
-    def _items(self, now: _Snapshot, rows: list[int]) -> dict[int, Item]:
+    def _items(self, now: _Snapshot, rows: list[int]) -> dict[int, _Found]:
         """The items of rows, by row; -1 has none, nor has one that was removed since."""
         wanted = [row for row in rows if row >= 0]
-        found = {row: item for row in wanted if (item := now.items.get(row))}
-        missing = [row for row in wanted if row not in found]
-        for start in range(0, len(missing), ROWS_AT_ONCE):
-            part = missing[start : start + ROWS_AT_ONCE]
-            found |= self._found(f"items.row IN ({', '.join('?' * len(part))})", *part)
+        kept = {row: item for row in wanted if (item := now.items.get(row)) is not None}
+        missing = [row for row in wanted if row not in kept]
+        read: dict[int, _Found] = {}
+        with self.items.explained():
+            for start in range(0, len(missing), ROWS_AT_ONCE):
+                part = missing[start : start + ROWS_AT_ONCE]
+                condition = f"WHERE items.row IN ({', '.join('?' * len(part))})"
+                for record in self.items.records(condition, *part, checksums=now.has_checksums, thumbnails=False):
+                    item = verified(record, now.rows, now.has_checksums)
+                    read[record[0]] = _Found(item.id, record[3], item.digest)
         for row in missing:
-            if row not in found:
+            if row not in read:
                 self._missed(now, f"{NAME} has no item of row {row:,}")
-        if len(now.items) + len(missing) > KEPT_ITEMS:
-            now.items.clear()
-        if len(missing) <= KEPT_ITEMS:
-            now.items.update((row, found[row]) for row in missing if row in found)
-        return found
+        now.items.keep(read)
+        return kept | read
 
     def _missed(self, now: _Snapshot, wrong: str) -> None:
         """DamagedIndex, if what was not found cannot have been removed since."""

@@ -250,7 +250,7 @@ class MilvusCollection:
         fields = entity["fields"]
         if not abs(score) <= LARGEST_SCORE or not isinstance(fields, dict):
             raise DamagedIndex(f"Milvus, {self._name}: {one[:100]!r} has the score {score} or fields of another form")
-        return Hit(one, score, fields, self._digest(entity["digest"]))
+        return Hit(one, score, json.dumps(fields), self._digest(entity["digest"]))
 
     def _item(self, row: dict[str, Any]) -> Item:
         digest, fields = self._digest(row["digest"]), json.dumps(row["fields"])
