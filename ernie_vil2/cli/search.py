@@ -129,7 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=0.1,
         metavar="SHARE",
-        help="build the index type again where it does not cover a larger share of the rows; default: 0.1",
+        help="build the index type again where it does not cover a larger share of the rows, and drop rows of items "
+        "that are gone where these are a larger share; default: 0.1",
     )
     actions["remove"].add_argument("ids", nargs="+", metavar="ID")
     actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")

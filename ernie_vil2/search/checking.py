@@ -53,12 +53,12 @@ def check_index(path: str | os.PathLike) -> Checked:
         checked.damage.append(str(error))
         return checked
     for kind in SIDES:
-        if (store.folder / kind).is_dir():
-            _check_collection(store.folder / kind, store.about["width"], checked)
+        if (folder := store.folder_of(kind)).is_dir():
+            _check_collection(folder, kind, store.about["width"], checked)
     return checked
 
 
-def _check_collection(folder: Path, width: int, checked: Checked) -> None:
+def _check_collection(folder: Path, kind: str, width: int, checked: Checked) -> None:
     try:
         collection = _Collection(folder, width)
         with collection.items.snapshot():
@@ -73,7 +73,7 @@ def _check_collection(folder: Path, width: int, checked: Checked) -> None:
         collection.close()
     except DamagedIndex as error:
         about, found = "not readable", [str(error)]
-    checked.summary.append(f"{folder.name}: {about}; {'damaged' if found else 'no damage found'}")
+    checked.summary.append(f"{kind}: {about}; {'damaged' if found else 'no damage found'}")
     checked.damage += found
 
 

@@ -129,6 +129,9 @@ class Collection(Changeable, Protocol):
     def uncovered(self) -> float:
         """Share of the rows that are searched one by one, since the index type was built without them."""
 
+    def gone(self) -> float:
+        """Share of the rows that are of no item any more."""
+
     def build(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
     ) -> None:

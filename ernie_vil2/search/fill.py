@@ -36,6 +36,8 @@ SMALL = 8192
 """Bytes of a picture that is its own thumbnail."""
 TUNING_QUERIES = 3000
 FEWEST_QUERIES = 100
+REBUILT_ABOVE = 0.1
+"""Share of rows that are gone, or that the index type does not cover, above which both are put right."""
 THREADS = 4
 
 
@@ -238,11 +240,18 @@ def add_texts(index: Index, lines: Iterable[str], rehearsal: Rehearsal | None = 
     return filled
 
 
-def build(index: Index, kind: str, index_type: str | None, recall: float, log: Callable[[str], None] = print) -> None:
+def build(
+    index: Index,
+    kind: str,
+    index_type: str | None,
+    recall: float,
+    log: Callable[[str], None] = print,
+    compact_above: float = REBUILT_ABOVE,
+) -> None:
     """Makes searching a collection fast, tuned on texts: on captions of its own, or on the index's texts.
 
     Embeddings of texts lie off the distribution of pictures: an index type that was tuned on pictures misses their
-    closest rows.
+    closest rows. A collection of which a larger share of the rows than `compact_above` is gone is compacted as well.
     """
     if index_type in REPLACED:
         log(f"{index_type} is no longer built; {REPLACED[index_type]} is, which finds more in less time")
@@ -259,7 +268,12 @@ def build(index: Index, kind: str, index_type: str | None, recall: float, log: C
             found = np.concatenate([found, collection.sample(TUNING_QUERIES)])
         return found
 
-    collection.build(index_type, queries, recall, log)
+    if (gone := collection.gone()) <= compact_above:
+        collection.build(index_type, queries, recall, log)
+        return
+    log(f"{kind}: {100 * gone:.1f} % of the rows are of items that are gone, and are dropped")
+    with index.compacted(kind) as copy:
+        copy.build(index_type, queries, recall, log)
 
 
 def _text_item(text: str) -> Item | BadSample:

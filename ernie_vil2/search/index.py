@@ -15,7 +15,8 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.search.collection import BOUNDS, Collection, DamagedIndex, Hit, Where
 from ernie_vil2.search.locations import absolute_path, kept_path
-from ernie_vil2.search.store import SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
+from ernie_vil2.search.store import COMPACTED, SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
 LONGEST_QUERY = 10_000
 """Characters of a query; only what fits into the model's text length counts, and nobody means more."""
@@ -196,6 +197,15 @@ class Index:
         check_queries(texts)
         return self.model.encode_texts(texts, batch_size)
 
+    @contextmanager
+    def compacted(self, kind: str) -> Iterator[Collection]:
+        """A copy of a collection without rows of items that are gone; it takes its place when the block ends well."""
+        collection = self.collection(kind)
+        with self._store.compacted(kind, collection) as copy:
+            yield copy
+        del self._collections[kind]
+        collection.close()
+
     def writer(self) -> Index:
         """This index, opened to be changed, with the same model; close it at once.
 
@@ -329,7 +339,7 @@ def check_queries(texts: Iterable[str]) -> None:
 
 
 def _check_version(store: Store) -> None:
-    if (version := store.about["version"]) not in (WITHOUT_CHECKSUMS, VERSION):
+    if (version := store.about["version"]) not in (WITHOUT_CHECKSUMS, VERSION, COMPACTED):
         raise DamagedIndex(
             f"{store} has version {version} of an index, not {VERSION}; remove {store} and build the index again"
         )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ def check_is_file(path: Path) -> None:
         raise DamagedIndex(f"{path.name} is not a file")
 
 
-def check_about(about: Any, name: str) -> dict[str, Any]:
-    """What an index says of itself, if it has that form."""
+def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
+    """What an index with these kinds of collections says of itself, if it has that form."""
     forms = {
         "version": is_count,
         "model": lambda value: isinstance(value, str),
@@ -89,7 +90,14 @@ def check_about(about: Any, name: str) -> dict[str, Any]:
     }
     if isinstance(about, dict) and "root" not in about:
         del forms["root"]  # paths of an earlier version count from nowhere
+    for kind in kinds:
+        if isinstance(about, dict) and kind in about:
+            forms[kind] = partial(_is_folder_of, kind)
     return formed(about, forms, name)
+
+
+def _is_folder_of(kind: str, value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"{kind}-[0-9a-f]{{8}}", value) is not None
 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:

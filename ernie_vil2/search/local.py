@@ -6,7 +6,8 @@
     engine/        what was built from the rows to search them faster (`search.index_types`)
 
 Adding appends rows and then commits the items that name them, so that a process that is killed between the two leaves
-rows that nobody names, which the next writer overwrites. Replacing and removing an item leaves its row behind.
+rows that nobody names, which the next writer overwrites. Replacing and removing an item leaves its row behind, until
+the collection is compacted: copied into another folder without such rows.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ KEPT_ITEMS = 100_000
 DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 ROWS_AT_ONCE = 10_000
 """That a statement of SQLite may name."""
+COPIED_TOGETHER = 2048
 
 
 class _Found(NamedTuple):
@@ -230,9 +232,18 @@ class LocalCollection:
         return now.field_names
 
     def every(self) -> Iterator[Item]:
-        last = -1
-        while part := list(self._found("items.row > ? ORDER BY items.row LIMIT ?", last, ROWS_AT_ONCE)):
-            yield from (item for _, item in part)
+        return (item for part in self._parts(ROWS_AT_ONCE) for _, item in part)
+
+    def copy_to(self, other: LocalCollection) -> None:
+        """Adds all items with their embeddings to another collection, in their order."""
+        for part in self._parts(COPIED_TOGETHER, thumbnails=True):
+            other.add([item for _, item in part], self._now.rows[[row for row, _ in part]])
+
+    def _parts(self, size: int, thumbnails: bool = False) -> Iterator[list[tuple[int, Item]]]:
+        """All items with their rows, in the order of these."""
+        condition, last = "items.row > ? ORDER BY items.row LIMIT ?", -1
+        while part := list(self._found(condition, last, size, thumbnails=thumbnails)):
+            yield part
             last = part[-1][0]
 
     def some(self, count: int) -> list[Item]:
@@ -254,6 +265,10 @@ class LocalCollection:
         if kind.name == Exact.name:
             return float(rows > EXACT_UP_TO)  # all of them where another index type would suit by now
         return 1 - kind.facts["rows"] / rows
+
+    def gone(self) -> float:
+        rows = len(self._now.rows)
+        return 1 - self._now.count / rows if rows else 0.0
 
     def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
         rows, folder = self._now.rows, self.folder / "engine"

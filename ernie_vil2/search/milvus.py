@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class MilvusStore:
         if self._client.has_collection(self._name("about")):
             self._client.load_collection(self._name("about"))
             found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
-            self.about = check_about(found[0]["about"], f"{address}: about") if found else {}
+            self.about = check_about(found[0]["about"], (), f"{address}: about") if found else {}
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
 
@@ -89,6 +90,10 @@ class MilvusStore:
             self._create(name)
         self._client.load_collection(name)
         return MilvusCollection(self._client, name, self.about["width"])
+
+    @contextmanager
+    def compacted(self, kind: str, collection: MilvusCollection) -> Iterator[MilvusCollection]:
+        yield collection  # Milvus drops what is gone by itself
 
     def replaced(self) -> bool:
         return False  # a cluster names its collections, whatever lies behind a name
@@ -219,6 +224,9 @@ class MilvusCollection:
             for row in batch:
                 counts.add(row["fields"])
         return counts.facets()
+
+    def gone(self) -> float:
+        return 0.0
 
     def uncovered(self) -> float:
         return 0.0  # Milvus indexes what comes by itself

@@ -128,6 +128,7 @@ def build_app(
         there = {kind: index.collection(kind) for kind in SIDES if index.has(kind)}
         gauges: dict[str, dict[str, float]] = {"items": {kind: len(found) for kind, found in there.items()}}
         gauges["uncovered_share"] = {kind: found.uncovered() for kind, found in there.items()}
+        gauges["gone_share"] = {kind: found.gone() for kind, found in there.items()}
         gauges["generation"] = {kind: getattr(found.version, "generation", 0) for kind, found in there.items()}
         return batcher.counts.text(gauges)
 

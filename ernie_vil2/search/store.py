@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -22,6 +24,8 @@ VERSION = 3
 """Of what an index says of itself and of how its folder is laid out."""
 WITHOUT_CHECKSUMS = 2
 """The version before, which is read as well; whoever writes to such an index adds them."""
+COMPACTED = 4
+"""Of an index that names the folder of a collection; what reads version 3 alone would look for it elsewhere."""
 LONGEST_ABOUT = 1 << 16
 """Characters of `index.json`."""
 _KEYS = {"version", "model", "fingerprint", "width", "root"}
@@ -53,6 +57,9 @@ class Store(Protocol):
     def collection(self, kind: str) -> Collection | None:
         """The collection of `images` or `texts`; None where a reader finds none."""
 
+    def compacted(self, kind: str, collection: Any) -> AbstractContextManager[Collection]:
+        """A copy of a collection without rows of items that are gone; it takes its place when the block ends well."""
+
     def replaced(self) -> bool:
         """Whether another index has come to lie where the one that was opened was; `about` is then its own."""
 
@@ -78,7 +85,7 @@ class FolderStore:
                 self._lock = locks.owned(folder / ".lock")
             except locks.Locked as error:
                 raise BusyIndex(f"{folder} is being changed by {error.owner}; wait for its end") from None
-        self._path = folder / "index.json"
+        self._path, self._opened = folder / "index.json", (0, 0)
         try:
             self._read()
         except FileNotFoundError:
@@ -89,23 +96,29 @@ class FolderStore:
             self.about: dict[str, Any] = {}
         if writable and self.about and self.about["version"] == WITHOUT_CHECKSUMS:
             self.describe(self.about | {"version": VERSION})
+        if writable:
+            self._remove_copies()
 
     def __str__(self) -> str:
         return str(self.folder)
 
     def _read(self) -> None:
+        self.about, self._opened = self._written()
+
+    def _written(self) -> tuple[dict[str, Any], tuple[int, int]]:
+        """What `index.json` says, and the identity of that file."""
         try:
             identity = self._identity()
             check_is_file(self._path)
-            about = check_about(load_json(self._path, LONGEST_ABOUT), self._path.name)
-            if about["version"] == VERSION:
+            about = check_about(load_json(self._path, LONGEST_ABOUT), SIDES, self._path.name)
+            if about["version"] in (VERSION, COMPACTED):
                 about = unsealed(about, self._path.name)
             elif about["version"] == WITHOUT_CHECKSUMS and about.keys() - _KEYS:
                 raise DamagedIndex(f"{self._path.name} holds what is not of its version")
         except ValueError as error:
             wrong = f"{self._path} cannot be read ({error}); remove {self} and build the index again"
             raise DamagedIndex(wrong) from error
-        self.about, self._opened = about, identity
+        return about, identity
 
     def _identity(self) -> tuple[int, int]:
         found = os.stat(self._path)
@@ -118,25 +131,63 @@ class FolderStore:
     def discard(self) -> None:
         self._path.unlink(missing_ok=True)
         for kind in SIDES:
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
+            shutil.rmtree(self.folder_of(kind), ignore_errors=True)
         (self.folder / ".lock").unlink()  # held, so that nobody else has begun to write
         if self._made:
             with suppress(OSError):  # somebody else may begin to write just now
                 self.folder.rmdir()
 
     def replaced(self) -> bool:
-        try:
-            if self._identity() == self._opened:
-                return False
-            self._read()
-        except FileNotFoundError:
-            return False  # what was opened answers until the next one is there
-        return True
+        newer = self._newer(self._opened)
+        if newer is not None:
+            self.about, self._opened = newer
+        return newer is not None
+
+    def _newer(self, opened: tuple[int, int]) -> tuple[dict[str, Any], tuple[int, int]] | None:
+        """As `_written`, where that is another file; None also while there is none: what was opened answers then."""
+        with suppress(FileNotFoundError):
+            if self._identity() != opened:
+                return self._written()
+        return None
+
+    def folder_of(self, kind: str) -> Path:
+        """The folder of a collection: its kind, or what it was called when it was compacted."""
+        return self.folder / self.about.get(kind, kind)
 
     def collection(self, kind: str) -> LocalCollection | None:
-        if not self.writable and not (self.folder / kind).is_dir():
-            return None
-        return LocalCollection(self.folder / kind, self.about["width"], self.writable)
+        about, opened = self.about, self._opened
+        while True:
+            folder, failure = self.folder / about.get(kind, kind), None
+            try:
+                if self.writable or folder.is_dir():
+                    return LocalCollection(folder, about["width"], self.writable)
+            except DamagedIndex as error:
+                failure = error
+            newer = self._newer(opened)  # it may have been compacted just now
+            if newer is None and failure is not None:
+                raise failure
+            if newer is None:
+                return None
+            about, opened = newer
+
+    @contextmanager
+    def compacted(self, kind: str, collection: LocalCollection) -> Iterator[LocalCollection]:
+        """As of `Store`; who reads goes on with the files of before until the next question."""
+        copy = LocalCollection(self.folder / f"{kind}-{secrets.token_hex(4)}", self.about["width"], writable=True)
+        try:
+            with closing(copy):
+                collection.copy_to(copy)
+                yield copy
+            self.describe(self.about | {kind: copy.folder.name, "version": COMPACTED})
+        finally:
+            self._remove_copies()
+
+    def _remove_copies(self) -> None:
+        """Removes the folders of collections that others have replaced, and copies that were not finished."""
+        for kind in SIDES:
+            for folder in (self.folder / kind, *self.folder.glob(f"{kind}-{8 * '[0-9a-f]'}")):
+                if folder != self.folder_of(kind):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         if self._lock:

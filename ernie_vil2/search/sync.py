@@ -14,8 +14,6 @@ from ernie_vil2.search.index import Index
 from ernie_vil2.search.index_types import Exact
 from ernie_vil2.search.locations import is_address, locations_of
 
-REBUILT_ABOVE = 0.1
-"""Share of rows that the index type does not cover above which it is built again."""
 REMOVED_TOGETHER = 2048
 
 
@@ -84,15 +82,17 @@ def sync_texts(index: Index, files: Iterable[str], dry_run: bool = False) -> Syn
 
 
 def rebuild_if_needed(index: Index, kind: str, above: float, log: Callable[[str], None] = print) -> bool:
-    """Reports the share of rows that the index type does not cover, and builds it again where that is above a bound."""
+    """Reports the share of rows that the index type does not cover, and builds it again where that, or the share of
+    rows that are gone, is above a bound.
+    """
     collection = index.collection(kind)
     share, facts = collection.uncovered(), collection.index_type
     if share:
         log(f"{kind}: {100 * share:.1f} % of the rows are not covered by the index type and searched one by one")
-    if share <= above:
+    if max(share, collection.gone()) <= above:
         return False
     name = facts["name"]
-    build(index, kind, None if name == Exact.name else name, facts.get("wanted_recall", 0.98), log)
+    build(index, kind, None if name == Exact.name else name, facts.get("wanted_recall", 0.98), log, above)
     return True
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from ernie_vil2.cli import run
 from ernie_vil2.search import fill, open_index
+from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, build, pictures
+from ernie_vil2.search.store import FolderStore
 from ernie_vil2.search.sync import rebuild_if_needed, sync_images, sync_texts
 from tests.conftest import draw, png
 from tests.search.conftest import unit
@@ -143,6 +145,60 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
     assert ids(index) == expected and sync_images(index, [str(folder)]).filled.unchanged == len(expected)
 
 
+def test_rows_of_what_is_gone_are_dropped_above_a_share(tmp_path, model):
+    rng, lines = np.random.default_rng(0), list[str]()
+    rows, path = unit(rng, 1000, model.embed_dim), tmp_path / "index"
+
+    def items(numbers):
+        return [Item(f"{n}", b"d%d" % n, {"caption": f"text {n}"}, [["a.tar", f"{n}", n]], b"\x89PNG") for n in numbers]
+
+    with open_index(path, model, writable=True) as index:
+        index.collection("images").add(items(range(1000)), rows)
+        build(index, "images", "ivf", 0.9, lines.append)
+        with open_index(path, model) as reader:
+            reading = reader.collection("images")
+            index.collection("images").remove([f"{number}" for number in range(90)])
+            assert not rebuild_if_needed(index, "images", 0.1, lines.append)
+            size = (path / "images" / "rows.f16").stat().st_size
+            index.collection("images").remove([f"{number}" for number in range(90, 500)])
+            assert index.collection("images").gone() == 0.5
+            expected = {item.id: item for item in index.collection("images").every()}
+            assert rebuild_if_needed(index, "images", 0.1, lines.append)
+            assert "images: 50.0 % of the rows are of items that are gone, and are dropped" in lines
+            # Who has opened the files of before goes on with them, and finds the copy at the next question.
+            assert reading.search(rows[700:701], 1)[0][0].id == "700"
+            (hits,) = reader.closest(rows[700:701], 3)
+            assert hits[0].id == "700" and len(reader.collection("images")) == 500
+        images = index.collection("images")
+        assert {item.id: item for item in images.every()} == expected and images.gone() == 0
+        assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 500)
+        assert images.get("700").thumbnail == b"\x89PNG" and np.allclose(images.embedding("700"), rows[700], atol=1e-3)
+        (folder,) = path.glob("images*")
+        assert (folder / "rows.f16").stat().st_size == size // 2
+        images.add(items(range(3)), rows[:3])
+    assert check_index(path).damage == []
+    with open_index(path, model) as index:
+        assert len(index.collection("images")) == 503 and index.closest(rows[1:2], 1)[0][0].id == "1"
+
+
+def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkeypatch):
+    rows = unit(np.random.default_rng(0), 100, model.embed_dim)
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        images = index.collection("images")
+        images.add([Item(f"{number}", b"", {"caption": f"text {number}"}) for number in range(100)], rows)
+        images.remove([f"{number}" for number in range(50)])
+        with monkeypatch.context() as patched:
+            patched.setattr(FolderStore, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(FolderStore, "_remove_copies", lambda _: None)  # as if the process were gone
+            with pytest.raises(KeyboardInterrupt):
+                build(index, "images", None, 0.9, print)
+        assert len(list((tmp_path / "index").glob("images-*"))) == 1
+    with open_index(tmp_path / "index", model) as index:
+        assert len(index.collection("images")) == 50 and index.closest(rows[60:61], 1)[0][0].id == "60"
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        assert not list((tmp_path / "index").glob("images-*")) and len(index.collection("images")) == 50
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, checkpoint, folder, capsys):
     arguments = ["sync", "--index", str(tmp_path / "index"), "--checkpoint", str(checkpoint), "--data", str(folder)]
     assert run("search", ["build", *arguments[1:]], "search") == 0
@@ -160,7 +216,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, checkpoint, folder, 
     changed(folder)
     assert run("search", [*arguments, "--dry-run"], "search") == 0
     assert run("search", arguments, "search") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("images:")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if " removed " in line]
     assert len(lines) == 2 and lines[0] == lines[1] and "1 removed" in lines[0] and "2 added" in lines[0]
 
 
