@@ -102,8 +102,7 @@ def test_all_of_it_works_by_the_keyboard(browser, address):
     second = browser.run("document.querySelectorAll('#hits button')[1].hit.id")
     assert browser.run("document.querySelector('#fields dd').textContent") == second
     browser.press("Escape")
-    browser.until("!document.getElementById('detail').open")
-    assert browser.run(f"{FOCUSED}.hit.id") == second
+    browser.until(f"!document.getElementById('detail').open && {FOCUSED}.hit.id === {second!r}")
     browser.press("s")
     browser.until(f"new URLSearchParams(location.search).get('like') === {second!r}")
     browser.until(f"{HITS} >= 60")
