@@ -121,7 +121,12 @@ class Eager:
     def _tensor(self, rows: np.ndarray) -> paddle.Tensor:
         import paddle
 
-        return paddle.to_tensor(rows, place=self._device)
+        if not self._device.is_cpu_place():
+            return paddle.to_tensor(rows, place=self._device)
+        # Of each tensor that it makes of an array, Paddle 3.3 keeps a list for good: 11 MB in 100,000 requests.
+        made = paddle.empty(rows.shape, rows.dtype.name)
+        made.get_tensor().set(np.ascontiguousarray(rows), paddle.CPUPlace())
+        return made
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
