@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.initial import load_initial_weights
+from tests.conftest import write_tar
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,3 +75,29 @@ def test_the_tower_alone_is_kept_of_a_model(script, tmp_path):
     script.write_tower(tmp_path / "tower.safetensors", weights)
     assert list(load_file(tmp_path / "tower.safetensors")) == ["image.a"]
     assert [path.name for path in tmp_path.iterdir()] == ["tower.safetensors"]
+
+
+def test_near_twins_are_counted_and_recall_is_given_without_them(tmp_path, monkeypatch, capsys):
+    """Of three drawings two are among the icons: one as it is, one brighter, which correlates just as well."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 200, [32, 32, 3], dtype=np.uint8) for _ in range(5)]
+    encode = lambda pixels: cv2.imencode(".png", pixels)[1].tobytes()  # noqa: E731
+
+    def members(chosen):
+        return [(f"{name}{end}", content) for name, pixels in chosen.items()
+                for end, content in ((".png", encode(pixels)), (".txt", f"a {name}".encode()))]  # fmt: skip
+
+    drawn = {"same": pictures[0], "dark": pictures[1], "other": pictures[2]}
+    write_tar(tmp_path / "drawings.tar", members(drawn))
+    write_tar(tmp_path / "icons.tar", members({"x": pictures[3], "y": pictures[0], "z": pictures[1] + 50}))
+    rows = [("image_to_text", name, f"a {name}", rank) for name, rank in (("same", 1), ("dark", 1), ("other", 3))]
+    lines = ["result,direction,query_id,query,rank", *(",".join(["m", *map(str, row)]) for row in rows)]
+    (tmp_path / "ranks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(ROOT / "demo_data"))
+    files = ["--icons", tmp_path / "icons.tar", "--data", tmp_path / "drawings.tar", "--ranks", tmp_path / "ranks.csv"]
+    monkeypatch.setattr(sys, "argv", ["near_twins.py", *map(str, files)])
+    importlib.import_module("near_twins").main()
+    count, everything, without = capsys.readouterr().out.splitlines()
+    assert count == "2 of 3 drawings have a near-twin among 3 icons"
+    assert "(3 queries)" in everything and everything.endswith("R@1 66.67  R@5 100.00  R@10 100.00")
+    assert "(1 queries)" in without and without.endswith("R@1  0.00  R@5 100.00  R@10 100.00")
