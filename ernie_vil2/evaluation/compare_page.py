@@ -73,6 +73,7 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
         "groups": table.groups,
         "published": [row for row in table.rows if row[0].startswith("published")],
         "verdicts": comparison.verdicts,
+        "summary": str(comparison.verdicts[0]) if comparison.verdicts else "",
         "notes": comparison.notes,
         "remarks": found.notes,
         "definitions": found.definitions,

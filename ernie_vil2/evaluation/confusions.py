@@ -32,10 +32,15 @@ def confusions_page(
         sections.append(Section(f"Classes, the hardest first: {label}", tables=[hardest], notes=notes))
         make_card = partial(_card, encoded, scores, thumbnails)
         if cards := [make_card(row) for row in _surest_errors(scores)]:
-            sections.append(Section(f"Surest wrong answers: {label}", cards=cards))
+            sections.append(Section(f"Most confident wrong answers: {label}", cards=cards))
     sections.append(Section("What the figures mean", notes=[DEFINITION]))
     sizes = {"Pictures": f"{len(encoded.benchmark.images):,}", "Classes": f"{len(encoded.benchmark.texts):,}"}
-    return Page(sizes, sections)
+    return Page(sizes, sections, data={"summary": f"Correct: {'; '.join(map(_share, results, results.values()))}."})
+
+
+def _share(label: str, scores: ClassScores) -> str:
+    """A result in words: its figures, the one that counts first."""
+    return f"{label} " + ", ".join(f"{name} {value:.1f} %" for name, value in list(scores.figures.items())[:2])
 
 
 def _confusions(heading: str, scores: ClassScores, shown: Sequence[int]) -> Section:

@@ -246,7 +246,18 @@ def retrieval_page(
             *examples,
             Section("What the figures mean", definitions={f"Protocol {protocol.name}": protocol.definition}),
         ],
+        data={"summary": _in_a_sentence(evaluation)},
     )
+
+
+def _in_a_sentence(evaluation: Evaluation) -> str:
+    """The share of queries that find a right answer first, by direction, and the mean recall; "" without recalls."""
+    recalls = {arrow(way): result.recall["R@1"] for way, result in evaluation.results.items() if "R@1" in result.recall}
+    if not recalls:
+        return ""
+    first = " and ".join(f"{recall:.1f} % ({way})" for way, recall in recalls.items())
+    mean = "" if evaluation.mean_recall is None else f"; mean recall {evaluation.mean_recall:.2f} %"
+    return f"A right answer comes first for {first} of the queries{mean}."
 
 
 def figures_note(tie_rule: str) -> str:

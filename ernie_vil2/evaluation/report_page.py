@@ -247,7 +247,7 @@ def write_report(
             (f"{run.name}: {name}" if several else name, change) for run in runs for name, change in run.changes.items()
         ],
         pictures=pictures or {},
-        headlines=[run.headline for run in runs if run.headline],
+        headlines=[run.headline for run in runs if run.headline] or _recalls(runs),
         verdicts=[f"{run.name}: {one}" if several else one for run in runs for one in run.verdicts],
         training=comparison_charts({run.name: run.records for run in runs})
         if several
@@ -255,6 +255,16 @@ def write_report(
         queries=queries,
         definitions=definitions,
     )
+
+
+def _recalls(runs: Sequence[ReportedRun]) -> list[str]:
+    """The mean recalls of the first results of each run in a sentence, if anything was scored."""
+    found = []
+    for run in runs:
+        rows = run.evaluations[-1]["table"] if run.evaluations else []
+        figures = [f"{label} {values['mR']:.2f}" for label, values in rows if values and "mR" in values][:2]
+        found += [f"{run.name}: {', '.join(figures)}" if len(runs) > 1 else ", ".join(figures)] * bool(figures)
+    return [f"Mean recall in percent: {'; '.join(found)}."] if found else []
 
 
 def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:

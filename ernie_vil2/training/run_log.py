@@ -185,6 +185,21 @@ def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:
     print(f"warning: {path}: line {first}{others} no record of a run, {what}", file=sys.stderr)
 
 
+def in_a_sentence(records: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """How far a run came, its last loss, and the number by which its best checkpoint is chosen; "" before both."""
+    trained = [record for record in records if record.get("kind") == "train" and "loss" in record]
+    scored = [
+        (record["metrics"][record["best_by"]], record["step"]) for record in records
+        if record.get("best_by") in (record.get("metrics") or {}) and record["metrics"][record["best_by"]] is not None
+    ]  # fmt: skip
+    parts = [f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}"] * bool(trained)
+    if scored:
+        value, step = max(scored, key=lambda one: one[0])
+        name = next(record["best_by"] for record in records if record.get("best_by")).replace("_", " ")
+        parts.append(f"best {name} {value:.2f} at step {step:,}")
+    return f"{'; '.join(parts).capitalize()}." if parts else ""
+
+
 def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:
     """Writes `curves.html` from the run's log: facts, losses, scores, schedule, speed, and what could not be used.
 
@@ -209,6 +224,7 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
         run / CURVES,
         "run.html",
         title=f"ERNIE-ViL 2.0: {run.name}",
+        summary=in_a_sentence(records, config.Training.steps),
         facts=facts,
         training=training_charts(records),
         speed=speed_charts(records),

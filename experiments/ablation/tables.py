@@ -282,7 +282,11 @@ def write_study_page(path: str | Path, results: Results) -> None:
         "Read at step": ", ".join(sorted({f"{run['step']:,}" for run in runs})) or "–",
     }
     template = Path(__file__).with_name("study.html")
-    write_page(path, template, title=results["title"], facts=facts, tables=all_tables(results), charts=charts(results))
+    recalls = {model: _mean(results, model, "all/mR") for model in results["models"]}
+    found = ", ".join(f"{model} {recall}" for model, recall in recalls.items() if recall != NONE)
+    summary = f"Mean recall in percent, the mean over the seeds: {found}." if found else ""
+    write_page(path, template, title=results["title"], summary=summary, facts=facts, tables=all_tables(results),
+               charts=charts(results))  # fmt: skip
 
 
 def charts(results: Results) -> list[Chart]:

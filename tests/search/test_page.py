@@ -13,8 +13,8 @@ from ernie_vil2.search import open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.service import build_app
+from tests.browser import CHROMIUM, Browser
 from tests.conftest import draw, png
-from tests.search.browser import CHROMIUM, Browser
 from tests.search.conftest import unit
 
 PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))

@@ -196,9 +196,10 @@ def page(scores: StatementScores, table: Table, notes: list[str]) -> Page:
             Section("Confusion", "Statements of a row's label that were given a column's.", [confusion_table(scores)]),
             *(
                 Section(heading, cards=[_card(scores, row, thumbnails) for row in rows[:SHOWN]])
-                for heading, rows in (("Surest wrong answers", wrong), ("Surest right answers", sure))
+                for heading, rows in (("Most confident wrong answers", wrong), ("Most confident right answers", sure))
             ),
         ],
+        data={"summary": f"{100 * right.mean():.2f} % of {len(scores.rows):,} statements are labelled correctly."},
     )
 
 
