@@ -35,12 +35,13 @@ def confusions_page(
             sections.append(Section(f"Most confident wrong answers: {label}", cards=cards))
     sections.append(Section("What the figures mean", notes=[DEFINITION]))
     sizes = {"Pictures": f"{len(encoded.benchmark.images):,}", "Classes": f"{len(encoded.benchmark.texts):,}"}
-    return Page(sizes, sections, data={"summary": f"Correct: {'; '.join(map(_share, results, results.values()))}."})
+    return Page(sizes, sections, data={"summary": _in_a_sentence(results)})
 
 
-def _share(label: str, scores: ClassScores) -> str:
-    """A result in words: its figures, the one that counts first."""
-    return f"{label} " + ", ".join(f"{name} {value:.1f} %" for name, value in list(scores.figures.items())[:2])
+def _in_a_sentence(results: Mapping[str, ClassScores]) -> str:
+    """The first figure of each result."""
+    figures = {label: next(iter(scores.figures.items())) for label, scores in results.items()}
+    return "; ".join(f"{label}: {name} {value:.1f} %" for label, (name, value) in figures.items()) + "."
 
 
 def _confusions(heading: str, scores: ClassScores, shown: Sequence[int]) -> Section:

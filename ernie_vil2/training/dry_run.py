@@ -111,7 +111,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         folder / "dry_run.html",
         "dry_run.html",
         title=f"ERNIE-ViL 2.0: dry run of {run.name}",
-        summary=f"The run would stop: {'; '.join(stops)}." if stops else f"The run can start. {plan_line}",
+        summary=f"The run would stop: {'; '.join(stops)}." if stops else f"The run can start; {plan_line}.",
         facts=facts,
         sources=[
             {"name": name, "note": line, "samples": [_shown(sample) for sample in each.samples]}

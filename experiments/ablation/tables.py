@@ -283,8 +283,9 @@ def write_study_page(path: str | Path, results: Results) -> None:
     }
     template = Path(__file__).with_name("study.html")
     recalls = {model: _mean(results, model, "all/mR") for model in results["models"]}
-    found = ", ".join(f"{model} {recall}" for model, recall in recalls.items() if recall != NONE)
-    summary = f"Mean recall in percent, the mean over the seeds: {found}." if found else ""
+    best = sorted((model for model in recalls if recalls[model] != NONE), key=lambda model: -float(recalls[model]))
+    found = ", ".join(f"{model} {recalls[model]} %" for model in best)
+    summary = f"Mean recall over the seeds, the best model first: {found}." if found else ""
     write_page(path, template, title=results["title"], summary=summary, facts=facts, tables=all_tables(results),
                charts=charts(results))  # fmt: skip
 
