@@ -3,6 +3,7 @@
 The repository carries six; `ERNIE_VIL2_FIXTURES/others`, where that is set, has ten more.
 """
 
+import json
 import os
 from dataclasses import replace
 from functools import cache
@@ -73,6 +74,13 @@ def image_difference(model, name, patch_size):
             found = model.encode_image(paddle.to_tensor(batch)).numpy()
             worst = max(worst, np.abs(found - expected(name)["image_embeddings"][rows]).max())
     return worst
+
+
+def inputs(name):
+    """The files of the images, in the order of the embeddings, and the texts."""
+    folder = FOLDERS[name] / "inputs"
+    files = sorted(path for path in folder.iterdir() if path.suffix != ".json")
+    return files, json.loads((folder / "texts.json").read_text(encoding="utf-8"))
 
 
 def text_difference(model, name, way=""):

@@ -9,9 +9,12 @@ import re
 import numpy as np
 import paddle
 import pytest
+from paddle.nn import functional as F
 
+from ernie_vil2 import load_model
+from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.models.weights.families import FAMILIES
-from tests.others import FOLDERS, NAMES, built, expected, image_difference, images, stored, text_difference
+from tests.others import FOLDERS, NAMES, built, expected, image_difference, images, inputs, stored, text_difference
 
 CLOSE = 5e-6
 ACTIVATION = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
@@ -52,10 +55,50 @@ def test_embeddings_and_logits_are_the_authors(name):
     np.testing.assert_allclose(logits, arrays["logits"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_files_and_strings_become_the_authors_embeddings(name, capsys):
+    model, (files, texts) = load_model(FOLDERS[name]), inputs(name)
+    np.testing.assert_allclose(model.encode_images(files), expected(name)["image_embeddings"], atol=1e-5)
+    np.testing.assert_allclose(model.encode_texts(texts), expected(name)["text_embeddings"], atol=1e-5)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if str(FOLDERS[name]) in line]
+    for part in ("; tokenizer ", "; preprocessing ", "; activation ", "; pooling ", "; no licence named"):
+        assert part in line
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "fgclip2" in name])
 @pytest.mark.parametrize("way", ["box", "long"])
 def test_other_ways_of_reading_a_text(name, way):
     assert text_difference(built(stored(name, {"text": way})), name, f"/{way}") < CLOSE
+    model = load_model(FOLDERS[name], dialect={"text": way})
+    np.testing.assert_allclose(model.encode_texts(inputs(name)[1]), expected(name)[f"text_embeddings/{way}"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "naflex" in name])
+def test_padded_patches_are_seen_where_nothing_masks_them(name):
+    """Images of several shapes in one batch, as the authors compute them; here each shape is a batch of its own."""
+    found, arrays = stored(name), expected(name)
+    model = built(found)
+    tower, masks = model.image, arrays["pixel_attention_mask"]
+    positions = []
+    for (rows, columns), mask in zip(arrays["spatial_shapes"], masks, strict=True):
+        grid = tower.positions(int(rows), int(columns))
+        positions.append(paddle.concat([grid, grid[:, :1].tile([1, len(mask) - rows * columns, 1])], axis=1))
+    tokens = tower.patch_embed["proj"](paddle.to_tensor(arrays["pixel_values"])) + paddle.concat(positions)
+    hidden = paddle.to_tensor((1 - masks[:, None, None]) * np.float32(-1e4))
+    for mask, most in ((hidden, CLOSE), (None, np.inf)):
+        features = model.image_projection(tower.encode(tokens, mask))
+        difference = np.abs(F.normalize(features).numpy() - arrays["image_embeddings"]).max()
+        assert difference < most
+    distance = json.loads((FOLDERS[name] / "expected.json").read_text())["controls"]["image: padded patches not masked"]
+    np.testing.assert_allclose(difference, distance, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "siglip" in name or "fgclip" in name])
+def test_a_text_that_is_not_padded_is_another(name):
+    model, arrays = built(stored(name)), expected(name)
+    ids = arrays["input_ids"][0]
+    short = paddle.to_tensor(ids[None, : int((ids != ids[-1]).sum())])
+    assert np.abs(model.encode_text(short).numpy()[0] - arrays["text_embeddings"][0]).max() > 2e-5
 
 
 @pytest.mark.parametrize(("name", "tower", "changes", "distance"), controls())
@@ -79,10 +122,13 @@ def test_gradients_are_the_authors(name):
     """Of (CE(L) + CE(L.T)) / 2 with L = scale * image @ text[:6].T, by the authors' names."""
     found = stored(name)
     model, arrays = built(found), expected(name)
-    if "pixel_values_rows" in arrays:
-        pytest.skip("the stored pixels are of one picture")
-    batches = images(name, found.config.Model.image.patch_size)
-    embeddings = paddle.concat([model.encode_image(paddle.to_tensor(batch)) for batch, _ in batches])
+    if "pixel_values_rows" in arrays:  # of one image
+        encoder = load_model(FOLDERS[name])
+        pixels = [paddle.to_tensor(encoder.preprocess(file)[None]) for file in inputs(name)[0]]
+        batches = [normalize_images(image, [0.5] * 3, [0.5] * 3) for image in pixels]
+    else:
+        batches = [paddle.to_tensor(batch) for batch, _ in images(name, found.config.Model.image.patch_size)]
+    embeddings = paddle.concat([model.encode_image(batch) for batch in batches])
     texts = model.encode_text(paddle.to_tensor(arrays["input_ids"][:6]))
     logits, labels = model.logit_scale * embeddings @ texts.T, paddle.arange(6)
     cross_entropy = paddle.nn.functional.cross_entropy

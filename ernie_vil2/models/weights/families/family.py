@@ -186,7 +186,7 @@ class FamilyModel:
             f"activation {image.variant.activation if image.variant else 'relu'} (images), {text.variant.activation} "
             "(texts)",
             f"pooling {image.variant.pooling if image.variant else 'attention'} (images), {text.pooling} (texts)",
-            *(f"{key} {way}" for key, way in self.dialect.items()),
+            *(f"dialect {key}={way} (or {self._others(key)})" for key, way in self.dialect.items()),
             f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named",
         ]
         for reason in dict.fromkeys(self.unused.values()):
@@ -194,6 +194,9 @@ class FamilyModel:
             shown = printable(names[0], longest=100) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             parts.append(f"unused {shown}: {reason}")
         return "; ".join(parts)
+
+    def _others(self, key: str) -> str:
+        return ", ".join(way for way in self.family.dialects[key] if way != self.dialect[key])
 
 
 def _described(image: ImageTowerConfig) -> str:
