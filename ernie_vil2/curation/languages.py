@@ -41,9 +41,11 @@ FOREIGN = frozenset(
 Hungarian and Vietnamese, without those that are English words as well."""
 
 LOANS = frozenset(
-    "café cafés piñata jalapeño jalapeños sauté sautéed façade résumé entrée fiancée naïve déjà décor".split()
+    "café cafés crêpe crêpes déjà décor entrée façade jalapeño jalapeños naïve piña piñata résumé sauté sautéed".split()
 )
 """With accents, and English."""
+SHORT = 3
+"""Words of a text in which one word says the language."""
 
 
 def language_of(text: str) -> Language:
@@ -76,5 +78,7 @@ def _latin(text: str) -> Language:
     if not words:
         return "other"
     english = sum(word in ENGLISH for word in words)
-    foreign = sum(word in FOREIGN or not (word.isascii() or word in LOANS) for word in words)
-    return "other" if foreign > english and 4 * foreign >= len(words) else "en"
+    foreign = {word for word in words if word in FOREIGN or not (word.isascii() or word in LOANS)}
+    if len(foreign) >= 2 and len(foreign) > english:
+        return "other"
+    return "other" if foreign and not english and len(words) <= SHORT else "en"

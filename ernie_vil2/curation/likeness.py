@@ -6,6 +6,8 @@ are compared as they are, and as crops of each other.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import cv2
 import numpy as np
 
@@ -21,6 +23,8 @@ LEAST_CONTRAST = 8.0
 """Standard deviation of what is left."""
 ASPECT = 0.2
 """By which the logarithms of two aspect ratios may differ."""
+EXTENT = 0.25
+"""Likewise of two extents: a small square is not a large one; a frame of a tenth, or a crop, is within it."""
 BLOCK = 20_000
 """Pairs that are compared at once."""
 _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.1, 0), (0, 0.1), (0.05, 0.05)]
@@ -62,8 +66,24 @@ def _even_lines(luminance: np.ndarray, end: int) -> int:
     return int(uneven.argmax()) if uneven.any() else len(luminance)
 
 
-def thumbnail(pixels: np.ndarray) -> tuple[bytes, float]:
-    """The thumbnail of an image, `[H, W, 3]` uint8 RGB, and the aspect ratio of what it shows, width over height."""
+class Thumbnail(NamedTuple):
+    """`BYTES` bytes, the aspect ratio of what is within the borders, and the root of its share of the area."""
+
+    content: bytes
+    shape: float
+    extent: float
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """As the measures of a step, see `COLUMNS`."""
+        return {"thumbnail": self.content, "shape": self.shape, "extent": self.extent}
+
+
+COLUMNS = {"thumbnail": "binary", "shape": "float", "extent": "float"}
+
+
+def thumbnail(pixels: np.ndarray) -> Thumbnail:
+    """The thumbnail of an image, `[H, W, 3]` uint8 RGB."""
     shrink = max(pixels.shape[:2]) / 128
     if shrink > 1:
         size = [max(1, round(side / shrink)) for side in pixels.shape[1::-1]]
@@ -72,7 +92,15 @@ def thumbnail(pixels: np.ndarray) -> tuple[bytes, float]:
     part = np.ascontiguousarray(colours[trimmed(np.ascontiguousarray(colours[..., 0]))])
     luminance = cv2.resize(part[..., 0], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     chroma = cv2.resize(part[..., 1:], (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)
-    return luminance.tobytes() + chroma.tobytes(), part.shape[1] / part.shape[0]
+    height, width = part.shape[:2]
+    extent = (height * width / (colours.shape[0] * colours.shape[1])) ** 0.5
+    return Thumbnail(luminance.tobytes() + chroma.tobytes(), width / height, extent)
+
+
+def comparable(shapes: np.ndarray, extents: np.ndarray) -> np.ndarray:
+    """Whether pairs can show the same, `[P]` bool, by the aspect ratios and extents of both, `[2, P]` each."""
+    apart = (np.abs(np.log(first / second)) for first, second in (shapes, extents))
+    return np.logical_and(*(value < most for value, most in zip(apart, (ASPECT, EXTENT), strict=True)))
 
 
 def luminances(thumbnails: np.ndarray) -> np.ndarray:
@@ -171,7 +199,7 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     contrasts = [np.sqrt((one**2).mean(axis=(1, 2)) + 4) for one in centred]  # two levels are noise
     correlation = ((centred[0] * centred[1]).mean(axis=(1, 2)) + 4) / (contrasts[0] * contrasts[1])
     spots = np.abs(_smoothed(a - b)).max(axis=(1, 2))
-    return correlation - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0) - 0.002 * np.maximum(spots - 40, 0)
+    return correlation - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0) - 0.003 * np.maximum(spots - 12, 0)
 
 
 def _smoothed(images: np.ndarray) -> np.ndarray:

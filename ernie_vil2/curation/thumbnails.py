@@ -19,13 +19,14 @@ class Thumbnails(NamedTuple):
     samples: `[N]` int64, what each is of.
     thumbnails: `[N, likeness.BYTES]` uint8.
     vectors: `[N, likeness.WIDTH]` float16.
-    shapes: `[N]` float32, the aspect ratios of what the images show.
+    shapes, extents: `[N]` float32, as of `likeness.Thumbnail`.
     """
 
     samples: np.ndarray
     thumbnails: np.ndarray
     vectors: np.ndarray
     shapes: np.ndarray
+    extents: np.ndarray
 
 
 class Alike(NamedTuple):
@@ -44,6 +45,7 @@ def thumbnails_of(joins: Joins, name: str) -> Thumbnails:
         "thumbnails": (np.uint8, (likeness.BYTES,)),
         "vectors": (np.float16, (likeness.WIDTH,)),
         "shapes": (np.float32, ()),
+        "extents": (np.float32, ()),
     }
     made = Thumbnails(
         **{
@@ -52,12 +54,12 @@ def thumbnails_of(joins: Joins, name: str) -> Thumbnails:
         }
     )
     first = 0
-    for batch in joins.rows("select sample, thumbnail, shape from alive order by sample"):
+    for batch in joins.rows("select sample, thumbnail, shape, extent from alive order by sample"):
         rows = slice(first, first + len(batch))
         made.samples[rows] = batch["sample"].to_numpy()
         values = np.frombuffer(b"".join(batch["thumbnail"].to_pylist()), np.uint8).reshape(len(batch), -1)
         made.thumbnails[rows], made.vectors[rows] = values, likeness.vectors(values)
-        made.shapes[rows] = batch["shape"].to_numpy()
+        made.shapes[rows], made.extents[rows] = batch["shape"].to_numpy(), batch["extent"].to_numpy()
         first += len(batch)
     return made
 
@@ -90,7 +92,10 @@ def alike(
     if mirror:
         vectors = _mirrored_vectors(asked.thumbnails)
     for near in neighbours(found.vectors, candidates, vectors):
-        close = np.abs(np.log(asked.shapes[near.queries] / found.shapes[near.rows])) < likeness.ASPECT
+        close = likeness.comparable(
+            np.stack([asked.shapes[near.queries], found.shapes[near.rows]]),
+            np.stack([asked.extents[near.queries], found.extents[near.rows]]),
+        )
         if queries is None:
             close &= near.queries != near.rows
         one, other = near.queries[close], near.rows[close]

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ernie_vil2.config.section import Count, Fraction, Section
 from ernie_vil2.curation.joins import Joins
-from ernie_vil2.curation.likeness import BYTES, thumbnail, vectors
+from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, thumbnail, vectors
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.text_rules import text_key
 from ernie_vil2.curation.thumbnails import Thumbnails, alike, remove_files, thumbnails_of
@@ -44,7 +44,7 @@ class Leaks(Step[Settings]):
     name = "leaks"
     cost = 4
     Settings = Settings
-    columns = {"thumbnail": "binary", "shape": "float", "long_text_key": "uint64"}
+    columns = COLUMNS | {"long_text_key": "uint64"}
 
     def check(self) -> None:
         """Opens the benchmarks."""
@@ -61,8 +61,7 @@ class Leaks(Step[Settings]):
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Its thumbnail, and what its caption is compared by."""
-        made, shape = thumbnail(pair.pixels)
-        return {"thumbnail": made, "shape": shape, "long_text_key": self._key(list(pair.captions.values()))}
+        return thumbnail(pair.pixels).columns | {"long_text_key": self._key(list(pair.captions.values()))}
 
     def _key(self, texts: list[str]) -> int | None:
         return text_key(texts) if min(map(len, texts)) >= self.settings.text_characters else None
@@ -106,13 +105,13 @@ class Leaks(Step[Settings]):
         """The thumbnails of a benchmark's images, of an earlier run if the benchmark is as it was, and their names."""
         images = list({image.id: image for one in benchmarks for image in one.images}.values())
         state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
-        about = json.dumps([path, len(images), state, BYTES]).encode()
+        about = json.dumps([path, len(images), state, COLUMNS]).encode()
         kept = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
         if kept.is_file():
             stored = np.load(kept)
-            thumbnails, shapes, rows = stored["thumbnails"], stored["shapes"], stored["rows"]
+            thumbnails, shapes, extents, rows = (stored[name] for name in ("thumbnails", "shapes", "extents", "rows"))
         else:
-            made: list[tuple[bytes, float]] = []
+            made: list[Thumbnail] = []
             read: list[int] = []
             for row, image in enumerate(images):
                 try:
@@ -120,10 +119,13 @@ class Leaks(Step[Settings]):
                     read.append(row)
                 except (BadSample, OSError):  # what cannot be read cannot be scored either
                     continue
-            thumbnails = np.frombuffer(b"".join(one for one, _ in made), np.uint8).reshape(-1, BYTES)
-            shapes, rows = np.array([shape for _, shape in made], np.float32), np.array(read, np.int64)
-            np.savez(kept, thumbnails=thumbnails, shapes=shapes, rows=rows)
-        known = Thumbnails(rows, thumbnails, vectors(thumbnails).astype(np.float16), shapes)
+            thumbnails = np.frombuffer(b"".join(one.content for one in made), np.uint8).reshape(len(made), BYTES)
+            shapes, extents = (
+                np.array([getattr(one, name) for one in made], np.float32) for name in ("shape", "extent")
+            )
+            rows = np.array(read, np.int64)
+            np.savez(kept, thumbnails=thumbnails, shapes=shapes, extents=extents, rows=rows)
+        known = Thumbnails(rows, thumbnails, vectors(thumbnails).astype(np.float16), shapes, extents)
         return known, [images[row].id for row in rows.tolist()]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ernie_vil2.config.section import Fraction, Section
 from ernie_vil2.curation.joins import Joins
-from ernie_vil2.curation.likeness import thumbnail
+from ernie_vil2.curation.likeness import COLUMNS, thumbnail
 from ernie_vil2.curation.step import Pair, Shown, Step
 from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnails_of
 
@@ -34,12 +34,11 @@ class NearDuplicates(Step[Settings]):
     name = "near_duplicates"
     cost = 5
     Settings = Settings
-    columns = {"thumbnail": "binary", "shape": "float"}
+    columns = COLUMNS
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnail, and the aspect ratio of what it shows."""
-        made, shape = thumbnail(pair.pixels)
-        return {"thumbnail": made, "shape": shape}
+        """Its thumbnail, with the aspect ratio and the extent of what it shows."""
+        return thumbnail(pair.pixels).columns
 
     def decide(self, joins: Joins) -> None:
         """Removes near-duplicates, then mirrored ones of what is left."""
