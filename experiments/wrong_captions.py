@@ -27,7 +27,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.io.files import atomic_write
 
-TOLD = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
+GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
 """Fields that a wrong pair has of another drawing."""
 NEAREST = 10
 """Texts and images that the cosine of a pair is compared with, and images whose texts are asked."""
@@ -48,11 +48,11 @@ def with_wrong_texts(samples: Sequence[Sample], share: float, seed: int) -> list
         for one, other in zip(same, rng.integers(len(givers), size=same.size), strict=True):
             givers[[one, other]] = givers[[other, one]]
     of = dict(zip(chosen.tolist(), givers.tolist(), strict=True))
-    return [_told(sample, samples[of.get(row, row)]) for row, sample in enumerate(samples)]
+    return [_with_texts_of(sample, samples[of.get(row, row)]) for row, sample in enumerate(samples)]
 
 
-def _told(image: Sample, texts: Sample) -> Sample:
-    fields = {**image.fields, **{name: texts.fields[name] for name in TOLD}, "drawn": image.text_name}
+def _with_texts_of(image: Sample, texts: Sample) -> Sample:
+    fields = {**image.fields, **{name: texts.fields[name] for name in GIVEN}, "drawn": image.text_name}
     return Sample(image.image_name, texts.text_name, image.image, texts.captions, texts.tags, fields)
 
 

@@ -18,7 +18,9 @@ import argparse
 
 from ernie_vil2.cli.arguments import count, input_file, model, output_folder
 
-LAYOUTS = ["hf", "openclip", "chinese-clip", "paddlenlp", "official", "ernie_vil2"]
+OWN = ("paddlenlp", "official", "ernie_vil2")
+"""Layouts that are written from the model alone; a folder of the others is needed for its settings and tokenizer."""
+LAYOUTS = ["hf", "openclip", "chinese-clip", *OWN]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,16 +56,20 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise ValueError(f"{args.source}: {error}") from error
     kept = replace(stored, arrays={name: stored.arrays[name] for name in report.matched})
-    if args.to in ("paddlenlp", "official", "ernie_vil2") and not args.origin:
+    if args.to in OWN:
+        if args.origin:
+            raise ValueError(f"--origin {args.origin} is not needed with --to {args.to}; leave it out")
         origin, layout = None, args.to
     else:
         origin = origin_of(args.origin or args.source)
+        if origin is None and args.origin:
+            raise ValueError(f"--origin {args.origin}: no model is there")
         if origin is None:
             raise ValueError(f"{args.source}: the folder that it came from is not known or not there any more; name it "
-                             "with --origin, or choose --to paddlenlp, official or ernie_vil2")  # fmt: skip
+                             f"with --origin, or choose --to {', '.join(OWN)}")  # fmt: skip
         layout = args.to or layout_of(origin)
     made = golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
-    if layout in ("paddlenlp", "official", "ernie_vil2"):
+    if layout in OWN:
         notes = changed_ways(stored.config, layout)
         write_model(kept, args.target, layout, None if notes else made)
     else:

@@ -63,7 +63,11 @@ class Embedder:
             f"select row, id % {len(self.models)} as fold from read_parquet(?) where bad is null{rules} order by row",
             [str(measured.path)],
         ).fetchall()
-        with atomic_write(part.path) as aside, parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
+        with (
+            atomic_write(part.path) as aside,
+            aside.open("wb") as file,
+            parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
             for start in range(0, len(chosen), BATCH):
                 rows = chosen[start : start + BATCH]
                 pairs = [Pair(maps.source[measured.first + row]) for row, _ in rows]

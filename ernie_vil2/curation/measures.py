@@ -79,7 +79,11 @@ def measure_shard(maps: Maps, shard: int, count: Count = lambda read: None) -> P
     part = maps.part(shard)
     columns = COLUMNS | {name: kind for step in maps.steps for name, kind in step.columns.items()}
     schema = pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
-    with atomic_write(part.path) as aside, parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
+    with (
+        atomic_write(part.path) as aside,
+        aside.open("wb") as file,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         size = int(maps.source.shard_sizes[shard])
         for start in range(0, size, BATCH):
             rows = range(start, min(start + BATCH, size))

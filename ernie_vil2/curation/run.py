@@ -22,6 +22,7 @@ from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, VERSION
 from ernie_vil2.io import locks
+from ernie_vil2.io.export_folder import named_in_utf8
 from ernie_vil2.io.files import remove_partial, write_json
 from ernie_vil2.io.terminal import RunError, counted
 
@@ -101,10 +102,10 @@ def curate(
         KilledProcess: something killed a process.
         ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
     """
-    output = Path(output)
     for step in steps:
         step.check()
-    with _claimed(output, alone=share is None) as state:
+    with _claimed(Path(output), alone=share is None), named_in_utf8(Path(output)) as output:
+        state = output / STATE
         maps = Maps(source, steps, state / "measures")
         missing = maps.missing(share or (0, 1))
         samples = int(source.shard_sizes[missing].sum()) if missing else 0
@@ -183,14 +184,14 @@ def _summary(joins: Joins, pairs: int, steps: Sequence[Step]) -> Curation:
 
 
 @contextmanager
-def _claimed(output: Path, alone: bool) -> Iterator[Path]:
-    """The state folder of an output that no other run writes; without `alone`, others may measure as well."""
+def _claimed(output: Path, alone: bool) -> Iterator[None]:
+    """Makes an output that no other run writes; without `alone`, others may measure as well."""
     state = output / STATE
     if output.is_dir() and not state.exists() and any(output.iterdir()):
         raise CurateError(f"{output} holds other files; choose a new folder")
     (state / "measures").mkdir(parents=True, exist_ok=True)
     if not alone:
-        yield state
+        yield
         return
     try:
         lock = locks.owned(state / "lock")
@@ -198,4 +199,4 @@ def _claimed(output: Path, alone: bool) -> Iterator[Path]:
         raise CurateError(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
     with lock:
         remove_partial(output, "table")
-        yield state
+        yield

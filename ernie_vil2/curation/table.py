@@ -45,7 +45,8 @@ def write_table(joins: Joins, sizes: Sequence[int], output: Path) -> list[dict[s
     with atomic_folder(output / TABLE) as folder:
         for number, part in enumerate(_parts(joins.rows(query), sizes)):
             name = f"{number:05d}.parquet"
-            parquet.write_table(part, folder / name, compression="zstd")
+            with (folder / name).open("wb") as file:  # not by its name, which need not be UTF-8
+                parquet.write_table(part, file, compression="zstd")
             kept, drawn = compute.sum(part["kept"]).as_py(), compute.sum(part["weight"]).as_py()
             about.append({"file": name, "kept": kept or 0, "drawn": drawn or 0.0})
     return about

@@ -120,7 +120,7 @@ CASES = [
     weights(".pdparams with a name of a megabyte", entry(b"N", name="n" * 10**6),
             "no arrays at its top level, only 'nnn"),
     weights(".pdparams, cut off", pickle.dumps({"w": np.zeros(9)})[:-9], "not a plain weight file"),
-    weights("PyTorch file as .pdparams", b"PK\x03\x04", "a zip archive, perhaps a PyTorch file"),
+    weights("PyTorch file as .pdparams", b"PK\x03\x04", "not plain weights of PyTorch: the end"),
     weights("web page as .pdparams", b"<html>404</html>", "a web page, not weights"),
     weights("safetensors header of a gigabyte", struct.pack("<Q", 2**30) + b"{" * 99,
             "1,073,741,824 bytes; 16,777,216 are", "w.safetensors"),

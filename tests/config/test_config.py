@@ -89,9 +89,9 @@ def test_default_yaml_shows_every_field_with_its_default():
     assert all(keys(yaml.safe_load(path.read_text()), Config))
 
 
-STUDY = ROOT / "configs" / "ablation" / "study.yaml"
+STUDIES = {ROOT / "configs" / "ablation" / f"{name}.yaml" for name in ("study", "wrong_captions")}
 CURATIONS = sorted((ROOT / "configs" / "curate").glob("*.yaml"))
-CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {STUDY, *CURATIONS})
+CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURATIONS})
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)

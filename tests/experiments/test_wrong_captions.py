@@ -27,9 +27,9 @@ def test_so_many_captions_are_wrong_and_each_is_as_frequent_as_before(drawings, 
     own = {one.text_name: one for one in drawings}
     for before, after in zip(drawings, noisy, strict=True):
         assert after.image == before.image and after.fields["drawn"] == before.text_name
-        told = own[after.text_name]
-        assert (after.captions, after.tags) == (told.captions, told.tags)
-        assert after.fields["caption_zh"] == told.captions["zh"] and after.fields["style"] == before.fields["style"]
+        given = own[after.text_name]
+        assert (after.captions, after.tags) == (given.captions, given.tags)
+        assert after.fields["caption_zh"] == given.captions["zh"] and after.fields["style"] == before.fields["style"]
     assert [one.text_name for one in with_wrong_texts(drawings, share, seed=1)] == [one.text_name for one in noisy]
 
 

@@ -178,9 +178,9 @@ def test_a_tensor_beyond_its_storage(tmp_path):
         if name != "data.pkl":
             return content
         start = content.index(b"_rebuild_tensor_v2")
-        place = content.index(b"K\x18K\x10\x86", start)  # BININT1 24, BININT1 16, TUPLE2: text_projection's shape
-        found.append(place)
-        return content[:place] + b"K\xffK\xff\x86" + content[place + 5 :]
+        position = content.index(b"K\x18K\x10\x86", start)  # BININT1 24, BININT1 16, TUPLE2: text_projection's shape
+        found.append(position)
+        return content[:position] + b"K\xffK\xff\x86" + content[position + 5 :]
 
     archive(tmp_path / "w.pt", larger)
     with pytest.raises(WeightFileError, match="reaches beyond its storage"):

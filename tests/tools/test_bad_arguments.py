@@ -263,7 +263,9 @@ def test_what_cannot_be_written(run, tmp_path, example, argument, what):
 @pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, ["\udcff"]))
 def test_a_name_need_not_be_utf8(run, tmp_path, example, argument, what):
     path = tmp_path / (what + suffix(example, argument))
-    assert run(example, {argument: str(path)})[0] == 0 and path.exists()
+    code, error = run(example, {argument: str(path)})
+    assert code == 0, error
+    assert path.exists()
 
 
 @pytest.mark.parametrize("example, argument, given", cases(NUMBERS, BAD_NUMBERS))

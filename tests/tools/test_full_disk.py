@@ -15,7 +15,7 @@ WRITING = [name for name, arguments in EXAMPLES.items() if "OUT" in "".join(map(
            and name not in ("train", "export")]  # fmt: skip  # tests/export tries the disks of an export
 PAGE = 4096
 TO_GO_ON = re.compile(
-    r"/run.lock$|/index/|/shards/.prepare/|/curated/.curate/|/\d+.tar$|tags.jsonl.partial$|/(?:embeddings|cache)/[0-9a-f]{32}/\w+-[0-9a-f]{32}.safetensors$"
+    r"/run.lock$|/index/|/shards/.prepare/|/\.curate/|/\d+.tar$|tags.jsonl.partial$|/(?:embeddings|cache)/[0-9a-f]{32}/\w+-[0-9a-f]{32}.safetensors$"
 )
 
 

@@ -21,7 +21,7 @@ def run(tmp_path_factory):
         (folder := run / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
         untrained_checkpoint(folder)
         arrays = read_weights(folder / "model.safetensors")
-        arrays["log_logit_scale"] += step
+        arrays["log_logit_scale"] = arrays["log_logit_scale"] + step
         write_weights(folder / "model.safetensors", arrays)
     (run / "checkpoints" / "best").symlink_to("step_00000001")
     (run / "checkpoints" / "step_keep").mkdir()
