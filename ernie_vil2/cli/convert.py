@@ -7,8 +7,8 @@
 SOURCE is a weight file or folder in any layout that load_model reads; its own files tell which. A run folder is its
 newest checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A
 report lists the weights that match the model; any other is an error unless allowed. TARGET has a contract card,
-contract.json, with a few inputs and their embeddings, unless the format makes the model compute otherwise, which is
-held; it is loaded once, and has to give the same.
+contract.json, with a few inputs and their embeddings: TARGET is loaded once, and has to give the same. Where the format
+makes the model compute otherwise there is no card, and a note.
 
 Without --to a model goes back to the layout that it came from: that of the folder with which its run began. Settings,
 tokenizer and what else lies in that folder are copied from it (--origin, if it has moved).
