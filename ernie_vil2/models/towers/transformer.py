@@ -6,8 +6,8 @@ fit either implementation. Dropout draws in the same order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import partial
 
 import paddle
 from paddle import nn
@@ -19,6 +19,13 @@ MASKED = -1e4
 """What is added to the score of a token that attention must not see; float16 holds it."""
 
 
+def gelu_tanh(x: paddle.Tensor) -> paddle.Tensor:
+    """GELU by tanh. A graph has it written out, as paddle2onnx takes every GELU for the exact one."""
+    if paddle.in_dynamic_mode():
+        return F.gelu(x, approximate=True)
+    return 0.5 * x * (1 + paddle.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
 def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
     """The activation of OpenAI's CLIP and of the released models."""
     return x * F.sigmoid(1.702 * x)
@@ -26,7 +33,7 @@ def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
 
 ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate=True),
+    "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
 }
 
