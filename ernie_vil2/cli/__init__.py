@@ -24,7 +24,7 @@ from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 
 COMMANDS = (
     "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "compare", "embed", "search",
-    "report", "plan", "curate", "prepare", "tag", "convert", "export", "trim_vocabulary", "doctor",
+    "report", "plan", "curate", "prepare", "tag", "convert", "export", "trim", "trim_vocabulary", "doctor",
 )  # fmt: skip
 EARLIER = {
     "eval_retrieval": "eval", "extract_embeddings": "embed", "prepare_data": "prepare", "extract_tags": "tag",

@@ -131,6 +131,12 @@ class LibraryTokenizer:
         length = self.max_length if self.to_full_length else None
         return pad([self.encode(text) for text in texts], self.pad_id, length)
 
+    def normalized(self, text: str) -> str:
+        """What is looked up in the vocabulary, before it is split: cleaned, and as the file's normaliser has it."""
+        text = self._cleaned(text)
+        normalizer = self._library.normalizer
+        return normalizer.normalize_str(text) if normalizer else text
+
     def files(self) -> dict[str, str]:
         """As `TextTokenizer.files`."""
         return {FILE: self.content}

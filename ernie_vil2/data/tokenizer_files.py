@@ -148,7 +148,7 @@ def _of_pairs(vocab: dict[str, int] | None, merges: list[str], rules: str, paddi
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     if vocab is None:
-        single = [*_byte_characters(), *(f"{one}</w>" for one in _byte_characters())]
+        single = [*byte_characters(), *(f"{one}</w>" for one in byte_characters())]
         whole = [*single, *(pair.replace(" ", "") for pair in merges), _STARTS[0], _ENDS[0]]
         vocab = {token: number for number, token in enumerate(whole)}
     own = rules == "open_clip"
@@ -181,7 +181,7 @@ def _of_pairs(vocab: dict[str, int] | None, merges: list[str], rules: str, paddi
     return with_padding(library.to_str(), None if own else padding or end)
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """The 256 characters that write bytes, in the order of CLIP's vocabulary: first those that can be seen."""
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [*map(chr, seen), *(chr(0x100 + number) for number in range(256 - len(seen)))]

@@ -80,6 +80,8 @@ EXAMPLES = {
                     "--templates": "en=IN/templates.txt", "--output": "OUT/tags.jsonl", "--device": "cpu"},
     "convert": {"source": "IN/model", "target": "OUT/converted", "--to": "paddlenlp"},
     "export": {"checkpoint": "IN/model", "folder": "OUT/exported", "--to": "onnx", "--data": "IN/val.tar"},
+    "trim": {"source": "IN/model", "--keep": "en", "--texts": "IN/words.txt", "--held-out": "IN/words.txt",
+             "--output": "OUT/trimmed"},
     "trim_vocabulary": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
 }  # fmt: skip
 """Command -> arguments that it ends well with; the second word distinguishes its examples."""

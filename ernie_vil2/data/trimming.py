@@ -1,0 +1,211 @@
+"""A vocabulary cut down to what some texts use, such that the ids of these texts stay the same tokens.
+
+The rows that stay keep their order, so that the end token keeps the largest id where a model looks for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.data.library_tokenizer import LibraryTokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
+from ernie_vil2.data.tokenizer_files import byte_characters
+from ernie_vil2.io.files import parse_json
+
+_SHARED = ((0x20, 0x7F), (0xA0, 0xC0), (0x2000, 0x2070), (0x20A0, 0x20D0), (0x2100, 0x2150), (0x2190, 0x2800),
+           (0xFE0F, 0xFE10), (0x1F300, 0x1FB00))  # fmt: skip
+_LATIN, _HAN = ((0xC0, 0x180),), ((0x2E80, 0x3040), (0x3100, 0x3130), (0x3190, 0xA000), (0xF900, 0xFB00),
+                                   (0xFE10, 0xFE70), (0xFF00, 0x10000), (0x20000, 0x32000))  # fmt: skip
+LANGUAGES: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "zh": _HAN,
+    "en": _LATIN,
+    "ja": (*_HAN, (0x3040, 0x3100)),
+    "ko": (*_HAN, (0x1100, 0x1200), (0x3130, 0x3190), (0xAC00, 0xD7B0)),
+    "ru": ((0x400, 0x530),),
+    "ar": ((0x600, 0x700), (0x750, 0x780)),
+    "hi": ((0x900, 0x980),),
+    "th": ((0xE00, 0xE80),),
+    **dict.fromkeys(("de", "es", "fr", "it", "pt"), _LATIN),
+}
+"""Characters of a language's texts as ranges of code points. All have ASCII, signs and emoji as well."""
+_SPACE = "\u2581"
+
+
+def characters(languages: Iterable[str]) -> set[str]:
+    """The characters of texts in these languages; ValueError if one is not known."""
+    ranges = list(_SHARED)
+    for language in languages:
+        if language not in LANGUAGES:
+            raise ValueError(f"--keep {language}: known are {', '.join(LANGUAGES)}; for others give --texts FILE")
+        ranges += LANGUAGES[language]
+    return {chr(code) for first, end in ranges for code in range(first, end)} | set("\t\n\r")
+
+
+def kept_of_characters(tokenizer: TextTokenizer, allowed: set[str]) -> list[int]:
+    """The ids that any text of these characters can have, in order, with those that every text may have."""
+    if isinstance(tokenizer, Tokenizer):
+        normal = {piece for one in allowed for piece in _lowered(one)}
+        kept = {number for number, token in enumerate(tokenizer.tokens)
+                if set(token.removeprefix("##")) <= normal} | _always(tokenizer)  # fmt: skip
+        return sorted(kept)
+    settings = parse_json(tokenizer.files()["tokenizer.json"])
+    normal = {piece for one in allowed for piece in tokenizer.normalized(one)} | {_SPACE}  # type: ignore[attr-defined]
+    fits = _bytes_of(normal) if _of_bytes(settings) else (lambda token: set(token.removeprefix("##")) <= normal)
+    kept = {number for number, token in enumerate(tokenizer.tokens) if fits(token)} | _always(tokenizer, settings)
+    return sorted(kept)
+
+
+def kept_of_texts(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[int]:
+    """The ids that these texts have, in order, with those that every text may have, and of byte pairs those that become
+    them."""
+    used = {number for text in texts for number in tokenizer.encode(text)}
+    if isinstance(tokenizer, Tokenizer):
+        return sorted(used | _always(tokenizer))
+    settings = parse_json(tokenizer.files()["tokenizer.json"])
+    if settings["model"]["type"] == "BPE":
+        used |= _parts(settings["model"], {tokenizer.tokens[number] for number in used})
+    return sorted(used | _always(tokenizer, settings))
+
+
+def trimmed(tokenizer: TextTokenizer, kept: list[int]) -> TextTokenizer:
+    """The tokenizer with the rows `kept` alone, in their order."""
+    tokens = [tokenizer.tokens[number] for number in kept]
+    if isinstance(tokenizer, Tokenizer):
+        return Tokenizer(tokens, tokenizer.max_length, tokenizer.rules)  # type: ignore[arg-type]
+    settings = parse_json(tokenizer.files()["tokenizer.json"])
+    _renumber(settings, {number: position for position, number in enumerate(kept)}, set(tokens))
+    content = json.dumps(settings, ensure_ascii=False)
+    return LibraryTokenizer(content, tokenizer.max_length, tokenizer.rules)
+
+
+def missing_share(tokenizer: TextTokenizer, kept: Iterable[int], texts: Iterable[str]) -> tuple[int, int, int, int]:
+    """Of other texts the tokens and how many of them are not kept, and the texts and how many have one of these."""
+    stays = np.zeros(tokenizer.vocab_size, bool)
+    stays[list(kept)] = True
+    lost = [(len(ids), int((~stays[ids]).sum())) for ids in map(tokenizer.encode, texts)]
+    return sum(count for count, _ in lost), sum(gone for _, gone in lost), len(lost), sum(gone > 0 for _, gone in lost)
+
+
+def _lowered(character: str) -> str:
+    import unicodedata
+
+    return unicodedata.normalize("NFD", character.lower()) + character.lower()
+
+
+def _always(tokenizer: TextTokenizer, settings: Mapping[str, Any] | None = None) -> set[int]:
+    """Special tokens, bytes, what is around every text, and the piece of the least score, by which sentencepiece counts
+    what it does not know."""
+    by_name = {token: number for number, token in enumerate(tokenizer.tokens)}
+    always = {tokenizer.pad_id, *tokenizer.encode(""), *({tokenizer.unknown_id} - {None})}
+    if settings is None:
+        always |= {by_name[token] for token in ("[MASK]",) if token in by_name}
+        return always  # type: ignore[return-value]
+    model = settings["model"]
+    always |= {token["id"] for token in settings.get("added_tokens", ())}
+    always |= {number for token, number in by_name.items() if token.startswith("<0x") and len(token) == 6}
+    if _of_bytes(settings):
+        single = {f"{one}{end}" for one in byte_characters() for end in ("", "</w>")}
+        always |= {by_name[token] for token in single if token in by_name}
+    if model["type"] == "Unigram":
+        scores = [score for _, score in model["vocab"]]
+        always.add(scores.index(min(scores)))
+    return always  # type: ignore[return-value]
+
+
+def _of_bytes(settings: Mapping[str, Any]) -> bool:
+    return "ByteLevel" in json.dumps(settings.get("pre_tokenizer"))
+
+
+def _bytes_of(normal: set[str]) -> Callable[[str], bool]:
+    """Whether a token of byte pairs is a part of a text of these characters, which may begin and end within one."""
+    of_character = {name: byte for name, byte in zip(byte_characters(), _byte_order(), strict=True)}
+    encoded = {one.encode() for one in normal if not "\ud800" <= one <= "\udfff"}
+    starts = {one[:cut] for one in encoded for cut in range(1, len(one))}
+    ends = {one[cut:] for one in encoded for cut in range(1, len(one))}
+    inner = {one[first:last] for one in encoded for first in range(1, len(one)) for last in range(first + 1, len(one))}
+
+    def fits(token: str) -> bool:
+        try:
+            data = bytes(of_character[one] for one in token.removesuffix("</w>"))
+        except KeyError:
+            return False
+        if data in inner:
+            return True
+        for head in range(min(4, len(data) + 1)):
+            if head and data[:head] not in ends:
+                continue
+            for tail in range(min(4, len(data) - head + 1)):
+                if tail and data[len(data) - tail :] not in starts:
+                    continue
+                try:
+                    middle = data[head : len(data) - tail].decode()
+                except UnicodeDecodeError:
+                    continue
+                if set(middle) <= normal:
+                    return True
+        return False
+
+    return fits
+
+
+def _byte_order() -> list[int]:
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [*seen, *(byte for byte in range(256) if byte not in set(seen))]
+
+
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _parts(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
+    """Of byte pairs, what these tokens become on the way from their characters, by the merges in their order."""
+    ranks = {_pair(merge): rank for rank, merge in enumerate(model["merges"])}
+    vocab, end, found = model["vocab"], model.get("end_of_word_suffix") or "", set()
+    for token in tokens:
+        parts = list(token.removesuffix(end)) if end else list(token)
+        if end and token.endswith(end) and parts:
+            parts[-1] += end
+        while len(parts) > 1:
+            found.update(parts)
+            pairs = list(zip(parts, parts[1:], strict=False))
+            best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
+            if best not in ranks:
+                break
+            position = pairs.index(best)
+            parts[position : position + 2] = ["".join(best)]
+        found.update(parts)
+    return {vocab[part] for part in found if part in vocab}
+
+
+def _renumber(settings: dict[str, Any], positions: Mapping[int, int], tokens: set[str]) -> None:
+    """Gives what is left of a tokenizer.json its new ids."""
+    model = settings["model"]
+    if model["type"] == "Unigram":
+        model["vocab"] = [row for number, row in enumerate(model["vocab"]) if number in positions]
+        if model.get("unk_id") is not None:
+            model["unk_id"] = positions[model["unk_id"]]
+    else:
+        model["vocab"] = {token: positions[number] for token, number in model["vocab"].items() if number in positions}
+    if "merges" in model:
+        pairs = [(_pair(merge), merge) for merge in model["merges"]]
+        model["merges"] = [merge for (left, right), merge in pairs if {left, right, left + right} <= tokens]
+    for token in settings.get("added_tokens", ()):
+        token["id"] = positions[token["id"]]
+    if settings.get("padding"):
+        settings["padding"]["pad_id"] = positions[settings["padding"]["pad_id"]]
+    _renumber_processor(settings.get("post_processor") or {}, positions)
+
+
+def _renumber_processor(processor: dict[str, Any], positions: Mapping[int, int]) -> None:
+    for special in processor.get("special_tokens", {}).values():
+        special["ids"] = [positions[number] for number in special["ids"]]
+    for key in ("sep", "cls"):
+        if key in processor:
+            processor[key][1] = positions[processor[key][1]]
+    for inner in processor.get("processors", ()):
+        _renumber_processor(inner, positions)

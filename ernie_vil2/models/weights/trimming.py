@@ -1,0 +1,51 @@
+"""A model without the rows of its word embedding that some texts never use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ernie_vil2.data.library_tokenizer import LibraryTokenizer
+from ernie_vil2.data.trimming import trimmed
+from ernie_vil2.models.weights.releases import WORDS
+from ernie_vil2.models.weights.stored import StoredModel
+
+
+def named_ids(model: StoredModel) -> set[int]:
+    """The ids that a model's configuration names, which must be kept."""
+    variant = model.config.Model.text.variant
+    named = [] if variant is None else [variant.padding, variant.end]
+    return {number for number in named if number is not None}
+
+
+def trim(model: StoredModel, kept: Sequence[int]) -> StoredModel:
+    """The model with the rows `kept` of its vocabulary, in their order; all else is unchanged.
+
+    Embeddings of texts whose ids are all among `kept` are the same to the last bit.
+
+    Args:
+        model: with a vocabulary.
+        kept: ids in ascending order, see `data.trimming`.
+    """
+    config = model.config
+    tokenizer = trimmed(model.tokenizer(config.Data.max_length), list(kept))
+    positions = {number: position for position, number in enumerate(kept)}
+    text = config.Model.text
+    if text.variant is not None:
+        ids = {"padding": positions[text.variant.padding], "end": positions.get(text.variant.end)}  # type: ignore[arg-type]
+        text = text.model_copy(update={"variant": text.variant.model_copy(update=ids)})
+    text = text.model_copy(update={"vocabulary": None})
+    arrays = dict(model.arrays)
+    arrays[WORDS] = np.ascontiguousarray(arrays[WORDS][list(kept)])
+    return replace(
+        model,
+        layout="ernie_vil2",
+        arrays=arrays,
+        config=config.model_copy(update={"Model": config.Model.model_copy(update={"text": text})}),
+        tokens=tokenizer.tokens,
+        library=tokenizer if isinstance(tokenizer, LibraryTokenizer) else None,
+        vocabulary=None,
+        family=None,
+    )

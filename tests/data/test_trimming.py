@@ -1,0 +1,114 @@
+"""Trimmed vocabularies: the same tokens for the texts that they are for, and the same embeddings."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ernie_vil2
+from ernie_vil2.cli import run
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer_files import CLIP_BPE, open_tokenizer
+from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
+from tests.others import FOLDERS
+
+KINDS = {"hf_clip": ("clip", 60), "hf_chinese_clip_bin": ("bert", 60), "cn_clip_pt": ("cn_clip", 60),
+         "hf_siglip": ("siglip", 60), "hf_siglip2_naflex": ("siglip2", 60),
+         "openclip_siglip_timm": ("open_clip_canonical", 60)}  # fmt: skip
+
+
+def texts(name):
+    return json.loads((FOLDERS[name] / "inputs" / "texts.json").read_text("utf-8"))
+
+
+def words(tokenizer, text):
+    return [tokenizer.tokens[number] for number in tokenizer.encode(text)]
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def whole(request):
+    rules, length = KINDS[request.param]
+    return request.param, open_tokenizer(FOLDERS[request.param], length, rules)
+
+
+def test_the_texts_that_it_is_for_have_the_same_tokens(whole):
+    name, tokenizer = whole
+    for part in (texts(name)[:6], texts(name), ["a cat"], []):
+        kept = kept_of_texts(tokenizer, part)
+        small = trimmed(tokenizer, kept)
+        assert small.tokens == [tokenizer.tokens[number] for number in kept]
+        for text in part:
+            assert words(small, text) == words(tokenizer, text)
+            assert small.cuts(text) == tokenizer.cuts(text)
+        assert small.tokens[small.pad_id] == tokenizer.tokens[tokenizer.pad_id]
+        assert missing_share(tokenizer, kept, part)[1] == 0
+    assert len(kept) < tokenizer.vocab_size
+
+
+def test_any_text_of_the_languages_has_the_same_tokens(whole):
+    _, tokenizer = whole
+    small = trimmed(tokenizer, kept_of_characters(tokenizer, characters(["en"])))
+    allowed = sorted(characters(["en"]))
+    rng = random.Random(0)
+    for length in (1, 3, 10, 40):
+        for _ in range(100):
+            text = "".join(rng.choice(allowed[:120] if rng.random() < 0.9 else allowed) for _ in range(length))
+            assert words(small, text) == words(tokenizer, text), text
+    assert small.vocab_size < tokenizer.vocab_size
+
+
+@pytest.fixture(scope="module")
+def clip():
+    tokenizer = open_tokenizer(CLIP_BPE, 500, "open_clip")
+    return tokenizer, trimmed(tokenizer, kept_of_characters(tokenizer, characters(["en"])))
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(st.characters(max_codepoint=0x17F, exclude_categories=["Cc", "Cs"]), max_size=20))
+def test_clips_byte_pairs_stay_whole_for_latin_texts(clip, text):
+    tokenizer, small = clip
+    if "Ã" not in text and "Â" not in text and "â" not in text:  # of which ftfy may make letters of other scripts
+        assert words(small, text) == words(tokenizer, text)
+
+
+def test_clips_byte_pairs_for_some_texts(clip):
+    tokenizer, _ = clip
+    lines = ["a photo of a cat", "two dogs, and 3 🐱", "don't"]
+    small = trimmed(tokenizer, kept_of_texts(tokenizer, lines))
+    assert small.vocab_size < 600 and all(words(small, line) == words(tokenizer, line) for line in lines)
+    assert small.encode("zebra")[-1] == small.vocab_size - 1  # no text is unknown: its bytes are there
+
+
+def test_the_words_of_ernie_for_chinese_and_english():
+    tokenizer = Tokenizer(read_vocabulary(ERNIE_VOCABULARY), 60)
+    small = trimmed(tokenizer, kept_of_characters(tokenizer, characters(["zh", "en"])))
+    assert small.vocab_size < tokenizer.vocab_size and small.tokens[:4] == tokenizer.tokens[:4]
+    for text in ["一只猫在绿色的草地上", "Café naïve ÜBER", "ＡＢＣ１２３", "mixed 中文 and English"]:
+        assert words(small, text) == words(tokenizer, text)
+
+
+@pytest.mark.parametrize("name", ["hf_siglip2_naflex", "hf_clip", "cn_clip_pt", "hf_siglip"])
+def test_embeddings_of_such_texts_are_the_same_to_the_last_bit(name, tmp_path, capsys):
+    lines = [text for text in texts(name) if text and "\n" not in text]
+    (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "others.txt").write_text("ΩЖ猫\na cat\n", encoding="utf-8")
+    command = [str(FOLDERS[name]), "--texts", str(tmp_path / "texts.txt"), "--output", str(tmp_path / "small"),
+               "--held-out", str(tmp_path / "others.txt")]  # fmt: skip
+    assert run("trim", command) == 0
+    out = capsys.readouterr().out
+    model, small = (ernie_vil2.load_model(one, device="cpu") for one in (FOLDERS[name], tmp_path / "small"))
+    assert f"{small.tokenizer.vocab_size:,} of " in out and "others.txt: " in out
+    np.testing.assert_array_equal(small.encode_texts(lines), model.encode_texts(lines))
+    images = [path for path in sorted((FOLDERS[name] / "inputs").iterdir()) if path.suffix != ".json"]
+    np.testing.assert_array_equal(small.encode_images(images), model.encode_images(images))
+    assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
+
+
+def test_what_cannot_be_trimmed_is_named(tmp_path, capsys):
+    assert run("trim", [str(FOLDERS["hf_clip"]), "--output", str(tmp_path / "x")]) == 2
+    assert "name what stays: --keep zh en, or --texts FILE" in capsys.readouterr().err
+    assert run("trim", [str(FOLDERS["hf_clip"]), "--keep", "tlh", "--output", str(tmp_path / "x")]) == 2
+    assert "--keep tlh: known are zh, en" in capsys.readouterr().err

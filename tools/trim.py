@@ -1,0 +1,8 @@
+"""`ernie-vil2 trim` in a checkout."""
+
+import sys
+
+from ernie_vil2.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("trim"))
