@@ -61,7 +61,7 @@ ALTERED = ("resized", "recompressed", "cropped", "bordered", "mirrored", "grey")
 ROWS = sum(KINDS.values())
 SCENES = 1 / 6  # of the good rows, and of those with a wrong caption
 LEFT_OUT = "fluent-emoji-flat"  # near-copies of another style
-ALIKE = 0.98  # correlation of 32 x 32 pixels from which two drawings are lookalikes
+ALIKE = 0.95  # correlation of 32 x 32 pixels, without margins, from which two drawings are lookalikes
 
 
 @dataclass(frozen=True)
@@ -105,18 +105,20 @@ def drawings(shard: Path) -> list[Drawing]:
 
 
 def lookalikes(found: list[Drawing], others: list[Drawing] | None = None) -> dict[str, tuple[str, bool]]:
-    """For each drawing that resembles another its name, and whether their pixels are equal.
+    """For each drawing that resembles another, or its mirror image, its name, and whether their pixels are equal.
 
     Args:
         others: among which the other is; None: those that come earlier.
     """
 
-    def small(drawings: list[Drawing]) -> np.ndarray:
-        rows = [np.asarray(Image.fromarray(one.pixels).resize((32, 32)), np.float32).ravel() for one in drawings]
+    def small(drawings: list[Drawing], mirrored: bool = False) -> np.ndarray:
+        parts = [_within_margins(one.pixels[:, ::-1] if mirrored else one.pixels) for one in drawings]
+        rows = [np.asarray(Image.fromarray(part).resize((32, 32)), np.float32).ravel() for part in parts]
         centred = np.stack(rows) - np.mean(rows, axis=1, keepdims=True)
-        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1)
 
-    likeness = small(found) @ small(others or found).T
+    rows = small(found)
+    likeness = np.maximum(rows @ small(others or found).T, rows @ small(others or found, mirrored=True).T)
     if others is None:
         likeness, others = np.tril(likeness, -1), found
     nearest = likeness.argmax(axis=1)
@@ -125,6 +127,12 @@ def lookalikes(found: list[Drawing], others: list[Drawing] | None = None) -> dic
         for row, (one, other) in enumerate(zip(found, nearest, strict=True))
         if likeness[row, other] > ALIKE
     }
+
+
+def _within_margins(pixels: np.ndarray) -> np.ndarray:
+    """The part of a drawing within its white margins."""
+    rows, columns = (np.flatnonzero((pixels < 240).any(axis=(other, 2))) for other in (1, 0))
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else pixels
 
 
 def large(drawing: Drawing, rng: np.random.Generator) -> Image.Image:

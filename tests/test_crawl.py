@@ -13,6 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.curate_truth import Outcome, read_fates, read_truth
+from ernie_vil2.curation import curate, load_steps
+from ernie_vil2.data.readers import open_sources
+
 DEMO = Path(__file__).resolve().parents[1] / "demo_data"
 ROWS = 400
 
@@ -177,3 +181,25 @@ def test_a_size_that_is_out_of_range_is_refused(script, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="--rows is 100 to 20,000, got 5"):
         script.main()
     assert not (tmp_path / "none").exists()
+
+
+def test_a_curation_finds_what_was_planted_and_keeps_the_good(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(DEMO.parent)
+    steps = load_steps("configs/curate/crawl.yaml", ["text_rules.images_of_a_caption=2"])
+    curate(open_sources([str(folder)]), steps, tmp_path / "curated")
+    truth = read_truth(folder / "truth.csv")
+    outcome = Outcome(truth, read_fates(tmp_path / "curated", truth))
+
+    def found(*kinds, apart=""):
+        keys = [key for key, row in truth.items() if row["kind"] in kinds and not (apart and apart in row["detail"])]
+        return sum(map(outcome.found, keys)) / len(keys)
+
+    assert found("filename", "url", "markup", "phone", "placeholder", "language", "repeated", "length") > 0.98
+    assert found("tiny", "blank", "banner", "broken") > 0.98
+    assert found("copy", "resized", "recompressed", "bordered", "grey") >= 0.95
+    assert found("leak", apart="cropped") >= 0.95  # crops, of copies as well, are the hardest
+    assert found("cropped") > 0.4
+    lost = [key for key in truth if outcome.lost(key)]
+    assert len(lost) <= 0.02 * sum(row["kind"] == "good" for row in truth.values()), [
+        outcome.fates[key] for key in lost
+    ]
