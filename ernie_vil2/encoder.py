@@ -290,7 +290,8 @@ def load_model(
               `max_length` and `allow` do not apply, nor a reduced `precision` unless it is the export's,
             - the folder of another dual encoder (docs/models.md); standard error then says which, and what decides its
               embeddings: activation, pooling, tokenizer and preprocessing,
-            - a known name, see `hub.MODELS`: from the local cache, else downloaded into it.
+            - a known name, see `hub.MODELS`: from the local cache, else downloaded into it; or OWNER/NAME of the
+              Hugging Face Hub or of ModelScope, through `huggingface_hub` or `modelscope` where one is installed.
         vocab: vocabulary file. None: `vocab.txt` in the folder or next to the file, else what the run's configuration
             names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
         device: auto, cpu, gpu, gpu:0, ... (or cuda), which becomes Paddle's device; auto: GPU where Paddle has one;

@@ -1,12 +1,15 @@
-"""Known models: where they were published, and their copy in a local cache."""
+"""Known models: where they were published, and their copy in a local cache; and models of a hub by their names."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -38,12 +41,101 @@ MODELS: dict[str, dict[str, tuple[str, str | None]]] = {
 }
 """Known name -> its files -> address and MD5 sum, None where its publisher gives none."""
 
+SETTINGS = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json",
+    "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+TOKENIZERS = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model",
+)  # fmt: skip
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Forms of a model's weights, the first that a repository has; each may be in shards."""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _BLOCK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
 
 
 class DownloadError(FileNotFoundError):
     """A file is not in the cache and could not be fetched."""
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a source that does not exist can be OWNER/NAME of a hub: not where OWNER is a folder here, which is
+    another file's path with an error in it."""
+    return (
+        bool(_HUB_NAME.fullmatch(source)) and not Path(source).suffix[1:].isalpha() and not Path(source).parent.exists()
+    )
+
+
+def fetch_from_hub(name: str) -> Path:
+    """The folder of a model that the Hugging Face Hub or ModelScope has as OWNER/NAME: where a person has put its
+    files, else through `huggingface_hub` or `modelscope`, whichever is installed and can reach it or has a copy.
+
+    Raises:
+        DownloadError: neither has it; the message says why, and which files belong where.
+    """
+    folder = cache_folder() / name
+    if folder.is_dir() and wanted(path.name for path in folder.iterdir())[1]:
+        return folder
+    reasons = []
+    for library, download in (("huggingface_hub", _from_hugging_face), ("modelscope", _from_modelscope)):
+        if importlib.util.find_spec(library) is None:
+            reasons.append(f"{library} is not installed")
+            continue
+        try:
+            return download(name)
+        except Exception as error:  # the libraries have many kinds of their own, and of those below them
+            reasons.append(f"{library}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else error!r}")
+    raise DownloadError(
+        f"{name}: no such file or folder, and it cannot be fetched ({'; '.join(reasons)}). Fetch its settings "
+        f"({', '.join(SETTINGS)}, as far as there are any), the files of its tokenizer ({', '.join(TOKENIZERS)}) and "
+        f"its weights (one of {', '.join(WEIGHTS)}) elsewhere, from https://huggingface.co/{name} or "
+        f"https://modelscope.cn/models/{name}, and put them into {folder}"
+    )
+
+
+def wanted(files: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of a repository's files the small ones that a model needs, and those of its weights in the best of the forms."""
+    names = [name for name in files if "/" not in name]
+    small = [name for name in names if name in (*SETTINGS, *TOKENIZERS, "README.md", "LICENSE")]
+    for weights in WEIGHTS:
+        stem, suffix = os.path.splitext(weights)
+        parts = [name for name in names if re.fullmatch(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(suffix)}", name)]
+        if weights in names:
+            return small, [weights]
+        if f"{weights}.index.json" in names and parts:
+            return small, [f"{weights}.index.json", *parts]
+    return small, [name for name in names if name.endswith(".pt")]
+
+
+def _from_hugging_face(name: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        small, weights = wanted(HfApi().list_repo_files(name))
+    except Exception as error:  # no connection, as a rule: what its cache has is used then
+        try:
+            folder = Path(snapshot_download(name, local_files_only=True))
+        except Exception:
+            raise error from None
+        if not wanted(path.name for path in folder.iterdir())[1]:
+            raise
+        return folder
+    return Path(snapshot_download(name, allow_patterns=[*small, *_some(weights)]))
+
+
+def _from_modelscope(name: str) -> Path:
+    from modelscope import HubApi, snapshot_download
+
+    small, weights = wanted(file["Path"] for file in HubApi().get_model_files(name))
+    return Path(snapshot_download(name, allow_patterns=[*small, *_some(weights)]))
+
+
+def _some(weights: list[str]) -> list[str]:
+    if not weights:
+        raise ValueError(f"the repository has no weights that are read ({', '.join(WEIGHTS)})")
+    return weights
 
 
 def fetch(name: str) -> Path:

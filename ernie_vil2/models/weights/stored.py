@@ -130,7 +130,8 @@ def find_model(source: str | os.PathLike) -> Path:
 
     Args:
         source: a file or folder; of a run's folder its newest checkpoint, which `RUN@newest` means as well, `RUN@best`
-            the best evaluated one; or a known name, see `hub.MODELS`, which is downloaded unless the cache has it.
+            the best evaluated one; or a known name, see `hub.MODELS`, which is downloaded unless the cache has it, or
+            OWNER/NAME of the Hugging Face Hub or of ModelScope, see `hub.fetch_from_hub`.
 
     Raises:
         FileNotFoundError: there is nothing there, the run has no such checkpoint, or the known model cannot be fetched.
@@ -140,6 +141,8 @@ def find_model(source: str | os.PathLike) -> Path:
         return checkpoint or Path(source)
     if str(source) in hub.MODELS:
         return hub.fetch(str(source))
+    if hub.is_hub_name(str(source)):
+        return hub.fetch_from_hub(str(source))
     raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
 
 
