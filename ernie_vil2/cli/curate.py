@@ -11,6 +11,7 @@ another threshold no measuring. docs/curate.md has the steps, their settings and
 """
 
 import argparse
+import os
 from argparse import ArgumentTypeError
 from functools import partial
 
@@ -54,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray", metavar="ADDRESS", help="measure on a Ray cluster, whose nodes see data and output "
                         "under the same paths: auto, HOST:PORT, or local")  # fmt: skip
     parser.add_argument(
-        "--share", type=share, metavar="I/N", help="measure only this share of the shards; a run without it joins them"
+        "--share",
+        type=share,
+        metavar="I/N",
+        help="measure only this share of the shards, as each rank of a launcher does; a run without it joins them",
     )
 
 
@@ -72,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
         open_sources, args.data, args.text_id, args.split, layout=args.layout, **arguments.table_options(args)
     )
     processes = args.processes or usable_cores()
-    done = curate(open_data(), steps, args.output, processes, args.memory, args.share, args.ray, open_data)
+    ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    own = args.share or ((arguments.RANK, ranks) if ranks > 1 else None)  # a launcher's ranks measure a share each
+    done = curate(open_data(), steps, args.output, processes, args.memory, own, args.ray, open_data)
     if done is None:
         print("the share is measured; when all are, run without --share")
         return 0

@@ -151,8 +151,8 @@ def _likeness(first: np.ndarray, second: np.ndarray, crops: bool) -> np.ndarray:
         for number in np.unique(crop[worthwhile]).tolist():
             rows, columns = _CROPS[number]
             pairs = left[worthwhile & (crop == number)]
-            cut = _resampled(_resampled(one[pairs], *rows, 24, axis=1), *columns, 24, axis=2)
-            whole = _resampled(_resampled(other[pairs], 0, 0, 24, axis=1), 0, 0, 24, axis=2)
+            cut = _resampled(_resampled(one[pairs], rows, samples=24, axis=1), columns, samples=24, axis=2)
+            whole = _resampled(_resampled(other[pairs], _CUTS[0], samples=24, axis=1), _CUTS[0], samples=24, axis=2)
             best[pairs] = np.maximum(best[pairs], _agreement(cut, whole) - apart[pairs])
     return best
 
@@ -163,11 +163,11 @@ def _halved(images: np.ndarray) -> np.ndarray:
 
 def _best_crops(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each image the crop that is most like another image, as its number, and their correlation, by 12 x 12."""
-    whole = _standard(_resampled(_resampled(other, 0, 0, 12, axis=1), 0, 0, 12, axis=2))
+    whole = _standard(_resampled(_resampled(other, _CUTS[0], samples=12, axis=1), _CUTS[0], samples=12, axis=2))
     best, found = np.full(len(one), -1.0, np.float32), np.zeros(len(one), np.int64)
-    lines = {rows: _resampled(one, *rows, 12, axis=1) for rows in _CUTS}
+    lines = {rows: _resampled(one, rows, samples=12, axis=1) for rows in _CUTS}
     for number, (rows, columns) in enumerate(_CROPS):
-        value = np.einsum("pn,pn->p", _standard(_resampled(lines[rows], *columns, 12, axis=2)), whole)
+        value = np.einsum("pn,pn->p", _standard(_resampled(lines[rows], columns, samples=12, axis=2)), whole)
         found[value > best] = number
         np.maximum(best, value, out=best)
     return found, best
@@ -180,9 +180,9 @@ def _standard(images: np.ndarray) -> np.ndarray:
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)
 
 
-def _resampled(images: np.ndarray, before: float, after: float, samples: int, axis: int) -> np.ndarray:
-    """Of each image the part without these shares of a side, to so many samples along the axis, linearly."""
-    side = images.shape[axis]
+def _resampled(images: np.ndarray, cut: tuple[float, float], samples: int, axis: int) -> np.ndarray:
+    """Of each image the part without two shares of a side, to so many samples along the axis, linearly."""
+    side, (before, after) = images.shape[axis], cut
     positions = side * (before + (1 - before - after) * (np.arange(samples) + 0.5) / samples) - 0.5
     low = np.clip(np.floor(positions).astype(int), 0, side - 2)
     share = np.clip(positions - low, 0, 1).astype(np.float32)

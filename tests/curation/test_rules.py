@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from ernie_vil2.config.section import Section
+from ernie_vil2.curation import Step
 from ernie_vil2.curation.languages import language_of
 from ernie_vil2.curation.text_faults import fault_of
 from ernie_vil2.io.terminal import ConfigError
@@ -86,6 +88,30 @@ def test_every_pair_has_its_reason(tmp_path, curated):
     assert [row["weight"] for row in table.values()] == [float(row["kept"]) for row in table.values()]
     copy = next(iter(table.values()))
     assert copy["nearest"] == 8 and copy["nearest_key"].endswith("8")
+
+
+class EvenSides(Step):
+    """A step of a user's own: images with an odd side go."""
+
+    name, cost, columns = "even_sides", 2, {"odd": "bool"}
+
+    class Settings(Section):
+        reason: str = "an odd side"
+
+    def measure(self, pair):
+        return {"odd": bool(pair.image.height % 2 or pair.image.width % 2)}
+
+    def rules(self):
+        yield self.settings.reason, "odd"
+
+
+def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
+    rows = [(encoded(picture(size, size)), "a picture of something") for size in (64, 65)]
+    text = "text_rules: {}\ntests.curation.test_rules:EvenSides: {reason: not even}"
+    table = list(curated([write_tar(tmp_path / "crawl.tar", rows)], text).values())
+    assert [(row["step"], row["reason"], row["odd"]) for row in table] == [
+        (None, None, False), ("even_sides", "not even", True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -103,3 +103,15 @@ def test_a_step_without_its_model_says_so(pairs, curated):
         curated([pairs], "score: {}")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         curated([pairs], "score: {model: nowhere/at/all}")
+
+
+def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
+    model = untrained_checkpoint(tmp_path / "model")
+    rows = [(encoded(picture(1, size)), f"a red disc {size}") for size in (64, 80)]
+    path = write_tar(tmp_path / "two.tar", rows)
+    score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu}}\n"
+    for least, kept in ((0.5, 1), (1.0, 2)):
+        found = curated([path], score + f"near_duplicates: {{likeness: 0.9, embedding: {least}}}", f"at {least}")
+        assert sum(row["kept"] for row in found.values()) == kept
+    with pytest.raises(ValueError, match="near_duplicates.embedding needs the embeddings of score"):
+        curated([path], "near_duplicates: {likeness: 0.9, embedding: 0.5}", "alone")

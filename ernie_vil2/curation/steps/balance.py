@@ -16,6 +16,7 @@ from ernie_vil2.config.section import Count, Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.languages import language_of
 from ernie_vil2.curation.step import Pair, Step
+from ernie_vil2.data.selection import Draws
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import read_text
 
@@ -102,7 +103,9 @@ class Balance(Step[Settings]):
                 f"{language}: t = {most:,}; {over:,} of {int((counts[rows] > 0).sum()):,} words found have more"
             )
         words = [word for matcher in self._matchers.values() for word in matcher.words]
-        db.register("shares", pa.table({"concept": np.arange(len(shares), dtype=np.int32), "share": shares}))
+        db.register("given", pa.table({"concept": np.arange(len(shares), dtype=np.int32), "share": shares}))
+        db.execute("create or replace table shares as select * from given")
+        db.unregister("given")
         weighted = (
             "select sample, id, 1 - product(1 - share) as weight from "
             "(select sample, id, unnest(concepts) as concept from alive) join shares using (concept) "
@@ -111,9 +114,10 @@ class Balance(Step[Settings]):
         if own.by == "weight":
             db.execute(f"insert into weights select sample, weight from ({weighted}) where weight < 1")
         else:
-            draw = f"hash(id, {own.seed}::bigint) / 18446744073709551616.0"
-            joins.remove("balance of concepts", f"select sample, null from ({weighted}) where {draw} >= weight")
-        db.unregister("shares")
+            gone = np.concatenate([_not_drawn(batch, own.seed) for batch in joins.rows(weighted)] or [np.zeros(0, int)])
+            db.register("gone", pa.table({"sample": pa.array(gone, pa.int64())}))
+            joins.remove("balance of concepts", "select sample, null from gone")
+            db.unregister("gone")
         kept = counts * shares
         order = np.argsort(-(counts - kept), kind="stable")[:SHOWN]
         rare = [row for row in np.argsort(-counts, kind="stable").tolist() if shares[row] == 1 and counts[row]][:SHOWN]
@@ -123,6 +127,12 @@ class Balance(Step[Settings]):
             ]
             for name, rows in (("cut", order.tolist()), ("kept", rare))
         }
+
+
+def _not_drawn(batch: pa.RecordBatch, seed: int) -> np.ndarray:
+    """The samples that a draw leaves out, by the rule of `Data.select`."""
+    draws = Draws(batch["weight"].to_numpy(), batch["id"].to_numpy(), np.array([len(batch)]), seed)
+    return batch["sample"].to_numpy()[~draws.drawn(0, 0, len(batch))]
 
 
 class Words:

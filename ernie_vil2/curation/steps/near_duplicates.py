@@ -12,13 +12,16 @@ from pydantic import Field
 from ernie_vil2.config.section import Fraction, Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import COLUMNS, thumbnail
-from ernie_vil2.curation.step import Pair, Shown, Step
+from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnails_of
 
 
 class Settings(Section):
     candidates: Fraction = Field(0.7, description="least cosine of the vectors of two images that are compared")
     likeness: Fraction = Field(0.96, description="from which two images show the same; 1: they are equal")
+    embedding: Fraction | None = Field(
+        None, description="least cosine of the embeddings of score's model as well; null: thumbnails decide alone"
+    )
     crops: bool = Field(True, description="also compare images with crops of each other, by up to a tenth")
     mirrored: bool = Field(True, description="also find mirrored images, which have a reason of their own")
 
@@ -46,15 +49,32 @@ class NearDuplicates(Step[Settings]):
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
             images = thumbnails_of(joins, "images")
             pairs = list(alike(images, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
+            if own.embedding is not None and not mirror:
+                pairs = [_embedded_alike(joins, images.samples, found, own.embedding) for found in pairs]
             removed = best_of(joins, images.samples, pairs)
             joins.database.register("found", removed)
             joins.remove(reason, "select sample, nearest from found")
             joins.database.unregister("found")
             remove_files(joins.folder, "images")
 
-    def shown(self) -> Iterable[Shown]:
-        """None: the table of a pair does not say how alike it is to all others."""
-        return ()
+
+def _embedded_alike(joins: Joins, samples: np.ndarray, found: Alike, least: float) -> Alike:
+    """Those of the pairs whose embeddings are alike, too; of images without embeddings, thumbnails have decided."""
+    if not joins.has("score"):
+        raise ValueError("near_duplicates.embedding needs the embeddings of score: -o score.model=MODEL")
+    pairs = pa.table(
+        {"number": np.arange(len(found.rows)), "one": samples[found.queries], "other": samples[found.rows]}
+    )
+    joins.database.register("pairs", pairs)
+    stays = np.ones(len(found.rows), bool)
+    for number, one, other in joins.database.execute(
+        "select number, a.image, b.image from pairs join embedded a on a.sample = one "
+        "join embedded b on b.sample = other"
+    ).fetchall():
+        first, second = (np.frombuffer(image, np.float16).astype(np.float32) for image in (one, other))
+        stays[number] = first @ second >= least
+    joins.database.unregister("pairs")
+    return Alike(*(values[stays] for values in found))
 
 
 def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Table:
