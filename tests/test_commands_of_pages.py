@@ -40,6 +40,8 @@ NOT_RUN = {
     "--master 10.0.0.1": "needs two machines; tests/training/test_two_nodes.py starts them as network namespaces",
     "rsync -a --delete 10.0.0.1": "needs two machines",
     "sbatch": "needs Slurm",
+    "exports/own": "needs the run of docs/own_data.md; tests/test_own_data.py runs it",
+    "--index indexes/own": "needs the same run",
     "timeout --preserve-status": "ends by the clock; tests/training/test_stopping.py stops runs at a step",
     'open("found.jsonl"': "needs the demo trained to its end: after a few steps no word is near a drawing",
     "-o Training.steps=600": "trains for minutes; another model takes the name",
@@ -49,6 +51,7 @@ NOT_RUN = {
 OTHER_TESTS = {
     "walkthrough.md": "tests/test_walkthrough.py",
     "finetuning.md": "tests/test_finetuning.py",
+    "own_data.md": "tests/test_own_data.py",
     "classification.md": "tests/test_classification_page.py",
     "extending.md": "tests/test_extending.py",
     "serving.md": "tests/search/test_api.py",

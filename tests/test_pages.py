@@ -152,7 +152,7 @@ def test_what_users_wrote_is_text_not_markup(name):
         queries=cards,
         definitions={evil: evil},
         bad_samples=report,
-        sources=[{"name": evil, "note": evil, "samples": [sample]}],
+        sources=[{"name": evil, "note": evil, "samples": [sample] * 2, "at_once": 1}],
         changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
         verdicts=[evil],
         headlines=[evil],

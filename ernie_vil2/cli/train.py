@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true",
                         help="train nothing: read one batch of every source, and leave a page of its views, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip
+    parser.add_argument("--tune-rate", action="store_true",
+                        help="first try a few learning rates and batches on the data for a short time each, and go on "
+                        "with the best (docs/own_data.md)")  # fmt: skip
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )
@@ -49,9 +52,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.extend and not args.resume:
         raise ValueError("--extend goes with --resume")
+    if args.tune_rate and args.processes > 1:
+        raise ValueError("--tune-rate tries on one process: leave out --processes, then train with what it found")
     config = load_config(args.config, [*args.override, *table_overrides(args)])
     if args.dry_run:
-        return dry_run(config, args.processes)
+        base = (str(args.config), load_config(args.config)) if args.config else None
+        return dry_run(config, args.processes, base)
     if (
         args.processes > 1
         and (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None
@@ -59,8 +65,15 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     from ernie_vil2.io.terminal import counted
+    from ernie_vil2.models.weights.initial import with_model_like
+    from ernie_vil2.registry import import_named
     from ernie_vil2.training.trainer import Trainer
 
+    if args.tune_rate:
+        from ernie_vil2.training.rate_search import tune_rate
+
+        import_named(config.names)
+        config = tune_rate(with_model_like(config))
     trainer = Trainer(config, args.resume, args.extend)
     finished = trainer.fit()
     if trainer.rank == 0:
@@ -74,14 +87,14 @@ def run(args: argparse.Namespace) -> int:
     return 0 if finished else trainer.signals.exit_code
 
 
-def dry_run(config: Config, processes: int) -> int:
+def dry_run(config: Config, processes: int, base: tuple[str, Config] | None) -> int:
     if int(os.environ.get("PADDLE_TRAINER_ID", 0)):
         return 0  # the first rank does it for all
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
 
     from ernie_vil2.training.dry_run import dry_run
 
-    found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)))
+    found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)), base)
     print(found.text)
     print(f"nothing was trained; look at {found.folder / 'dry_run.html'}")
     return 1 if found.would_stop else 0

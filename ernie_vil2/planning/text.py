@@ -14,6 +14,7 @@ from ernie_vil2.planning.towers import Towers
 Advice = tuple[tuple[str, ...], Plan]
 """`Section.key=value` overrides, and the plan with them."""
 MEASURE = "-o Training.steps=20 -o Schedule.warmup_steps=1"
+UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
 HOW_TO_MEASURE = f"for days, measure a step: train.py {MEASURE}, then --measured RUN"
 
 
@@ -108,8 +109,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     if plan.seconds is None or plan.days is None or rate is None:
         yield f"  {HOW_TO_MEASURE}"
         return
-    unit, count = ("days", plan.days) if plan.days >= 1 else ("hours", 24 * plan.days)
-    note = f"{plan.seconds:,.3g} s a step, {24 * plan.ranks * plan.days:,.1f} device hours"
+    unit, count = duration(86400 * plan.days)
+    device_unit, device_count = duration(86400 * plan.ranks * plan.days, UNITS[1:])
+    note = f"{plan.seconds:,.3g} s a step, {device_count:,.1f} device {device_unit}"
     yield _line(unit, f"{count:,.1f}", note)
 
     stored = rate * plan.sample_bytes
@@ -118,6 +120,11 @@ def _lines(plan: Plan) -> Iterator[str]:
     each = f"{_size(stored / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
     yield _line("read a second", _size(stored), each)
     yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "per rank")
+
+
+def duration(seconds: float, units: Sequence[tuple[str, float]] = UNITS) -> tuple[str, float]:
+    """A time in the largest unit of which it is one or more, else in the smallest."""
+    return next(((name, seconds / size) for name, size in units if seconds >= size), ("seconds", seconds))
 
 
 def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:

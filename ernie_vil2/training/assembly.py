@@ -111,6 +111,7 @@ def assemble(
     extend: bool,
     build_task: Callable[[Config], Task],
     build_evaluators: Callable[[Config, Task], dict[str, Evaluator]],
+    compares: bool = True,
 ) -> Parts:
     """The parts of a new run, or of one that goes on from its newest whole checkpoint. A collective.
 
@@ -137,7 +138,7 @@ def assemble(
         progress = Progress(config, rank, ranks, bad_samples, best_effort)
         lost = None if checkpoint is None else best_effort
         evaluators = _scored(lambda: build_evaluators(config, task), lost, rank) or {}
-        comparison = _scored(lambda: Comparison(config, task), lost, rank) if config.Data.tested else None
+        comparison = _scored(lambda: Comparison(config, task), lost, rank) if compares and config.Data.tested else None
         if ranks > 1:
             check_agreement(_facts(config, rows.stream, evaluators, checkpoint))
         scoring: list[Evaluator | Comparison] = [*evaluators.values(), *([comparison] if comparison else [])]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -15,8 +20,10 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2.config import Config, ConfigError, dump_config
-from ernie_vil2.data.loader import SampleRows, ShownRow, read_batch
-from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.config.section import differences
+from ernie_vil2.data.decoding import EncodedImage
+from ernie_vil2.data.loader import SampleRows, ShownRow, read_batch, training_batches
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import write_text
@@ -25,16 +32,19 @@ from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
-from ernie_vil2.planning.text import headline, plan_run
+from ernie_vil2.planning.text import duration, headline, plan_run
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, learning_rate, with_steps
 from ernie_vil2.training.run_log import config_facts
 from ernie_vil2.training.scoring import build_evaluators
+from ernie_vil2.training.trainer import Trainer
 
 MOST_ROWS = 512
 """Samples of a source that are read, where the batch of a rank is larger."""
 SCHEDULE_POINTS = 200
+MOST_CHANGES = 20
+TIMED_ROWS, TIMED_STEPS = 16, 3
 NO_PLAN = "no plan: what a step of this task needs is not known before it is run"
 
 
@@ -54,14 +64,16 @@ class DryRun:
     would_stop: bool
 
 
-def dry_run(config: Config, ranks: int = 1) -> DryRun:
+def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = None) -> DryRun:
     """Reads one batch of a rank from every source, plans the run, and writes both down in `<run>/dry_run/`.
 
-    Nothing is trained, no weights are loaded, and whatever else the run folder holds stays as it is.
+    A few steps are timed on random weights in a folder of their own. Nothing else is trained, no weights are loaded,
+    and whatever else the run folder holds stays as it is.
 
     Args:
         config: of the run.
         ranks: that the run is going to have.
+        base: a file by its name, and its configuration, of which is said in what the run differs.
 
     Raises:
         ConfigError: the ranks do not divide the batch, or the run folder holds something else.
@@ -69,6 +81,7 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         WorkerError: a loader process failed or was killed.
     """
     import_named(config.names)
+    changed = _changed(base[1], config) if base else ""
     config = with_model_like(config)
     training = config.Training
     run = Path(training.output)
@@ -97,11 +110,14 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
     plan, plan_line = _plan(config, ranks, read) if task.planned else (NO_PLAN, NO_PLAN)
+    timed = timed_step(config, ranks)
+    plan = f"{plan}\n\n{timed}"
     sources = _sources(stream, config, read)
     facts = {
         **config_facts(config),
         "Ranks": f"{ranks}",
         "Steps": f"{training.steps:,}",
+        **({"Changed from " + base[0]: changed} if base and changed else {}),
         "Validation": "; ".join(
             f"{what}: {sizes}" for evaluator in evaluators.values() for what, sizes in evaluator.data.items()
         ) or "none",
@@ -114,7 +130,12 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
         summary=f"The run would stop: {'; '.join(stops)}." if stops else f"The run can start; {plan_line}.",
         facts=facts,
         sources=[
-            {"name": name, "note": line, "samples": [_shown(sample) for sample in each.samples]}
+            {
+                "name": name,
+                "note": line,
+                "samples": [_shown(sample) for sample in each.samples],
+                "at_once": SHOWN_AT_ONCE,
+            }
             for name, line, each in zip(stream.names, sources, read, strict=True)
         ],
         plan=plan,
@@ -123,8 +144,61 @@ def dry_run(config: Config, ranks: int = 1) -> DryRun:
     )
     write_text(folder / "plan.txt", f"{plan}\n")
     lines = [f"{name}: {line}" for name, line in zip(stream.names, sources, strict=True)]
+    if base and changed:
+        lines.append(f"changed from {base[0]}: {changed}")
     lines += [f"the run would stop: {why}" for why in stops]
-    return DryRun(folder, "\n".join([*lines, plan_line, str(bad_samples)]), bool(stops))
+    return DryRun(folder, "\n".join([*lines, plan_line, timed, str(bad_samples)]), bool(stops))
+
+
+def _changed(base: Config, config: Config) -> str:
+    """In which keys a run differs from its file, with both values."""
+    found = [f"{key}: {values[0]} → {values[1]}" for key, values in differences(base.model_dump(), config.model_dump())]
+    return "; ".join(found[:MOST_CHANGES]) + "; ..." * (len(found) > MOST_CHANGES)
+
+
+def timed_step(config: Config, ranks: int) -> str:
+    """What a step takes on this machine and how much of that is waiting for images, as a sentence; or why it does not
+    say so.
+
+    The second and third step of a run of random weights are timed, on no more than `TIMED_ROWS` samples.
+    """
+    training = config.Training
+    rows = min(training.global_batch // ranks, training.micro_batch or TIMED_ROWS, TIMED_ROWS)
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1:
+        return "no step was timed: ranks take one together"
+    unweighted = {
+        tower: getattr(config.Model, tower).model_copy(update={"weights": None}) for tower in ("image", "text")
+    }
+    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        changes = {"output": f"{folder}/run", "steps": TIMED_STEPS, "global_batch": rows, "log_every": 1,
+                   "micro_batch": None, "checkpoint_every": 10**9, "sharding": "none"}  # fmt: skip
+        short = config.model_copy(
+            update={
+                "Model": config.Model.model_copy(update={"weights": None, "like": None, **unweighted}),
+                "Training": training.model_copy(update=changes),
+                "Tuning": config.Tuning.model_copy(update={"base_batch": None}),
+            }
+        )
+        try:
+            trainer = Trainer(short, evaluators=lambda *_: {}, compares=False)
+            seconds, waited = [], []
+            with trainer.owner, closing(training_batches(trainer.rows, short)) as batches:
+                for step in range(TIMED_STEPS):
+                    began = time.monotonic()
+                    batch = next(batches)
+                    waited.append(time.monotonic() - began)
+                    trainer.update(batch, step, 0.0)
+                    trainer.update.settled()
+                    seconds.append(time.monotonic() - began)
+        except Exception as error:  # whatever a step of this model, on so little data, runs into
+            return f"no step was timed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    step, wait = fmean(seconds[1:]), fmean(waited[1:])
+    share = training.global_batch // ranks
+    unit, count = duration(step * share / rows * training.steps)
+    return (
+        f"a step of {counted(rows, 'sample')} takes {step:.2g} s on this machine, {wait:.2g} s of it waiting for images "
+        f"to be decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without evaluations"
+    )
 
 
 def _stops(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
@@ -199,8 +273,8 @@ def _png(view: np.ndarray) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-SHOWN = 6
-"""Samples of a source that are looked at closely."""
+SHOWN, SHOWN_AT_ONCE = 24, 6
+"""Samples of a source that are looked at closely, and those of them that the page shows at once."""
 
 
 @dataclass(frozen=True)
@@ -242,12 +316,24 @@ def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview
     batch = read_batch(make, config, positions)
     seconds = time.monotonic() - began
     shown = [positions[int(position)] for position in batch.get("positions", [])[:SHOWN]]
+    samples = [make.stream[position][1] for position in shown]
+    side = config.Model.image.image_size
+    small = sum(_short_side(sample) < side for sample in samples)
+    scaled = [f"{small} of {counted(len(samples), 'image')} looked at are smaller than {side} pixels and are scaled up"]
     return Preview(
         read=rows,
         bad=[tuple(each) for each in batch["bad"]],
         remarks=[tuple(each) for each in batch["remarks"]],
         seconds=seconds,
-        notes=make.notes(batch),
+        notes=[*make.notes(batch), *(scaled if small else [])],
         samples=[make.shown(batch, row, position) for row, position in enumerate(shown)],
-        stored_bytes=[make.stream[position][1].stored_bytes for position in shown],
+        stored_bytes=[sample.stored_bytes for sample in samples],
     )
+
+
+def _short_side(sample: Sample) -> float:
+    try:
+        image = EncodedImage(sample.image, sample.image_name)
+    except BadSample:
+        return math.inf
+    return min(image.height, image.width)

@@ -31,6 +31,7 @@ class Trainer(Parts):
         config: the whole configuration.
         resume: go on from the run folder's newest whole checkpoint, or start if there is none.
         extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
+        compares: whether `Data.test` is scored before and after.
         task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
 
     Raises:
@@ -47,8 +48,9 @@ class Trainer(Parts):
         extend: bool = False,
         task: Callable[[Config], Task] = build_task,
         evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
+        compares: bool = True,
     ):
-        super().__init__(**vars(assemble(config, resume, extend, task, evaluators)))
+        super().__init__(**vars(assemble(config, resume, extend, task, evaluators, compares)))
 
     @property
     def best(self) -> Best | None:

@@ -10,7 +10,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.io.run_folder import CONFIG, LOG
 from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
 from ernie_vil2.planning.plan import Plan
-from ernie_vil2.planning.text import HOW_TO_MEASURE, _lines, advise
+from ernie_vil2.planning.text import HOW_TO_MEASURE, _lines, advise, duration
 from ernie_vil2.planning.towers import Towers
 
 SMALL = [
@@ -231,3 +231,11 @@ def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
     assert step_seconds(str(tmp_path), 64) == 2.0
     with pytest.raises(ValueError, match="has steps of 64 samples, and 128 are planned"):
         step_seconds(str(tmp_path), 128)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(12, ("seconds", 12)), (90, ("minutes", 1.5)), (5400, ("hours", 1.5)), (129600, ("days", 1.5))],
+)
+def test_a_time_is_in_the_unit_that_people_would_use(seconds, shown):
+    assert duration(seconds) == shown

@@ -1,0 +1,69 @@
+"""docs/own_data.md, executed: the way from a folder and a table to a service, every command as it is there.
+
+The set is made smaller and the training shorter; no command is changed but for the number of articles.
+"""
+
+import json
+import shlex
+
+import pytest
+
+from ernie_vil2.training import rate_search
+from tests.documents import PAGES, parts, run_command
+from tests.stand_ins import checkout, shorten
+from tests.test_commands_of_pages import SERVERS, serve
+
+PAGE = PAGES["own_data.md"]
+COMMANDS = [text for kind, text in parts(PAGE) if kind == "shell"]
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """The folder in which all commands have been run, and what they printed; the server answers with its page."""
+    folder, printed = tmp_path_factory.mktemp("own_data"), {}
+    checkout(folder)
+    shorten(folder / "configs" / "finetune" / "own.yaml", Training={"epochs": 1, "output": "runs/own",
+            "global_batch": 16, "checkpoint_every": 100}, Evaluation={"every": 2, "at_start": True})  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(rate_search, "SAMPLES", 64)
+        patch.setattr(rate_search, "RATES", rate_search.RATES[::3])
+        for command in COMMANDS:
+            if command.startswith(SERVERS):
+                assert "<html" in serve(command)
+                continue
+            small = " --articles 30" if "shop.py" in command else ""
+            code, printed[command] = run_command(command.partition("  #")[0] + small)
+            assert code == 0, f"{command}\n{printed[command]}"
+    return folder, printed
+
+
+def test_every_command_runs_one_after_the_other(walked):
+    folder, printed = walked
+    assert len(printed) == len(COMMANDS) - 1
+    checked, dry, *_ = (text for command, text in printed.items() if "--check" in command or "--dry-run" in command)
+    assert "all 60 samples read could be used" in checked and "nothing was trained" in dry
+    kept = json.loads((folder / "runs" / "own" / rate_search.KEPT).read_text())["trials"]
+    assert [trial[0] for trial in kept] == [*rate_search.RATES[::3], *[trial[0] for trial in kept[2:]]]
+    assert all(isinstance(score, float) for _, _, score in kept)
+    (trained,) = (text for command, text in printed.items() if "--tune-rate" in command)
+    assert (
+        f"goes on with -o Optimizer.learning_rate={max(kept, key=lambda trial: (trial[2], -trial[0]))[0]!r}" in trained
+    )
+
+
+def test_the_report_begins_with_the_verdict_and_shows_pictures(walked):
+    folder, _ = walked
+    html = (folder / "runs" / "own" / "report.html").read_text(encoding="utf-8")
+    lead = html.index('<p class="lead">After fine-tuning, mean recall on your ')
+    assert lead < html.index("<section>") and "test pictures is " in html[lead:] and "95 % interval" in html[lead:]
+    if "those that moved furthest" in html:
+        assert 'class="moved"' in html
+
+
+def test_only_paths_are_particular_to_the_set():
+    """Somebody else changes nothing but paths for other pictures, and the field that one option groups by."""
+    particular = {"shop/商品.csv", "shop/pictures", "shop", "shards/shop", "货号", "Data.train=[shop/商品.csv]"}
+    for command in COMMANDS[1:]:
+        words = [word for word in shlex.split(command.replace("\\\n", " "), comments=True) if not word.isascii()]
+        assert set(words) <= particular, command
