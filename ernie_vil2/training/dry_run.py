@@ -197,7 +197,8 @@ def timed_step(config: Config, ranks: int) -> str:
     unit, count = duration(step * share / rows * training.steps)
     return (
         f"a step of {counted(rows, 'sample')} takes {step:.2g} s on this machine, {wait:.2g} s of it waiting for "
-        f"images to be decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without evaluations"
+        f"images to be decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without "
+        "evaluations"
     )
 
 
