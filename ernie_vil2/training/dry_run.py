@@ -73,7 +73,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     Args:
         config: of the run.
         ranks: that the run is going to have.
-        base: a file by its name, and its configuration, of which is said in what the run differs.
+        base: a file by its name, and its configuration, to which the run is compared.
 
     Raises:
         ConfigError: the ranks do not divide the batch, or the run folder holds something else.
