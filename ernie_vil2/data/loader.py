@@ -164,7 +164,7 @@ class ViewRows(SampleRows):
 
 def training_batches(
     rows: SampleRows, config: Config, position: int = 0, rank: int = 0, ranks: int = 1
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's share of every global batch, from a position of the stream on, without end.
 
     A global batch holds the next `Training.global_batch` positions, in turn by rank, so that a resumed run goes on

@@ -113,10 +113,8 @@ def headline(ranks: Mapping[str, Path], old: Mapping[str, float] | None = None) 
             inner += f", 95 % interval {signed(change.low)} to {signed(change.high)}"
         parts.append(f"{named(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({inner})")
     sentence = f"After fine-tuning, {' and '.join(parts)}"
-    for name, change in (old or {}).items():
-        moved = (
-            "stayed as it was" if not round(change, 1) else f"{'rose' if change > 0 else 'fell'} by {abs(change):.1f}"
-        )
+    for name, by in (old or {}).items():
+        moved = "stayed as it was" if not round(by, 1) else f"{'rose' if by > 0 else 'fell'} by {abs(by):.1f}"
         sentence += f"; on {name} it {moved}"
     return f"{sentence}."
 

@@ -310,8 +310,8 @@ class LocalCollection:
                 part = missing[start : start + ROWS_AT_ONCE]
                 condition = f"WHERE items.row IN ({', '.join('?' * len(part))})"
                 for record in self.items.records(condition, *part, checksums=now.has_checksums, thumbnails=False):
-                    item = verified(record, now.rows, now.has_checksums)
-                    read[record[0]] = _Found(item.id, record[3], item.digest)
+                    checked = verified(record, now.rows, now.has_checksums)
+                    read[record[0]] = _Found(checked.id, record[3], checked.digest)
         for row in missing:
             if row not in read:
                 self._missed(now, f"{NAME} has no item of row {row:,}")

@@ -192,11 +192,11 @@ def timed_step(config: Config, ranks: int) -> str:
                     seconds.append(time.monotonic() - began)
         except Exception as error:  # whatever a step of this model, on so little data, runs into
             return f"no step was timed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    step, wait = fmean(seconds[1:]), fmean(waited[1:])
+    taken, wait = fmean(seconds[1:]), fmean(waited[1:])
     share = training.global_batch // ranks
-    unit, count = duration(step * share / rows * training.steps)
+    unit, count = duration(taken * share / rows * training.steps)
     return (
-        f"a step of {counted(rows, 'sample')} takes {step:.2g} s on this machine, {wait:.2g} s of it waiting for "
+        f"a step of {counted(rows, 'sample')} takes {taken:.2g} s on this machine, {wait:.2g} s of it waiting for "
         f"images to be decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without "
         "evaluations"
     )

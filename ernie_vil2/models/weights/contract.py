@@ -53,9 +53,11 @@ class Encoder(Protocol):
     """What computes golden embeddings: an `ErnieViL2`."""
 
     tokenizer: Any
-    precision: Any
-    device: Any
 
+    @property
+    def precision(self) -> str: ...
+    @property
+    def device(self) -> str: ...
     def encode_images(self, images: list[np.ndarray]) -> np.ndarray: ...
     def encode_texts(self, texts: list[str]) -> np.ndarray: ...
 
@@ -148,10 +150,10 @@ def check_golden(folder: Path, encoder: Encoder) -> float:
     found = encoder.encode_texts(texts), encoder.encode_images(images)
     most = CLOSE.get(encoder.device, ELSEWHERE) if encoder.precision == "float32" else 10 * ELSEWHERE
     worst = 0.0
-    for kind, old, new in zip(("text", "image"), expected, found, strict=True):
-        if old.shape != new.shape:
-            raise Broken(f"{folder}: {kind} embeddings are {list(new.shape)}, {CONTRACT} says {list(old.shape)}")
-        difference = float(np.abs(old - new).max())
+    for kind, stored, now in zip(("text", "image"), expected, found, strict=True):
+        if stored.shape != now.shape:
+            raise Broken(f"{folder}: {kind} embeddings are {list(now.shape)}, {CONTRACT} says {list(stored.shape)}")
+        difference = float(np.abs(stored - now).max())
         if not difference <= most:
             raise Broken(f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {CONTRACT}; at "
                          f"most {most:.0e} is rounding")  # fmt: skip
