@@ -31,7 +31,7 @@ LANGUAGES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "th": ((0xE00, 0xE80),),
     **dict.fromkeys(("de", "es", "fr", "it", "pt"), _LATIN),
 }
-"""Characters of a language's texts as ranges of code points. All have ASCII, signs and emoji as well."""
+"""Characters of a language's texts as ranges of code points. All have ASCII, characters and emoji as well."""
 _SPACE = "\u2581"
 
 
