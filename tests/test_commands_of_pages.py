@@ -33,6 +33,7 @@ NOT_RUN = {
     "python tools/study.py": "trains for hours on these icons; tests/experiments trains a small one",
     "python demo_data/stamps.py": "fetches 80 MB",
     "--data demo_data/stamps": "needs these stamps",
+    'load_model("OFA-Sys/': "fetches from a hub; tests/test_model_hubs.py loads such a name from a server here",
     'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
     "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; tests/test_finetuning.py runs it with MODEL",
     "Model.text.weights=ernie-3.0-base-zh": "fetches weights; tests/models/test_weight_files.py loads such files",
