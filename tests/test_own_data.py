@@ -8,8 +8,12 @@ import shlex
 
 import pytest
 
+from ernie_vil2.config import load_config
+from ernie_vil2.models.weights.initial import recipe_of, with_model_like
 from ernie_vil2.training import rate_search
+from tests.conftest import untrained_checkpoint
 from tests.documents import PAGES, parts, run_command
+from tests.published_folders import TOKENS
 from tests.stand_ins import checkout, shorten
 from tests.test_commands_of_pages import SERVERS, serve
 
@@ -67,3 +71,22 @@ def test_only_paths_are_particular_to_the_set():
     for command in COMMANDS[1:]:
         words = [word for word in shlex.split(command.replace("\\\n", " "), comments=True) if not word.isascii()]
         assert set(words) <= particular, command
+
+
+def test_rate_and_batch_follow_the_size_of_the_model_unless_they_are_set(tmp_path):
+    untrained_checkpoint(tmp_path / "MODEL", TOKENS)
+    settings = [f"Model.weights={tmp_path / 'MODEL'}", "Data.train=[x]"]
+    small = with_model_like(load_config("configs/finetune/own.yaml", settings))
+    assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (1e-3, 64, None)
+    own = [*settings, "Optimizer.learning_rate=3e-4", "Training.global_batch=128"]
+    assert with_model_like(with_model_like(load_config("configs/finetune/own.yaml", own))).Training.global_batch == 128
+    assert with_model_like(load_config("configs/finetune/own.yaml", own)).Optimizer.learning_rate == 3e-4
+    released = {key: value for _, key, value in recipe_of({"text": {"width": 768}})}
+    assert released == {"learning_rate": 5e-5, "global_batch": 256, "micro_batch": 64}
+    assert recipe_of({"text": {"name": "ernie-base"}}) == recipe_of({"text": {"width": 768}})
+
+
+def test_the_best_trial_is_that_of_the_best_score_and_of_equal_ones_the_lowest_rate():
+    trials = [rate_search.Trial(1e-3, 64, 40.0), rate_search.Trial(1e-4, 64, 40.0), rate_search.Trial(1e-2, 64)]
+    assert rate_search.best_of(trials) == trials[1]
+    assert rate_search.best_of(trials[2:]) is None

@@ -216,6 +216,11 @@ class TuningConfig(Section):
         description="the global batch that Optimizer.learning_rate is meant for; the rate is multiplied by "
         "Training.global_batch / base_batch. null: it is taken as it is",
     )
+    by_size: bool = Field(
+        False,
+        description="rate and batches that the configuration does not set follow the size of the model that Model.like "
+        "names (docs/own_data.md)",
+    )
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
         description="decay of an exponential moving average of the weights, which then is what is scored and saved; "

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,10 @@ WEIGHTS = "weights"
 SIGMOID_SCALE = 1000.0
 """Bound of the logit scale in training by the sigmoid loss, for which its authors set none."""
 _SIZES = {size for sizes in IMAGE_SIZES.values() for size in sizes}
+
+
+SMALL_WIDTH = 512
+"""Of the states of a text tower: narrower ones are of small models, such as the demo's."""
 
 
 def with_model_like(config: Config) -> Config:
@@ -79,11 +84,31 @@ def with_model_like(config: Config) -> Config:
         tree["Data"]["max_length"] = longest
     if "resize" not in own.get("Views", {}):
         tree["Views"]["resize"] = max(tree["Views"]["resize"], taken["image"]["image_size"])
+    if config.Tuning.by_size:
+        for section, key, value in recipe_of(taken):
+            if key not in own.get(section, {}):
+                tree[section][key] = value
     if "kind" not in own.get("Loss", {}):
         tree["Loss"]["kind"] = loss
     if tree["Loss"]["kind"] == "sigmoid" and "max_logit_scale" not in own.get("Loss", {}):
         tree["Loss"]["max_logit_scale"] = SIGMOID_SCALE
     return validated(tree, f"Model.like={like}")
+
+
+def recipe_of(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """Rate and batches of a fine-tuning by the size of the model, as section, key and value.
+
+    Those of small towers were measured on a set of 200 pictures (docs/own_data.md), those of released ones are the rate
+    that Chinese-CLIP and PaddleNLP fine-tune with, and PaddleNLP's batch.
+    """
+    width = model["text"].get("width")
+    if width is not None and width < SMALL_WIDTH:
+        return [
+            ("Optimizer", "learning_rate", 1e-3),
+            ("Training", "global_batch", 64),
+            ("Training", "micro_batch", None),
+        ]
+    return [("Optimizer", "learning_rate", 5e-5), ("Training", "global_batch", 256), ("Training", "micro_batch", 64)]
 
 
 def _described(like: str) -> tuple[dict[str, Any], int, str]:
