@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.config.model import of_own_module
@@ -112,7 +114,10 @@ class StoredModel:
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
         """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
-        model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
+        # Nothing is drawn for weights that come from the file, which would take longer than reading it.
+        late = self.family is not None and paddle.get_device() == "cpu"
+        with paddle.LazyGuard() if late else nullcontext():
+            model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
         if self.family is None:
             arrays = {name: array for name, array in self.arrays.items() if not name.startswith(HEAD)}
             return model, set_weights(model, arrays, allow)
@@ -121,6 +126,8 @@ class StoredModel:
         except WeightMismatch as error:
             settings = self.family.family.settings or "their own shapes"
             raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
+        for name in model.state_dict().keys() - report.matched if late else ():
+            model.state_dict()[name].initialize()
         check_finite(model)
         return model, report
 

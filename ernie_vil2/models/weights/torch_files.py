@@ -196,6 +196,8 @@ class _Archive:
             raise Refused(f"a tensor of shape {tuple(shape)} that reaches beyond its storage of {storage.size} numbers")
         if not count:
             return np.empty(tuple(shape), storage.dtype)
+        if tuple(strides) == _strides(tuple(shape)):
+            return storage[offset : offset + count].reshape(tuple(shape))
         steps = [step * storage.itemsize for step in strides]
         return np.lib.stride_tricks.as_strided(storage[offset:], tuple(shape), steps, writeable=False)
 
@@ -223,6 +225,11 @@ class _Archive:
         if start + entry.file_size > self.size:
             raise Refused(f"{shown} ends behind the end of the file: it is cut off")
         return start, entry.file_size
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of an array whose rows follow one another."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _check_directory(content: mmap.mmap, size: int) -> None:
