@@ -17,8 +17,11 @@ def on_startup(command, dirty):
 
 
 def on_config(config):
-    """Lists the Chinese pages in the order of the English ones."""
+    """Lists the Chinese pages in the order of the English ones, and above them English pages without a section."""
     english = [page for section in config["nav"] for page in pages(section)]
+    unlisted = sorted({page.name for page in FOLDER.parent.glob("*.md")} - set(english))
+    if unlisted:
+        config["nav"].insert(-1, {"More": unlisted})
     rank = {Path(page).name: number for number, page in enumerate(english)}
     chinese = sorted((page.name for page in FOLDER.glob("*.md")), key=lambda name: rank.get(name, len(rank)))
     config["nav"] = [
