@@ -147,6 +147,7 @@ class Exact:
                 len(rows), faiss.swig_ptr(rows.view(np.uint8).reshape(-1)), faiss.swig_ptr(best),
                 faiss.swig_ptr(best_scores), faiss.swig_ptr(best), count,
             )  # fmt: skip
+        scanner.__swig_destroy__(scanner)  # faiss leaves it to the caller, and says so to nobody
         order = np.argsort(-scores, axis=1, kind="stable")
         rows_of = np.take_along_axis(found, order, axis=1)
         return np.take_along_axis(scores, order, axis=1), np.where(rows_of >= 0, rows_of + part.start, -1)
