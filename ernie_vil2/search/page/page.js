@@ -262,11 +262,10 @@ function restore() {
   threshold.value = asked.get("least") || threshold.min;
   let where = {};
   try {
-    where = JSON.parse(asked.get("where") || "{}");
+    where = Object(JSON.parse(asked.get("where") || "{}"));
   } catch { /* an address that was cut off asks for everything */ }
-  for (const select of document.querySelectorAll("#filters select")) {
-    select.value = select.dataset.field in where ? JSON.stringify(where[select.dataset.field]) : "";
-  }
+  for (const select of document.querySelectorAll("#filters select")) select.value = "";
+  for (const [field, condition] of Object.entries(where)) admit(field, condition);
   const id = asked.get("like");
   if (id) use({ id, url: thumbnail({ id }), name: id });
   else forget();
@@ -331,16 +330,32 @@ document.addEventListener("keydown", (event) => {
 
 const columns = () => getComputedStyle(hits).gridTemplateColumns.split(" ").length;
 
+function filter(field) {
+  const select = document.createElement("select");
+  select.dataset.field = field;
+  select.setAttribute("aria-label", label(field));
+  select.append(new Option(words.anyValue(label(field)), ""));
+  select.addEventListener("change", question);
+  find("filters").append(select);
+  return select;
+}
+
 function offer(facets) {
   for (const [field, values] of Object.entries(facets)) {
     if (/^(caption|tags|id$)/.test(field)) continue;
-    const select = document.createElement("select"), all = new Option(words.anyValue(label(field)), "");
-    select.dataset.field = field;
-    select.setAttribute("aria-label", label(field));
-    select.append(all, ...values.map(([one, count]) => new Option(`${one} (${count})`, JSON.stringify(one))));
-    select.addEventListener("change", question);
-    find("filters").append(select);
+    filter(field).append(...values.map(([one, count]) => new Option(`${one} (${count})`, JSON.stringify(one))));
   }
+}
+
+// Filters by a condition of an address; one that is not offered, such as a bound, becomes an option.
+function admit(field, condition) {
+  const selects = [...document.querySelectorAll("#filters select")], value = JSON.stringify(condition);
+  const select = selects.find((one) => one.dataset.field === field) || filter(field);
+  if (![...select.options].some((one) => one.value === value)) {
+    const parts = Array.isArray(condition) ? condition.join(", ") : Object.entries(Object(condition)).flat().join(" ");
+    select.append(new Option(typeof condition === "object" ? parts : condition, value));
+  }
+  select.value = value;
 }
 
 async function begin() {
