@@ -30,10 +30,12 @@ BATCHES = (64, 256)
 HOLDOUT = "Data.holdout={val: 0.15, test: 0.2, group_by: 货号}"
 
 
-def cells(articles: list[int], seeds: list[int]) -> list[tuple[str, list[str], int, int]]:
+def cells(
+    articles: list[int], seeds: list[int], rates: list[float], batches: list[int]
+) -> list[tuple[str, list[str], int, int]]:
     """Name, overrides, articles and seed of each run: of a size and seed the default first, then the grid."""
     grid = [(f"{rate:g} x {batch}", [f"Optimizer.learning_rate={rate!r}", f"Training.global_batch={batch}"])
-            for batch in BATCHES for rate in RATES]  # fmt: skip
+            for batch in batches for rate in rates]  # fmt: skip
     return [(name, overrides, size, seed) for seed in seeds for size in articles
             for name, overrides in [("default", []), *grid]]  # fmt: skip
 
@@ -92,13 +94,17 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/own_data_study"))
     parser.add_argument("--articles", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     path, started = args.folder / "results.json", time.monotonic()
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     longest = 0.0
-    for name, overrides, articles, seed in [] if args.table else cells(args.articles, args.seeds):
+    for name, overrides, articles, seed in (
+        [] if args.table else cells(args.articles, args.seeds, args.rates, args.batches)
+    ):
         key = f"{name}|{articles}|{seed}"
         if key in found:
             continue
