@@ -44,12 +44,12 @@ def sync_images(
         data: folders and sources, as for `pictures`; a folder must hold at least one picture.
         thumbnails: as for `add_images`.
         dry_run: whether only to find out what would be done.
-        table: as for `pictures`.
+        table: as for `pictures`; its folder of images belongs to the sources.
     """
     found = pictures(data, table)
     collection = index.collection("images")
     filled = add_images(index, found, thumbnails, Rehearsal(collection) if dry_run else None)
-    scope = [one if is_address(one) else os.path.abspath(one) for one in data]
+    scope = [one if is_address(one) else os.path.abspath(one) for one in [*data, (table or {}).get("images")] if one]
     gone: list[str] = []
     moved: list[Item] = []
     for item in collection.every():

@@ -238,3 +238,18 @@ def test_the_index_type_is_built_again_when_it_covers_too_little(tmp_path, model
         add(range(1100, 1200))
         assert rebuild_if_needed(index, "images", 0.1, lines.append) and images.uncovered() == 0
         assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 1200)
+
+
+def test_a_table_with_its_images_elsewhere_is_brought_up_to_date(tmp_path, model, folder):
+    """What the table no longer names is removed, though its file is still there."""
+    table = tmp_path / "shop.csv"
+    rows = [f"{number}.png,title {number}" for number in range(4)]
+    table.write_text("\n".join(["图片,标题", *rows]), encoding="utf-8")
+    options = {"images": str(folder)}
+    with open_index(tmp_path / "of_table", model, writable=True) as index:
+        add_images(index, pictures([str(table)], options))
+        assert ids(index) == {"0.png", "1.png", "2.png", "3.png"}
+        table.write_text("\n".join(["图片,标题", *rows[1:], "sub/4.png,title 4"]), encoding="utf-8")
+        done = sync_images(index, [str(table)], table=options)
+        assert (done.removed, done.filled.added, done.filled.unchanged) == (1, 1, 3)
+        assert ids(index) == {"1.png", "2.png", "3.png", "sub/4.png"}
