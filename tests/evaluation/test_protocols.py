@@ -346,9 +346,9 @@ def test_the_docs_hold_every_definition(name):
     definition = protocol(name).definition
     for words, link in shared.items():
         definition = definition.replace(words, link)
-    if name.startswith("cxc-") and "As [`cxc`](#cxc), except: " in section:
-        base = re.split(r"(?<=[.;]) ", protocol("cxc").definition)
-        own = [sentence for sentence in re.split(r"(?<=[.;]) ", protocol(name).definition) if sentence not in base]
+    if found := re.search(r"As \[`([a-z-]+)`\]\(#[a-z-]+\), except: ", section):
+        other = re.split(r"(?<=[.;]) ", protocol(found[1]).definition)
+        own = [sentence for sentence in re.split(r"(?<=[.;]) ", protocol(name).definition) if sentence not in other]
         assert own and all(sentence in section for sentence in own)
     else:
         assert definition in section
