@@ -56,10 +56,8 @@ def test_embeddings_and_logits_are_the_authors(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_and_strings_become_the_authors_embeddings(name, capsys):
-    model, (files, texts) = load_model(FOLDERS[name]), inputs(name)
-    np.testing.assert_allclose(model.encode_images(files), expected(name)["image_embeddings"], atol=1e-5)
-    np.testing.assert_allclose(model.encode_texts(texts), expected(name)["text_embeddings"], atol=1e-5)
+def test_loading_prints_one_line(name, capsys):
+    load_model(FOLDERS[name])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if str(FOLDERS[name]) in line]
     for part in ("; tokenizer ", "; preprocessing ", "; activation ", "; pooling ", "; no licence named"):
         assert part in line

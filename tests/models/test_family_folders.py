@@ -79,6 +79,7 @@ def test_an_array_that_the_family_does_not_know_is_an_error_unless_it_is_allowed
         ({"vision__num_channels": 4}, "vision_config.num_channels is 4; only models with 3"),
         ({"text__hidden_size": 60_000, "text__intermediate_size": 60_000}, "describes a model of at least"),
         ({"text__hidden_size": "wide"}, "text_config.hidden_size is 'wide'; a whole number"),
+        ({"text__vocab_size": 1117}, "text_config.vocab_size is 1117; its weights say 1116"),
         ({"text__layer_norm_eps": -1}, "text_config.layer_norm_eps is -1; a number above 0"),
         ({"text_config": [1]}, "text_config is missing or no JSON object"),
     ],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX, read_weights
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
 from ernie_vil2.models.weights.preprocessors import with_preprocessing
+from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.settings import Settings
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
@@ -116,6 +118,7 @@ class Family:
             ours = names.to_ours(folder.arrays)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}, which {settings.path.name} asks for") from None
+        _check_words(settings, len(ours[WORDS]))
         unused = {name: self._reason(name) for name in names.unused(folder.arrays)}
         unknown = selected(folder.arrays, [name for name, reason in unused.items() if reason is None])
         loss = LossConfig(kind="sigmoid") if "logit_bias" in ours else LossConfig()
@@ -205,6 +208,19 @@ def _described(image: ImageTowerConfig) -> str:
     else:
         way = image.resize
     return f"{image.preprocessing} ({way}, {image.interpolation})"
+
+
+def _check_words(settings: Settings, rows: int) -> None:
+    """ValueError if a description of the text tower has another vocabulary than the weights."""
+    for path in (("text_config",), ("model_cfg", "text_cfg")):
+        values: Any = settings.values
+        for key in path:
+            values = values.get(key) if isinstance(values, Mapping) else None
+        stated = values.get("vocab_size") if isinstance(values, Mapping) else None
+        if stated is not None and stated != rows:
+            raise Settings(settings.path, values, ".".join((*path, ""))).refusal(
+                "vocab_size", f"its weights say {rows}"
+            )
 
 
 def licence_of(folder: Path) -> str | None:
