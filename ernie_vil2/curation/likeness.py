@@ -32,6 +32,8 @@ _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.1, 0), (0, 0.1), (0.05, 0.05)]
 _CROPS = [(rows, columns) for rows in _CUTS for columns in _CUTS]
 SURE = 0.98
 """Likeness from which no crops are tried."""
+CROPPED = 20.0
+"""Levels that the worst spot may differ by where a crop is known to a twentieth only; else 12."""
 WORTHWHILE = 0.85
 """Correlation of 12 x 12 from which a crop is looked at closely."""
 
@@ -153,7 +155,7 @@ def _likeness(first: np.ndarray, second: np.ndarray, crops: bool) -> np.ndarray:
             pairs = left[worthwhile & (crop == number)]
             cut = _resampled(_resampled(one[pairs], rows, samples=24, axis=1), columns, samples=24, axis=2)
             whole = _resampled(_resampled(other[pairs], _CUTS[0], samples=24, axis=1), _CUTS[0], samples=24, axis=2)
-            best[pairs] = np.maximum(best[pairs], _agreement(cut, whole) - apart[pairs])
+            best[pairs] = np.maximum(best[pairs], _agreement(cut, whole, tolerated=CROPPED) - apart[pairs])
     return best
 
 
@@ -192,14 +194,18 @@ def _resampled(images: np.ndarray, cut: tuple[float, float], samples: int, axis:
     return weights @ images if axis == 1 else images @ weights.T
 
 
-def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _agreement(a: np.ndarray, b: np.ndarray, tolerated: float = 12) -> np.ndarray:
     """Correlation, less the difference of the levels and that of the worst spot, in units of the contrast."""
     levels = [one.mean(axis=(1, 2)) for one in (a, b)]
     centred = [one - level[:, None, None] for one, level in zip((a, b), levels, strict=True)]
     contrasts = [np.sqrt((one**2).mean(axis=(1, 2)) + 4) for one in centred]  # two levels are noise
     correlation = ((centred[0] * centred[1]).mean(axis=(1, 2)) + 4) / (contrasts[0] * contrasts[1])
     spots = np.abs(_smoothed(a - b)).max(axis=(1, 2))
-    return correlation - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0) - 0.003 * np.maximum(spots - 12, 0)
+    return (
+        correlation
+        - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0)
+        - 0.003 * np.maximum(spots - tolerated, 0)
+    )
 
 
 def _smoothed(images: np.ndarray) -> np.ndarray:

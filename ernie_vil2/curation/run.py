@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,10 @@ from ernie_vil2.curation.table import write_table
 from ernie_vil2.data.processes import each_shard
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.selection import ABOUT, VERSION
+from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
 from ernie_vil2.io import locks
 from ernie_vil2.io.export_folder import named_in_utf8
-from ernie_vil2.io.files import remove_partial, write_json
+from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.terminal import RunError, counted
 
 STATE = ".curate"
@@ -126,33 +127,41 @@ def curate(
         joins = Joins([maps.part(shard) for shard in shards], state, memory, embeddings)
         try:
             decide(joins, steps)
-            files = write_table(joins, [shard.samples for shard in maps.shards], output)
-            curation = _summary(joins, len(source), steps)
-            about = {
-                "version": VERSION,
-                "pairs": curation.pairs,
-                "kept": curation.kept,
-                "drawn": curation.drawn,
-                "removed": [
-                    {"step": step, "reason": reason, "pairs": count} for step, reason, count in curation.reasons
-                ],
-                "facts": curation.facts,
-                "figures": joins.figures,
-                "steps": {step.name: step.settings.model_dump() for step in steps},
-                "shards": [shard._asdict() | file for shard, file in zip(maps.shards, files, strict=True)],
-            }
-            curation.bad.write(output)
-            facts = {
-                "pairs": f"{curation.pairs:,}",
-                "stay": f"{curation.kept:,} ({curation.kept / max(1, curation.pairs):.1%})",
-                "drawn in an epoch": f"{curation.drawn:,.0f}",
-                "data": ", ".join(dict.fromkeys(str(Path(shard.name).parent) for shard in source.shards)),
-                "steps": ", ".join(step.name for step in steps),
-            }
-            write_curation_page(output, joins, source, steps, curation.reasons, facts, curation.bad)
-            write_json(output / ABOUT, about)
+            return _written(joins, maps, output)
         finally:
             joins.close()
+
+
+def _written(joins: Joins, maps: Maps, output: Path) -> Curation:
+    """Writes table, page and what they are about, all of them or none."""
+    source, steps = maps.source, maps.steps
+    curation = _summary(joins, len(source), steps)
+    facts = {
+        "pairs": f"{curation.pairs:,}",
+        "stay": f"{curation.kept:,} ({curation.kept / max(1, curation.pairs):.1%})",
+        "drawn in an epoch": f"{curation.drawn:,.0f}",
+        "data": ", ".join(dict.fromkeys(str(Path(shard.name).parent) for shard in source.shards)),
+        "steps": ", ".join(step.name for step in steps),
+    }
+    with atomic_files(output) as aside, atomic_folder(output / TABLE) as table:
+        files = write_table(joins, [shard.samples for shard in maps.shards], table)
+        write_curation_page(aside, joins, source, steps, curation.reasons, facts, curation.bad)
+        curation.bad.write(aside)
+        removed = [{"step": step, "reason": reason, "pairs": count} for step, reason, count in curation.reasons]
+        about = {
+            "version": VERSION,
+            "pairs": curation.pairs,
+            "kept": curation.kept,
+            "drawn": curation.drawn,
+            "removed": removed,
+            "facts": curation.facts,
+            "figures": joins.figures,
+            "steps": {step.name: step.settings.model_dump() for step in steps},
+            "shards": [shard._asdict() | file for shard, file in zip(maps.shards, files, strict=True)],
+        }
+        write_json(aside / ABOUT, about)
+        (output / ABOUT).unlink(missing_ok=True)  # until all of it is there
+        shutil.rmtree(output / TABLE, ignore_errors=True)
     return curation
 
 
@@ -198,5 +207,5 @@ def _claimed(output: Path, alone: bool) -> Iterator[None]:
     except locks.Locked as error:
         raise CurateError(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
     with lock:
-        remove_partial(output, "table")
+        remove_partial(output, r"table|\d+")
         yield

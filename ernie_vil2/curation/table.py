@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,14 @@ from pyarrow import compute, parquet
 
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.step import UNREADABLE
-from ernie_vil2.data.selection import ABOUT, TABLE
-from ernie_vil2.io.files import atomic_folder
 
 FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns before the measures (docs/curate.md)."""
 NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch"}
 
 
-def write_table(joins: Joins, sizes: Sequence[int], output: Path) -> list[dict[str, Any]]:
-    """Replaces the table in the output folder, all of it.
+def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """Writes the files of the table into a folder.
 
     Args:
         sizes: samples of each shard.
@@ -39,16 +36,13 @@ def write_table(joins: Joins, sizes: Sequence[int], output: Path) -> list[dict[s
         "from measured m left join fates f using (sample) left join weights w using (sample) "
         "left join measured n on f.nearest = n.sample order by m.sample"
     )
-    (output / ABOUT).unlink(missing_ok=True)  # until the table is whole again
     about = []
-    shutil.rmtree(output / TABLE, ignore_errors=True)
-    with atomic_folder(output / TABLE) as folder:
-        for number, part in enumerate(_parts(joins.rows(query), sizes)):
-            name = f"{number:05d}.parquet"
-            with (folder / name).open("wb") as file:  # not by its name, which need not be UTF-8
-                parquet.write_table(part, file, compression="zstd")
-            kept, drawn = compute.sum(part["kept"]).as_py(), compute.sum(part["weight"]).as_py()
-            about.append({"file": name, "kept": kept or 0, "drawn": drawn or 0.0})
+    for number, part in enumerate(_parts(joins.rows(query), sizes)):
+        name = f"{number:05d}.parquet"
+        with (folder / name).open("wb") as file:  # not by its name, which need not be UTF-8
+            parquet.write_table(part, file, compression="zstd")
+        kept, drawn = compute.sum(part["kept"]).as_py(), compute.sum(part["weight"]).as_py()
+        about.append({"file": name, "kept": kept or 0, "drawn": drawn or 0.0})
     return about
 
 

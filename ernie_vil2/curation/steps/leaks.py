@@ -28,7 +28,7 @@ class Settings(Section):
     benchmarks: list[str] = Field(
         default=[], description="folders or files of benchmarks, as `eval --data` takes them; the split that is scored"
     )
-    candidates: Fraction = Field(0.7, description="as of near_duplicates")
+    candidates: Fraction = Field(0.75, description="as of near_duplicates")
     likeness: Fraction = Field(0.96, description="as of near_duplicates")
     crops: bool = Field(True, description="as of near_duplicates")
     mirrored: bool = Field(True, description="also find mirrored images")

@@ -16,6 +16,7 @@ from ernie_vil2.curation.languages import HAN, language_of
 from ernie_vil2.curation.step import Pair, Shown, Step
 from ernie_vil2.curation.text_faults import FAULTS, Fault, fault_of
 
+_TOKEN = re.compile(r"\w+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 
 
@@ -97,8 +98,8 @@ class TextRules(Step[Settings]):
 
 def plain(text: str) -> str:
     """A text without case, width, accents of compatibility, punctuation and repeated spaces."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", folded))
+    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(_TOKEN.findall(folded.casefold()))
 
 
 def text_key(texts: Iterable[str]) -> int:
