@@ -79,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
         facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
         pictures=pictures,
     )
+    for each in runs:
+        if each.headline:
+            print(each.headline)
     print(f"report: {output.resolve()}, with answers of {', '.join(map(str, checkpoints))}")
     return 0
 
