@@ -137,6 +137,8 @@ class CpuPatchConv2D(nn.Conv2D):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if not paddle.in_dynamic_mode():  # a traced graph does not know the number of images
+            return super().forward(x)
         (images, channels, height, width), (down, across) = x.shape, self._stride
         rows, columns = height // down, width // across
         patches = x[:, :, : rows * down, : columns * across]

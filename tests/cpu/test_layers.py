@@ -201,6 +201,16 @@ def test_patch_convolution_equals_paddles(kernel, size, bias):
         assert np.allclose(own, paddles, rtol=1e-4, atol=1e-5)
 
 
+def test_a_patch_convolution_can_be_traced_for_any_number_of_images():
+    layer = nn.Sequential(nn.Conv2D(8, 6, 1))
+    speed_up(layer)
+    layer.eval()
+    spec = paddle.static.InputSpec([None, 8, 4, 4], "float32")
+    static, x = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), paddle.randn([3, 8, 4, 4])
+    assert isinstance(layer[0], CpuPatchConv2D)
+    np.testing.assert_allclose(static(x).numpy(), nn.Sequential.forward(layer, x).numpy(), atol=1e-6)
+
+
 def test_other_convolutions_are_left_alone():
     others = [
         nn.Conv2D(4, 4, 3),
