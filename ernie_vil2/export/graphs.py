@@ -1,8 +1,9 @@
 """The towers as static graphs, for Paddle Inference, and as ONNX, in float32 or with 8-bit weights.
 
-`image.json`, `image.pdiparams`: `pixels` `[B, S, S, 3]` uint8 RGB to `image_embeddings` `[B, D]` float32, normalised to
-length 1; the normalisation of the pixels is part of the graph. `text.json`, `text.pdiparams`: `token_ids` `[B, L]`
-int64, padded with 0, to `text_embeddings` likewise. `image.onnx` and `text.onnx` are made of these.
+`image.json`, `image.pdiparams`: `pixels` `[B, S, S, 3]` uint8 RGB, of NaFlex `[B, H, W, 3]` of whole patches, to
+`image_embeddings` `[B, D]` float32, normalised to length 1; the normalisation of the pixels is part of the graph.
+`text.json`, `text.pdiparams`: `token_ids` `[B, L]` int64, padded, to `text_embeddings` likewise. `image.onnx` and
+`text.onnx` are made of these.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def save_graphs(engine: Eager, preprocessing: Preprocessing, folder: Path) -> No
     Raises:
         NotExportable: a tower's code cannot be traced.
     """
-    model, size = engine.model, preprocessing.size
+    model, size = engine.model, None if preprocessing.kind == "naflex" else preprocessing.size
     graphs = {
         "image": (_Image(model, preprocessing), InputSpec([None, size, size, 3], "uint8", INPUTS["image"])),
         "text": (_Text(model), InputSpec([None, None], "int64", INPUTS["text"])),
@@ -103,7 +104,7 @@ import sys, paddle2onnx
 
 paddle2onnx.export(*sys.argv[1:4], opset_version=int(sys.argv[4]), optimize_tool="None")
 """
-_AXES = {"image": ("batch",), "text": ("batch", "length")}
+_AXES = {"image": ("batch", "height", "width"), "text": ("batch", "length")}
 
 
 def convert(folder: Path, quantize: bool) -> None:
@@ -148,7 +149,8 @@ def _name(graph: Any, tower: str) -> None:
     output.name = OUTPUTS[tower]
     for value, axes in ((given, _AXES[tower]), (output, ("batch",))):
         for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=False):
-            dimension.dim_param = axis
+            if dimension.dim_value <= 0:  # a square input's sides are known
+                dimension.dim_param = axis
 
 
 def _constants_to_initializers(graph: Any) -> None:

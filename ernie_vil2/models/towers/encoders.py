@@ -111,9 +111,15 @@ class VisionTransformer(Transformer):
         embed, size = self.patch_embed["proj"], self.patch_size
         if isinstance(embed, nn.Conv2D):
             return embed(images).flatten(2).transpose([0, 2, 1])
-        rows, columns = images.shape[2] // size, images.shape[3] // size
+        rows, columns = self.grid(images)
         patches = images.reshape([-1, 3, rows, size, columns, size]).transpose([0, 2, 4, 3, 5, 1])
         return embed(patches.reshape([-1, rows * columns, 3 * size**2]))
+
+    def grid(self, images: paddle.Tensor) -> list[Any]:
+        """Rows and columns of patches; scalars where a traced graph knows the size only when it runs."""
+        known = min(images.shape[2:]) > 0
+        sizes = images.shape[2:] if known else paddle.shape(images)[2:].unbind(0)
+        return [length // self.patch_size for length in sizes]
 
     def encode(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
         """Tokens with their positions, `[B, T, width]`, to features.

@@ -6,8 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 import paddle
+from paddle.nn import functional as F
 
 from ernie_vil2.models.towers.encoders import VisionTransformer
+
+Size = int | paddle.Tensor
+"""A number of patches, which a traced graph has as a tensor."""
 
 
 class NaFlexTransformer(VisionTransformer):
@@ -26,19 +30,25 @@ class NaFlexTransformer(VisionTransformer):
 
     @paddle.jit.not_to_static
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        rows, columns = check_patches(images.shape[2], images.shape[3], self.patch_size)
-        return self.encode(self.embed(images) + self.positions(rows, columns))
+        check_patches(images.shape[2], images.shape[3], self.patch_size)
+        return self.encode(self.embed(images) + self.positions(*self.grid(images)))
 
-    def positions(self, rows: int, columns: int) -> paddle.Tensor:
+    def positions(self, rows: Size, columns: Size) -> paddle.Tensor:
         """The position embedding for a grid of patches, `[1, rows * columns, width]`."""
         side = self.image_size // self.patch_size
         grid = self.pos_embed.reshape([side, side * self.width])
         grid = paddle.matmul(_tensor(rows, side, grid), grid).reshape([rows, side, self.width])
-        return paddle.matmul(_tensor(columns, side, grid), grid).reshape([1, rows * columns, self.width])
+        return paddle.matmul(_tensor(columns, side, grid), grid).reshape([1, -1, self.width])
 
 
-def _tensor(size: int, side: int, like: paddle.Tensor) -> paddle.Tensor:
-    return paddle.to_tensor(resizing(size, side), dtype=like.dtype, place=like.place)
+def _tensor(size: Size, side: int, like: paddle.Tensor) -> paddle.Tensor:
+    if isinstance(size, int):
+        return paddle.to_tensor(resizing(size, side), dtype=like.dtype, place=like.place)
+    scale = side / size.astype(like.dtype)
+    centres = scale * (paddle.cumsum(paddle.ones([size], like.dtype)) - 0.5)
+    cells = paddle.to_tensor(np.arange(side) + 0.5, dtype=like.dtype)
+    weights = F.relu(1 - paddle.abs((cells - centres.unsqueeze(1)) / paddle.clip(scale, min=1.0)))
+    return weights / weights.sum(axis=1, keepdim=True)
 
 
 @lru_cache(maxsize=256)
@@ -57,8 +67,7 @@ def resizing(size: int, side: int) -> np.ndarray:
 
 
 @paddle.jit.not_to_static
-def check_patches(height: int, width: int, patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches; ValueError if an image is not of whole ones."""
-    if height % patch_size or width % patch_size:
+def check_patches(height: int, width: int, patch_size: int) -> None:
+    """ValueError if an image is not of whole patches; a traced graph has -1 for a size that it does not know."""
+    if paddle.in_dynamic_mode() and (height % patch_size or width % patch_size):
         raise ValueError(f"images of {height} x {width} pixels; this tower takes multiples of {patch_size}")
-    return height // patch_size, width // patch_size
