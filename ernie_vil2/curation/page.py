@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -129,11 +129,11 @@ def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
     if shown.column in ("score", "cosine_zh", "cosine_en", "cosine_other") and not joins.has(shown.column):
         return []
     low, high = joins.all(
-        f"select quantile_cont({shown.column}, 0.001), quantile_cont({shown.column}, 0.999) from readable"
+        f"select quantile_cont({shown.column}, 0.005), quantile_cont({shown.column}, 0.99) from readable"
     )[0]
     if low is None:
         return []
-    low, high = float(min(low, *shown.bounds)) if shown.bounds else float(low), float(high)
+    low, high = float(min([low, *shown.bounds])), float(max([high, *shown.bounds]))
     width = (high - low) / BINS or 1.0
     counts = dict(
         joins.all(
@@ -148,10 +148,10 @@ def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
         for bound in shown.bounds
         if low <= bound <= high and math.isfinite(bound)
     ]
-    return [
-        line_chart(shown.title[0].upper() + shown.title[1:], "", [Series("pairs", points, 1), *bounds],
-                   x_label=shown.title, y_label="pairs", height=190, from_zero=False)
-    ]  # fmt: skip
+    title = shown.title[0].upper() + shown.title[1:]
+    series = [Series("pairs", points, 1), *bounds]
+    chart = line_chart(title, "", series, x_label=shown.title, y_label="pairs", height=190, from_zero=False)
+    return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]  # the last bin says nothing
 
 
 def _sheets(joins: Joins, shots: _Shots, reasons: Sequence[tuple[str, str, int]]) -> list[Sheet]:
@@ -170,7 +170,7 @@ def _sheets(joins: Joins, shots: _Shots, reasons: Sequence[tuple[str, str, int]]
         rows = []
         for sample, nearest in sorted(chosen[step, reason]):
             other = nearest_of.get(sample) if nearest is None else nearest
-            note = "the nearest picture that stayed" if nearest is None else "stayed"
+            note = "nearest that stayed" if nearest is None else "stayed"
             rows.append((shots(sample), None if other is None else shots(other, note)))
         sheets.append(Sheet(step, reason, count, rows))
     return sheets

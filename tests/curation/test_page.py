@@ -41,7 +41,7 @@ def test_the_page_shows_funnel_histograms_sheets_groups_leaks_and_words(shown):
     ]
     assert "12 left" in shown and "7 left" in shown
     assert shown.count('class="line s1"') >= 5 and "threshold 32" in shown
-    assert shown.count("the nearest picture that stayed") == 2
+    assert shown.count("nearest that stayed") == 2
     assert shown.count("data:image/jpeg;base64,") > 10
 
 
