@@ -339,3 +339,9 @@ def test_bad_samples_are_listed_by_reason_with_what_is_odd_about_others():
     assert "<b>9</b>" in text and "<b>10</b>" not in text
     assert text.index("broken image") < text.index("empty caption") < text.index("damaged colour profile")
     assert "All 0 samples read could be used" in text_of(run_page([]))
+
+
+def test_ticks_above_the_data_are_as_far_apart_as_the_others():
+    chart = line_chart("a", "", [Series("b", [(0, 0.0), (1, 1533.0)], 1)], y_label="c")
+    distances = np.diff([position for position, _ in chart.y_ticks])
+    assert distances == pytest.approx(np.full(len(distances), distances[0]), abs=0.11)

@@ -122,14 +122,14 @@ def line_chart(
         return LEFT + (chart.edge - LEFT) * (x - first) / (last - first)
 
     def up(y: float) -> float:
-        y = min(y, most)
         return chart.floor - (chart.floor - TOP) * (scale(y) - low) / (high - low)
 
     return Chart(
         title, note, x_label, y_label, height,
         x_ticks=_x_ticks(first, last, across),
         y_ticks=[(round(up(y), 1), _number(y)) for y in y_ticks],
-        lines=[_line(line, [(across(x), up(y)) if shown(y) else None for x, y in line.points]) for line in series],
+        lines=[_line(line, [(across(x), up(min(y, most))) if shown(y) else None for x, y in line.points])
+               for line in series],
         best=None if best is None else (round(across(best), 1), f"best: {_number(best)}"),
     )  # fmt: skip
 
