@@ -186,18 +186,19 @@ def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:
 
 
 def in_a_sentence(records: Sequence[Mapping[str, Any]], steps: int) -> str:
-    """How far a run came, its last loss, and the number by which its best checkpoint is chosen; "" before both."""
-    trained = [record for record in records if record.get("kind") == "train" and "loss" in record]
-    scored = [
-        (record["metrics"][record["best_by"]], record["step"]) for record in records
-        if record.get("best_by") in (record.get("metrics") or {}) and record["metrics"][record["best_by"]] is not None
-    ]  # fmt: skip
-    parts = [f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}"] * bool(trained)
-    if scored:
-        value, step = max(scored, key=lambda one: one[0])
-        name = next(record["best_by"] for record in records if record.get("best_by")).replace("_", " ")
-        parts.append(f"best {name} {value:.2f} at step {step:,}")
-    return f"{'; '.join(parts).capitalize()}." if parts else ""
+    """How far a run came, its last loss, and the best value of the first scorer's metric; "" before both."""
+    parts = []
+    trained = [record for record in records if record.get("kind") == "train" and record.get("loss") is not None]
+    if trained:
+        parts.append(f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}")
+    best_by = next((str(record["best_by"]) for record in records if record.get("best_by")), "")
+    scored = [(record.get("metrics") or {}, record["step"]) for record in records if record.get("best_by") == best_by]
+    values = [(metrics[best_by], step) for metrics, step in scored if metrics.get(best_by) is not None]
+    if values:
+        value, step = max(values, key=lambda one: one[0])
+        parts.append(f"best {best_by.replace('_', ' ')} {value:.2f} at step {step:,}")
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
 def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.training.run_log import RunLog, read_log, write_run_page
+from ernie_vil2.training.run_log import RunLog, in_a_sentence, read_log, write_run_page
 
 
 def record(step, kind="train", **values):
@@ -115,3 +115,19 @@ def test_without_visualdl_log_and_pages_are_written(tmp_path, monkeypatch, capsy
     assert [record["loss"] for record in read_log(tmp_path / "log.jsonl")] == [1.0]
     assert (tmp_path / "curves.html").exists() and not (tmp_path / "visualdl").exists()
     assert "VisualDL is not installed" in capsys.readouterr().err
+
+
+def test_a_run_in_a_sentence_before_and_after_its_first_records():
+    """Losses that were not finite and scorers that choose nothing are left out."""
+    assert in_a_sentence([], 10) == ""
+    score = {"kind": "evaluation", "step": 0, "best_by": "mean_recall", "metrics": {"mean_recall": 12.5}}
+    assert in_a_sentence([score], 10) == "Best mean recall 12.50 at step 0."
+    records = [
+        score,
+        {"kind": "train", "step": 1, "loss": 2.0},
+        {"kind": "train", "step": 2, "loss": None},
+        {"kind": "evaluation", "step": 2, "best_by": "accuracy", "metrics": {"accuracy": 90.0}},
+        {"kind": "evaluation", "step": 2, "best_by": None, "metrics": {"loss": 1.0}},
+        score | {"step": 2, "metrics": {"mean_recall": None}},
+    ]
+    assert in_a_sentence(records, 10) == "Step 1 of 10 with a loss of 2.000; best mean recall 12.50 at step 0."
