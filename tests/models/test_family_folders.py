@@ -13,6 +13,7 @@ import pytest
 from ernie_vil2 import load_model
 from ernie_vil2.models.weights.files import WeightFileError, read_weights
 from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.torch_files import write_torch
 from tests.others import OWN, built
 
 CLIP, BIN, CN_CLIP = OWN / "hf_clip", OWN / "hf_chinese_clip_bin", OWN / "cn_clip_pt"
@@ -79,6 +80,7 @@ def test_an_array_that_the_family_does_not_know_is_an_error_unless_it_is_allowed
         ({"vision__num_channels": 4}, "vision_config.num_channels is 4; only models with 3"),
         ({"text__hidden_size": 60_000, "text__intermediate_size": 60_000}, "describes a model of at least"),
         ({"text__hidden_size": "wide"}, "text_config.hidden_size is 'wide'; a whole number"),
+        ({"vision__hidden_size": 10**6}, "config.json describes a tower that is not built: width: .*65536"),
         ({"text__vocab_size": 1117}, "text_config.vocab_size is 1117; its weights say 1116"),
         ({"text__layer_norm_eps": -1}, "text_config.layer_norm_eps is -1; a number above 0"),
         ({"text_config": [1]}, "text_config is missing or no JSON object"),
@@ -112,6 +114,20 @@ def test_half_precision_is_read_into_float32(folder):
     halves = built(read_model(rewritten(folder, lambda arrays: {k: v.astype(np.float16) for k, v in arrays.items()})))
     for (name, one), (_, other) in zip(whole.named_parameters(), halves.named_parameters(), strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
+    folder = OWN / "openclip_siglip_timm"
+    arrays = {name: np.array(array) for name, array in read_weights(folder / "open_clip_model.safetensors").items()}
+    write_torch(tmp_path / "epoch_3.pt", arrays, checkpoint=True)
+    with pytest.raises(ValueError, match="a checkpoint of OpenCLIP needs its open_clip_config.json next to it"):
+        load_model(tmp_path / "epoch_3.pt")
+    for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path)
+    texts = ["a cat", "Zwei Hunde!"]
+    np.testing.assert_array_equal(
+        load_model(tmp_path / "epoch_3.pt").encode_texts(texts), load_model(folder).encode_texts(texts)
+    )
 
 
 def test_an_unknown_dialect(folder):

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, ViewsConfig
+from ernie_vil2.config.load import explained
 from ernie_vil2.config.schema import LossConfig
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX, read_weights
@@ -104,7 +106,10 @@ class Family:
                 )
                 raise ValueError(f"{weights.parent}: {self.title} has no dialect {key}={way}; {known}")
         folder = Folder(weights, settings, read_weights(weights), chosen)
-        model, longest = self.configure(folder)
+        try:
+            model, longest = self.configure(folder)
+        except ValidationError as error:
+            raise ValueError(str(explained(error, f"{settings.path} describes a tower that is not built"))) from None
         model = _activated(model, chosen.get("activation"))
         image = with_preprocessing(model.image, self.preprocessing, weights.parent, settings)
         if (way := chosen.get("preprocessing", STORED)) != STORED:
