@@ -23,7 +23,7 @@ LEAST_CONTRAST = 8.0
 """Standard deviation of what is left."""
 ASPECT = 0.2
 """By which the logarithms of two aspect ratios may differ."""
-EXTENT = 0.25
+EXTENT = 0.3
 """Likewise of two extents: a small square is not a large one; a frame of a tenth, or a crop, is within it."""
 BLOCK = 20_000
 """Pairs that are compared at once."""

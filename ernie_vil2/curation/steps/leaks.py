@@ -29,7 +29,7 @@ class Settings(Section):
         default=[], description="folders or files of benchmarks, as `eval --data` takes them; the split that is scored"
     )
     candidates: Fraction = Field(0.75, description="as of near_duplicates")
-    likeness: Fraction = Field(0.96, description="as of near_duplicates")
+    likeness: Fraction = Field(0.95, description="as of near_duplicates")
     crops: bool = Field(True, description="as of near_duplicates")
     mirrored: bool = Field(True, description="also find mirrored images")
     texts: Literal["report", "remove"] = Field(

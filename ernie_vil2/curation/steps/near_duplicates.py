@@ -18,7 +18,7 @@ from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnail
 
 class Settings(Section):
     candidates: Fraction = Field(0.75, description="least cosine of the vectors of two images that are compared")
-    likeness: Fraction = Field(0.96, description="from which two images show the same; 1: they are equal")
+    likeness: Fraction = Field(0.95, description="from which two images show the same; 1: they are equal")
     embedding: Fraction | None = Field(
         None, description="least cosine of the embeddings of score's model as well; null: thumbnails decide alone"
     )
