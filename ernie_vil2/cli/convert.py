@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=LAYOUTS, help="layout of TARGET; default: the one that the model came from")
     parser.add_argument("--origin", type=model, metavar="FOLDER", help="folder in the layout of TARGET with a model of "
                         "this architecture; default: where the weights came from that its run began with")  # fmt: skip
+    parser.add_argument("--lora", choices=["merged", "peft"], default="merged", help="of a run with LoRA: merged into "
+                        "the weights, or the changes alone in the layout of peft, to be added to the folder that the "
+                        "run began with")  # fmt: skip
     parser.add_argument(
         "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt next to the weights"
     )
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
     args.source = named_checkpoint(args.source) or args.source
+    if args.lora == "peft":
+        return _write_adapter(args)
     stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
     try:
         model, report = stored.build(args.allow)
@@ -78,6 +83,23 @@ def run(args: argparse.Namespace) -> int:
     if has_golden(Path(args.target)) and not report.mismatches():
         load_model(args.target, verify=True)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")
+    for note in notes:
+        print(f"  note: {note}")
+    return 0
+
+
+def _write_adapter(args: argparse.Namespace) -> int:
+    from ernie_vil2.config import load_config
+    from ernie_vil2.io.run_folder import CONFIG
+    from ernie_vil2.models.weights.adapters import write_adapter
+    from ernie_vil2.models.weights.hand_back import origin_of
+    from ernie_vil2.models.weights.stored import weights_path
+
+    weights, origin = weights_path(args.source), origin_of(args.origin or args.source)
+    if origin is None or not weights.with_name(CONFIG).is_file():
+        raise ValueError(f"{args.source}: no run whose origin is known; name the folder that it began with by --origin")
+    notes = write_adapter(weights, load_config(weights.with_name(CONFIG)), origin, args.target)
+    print(f"the LoRA of {args.source} is now {args.target}, an adapter of peft for {origin}")
     for note in notes:
         print(f"  note: {note}")
     return 0

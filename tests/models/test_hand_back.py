@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_vil2.config import LoraConfig, TuningConfig
 from ernie_vil2.io.files import sha256
+from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
 from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
@@ -155,3 +157,44 @@ def test_larger_images_and_longer_texts_are_in_the_settings_that_go_back(tmp_pat
     assert read_model(tmp_path / "back").config.Model.image.image_size == 64
     settings = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
     assert settings["size"] == {"shortest_edge": 64} and settings["crop_size"] == {"height": 64, "width": 64}
+
+
+@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
+def test_lora_can_be_kept_in_the_layout_of_peft(name, tmp_path):
+    """W + alpha / r * B A of each of their layers is what merging makes of ours."""
+    stored, run = read_model(FOLDERS[name]), tmp_path / "run"
+    begun = stored.config.Model.model_copy(update={"weights": str(FOLDERS[name])})
+    lora = LoraConfig(rank=2, alpha=6.0)
+    config = stored.config.model_copy(update={"Model": begun, "Tuning": TuningConfig(lora=lora)})
+    model, _ = stored.build()
+    add_lora(model, lora)
+    rng = np.random.default_rng(0)
+    for key, value in model.named_parameters():
+        if key.endswith("lora_b"):
+            value.set_value(rng.normal(size=value.shape).astype("float32"))
+    arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+    write_model(replace(stored, arrays=arrays, config=config), run, "ernie_vil2")
+    done = call("convert", run, tmp_path / "adapter", "--lora", "peft")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (2, 6.0, "LORA")
+    changes = read_weights(tmp_path / "adapter" / "adapter_model.safetensors")
+    back = call("convert", run, tmp_path / "back")
+    assert back.returncode == 0, back.stderr
+    before, after = weights_in(FOLDERS[name]), weights_in(tmp_path / "back")
+    changed = {key for key in before if not np.array_equal(before[key], after[key])}
+    assert {f"{layer}.weight" for layer in settings["target_modules"]} == changed
+    for layer in settings["target_modules"]:
+        a, b = (changes[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
+        expected = before[f"{layer}.weight"] + 3.0 * b @ a
+        np.testing.assert_allclose(after[f"{layer}.weight"], expected, atol=1e-5, err_msg=layer)
+
+
+def test_lora_that_peft_cannot_hold_is_refused(tmp_path):
+    stored = read_model(FOLDERS["hf_chinese_clip_bin"])
+    begun = stored.config.Model.model_copy(update={"weights": str(FOLDERS["hf_chinese_clip_bin"])})
+    config = stored.config.model_copy(update={"Model": begun})
+    write_model(replace(stored, config=config), tmp_path / "run", "ernie_vil2")
+    plain = call("convert", tmp_path / "run", tmp_path / "adapter", "--lora", "peft")
+    assert plain.returncode == 2 and "has no LoRA to keep apart" in plain.stderr
+    assert not (tmp_path / "adapter").exists()

@@ -145,7 +145,11 @@ class Names:
 
     def theirs(self, ours: str) -> str:
         """What an array of ours is called on the other side; its own name if it is in no row."""
-        return next((link.theirs[0] for link in self._links if ours in link.ours), ours)
+        return self.all_theirs(ours)[0]
+
+    def all_theirs(self, ours: str) -> tuple[str, ...]:
+        """As `theirs`, all arrays that it is of on the other side."""
+        return next((link.theirs for link in self._links if ours in link.ours), (ours,))
 
 
 def _links(row: Row) -> Iterator[_Link]:
