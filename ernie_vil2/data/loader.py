@@ -149,9 +149,13 @@ class ViewRows(SampleRows):
                 f"{unknown:.1%} of the tokens unknown"]  # fmt: skip
 
     def _ids(self, batch: Batch) -> list[list[int]]:
-        """The texts without their padding, which may be of the end token's id."""
-        rows, padding = batch["text"].tolist(), self.tokenizer.pad_id
-        return [row[: len(row) - sum(1 for _ in takewhile(lambda id: id == padding, row[::-1]))] for row in rows]
+        """The texts without their padding, which may be of the end token's id: that stays once."""
+        padding, end = self.tokenizer.pad_id, self.tokenizer.encode("")[-1]
+        rows = []
+        for row in batch["text"].tolist():
+            count = sum(1 for _ in takewhile(lambda id: id == padding, reversed(row)))
+            rows.append(row[: len(row) - max(0, count - (end == padding))])
+        return rows
 
     def finished(self, arrays: Arrays) -> Arrays:
         """The texts as long as the longest of them."""

@@ -7,9 +7,11 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import read_batch, training_batches
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import SHOWN, preview
 from tests.conftest import draw, png, write_tsv
+from tests.others import FOLDERS
 
 VIEWS = ("image_1", "image_2", "text_1", "text_2")
 
@@ -80,3 +82,20 @@ def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
     assert found.samples[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
     assert found.notes == ["texts of 5.0 tokens, 0 of them cut at 16, 40.0% of the tokens unknown"]
     assert not found.bad and found.samples[0].images == {}  # a broken image is not looked at
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"), [("hf_clip", "clip"), ("hf_siglip", "siglip"), ("hf_siglip2_naflex", "siglip2")]
+)
+def test_texts_of_other_tokenizers_are_shown_and_counted_without_their_padding(settings, name, rules):
+    """CLIP fills up with its end token, SigLIP always to the full length, with that or with a token of its own."""
+    tokenizer = open_tokenizer(FOLDERS[name], 24, rules)
+    rows = MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"})
+    batch = next(training_batches(rows, settings))
+    assert batch["text"].shape[1] == 24 or not tokenizer.to_full_length
+    end = tokenizer.encode("")[-1]
+    for position, row in enumerate(batch["text"].tolist()):
+        shown = rows.shown(batch, position, position).texts["text, as tokens"]
+        ids = row[: row.index(end) + 1]
+        assert set(row[len(ids) :]) <= {tokenizer.pad_id} and len(ids) > 1
+        assert shown == " ".join(tokenizer.tokens[number] for number in ids)
