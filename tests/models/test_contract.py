@@ -12,6 +12,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.cli import run
 from ernie_vil2.models.weights.contract import Broken, NoGolden, check_golden
 from ernie_vil2.models.weights.stored import read_model
+from tests.others import OWN
 
 SOURCE = Path(__file__).parents[1] / "fixtures" / "released" / "official_tiny" / "model.pdparams"
 
@@ -103,3 +104,14 @@ def test_a_card_that_is_none(folder, capsys):
     with pytest.raises(Broken, match="not a contract card"):
         load_model(folder)
     assert run("doctor", [str(folder)]) == 1 and "FAIL model" in capsys.readouterr().out
+
+
+def test_the_card_of_another_familys_folder(tmp_path):
+    folder = tmp_path / "clip"
+    assert run("convert", [str(OWN / "hf_clip"), str(folder)]) == 0
+    load_model(folder, verify=True)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["text_config"]["hidden_act"] = "gelu"
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(Broken, match="with Model.text.variant.activation 'quick_gelu', the other files say"):
+        load_model(folder)
