@@ -33,7 +33,7 @@ _CROPS = [(rows, columns) for rows in _CUTS for columns in _CUTS]
 SURE = 0.98
 """Likeness from which no crops are tried."""
 CROPPED = 20.0
-"""Levels that the worst spot may differ by where a crop is known to a twentieth only; else 12."""
+"""Levels that the worst spot may differ by where a crop is known to a twentieth only; else 15."""
 WORTHWHILE = 0.85
 """Correlation of 12 x 12 from which a crop is looked at closely."""
 
@@ -194,7 +194,7 @@ def _resampled(images: np.ndarray, cut: tuple[float, float], samples: int, axis:
     return weights @ images if axis == 1 else images @ weights.T
 
 
-def _agreement(a: np.ndarray, b: np.ndarray, tolerated: float = 12) -> np.ndarray:
+def _agreement(a: np.ndarray, b: np.ndarray, tolerated: float = 15) -> np.ndarray:
     """Correlation, less the difference of the levels and that of the worst spot, in units of the contrast."""
     levels = [one.mean(axis=(1, 2)) for one in (a, b)]
     centred = [one - level[:, None, None] for one, level in zip((a, b), levels, strict=True)]
@@ -204,7 +204,7 @@ def _agreement(a: np.ndarray, b: np.ndarray, tolerated: float = 12) -> np.ndarra
     return (
         correlation
         - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0)
-        - 0.003 * np.maximum(spots - tolerated, 0)
+        - 0.005 * np.maximum(spots - tolerated, 0)
     )
 
 
