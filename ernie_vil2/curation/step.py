@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.config.section import Section
+from ernie_vil2.curation.likeness import Thumbnail, thumbnail
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
 from ernie_vil2.registry import Registry
@@ -60,6 +61,11 @@ class Pair:
             size = max(1, round(width / shrink)), max(1, round(height / shrink))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+
+    @cached_property
+    def thumbnail(self) -> Thumbnail:
+        """By which it is compared with other images."""
+        return thumbnail(self.pixels)
 
 
 @dataclass(frozen=True)

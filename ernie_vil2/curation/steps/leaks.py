@@ -61,7 +61,7 @@ class Leaks(Step[Settings]):
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Its thumbnail, and what its caption is compared by."""
-        return thumbnail(pair.pixels).columns | {"long_text_key": self._key(list(pair.captions.values()))}
+        return pair.thumbnail.columns | {"long_text_key": self._key(list(pair.captions.values()))}
 
     def _key(self, texts: list[str]) -> int | None:
         return text_key(texts) if min(map(len, texts)) >= self.settings.text_characters else None

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ernie_vil2.config.section import Fraction, Section
 from ernie_vil2.curation.joins import Joins
-from ernie_vil2.curation.likeness import COLUMNS, thumbnail
+from ernie_vil2.curation.likeness import COLUMNS
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnails_of
 
@@ -41,7 +41,7 @@ class NearDuplicates(Step[Settings]):
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Its thumbnail, with the aspect ratio and the extent of what it shows."""
-        return thumbnail(pair.pixels).columns
+        return pair.thumbnail.columns
 
     def decide(self, joins: Joins) -> None:
         """Removes near-duplicates, then mirrored ones of what is left."""
