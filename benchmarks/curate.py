@@ -8,7 +8,7 @@
               same process a plain loop, Pillow's decoding and imagehash's phash (pip install imagehash)
     joins     the rules and duplicates of captions over made measures, from Parquet to the table
     vectors   pairs of near vectors of width 256, a twentieth of which have a near copy: the share of these that is
-              found; next to it all products by NumPy, in blocks, up to 100,000
+              found; next to it all products by NumPy, in blocks, up to 20,000
 
 Times are CPU seconds, over all threads. Memory is what the process holds beyond mapped files (RssAnon), at most. Each
 size has a process of its own.
@@ -38,7 +38,7 @@ SETTINGS = ROOT / "configs" / "curate" / "crawl.yaml"
 WIDTH = 256
 LEAST = 0.9  # cosine of near vectors
 COPIES = 20  # one vector in so many has a near copy
-PLAIN = 100_000  # vectors up to which all products are computed
+PLAIN = 20_000  # vectors up to which all products are computed
 PART = 100_000  # rows of a made part
 FAULTS = ("URL", "markup", "file name", "phone number", "placeholder")
 
@@ -192,6 +192,8 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
             "languages": pa.array(rng.choice(["en", "zh", "other"], size, p=[0.5, 0.4, 0.1])),
             "characters": pa.array(rng.integers(1, 200, size), pa.int32()),
             "words": pa.array(rng.integers(1, 40, size), pa.int32()),
+            "letters": pa.array(rng.integers(1, 150, size), pa.int32()),
+            "han": pa.array(rng.integers(0, 40, size), pa.int32()),
             "text_fault": pa.array([FAULTS[one] if one < len(FAULTS) else None for one in fault.tolist()]),
             "text_key": pa.array(
                 np.where(frequent, rng.integers(0, 50, size), rng.integers(2**40, 2**62, size)), pa.uint64()
