@@ -51,6 +51,7 @@ NOT_RUN = {
 """Commands and blocks of Python that hold one of these, and why they are not run."""
 OTHER_TESTS = {
     "walkthrough.md": "tests/test_walkthrough.py",
+    "curate_walkthrough.md": "tests/test_curate_walkthrough.py",
     "finetuning.md": "tests/test_finetuning.py",
     "own_data.md": "tests/test_own_data.py",
     "classification.md": "tests/test_classification_page.py",
