@@ -160,6 +160,7 @@ def joins(rows: int) -> dict[str, str]:
             database = Joins(parts, Path(folder))
             decide(database, cheap)
             deciding = time.process_time() - start
+            (Path(folder) / "table").mkdir()
             write_table(database, sizes, Path(folder) / "table")
             spent, wall = time.process_time() - start, time.perf_counter() - clock
             database.close()
