@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2.backends import Eager, Engine, encode_by_shape
+from ernie_vil2.backends import Eager, Engine
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
-from ernie_vil2.data.preprocessing import Preprocessing, ahead
+from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import TextTokenizer

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.decoding import check_size
-from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
@@ -154,7 +154,7 @@ class OnnxModel:
             OSError: a file cannot be read.
         """
         batches = _batches((self.preprocess(image) for image in images), self.batch_size)
-        return np.concatenate([self._empty(), *(self._image(np.stack(batch)) for batch in batches)])
+        return np.concatenate([self._empty(), *(encode_by_shape(self._image, batch) for batch in batches)])
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         """N texts to `[N, D]` float32, L2-normalised."""
@@ -162,7 +162,7 @@ class OnnxModel:
         return np.concatenate([self._empty(), *(self._text(self.tokenizer(batch)) for batch in batches)])
 
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
-        """An image as the model sees it, before normalisation: `[S, S, 3]` uint8 RGB; errors as of `encode_images`."""
+        """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB; errors as of `encode_images`."""
         name = "an image"
         if isinstance(image, str | os.PathLike):
             name, image = str(image), Path(image).read_bytes()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_vil2
+from ernie_vil2 import runtime_onnx
 from ernie_vil2.models.weights.hand_back import layout_of
 from ernie_vil2.models.weights.stored import read_model
 from tests.conftest import call
@@ -57,6 +58,9 @@ def test_from_the_folder_and_back(name, shapes, tmp_path):
     np.testing.assert_allclose(exported.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-5)
     images = sorted(path for path in (folder / "inputs").iterdir() if path.suffix != ".json")
     np.testing.assert_allclose(exported.encode_images(images), model.encode_images(images), atol=1e-5)
+    light = runtime_onnx.OnnxModel(graphs)  # without Paddle
+    np.testing.assert_allclose(light.encode_texts(TEXTS), exported.encode_texts(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(light.encode_images(images), exported.encode_images(images), atol=1e-6)
     assert exported.fingerprint == model.fingerprint, "an index of the run serves from its export"
     again = done("search", "query", "--index", index, "--checkpoint", graphs, "--json", *TEXTS)
     assert ranked(found) == ranked(again) and len(ranked(found)) == len(TEXTS)

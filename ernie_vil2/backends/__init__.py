@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,16 +48,6 @@ class Engine(Protocol):
 
     def digest(self) -> str:
         """Hexadecimal digits that change with the weights."""
-
-
-def encode_by_shape(encode: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> np.ndarray:
-    """Embeddings of images `[H, W, 3]`, of which `encode` takes those of one shape at a time; at least one."""
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for row, image in enumerate(images):
-        rows.setdefault(image.shape, []).append(row)
-    parts = [encode(np.stack([images[row] for row in group])) for group in rows.values()]
-    order = np.argsort([row for group in rows.values() for row in group])
-    return np.concatenate(parts)[order]
 
 
 class Eager:

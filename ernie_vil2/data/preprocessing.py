@@ -207,6 +207,16 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
+def encode_by_shape(encode: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> np.ndarray:
+    """Embeddings of images `[H, W, 3]`, of which `encode` takes those of one shape at a time; at least one."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(images):
+        rows.setdefault(image.shape, []).append(row)
+    parts = [encode(np.stack([images[row] for row in group])) for group in rows.values()]
+    order = np.argsort([row for group in rows.values() for row in group])
+    return np.concatenate(parts)[order]
+
+
 def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:
     """What the towers take: `[B, H, W, 3]` uint8 to `[B, 3, H, W]` floats, less the mean, over the deviation.
 

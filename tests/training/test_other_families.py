@@ -13,6 +13,7 @@ from ernie_vil2.tasks import build_task
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
+from tests.conftest import call
 from tests.others import FOLDERS, expected
 from tests.training.conftest import as_arguments, run
 from tests.training.test_engine import crash_after, weights
@@ -184,6 +185,23 @@ def test_two_ranks_train_what_one_process_does(settings, tmp_path, name):
     other = read_model(tmp_path / "run").arrays
     for key, value in weights(alone).items():
         np.testing.assert_allclose(other[key], value, atol=2e-4, rtol=1e-3, err_msg=key)
+
+
+def test_a_teacher_of_another_family_and_a_path_between_two_models(settings, shapes, tmp_path):
+    """A SigLIP teaches a Chinese-CLIP; half of what was learned is a model of the same kind."""
+    taught, teacher, half = (tmp_path / name for name in ("run", "teacher", "half"))
+    source, other = FOLDERS["hf_chinese_clip_bin"], FOLDERS["hf_siglip"]
+    made = call("embed", "--checkpoint", other, "--data", shapes["train"], "--language", "zh", "--output", teacher)
+    assert made.returncode == 0, made.stderr
+    changes = ["Views.languages={zh: 1.0}", "Views.tag_probability=0", "Loss.weights.text_text=0"]
+    trainer = Trainer(load_config(None, settings("hf_chinese_clip_bin", *changes,
+                                                 f"Tuning.teacher={{embeddings: {teacher}, weight: 1}}")))  # fmt: skip
+    assert trainer.fit()
+    mixed = call("interpolate", source, taught, "--alpha", 0.5, "--write", half)
+    assert mixed.returncode == 0, mixed.stderr
+    before, after, between = (read_model(each).arrays for each in (source, taught, half))
+    for key in before:
+        np.testing.assert_allclose(between[key], (before[key] + after[key]) / 2, atol=1e-6, err_msg=key)
 
 
 def test_a_text_pair_without_dropout_is_refused(settings):
