@@ -14,6 +14,8 @@ from ernie_vil2.planning.towers import Towers
 Advice = tuple[tuple[str, ...], Plan]
 """`Section.key=value` overrides, and the plan with them."""
 MEASURE = "-o Training.steps=20 -o Schedule.warmup_steps=1"
+MANY_WORDS = 50_000_000
+"""Parameters of a word embedding from which on a plan advises to trim it."""
 UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
 HOW_TO_MEASURE = f"for days, measure a step: train.py {MEASURE}, then --measured RUN"
 
@@ -32,7 +34,8 @@ def plan_run(
     advice = advise(made, lambda changes: Plan(with_overrides(config, changes), towers, ranks, device, sample_bytes))
     model = config.Model
     title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
-    return "\n".join([title, *_lines(made), "", *_advice(made, advice)]).rstrip(), made, advice
+    lines = [title, *_lines(made), "", *_advice(made, advice), *_words(towers.words, made.parameters["all"])]
+    return "\n".join(lines).rstrip(), made, advice
 
 
 def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
@@ -135,6 +138,13 @@ def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
         yield f"  then {_size(better.peak)} of {_size(plan.limit)} at most"
     elif not plan.fits:
         yield "nothing in the configuration that leaves the objective as it is makes it fit: plan for more ranks"
+
+
+def _words(words: int, parameters: float) -> Iterator[str]:
+    """A model of many languages can do without most of its words."""
+    if words > MANY_WORDS and words > parameters / 4:
+        yield (f"words are {words / 1e6:,.0f} of {parameters / 1e6:,.0f} million parameters: ernie-vil2 trim leaves "
+               "out those that your languages or texts never use")  # fmt: skip
 
 
 def _verdict(plan: Plan) -> str:

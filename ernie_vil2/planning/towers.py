@@ -49,6 +49,7 @@ class Towers:
         embed_dim: width of the joint space.
         parameters: elements of each tensor that is trained.
         of_tower: their sum in the "image" and in the "text" tower, each with its projection.
+        words: of the word embedding.
         norm_channels: of each batch norm.
 
     Raises:
@@ -61,6 +62,8 @@ class Towers:
         self.embed_dim = model.embed_dim
         self.parameters = _trained_sizes(model)
         self.of_tower = {kind: sum(_trained_sizes(_tower(model, kind))) for kind in ("image", "text")}
+        named = model.named_parameters()
+        self.words = sum(int(value.size) for name, value in named if name.endswith("word_embeddings.weight"))
         self.norm_channels = [norm._mean.size for norm in batch_norms(model).values()]
         self._measured = _without_weights(config, vocab_size=8)  # the gradient of more words would hide that of a row
         self._rows = {"image": paddle.ones([1, 3, side, side]), "text": paddle.ones([1, length], "int64")}

@@ -13,6 +13,7 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning import towers as module
+from ernie_vil2.planning.text import _words
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.tasks.dropout import CounterBasedDropout
 from ernie_vil2.tasks.model_setup import recompute_blocks
@@ -154,3 +155,16 @@ def test_shares_go_to_the_emptiest_rank():
     towers = Towers(configuration())
     towers.parameters = [3, 5, 2, 4, 3]
     assert [towers.largest_share(ranks) for ranks in (1, 2, 5)] == [17, 9, 5]
+
+
+def test_a_plan_says_what_trimming_would_save():
+    """SigLIP 2 B: 256,000 words of 768 numbers, of 375 million parameters."""
+    assert list(_words(256_000 * 768, 375e6)) == [
+        "words are 197 of 375 million parameters: ernie-vil2 trim leaves out those that your languages or texts "
+        "never use"
+    ]
+    assert not list(_words(40_000 * 768, 207e6)) and not list(_words(40_000 * 64, 3e6))
+    image = "{name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}"
+    config = load_config(None, [f"Model.image={image}",
+                                "Model.text={name: ernie, width: 32, depth: 1, heads: 1}"])  # fmt: skip
+    assert Towers(config).words == 39_980 * 32
