@@ -42,7 +42,7 @@ CONTRAST = """(() => {
   }
   return [...new Set(found)]
 })()"""
-WIDER = "Math.max(0, document.documentElement.scrollWidth - innerWidth)"
+WIDER = "Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)"
 UNREACHED = """[...document.querySelectorAll("a[href], button, input, select, textarea, .scroll")]
   .filter((node) => node.getClientRects().length && node.tabIndex < 0 && !node.disabled)
   .filter((node) => !node.classList.contains("scroll") || node.scrollWidth > node.clientWidth)
@@ -61,7 +61,7 @@ def open_page(browser: Browser, address: str) -> None:
     """Opens a page and waits until it is whole, with its images."""
     browser.open(address)
     whole = "document.readyState === 'complete' && document.title"
-    whole += " && !/^(searching|正在搜索)/m.test(document.body.innerText)"
+    whole += " && (!document.getElementById('hits') || document.querySelector('#hits li img'))"
     seen = "[...document.images].filter((image) => image.src && image.getBoundingClientRect().top < innerHeight)"
     browser.until(f"{whole} && {seen}.every((image) => image.complete || !image.getClientRects().length)")
 

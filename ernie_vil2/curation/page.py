@@ -102,6 +102,7 @@ def write_curation_page(
         folder / FILE,
         "curation.html",
         title="Curation",
+        summary=_in_a_sentence(len(source), reasons),
         facts=facts,
         funnel=_funnel(len(source), reasons),
         notes=joins.facts,
@@ -113,6 +114,16 @@ def write_curation_page(
         bad=bad,
     )
     return folder / FILE
+
+
+def _in_a_sentence(pairs: int, reasons: Sequence[tuple[str, str, int]]) -> str:
+    """How many pairs stay, and what most of the others went for."""
+    stay = pairs - sum(count for _, _, count in reasons)
+    sentence = f"{stay:,} of {pairs:,} pairs stay"
+    if reasons:
+        step, reason, count = max(reasons, key=lambda one: one[2])
+        sentence += f"; most of the others, {count:,}, went for {step}: {reason}"
+    return f"{sentence}."
 
 
 def _funnel(pairs: int, reasons: Iterable[tuple[str, str, int]]) -> list[tuple[str, int, int, float, float]]:
