@@ -32,6 +32,7 @@ def of_transformers(folder, given):
     if "attention_mask" in given:
         texts["attention_mask"] = given["attention_mask"]
     if name == "ChineseCLIPModel":  # whose get_text_features asks for a pooler in transformers 4.57
+        texts.setdefault("attention_mask", (given["input_ids"] != 0).long())
         output = model(pixel_values=given["pixel_values"], **texts)
         return "transformers", output.image_embeds, output.text_embeds
     found = [model.get_image_features(**pixels), model.get_text_features(**texts)]

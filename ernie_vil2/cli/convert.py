@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.encoder import encoder_of, load_model
     from ernie_vil2.io.run_folder import named_checkpoint
+    from ernie_vil2.models.weights.chinese_clip_layouts import rewrite
     from ernie_vil2.models.weights.contract import golden, has_golden
+    from ernie_vil2.models.weights.families import find_family
     from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
@@ -79,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
         write_model(kept, args.target, layout, None if notes else made)
     else:
         assert origin is not None
-        notes = hand_back(kept, origin, args.target, layout, made)
+        pair = {"hf": "Chinese-CLIP (own file)", "chinese-clip": "Chinese-CLIP"}
+        family = find_family(origin)
+        if family and family[0].title == pair.get(layout):
+            notes = rewrite(kept, args.target, layout)
+        else:
+            notes = hand_back(kept, origin, args.target, layout, made)
     if has_golden(Path(args.target)) and not report.mismatches():
         load_model(args.target, verify=True)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")

@@ -198,3 +198,21 @@ def test_lora_that_peft_cannot_hold_is_refused(tmp_path):
     plain = call("convert", tmp_path / "run", tmp_path / "adapter", "--lora", "peft")
     assert plain.returncode == 2 and "has no LoRA to keep apart" in plain.stderr
     assert not (tmp_path / "adapter").exists()
+
+
+def test_chinese_clip_goes_from_its_authors_layout_to_transformers_and_back(tmp_path):
+    """Both classes load it to the same embeddings, as tests/peers.py found once."""
+    source = read_model(FOLDERS["cn_clip_pt"])
+    there = call("convert", FOLDERS["cn_clip_pt"], tmp_path / "hf", "--to", "hf")
+    assert there.returncode == 0 and f"is now {tmp_path / 'hf'} (hf)" in there.stdout, there.stderr
+    assert "embeddings of files and strings differ" in there.stdout
+    back = call("convert", tmp_path / "hf", tmp_path / "back", "--to", "chinese-clip")
+    assert back.returncode == 0, back.stderr
+    for folder in ("hf", "back"):
+        found = read_model(tmp_path / folder)
+        assert found.tokens == source.tokens
+        for key, array in source.arrays.items():
+            np.testing.assert_array_equal(found.arrays[key], array, err_msg=key)
+    assert read_model(tmp_path / "back").config.Model == source.config.Model
+    narrow = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "narrow", "--to", "chinese-clip")
+    assert narrow.returncode == 2 and "four times as wide as the tower" in narrow.stderr

@@ -35,6 +35,8 @@ LARGEST_COPY = 256 << 20
 SIZES = "model_configs"
 """The folder in which Chinese-CLIP's own files have their sizes."""
 _OURS = (CONTRACT, CHECKSUMS)
+_BEFORE_TOWERS = {f"Model.image.{key}" for key in ("preprocessing", "resize", "interpolation", "resized")}
+_BEFORE_TOWERS |= {"Model.image.most_patches", "Model.text.tokenizer"}
 _IMAGE_SIZE = ("image_size", "image_resolution")
 _TEXT_SIZE = ("max_position_embeddings", "context_length", "text_max_position_embeddings")
 _SIDES = ("size", "crop_size", "shortest_edge", "longest_edge", "height", "width")
@@ -103,7 +105,7 @@ def hand_back(
         arrays = {name: _as(theirs.get(name, array), types[name]) for name, array in before.items()}
         write_theirs(aside / weights.name.removesuffix(INDEX), arrays)
         written = read_model(aside, dialect=was.dialect)
-        notes = _checked(written, model, origin)
+        notes = checked(written, model, origin)
         plain = family.plain(was.dialect)  # what loading without a dialect gives
         files = sorted(path.name for path in aside.iterdir() if path.is_file())
         read = written if plain else read_model(aside)
@@ -176,13 +178,13 @@ def _resize(folder: Path, was: ModelConfig, now: ModelConfig) -> None:
             write_json(path, changed(load_json(path), ""), indent=2)
 
 
-def _checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]:
+def checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]:
     """ValueError if what was written is not the model; what it does otherwise before its towers is returned."""
     notes = []
     forms = [each.config.Model.model_dump(exclude=OF_TRAINING) for each in (written, model)]
     for key, (theirs, ours) in differences(*forms, prefix="Model."):
         what = f"{key} is {ours} in this model and {theirs} in {origin}"
-        if key not in ("Model.image.preprocessing", "Model.text.tokenizer"):
+        if key not in _BEFORE_TOWERS:
             raise ValueError(f"{what}, whose settings it would get")
         notes.append(f"{what}: embeddings of files and strings differ where these do")
     for name, array in model.arrays.items():

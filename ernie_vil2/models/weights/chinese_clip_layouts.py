@@ -1,0 +1,99 @@
+"""Chinese-CLIP from one of its layouts to the other: the folder of transformers, and its authors' own `.pt`.
+
+The settings files say what the model's configuration does; the vocabulary is the same in both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2.config import ModelConfig
+from ernie_vil2.io.files import atomic_folder, write_json, write_text
+from ernie_vil2.io.run_folder import VOCABULARY
+from ernie_vil2.models.weights.families import FAMILIES
+from ernie_vil2.models.weights.files import write_theirs
+from ernie_vil2.models.weights.hand_back import SIZES, checked
+from ernie_vil2.models.weights.stored import StoredModel, read_model
+
+WEIGHTS = {"hf": "model.safetensors", "chinese-clip": "clip_cn.pt"}
+FAMILY = {"hf": "chinese_clip", "chinese-clip": "cn_clip"}
+
+
+def rewrite(model: StoredModel, folder: Path, layout: str) -> list[str]:
+    """Writes a Chinese-CLIP whose images a ViT encodes into a new folder of the other layout.
+
+    Returns:
+        What it does otherwise there, a line each.
+
+    Raises:
+        FileExistsError: the folder holds files already.
+        ValueError: the layout cannot hold the model, or there is no vocabulary.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; name another folder")
+    config = model.config.Model
+    if config.image.name != "ViT" or model.tokens is None:
+        raise ValueError(f"the layout {layout} of Chinese-CLIP takes a ViT and a vocabulary; this model has an image "
+                         f"tower {config.image.name} and {'a' if model.tokens else 'no'} vocabulary")  # fmt: skip
+    hidden = config.image.variant.hidden if config.image.variant else None
+    if layout == "chinese-clip" and hidden not in (None, 4 * (config.image.width or 0)):
+        raise ValueError(f"Chinese-CLIP's own code makes the image tower's MLPs four times as wide as the tower; this "
+                         f"model's are {hidden} wide, its tower {config.image.width}")  # fmt: skip
+    theirs = FAMILIES.find(FAMILY[layout]).names(config, {}).to_theirs(model.arrays)
+    files = _of_transformers(config, model.vocab_size) if layout == "hf" else _of_authors(config, model.vocab_size)
+    with atomic_folder(folder) as aside:
+        for name, settings in files.items():
+            (aside / name).parent.mkdir(exist_ok=True)
+            write_json(aside / name, settings, indent=2)
+        write_text(aside / VOCABULARY, "\n".join(model.tokens) + "\n")
+        write_theirs(aside / WEIGHTS[layout], dict(theirs))
+        return checked(read_model(aside), model, folder)
+
+
+def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
+    image, text, size = config.image, config.text, config.image.image_size
+    assert image.variant is not None and text.variant is not None
+    of_text = {
+        "model_type": "chinese_clip_text_model", "vocab_size": words, "hidden_size": text.width,
+        "num_hidden_layers": text.depth, "num_attention_heads": text.heads, "intermediate_size": text.variant.hidden,
+        "hidden_act": text.variant.activation, "hidden_dropout_prob": text.dropout,
+        "attention_probs_dropout_prob": text.attention_dropout, "max_position_embeddings": text.max_positions,
+        "type_vocab_size": text.variant.token_types, "layer_norm_eps": text.epsilon,
+        "pad_token_id": text.variant.padding,
+    }  # fmt: skip
+    of_images = {
+        "model_type": "chinese_clip_vision_model", "hidden_size": image.width, "num_hidden_layers": image.depth,
+        "num_attention_heads": image.heads, "intermediate_size": image.variant.hidden,
+        "hidden_act": image.variant.activation, "image_size": size, "patch_size": image.patch_size,
+        "layer_norm_eps": image.variant.epsilon, "projection_dim": config.embed_dim,
+    }  # fmt: skip
+    prepared = {
+        "image_processor_type": "ChineseCLIPImageProcessor", "processor_class": "ChineseCLIPProcessor",
+        "do_convert_rgb": True, "do_resize": True, "size": {"height": size, "width": size}, "resample": 3,
+        "do_center_crop": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": image.mean, "image_std": image.std,
+    }  # fmt: skip
+    whole = {
+        "model_type": "chinese_clip", "architectures": ["ChineseCLIPModel"], "projection_dim": config.embed_dim,
+        "text_config": of_text, "vision_config": of_images,
+    }  # fmt: skip
+    return {"config.json": whole, "preprocessor_config.json": prepared}
+
+
+def _of_authors(config: ModelConfig, words: int) -> dict[str, Any]:
+    image, text = config.image, config.text
+    assert image.variant is not None and text.variant is not None and image.width and image.heads
+    of_text = {
+        "vocab_size": words, "text_attention_probs_dropout_prob": text.attention_dropout,
+        "text_hidden_act": text.variant.activation, "text_hidden_dropout_prob": text.dropout,
+        "text_hidden_size": text.width, "text_initializer_range": 0.02, "text_intermediate_size": text.variant.hidden,
+        "text_max_position_embeddings": text.max_positions, "text_num_attention_heads": text.heads,
+        "text_num_hidden_layers": text.depth, "text_type_vocab_size": text.variant.token_types,
+    }  # fmt: skip
+    of_images = {
+        "embed_dim": config.embed_dim, "image_resolution": image.image_size, "vision_layers": image.depth,
+        "vision_width": image.width, "vision_head_width": image.width // image.heads,
+        "vision_patch_size": image.patch_size,
+    }  # fmt: skip
+    return {f"{SIZES}/ViT.json": of_images, f"{SIZES}/RoBERTa.json": of_text}
