@@ -114,7 +114,10 @@ class Joins:
         """Removes by conditions on the measures of a pair alone; the first that holds is the reason."""
         rules = list(rules)
         if rules:
-            cases = " ".join(f"when {condition} then '{reason}'" for reason, condition in rules)
+            reasons = [reason.replace("'", "''") for reason, _ in rules]
+            cases = " ".join(
+                f"when {condition} then '{reason}'" for reason, (_, condition) in zip(reasons, rules, strict=True)
+            )
             self.database.execute(
                 f"insert into fates select sample, '{step}', reason, null from "
                 f"(select sample, case {cases} end as reason from alive) where reason is not null"

@@ -78,9 +78,13 @@ FAULTS: Mapping[Fault, tuple[Any, Any]] = {
 fits counts."""
 
 
+LOOKED_AT = 1000
+"""Characters of a caption; what is longer is none in any case."""
+
+
 def fault_of(text: str) -> Fault | None:
     """What a caption is instead of one; None: nothing of the kind was found."""
-    text = text[:2000]
+    text = text[:LOOKED_AT]
     for fault, (hint, found) in FAULTS.items():
         if hint(text) and found(text):
             return fault

@@ -31,6 +31,12 @@ def test_what_is_no_caption_is_found(fault, text):
     assert fault_of(text) == fault
 
 
+def test_of_a_long_caption_only_the_beginning_is_looked_at():
+    """Patterns take the square of the length, of what strangers choose to write."""
+    assert fault_of("x " * 400 + "https://example.com") == "URL"
+    assert fault_of("x " * 500_000 + "https://example.com") is None
+
+
 @pytest.mark.parametrize(
     ("language", "text"),
     [
@@ -107,10 +113,10 @@ class EvenSides(Step):
 
 def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
     rows = [(encoded(picture(size, size)), "a picture of something") for size in (64, 65)]
-    text = "text_rules: {}\ntests.curation.test_rules:EvenSides: {reason: not even}"
+    text = "text_rules: {}\ntests.curation.test_rules:EvenSides: {reason: one side isn't even}"
     table = list(curated([write_tar(tmp_path / "crawl.tar", rows)], text).values())
     assert [(row["step"], row["reason"], row["odd"]) for row in table] == [
-        (None, None, False), ("even_sides", "not even", True),
+        (None, None, False), ("even_sides", "one side isn't even", True),
     ]  # fmt: skip
 
 
