@@ -19,7 +19,7 @@ SECTIONS = {
     "Fine-tuning": tuning.CASES,
 }
 ORDER = ["used", "used / skipped", "skipped", "stopped"]
-SOME = 4
+SOME = 2
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
 
@@ -31,13 +31,14 @@ def table(cases):
         printed += [f"counted as `{case.remark}`"] * bool(case.remark)
         inputs.setdefault((case.result, "; ".join(printed)), []).append(case.input)
     rows = sorted(inputs.items(), key=lambda row: ORDER.index(row[0][0]))
-    lines = [f"| {result} | {cell(how)} | {cell(shown(result, alike))} |" for (result, how), alike in rows]
+    lines = [f"| {result} | {cell(how)} | {cell(shown(result, how, alike))} |" for (result, how), alike in rows]
     return "\n".join(["| result | as | input |", "|---|---|---|", *lines]) + "\n"
 
 
-def shown(result, alike):
-    """The inputs of a row; of many that are stopped, whose errors speak for themselves, some."""
-    more = len(alike) - SOME if result == "stopped" else 0
+def shown(result, how, alike):
+    """The inputs of a row; examples of those that are stopped, whose errors explain themselves, or simply used."""
+    plain = result == "stopped" or (result, how) == ("used", "")
+    more = len(alike) - SOME if plain else 0
     return " · ".join(alike) if more <= 0 else f"{' · '.join(alike[:SOME])} · {more} more"
 
 
