@@ -113,7 +113,8 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     from ernie_vil2.io.run_folder import AFTER, BEFORE
 
     models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
-    found = compare_models(models, Data(args.old, text_id=config.Data.text_id), resamples=100, precision=args.precision)
+    data = Data(args.old, preferred=config.Views.languages, text_id=config.Data.text_id)
+    found = compare_models(models, data, resamples=100, precision=args.precision)
     name = " ".join(map(str, args.old))
     return {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
 
