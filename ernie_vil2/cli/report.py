@@ -93,10 +93,14 @@ def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) ->
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
-    if not all(path.is_file() for path in ranks.values()):
+    if missing := [path for path in ranks.values() if not path.is_file()]:
+        if args.old:
+            raise ValueError(f"--old {' '.join(map(str, args.old))}: there is nothing to set it against without "
+                             f"{missing[0]}, which a fine-tuning leaves")  # fmt: skip
         return {}, [], ""
+    old = _of_old(args, folder, config)
     try:
-        return read_changes(*ranks.values()), verdicts(ranks), headline(ranks, _of_old(args, folder, config))
+        return read_changes(*ranks.values()), verdicts(ranks), headline(ranks, old)
     except (OSError, ValueError) as error:
         print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
         return {}, [], ""

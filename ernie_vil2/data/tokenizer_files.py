@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from ernie_vil2.data.library_tokenizer import DIALECTS, LibraryTokenizer, with_p
 from ernie_vil2.data.sentencepiece import MAX_BYTES, tokenizer_of_pieces
 from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
 from ernie_vil2.io.export_folder import WORD_RULES
-from ernie_vil2.io.files import check_ordinary, load_json, read_text
+from ernie_vil2.io.files import check_ordinary, load_json, parse_json, read_text
 from ernie_vil2.io.run_folder import TOKENIZER as FILE
 from ernie_vil2.io.run_folder import VOCABULARY
 
@@ -79,6 +78,10 @@ def vocabulary_file(source: str | Path | None, rules: str) -> Path:
     """
     if source is not None and Path(source).is_file():
         return Path(source)
+    if source is not None and not Path(source).exists():
+        raise FileNotFoundError(
+            f"{source}: no such file or folder; name the vocabulary that the model was trained with"
+        )
     names = _LOOKED_FOR.get(rules, (FILE, *_PIECES)) if rules in DIALECTS else (VOCABULARY,)
     for name in names if source is not None else ():
         if Path(cast("str | Path", source), name).is_file():
@@ -118,7 +121,7 @@ def _content(path: Path, rules: str, folder: Path) -> str:
         return _of_pairs(load_json(path), pairs, rules, padding)
     text = read_text(path, MAX_CHARACTERS)
     if rules == "open_clip" and _STARTS[1] not in text:
-        model = json.loads(text)["model"]
+        model = parse_json(text)["model"]
         pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
         return _of_pairs(model["vocab"], pairs, rules, padding)
     found = re.search(r'"padding"\s*:\s*(\{|null)', text) if padding is None else None

@@ -104,8 +104,11 @@ def test_a_length_without_room_and_files_of_another_kind_are_named(tmp_path):
         open_tokenizer(tmp_path, 16, "siglip")
     with pytest.raises(ValueError, match="have no room: 2 are special"):
         open_tokenizer(CLIP_BPE, 2, "open_clip")
-    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json or vocab.json there"):
+    with pytest.raises(FileNotFoundError, match=r"elsewhere: no such file or folder"):
         open_tokenizer(tmp_path / "elsewhere", 16, "clip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty: no tokenizer.json or .* there"):
+        open_tokenizer(tmp_path / "empty", 16, "xlm_roberta")
 
 
 PIECES = ["'s", "'LL ", "<b>", "&amp;", "&lt;", "“”’…", "ＡＢ１", "ﬁ½²", "ΑΣ ", "İẞ", "cat", " THE ", "猫和狗", "😀",

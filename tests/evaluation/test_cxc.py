@@ -349,7 +349,7 @@ def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path,
         record = (out / "found.json").read_text()
         if name == "cxc":
             assert "text -> text" in printed and "image -> image" in printed
-            (line,) = [line for line in printed.splitlines() if "published: ERNIE-ViL 2.0 " in line]
+            (line,) = [line for line in printed.splitlines() if "published: ERNIE-ViL 2.0, fine-tuned (paper)" in line]
             assert [line.split()[-n] for n in (1, 2, 6, 10, 14)] == ["76.53", "72.40", "64.70", "79.00", "90.00"]
             assert "text_to_text" in record and (out / "found.html").stat().st_size > 1000
         else:

@@ -76,7 +76,7 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
 
     page = Page((out / f"{stem}.html").read_text(encoding="utf-8"))
     text = " ".join(page.text)
-    assert "Confusions: zero-shot, " in text and "Surest wrong answers: linear probe" in text and "acc5" in text
+    assert "Confusions: zero-shot, " in text and "Most confident wrong answers: linear probe" in text and "acc5" in text
     assert page.all("script") == [] and page.all("img")
 
 

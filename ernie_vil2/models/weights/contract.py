@@ -111,13 +111,16 @@ def check_contract(folder: Path, config: Config) -> None:
     for key, (agreed, own) in differences(card["model"], found, prefix="Model."):
         before, now = (printable(repr(value), longest=60) for value in (agreed, own))
         raise Broken(f"{folder / CONTRACT}: the model was written with {key} {before}, the other files say {now}: put "
-                     "back what was changed")  # fmt: skip
+                     "back what was changed, or delete the card if that is meant")  # fmt: skip
     for name, expected in card["files"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise Broken(f"{folder / CONTRACT}: {printable(name, longest=100)} is missing")
         if _sample(path) != expected:
-            raise Broken(f"{path} is not the file that {CONTRACT} was written for: put back that one")
+            raise Broken(
+                f"{path} is not the file that {CONTRACT} was written for: put back that one, or delete the card if the "
+                "change is meant"
+            )
 
 
 def has_golden(folder: Path) -> bool:
