@@ -27,11 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=model, metavar="SOURCE", help="model file or folder")
     parser.add_argument("target", type=output_folder, metavar="TARGET", help="folder to be made")
     parser.add_argument("--to", choices=LAYOUTS, help="layout of TARGET; default: the one that the model came from")
-    parser.add_argument("--origin", type=model, metavar="FOLDER", help="folder in the layout of TARGET with a model of "
-                        "this architecture; default: where the weights came from that its run began with")  # fmt: skip
-    parser.add_argument("--lora", choices=["merged", "peft"], default="merged", help="of a run with LoRA: merged into "
-                        "the weights, or the changes alone in the layout of peft, to be added to the folder that the "
-                        "run began with")  # fmt: skip
+    parser.add_argument(
+        "--origin",
+        type=model,
+        metavar="FOLDER",
+        help="folder in the layout of TARGET with a model of "
+        "this architecture; default: where the weights came from that its run began with",
+    )
+    parser.add_argument(
+        "--lora",
+        choices=["merged", "peft"],
+        default="merged",
+        help="of a run with LoRA: merged into "
+        "the weights, or the changes alone in the layout of peft, to be added to the folder that the "
+        "run began with",
+    )
     parser.add_argument(
         "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt next to the weights"
     )
@@ -72,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
         if origin is None and args.origin:
             raise ValueError(f"--origin {args.origin}: no model is there")
         if origin is None:
-            raise ValueError(f"{args.source}: the folder that it came from is not known or not there any more; name it "
-                             f"with --origin, or choose --to {', '.join(OWN)}")  # fmt: skip
+            raise ValueError(
+                f"{args.source}: the folder that it came from is not known or not there any more; name it "
+                f"with --origin, or choose --to {', '.join(OWN)}"
+            )
         layout = args.to or layout_of(origin)
     made = golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
     if layout in OWN:

@@ -41,19 +41,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML with a section per step; default: configs/curate/web_zh_en.yaml",
     )
-    parser.add_argument("-o", "--override", action="append", default=[], metavar="step.key=value",
-                        help="sets one value, step=null leaves a step out; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="step.key=value",
+        help="sets one value, step=null leaves a step out; may be repeated",
+    )
     arguments.add_import_option(parser)
     parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: train")
     arguments.add_table_options(parser)
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
-    parser.add_argument("--processes", type=arguments.count, metavar="N",
-                        help="that measure; default: one for each core that may be used")  # fmt: skip
-    parser.add_argument("--memory", type=arguments.amount, default=1.0, metavar="GB",
-                        help="of the joins, which put the rest on the disk; default 1")  # fmt: skip
-    parser.add_argument("--ray", metavar="ADDRESS", help="measure on a Ray cluster, whose nodes see data and output "
-                        "under the same paths: auto, HOST:PORT, or local")  # fmt: skip
+    parser.add_argument(
+        "--processes",
+        type=arguments.count,
+        metavar="N",
+        help="that measure; default: one for each core that may be used",
+    )
+    parser.add_argument(
+        "--memory",
+        type=arguments.amount,
+        default=1.0,
+        metavar="GB",
+        help="of the joins, which put the rest on the disk; default 1",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="measure on a Ray cluster, whose nodes see data and output "
+        "under the same paths: auto, HOST:PORT, or local",
+    )
     parser.add_argument(
         "--share",
         type=share,

@@ -48,12 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
     parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
     parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
-    parser.add_argument("--select", type=input_folder, metavar="FOLDER",
-                        help="output of ernie-vil2 curate: only what it kept, whatever its weight")  # fmt: skip
+    parser.add_argument(
+        "--select",
+        type=input_folder,
+        metavar="FOLDER",
+        help="output of ernie-vil2 curate: only what it kept, whatever its weight",
+    )
     parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
-    parser.add_argument("--parts", nargs="+", type=fraction, default=[], metavar="SHARE",
-                        help="0.8 0.1 0.1: folders train, val and test in --output, or of two shares train and test; "
-                        "no image is in two of them")  # fmt: skip
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        type=fraction,
+        default=[],
+        metavar="SHARE",
+        help="0.8 0.1 0.1: folders train, val and test in --output, or of two shares train and test; "
+        "no image is in two of them",
+    )
     parser.add_argument("--group-by", metavar="FIELD", help="with --parts: no value of this field is in two of them")
     parser.add_argument("--stratify-by", metavar="FIELD", help="with --parts: each has its share of every value")
     parser.add_argument("--seed", type=natural, default=0, help="with --parts: another one divides otherwise")

@@ -36,8 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     add_table_options(parser)
     add_precision_option(parser)
-    parser.add_argument("--old", nargs="+", default=[], type=source, metavar="FILE",
-                        help="what the model could do before: scored with both weights, for the verdict")  # fmt: skip
+    parser.add_argument(
+        "--old",
+        nargs="+",
+        default=[],
+        type=source,
+        metavar="FILE",
+        help="what the model could do before: scored with both weights, for the verdict",
+    )
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
     parser.add_argument("--output", type=output_file, metavar="FILE",
@@ -95,8 +101,10 @@ def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) ->
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
     if missing := [path for path in ranks.values() if not path.is_file()]:
         if args.old:
-            raise ValueError(f"--old {' '.join(map(str, args.old))}: there is nothing to set it against without "
-                             f"{missing[0]}, which a fine-tuning leaves")  # fmt: skip
+            raise ValueError(
+                f"--old {' '.join(map(str, args.old))}: there is nothing to set it against without "
+                f"{missing[0]}, which a fine-tuning leaves"
+            )
         return {}, [], ""
     old = _of_old(args, folder, config)
     try:

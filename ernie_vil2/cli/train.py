@@ -39,9 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true",
                         help="train nothing: read one batch of every source, and leave a page of its views, the "
                         "plan and the schedule in <run folder>/dry_run")  # fmt: skip
-    parser.add_argument("--tune-rate", action="store_true",
-                        help="first try a few learning rates and batches on the data for a short time each, and go on "
-                        "with the best (docs/own_data.md)")  # fmt: skip
+    parser.add_argument(
+        "--tune-rate",
+        action="store_true",
+        help="first try a few learning rates and batches on the data for a short time each, and go on "
+        "with the best (docs/own_data.md)",
+    )
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )

@@ -14,12 +14,27 @@ from ernie_vil2.cli.arguments import input_file, model, output_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=model, metavar="FOLDER", help="model, as for load_model")
-    parser.add_argument("--keep", nargs="+", default=[], metavar="LANGUAGE",
-                        help="keep what texts in these languages can have: zh, en, ja, ko, ru, ...")  # fmt: skip
-    parser.add_argument("--texts", nargs="+", default=[], type=input_file, metavar="FILE",
-                        help="keep what these texts have, one a line; together with --keep both")  # fmt: skip
-    parser.add_argument("--held-out", type=input_file, metavar="FILE",
-                        help="other texts, one a line, of which what is out of vocabulary then is counted")  # fmt: skip
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        default=[],
+        metavar="LANGUAGE",
+        help="keep what texts in these languages can have: zh, en, ja, ko, ru, ...",
+    )
+    parser.add_argument(
+        "--texts",
+        nargs="+",
+        default=[],
+        type=input_file,
+        metavar="FILE",
+        help="keep what these texts have, one a line; together with --keep both",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=input_file,
+        metavar="FILE",
+        help="other texts, one a line, of which what is out of vocabulary then is counted",
+    )
     parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the folder has none")
     parser.add_argument("--output", required=True, type=output_folder, metavar="FOLDER", help="new folder")
 
@@ -46,12 +61,16 @@ def run(args: argparse.Namespace) -> int:
     before, width = words.shape
     total = sum(array.size for array in stored.arrays.values())
     saved = (before - len(rows)) * width
-    print(f"{len(rows):,} of {before:,} tokens kept in {args.output}; {saved / 1e6:.1f} of {total / 1e6:.1f} million "
-          f"parameters left out ({saved / total:.0%})")  # fmt: skip
+    print(
+        f"{len(rows):,} of {before:,} tokens kept in {args.output}; {saved / 1e6:.1f} of {total / 1e6:.1f} million "
+        f"parameters left out ({saved / total:.0%})"
+    )
     if args.held_out:
         tokens, lost, texts, with_lost = missing_share(tokenizer, rows, _lines(args.held_out))
-        print(f"{args.held_out}: {lost:,} of {tokens:,} tokens ({lost / max(1, tokens):.2%}) are no longer in the "
-              f"vocabulary, in {with_lost:,} of {texts:,} texts")  # fmt: skip
+        print(
+            f"{args.held_out}: {lost:,} of {tokens:,} tokens ({lost / max(1, tokens):.2%}) are no longer in the "
+            f"vocabulary, in {with_lost:,} of {texts:,} texts"
+        )
     return 0
 
 

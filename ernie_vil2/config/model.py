@@ -225,14 +225,24 @@ class TextTowerConfig(Section):
         "the packaged ERNIE 3.0 vocabulary (open_clip: CLIP's)",
     )
     tokenizer: Literal[
-        "official", "paddlenlp", "cn_clip", "bert", "clip", "xlm_roberta", "siglip", "siglip2",
-        "open_clip", "open_clip_hf", "open_clip_lower", "open_clip_canonical",
+        "official",
+        "paddlenlp",
+        "cn_clip",
+        "bert",
+        "clip",
+        "xlm_roberta",
+        "siglip",
+        "siglip2",
+        "open_clip",
+        "open_clip_hf",
+        "open_clip_lower",
+        "open_clip_canonical",
     ] = Field(
         "official",
         description="how a text becomes tokens: words as the official code splits them, as PaddleNLP, where symbols "
         "are also words of their own and special tokens in a text count as such, or as Chinese-CLIP's own code "
         "(cn_clip); or the dialect of another family, for its tokenizer.json (docs/models.md)",
-    )  # fmt: skip
+    )
     weights: str | None = Field(
         None,
         description="initial weights: an ERNIE or BERT by its PaddleNLP name, folder or file, or an ERNIE-ViL 2.0 "

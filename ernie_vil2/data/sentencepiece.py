@@ -122,8 +122,11 @@ def tokenizer_of_pieces(data: bytes, rules: str, padding: str | None) -> str:
         library.normalizer = normalizers.Sequence([*steps, normalizers.Strip(left=False, right=True), spaces])
         library.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "first" if rules == "siglip" else "always")
     stripped = rules == "siglip"
-    added = [AddedToken(text, normalized=False, special=True, lstrip=stripped or text == "<mask>", rstrip=stripped)
-             for text in vocab if text in special]  # fmt: skip
+    added = [
+        AddedToken(text, normalized=False, special=True, lstrip=stripped or text == "<mask>", rstrip=stripped)
+        for text in vocab
+        if text in special
+    ]
     library.add_special_tokens(added)
     library.add_tokens([AddedToken(text, normalized=False) for text, _, kind in pieces if kind == _USER])
     end = next((text for text in ("<eos>", "</s>") if text in vocab), None)

@@ -88,8 +88,9 @@ def vocabulary_file(source: str | Path | None, rules: str) -> Path:
             return Path(cast("str | Path", source), name)
     if rules in ("open_clip", "clip"):
         return _of_open_clip()
-    raise FileNotFoundError(f"{source}: no {' or '.join(names)} there; name the vocabulary that the model was trained "
-                            "with")  # fmt: skip
+    raise FileNotFoundError(
+        f"{source}: no {' or '.join(names)} there; name the vocabulary that the model was trained with"
+    )
 
 
 def _of_open_clip() -> Path:
@@ -165,18 +166,26 @@ def _of_pairs(vocab: dict[str, int] | None, merges: list[str], rules: str, paddi
         models.BPE(vocab, pairs, unk_token=end, continuing_subword_prefix="", end_of_word_suffix="</w>")
     )
     if own:
-        library.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(f"(?i){_SPLIT_CLIP}"), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])  # fmt: skip
+        library.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(f"(?i){_SPLIT_CLIP}"), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     else:
-        library.normalizer = normalizers.Sequence([
-            normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase(),
-        ])  # fmt: skip
-        library.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(_SPLIT_CLIP), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ])  # fmt: skip
+        library.normalizer = normalizers.Sequence(
+            [
+                normalizers.NFC(),
+                normalizers.Replace(Regex(r"\s+"), " "),
+                normalizers.Lowercase(),
+            ]
+        )
+        library.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_SPLIT_CLIP), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
     library.post_processor = processors.TemplateProcessing(
         f"{start} $A {end}", special_tokens=[(token, vocab[token]) for token in (start, end)]
     )

@@ -16,10 +16,28 @@ from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
 from ernie_vil2.data.tokenizer_files import byte_characters
 from ernie_vil2.io.files import parse_json
 
-_SHARED = ((0x20, 0x7F), (0xA0, 0xC0), (0x2000, 0x2070), (0x20A0, 0x20D0), (0x2100, 0x2150), (0x2190, 0x2800),
-           (0xFE0F, 0xFE10), (0x1F300, 0x1FB00))  # fmt: skip
-_LATIN, _HAN = ((0xC0, 0x180),), ((0x2E80, 0x3040), (0x3100, 0x3130), (0x3190, 0xA000), (0xF900, 0xFB00),
-                                   (0xFE10, 0xFE70), (0xFF00, 0x10000), (0x20000, 0x32000))  # fmt: skip
+_SHARED = (
+    (0x20, 0x7F),
+    (0xA0, 0xC0),
+    (0x2000, 0x2070),
+    (0x20A0, 0x20D0),
+    (0x2100, 0x2150),
+    (0x2190, 0x2800),
+    (0xFE0F, 0xFE10),
+    (0x1F300, 0x1FB00),
+)
+_LATIN, _HAN = (
+    ((0xC0, 0x180),),
+    (
+        (0x2E80, 0x3040),
+        (0x3100, 0x3130),
+        (0x3190, 0xA000),
+        (0xF900, 0xFB00),
+        (0xFE10, 0xFE70),
+        (0xFF00, 0x10000),
+        (0x20000, 0x32000),
+    ),
+)
 LANGUAGES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "zh": _HAN,
     "en": _LATIN,
@@ -49,8 +67,9 @@ def kept_of_characters(tokenizer: TextTokenizer, allowed: set[str]) -> list[int]
     """The ids that any text of these characters can have, in order, with those that every text may have."""
     if isinstance(tokenizer, Tokenizer):
         normal = {piece for one in allowed for piece in _lowered(one)}
-        kept = {number for number, token in enumerate(tokenizer.tokens)
-                if set(token.removeprefix("##")) <= normal} | _always(tokenizer)  # fmt: skip
+        kept = {
+            number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normal
+        } | _always(tokenizer)
         return sorted(kept)
     settings = parse_json(tokenizer.files()["tokenizer.json"])
     normal = {piece for one in allowed for piece in tokenizer.normalized(one)} | {_SPACE}  # type: ignore[attr-defined]

@@ -28,9 +28,16 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 WORD_RULES = ("official", "paddlenlp", "cn_clip")
 """Of `Model.text.tokenizer`: those whose vocabulary is a `vocab.txt`."""
 LIBRARY_RULES = (
-    "bert", "clip", "xlm_roberta", "siglip", "siglip2",
-    "open_clip", "open_clip_hf", "open_clip_lower", "open_clip_canonical",
-)  # fmt: skip
+    "bert",
+    "clip",
+    "xlm_roberta",
+    "siglip",
+    "siglip2",
+    "open_clip",
+    "open_clip_hf",
+    "open_clip_lower",
+    "open_clip_canonical",
+)
 """Those whose vocabulary is a `tokenizer.json`."""
 GRAPHS = {
     "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),

@@ -42,13 +42,22 @@ MODELS: dict[str, dict[str, tuple[str, str | None]]] = {
 """Known name -> its files -> address and MD5 sum, None where its publisher gives none."""
 
 SETTINGS = (
-    "config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json",
-    "tokenizer_config.json", "special_tokens_map.json",
-)  # fmt: skip
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 TOKENIZERS = (
-    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "tokenizer.model",
-)  # fmt: skip
+)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Forms of a model's weights, the first that a repository has; each may be in shards."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

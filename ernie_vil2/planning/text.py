@@ -143,8 +143,10 @@ def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
 def _words(words: int, parameters: float) -> Iterator[str]:
     """A model of many languages can do without most of its words."""
     if words > MANY_WORDS and words > parameters / 4:
-        yield (f"words are {words / 1e6:,.0f} of {parameters / 1e6:,.0f} million parameters: ernie-vil2 trim leaves "
-               "out those that your languages or texts never use")  # fmt: skip
+        yield (
+            f"words are {words / 1e6:,.0f} of {parameters / 1e6:,.0f} million parameters: ernie-vil2 trim leaves "
+            "out those that your languages or texts never use"
+        )
 
 
 def _verdict(plan: Plan) -> str:

@@ -33,9 +33,11 @@ def check_text_pair(config: Config) -> None:
     tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
     varied = text.dropout or text.attention_dropout or tags or of_own_module(text.name)
     if config.Loss.weights.text_text and not varied:
-        raise ConfigError("Loss.weights.text_text: without dropout and without tags both encodings of a caption are "
-                          "equal, and nothing is learnt from them: set Model.text.dropout (0.1 in the paper), or "
-                          "Loss.weights.text_text=0")  # fmt: skip
+        raise ConfigError(
+            "Loss.weights.text_text: without dropout and without tags both encodings of a caption are "
+            "equal, and nothing is learnt from them: set Model.text.dropout (0.1 in the paper), or "
+            "Loss.weights.text_text=0"
+        )
 
 
 def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> list[str]:

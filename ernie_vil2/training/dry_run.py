@@ -170,8 +170,15 @@ def timed_step(config: Config, ranks: int) -> str:
         tower: getattr(config.Model, tower).model_copy(update={"weights": None}) for tower in ("image", "text")
     }
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        changes = {"output": f"{folder}/run", "steps": TIMED_STEPS, "global_batch": rows, "log_every": 1,
-                   "micro_batch": None, "checkpoint_every": 10**9, "sharding": "none"}  # fmt: skip
+        changes = {
+            "output": f"{folder}/run",
+            "steps": TIMED_STEPS,
+            "global_batch": rows,
+            "log_every": 1,
+            "micro_batch": None,
+            "checkpoint_every": 10**9,
+            "sharding": "none",
+        }
         short = config.model_copy(
             update={
                 "Model": config.Model.model_copy(update={"weights": None, "like": None, **unweighted}),

@@ -286,8 +286,15 @@ def write_study_page(path: str | Path, results: Results) -> None:
     best = sorted((model for model in recalls if recalls[model] != NONE), key=lambda model: -float(recalls[model]))
     found = ", ".join(f"{model} {recalls[model]} %" for model in best)
     summary = f"Mean recall over the seeds, the best model first: {found}." if found else ""
-    write_page(path, template, title=results["title"], summary=summary, facts=facts, tables=all_tables(results),
-               charts=charts(results))  # fmt: skip
+    write_page(
+        path,
+        template,
+        title=results["title"],
+        summary=summary,
+        facts=facts,
+        tables=all_tables(results),
+        charts=charts(results),
+    )
 
 
 def charts(results: Results) -> list[Chart]:

@@ -99,7 +99,7 @@ def test_a_text_that_is_not_padded_is_another(name):
     assert np.abs(model.encode_text(short).numpy()[0] - arrays["text_embeddings"][0]).max() > 2e-5
 
 
-@pytest.mark.parametrize(("name", "tower", "changes", "distance"), controls())
+@pytest.mark.parametrize(("name", "tower", "changes", "distance"), [*controls()])
 def test_another_way_of_computing_is_as_far_away_as_in_the_authors_code(name, tower, changes, distance):
     found = stored(name)
     model = built(found, **{tower: changes})

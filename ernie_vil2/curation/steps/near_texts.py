@@ -68,8 +68,10 @@ class NearTexts(Step[Settings]):
                 groups.setdefault(sample, groups.get(first, first))
         db.execute("drop table bands")
         members = groups | {first: first for first in groups.values()}
-        db.register("members", pa.table({"sample": pa.array(members, pa.int64()),
-                                         "text_group": pa.array(members.values(), pa.int64())}))  # fmt: skip
+        db.register(
+            "members",
+            pa.table({"sample": pa.array(members, pa.int64()), "text_group": pa.array(members.values(), pa.int64())}),
+        )
         ordered = f"(partition by text_group order by {joins.better})"
         joins.remove(
             "near-duplicate caption",

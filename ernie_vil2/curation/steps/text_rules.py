@@ -44,9 +44,14 @@ class TextRules(Step[Settings]):
     cost = 1
     Settings = Settings
     columns = {
-        "languages": "string", "characters": "int32", "words": "int32", "letters": "int32", "han": "int32",
-        "text_fault": "string", "text_key": "uint64",
-    }  # fmt: skip
+        "languages": "string",
+        "characters": "int32",
+        "words": "int32",
+        "letters": "int32",
+        "han": "int32",
+        "text_fault": "string",
+        "text_key": "uint64",
+    }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Languages, lengths, the first fault, and what a caption is once case and marks are left out.

@@ -58,14 +58,25 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
     for layer in layers:
         changes |= _of_layer(names, layer, arrays[f"{layer}.{A}"], arrays[f"{layer}.{B}"])
     with atomic_folder(folder) as aside:
-        write_theirs(aside / "adapter_model.safetensors", {
-            f"base_model.model.{name}": np.ascontiguousarray(array) for name, array in changes.items()
-        })  # fmt: skip
-        write_json(aside / "adapter_config.json", {
-            "peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(origin), "r": lora.rank,
-            "lora_alpha": lora.alpha, "lora_dropout": 0.0, "bias": "none", "inference_mode": True,
-            "target_modules": sorted({name.partition(".lora_")[0] for name in changes}),
-        }, indent=2)  # fmt: skip
+        write_theirs(
+            aside / "adapter_model.safetensors",
+            {f"base_model.model.{name}": np.ascontiguousarray(array) for name, array in changes.items()},
+        )
+        write_json(
+            aside / "adapter_config.json",
+            {
+                "peft_type": "LORA",
+                "task_type": None,
+                "base_model_name_or_path": str(origin),
+                "r": lora.rank,
+                "lora_alpha": lora.alpha,
+                "lora_dropout": 0.0,
+                "bias": "none",
+                "inference_mode": True,
+                "target_modules": sorted({name.partition(".lora_")[0] for name in changes}),
+            },
+            indent=2,
+        )
     moved = [name for name in SCALARS if name in arrays and not np.array_equal(arrays[name], was.arrays[name])]
     return [f"{' and '.join(moved)} learned too, and an adapter has no such: scores differ by that"] if moved else []
 
@@ -75,8 +86,10 @@ def _check_untouched(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.n
         if name.rpartition(".")[2] in PARTS or name in SCALARS or name.startswith(HEAD):
             continue
         if name not in before or not np.array_equal(array, before[name].astype(array.dtype)):
-            raise ValueError(f"{name} is not as in {origin}, to which an adapter would be added: merge LoRA into this "
-                             "model (--lora merged)")  # fmt: skip
+            raise ValueError(
+                f"{name} is not as in {origin}, to which an adapter would be added: merge LoRA into this "
+                "model (--lora merged)"
+            )
 
 
 def _of_layer(names: Names, layer: str, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,8 +97,9 @@ def _of_layer(names: Names, layer: str, a: np.ndarray, b: np.ndarray) -> dict[st
     half."""
     theirs = names.all_theirs(f"{layer}.weight")
     if not all(name.endswith(".weight") for name in theirs):
-        raise ValueError(f"{layer} is a part of their {theirs[0]}, to which peft's LoRA does not apply: merge it "
-                         "(--lora merged)")  # fmt: skip
+        raise ValueError(
+            f"{layer} is a part of their {theirs[0]}, to which peft's LoRA does not apply: merge it (--lora merged)"
+        )
     if a.ndim == 2:  # [in, rank] and [rank, out]; PyTorch's layers have them turned
         a, b = a.T, b.T
     found = {}

@@ -34,12 +34,16 @@ def rewrite(model: StoredModel, folder: Path, layout: str) -> list[str]:
         raise FileExistsError(f"{folder} exists already; name another folder")
     config = model.config.Model
     if config.image.name != "ViT" or model.tokens is None:
-        raise ValueError(f"the layout {layout} of Chinese-CLIP takes a ViT and a vocabulary; this model has an image "
-                         f"tower {config.image.name} and {'a' if model.tokens else 'no'} vocabulary")  # fmt: skip
+        raise ValueError(
+            f"the layout {layout} of Chinese-CLIP takes a ViT and a vocabulary; this model has an image "
+            f"tower {config.image.name} and {'a' if model.tokens else 'no'} vocabulary"
+        )
     hidden = config.image.variant.hidden if config.image.variant else None
     if layout == "chinese-clip" and hidden not in (None, 4 * (config.image.width or 0)):
-        raise ValueError(f"Chinese-CLIP's own code makes the image tower's MLPs four times as wide as the tower; this "
-                         f"model's are {hidden} wide, its tower {config.image.width}")  # fmt: skip
+        raise ValueError(
+            f"Chinese-CLIP's own code makes the image tower's MLPs four times as wide as the tower; this "
+            f"model's are {hidden} wide, its tower {config.image.width}"
+        )
     theirs = FAMILIES.find(FAMILY[layout]).names(config, {}).to_theirs(model.arrays)
     files = _of_transformers(config, model.vocab_size) if layout == "hf" else _of_authors(config, model.vocab_size)
     with atomic_folder(folder) as aside:
@@ -55,29 +59,53 @@ def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
     image, text, size = config.image, config.text, config.image.image_size
     assert image.variant is not None and text.variant is not None
     of_text = {
-        "model_type": "chinese_clip_text_model", "vocab_size": words, "hidden_size": text.width,
-        "num_hidden_layers": text.depth, "num_attention_heads": text.heads, "intermediate_size": text.variant.hidden,
-        "hidden_act": text.variant.activation, "hidden_dropout_prob": text.dropout,
-        "attention_probs_dropout_prob": text.attention_dropout, "max_position_embeddings": text.max_positions,
-        "type_vocab_size": text.variant.token_types, "layer_norm_eps": text.epsilon,
+        "model_type": "chinese_clip_text_model",
+        "vocab_size": words,
+        "hidden_size": text.width,
+        "num_hidden_layers": text.depth,
+        "num_attention_heads": text.heads,
+        "intermediate_size": text.variant.hidden,
+        "hidden_act": text.variant.activation,
+        "hidden_dropout_prob": text.dropout,
+        "attention_probs_dropout_prob": text.attention_dropout,
+        "max_position_embeddings": text.max_positions,
+        "type_vocab_size": text.variant.token_types,
+        "layer_norm_eps": text.epsilon,
         "pad_token_id": text.variant.padding,
-    }  # fmt: skip
+    }
     of_images = {
-        "model_type": "chinese_clip_vision_model", "hidden_size": image.width, "num_hidden_layers": image.depth,
-        "num_attention_heads": image.heads, "intermediate_size": image.variant.hidden,
-        "hidden_act": image.variant.activation, "image_size": size, "patch_size": image.patch_size,
-        "layer_norm_eps": image.variant.epsilon, "projection_dim": config.embed_dim,
-    }  # fmt: skip
+        "model_type": "chinese_clip_vision_model",
+        "hidden_size": image.width,
+        "num_hidden_layers": image.depth,
+        "num_attention_heads": image.heads,
+        "intermediate_size": image.variant.hidden,
+        "hidden_act": image.variant.activation,
+        "image_size": size,
+        "patch_size": image.patch_size,
+        "layer_norm_eps": image.variant.epsilon,
+        "projection_dim": config.embed_dim,
+    }
     prepared = {
-        "image_processor_type": "ChineseCLIPImageProcessor", "processor_class": "ChineseCLIPProcessor",
-        "do_convert_rgb": True, "do_resize": True, "size": {"height": size, "width": size}, "resample": 3,
-        "do_center_crop": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-        "image_mean": image.mean, "image_std": image.std,
-    }  # fmt: skip
+        "image_processor_type": "ChineseCLIPImageProcessor",
+        "processor_class": "ChineseCLIPProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": image.mean,
+        "image_std": image.std,
+    }
     whole = {
-        "model_type": "chinese_clip", "architectures": ["ChineseCLIPModel"], "projection_dim": config.embed_dim,
-        "text_config": of_text, "vision_config": of_images,
-    }  # fmt: skip
+        "model_type": "chinese_clip",
+        "architectures": ["ChineseCLIPModel"],
+        "projection_dim": config.embed_dim,
+        "text_config": of_text,
+        "vision_config": of_images,
+    }
     return {"config.json": whole, "preprocessor_config.json": prepared}
 
 
@@ -85,15 +113,24 @@ def _of_authors(config: ModelConfig, words: int) -> dict[str, Any]:
     image, text = config.image, config.text
     assert image.variant is not None and text.variant is not None and image.width and image.heads
     of_text = {
-        "vocab_size": words, "text_attention_probs_dropout_prob": text.attention_dropout,
-        "text_hidden_act": text.variant.activation, "text_hidden_dropout_prob": text.dropout,
-        "text_hidden_size": text.width, "text_initializer_range": 0.02, "text_intermediate_size": text.variant.hidden,
-        "text_max_position_embeddings": text.max_positions, "text_num_attention_heads": text.heads,
-        "text_num_hidden_layers": text.depth, "text_type_vocab_size": text.variant.token_types,
-    }  # fmt: skip
+        "vocab_size": words,
+        "text_attention_probs_dropout_prob": text.attention_dropout,
+        "text_hidden_act": text.variant.activation,
+        "text_hidden_dropout_prob": text.dropout,
+        "text_hidden_size": text.width,
+        "text_initializer_range": 0.02,
+        "text_intermediate_size": text.variant.hidden,
+        "text_max_position_embeddings": text.max_positions,
+        "text_num_attention_heads": text.heads,
+        "text_num_hidden_layers": text.depth,
+        "text_type_vocab_size": text.variant.token_types,
+    }
     of_images = {
-        "embed_dim": config.embed_dim, "image_resolution": image.image_size, "vision_layers": image.depth,
-        "vision_width": image.width, "vision_head_width": image.width // image.heads,
+        "embed_dim": config.embed_dim,
+        "image_resolution": image.image_size,
+        "vision_layers": image.depth,
+        "vision_width": image.width,
+        "vision_head_width": image.width // image.heads,
         "vision_patch_size": image.patch_size,
-    }  # fmt: skip
+    }
     return {f"{SIZES}/ViT.json": of_images, f"{SIZES}/RoBERTa.json": of_text}

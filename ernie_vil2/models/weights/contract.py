@@ -37,8 +37,13 @@ ELSEWHERE = 1e-3
 _BLOCK, _BLOCKS = 4096, 64
 _TEXTS = ["一只猫在看书。", "A photo of two dogs & a red car, 1999!", "ＦＵＬＬ　width, naïve “quotes”"]
 # What training and whoever builds the towers decide, and where things came from.
-_ASIDE: dict[str, Any] = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
-          "text": {"weights", "vocabulary", "dropout", "attention_dropout"}}  # fmt: skip
+_ASIDE: dict[str, Any] = {
+    "like": True,
+    "weights": True,
+    "allow": True,
+    "image": {"weights", "drop_path"},
+    "text": {"weights", "vocabulary", "dropout", "attention_dropout"},
+}
 
 
 class Broken(ValueError):
@@ -110,8 +115,10 @@ def check_contract(folder: Path, config: Config) -> None:
     found = conventions(config)
     for key, (agreed, own) in differences(card["model"], found, prefix="Model."):
         before, now = (printable(repr(value), longest=60) for value in (agreed, own))
-        raise Broken(f"{folder / CONTRACT}: the model was written with {key} {before}, the other files say {now}: put "
-                     "back what was changed, or delete the card if that is meant")  # fmt: skip
+        raise Broken(
+            f"{folder / CONTRACT}: the model was written with {key} {before}, the other files say {now}: put "
+            "back what was changed, or delete the card if that is meant"
+        )
     for name, expected in card["files"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -158,8 +165,10 @@ def check_golden(folder: Path, encoder: Encoder) -> float:
             raise Broken(f"{folder}: {kind} embeddings are {list(now.shape)}, {CONTRACT} says {list(stored.shape)}")
         difference = float(np.abs(stored - now).max())
         if not difference <= most:
-            raise Broken(f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {CONTRACT}; at "
-                         f"most {most:.0e} is rounding")  # fmt: skip
+            raise Broken(
+                f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {CONTRACT}; at "
+                f"most {most:.0e} is rounding"
+            )
         worst = max(worst, difference)
     return worst
 

@@ -38,9 +38,20 @@ MAX_INDEX = 16 << 20
 MAX_HEADER = 16 << 20
 """Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
 _NUMPY_TYPES: dict[str, Any] = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
-    "I64": "<i8", "F16": "<f2", "BF16": BFLOAT16, "F32": "<f4", "F64": "<f8",
-}  # fmt: skip
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "U16": "<u2",
+    "I16": "<i2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "U64": "<u8",
+    "I64": "<i8",
+    "F16": "<f2",
+    "BF16": BFLOAT16,
+    "F32": "<f4",
+    "F64": "<f8",
+}
 _FOREIGN = {
     OLD_FORMAT: "of PyTorch before 1.6; load it there once and save it again with torch.save",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
@@ -306,8 +317,10 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
             continue
         kind, (start, end) = about["dtype"], about["data_offsets"]
         if kind not in _NUMPY_TYPES:
-            raise WeightFileError(path, f"{printable(name, longest=100)} is {kind}, a type of number that NumPy "
-                                  "has not; convert to float32")  # fmt: skip
+            raise WeightFileError(
+                path,
+                f"{printable(name, longest=100)} is {kind}, a type of number that NumPy has not; convert to float32",
+            )
         dtype = np.dtype(_NUMPY_TYPES[kind])
         count = (end - start) // dtype.itemsize
         array = np.frombuffer(content, dtype, count, 8 + header + start) if count else np.empty(0, dtype)

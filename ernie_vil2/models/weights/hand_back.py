@@ -88,8 +88,10 @@ def hand_back(
     found = find_family(origin)
     if found is None or found[0].layout != layout:
         what = f"of the layout {found[0].layout}" if found else "not the folder of another family"
-        raise ValueError(f"{origin} is {what}: settings and tokenizer of {layout} are taken from a folder of that "
-                         "layout with a model of this architecture; name one with --origin")  # fmt: skip
+        raise ValueError(
+            f"{origin} is {what}: settings and tokenizer of {layout} are taken from a folder of that "
+            "layout with a model of this architecture; name one with --origin"
+        )
     family, weights = found
     was = _read_alike(family, weights, model.config.Model)
     before = read_weights(weights, exact=True)

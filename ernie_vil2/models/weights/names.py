@@ -183,8 +183,9 @@ def _numbered(name: str, number: int) -> str:
 def _parts(array: np.ndarray, sizes: Sequence[int], name: str) -> list[np.ndarray]:
     unit, rest = divmod(len(array), sum(sizes))
     if rest:
-        raise ValueError(f"{printable(name, longest=100)} has the shape {list(array.shape)}, which is not "
-                         f"{sum(sizes)} equal parts")  # fmt: skip
+        raise ValueError(
+            f"{printable(name, longest=100)} has the shape {list(array.shape)}, which is not {sum(sizes)} equal parts"
+        )
     return np.split(array, np.cumsum(sizes)[:-1] * unit)
 
 

@@ -309,8 +309,10 @@ def _check_built(path: Path, config: Config, words: int, held: int) -> None:
     """ValueError if a configuration asks for many more parameters than the weights next to it hold."""
     least = fewest_parameters(config.Model, words)
     if least > MOST_BUILT * held:
-        raise ValueError(f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
-                         f"{path.name} holds {held:,}")  # fmt: skip
+        raise ValueError(
+            f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
+            f"{path.name} holds {held:,}"
+        )
 
 
 def write_model(

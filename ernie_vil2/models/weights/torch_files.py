@@ -30,10 +30,17 @@ MAX_PICKLE = 64 << 20
 BFLOAT16 = np.dtype("V2")
 """What stands for bfloat16, which NumPy has not: two bytes."""
 _STORAGES = {
-    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16,
-    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
     "BoolStorage": "?",
-}  # fmt: skip
+}
 
 
 class _Storage:
@@ -106,12 +113,27 @@ def _pickled(arrays: Mapping[str, np.ndarray], checkpoint: bool) -> bytes:
     for number, (name, array) in enumerate(arrays.items()):
         strides = np.cumprod([1, *array.shape[:0:-1]])[::-1].tolist() if array.ndim else []
         out += [
-            _text(name), _global("torch._utils", "_rebuild_tensor_v2"), pickle.MARK,
-            pickle.MARK, _text("storage"), _global("torch", kinds[array.dtype]), _text(str(number)), _text("cpu"),
-            _number(array.size), pickle.TUPLE, pickle.BINPERSID,
-            _number(0), _tuple(array.shape), _tuple(strides), pickle.NEWFALSE,
-            _global("collections", "OrderedDict"), pickle.EMPTY_TUPLE, pickle.REDUCE, pickle.TUPLE, pickle.REDUCE,
-        ]  # fmt: skip
+            _text(name),
+            _global("torch._utils", "_rebuild_tensor_v2"),
+            pickle.MARK,
+            pickle.MARK,
+            _text("storage"),
+            _global("torch", kinds[array.dtype]),
+            _text(str(number)),
+            _text("cpu"),
+            _number(array.size),
+            pickle.TUPLE,
+            pickle.BINPERSID,
+            _number(0),
+            _tuple(array.shape),
+            _tuple(strides),
+            pickle.NEWFALSE,
+            _global("collections", "OrderedDict"),
+            pickle.EMPTY_TUPLE,
+            pickle.REDUCE,
+            pickle.TUPLE,
+            pickle.REDUCE,
+        ]
     out.append(pickle.SETITEMS)
     if checkpoint:
         out = [pickle.EMPTY_DICT, _text("state_dict"), *out, pickle.SETITEM]
@@ -216,8 +238,10 @@ class _Archive:
         if entry is None:
             raise Refused(f"{shown} is not in the archive: the file is damaged")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-            raise Refused(f"{shown} is compressed or encrypted in the archive, as torch.save writes none; it might "
-                          "unpack to any size")  # fmt: skip
+            raise Refused(
+                f"{shown} is compressed or encrypted in the archive, as torch.save writes none; it might "
+                "unpack to any size"
+            )
         header = self.content[entry.header_offset : entry.header_offset + 30]
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise Refused(f"no header for {shown}: the file is damaged")

@@ -49,8 +49,10 @@ def find_family(path: Path) -> tuple[Family, Path] | None:
         if weights is not None:
             return family, weights
     if candidates:
-        raise FileNotFoundError(f"{path}: the folder of a {candidates[0].title}, but its weights are not there, or "
-                                "more than one file could be them: name the file")  # fmt: skip
+        raise FileNotFoundError(
+            f"{path}: the folder of a {candidates[0].title}, but its weights are not there, or "
+            "more than one file could be them: name the file"
+        )
     return None
 
 
@@ -73,8 +75,10 @@ def check_type(folder: Path) -> None:
     """ValueError if a config.json names a type of model that is not known here."""
     kind = _model_type(folder)
     if kind is not None and kind not in FAMILIES:
-        raise ValueError(f"{folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are "
-                         f"{', '.join((*FAMILIES, *_OWN))}")  # fmt: skip
+        raise ValueError(
+            f"{folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are "
+            f"{', '.join((*FAMILIES, *_OWN))}"
+        )
 
 
 def _model_type(folder: Path) -> str | None:

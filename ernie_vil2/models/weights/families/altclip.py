@@ -60,6 +60,10 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 ALTCLIP = Family(
-    "AltCLIP", _configure, _rows, tokenizer="xlm_roberta", preprocessing="clip",
+    "AltCLIP",
+    _configure,
+    _rows,
+    tokenizer="xlm_roberta",
+    preprocessing="clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.roberta.pooler.*": "RoBERTa's pooler, which is not used"},
-)  # fmt: skip
+)

@@ -22,8 +22,11 @@ def bert_rows(theirs: str) -> list[Row]:
     return [
         (f"{network}embeddings.word_embeddings.weight", f"{theirs}embeddings.word_embeddings.weight", "array"),
         (f"{network}embeddings.position_embeddings.weight", f"{theirs}embeddings.position_embeddings.weight", "array"),
-        (f"{network}embeddings.token_type_embeddings.weight", f"{theirs}embeddings.token_type_embeddings.weight",
-         "array"),
+        (
+            f"{network}embeddings.token_type_embeddings.weight",
+            f"{theirs}embeddings.token_type_embeddings.weight",
+            "array",
+        ),
         (f"{network}embeddings.layer_norm", f"{theirs}embeddings.LayerNorm", "layer"),
         (f"{ours}self_attn.q_proj", f"{layers}attention.self.query", "linear"),
         (f"{ours}self_attn.k_proj", f"{layers}attention.self.key", "linear"),
@@ -33,7 +36,7 @@ def bert_rows(theirs: str) -> list[Row]:
         (f"{ours}linear1", f"{layers}intermediate.dense", "linear"),
         (f"{ours}linear2", f"{layers}output.dense", "linear"),
         (f"{ours}norm2", f"{layers}output.LayerNorm", "layer"),
-    ]  # fmt: skip
+    ]
 
 
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
@@ -72,7 +75,11 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 CHINESE_CLIP = Family(
-    "Chinese-CLIP", _configure, _rows, tokenizer="bert", preprocessing="square",
+    "Chinese-CLIP",
+    _configure,
+    _rows,
+    tokenizer="bert",
+    preprocessing="square",
     dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
-)  # fmt: skip
+)

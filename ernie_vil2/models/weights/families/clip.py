@@ -14,8 +14,11 @@ from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
 ACTIVATIONS: dict[str, Activation] = {
-    "quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"
-}  # fmt: skip
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 POSITION_IDS = "the numbers 0 to n - 1, which the towers count by themselves"
 
@@ -116,10 +119,14 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 CLIP = Family(
-    "CLIP", _configure, _rows, tokenizer="clip", preprocessing="clip",
+    "CLIP",
+    _configure,
+    _rows,
+    tokenizer="clip",
+    preprocessing="clip",
     unused={"*.position_ids": POSITION_IDS},
-    dialects={"tokenizer": ("stored", "open_clip"), "preprocessing": ("stored", "open_clip")}
-)  # fmt: skip
+    dialects={"tokenizer": ("stored", "open_clip"), "preprocessing": ("stored", "open_clip")},
+)
 METACLIP_2 = Family(
     "MetaCLIP 2",
     _configure,

@@ -29,8 +29,10 @@ _SPLIT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     arrays, path = folder.arrays, folder.weights
     if "bert.embeddings.word_embeddings.weight" not in arrays:
-        raise ValueError(f"{path}: not a file of Chinese-CLIP, which has bert.*; a checkpoint of OpenCLIP needs its "
-                         "open_clip_config.json next to it")  # fmt: skip
+        raise ValueError(
+            f"{path}: not a file of Chinese-CLIP, which has bert.*; a checkpoint of OpenCLIP needs its "
+            "open_clip_config.json next to it"
+        )
     positions, text_width = _shape(arrays, "bert.embeddings.position_embeddings.weight", 2, path)
     text = _sizes(path, {"text_hidden_size": text_width})
     hidden, _ = _shape(arrays, "bert.encoder.layer.0.intermediate.dense.weight", 2, path)
@@ -124,9 +126,14 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 CN_CLIP = Family(
-    "Chinese-CLIP (own file)", _configure, _rows, tokenizer="cn_clip", preprocessing="cn_clip",
-    dialects={"tokenizer": ("stored", "bert"), "preprocessing": ("stored", "transformers")}, settings="",
+    "Chinese-CLIP (own file)",
+    _configure,
+    _rows,
+    tokenizer="cn_clip",
+    preprocessing="cn_clip",
+    dialects={"tokenizer": ("stored", "bert"), "preprocessing": ("stored", "transformers")},
+    settings="",
     layout="chinese-clip",
     unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": COUNTED},
     weights=lambda folder: found[0] if len(found := sorted(folder.glob("*.pt"))) == 1 else None,
-)  # fmt: skip
+)

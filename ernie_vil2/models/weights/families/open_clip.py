@@ -82,9 +82,16 @@ def _tokenizer(folder: Folder) -> str:
 
 def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
     vision.check_facts(
-        {"ls_init_value": None, "attentional_pool": False, "no_ln_pre": False, "pos_embed_type": "learnable",
-         "pool_type": "tok", "final_ln_after_pool": False, "block_type": None}
-    )  # fmt: skip
+        {
+            "ls_init_value": None,
+            "attentional_pool": False,
+            "no_ln_pre": False,
+            "pos_embed_type": "learnable",
+            "pool_type": "tok",
+            "final_ln_after_pool": False,
+            "block_type": None,
+        }
+    )
     layers, width, size = vision.values.get("layers"), vision.count("width", 768), vision.count("image_size", 224)
     if isinstance(layers, list):
         if len(layers) != 4 or not all(is_count(depth, most=1024) for depth in layers):
@@ -110,14 +117,20 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     name = vision.values["timm_model_name"]
     known = isinstance(name, str) and name.startswith("vit_") and "_siglip_" in name and "_gap_" not in name
     if not known or vision.values.get("timm_proj", "linear") not in ("none", "", None):
-        raise vision.refusal("timm_model_name", "of timm only SigLIP's ViTs with attention pooling and without a "
-                             "projection are read")  # fmt: skip
+        raise vision.refusal(
+            "timm_model_name", "of timm only SigLIP's ViTs with attention pooling and without a projection are read"
+        )
     vision.check_facts({"timm_pool": "map"})
-    shapes = {part: arrays[f"{_TRUNK}{part}"].shape for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
-              if f"{_TRUNK}{part}" in arrays}  # fmt: skip
+    shapes = {
+        part: arrays[f"{_TRUNK}{part}"].shape
+        for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+        if f"{_TRUNK}{part}" in arrays
+    }
     if len(shapes) < 2 or any(len(shape) not in (2, 4) for shape in shapes.values()):
-        raise ValueError(f"{vision.path}: it describes {name}, of which the weights hold no {_TRUNK}patch_embed.proj "
-                         f"or {_TRUNK}blocks.0.mlp.fc1")  # fmt: skip
+        raise ValueError(
+            f"{vision.path}: it describes {name}, of which the weights hold no {_TRUNK}patch_embed.proj "
+            f"or {_TRUNK}blocks.0.mlp.fc1"
+        )
     width, _, size, _ = shapes["patch_embed.proj.weight"]
     hidden, _ = shapes["blocks.0.mlp.fc1.weight"]
     numbers = {part.split(".")[3] for part in arrays if part.startswith(f"{_TRUNK}blocks.")}
@@ -141,9 +154,16 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
 
 def _text_tower(text: Settings, quick: Activation, dim: int) -> tuple[TextTowerConfig, int]:
     text.check_facts(
-        {"hf_model_name": None, "ls_init_value": None, "embed_cls": False, "final_ln_after_pool": False,
-         "proj_type": "linear", "output_tokens": False, "block_type": None}
-    )  # fmt: skip
+        {
+            "hf_model_name": None,
+            "ls_init_value": None,
+            "embed_cls": False,
+            "final_ln_after_pool": False,
+            "proj_type": "linear",
+            "output_tokens": False,
+            "block_type": None,
+        }
+    )
     width, longest = text.count("width", 512), text.count("context_length", 77)
     pooling = text.choice("pool_type", _POOLING["argmax"], _POOLING)
     return TextTowerConfig(
@@ -211,8 +231,14 @@ def _weights(folder: Path) -> Path | None:
 
 
 OPEN_CLIP = Family(
-    "OpenCLIP", _configure, _rows, tokenizer=_tokenizer, preprocessing="open_clip",
+    "OpenCLIP",
+    _configure,
+    _rows,
+    tokenizer=_tokenizer,
+    preprocessing="open_clip",
     dialects={**ACTIVATION, "tokenizer": ("stored", "clip"), "preprocessing": ("stored", "transformers")},
-    settings=SETTINGS, weights=_weights, layout="openclip",
+    settings=SETTINGS,
+    weights=_weights,
+    layout="openclip",
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
-)  # fmt: skip
+)

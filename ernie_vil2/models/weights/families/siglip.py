@@ -117,7 +117,12 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 
 SIGLIP = Family(
-    "SigLIP", configure, _rows, tokenizer=_tokenizer, preprocessing="square", unused={"*.position_ids": POSITION_IDS},
+    "SigLIP",
+    configure,
+    _rows,
+    tokenizer=_tokenizer,
+    preprocessing="square",
+    unused={"*.position_ids": POSITION_IDS},
     dialects=ACTIVATION,
-)  # fmt: skip
+)
 SIGLIP_2 = Family("SigLIP 2 NaFlex", configure, _rows, tokenizer="siglip2", preprocessing="naflex", dialects=ACTIVATION)
