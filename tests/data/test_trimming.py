@@ -1,11 +1,13 @@
 """Trimmed vocabularies: the same tokens for the texts that they are for, and the same embeddings."""
 
+import html
 import json
 import random
 
+import ftfy
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import ernie_vil2
@@ -68,9 +70,11 @@ def clip():
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.characters(max_codepoint=0x17F, exclude_categories=["Cc", "Cs"]), max_size=20))
+@example(text="ŘµA")
 def test_clips_byte_pairs_stay_whole_for_latin_texts(clip, text):
     tokenizer, small = clip
-    if "Ã" not in text and "Â" not in text and "â" not in text:  # of which ftfy may make letters of other scripts
+    cleaned = html.unescape(html.unescape(ftfy.fix_text(text)))  # which may make letters of other scripts: Řµ is ص
+    if max(map(ord, cleaned), default=0) <= 0x17F:
         assert words(small, text) == words(tokenizer, text)
 
 
