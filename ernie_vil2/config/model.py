@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ernie_vil2.config.section import Depth, Probability, Section, Size
+from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, WordRules
 from ernie_vil2.registry import unknown
 
 SUITE = ("paddleclas:", "paddlenlp:")
@@ -123,7 +124,7 @@ class ImageTowerConfig(Section):
         "paddleclas:EfficientNetL2; or a Layer of your own as module:Class (docs/extending.md)",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
-    preprocessing: Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"] = Field(
+    preprocessing: PreprocessingKind = Field(
         "ernie_vil2",
         description="how an image that is scored becomes the input: as training resizes (ernie_vil2), as one of the "
         "two releases does (official, paddlenlp), or as other people's code does, by the next four keys (transformers, "
@@ -134,9 +135,7 @@ class ImageTowerConfig(Section):
         description="transformers, open_clip: the short side becomes image_size and the centre is cut out, both sides "
         "do (squash), or the long side does and the rest is black",
     )
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
-        "bicubic", description="of that resize, by Pillow; also of naflex"
-    )
+    interpolation: Interpolation = Field("bicubic", description="of that resize, by Pillow; also of naflex")
     resized: Size | None = Field(None, description="shortest: side before the crop; null: image_size")
     most_patches: Size | None = Field(None, description="naflex: patches of an image; null: by FG-CLIP 2's rule")
     mean: list[float] = Field(
@@ -224,20 +223,7 @@ class TextTowerConfig(Section):
         description="vocabulary file, token or token<TAB>id lines, or a tokenizer.json or sentencepiece .model; null: "
         "the packaged ERNIE 3.0 vocabulary (open_clip: CLIP's)",
     )
-    tokenizer: Literal[
-        "official",
-        "paddlenlp",
-        "cn_clip",
-        "bert",
-        "clip",
-        "xlm_roberta",
-        "siglip",
-        "siglip2",
-        "open_clip",
-        "open_clip_hf",
-        "open_clip_lower",
-        "open_clip_canonical",
-    ] = Field(
+    tokenizer: Literal[WordRules, LibraryRules] = Field(
         "official",
         description="how a text becomes tokens: words as the official code splits them, as PaddleNLP, where symbols "
         "are also words of their own and special tokens in a text count as such, or as Chinese-CLIP's own code "

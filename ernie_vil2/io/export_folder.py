@@ -16,18 +16,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, check_files, is_count, is_number, parse_json, read_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
 
 VERSION = 1
 ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
-KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-WORD_RULES = ("official", "paddlenlp", "cn_clip")
+PreprocessingKind = Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"]
+"""Values of `Model.image.preprocessing`."""
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+WordRules = Literal["official", "paddlenlp", "cn_clip"]
 """Of `Model.text.tokenizer`: those whose vocabulary is a `vocab.txt`."""
-LIBRARY_RULES = (
+LibraryRules = Literal[
     "bert",
     "clip",
     "xlm_roberta",
@@ -37,8 +38,10 @@ LIBRARY_RULES = (
     "open_clip_hf",
     "open_clip_lower",
     "open_clip_canonical",
-)
+]
 """Those whose vocabulary is a `tokenizer.json`."""
+KINDS, INTERPOLATIONS = get_args(PreprocessingKind), get_args(Interpolation)
+WORD_RULES, LIBRARY_RULES = get_args(WordRules), get_args(LibraryRules)
 GRAPHS = {
     "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),
     "onnx": ("image.onnx", "text.onnx"),
