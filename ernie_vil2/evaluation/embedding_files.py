@@ -395,7 +395,7 @@ def _official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         columns = line.split(b"\t")
         if len(columns) != 3 or columns[2] != b"1":
             raise ValueError(f"{where}: a row is a text embedding, a tab, an image embedding, a tab, and 1")
-        # What is not ASCII is no number either, and is refused as such.
+        # What is not ASCII is not a number either, and is refused as such.
         text, image = (_numbers(column.decode("ascii", "replace").split(), where) for column in columns[:2])
         yield where, text, image
 

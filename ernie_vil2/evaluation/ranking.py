@@ -63,7 +63,7 @@ def rank_queries(
         left, right: embeddings `[N, D]` and `[M, D]`.
         pairs: `[P, 2]`, (left row, right row) of what belongs together, many to many.
         block: rows of either side that are scored at once.
-        excluded: `[E, 2]`, (left row, right row) of what is no answer to each other: as if it were not there.
+        excluded: `[E, 2]`, (left row, right row) of what is not an answer to each other: as if it were not there.
         ties: "pessimistic" or "optimistic", see `TIE_RULES`.
         names: what error messages call the two sides.
         device: where products are computed: "cpu", or a device of Paddle's such as "gpu:0".

@@ -62,7 +62,7 @@ class Family:
             a family is spelt in more than one way, and none for the authors' own spelling.
         tokenizer: the rules of its tokenizer, see `Model.text.tokenizer`, or what says them for a folder.
         preprocessing: those of its images, see `Model.image.preprocessing`.
-        unused: reasons why arrays are no part of the model, by glob patterns of the authors' names.
+        unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
         settings: the JSON file that describes the model; empty: the weights do.
         weights: finds the weights in a folder; None: there are none.
@@ -169,7 +169,7 @@ class FamilyModel:
         arrays: by our names, each made when it is asked for; what the family does not know keeps its name.
         names: those of the file.
         held: how many numbers that has.
-        unused: why arrays of the file are no part of the model, by the authors' names.
+        unused: why arrays of the file are not part of the model, by the authors' names.
         dialect: the ways that were chosen, or are the default.
         licence: what the folder's model card says; None: nothing.
     """
