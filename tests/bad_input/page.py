@@ -19,7 +19,6 @@ SECTIONS = {
     "Fine-tuning": tuning.CASES,
 }
 ORDER = ["used", "used / skipped", "skipped", "stopped"]
-SOME = 2
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
 
@@ -36,10 +35,10 @@ def table(cases):
 
 
 def shown(result, how, alike):
-    """The inputs of a row; examples of those that are stopped, whose errors explain themselves, or simply used."""
-    plain = result == "stopped" or (result, how) == ("used", "")
-    more = len(alike) - SOME if plain else 0
-    return " · ".join(alike) if more <= 0 else f"{' · '.join(alike[:SOME])} · {more} more"
+    """Examples of the inputs of a row, fewer where errors explain themselves or the input is simply used."""
+    some = 2 if result == "stopped" or (result, how) == ("used", "") else 3
+    more = len(alike) - some
+    return " · ".join(alike) if more <= 1 else f"{' · '.join(alike[:some])} · {more} more"
 
 
 def cell(text):
