@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 PYTHONS := python3.11 python3.13 python3.12 python3
 DEMO := runs/emoji
 # Of what pip prints: every twentieth package, what is large, and the beginning of the last step, which takes a minute.
-PROGRESS := awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages found"} \
-    /(Downloading|Using cached) .*[0-9][0-9]\.[0-9] MB/ {print} \
-    /^Installing collected/ {print "  all " n " are here; unpacking them (about a minute)"} {fflush()}'
+PROGRESS := n=0; while read -r line; do case "$$line" in \
+    Collecting*) n=$$((n + 1)); if [ $$((n % 20)) = 0 ]; then echo "  $$n packages found"; fi;; \
+    Downloading*[0-9][0-9].[0-9]' MB)' | Using\ cached*[0-9][0-9].[0-9]' MB)') echo "  $${line%%-*} ($${line\#\#*\(}";; \
+    Installing\ collected*) echo "  unpacking $$n packages (about a minute)";; esac; done
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -35,7 +36,7 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; print("Python %d.%d: %s" % (*sys.version_info[:2], "the whole set, with PaddleNLP and PaddleClas" \
 	    if sys.version_info[:2] == (3, 11) else "without PaddleNLP and PaddleClas, which are published for Python 3.11"))'
 	@echo 'Installing into $(VENV): 2 GB, two to ten minutes, depending on the network'
-	@$(PYTHON) -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]' | $(PROGRESS)
+	@$(PYTHON) -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]' | { $(PROGRESS); }
 	@touch $@
 
 # Two processes share every batch. A second run finds the finished training and goes straight to the evaluation and the report.
