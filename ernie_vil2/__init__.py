@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .search import open_index
 
 __all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "compare", "load_model", "open_index"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when asked for: they bring Paddle with them, which takes seconds.
 _MODULES = {
