@@ -192,6 +192,28 @@ class Evaluation:
             values["measures"] = dict(self.measures)
         return {**values, "tie_rule": TIE_RULES[self.protocol.ties]}
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that the figures depend on, for JSON."""
+        protocol, benchmark = self.protocol, self.encoded.benchmark
+        return {
+            "protocol": protocol.name,
+            "definition": protocol.definition,
+            "tie_rule": TIE_RULES[protocol.ties],
+            "differences": self.notes,
+            "benchmark": {
+                "name": benchmark.name,
+                "images": len(benchmark.images),
+                "texts": len(benchmark.texts),
+                "pairs": len(benchmark.pairs),
+                "queries": {way: int((one.ranking.rank > 0).sum()) for way, one in self.results.items()},
+                "files": [str(path) for path in benchmark.files],
+                "rows": benchmark.rows.as_dict(),
+                "encoded": self.encoded.problems.as_dict(),
+            },
+            "result": self.as_dict(),
+        }
+
     def of_queries(self, field: str, value: str) -> Evaluation:
         """That of those queries alone whose field has this value; the galleries stay whole.
 

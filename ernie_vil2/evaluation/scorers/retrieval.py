@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ernie_vil2.config import Config, ScoredConfig
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkText
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.device.extras import require
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
@@ -160,39 +160,34 @@ class Retrieval(Scorer):
 
 def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
     """What each query found. Queries of one image are those that it or one of its texts asks, by its first image."""
-    benchmark, parts = evaluation.encoded.benchmark, []
+    benchmark, groups = evaluation.encoded.benchmark, 0
     image_of = np.arange(len(benchmark.images), len(benchmark.images) + len(benchmark.texts))
     image_of[benchmark.pairs[::-1, 1]] = benchmark.pairs[::-1, 0]
-    folds = {}
+    asked: list[tuple[str, int, BenchmarkImage | BenchmarkText]] = []
+    columns = []
     for direction, result in evaluation.results.items():
-        asked = np.flatnonzero(result.ranking.rank)
-        starts = [rows.start for rows, _ in result.folds]
-        fold = np.searchsorted(starts, asked, side="right")
-        folds[direction] = len(result.folds)
-        parts += [(direction, int(scored), int(number)) for scored, number in zip(asked, fold, strict=True)]
-    directions = [direction for direction, _, _ in parts]
-    rows = [evaluation.results[direction].asked.left[scored] for direction, scored, _ in parts]
-    sides = [direction.partition("_to_")[0] for direction in directions]
-    queries = [benchmark.side(side)[row] for side, row in zip(sides, rows, strict=True)]
-    ranks = np.array([evaluation.results[direction].ranking.rank[scored] for direction, scored, _ in parts], np.int64)
-    found = recall_figures(directions, ranks)
-    ways = list(evaluation.results)
-    groups = np.array([ways.index(direction) * max(folds.values()) + number for direction, _, number in parts])
-    several = found if len(groups) and groups.max() > 1 else ()
+        side, positions = result.asked.sides[0], np.flatnonzero(result.ranking.rank)
+        rows = result.asked.left[positions]
+        asked += [(direction, at, benchmark.side(side)[row]) for at, row in zip(positions, rows, strict=True)]
+        fold = groups + np.searchsorted([queries.start for queries, _ in result.folds], positions, side="right")
+        columns.append((result.ranking.rank[positions], rows if side == "image" else image_of[rows], fold))
+        groups += len(result.folds)
+    ranks, clusters, group = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    found = recall_figures([direction for direction, *_ in asked], ranks)
     cards = Cards(evaluation, SHOWN_SIDE_BY_SIDE, device)
 
     def made(chosen: Sequence[int]) -> list[Card]:
-        return [cards.of(parts[row][0], np.array([parts[row][1]]))[0] for row in chosen]
+        return [cards.of(asked[row][0], np.array([asked[row][1]]))[0] for row in chosen]
 
     return Outcomes(
-        ids=[f"{direction} {one.id}" for direction, one in zip(directions, queries, strict=True)],
+        ids=[f"{direction} {query.id}" for direction, _, query in asked],
         figures=found,
-        main="mR" if "mR" in found else f"{ways[0]}/mR",
-        clusters=np.array([row if side == "image" else image_of[row] for side, row in zip(sides, rows, strict=True)]),
+        main="mR" if "mR" in found else f"{next(iter(evaluation.results))}/mR",
+        clusters=clusters,
         ranks=ranks,
-        groups=dict.fromkeys(several, groups),
-        texts=[one.text if isinstance(one, BenchmarkText) else "" for one in queries],
-        fields=[one.fields for one in queries],
+        groups=dict.fromkeys(found, group) if groups > 1 else {},
+        texts=[query.text if isinstance(query, BenchmarkText) else "" for *_, query in asked],
+        fields=[query.fields for *_, query in asked],
         cards=made,
     )
 
@@ -216,16 +211,10 @@ def format_counts(evaluations: Evaluations) -> str:
     """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
     lines = []
     for label, evaluation in evaluations.items():
-        encoded = evaluation.encoded
-        lines += [
-            f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}",
-            *(f"note: {sentence}" for sentence in evaluation.notes),
-            *(
-                f"{what}: {report}"
-                for what, report in (("annotations", encoded.benchmark.rows), ("images", encoded.problems))
-                if report.counts or report.remarks
-            ),
-        ]
+        reports = (("annotations", evaluation.encoded.benchmark.rows), ("images", evaluation.encoded.problems))
+        lines.append(f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}")
+        lines += [f"note: {sentence}" for sentence in evaluation.notes]
+        lines += [f"{what}: {report}" for what, report in reports if report.counts or report.remarks]
     return wrapped(lines)
 
 
@@ -249,38 +238,9 @@ def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult
 
 def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PaperResult]) -> dict[str, Any]:
     """All that the figures depend on, for JSON."""
-    return {
-        "results": {label: _record(evaluation) for label, evaluation in evaluations.items()},
-        "published": [
-            {
-                "model": row.label,
-                "values": row.values,
-                "source": row.source,
-                "note": row.note,
-                "fine_tuned": row.fine_tuned,
-            }
-            for row in published
-        ],
-        "table": rows,
-    }
-
-
-def _record(evaluation: Evaluation) -> dict[str, Any]:
-    protocol, benchmark = evaluation.protocol, evaluation.encoded.benchmark
-    return {
-        "protocol": protocol.name,
-        "definition": protocol.definition,
-        "tie_rule": TIE_RULES[protocol.ties],
-        "differences": evaluation.notes,
-        "benchmark": {
-            "name": benchmark.name,
-            "images": len(benchmark.images),
-            "texts": len(benchmark.texts),
-            "pairs": len(benchmark.pairs),
-            "queries": {way: int((one.ranking.rank > 0).sum()) for way, one in evaluation.results.items()},
-            "files": [str(path) for path in benchmark.files],
-            "rows": benchmark.rows.as_dict(),
-            "encoded": evaluation.encoded.problems.as_dict(),
-        },
-        "result": evaluation.as_dict(),
-    }
+    others = [
+        {"model": row.label, "values": row.values, "source": row.source, "note": row.note, "fine_tuned": row.fine_tuned}
+        for row in published
+    ]
+    results = {label: evaluation.record for label, evaluation in evaluations.items()}
+    return {"results": results, "published": others, "table": rows}

@@ -246,12 +246,5 @@ def answers(encoded: EncodedClasses, results: Results) -> Iterator[list]:
         for row, (image, answer) in enumerate(zip(images, scores.answer.tolist(), strict=True)):
             own = "|".join(labels[column] for column in np.flatnonzero(scores.truth[row]))
             numbers = (scores.probabilities[row, answer], scores.scores[row, answer], scores.rank[row])
-            yield [
-                result,
-                image.id,
-                own,
-                labels[answer],
-                scores.names[answer],
-                *numbers,
-                int(scores.truth[row, answer]),
-            ]
+            right = int(scores.truth[row, answer])
+            yield [result, image.id, own, labels[answer], scores.names[answer], *numbers, right]
