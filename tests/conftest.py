@@ -110,6 +110,12 @@ def pytest_configure(config):
         config.pluginmanager.register(WithoutProcesses())
 
 
+def pytest_collection_finish():
+    """What is imported lives as long as the process: no collection of garbage has to look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def resident_memory():
     """The process's resident memory after the last collection, in bytes, in a list of its own."""

@@ -152,7 +152,7 @@ def _measured(encode: Callable, row: paddle.Tensor, repeats: list[_Repeat], flop
     def step(rows: int) -> np.ndarray:
         """Bytes that forward leaves, that are in use beyond these at the most, and that each block leaves and gives."""
         batch = row.expand([rows, *row.shape[1:]]).clone()
-        gc.collect()
+        gc.collect(0)
         before = current()
         reset_peak()
         embeddings = encode(batch)
@@ -162,10 +162,16 @@ def _measured(encode: Callable, row: paddle.Tensor, repeats: list[_Repeat], flop
             [saved, peak() - before - saved, *(size for each in repeats for size in (each.left, each.result))]
         )
 
-    step(1)  # what is allocated once, the gradients of the parameters above all, is not a part of a row
-    rows = int(max(2, min(64, ENOUGH // step(1)[0])))  # of one row Paddle spares some copies
-    # What twice the rows take more: a gradient of a parameter, before it is added, is not a part of a row either.
-    saved, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
+    automatic = gc.isenabled()
+    gc.disable()  # so that a step frees nothing of others, and its own garbage is all that is young
+    try:
+        step(1)  # what is allocated once, the gradients of the parameters above all, is not a part of a row
+        rows = int(max(2, min(64, ENOUGH // step(1)[0])))  # of one row Paddle spares some copies
+        # What twice the rows take more: a gradient of a parameter, before it is added, is not a part of a row either.
+        saved, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
+    finally:
+        if automatic:
+            gc.enable()
     blocks = list(zip([each.count for each in repeats], blocks[::2], blocks[1::2], strict=True))
     saved += row.size * row.element_size() + sum((count - 1) * left for count, left, _ in blocks)
     saved_again = saved + sum(count * (result - left) for count, left, result in blocks)
