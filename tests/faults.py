@@ -169,6 +169,8 @@ def chosen_faults(root: Path) -> list[Fault]:
 
 def drawn_faults(root: Path) -> list[Fault]:
     """`DRAWN` of all faults, as the seed says; for an equivalent one the next that would have been drawn."""
+    if gone := [pattern for pattern in FILES if not any(root.glob(pattern))]:
+        raise ValueError(f"no file is called {', '.join(gone)}: adapt FILES to the code")
     every = [
         fault
         for pattern in FILES
