@@ -38,7 +38,7 @@ SPLITS = {"train": ("train", 0.6), "dev": ("val", 0.15), "test": ("test", 0.25)}
 """For each split the shard of its drawings, and its share of the concepts."""
 ROUNDS = 20, 4  # snli-ve: hypotheses of each concept, of train and of the others
 GROUPS = 3000, 300  # nlvr2: groups of eight rows
-COMMON_TAG = 5  # concepts that have a tag which can stand for one of them
+COMMON_TAG = 5  # concepts that have a tag which can denote one of them
 IMPOSSIBLE = 1e3
 HUES = {"red": (170, 8), "yellow": (21, 34), "green": (36, 85), "blue": (90, 130)}  # OpenCV's, 0 to 179
 KINDS = {

@@ -73,7 +73,7 @@ class MisbehavingServer(ThreadingHTTPServer):
     daemon_threads, block_on_close = True, False
 
     def __init__(self, **files):
-        """`_` in a name stands for the dot."""
+        """`_` in a name is the dot."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = {name.replace("_", "."): content for name, content in files.items()}
         self.manners = {}

@@ -46,7 +46,7 @@ def flickr30k_cn(folder):
                               ("train", "flickr30kzhbbosontrain")):  # fmt: skip
         kind = "zhm" if split == "test" else "zhb"
         rows = list(enumerate(SMALL[split], 1000 * SPLITS.index(split)))
-        captions = [f"{number}#{kind}#{n} {' '.join(f'{sign}:n' for sign in text)}\n"
+        captions = [f"{number}#{kind}#{n} {' '.join(f'{letter}:n' for letter in text)}\n"
                     for number, row in rows for n, text in enumerate(row[2])]  # fmt: skip
         write(folder, {f"{collection}/ImageSets/{collection}.txt": "".join(f"{number}\n" for number, _ in rows),
                        f"{collection}/TextData/seg.{collection}.caption.txt": "".join(captions)})  # fmt: skip

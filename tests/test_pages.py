@@ -322,7 +322,7 @@ def test_the_best_step_is_marked():
         for step, value in ((0, 90.0), (10, 40.0), (20, 50.0), (30, 45.0))
     ]  # fmt: skip
     (chart,) = [chart for chart in training_charts(records) if chart.title.startswith("Retrieval")]
-    assert chart.best is not None and chart.best[1] == "best: 20"  # step 0 is no checkpoint
+    assert chart.best is not None and chart.best[1] == "best: 20"  # step 0 is not a checkpoint
     assert "best: 20" in run_page(records)
 
 

@@ -167,7 +167,7 @@ def input_file(text: str) -> str:
 def input_folder(text: str) -> str:
     """A folder that is there."""
     if not os.path.isdir(_existing(text)):
-        raise ArgumentTypeError(f"{text} is no folder")
+        raise ArgumentTypeError(f"{text} is not a folder")
     return text
 
 
@@ -194,7 +194,7 @@ def model(text: str) -> str:
 def run_folder(text: str) -> str:
     """The folder of a run; RUN@best or RUN@newest name one of its checkpoints."""
     if os.path.exists(text) and not os.path.isdir(text):
-        raise ArgumentTypeError(f"{text} is no folder")
+        raise ArgumentTypeError(f"{text} is not a folder")
     return model(text)
 
 
@@ -265,7 +265,7 @@ def output_folder(text: str) -> Path:
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise ArgumentTypeError(f"{text}: {there} is no folder")
+        raise ArgumentTypeError(f"{text}: {there} is not a folder")
     if not os.access(there, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name another folder")
     return Path(text)
@@ -298,7 +298,7 @@ def port(text: str) -> int:
 def number(text: str) -> float:
     """A number, and no infinite one."""
     if not math.isfinite(float(text)):
-        raise ArgumentTypeError(f"{text} is no number")
+        raise ArgumentTypeError(f"{text} is not a number")
     return float(text)
 
 
@@ -332,7 +332,7 @@ def fraction(text: str) -> float:
 def amount(text: str) -> float:
     """A number above 0."""
     if number(text) <= 0:
-        raise ArgumentTypeError(f"{text} is no number above 0")
+        raise ArgumentTypeError(f"{text} is not a number above 0")
     return float(text)
 
 

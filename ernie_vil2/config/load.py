@@ -26,7 +26,7 @@ _OF_1 = (("Model", "allow"), ("Views", "separators"), ("Loss", "tile"), ("Optimi
 Tree = dict[str, Any]
 MAX_CHARACTERS = 2**20
 MAX_VALUES = 100_000
-"""Of a YAML file; an alias counts as all that it stands for."""
+"""Of a YAML file; an alias counts as all that it means."""
 MAX_DEPTH = 50
 MAX_DIGITS = 100
 MAX_PROBLEMS, MAX_SHOWN = 10, 500  # that one message names, and characters of each
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[yaml.Node, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Counts while the tree is made: ten lines of aliases of aliases can stand for more than memory holds."""
+        """Counts while the tree is made: ten lines of aliases of aliases can mean more than memory holds."""
         before, alias = self._values, self.check_event(yaml.AliasEvent)
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
         # A node whose size is not known yet holds its own alias.
         self._values += self._sizes.get(node, MAX_VALUES) if alias else 1
         if self._values > MAX_VALUES:
-            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, each alias counted as all that it stands for")
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, each alias counted as all that it means")
         self._sizes[node] = self._values - before
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")

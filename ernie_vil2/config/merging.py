@@ -42,7 +42,7 @@ def merged(section: str, before: Any, value: Any) -> tuple[Any, str | None]:
 
     One of the same kind changes only what it names, and weights do not outlive the sizes that they fit.
     One of another kind keeps what every kind has: not the sizes and weights of a tower, nor where a loss starts. Values
-    that are no such section are replaced.
+    that are not such a section are replaced.
 
     Args:
         section: its name, as `Model.image`.

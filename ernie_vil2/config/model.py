@@ -242,7 +242,7 @@ class TextTowerConfig(Section):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Of ERNIE and BERT: width, depth and heads that the name stands for, or those given."""
+        """Of ERNIE and BERT: width, depth and heads that the name means, or those given."""
         return NAMED_SIZES.get(
             self.name.rpartition("-")[2], {size: getattr(self, size) for size in TEXT_SIZES["ernie"]}
         )

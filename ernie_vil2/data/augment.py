@@ -226,7 +226,7 @@ def tags_text(tags: Sequence[str], language: str, views: ViewsConfig) -> str:
 
 
 def draw_text(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> str:
-    """The text that stands for the sample in this step.
+    """The text that describes the sample in this step.
 
     A language is drawn by its weight, then caption or tags by `tag_probability`; a sample without
     tags gives its caption, or one of the lines of it where these are `caption_lines`. The dropout of

@@ -277,7 +277,7 @@ class RowsByImage:
         return np.maximum.reduceat(values[self._rows], np.append(0, self._ends[:-1]))
 
     def row(self, unit: int, epoch: int) -> int:
-        """The row that a unit stands for in an epoch."""
+        """The row that a unit is in an epoch."""
         first = int(self._ends[unit - 1]) if unit else 0
         rows = self._rows[first : self._ends[unit]]
         turn, position = divmod(epoch, len(rows))

@@ -163,7 +163,7 @@ def is_id(value: object) -> bool:
 class Sample:
     """One image with its texts.
 
-    `captions` and `tags` are by language; the language "" stands for a source that names none.
+    `captions` and `tags` are by language; the language "" is that of a source that names none.
     Samples share an image if their `image_name` and their bytes are equal, and a text if their `text_name` is.
     `fields` holds what else the source says, for filters. `image_file` is the file that the image has to itself; empty
     where it lies in a shard.
@@ -225,7 +225,7 @@ class Statement(Sample):
 
 def is_blank(text: str) -> bool:
     """Whether a text is empty to the tokenisers: they drop spaces, control characters and lone accents."""
-    return all(sign == "\ufffd" or unicodedata.category(sign).startswith(("C", "Z", "Mn")) for sign in text)
+    return all(letter == "\ufffd" or unicodedata.category(letter).startswith(("C", "Z", "Mn")) for letter in text)
 
 
 SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"

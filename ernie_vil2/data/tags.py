@@ -32,7 +32,7 @@ class TagsFile:
             error, the latter are skipped.
 
     Raises:
-        ValueError: the file is of no such kind, there is no row in it, or (without `bad`) a row cannot be used.
+        ValueError: the file is not of such a kind, there is no row in it, or (without `bad`) a row cannot be used.
     """
 
     def __init__(self, path: str | Path, bad: BadSampleReport | None = None):

@@ -158,7 +158,7 @@ class Tokenizer:
                 if position % 2:
                     ids.append(self._ids.get(part, self._unknown))
                 else:
-                    # PaddleNLP lowers sign by sign, which knows no final sigma.
+                    # PaddleNLP lowers letter by letter, which knows no final sigma.
                     words = split_words("".join(map(str.lower, part)), symbols=True)
                     ids += [number for word in words for number in self._pieces(word)]
         return ids

@@ -24,7 +24,7 @@ NO_PAIRS = np.zeros((0, 2), np.int64)
 class QueryRanks:
     """What the queries of one direction find; arrays `[Q]`, one entry a query row.
 
-    `rank` is the 1-based rank of the best positive, int64, and 0 for a row without a positive, which is no query.
+    `rank` is the 1-based rank of the best positive, int64, and 0 for a row without a positive, which is not a query.
     `positive` is the gallery row of that positive (-1 without one) and `positive_score` its score, float32; `top` and
     `top_score` are those of the gallery row that ranks first. Of equal scores the lower row is named.
     """

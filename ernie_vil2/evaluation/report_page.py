@@ -51,7 +51,7 @@ def read_changes(before: Path, after: Path) -> dict[str, Changes]:
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: one is no such file.
+        ValueError: one is not such a file.
     """
     ranks = [_ranks(path) for path in (before, after)]
     found: dict[str, list[tuple[str, int, int]]] = {}

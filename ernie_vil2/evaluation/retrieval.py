@@ -28,7 +28,7 @@ class Matching(NamedTuple):
     """Rows that are scored against each other: a whole benchmark, or one fold of it.
 
     `left` and `right` are rows of the benchmark's sides that `sides` names. `positives` `[P, 2]` says which belong
-    together, as (position in `left`, position in `right`), and `excluded` `[E, 2]` which are no answers to each other,
+    together, as (position in `left`, position in `right`), and `excluded` `[E, 2]` which are not answers to each other,
     as a row and itself where both sides are one.
     """
 

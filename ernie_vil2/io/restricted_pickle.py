@@ -1,7 +1,7 @@
 """Pickles of plain data, read without running anything that they name.
 
 A pickle is a program for a stack machine, and Python's unpickler runs whatever function it names. Here it knows the
-operations of texts, numbers, lists, tuples, dicts and NumPy's arrays alone, and NumPy's names stand for what this
+operations of texts, numbers, lists, tuples, dicts and NumPy's arrays alone, and NumPy's names mean what this
 module does in their place; any other operation or name is refused.
 """
 
@@ -34,7 +34,7 @@ class Refused(ValueError):
 
 
 class Array:
-    """What stands for a `numpy.ndarray`: empty until the pickle gives its state."""
+    """What replaces a `numpy.ndarray`: empty until the pickle gives its state."""
 
     value: np.ndarray | None = None
 
@@ -46,7 +46,7 @@ class Array:
 
 
 class _Dtype:
-    """What stands for a `numpy.dtype`: its letter and size, and the byte order that a state adds."""
+    """What replaces a `numpy.dtype`: its letter and size, and the byte order that a state adds."""
 
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
@@ -73,7 +73,7 @@ def load(
     small objects.
 
     Args:
-        names: what further names stand for, by module and name.
+        names: what further names mean, by module and name.
         outside: makes the object that a persistent id names, which is not in the pickle, as in PyTorch's files; None:
             it may not have any.
 
@@ -150,7 +150,7 @@ class _Unpickler(_PythonUnpickler):
 
 
 def _functions(size: int) -> dict[tuple[str, str], Callable[..., Any]]:
-    """What the names in a pickle of `size` bytes stand for."""
+    """What the names in a pickle of `size` bytes mean."""
     left = size
 
     def ndarray() -> None:

@@ -52,11 +52,11 @@ def printable(text: str, keep: str = "", longest: int | None = None) -> str:
     """
     if longest is not None and len(text) > longest:
         text = f"{text[:longest]}..."
-    return "".join(sign if _harmless(sign) or sign in keep else json.dumps(sign)[1:-1] for sign in text)
+    return "".join(letter if _harmless(letter) or letter in keep else json.dumps(letter)[1:-1] for letter in text)
 
 
-def _harmless(sign: str) -> bool:
-    return sign.isprintable() or unicodedata.category(sign) == "Zs"
+def _harmless(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 @contextmanager

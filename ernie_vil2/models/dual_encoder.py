@@ -28,7 +28,7 @@ def build_dual_encoder(
 
 
 def with_sizes(config: ModelConfig) -> ModelConfig:
-    """The same towers, whoever builds them, with the sizes spelt out that a name such as ViT-B/16 stands for."""
+    """The same towers, whoever builds them, with the sizes spelt out that a name such as ViT-B/16 means."""
     config = without_implementation(config)
     image, text = config.image, config.text
     if image.name in VIT_SIZES:

@@ -42,7 +42,7 @@ THREADS = 4
 
 
 class Rehearsal:
-    """A collection as it would be: takes changes, and leaves the one that it stands for as it is."""
+    """A collection as it would be: takes changes, and leaves the one that it represents as it is."""
 
     embeddings = np.empty([0, 0], np.float32)
     """Of what would be added: none are computed."""

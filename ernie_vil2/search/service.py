@@ -70,7 +70,7 @@ def build_app(
     @app.exception_handler(OtherModel)
     @app.exception_handler(OSError)
     async def unusable(request: Request, error: ValueError | OSError) -> JSONResponse:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # it names paths, which are no client's business
+        print(f"error: {error}", file=sys.stderr, flush=True)  # it names paths, which are not a client's business
         return JSONResponse({"detail": "the index cannot be used now; the server's log says why"}, 503)
 
     @app.exception_handler(ClientDisconnect)

@@ -56,7 +56,7 @@ class FileTagger:
         path: a `.jsonl`, `.tsv` or `.csv` file, see `TagsFile`.
 
     Raises:
-        ValueError: the file is no such file, or none of its rows can be used.
+        ValueError: the file is not such a file, or none of its rows can be used.
     """
 
     def __init__(self, path: str | Path):

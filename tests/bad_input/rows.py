@@ -163,7 +163,7 @@ def large_row(folder):
 
 
 def files(**content):
-    """`make` of a folder of files; `_` in a name stands for the dot."""
+    """`make` of a folder of files; `_` in a name is the dot."""
 
     def make(folder):
         for name, data in content.items():
@@ -305,9 +305,9 @@ CASES = [
     parquet("Parquet text that is not UTF-8", NOT_UTF8, skipped={Reason.NOT_UTF8: 1}),
     parquet("Parquet, a row group damaged", [GOOD_ROW] * 4, damage_first_group, used=2,
             skipped={Reason.UNREADABLE_FILE: 2}, note="the other row groups"),
-    parquet("Parquet of 3 kB whose row stands for 4 GiB", many_tags(4096), skipped={Reason.TOO_LARGE: 1},
+    parquet("Parquet of 3 kB whose row means 4 GiB", many_tags(4096), skipped={Reason.TOO_LARGE: 1},
             dictionary_pagesize_limit=2**22, use_dictionary=True, compression="zstd", store_schema=False),
-    parquet("Parquet of 3 kB whose row group stands for 67 million nulls", many_nulls(16, 2**22), used=0,
+    parquet("Parquet of 3 kB whose row group means 67 million nulls", many_nulls(16, 2**22), used=0,
             skipped={Reason.LARGE_GROUP: 16}, row_group_size=16, use_dictionary=True),
     parquet("Parquet whose schema has 30,000 columns within each other", [GOOD_ROW], deep_schema,
             stopped="not a Parquet file"),

@@ -47,14 +47,14 @@ LAUGHS = "Training:\n steps:\n  - &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + 
     f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
 )
 MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
-VALUES = "more than 100,000 values, each alias counted as all that it stands for"
+VALUES = "more than 100,000 values, each alias counted as all that it means"
 DEPTH = "more than 50 values within each other"
 DEVICE = "not an ordinary file; write what the pipe or device gives to a disk"
 
 CASES = [
-    config("YAML of 600 bytes whose aliases stand for 10^9 values", LAUGHS, VALUES),
-    config("YAML whose merges stand for 10^12 keys", MERGES, VALUES),
-    config("YAML alias within what it stands for", "a: &a [*a]\n", VALUES),
+    config("YAML of 600 bytes whose aliases mean 10^9 values", LAUGHS, VALUES),
+    config("YAML whose merges mean 10^12 keys", MERGES, VALUES),
+    config("YAML alias within what it means", "a: &a [*a]\n", VALUES),
     config("Paddle's dropout where micro batches are encoded twice", "Training: {dropout: native, micro_batch: 4}",
            "dropout: native does not go with micro_batch or recompute; use dropout: counter"),
     config("YAML of 900 brackets within each other", "a: " + "[" * 900 + "]" * 900, DEPTH),
@@ -68,7 +68,7 @@ CASES = [
     config("YAML tag that its value does not fit", "a: !!bool x", "not valid YAML"),
     config("10,000 unknown keys", "".join(f"k{n}: 1\n" for n in range(10_000)), "unknown key k0"),
     config("`version: 99`, of a later release", "version: 99\n", "is of a later release of this package"),
-    config("`version` that is no number", "version: new\n", "version: 'new' is none"),
+    config("`version` that is not a number", "version: new\n", "version: 'new' is none"),
     config("YAML key of 100,000 characters", f"? {'k' * 100_000}\n: 1\n", "unknown key kkk"),
     config("YAML text where a number belongs, of 500,000 characters", f"Training: {{steps: '{'x' * 500_000}'}}",
            "Input should be a valid integer"),

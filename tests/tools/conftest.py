@@ -89,7 +89,7 @@ EXAMPLES = {
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory, shapes):
-    """The folder that `IN` stands for."""
+    """The folder that `IN` means."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "val.tar").write_bytes(shapes["val"].read_bytes())
     (folder / "tiny.yaml").write_text(CONFIG.replace("IN", str(folder)))
@@ -153,6 +153,6 @@ def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, 
 
 @pytest.fixture
 def command(inputs, tmp_path, monkeypatch):
-    """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` stands for."""
+    """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` means."""
     monkeypatch.chdir(tmp_path)
     return lambda example, changes, out=tmp_path: run(example, changes, inputs, out)

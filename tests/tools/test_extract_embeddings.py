@@ -135,7 +135,7 @@ def test_what_cannot_be_embedded_without_pairs_is_explained(checkpoint, photos, 
         ("--texts", lines, "--format", "official"): "the official format holds pairs; take another --format",
         ("--pictures", tmp_path / "empty"): "empty: no image file in it that can be used",
         ("--texts", tmp_path / "blank.txt"): "blank.txt: no text in it that can be used",
-        ("--pictures", lines): "lines.txt is no folder",
+        ("--pictures", lines): "lines.txt is not a folder",
     }.items():
         assert extract("--checkpoint", checkpoint, *options, "--output", tmp_path / "o") == 2
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1

@@ -89,7 +89,7 @@ def test_rows_of_shares(texts, expected):
         ("0 ... 1", "write a row of shares as"),
         ("... 1", "write a row of shares as"),
         ("0 2", "2 is not a share from 0 to 1"),
-        ("0 nan", "nan is no number"),
+        ("0 nan", "nan is not a number"),
         ("x", "argument --alpha"),
     ],
 )

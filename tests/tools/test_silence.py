@@ -47,7 +47,7 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("search query", {"--where": f"x={DEEP}"}, "more than 1,000 characters; name a shorter value"),
     ("search build", {"--recall": "5"}, "--recall: 5 is not a share above 0 and up to 1"),
     ("search build", {"--recall": "0"}, "--recall: 0 is not a share above 0 and up to 1"),
-    ("plan", {"--step-seconds": "0"}, "--step-seconds: 0 is no number above 0"),
+    ("plan", {"--step-seconds": "0"}, "--step-seconds: 0 is not a number above 0"),
     *(("eval", {"--import": name}, f"--import: {name!r} is not the name of") for name in ("", ".x", "a b")),
 ])  # fmt: skip
 def test_values_that_mean_nothing_are_explained(command, capsys, example, changes, output):

@@ -267,7 +267,7 @@ def measured_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bool]]:
 
 
 def decode_base64(text: bytes, name: str) -> bytes:
-    """What base64 stands for, in the standard or the URL-safe alphabet, with blanks; BadSample if it is none."""
+    """What base64 means, in the standard or the URL-safe alphabet, with blanks; BadSample if it is none."""
     # b64decode drops characters that it does not know unless asked to validate.
     text = text.replace(b"-", b"+").replace(b"_", b"/")
     try:

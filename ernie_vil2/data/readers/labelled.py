@@ -153,10 +153,10 @@ def open_labelled(
         paths: a folder with a folder for each class, or with such a folder for each split; tables with the columns
             `image` and `label`; or what `open_sources` takes.
         names: files of names by language, see `read_list`. None: `label_cn.txt` next to the folders, else the labels
-            themselves, as zh where there is a Chinese sign in them and as en otherwise.
+            themselves, as zh where there is a Chinese character in them and as en otherwise.
         label: column or field that says the class of a picture; several are a list, in CSV separated by `|`.
         split: of the pictures.
-        images: folder that stands for a table's where its image files are looked for.
+        images: folder where a table's image files are looked for, in place of the table's own.
         columns, encoding: of tables, as of `open_sources`.
         default: the split that is meant where none is named and there are several.
 
@@ -198,7 +198,7 @@ def open_labelled(
 
 
 def _language(labels: Sequence[str]) -> str:
-    return "zh" if any("\u4e00" <= sign <= "\u9fff" for label in labels for sign in label) else "en"
+    return "zh" if any("\u4e00" <= letter <= "\u9fff" for label in labels for letter in label) else "en"
 
 
 def _found(

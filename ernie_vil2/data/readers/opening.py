@@ -290,7 +290,7 @@ def content(
 
 
 def annotates(path: Path, known: Iterable[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
-    """The benchmark that has a file for its annotations, with the splits in it; None: it is no such file."""
+    """The benchmark that has a file for its annotations, with the splits in it; None: it is not such a file."""
     if path.suffix in (".json", ".jsonl", ".txt") or path.name.endswith(IMAGES):
         for layout in known:
             if not layout.read and layout not in BENCHMARKS:

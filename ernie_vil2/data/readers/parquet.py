@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, in bounded memory: a few hundred bytes of one can stand for gigabytes."""
+"""Rows of a Parquet file, in bounded memory: a few hundred bytes of one can mean gigabytes."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def decoded_size(chunk: Any, width: int, as_dictionary: bool) -> int:
         as_dictionary: texts are read as a dictionary, in which equal values are one.
     """
     unpacked = chunk.total_uncompressed_size
-    # A byte may stand for a text that is as long as all of them.
+    # A byte may mean a text that is as long as all of them.
     repeats = chunk.physical_type == "BYTE_ARRAY" and not as_dictionary and not ONCE.issuperset(chunk.encodings)
     return unpacked + chunk.num_values * (unpacked if repeats else max(VALUE, width))
 

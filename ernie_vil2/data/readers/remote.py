@@ -178,7 +178,7 @@ def _progress(address: str, most: int) -> Any:
 class PipeOutput:
     """What a shell command writes to its standard output; it runs once and the output is kept in the cache.
 
-    The command stands for its content: to run a changed one again, delete its file in the cache, or change the command.
+    The command identifies its content: to run a changed one again, delete its file in the cache, or change the command.
     """
 
     def __init__(self, command: str):

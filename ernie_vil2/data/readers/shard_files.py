@@ -99,7 +99,7 @@ def allow_pipes() -> None:
 def expand_braces(pattern: str, lists: bool = True) -> list[str]:
     """`{0000..0123}`, `{0..10..2}` and `{a,b}`, nested too, in the order and with the leading zeros of bash.
 
-    Other braces stand for themselves, and so do all of a pattern in which they are not in pairs.
+    Other braces are ordinary characters, and so are all of a pattern in which they are not in pairs.
 
     Args:
         lists: False: only number ranges are expanded, so that `awk '{print $1, $2}'` stays as it is.
@@ -127,7 +127,7 @@ def expand_braces(pattern: str, lists: bool = True) -> list[str]:
 
 
 def _count(pattern: str) -> int:
-    """At most how many names a pattern stands for: from inside out, braces are replaced by their number of options."""
+    """At most how many names a pattern means: from inside out, braces are replaced by their number of options."""
 
     def names(text: str) -> int:
         return math.prod(map(int, _COUNTED.findall(text)))

@@ -115,13 +115,13 @@ class TableSource:
     Args:
         path: the table.
         text_id: column that names the text; None: the captions name it.
-        images: folder that stands for the table's where image files are looked for; absolute paths within it are
+        images: folder where image files are looked for, in place of the table's; absolute paths within it are
             followed.
         columns: of the table by their names here: `{"image": "图片"}`.
         encoding: of a CSV; None: recognised.
 
     Raises:
-        ValueError: the file is no such table, it has no rows, or one of the columns is not there.
+        ValueError: the file is not such a table, it has no rows, or one of the columns is not there.
     """
 
     def __init__(

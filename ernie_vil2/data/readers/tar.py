@@ -53,7 +53,7 @@ class TarSource(IndexedFile):
     sample; folders and names that begin with a dot are skipped.
 
     Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample.
-    Of a shard that is cut, the samples before the cut are read, and one more row stands for the cut; so it is where
+    Of a shard that is cut, the samples before the cut are read, and one more row is the cut; so it is where
     data follows the end mark, as in two shards that were joined by `cat`.
 
     Args:
@@ -249,7 +249,7 @@ def image_suffix(suffixes: Collection[str]) -> str | None:
 
 
 def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null stands for none.
+    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null means none.
 
     Raises:
         BadSample: a caption is not a text, or tags are not a list of texts.

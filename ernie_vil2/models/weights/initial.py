@@ -3,7 +3,7 @@ model, or of a tower from what others have pretrained.
 
 Names are matched and reported as everywhere. What is done to arrays before is noted in the report:
 
-- word embeddings are matched by token where the source has a vocabulary file, so that its rows may stand in another
+- word embeddings are matched by token where the source has a vocabulary file, so that its rows may be in another
   order, or be more;
 - position embeddings of images are resized to another grid, those of texts cut or stretched;
 - what ERNIE adds to every token alike, token type 0 and task type 0, goes into the position embeddings, because the

@@ -46,7 +46,7 @@ class Settings:
         return self.within(section) if section in self.values else Settings(self.path, {}, f"{section}.")
 
     def choice(self, key: str, default: C, known: Mapping[str, C]) -> C:
-        """What one of some words stands for."""
+        """What one of some words means."""
         word = self.values.get(key)
         if key not in self.values:
             return default

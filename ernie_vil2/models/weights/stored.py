@@ -294,7 +294,7 @@ def _of_family(
         found = vocabulary_file(where, rules)
         tokenizer = open_tokenizer(found, config.Data.max_length, rules, weights.parent)
         if found.parent != weights.parent and not vocabulary and words != tokenizer.vocab_size:
-            tokenizer = found = None  # CLIP's byte pairs are no other model's
+            tokenizer = found = None  # CLIP's byte pairs belong to no other model
     except FileNotFoundError:
         if vocabulary:
             raise

@@ -28,7 +28,7 @@ MAX_DIRECTORY = 16 << 20
 """Bytes of the archive's table of files; a model of a thousand arrays takes about 100,000."""
 MAX_PICKLE = 64 << 20
 BFLOAT16 = np.dtype("V2")
-"""What stands for bfloat16, which NumPy has not: two bytes."""
+"""What is read for bfloat16, which NumPy has not: two bytes."""
 _STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",

@@ -113,7 +113,7 @@ def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerCon
 
 
 def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
-    """An image tower of timm, whose name stands for its sizes; they are those of the arrays here."""
+    """An image tower of timm, whose name says its sizes; they are those of the arrays here."""
     name = vision.values["timm_model_name"]
     known = isinstance(name, str) and name.startswith("vit_") and "_siglip_" in name and "_gap_" not in name
     if not known or vision.values.get("timm_proj", "linear") not in ("none", "", None):
