@@ -7,7 +7,9 @@ of a name or text in it gets into a message.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import mmap
 import pickle
 import struct
@@ -52,6 +54,8 @@ _NUMPY_TYPES: dict[str, Any] = {
     "F32": "<f4",
     "F64": "<f8",
 }
+_ALIGNED = 64
+"""Bytes of which the addresses of weights are multiples, as Paddle's kernels are used to."""
 _FOREIGN = {
     OLD_FORMAT: "of PyTorch before 1.6; load it there once and save it again with torch.save",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
@@ -246,22 +250,49 @@ def set_weights(
     if bad:
         raise WeightMismatch(f"not the weights of this model: {_explained(report, bad)}")
     state = model.state_dict()
+    given = _memory({name: state[name] for name in report.matched if not state[name]._is_initialized()})
     buffers: dict[tuple[int, ...], np.ndarray] = {}
     for name in report.matched:
-        value = state[name]
-        array = arrays[name]
-        value.set_value(_in_order(np.asarray(array, dtype=_numpy_type(value)), buffers))
+        value, array = state[name], arrays[name]
+        if name in given:
+            _copy(array, given[name])
+            value.get_tensor().set(given[name], paddle.CPUPlace(), True)  # which shares the memory
+        else:
+            value.set_value(_in_order(np.asarray(array, dtype=_numpy_type(value)), buffers))
         _let_go(array)
     return report
 
 
+def _memory(values: Mapping[str, paddle.Tensor]) -> dict[str, np.ndarray]:
+    """An array for each value that has none yet, as for those of `paddle.LazyGuard`. All lie in one piece, which the
+    system gives in large pages: in the small ones of Paddle's allocator, this takes longer than reading the file."""
+    dtypes = {name: np.dtype(_numpy_type(value)) for name, value in values.items()}
+    sizes = [math.prod(value.shape) * dtypes[name].itemsize for name, value in values.items()]
+    ends = list(itertools.accumulate(-(-size // _ALIGNED) * _ALIGNED for size in sizes))
+    whole = np.empty(ends[-1] + _ALIGNED, np.uint8) if ends else np.empty(0, np.uint8)
+    first = -whole.ctypes.data % _ALIGNED
+    return {
+        name: whole[first + start : first + start + size].view(dtypes[name]).reshape(value.shape)
+        for (name, value), start, size in zip(values.items(), [0, *ends], sizes, strict=False)
+    }
+
+
 def _in_order(array: np.ndarray, buffers: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    """The same, row by row in memory. A transposed matrix is turned ten times as fast as by NumPy: by OpenCV, into
-    memory that is there already, which the next matrix of its shape gets again."""
-    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous or array.dtype != np.float32:
+    """The same, row by row in memory; a transposed matrix in memory that the next one of its shape gets again."""
+    if array.flags.c_contiguous:
         return array
-    buffer = buffers.setdefault(array.shape, np.empty(array.shape, np.float32))
-    return cv2.transpose(array.T, buffer)
+    buffer = buffers.setdefault(array.shape, np.empty(array.shape, array.dtype))
+    _copy(array, buffer)
+    return buffer
+
+
+def _copy(array: np.ndarray, into: np.ndarray) -> None:
+    """A transposed matrix is turned ten times as fast as by NumPy: by OpenCV."""
+    array = np.asarray(array, dtype=into.dtype)
+    if array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous and array.dtype == np.float32:
+        cv2.transpose(array.T, into)
+    else:
+        into[...] = array
 
 
 def _let_go(array: np.ndarray) -> None:
