@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 
+from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.models.weights.initial import recipe_of, with_model_like
 from ernie_vil2.training import rate_search
@@ -90,3 +91,13 @@ def test_the_best_trial_is_that_of_the_best_score_and_of_equal_ones_the_lowest_r
     trials = [rate_search.Trial(1e-3, 64, 40.0), rate_search.Trial(1e-4, 64, 40.0), rate_search.Trial(1e-2, 64)]
     assert rate_search.best_of(trials) == trials[1]
     assert rate_search.best_of(trials[2:]) is None
+
+
+def test_rates_are_tried_on_one_process_only(monkeypatch, capsys):
+    arguments = ["-c", "configs/finetune/own.yaml", "-o", "Model.weights=MODEL", "-o", "Data.train=[x]", "--tune-rate"]
+    assert cli.run("train", [*arguments, "--processes", "2"]) == 2
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    assert cli.run("train", arguments) == 2
+    assert (
+        capsys.readouterr().err.count("--tune-rate tries on one process: run it without --processes and fleetrun") == 2
+    )

@@ -55,8 +55,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.extend and not args.resume:
         raise ValueError("--extend goes with --resume")
-    if args.tune_rate and args.processes > 1:
-        raise ValueError("--tune-rate tries on one process: leave out --processes, then train with what it found")
+    if args.tune_rate and max(args.processes, int(os.environ.get("PADDLE_TRAINERS_NUM", 1))) > 1:
+        raise ValueError(
+            "--tune-rate tries on one process: run it without --processes and fleetrun, then train on several with "
+            "the rate and batch that it found"
+        )
     config = load_config(args.config, [*args.override, *table_overrides(args)])
     if args.dry_run:
         base = (str(args.config), load_config(args.config)) if args.config else None

@@ -50,8 +50,13 @@ class Division:
         the first, where it is reported.
 
         Raises:
-            ValueError: no sample has the field, or a part would be empty.
+            ValueError: its shards are fetched from elsewhere, no sample has the field, or a part would be empty.
         """
+        if source.fetches:
+            raise ValueError(
+                "Data.holdout and --parts divide files that lie here, of which they read every sample first; these are "
+                "fetched: copy them here, or name data of their own for val and test"
+            )
         groups = _Groups()
         strata: dict[int, Hashable] = {}
         unusable, found = list[int](), dict[str, None]()
@@ -161,7 +166,7 @@ class Part(NamedTuple):
     name: str
 
     def of(self, source: ShardedSource) -> ShardedSource:
-        """Its samples as a source; errors as of `Division.rows` and `part_of`."""
+        """Its samples as a source; errors as of `Division.rows`."""
         return part_of(source, self.division.rows(source)[self.name])
 
 
@@ -171,13 +176,7 @@ def held_out(holdout: HoldoutConfig, name: str) -> Part:
 
 
 def part_of(source: ShardedSource, rows: np.ndarray) -> ShardedSource:
-    """The samples of these numbers, in order, as a source that lies where the whole one does.
-
-    Raises:
-        ValueError: its shards are fetched from elsewhere.
-    """
-    if source.fetches:
-        raise ValueError("only files that lie here are divided; fetch them, or write parts with ernie-vil2 prepare")
+    """The samples of these numbers, in order, as a source."""
     starts = np.append(0, np.cumsum(source.shard_sizes))
     bounds = np.searchsorted(rows, starts)
     parts = [

@@ -111,8 +111,6 @@ def _score(config: Config, trial: Trial, samples: int) -> float | None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         trainer = Trainer(short, compares=False)
-        if trainer.ranks > 1:
-            raise ConfigError("--tune-rate tries on one process; run it so, then train with what it found")
         if not trainer.fit():
             raise KeyboardInterrupt
         return trainer.best and trainer.best["value"]

@@ -112,6 +112,14 @@ def test_what_cannot_be_divided_is_named(arguments, message):
         Division(PARTS).rows(source([(b"1", 1, "x")] * 5))
 
 
+def test_what_is_fetched_is_not_divided_and_not_read_for_it(monkeypatch):
+    elsewhere = source([(b"1", 1, "x")] * 5)
+    monkeypatch.setattr(ShardedSource, "fetches", True)
+    monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="Data.holdout and --parts divide files that lie here.*copy them here"):
+        Division(PARTS).rows(elsewhere)
+
+
 @pytest.fixture
 def shop(tmp_path):
     """Forty pictures of twenty articles, each with two titles."""

@@ -60,7 +60,8 @@ OTHER_NAMES = {
     "caption": ("title", "sentence", "description"),
 }
 """What other people call a column; of several that mean the same the first counts, and the others stay fields."""
-ADDRESSES = ("url", "image_url", "img_url", "图片链接", "图片地址", "图片url", "图片网址", "链接", "网址")
+ADDRESSES = ("url", "link", "链接", "网址", "图片地址")
+"""Parts of the names of columns that hold addresses of images."""
 SHOWN = 20
 Names = dict[str, str]
 
@@ -125,7 +126,7 @@ def lacking(columns: Sequence[str], names: Mapping[str, str]) -> str | None:
         return None
     if missing[0] == "image":
         for column in columns:
-            if column.strip().casefold() in ADDRESSES:
+            if any(part in column.casefold() for part in ADDRESSES):
                 return addresses(column, columns, names)
     free = [column for column in columns if column not in names and column not in (*IMAGE_KEYS, *TEXT_KEYS)]
     wanted = ["image"] * (missing[0] == "image") + ["caption_zh"] * (not holds_texts(here))

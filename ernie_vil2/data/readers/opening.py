@@ -44,6 +44,7 @@ BENCHMARKS = (
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
 LAYOUTS: Registry[Layout] = Registry.of("layout", *BENCHMARKS, *OTHERS)
 MANY = 10_000  # shards that wait to be opened at once
+HOLDING_OUT = "parts of it held out: -o 'Data.holdout={val: 0.15, test: 0.2}'"
 
 
 def open_sources(
@@ -322,8 +323,15 @@ def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[s
         raise problems[0]
     here = sorted(entry.name for entry in folder.iterdir())
     shown = f"{', '.join(here[:10]) or 'no files'}{', ...' * (len(here) > 10)}"
-    pictures = "" if image_files(folder) else "no pictures in this folder, and "
-    about = [f"{folder}: {pictures}no layout that is known", f"here are {shown}", *what_tables_lack(folder)[:3]]
+    lacking = what_tables_lack(folder)[:3]
+    if not image_files(folder):
+        what = "no pictures in this folder, and no layout that is known"
+    elif lacking:
+        what = "no layout that is known"
+    else:
+        what = "pictures without texts: put a table with the columns image and text next to them (train.csv), "
+        what += "or next to each a .txt of its name"
+    about = [f"{folder}: {what}", f"here are {shown}", *lacking]
     raise UnknownLayout("; ".join([*about, _names(known)]))
 
 
@@ -351,9 +359,10 @@ def _choose(
         if split not in SPLITS:
             raise ValueError(f"{location} holds several tables ({names}); name one as the split")
     elif list(splits) == [""]:
-        raise ValueError(f"{location} has no splits; leave out split")
+        raise ValueError(f"{location} has no splits; leave out split, or train with {HOLDING_OUT}")
     matching = [name for name in splits if name == split] or [name for name in splits if family(name) == family(split)]
     if len(matching) == 1:
         return matching[0]
     found = "several splits" if matching else "no split"
-    raise ValueError(f"{location} has {found} {split}; choose a split of {names}, or name its file")
+    instead = "" if matching else f", or train with {HOLDING_OUT}"
+    raise ValueError(f"{location} has {found} {split}; choose a split of {names}, or name its file{instead}")

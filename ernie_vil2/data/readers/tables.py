@@ -149,14 +149,15 @@ class TableSource:
         """
         if what := lacking(self._table.column_names, self._names):
             raise ValueError(f"{self.name}: {what}")
-        outside, missing = "", ""
+        outside, missing = list[str](), ""
         for index in range(min(CHECKED_ROWS, len(self))):
             where = self._table.row_name(index)
             try:
                 row = self._table.row(index, self._names)
                 key, _, file, data = image_of(row, where, self._images)
             except BadSample as bad:
-                outside = outside or (bad.name if bad.reason == Reason.OUTSIDE_FOLDER else "")
+                if bad.reason == Reason.OUTSIDE_FOLDER and PurePosixPath(bad.name).is_absolute():
+                    outside.append(bad.name)
                 continue
             if data is not None or any(os.path.lexists(folder / file) for folder in self._folders):
                 self.release()
@@ -172,10 +173,11 @@ class TableSource:
                 f"{self.name}: no image file was found, for example {missing}; looked in {looked_in}; say in which "
                 "folder the images are (--images, Data.images)"
             )
-        if PurePosixPath(outside).is_absolute():
+        if outside:
+            folder = os.path.commonpath([PurePosixPath(path).parent for path in outside])
             raise ValueError(
-                f"{self.name}: images are named by absolute paths, as {outside}; name the folder of which each is a "
-                f"part: --images {PurePosixPath(outside).parent} (Data.images)"
+                f"{self.name}: images are named by absolute paths, as {outside[0]}; name the folder of which each is a "
+                f"part: --images {folder} (Data.images)"
             )
         return self
 

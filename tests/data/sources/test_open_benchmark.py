@@ -33,7 +33,7 @@ def test_a_path_that_is_not_there(tmp_path, path, layout):
 
 def test_what_files_of_samples_have_not(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", [("a", "1", image(1))])
-    with pytest.raises(ValueError, match="has no splits; leave out split"):
+    with pytest.raises(ValueError, match="has no splits; leave out split, or train with .*Data.holdout="):
         open_benchmark(path, split="test")
     with pytest.raises(ValueError, match="layout tsv holds its images; leave out images"):
         open_benchmark(path, images=tmp_path)

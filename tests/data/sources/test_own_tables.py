@@ -138,7 +138,7 @@ def test_a_column_that_the_user_names_goes_before_one_of_that_name(shop):
     assert (sample.image_name, sample.fields["image_"]) == ("a.png", 7)
 
 
-@pytest.mark.parametrize("header", ["链接,标题", "图片链接,商品名称", "image,标题"])
+@pytest.mark.parametrize("header", ["链接,标题", "图片链接,商品名称", "image,标题", "主图链接地址,标题", "My URL,标题"])
 def test_addresses_are_recognised_and_explained(shop, header):
     (shop / "train.csv").write_text(f"{header}\nhttps://example.com/a.png,猫\n", encoding="utf-8")
     column = header.split(",")[0]
@@ -154,6 +154,10 @@ def test_absolute_paths_are_followed_into_the_folder_that_is_named(shop):
         open_sources([str(table)])
     source = open_sources([str(table)], images=shop)
     assert [source[row].image_name for row in range(2)] == ["a.png", "b.png"] and source[1].image == image(1)
+    table.write_text("图片,标题\n/shop/red/a.png,x\n/shop/blue/b.png,y\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"as /shop/red/a.png; name the folder .*: --images /shop \(Data.images\)"):
+        open_sources([str(table)])
+    table.write_text(text_of([("图片", "标题"), *((str(shop / row[0]), row[1]) for row in ROWS)]), encoding="utf-8")
     with pytest.raises(ValueError, match="absolute paths"):
         open_sources([str(table)], images=table.parent)
     table.write_text(f"image,text\n{shop}/tables/../a.png,x\nb.png,y\n", encoding="utf-8")
@@ -173,4 +177,7 @@ def test_images_that_are_not_there_are_looked_for_in_folders_that_are_named(shop
 def test_a_folder_without_pictures_says_so_first(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(ValueError, match="no pictures in this folder, and no layout that is known; here are notes.md"):
+        open_sources([str(tmp_path)])
+    (tmp_path / "a.jpg").write_bytes(image(0))
+    with pytest.raises(ValueError, match=r"pictures without texts: put a table .* \(train.csv\), or .* a .txt"):
         open_sources([str(tmp_path)])
