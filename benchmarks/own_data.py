@@ -1,12 +1,16 @@
-"""What learning rate and batch do on a set of one's own: the table of docs/own_data.md.
+"""What learning rate and batch do on a set of one's own: the tables of docs/own_data.md.
 
-    python benchmarks/own_data.py --model runs/emoji                   # goes on where it stopped, with --seeds 0 1 2
-    python benchmarks/own_data.py --model runs/emoji --minutes 20      # ends before
-    python benchmarks/own_data.py --table                              # what was found so far
+    python benchmarks/own_data.py --data 100 300 --rates 5e-4 1e-3 2e-3      # goes on where it stopped
+    python benchmarks/own_data.py --data stamps --minutes 8                  # ends before
+    python benchmarks/own_data.py --model runs/vit --data 300 --epochs 20 40
+    python benchmarks/own_data.py --data 300 --rates 1e-3 --old              # also what the model forgets
+    python benchmarks/own_data.py --table                                    # what was found so far
 
-Each cell is a fine-tuning of the model on the pictures of demo_data/shop.py by configs/finetune/own.yaml with another
-rate and batch, scored on the part that `Data.holdout` keeps for the test: mean recall, before and after. `default` is
-the recipe as it is. The last line says which part of the best cell's gain the default has.
+Each cell is a fine-tuning by configs/finetune/own.yaml with another rate, batch and number of epochs, in this process,
+and is scored on the test part: two-way mean recall, before and after. Data are articles of demo_data/shop.py, a number,
+of which `Data.holdout` keeps a part for the test, another one for each seed, or the stamps of demo_data/stamps.py. The
+recipe, in bold, is the cell that configs/finetune/own.yaml chooses by itself. `--old` also scores the demo's test set,
+and the mixture of one half of the weights before and after (WiSE-FT), on both.
 """
 
 import argparse
@@ -16,8 +20,10 @@ import json
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -25,97 +31,199 @@ sys.path.insert(0, str(ROOT))
 from ernie_vil2 import cli  # noqa: E402
 from ernie_vil2.io.files import write_json  # noqa: E402
 
+RECIPE = "configs/finetune/own.yaml"
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3)
 BATCHES = (64, 256)
-HOLDOUT = "Data.holdout={val: 0.15, test: 0.2, group_by: 货号}"
+EPOCHS = 20
+STAMPS = "stamps"
+OLD = ROOT / "demo_data" / "emoji-test.tar"
 
 
-def cells(
-    articles: list[int], seeds: list[int], rates: list[float], batches: list[int]
-) -> list[tuple[str, list[str], int, int]]:
-    """Name, overrides, articles and seed of each run: of a size and seed the default first, then the grid."""
-    grid = [(f"{rate:g} x {batch}", [f"Optimizer.learning_rate={rate!r}", f"Training.global_batch={batch}"])
-            for batch in batches for rate in rates]  # fmt: skip
-    return [(name, overrides, size, seed) for seed in seeds for size in articles
-            for name, overrides in [("default", []), *grid]]  # fmt: skip
+class Cell(NamedTuple):
+    """A fine-tuning: what is trained on what, how, and its seed."""
+
+    model: str
+    data: str
+    rate: float
+    batch: int
+    epochs: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return "|".join(map(str, self))
+
+    @classmethod
+    def of(cls, key: str) -> "Cell":
+        model, data, *numbers = key.split("|")
+        return cls(model, data, *(kind(one) for kind, one in zip((float, int, int, int), numbers, strict=True)))
 
 
-def score(folder: Path, model: str, overrides: list[str], articles: int, seed: int) -> dict:
-    """Mean recall on the test part before and after a run, and its minutes."""
-    shop, run = folder / f"shop-{articles}", folder / "run"
+def settings_of(folder: Path, data: str, seed: int) -> list[str]:
+    """Overrides that name the data, which are made if they are not there."""
+    if data == STAMPS:
+        return [f"Data.train=[{ROOT / 'demo_data' / 'stamps'}]"]
+    shop = folder / f"shop-{data}"
     if not shop.exists():
-        command = [sys.executable, str(ROOT / "demo_data" / "shop.py"), "--output", str(shop)]
-        subprocess.run([*command, "--articles", str(articles)], check=True)
+        command = [sys.executable, str(ROOT / "demo_data" / "shop.py"), "--output", str(shop), "--articles", data]
+        subprocess.run(command, check=True)
+    return [f"Data.train=[{shop / '商品.csv'}]", f"Data.images={shop / 'pictures'}",
+            f"Data.holdout={{val: 0.15, test: 0.2, group_by: 货号, seed: {seed}}}"]  # fmt: skip
+
+
+def score(folder: Path, model: str, cell: Cell, with_old: bool) -> dict[str, float]:
+    """Mean recall on the test part before and after a run, and its seconds; and that of `forgotten`."""
+    run = folder / "run"
     subprocess.run(["rm", "-rf", str(run)], check=True)
-    settings = [f"Model.weights={model}", f"Data.train=[{shop / '商品.csv'}]", f"Data.images={shop / 'pictures'}",
-                HOLDOUT, f"Training.seed={seed}", f"Training.output={run}", "Data.workers=0", *overrides]  # fmt: skip
+    settings = [f"Model.weights={model}", *settings_of(folder, cell.data, cell.seed), f"Training.output={run}",
+                f"Training.seed={cell.seed}", "Data.workers=0", f"Optimizer.learning_rate={cell.rate!r}",
+                f"Training.global_batch={cell.batch}", f"Training.epochs={cell.epochs}"]  # fmt: skip
     started, printed = time.monotonic(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        code = cli.run("train", ["-c", "configs/finetune/own.yaml", *(f"-o{one}" for one in settings)])
+        code = cli.run("train", ["-c", str(ROOT / RECIPE), *(f"-o{one}" for one in settings)])
     if code:
         raise SystemExit(printed.getvalue())
     found = {}
     for when in ("before", "after"):
         record = json.loads((run / "evaluation" / f"{when}.json").read_text(encoding="utf-8"))
         found[when] = fmean(one["result"]["mR"] for one in record["results"].values())
-    return found | {"minutes": (time.monotonic() - started) / 60}
+    found["seconds"] = round(time.monotonic() - started, 1)
+    return found | (forgotten(run, model) if with_old else {})
 
 
-def table(found: dict[str, dict]) -> str:
-    """Rows of Markdown by size; a cell is the mean over the seeds that are there."""
-    lines, parts = [], [key.split("|") for key in found]
-    for size in sorted({int(part[1]) for part in parts}):
-        own = [(name, int(seed), found["|".join((name, one, seed))]) for name, one, seed in parts if int(one) == size]
-        seeds = sorted({seed for _, seed, _ in own})
-        before = fmean(record["before"] for _, _, record in own)
-        lines += [f"\n{2 * size} pictures, seeds {', '.join(map(str, seeds))}; mean recall before: {before:.1f}\n"]
-        lines += [f"| batch | {' | '.join(f'{rate:g}' for rate in RATES)} |", f"|---|{'---|' * len(RATES)}"]
+def forgotten(run: Path, model: str) -> dict[str, float]:
+    """Mean recall on the old task before, after and half-way, there in Chinese and English, and half-way on the new."""
+    from ernie_vil2 import load_model
+    from ernie_vil2.config import load_config
+    from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.evaluation.protocol import evaluate
+    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.scorer import Data
+    from ernie_vil2.models import set_weights
+    from ernie_vil2.models.weights.mixtures import mixture
+    from ernie_vil2.models.weights.stored import read_model
 
-        def mean(name: str, own: list = own) -> float | None:
-            values = [record["after"] for one, _, record in own if one == name]
-            return fmean(values) if values else None
+    config = load_config(run / "config.yaml")
+    new = Data.of_run(config, config.Data.tested, "test").benchmarks()
+    old = open_benchmarks(OLD, ["zh", "en"], text_id="id")
+    stored, encoder = [read_model(model), read_model(f"{run}@best")], load_model(model)
+    found = {}
+    for name, share, benchmarks in (("old before", 0, old), ("old", 1, old), ("old, half", 0.5, old),
+                                    ("after, half", 0.5, new)):  # fmt: skip
+        set_weights(encoder.engine.model, mixture(stored, [1 - share, share]))
+        found[name] = fmean(evaluate(encoder, one, protocol("pairs")).mean_recall for one in benchmarks.values())
+    return found
 
-        for batch in BATCHES:
-            row = [mean(f"{rate:g} x {batch}") for rate in RATES]
-            lines.append(f"| {batch} | {' | '.join('-' if one is None else f'{one:.1f}' for one in row)} |")
-        default, best = (
-            mean("default"),
-            max((one for name, _, _ in own if (one := mean(name)) is not None), default=None),
-        )
-        if default is not None and best is not None and best > before:
-            share = (default - before) / (best - before)
-            lines.append(f"\nthe recipe: {default:.1f}, {share:.0%} of the gain of the best, {best:.1f}")
+
+def recipe(folder: Path, model: str, data: str) -> tuple[float, int, int]:
+    """Rate, batch and epochs that the configuration chooses by itself."""
+    from ernie_vil2.config import load_config
+    from ernie_vil2.models.weights.initial import with_model_like
+
+    config = with_model_like(load_config(ROOT / RECIPE, [f"Model.weights={model}", *settings_of(folder, data, 0)]))
+    return config.Optimizer.learning_rate, config.Training.global_batch, round(config.Training.epochs)
+
+
+def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, int, int]]) -> str:
+    """Markdown for each model: a row for each data, batch and number of epochs; cells are means over the seeds."""
+    cells = {Cell.of(key): record for key, record in found.items()}
+    lines = []
+    for model in dict.fromkeys(cell.model for cell in cells):
+        own = {cell: record for cell, record in cells.items() if cell.model == model}
+        rates = sorted({*RATES, *(cell.rate for cell in own)})
+        lines += [f"\n{model}\n", f"| data | before | batch | {' | '.join(f'{rate:g}' for rate in rates)} |"]
+        lines.append(f"|---|---|---|{'---|' * len(rates)}")
+        notes = []
+        for data in dict.fromkeys(cell.data for cell in own):
+            chosen = recipes.get((model, data))
+            gains = defaultdict(dict)
+            for cell, record in own.items():
+                if cell.data == data:
+                    gains[cell.rate, cell.batch, cell.epochs][cell.seed] = record
+            before = fmean({cell.seed: record["before"] for cell, record in own.items() if cell.data == data}.values())
+            for batch, epochs in sorted({how[1:] for how in gains}):
+                shown = [
+                    _shown(gains.get((rate, batch, epochs), {}), (rate, batch, epochs) == chosen) for rate in rates
+                ]
+                how = f"{batch}" if epochs == EPOCHS else f"{batch}, {epochs} epochs"
+                lines.append(f"| {data} | {before:.1f} | {how} | {' | '.join(shown)} |")
+            notes += _note(data, gains, chosen)
+        lines += ["", *notes]
     return "\n".join(lines).strip()
+
+
+def _shown(by_seed: dict[int, dict], chosen: bool) -> str:
+    if not by_seed:
+        return "-"
+    value = f"{fmean(record['after'] for record in by_seed.values()):.1f}"
+    return f"**{value}**" if chosen else value
+
+
+def _note(data: str, gains: dict, chosen: tuple[float, int, int] | None) -> list[str]:
+    """Which part of the gain of the grid's best cell the recipe has, over the seeds that both have."""
+    if chosen not in gains:
+        return []
+    most = max(map(len, gains.values()))
+    by_seed = {how: {seed: record["after"] - record["before"] for seed, record in records.items()}
+               for how, records in gains.items() if len(records) == most}  # fmt: skip
+    in_grid = {how: fmean(values.values()) for how, values in by_seed.items()
+               if how[0] in RATES and how[1] in BATCHES and how[2] == EPOCHS}  # fmt: skip
+    mean = {how: fmean(values.values()) for how, values in by_seed.items()}
+    if chosen not in mean or not in_grid:
+        return []
+
+    def named(how: tuple[float, int, int]) -> str:
+        return f"{mean[how]:+.1f} by {how[0]:g} x {how[1]}" + f" x {how[2]} epochs" * (how[2] != EPOCHS)
+
+    best, grid = max(mean, key=mean.__getitem__), max(in_grid, key=in_grid.__getitem__)
+    parts = [
+        f"{mean[chosen] / mean[how]:.0%} of {what}, {named(how)}"
+        for what, how in (("the grid's best", grid), ("the best of all", best))
+    ]
+    lines = [f"{data}: the recipe gains {named(chosen)}, {' and '.join(parts)} ({most} seeds)"]
+    if measured := [record for record in gains[chosen].values() if "old" in record]:
+        after, half = (fmean(one[key] - one["old before"] for one in measured) for key in ("old", "old, half"))
+        kept = fmean(one["after, half"] - one["before"] for one in measured) / fmean(
+            one["after"] - one["before"] for one in measured
+        )
+        lines.append(
+            f"{data}: the old task changes by {after:+.1f}; the mixture of one half changes it by {half:+.1f} and "
+            f"keeps {kept:.0%} of the gain ({len(measured)} seeds)"
+        )
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="runs/emoji")
     parser.add_argument("--folder", type=Path, default=Path("runs/own_data_study"))
-    parser.add_argument("--articles", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--data", nargs="+", default=["100", "300", "1000", STAMPS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--epochs", type=int, nargs="+", default=[EPOCHS])
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--old", action="store_true", help="also score what the model could do before")
+    parser.add_argument("--table", action="store_true", help="print what there is, and train nothing")
     args = parser.parse_args()
-    path, started = args.folder / "results.json", time.monotonic()
+    path, started, longest = args.folder / "results.json", time.monotonic(), 0.0
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    longest = 0.0
-    for name, overrides, articles, seed in (
-        [] if args.table else cells(args.articles, args.seeds, args.rates, args.batches)
-    ):
-        key = f"{name}|{articles}|{seed}"
-        if key in found:
+    wanted = [Cell(Path(args.model).name, data, rate, batch, epochs, seed)
+              for seed in args.seeds for data in args.data for batch in args.batches for epochs in args.epochs
+              for rate in args.rates]  # fmt: skip
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for cell in [] if args.table else wanted:
+        if cell.key in found and ("old" in found[cell.key] or not args.old):
             continue
-        if (time.monotonic() - started) / 60 + longest > args.minutes:
+        if (time.monotonic() - started + longest) / 60 > args.minutes:
             break
-        args.folder.mkdir(parents=True, exist_ok=True)
-        found[key] = score(args.folder, args.model, overrides, articles, seed)
-        longest = max(longest, found[key]["minutes"])
+        found[cell.key] = score(args.folder, args.model, cell, args.old)
+        longest = max(longest, found[cell.key]["seconds"])
         write_json(path, found)
-        print(key, found[key], flush=True)
-    print(table(found))
+        print(cell.key, found[cell.key], flush=True)
+    known = {(cell.model, cell.data) for cell in map(Cell.of, found)}
+    models = {name: str(Path(args.model).parent / name) for name, _ in known}
+    print(table(found, {(name, data): recipe(args.folder, models[name], data) for name, data in known}))
     return 0
 
 
