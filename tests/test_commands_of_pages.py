@@ -45,7 +45,6 @@ NOT_RUN = {
     "--index indexes/own": "needs the same run",
     "timeout --preserve-status": "ends by the clock; tests/training/test_stopping.py stops runs at a step",
     'open("found.jsonl"': "needs the demo trained to its end: after a few steps no word is near a drawing",
-    "-o Training.steps=600": "trains for minutes; another model takes the name",
     "--protocol NAME": "FOLDER and NAME are those that follow on the page",
 }
 """Commands and blocks of Python that hold one of these, and why they are not run."""
