@@ -227,7 +227,7 @@ LAYOUTS = {
     "loss.md": demo,
     "memory.md": demo,
     "ranks.md": demo,
-    "README.md": trained_demo,
+    "README.md": search,
     "reproduce.md": reproduced,
     "runs.md": runs,
     "search.md": search,
