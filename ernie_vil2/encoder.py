@@ -229,7 +229,8 @@ class ErnieViL2:
         # Where vocabulary and initial weights came from says nothing that their content does not. What is as by default
         # is left out, so that settings of later versions change no fingerprint of today. Nor does it matter who builds
         # the towers: numbers are the same to rounding.
-        skip: dict[str, Any] = {"weights": True, "like": True, "image": {"weights"}, "text": {"weights", "vocabulary"}}
+        skip: dict[str, Any] = {"image": {"weights"}, "text": {"weights", "vocabulary"}}
+        skip |= dict.fromkeys(("weights", "like", "dialect"), True)
         parts = {
             **self.tokenizer.identity(),
             "preprocessing": self.preprocessing.described(),

@@ -290,6 +290,11 @@ class ModelConfig(Section):
         description="initial weights of the whole model: an official file, a PaddleNLP folder, a run or checkpoint of "
         "this package, or a known name (ernie-vil-2.0-base-zh); a tower's own weights come after it",
     )
+    dialect: dict[str, str] = Field(
+        default={},
+        description="how the model of another family in weights is read where there is more than one way, as for "
+        "load_model, such as {text: long} of FG-CLIP 2 (docs/models.md); a way that is not named is the folder's own",
+    )
     allow: list[str] = Field(
         default=[],
         description="names, glob patterns among them, in which initial weights may differ from the model: what they "

@@ -1,6 +1,7 @@
 """`Model.like`: a training's model as another one is, in any of the formats."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,19 @@ from ernie_vil2.backends import Eager
 from ernie_vil2.config import ConfigError, dump_config, load_config
 from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, with_model_like
-from ernie_vil2.models.weights.stored import read_model, write_model
+from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import call
+from tests.others import FOLDERS, expected, text_difference
 from tests.training.conftest import config, overrides  # noqa: F401 - fixtures of a run
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
 TEXTS = ["红色的圆", "two discs", "bars, discs"]
+POSITIONS = "text_model.embeddings.position_embedding"
+"""What FG-CLIP 2 calls them; those of long texts end in _ori and _res."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +58,50 @@ def test_the_word_weights_is_for_the_model_that_training_starts_from():
     assert found == with_model_like(load_config(None, [f"Model.like={OFFICIAL}", f"Model.weights={OFFICIAL}"]))
     with pytest.raises(ConfigError, match="Model.like=weights .* names no model: set -o Model.weights="):
         with_model_like(load_config(None, ["Model.like=weights"]))
+
+
+def test_a_way_of_reading_another_family_is_chosen_and_kept(tmp_path):
+    """OpenCLIP's tokenizer on CLIP, also in a run after that run."""
+    chosen = ["Model.like=weights", f"Model.weights={FOLDERS['hf_clip']}", "Model.dialect={tokenizer: open_clip}"]
+    found = with_model_like(load_config(None, chosen))
+    assert (found.Model.text.tokenizer, found.Model.dialect) == ("open_clip", {"tokenizer": "open_clip"})
+    stored = read_model(FOLDERS["hf_clip"], dialect=found.Model.dialect)
+    write_model(stored, tmp_path / "run", "ernie_vil2")
+    again = with_model_like(load_config(None, [chosen[0], f"Model.weights={tmp_path / 'run'}"])).Model
+    assert (again.text.tokenizer, again.dialect) == ("open_clip", found.Model.dialect)
+    (report,) = load_initial_weights(build_dual_encoder(again, stored.vocab_size), again)
+    assert len(report.matched) == len(stored.arrays)
+    for source, message in ((FOLDERS["hf_clip"], "CLIP has no dialect text=long"), (OFFICIAL, "has no dialects")):
+        with pytest.raises(ConfigError, match=message):
+            with_model_like(load_config(None, [f"Model.like={source}", "Model.dialect={text: long}"]))
+
+
+@pytest.mark.skipif("fgclip2" not in FOLDERS, reason="its folder is not carried")
+@pytest.mark.parametrize("way", ["box", "long"])
+def test_a_training_of_fgclip_2_reads_texts_in_the_way_that_is_chosen(way, tmp_path):
+    folder, own = (
+        FOLDERS.get("fgclip2"),
+        {"box": ("boxtext_head",), "long": ("longtext_head", "position_embedding_")}[way],
+    )
+    chosen = ["Model.like=weights", f"Model.weights={folder}", f"Model.dialect={{text: {way}}}"]
+    read = with_model_like(load_config(None, chosen))
+    stored = read_model(folder, dialect={"text": way})
+    model = build_dual_encoder(read.Model, stored.vocab_size, bias=0.0)
+    load_initial_weights(model, read.Model)
+    model.eval()
+    assert text_difference(model, "fgclip2", f"/{way}") < 5e-6
+    assert read.Data.max_length == expected("fgclip2")[f"input_ids{'/long' if way == 'long' else ''}"].shape[1]
+
+    arrays = {name: value.numpy() + np.float32(0.25) for name, value in model.state_dict().items()}
+    write_model(replace(stored, arrays=arrays, config=read, family=None), tmp_path / "run", "ernie_vil2")
+    done = call("convert", tmp_path / "run", tmp_path / "back")
+    assert done.returncode == 0, done.stderr
+    before, after = (read_weights(weights_path(each)) for each in (folder, tmp_path / "back"))
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    own = {"box": ("boxtext_head", f"{POSITIONS}."), "long": ("longtext_head", f"{POSITIONS}_")}[way]
+    ways = ("text_model.head", "boxtext_head", "longtext_head", "dense_feature_head", POSITIONS)
+    assert changed and all(name.startswith(own) for name in changed if name.startswith(ways))
+    assert all(any(name.startswith(part) for name in changed) for part in own)
 
 
 def test_a_larger_image_and_longer_texts_start_from_the_same_weights():

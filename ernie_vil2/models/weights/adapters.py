@@ -51,7 +51,7 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
             f"{origin}: peft adds to models of transformers only; merge LoRA into this one (--lora merged)"
         )
     family, path = found
-    was = family.read(path)
+    was = family.read(path, config.Model.dialect)
     _check_untouched(arrays, was.arrays, origin)
     names = family.names(config.Model, was.dialect, was.names)
     changes: dict[str, np.ndarray] = {}

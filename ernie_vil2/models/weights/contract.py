@@ -36,14 +36,12 @@ CLOSE = {"cpu": 2e-5}
 ELSEWHERE = 1e-3
 _BLOCK, _BLOCKS = 4096, 64
 _TEXTS = ["一只猫在看书。", "A photo of two dogs & a red car, 1999!", "ＦＵＬＬ　width, naïve “quotes”"]
-# What training and whoever builds the towers decide, and where things came from.
-_ASIDE: dict[str, Any] = {
-    "like": True,
-    "weights": True,
-    "allow": True,
+OF_TRAINING: dict[str, Any] = {
+    **dict.fromkeys(("like", "weights", "dialect", "allow"), True),
     "image": {"weights", "drop_path"},
     "text": {"weights", "vocabulary", "dropout", "attention_dropout"},
 }
+"""Of `Model`, where a model is from, and what it does in training alone."""
 
 
 class Broken(ValueError):
@@ -70,7 +68,7 @@ class Encoder(Protocol):
 def conventions(config: Config) -> dict[str, Any]:
     """What decides a model's numbers besides its weights."""
     model = without_implementation(with_sizes(config.Model))
-    return {**model.model_dump(exclude=_ASIDE, exclude_defaults=True), "max_length": config.Data.max_length}
+    return {**model.model_dump(exclude=OF_TRAINING, exclude_defaults=True), "max_length": config.Data.max_length}
 
 
 def golden(encoder: Encoder) -> dict[str, Any]:

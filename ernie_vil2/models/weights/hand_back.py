@@ -20,11 +20,10 @@ from ernie_vil2.config.section import differences
 from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
 from ernie_vil2.io.terminal import printable
-from ernie_vil2.models.weights.contract import CONTRACT, write_contract
+from ernie_vil2.models.weights.contract import CONTRACT, OF_TRAINING, write_contract
 from ernie_vil2.models.weights.families import Family, FamilyModel, find_family
-from ernie_vil2.models.weights.families.family import ACTIVATION
+from ernie_vil2.models.weights.families.family import OF_ARRAYS
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
-from ernie_vil2.models.weights.mixtures import OF_TRAINING
 from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 
@@ -123,9 +122,12 @@ def hand_back(
 def _read_alike(family: Family, weights: Path, model: ModelConfig) -> FamilyModel:
     """The origin, its texts read in the way in which the model reads them, where there is more than one (FG-CLIP 2).
 
-    The activation is not looked for: the folder's settings say one, and what is handed back has that.
+    Ways of computing with the same arrays are not looked for: the folder's settings say one, and what is handed back
+    has that.
     """
-    ways = {key: known for key, known in family.dialects.items() if key not in ACTIVATION}
+    ways = {
+        key: (model.dialect.get(key, known[0]), *known) for key, known in family.dialects.items() if key in OF_ARRAYS
+    }
     for chosen in product(*ways.values()):
         found = family.read(weights, dict(zip(ways, chosen, strict=True)))
         if found.config.Model.text.max_positions == model.text.max_positions:

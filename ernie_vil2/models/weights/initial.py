@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from ernie_vil2.config.model import IMAGE_SIZES, of_own_module, without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
 from ernie_vil2.data.tokenizer_files import open_tokenizer, read_tokens
 from ernie_vil2.io import hub
-from ernie_vil2.io.run_folder import named_checkpoint
+from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
@@ -69,7 +70,7 @@ def with_model_like(config: Config) -> Config:
             raise ConfigError("Model.like=weights takes the towers from Model.weights, which names no model: set "
                               "-o Model.weights=... to the model that training starts from")  # fmt: skip
         like = config.Model.weights
-    taken, longest, loss = _described(like)
+    taken, longest, loss = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
     tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
     for tower in ("image", "text"):
         given = own["Model"].pop(tower, {})
@@ -111,16 +112,11 @@ def recipe_of(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     return [("Optimizer", "learning_rate", 5e-5), ("Training", "global_batch", 256), ("Training", "micro_batch", 64)]
 
 
-def _described(like: str) -> tuple[dict[str, Any], int, str]:
-    model, longest, loss = _read_like(like)
-    return {key: dict(value) if isinstance(value, dict) else value for key, value in model.items()}, longest, loss
-
-
 @lru_cache(maxsize=1)  # a plan asks again for every piece of advice
-def _read_like(like: str) -> tuple[dict[str, Any], int, str]:
+def _read_like(like: str, dialect: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], int, str]:
     """A model's part of a configuration without its initial weights, tokens of a text, and the kind of its loss."""
     try:
-        stored = read_model(like)
+        stored = read_model(like, dialect=dict(dialect))
     except (OSError, ValueError) as error:
         raise ConfigError(f"Model.like: {error}") from None
     if stored.tokens is None:
@@ -178,7 +174,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             elif part is model.text:
                 found = _text_source(source, config.text.family)
             else:
-                found = _whole(source)
+                found = _whole(source, config.dialect)
             tokens = open_tokenizer(config.text.vocabulary, config.text.max_positions, config.text.tokenizer).tokens
             _fit(found, part, tokens)
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
@@ -193,11 +189,13 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
     return reports
 
 
-def _whole(source: str) -> _Source:
-    if find_family(path := weights_path(source)) is None:
+def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
+    path = weights_path(source)
+    own = path.with_name(CONFIG).is_file()  # which has read its own in the way of the dialect
+    if not find_family(path) and (own or not dialect):
         found = _read(path, "")
     else:
-        stored = read_model(source)
+        stored = read_model(source, dialect=dialect)
         found = _Source(dict(stored.arrays), stored.tokens, notes=[str(stored.family)])
     found.heads = _HEADS
     return found

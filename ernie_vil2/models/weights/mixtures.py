@@ -8,17 +8,13 @@ each (soups, Wortsman et al. 2022, arXiv 2203.05482).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from ernie_vil2.config.section import differences
 from ernie_vil2.models.dual_encoder import with_sizes
+from ernie_vil2.models.weights.contract import OF_TRAINING
 from ernie_vil2.models.weights.stored import StoredModel
-
-# Where a model is from, and what it does in training alone.
-OF_TRAINING: dict[str, Any] = {"like": True, "weights": True, "allow": True, "image": {"weights", "drop_path"},
-          "text": {"weights", "vocabulary", "dropout", "attention_dropout"}}  # fmt: skip
 
 
 def check_alike(models: Sequence[StoredModel], names: Sequence[str]) -> None:

@@ -31,6 +31,8 @@ STORED = "stored"
 """The way of a dialect that is the folder's own."""
 ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
 """The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
+OF_ARRAYS = ("text",)
+"""Dialects whose ways take different arrays of a file."""
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
 
 
@@ -117,7 +119,8 @@ class Family:
         rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
         rules = rules if chosen.get("tokenizer", STORED) == STORED else chosen["tokenizer"]
         text = model.text.model_copy(update={"tokenizer": rules})
-        model = model.model_copy(update={"image": image, "text": text})
+        others = {key: way for key, way in chosen.items() if way != self.dialects[key][0]}
+        model = model.model_copy(update={"image": image, "text": text, "dialect": others})
         names = self.names(model, chosen, folder.arrays.keys())
         try:
             ours = names.to_ours(folder.arrays)
