@@ -54,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
-    from pathlib import Path
 
     from ernie_vil2.encoder import encoder_of, load_model
     from ernie_vil2.io.run_folder import named_checkpoint
@@ -64,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
+    if args.target.exists() and any(args.target.iterdir()):
+        raise FileExistsError(f"{args.target} exists already; name another folder")
     args.source = named_checkpoint(args.source) or args.source
     if args.lora == "peft":
         return _write_adapter(args)
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             notes = rewrite(kept, args.target, layout)
         else:
             notes = hand_back(kept, origin, args.target, layout, made)
-    if has_golden(Path(args.target)) and not report.mismatches():
+    if has_golden(args.target) and not report.mismatches():
         load_model(args.target, verify=True)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")
     for note in notes:

@@ -35,12 +35,9 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
         What a person should know, a line each.
 
     Raises:
-        FileExistsError: the folder holds files already.
         ValueError: the run has no LoRA, or trained more than that; its origin is of another layout, or has no layer
             for one of the changes.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already; name another folder")
     arrays, lora = read_weights(weights), config.Tuning.lora
     layers = [name.removesuffix(f".{A}") for name in arrays if name.endswith(f".{A}")]
     if lora is None or not layers:

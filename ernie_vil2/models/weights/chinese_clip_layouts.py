@@ -27,11 +27,8 @@ def rewrite(model: StoredModel, folder: Path, layout: str) -> list[str]:
         What it does otherwise there, a line each.
 
     Raises:
-        FileExistsError: the folder holds files already.
         ValueError: the layout cannot hold the model, or there is no vocabulary.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already; name another folder")
     config = model.config.Model
     if config.image.name != "ViT" or model.tokens is None:
         raise ValueError(

@@ -246,8 +246,7 @@ def set_weights(
         WeightMismatch: a name or shape that does not match and is not allowed; then nothing was set.
     """
     report = compare_weights(model, arrays, notes)
-    bad = report.mismatches(allow)
-    if bad:
+    if bad := report.mismatches(allow):
         raise WeightMismatch(f"not the weights of this model: {_explained(report, bad)}")
     state = model.state_dict()
     given = _memory({name: state[name] for name in report.matched if not state[name]._is_initialized()})

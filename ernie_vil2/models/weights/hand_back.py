@@ -79,11 +79,8 @@ def hand_back(
         What a person should know, a line each.
 
     Raises:
-        FileExistsError: the folder holds files already.
         ValueError: the model and its origin do not go together; the message says in what.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already; name another folder")
     found = find_family(origin)
     if found is None or found[0].layout != layout:
         what = f"of the layout {found[0].layout}" if found else "not the folder of another family"
