@@ -46,8 +46,8 @@ class Engine(Protocol):
     def encode_ids(self, ids: np.ndarray) -> np.ndarray:
         """`[B, L]` int64 token ids, padded with 0, likewise."""
 
-    def digest(self) -> str:
-        """Hexadecimal digits that change with the weights."""
+    def digest(self, tower: str = "") -> str | None:
+        """Hexadecimal digits that change with the weights, or those of a tower and its projection; None: not known."""
 
 
 class Eager:
@@ -96,10 +96,12 @@ class Eager:
         with self._evaluating():
             return self.model.encode_text(self._tensor(ids)).numpy()
 
-    def digest(self) -> str:
+    def digest(self, tower: str = "") -> str:
         """Computed again from the weights, about a second for 200 million parameters."""
         digest = blake2b(digest_size=16)
         for name, value in sorted(self.model.state_dict().items()):
+            if not name.startswith(tower):
+                continue
             digest.update(f"{name} {value.dtype} {value.shape}".encode())
             digest.update(np.ascontiguousarray(value.numpy()).data)
         return digest.hexdigest()

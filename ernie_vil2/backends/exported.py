@@ -87,7 +87,7 @@ class Exported:
     def __init__(self, folder: Path, about: dict[str, Any], device: str):
         self.name, self.precision, self.device = about["engine"], about["precision"], device
         self.embed_dim, self.scalars = about["embed_dim"], about["scalars"]
-        self._weights = about["weights"]
+        self._digests = {"": about["weights"], "image": about.get("image_weights")}
         with named_in_utf8(folder) as plain:
             self.encode_pixels, self.encode_ids = (
                 checked(LIBRARIES[self.name](plain, tower, self.precision, device, runtime.threads()),
@@ -98,9 +98,9 @@ class Exported:
     def __str__(self) -> str:
         return described(self)
 
-    def digest(self) -> str:
+    def digest(self, tower: str = "") -> str | None:
         """That of the weights that were exported: float32 embeddings are those of the checkpoint but for rounding."""
-        return self._weights
+        return self._digests.get(tower)
 
 
 def open_export(folder: Path, device: str | None, engine: str) -> tuple[Exported, Config]:

@@ -86,6 +86,7 @@ def export(
             "precision": precision,
             "source": source,
             "weights": model.engine.digest(),
+            "image_weights": model.engine.digest("image"),
             "embed_dim": model.embed_dim,
             "scalars": model.engine.scalars,
             "preprocessing": model.preprocessing.described(),

@@ -114,6 +114,7 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         "engine": engine in tuple(GRAPHS),
         "precision": any(about.get("precision") in of for name, of in PRECISIONS.items() if name == engine),
         "weights": isinstance(about.get("weights"), str),
+        "image_weights": isinstance(about.get("image_weights", ""), str),
         "embed_dim": is_count(about.get("embed_dim"), **WIDTHS),
         "scalars.logit_scale": is_number(value("scalars", "logit_scale"), 1e-9, 1e9),
         "scalars.logit_bias": is_number(value("scalars", "logit_bias", 0), -1e9, 1e9),

@@ -55,10 +55,12 @@ class Index:
         store: where the collections lie.
         name: of the model, for people.
         new: whether it was made just now; it is not kept if nothing comes into it.
+        images_only: whether only images of the index are the model's, as another text tower encoded its texts.
     """
 
-    def __init__(self, model: ErnieViL2, store: Store, name: str, new: bool = False):
+    def __init__(self, model: ErnieViL2, store: Store, name: str, new: bool = False, images_only: bool = False):
         self.model, self.name, self._store, self._new = model, name, store, new
+        self._images_only = images_only
         self._collections: dict[str, Collection] = {}
         self._fingerprint = store.about["fingerprint"]
         self._opening = threading.Lock()
@@ -90,6 +92,12 @@ class Index:
             DamagedIndex, OtherModel: as `open_index`, of an index that has replaced the one opened.
         """
         found = self._collection(kind)
+        if found is None and self._images_only and kind in SIDES:
+            about = self._store.about
+            raise OtherModel(
+                f"{self._store} is an index of {about['model']} ({about['fingerprint'][:12]}), of which {self.name} "
+                "has the image tower alone: texts are encoded otherwise. Build an index of its own for them"
+            )
         if found is None:
             raise ValueError(f"this index has no {kind}")
         return found
@@ -106,7 +114,8 @@ class Index:
             _check_version(self._store)
             _check_model(self._store, self._fingerprint, self.name, self.model.embed_dim)
             if kind not in self._collections:
-                found = self._store.collection(kind) if kind in SIDES else None
+                kinds = SIDES[:1] if self._images_only else SIDES
+                found = self._store.collection(kind) if kind in kinds else None
                 if found is None:
                     return None
                 self._collections[kind] = found
@@ -217,7 +226,7 @@ class Index:
         try:
             _check_version(store)
             _check_model(store, self._fingerprint, self.name, self.model.embed_dim)
-            return Index(self.model, store, self.name)
+            return Index(self.model, store, self.name, images_only=self._images_only)
         except BaseException:
             store.close()
             raise
@@ -258,7 +267,8 @@ def open_index(
 
     Raises:
         FileNotFoundError: there is no such index, and it is not to be written.
-        OtherModel: the index is of another model.
+        OtherModel: the index is of another model, which also encodes images otherwise; with a model that has another
+            text tower alone, its images are searched and added to, its texts are not.
         DamagedIndex: its files do not fit together.
         BusyIndex: another process writes to it.
     """
@@ -301,15 +311,34 @@ def _opened(
         name = os.path.abspath(source) if os.path.exists(source) else str(source)  # another folder may be current then
     else:
         name = "the model given" if new else store.about["model"]
-    fingerprint = model.fingerprint
+    fingerprint, images_only = model.fingerprint, False
     about = store.about
     if new:
         about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
+        if (of_images := model.image_fingerprint) is not None:
+            about["image_fingerprint"] = of_images
     else:
-        _check_model(store, fingerprint, name, model.embed_dim)
+        if fingerprint != about["fingerprint"] and not named:
+            images_only = _encodes_its_images(model, about, device, precision)
+        _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
-    return Index(model, store, name, new)
+    return Index(model, store, name, new, images_only)
+
+
+def _encodes_its_images(model: ErnieViL2, about: Mapping[str, Any], device: str | None, precision: Precision) -> bool:
+    """Whether embeddings of images in an index are those that a model gives, whose texts are encoded otherwise.
+
+    An index of an earlier version does not say it; then its own model is asked, if it is still where it was.
+    """
+    of_index = about.get("image_fingerprint")
+    if of_index is None:
+        try:
+            own, _ = _loaded(about["model"], None, device, precision)
+        except (OSError, ValueError):
+            return False
+        of_index = own.image_fingerprint if own.fingerprint == about["fingerprint"] else None
+    return of_index is not None and of_index == model.image_fingerprint
 
 
 def _loaded(

@@ -90,6 +90,8 @@ def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
     }
     if isinstance(about, dict) and "root" not in about:
         del forms["root"]  # paths of an earlier version count from nowhere
+    if isinstance(about, dict) and "image_fingerprint" in about:
+        forms["image_fingerprint"] = lambda value: isinstance(value, str)
     for kind in kinds:
         if isinstance(about, dict) and kind in about:
             forms[kind] = partial(_is_folder_of, kind)

@@ -39,7 +39,7 @@ class Store(Protocol):
     """The collections of an index, and what it says of itself.
 
     Attributes:
-        about: version, model, fingerprint, width and root; empty of an index that is new.
+        about: version, model, fingerprint, image_fingerprint, width and root; empty of an index that is new.
         folder: the index's own; None of one that has none.
     """
 

@@ -1,0 +1,91 @@
+"""An index of pictures stays valid for a model of which the text tower alone is another one."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2.export.write import export
+from ernie_vil2.search import OtherModel, open_index
+from ernie_vil2.search.integrity import sealed
+from tests.conftest import call
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint, tmp_path_factory):
+    """Folders of a model, of one with another text tower, and of one with another image tower."""
+    from safetensors.numpy import load_file, save_file
+
+    folders = {"own": checkpoint}
+    for tower in ("text", "image"):
+        folder = folders[tower] = tmp_path_factory.mktemp(tower) / "model"
+        shutil.copytree(checkpoint, folder)
+        for name in ("checksums.json", "contract.json"):
+            (folder / name).unlink(missing_ok=True)
+        arrays = load_file(folder / "model.safetensors")
+        changed = {name: value + 0.25 * name.startswith(f"{tower}.") for name, value in arrays.items()}
+        save_file({name: value.astype(np.float32) for name, value in changed.items()}, folder / "model.safetensors")
+    return folders
+
+
+@pytest.fixture
+def index(models, shapes, tmp_path):
+    """An index of pictures and of their tags."""
+    what = ["--data", shapes["val"], "--texts", shapes["val"]]
+    done = call("search", "build", "--index", tmp_path / "index", "--checkpoint", models["own"], *what)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "index"
+
+
+def without_its_images(index):
+    """The index as an earlier version wrote it."""
+    path = index / "index.json"
+    about = json.loads(path.read_text())
+    kept = {key: value for key, value in about.items() if key not in ("image_fingerprint", "checksum")}
+    path.write_text(json.dumps(sealed(kept)))
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "of an earlier version"])
+def test_pictures_are_found_by_another_text_tower(index, models, earlier):
+    if earlier:
+        without_its_images(index)
+    model = ernie_vil2.load_model(models["text"])
+    with open_index(index, models["own"]) as own, open_index(index, models["text"]) as other:
+        assert own.has("texts") and not other.has("texts")
+        with pytest.raises(OtherModel, match="has the image tower alone"):
+            other.collection("texts")
+        found = other.search(["red disc"], count=16)[0]
+    with open_index(index, models["own"]) as own:
+        # Stored in 16 bits, from which the exact type computes again.
+        rows = {hit.id: hit.score for hit in own.closest(model.encode_texts(["red disc"]), 16)[0]}
+    assert {hit.id: hit.score for hit in found} == rows
+
+
+def test_pictures_are_added_by_another_text_tower_and_texts_are_not(index, models, shapes):
+    before = (index / "index.json").read_bytes()
+    added = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
+    assert added.returncode == 0, added.stderr
+    refused = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["val"],
+                   "--texts", shapes["val"])  # fmt: skip
+    assert refused.returncode == 2 and "has the image tower alone: texts are encoded otherwise" in refused.stderr
+    assert (index / "index.json").read_bytes() == before
+    with open_index(index) as own:
+        assert len(own.collection("images")) == 144 and own.has("texts")
+
+
+def test_another_image_tower_is_another_model(index, models):
+    for earlier in (False, True):
+        if earlier:
+            without_its_images(index)
+        with pytest.raises(OtherModel, match="embeddings of two models cannot be compared"):
+            open_index(index, models["image"])
+
+
+def test_an_export_has_the_images_of_its_checkpoint(index, models, tmp_path):
+    own, other = (ernie_vil2.load_model(models[name]) for name in ("own", "text"))
+    assert own.image_fingerprint == other.image_fingerprint and own.fingerprint != other.fingerprint
+    export(other, tmp_path / "graphs", "paddle_inference")
+    with open_index(index, tmp_path / "graphs") as opened:
+        assert opened.model.image_fingerprint == own.image_fingerprint and opened.has("images")
