@@ -69,7 +69,7 @@ class ViewsConfig(Section):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
                 raise ValueError(f"{name} runs from the least to the most, got {bounds}")
-        for language in self.languages:
+        for language in self.languages if self.tag_probability else ():
             if language not in self.prompts or language not in self.separators:
                 raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
         return self

@@ -72,8 +72,9 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     task: str = Field(
         "multi_view",
-        description="what is trained: multi-view contrastive pretraining (multi_view), or to label statements about an "
-        "image (entailment: SNLI-VE) or about two (image_pair: NLVR2), docs/transfer.md",
+        description="what is trained: multi-view contrastive pretraining (multi_view), the text tower alone, from "
+        "parallel texts, so that a finished model knows one more language (new_language, docs/finetuning.md), or to "
+        "label statements about an image (entailment: SNLI-VE) or about two (image_pair: NLVR2), docs/transfer.md",
     )
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
@@ -238,6 +239,11 @@ class TuningConfig(Section):
         None,
         description="{embeddings: folder, weight: 1, logit_scale: 100}: the loss has one more term, how far the "
         "model's distributions over a batch are from a teacher's, whose embeddings lie in the folder",
+    )
+    known_language: str = Field(
+        "en",
+        description="new_language: the language of the parallel texts that the teacher, the text tower of "
+        "Model.weights, encodes",
     )
 
 

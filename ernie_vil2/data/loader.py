@@ -114,21 +114,23 @@ class ViewRows(SampleRows):
         self._image = config.Model.image
         self.tokenizer = tokenizer
         self._image_views, self._has_text = image_views, has_text
+        self._tokenizers = {"text": tokenizer} if has_text else {}
 
     @property
     def layout(self) -> RowLayout:
         """As `SampleRows.layout`."""
         side = self._image.image_size
         layout: dict = {view: ((side, side, 3), np.uint8) for view in self._image_views}
-        if self._has_text:
-            layout |= {"text": ((self.tokenizer.max_length,), np.int64), "text_length": ((), np.int64)}
+        for name, tokenizer in self._tokenizers.items():
+            layout |= {name: ((tokenizer.max_length,), np.int64), f"{name}_length": ((), np.int64)}
         return layout
 
-    def _write_text(self, row: Arrays, text: str) -> None:
-        ids = self.tokenizer.encode(text)
-        row["text"][0] = self.tokenizer.pad_id
-        row["text"][0, : len(ids)] = ids
-        row["text_length"][0] = self.tokenizer.max_length if self.tokenizer.to_full_length else len(ids)
+    def _write_text(self, row: Arrays, text: str, name: str = "text") -> None:
+        tokenizer = self._tokenizers[name]
+        ids = tokenizer.encode(text)
+        row[name][0] = tokenizer.pad_id
+        row[name][0, : len(ids)] = ids
+        row[f"{name}_length"][0] = tokenizer.max_length if tokenizer.to_full_length else len(ids)
 
     def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
         """As `SampleRows.shown`: the views, and the text as the model reads it."""
@@ -158,12 +160,11 @@ class ViewRows(SampleRows):
         return rows
 
     def finished(self, arrays: Arrays) -> Arrays:
-        """The texts as long as the longest of them."""
-        if not self._has_text:
-            return arrays
-        lengths = arrays["text_length"]
-        others = {name: array for name, array in arrays.items() if name not in ("text", "text_length")}
-        return {**others, "text": arrays["text"][:, : lengths.max()]}
+        """The texts of a name as long as the longest of them."""
+        for name in self._tokenizers:
+            lengths = arrays.pop(f"{name}_length")
+            arrays[name] = arrays[name][:, : lengths.max()]
+        return arrays
 
 
 def training_batches(

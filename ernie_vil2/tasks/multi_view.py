@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import paddle
@@ -21,7 +22,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
-from ernie_vil2.losses import MultiViewLoss, build_loss
+from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
@@ -119,13 +120,17 @@ class MultiViewTask:
         self.config = config
         text = config.Model.text
         self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
-        loss, self.teacher = build_loss(config.Loss), None
-        self.loss: MultiViewLoss | TaughtLoss = loss
-        if config.Tuning.teacher:
-            self.loss = TaughtLoss(loss, config.Tuning.teacher)
-            self.teacher = Teacher(config.Tuning.teacher.embeddings)
+        self.teacher: Teacher | None = None
+        self.loss: Any = self._build_loss()
 
-    def rows(self) -> MultiViewRows:
+    def _build_loss(self) -> Any:
+        loss, teacher = build_loss(self.config.Loss), self.config.Tuning.teacher
+        if teacher is None:
+            return loss
+        self.teacher = Teacher(teacher.embeddings)
+        return TaughtLoss(loss, teacher)
+
+    def rows(self) -> ViewRows:
         """As `Task.rows`."""
         return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views, self.teacher)
 
@@ -133,7 +138,7 @@ class MultiViewTask:
         """As `Task.build`; a tower that encodes no view is not trained."""
         config = self.config
         if initialize:
-            check_text_pair(config)
+            self._check()
         self.model = build_dual_encoder(
             config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
         )
@@ -143,6 +148,9 @@ class MultiViewTask:
         remarks += prepare_attention(self.model, config.Training)
         self.model.freeze_all_but(self.loss.views)
         return remarks + tune(self.model, config.Tuning, resumed=not initialize)
+
+    def _check(self) -> None:
+        check_text_pair(self.config)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""

@@ -114,6 +114,7 @@ TASKS: Registry[Callable[[Config], Task]] = Registry(
     "task",
     {
         "multi_view": "ernie_vil2.tasks.multi_view:MultiViewTask",
+        "new_language": "ernie_vil2.tasks.new_language:NewLanguageTask",
         "entailment": "ernie_vil2.tasks.entailment:EntailmentTask",
         "image_pair": "ernie_vil2.tasks.entailment:ImagePairTask",
     },

@@ -51,6 +51,7 @@ class Layout:
         open: opens a shard.
         read: makes a benchmark of a split's annotation file.
         image_folders: published names of the folders with image files; None: the files of the layout hold the images.
+        by_name_only: whether it is not recognised from the files, but has to be named.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Layout:
     open: Callable[[Location, Options], Shard] | None = None
     read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
     image_folders: tuple[str, ...] | None = None
+    by_name_only: bool = False
 
     def images_of(self, annotations: Path, options: Options) -> ImageFolders:
         """Where the image files of an annotation file are looked for."""

@@ -28,6 +28,7 @@ from ernie_vil2.data.readers.shard_files import LocalFile, Location, PreparedSha
 from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
 from ernie_vil2.data.readers.tables import TABLE, find_tables, what_tables_lack
 from ernie_vil2.data.readers.tar import TAR
+from ernie_vil2.data.readers.texts import TEXTS
 from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.splits import Part
@@ -41,7 +42,7 @@ BENCHMARKS = (
 )  # fmt: skip
 # Of these the first counts that a folder holds: MSCOCO's own captions lie next to what others made of them, shards go
 # before what they may be made of, and img2dataset leaves a table without images next to each of its folders.
-OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE)
+OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE, TEXTS)
 LAYOUTS: Registry[Layout] = Registry.of("layout", *BENCHMARKS, *OTHERS)
 MANY = 10_000  # shards that wait to be opened at once
 HOLDING_OUT = "parts of it held out: -o 'Data.holdout={val: 0.15, test: 0.2}'"
@@ -270,7 +271,7 @@ def content(
     Raises:
         ValueError: the layout cannot be recognised, or the split is not there.
     """
-    known = [LAYOUTS.find(layout)] if layout else list(LAYOUTS.values())
+    known = [LAYOUTS.find(layout)] if layout else [one for one in LAYOUTS.values() if not one.by_name_only]
     if columns:
         known = [replace(one, find=partial(find_tables, columns=columns)) if one is TABLE else one for one in known]
     path, local = Path(location.name), isinstance(location, LocalFile)

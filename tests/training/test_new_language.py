@@ -1,0 +1,164 @@
+"""A text tower that learns a language from parallel texts, while images stay where they are."""
+
+import csv
+
+import numpy as np
+import paddle
+import pytest
+
+import ernie_vil2
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
+from tests.conftest import COLOURS, SHAPES
+from tests.training.conftest import as_arguments, run
+from tests.training.test_engine import REPVGG, crash_after, weights
+
+PAIRS = [
+    (f"a {colour} {shape}", f"{colour_zh}的{shape_zh}")
+    for colour, (_, colour_zh) in COLOURS.items()
+    for shape, shape_zh in SHAPES.items()
+]
+TEACHER = [REPVGG, "Model.text.pooling=mean", "Model.embed_dim=48", "Views.languages={en: 1.0}"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A table of sixteen parallel texts, whose columns have names of their own."""
+    path = tmp_path_factory.mktemp("texts") / "train.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("source", "target"), *PAIRS])
+    return path
+
+
+@pytest.fixture
+def settings(overrides, texts, tmp_path):
+    """`settings("Section.key=value", ...)` of a run that teaches a model of images and English names Chinese."""
+    model = tmp_path / "model"
+    assert Trainer(load_config(None, [*overrides, *TEACHER, f"Training.output={model}"])).fit()
+    others = ("Model.", "Loss.", "Data.max_length", "Data.text_id", "Data.train")
+    kept = [one for one in overrides if not one.startswith(others)]
+
+    def made(*changes):
+        return [
+            *kept, "Model.like=weights", f"Model.weights={model}", "Training.task=new_language",
+            "Loss.weights={image_image: 0, image_text: 0, text_image: 0, text_text: 0}", "Views.tag_probability=0",
+            f"Data.train=[{texts}]", "Data.columns={caption_en: source, caption_zh: target}", *changes,
+        ]  # fmt: skip
+
+    return made
+
+
+def records(trainer):
+    return [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "train"]
+
+
+def trained(arguments):
+    trainer = Trainer(load_config(None, arguments))
+    assert trainer.fit()
+    return trainer
+
+
+def test_texts_go_where_the_teacher_puts_what_they_mean_and_images_stay(settings, tmp_path, shapes):
+    trainer = trained(settings("Training.steps=60", "Optimizer.learning_rate=1e-2", "Tuning.ema=0.5",
+                               f"Data.test=[{shapes['val']}]"))  # fmt: skip
+    before, after = ernie_vil2.load_model(tmp_path / "model"), ernie_vil2.load_model(trainer.run)
+    of_before, of_after = (dict(one.engine.model.state_dict()) for one in (before, after))
+    changed = {name for name, value in of_before.items() if not np.array_equal(value.numpy(), of_after[name].numpy())}
+    assert changed and all(name.startswith("text") for name in changed)
+    image = np.random.default_rng(0).integers(256, size=[40, 50, 3], dtype=np.uint8)
+    np.testing.assert_array_equal(after.encode_images([image]), before.encode_images([image]))
+    english, chinese = map(list, zip(*PAIRS, strict=True))
+    where = before.encode_texts(english)
+
+    def found(model, texts):
+        return int(((model.encode_texts(texts) @ where.T).argmax(axis=1) == np.arange(16)).sum())
+
+    assert found(before, chinese) < 8 and found(after, chinese) == found(after, english) == 16
+    assert {path.name for path in (trainer.run / "evaluation").iterdir()} >= {"before.json", "after.json"}
+
+
+@pytest.mark.parametrize("weight", [0, 0.5])
+def test_the_loss_is_that_of_the_embeddings(settings, tmp_path, weight):
+    """Against NumPy, for the first step, in which the student is the teacher."""
+    trainer = trained(settings(f"Loss.weights.text_text={weight}", "Views.languages={zh: 1.0}", "Training.steps=1",
+                               "Schedule.warmup_steps=0", "Loss.duplicates=masked"))  # fmt: skip
+    teacher = ernie_vil2.load_model(tmp_path / "model")
+    english, chinese = (teacher.encode_texts(list(side)).astype(np.float64) for side in zip(*PAIRS, strict=True))
+    (record,) = records(trainer)
+    distance = ((chinese - english) ** 2).sum(axis=1).mean()
+    assert record["distance"] == pytest.approx(distance, rel=1e-5)
+    logits = teacher.logit_scale * chinese @ english.T
+    contrast = (np.log(np.exp(logits).sum(axis=1)) - logits.diagonal()).mean()
+    if weight:
+        assert record["text_text"] == pytest.approx(contrast, rel=1e-5)
+    assert record["loss"] == pytest.approx(distance + weight * contrast, rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [["Tuning.ema=0.9"], ["Training.micro_batch=4", "Loss.weights.text_text=1"]])
+def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, changes):
+    changes = [*changes, "Model.text.dropout=0.2", "Training.checkpoint_every=5"]
+    whole = trained(settings(*changes, f"Training.output={tmp_path / 'whole'}"))
+    first = Trainer(load_config(None, settings(*changes)))
+    crash_after(first, 5)
+    paddle.seed(999)
+    second = Trainer(load_config(None, settings(*changes)), resume=True)
+    assert second.step == 5 and second.fit()
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(second)[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("weight", [0, 1])
+def test_parts_and_ranks_train_what_one_process_does(settings, tmp_path, weight):
+    changes = [f"Loss.weights.text_text={weight}", "Model.text.dropout=0.2"]
+    alone = trained(settings(*changes, f"Training.output={tmp_path / 'alone'}"))
+    parts = trained(settings(*changes, "Training.micro_batch=4", f"Training.output={tmp_path / 'parts'}"))
+    arguments = as_arguments(settings(*changes, "Training.device=cpu"))
+    found = run("tools/train.py", "--processes", "2", *arguments)
+    assert found.returncode == 0, found.stderr
+    two = read_log(tmp_path / "run" / "log.jsonl")
+    for one in (records(parts), [record for record in two if record["kind"] == "train"]):
+        for record, expected in zip(one, records(alone), strict=True):
+            for name in ("loss", "distance", "gradient_norm"):
+                assert record[name] == pytest.approx(expected[name], rel=1e-4), (record["step"], name)
+
+
+def test_the_student_may_be_another_tower_with_another_vocabulary(settings, tmp_path):
+    words = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *dict.fromkeys("".join(zh for _, zh in PAIRS))]
+    (tmp_path / "zh.txt").write_text("\n".join(words), encoding="utf-8")
+    trainer = trained(settings(
+        "Model.text={name: bert, width: 32, depth: 2, heads: 2, max_positions: 16, pooling: mean}",
+        f"Model.text.vocabulary={tmp_path / 'zh.txt'}", "Model.allow=[text.*, text_projection.*]",
+        "Data.max_length=16", "Views.languages={zh: 1.0}", "Training.steps=80", "Optimizer.learning_rate=1e-2",
+    ))  # fmt: skip
+    before, after = ernie_vil2.load_model(tmp_path / "model"), ernie_vil2.load_model(trainer.run)
+    assert after.tokenizer.vocab_size == len(words) and after.embed_dim == before.embed_dim
+    english, chinese = map(list, zip(*PAIRS, strict=True))
+    cosines = after.encode_texts(chinese) @ before.encode_texts(english).T
+    assert (cosines.argmax(axis=1) == np.arange(16)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("Model={like: null, weights: null}", "set Model.weights to the model that learns a language"),
+        ("Loss.weights.image_text=1", "new_language sees no images"),
+        ("Tuning.lora={rank: 2, layers: [image.*]}", "images are not trained here"),
+        ("Data.columns={caption_en: source}", "columns here: source, target; parallel texts have one for each"),
+        ("Tuning.known_language=fr", "could not be used"),
+    ],
+)
+def test_what_cannot_be_is_said(settings, change, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        trained(settings(change))
+
+
+def test_another_model_is_not_the_teacher_of_a_run_that_has_begun(settings, tmp_path, overrides):
+    changes = settings("Training.checkpoint_every=4")
+    first = Trainer(load_config(None, changes))
+    crash_after(first, 4)
+    (tmp_path / "model").rename(tmp_path / "model-before")
+    other = [*overrides, *TEACHER, "Training.seed=5", f"Training.output={tmp_path / 'model'}"]
+    assert Trainer(load_config(None, other)).fit()
+    with pytest.raises(ConfigError, match="its image.* is not that of the model that is trained"):
+        Trainer(load_config(None, changes), resume=True)
