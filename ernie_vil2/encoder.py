@@ -238,20 +238,7 @@ class ErnieViL2:
             "model": without_implementation(self.config.Model).model_dump(exclude=skip, exclude_defaults=True),
             "weights": self.engine.digest(),
         }
-        return _digest(parts)
-
-    @property
-    def image_fingerprint(self) -> str | None:
-        """Likewise of all that embeddings of images follow from; None of an export of an earlier version."""
-        weights = self.engine.digest("image")
-        image = without_implementation(self.config.Model).image.model_dump(exclude={"weights"}, exclude_defaults=True)
-        parts = {
-            "preprocessing": self.preprocessing.described(),
-            "precision": self.precision,
-            "image": image,
-            "weights": weights,
-        }
-        return None if weights is None else _digest(parts)
+        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def _in_batches(
         self,
@@ -267,10 +254,6 @@ class ErnieViL2:
             embeddings.append(encode(batch))
             done(len(batch))
         return np.concatenate(embeddings)
-
-
-def _digest(parts: Mapping[str, Any]) -> str:
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _no_single(values: Any, method: str, kind: str) -> None:

@@ -11,17 +11,20 @@ Anything that a model encodes may be asked for: a sentence, a picture, an item o
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
@@ -315,7 +318,7 @@ def _opened(
     about = store.about
     if new:
         about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
-        if (of_images := model.image_fingerprint) is not None:
+        if (of_images := image_fingerprint(model)) is not None:
             about["image_fingerprint"] = of_images
     else:
         if fingerprint != about["fingerprint"] and not named:
@@ -324,6 +327,19 @@ def _opened(
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
     return Index(model, store, name, new, images_only)
+
+
+def image_fingerprint(model: ErnieViL2) -> str | None:
+    """As `ErnieViL2.fingerprint`, of what embeddings of images follow from; None of an export of an earlier version."""
+    weights, config = model.engine.digest("image"), without_implementation(model.config.Model)
+    parts = {
+        "preprocessing": model.preprocessing.described(),
+        "precision": model.precision,
+        "image": config.image.model_dump(exclude={"weights"}, exclude_defaults=True),
+        "weights": weights,
+    }
+    content = json.dumps(parts, sort_keys=True).encode()
+    return None if weights is None else blake2b(content, digest_size=16).hexdigest()
 
 
 def _encodes_its_images(model: ErnieViL2, about: Mapping[str, Any], device: str | None, precision: Precision) -> bool:
@@ -337,8 +353,8 @@ def _encodes_its_images(model: ErnieViL2, about: Mapping[str, Any], device: str 
             own, _ = _loaded(about["model"], None, device, precision)
         except (OSError, ValueError):
             return False
-        of_index = own.image_fingerprint if own.fingerprint == about["fingerprint"] else None
-    return of_index is not None and of_index == model.image_fingerprint
+        of_index = image_fingerprint(own) if own.fingerprint == about["fingerprint"] else None
+    return of_index is not None and of_index == image_fingerprint(model)
 
 
 def _loaded(

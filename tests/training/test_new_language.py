@@ -148,7 +148,7 @@ def test_the_student_may_be_another_tower_with_another_vocabulary(settings, tmp_
         ("Tuning.known_language=fr", "could not be used"),
     ],
 )
-def test_what_cannot_be_is_said(settings, change, message):
+def test_what_cannot_be_is_an_error(settings, change, message):
     with pytest.raises((ValueError, RuntimeError), match=message):
         trained(settings(change))
 
