@@ -4,6 +4,7 @@ The set is made smaller and the training shorter; no command is changed but for 
 """
 
 import json
+import math
 import shlex
 
 import pytest
@@ -91,6 +92,20 @@ def test_the_best_trial_is_that_of_the_best_score_and_of_equal_ones_the_lowest_r
     trials = [rate_search.Trial(1e-3, 64, 40.0), rate_search.Trial(1e-4, 64, 40.0), rate_search.Trial(1e-2, 64)]
     assert rate_search.best_of(trials) == trials[1]
     assert rate_search.best_of(trials[2:]) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "batch", "tried"),
+    [(1e-4, 64, []), (1e-3, 64, [2e-3]), (4e-3, 64, [2e-3, 4e-3, 8e-3]), (1, 64, [2e-3, 4e-3, 8e-3]),
+     (4e-3, 256, [2e-3, 4e-3, 8e-3, 2e-3, 4e-3, 8e-3]), (2e-5, 256, [2e-5, 5e-5])],
+)  # fmt: skip
+def test_rates_go_on_while_the_highest_is_the_best(best, batch, tried):
+    config = load_config(None, ["Data.train=[x]", f"Training.global_batch={batch}"])
+    found: list[rate_search.Trial] = []
+    for trial in rate_search._trials(config, 1000, found):
+        found.append(trial._replace(score=-abs(math.log(trial.rate / best)) - trial.batch))
+    assert [trial.rate for trial in found[6:]] == tried
+    assert rate_search.best_of(found).rate == pytest.approx(min(best, 8e-3))
 
 
 def test_rates_are_tried_on_one_process_only(monkeypatch, capsys):

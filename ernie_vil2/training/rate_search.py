@@ -14,6 +14,8 @@ from ernie_vil2.training.step_agreement import NotFinite
 from ernie_vil2.training.trainer import Trainer
 
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3)
+HIGHEST = 8e-3
+"""Up to which the rate is doubled while the highest one is the best."""
 SMALL_BATCH = 64
 SAMPLES = 4096
 """That a trial sees at most."""
@@ -33,9 +35,9 @@ class Trial(NamedTuple):
 def tune_rate(config: Config, say: Callable[[str], None] = print) -> Config:
     """The configuration with the rate and batch that were best in short trials, which are kept in the run folder.
 
-    Six rates are tried with a small batch, then the best of them and its neighbours with the configured one. Each trial
-    is a run of its own with a whole schedule, scored once, at its end, by what chooses the best checkpoint. Of equal
-    scores the lower rate counts.
+    Six rates are tried with a small batch, and higher ones while the highest is the best; then the best and its
+    neighbours with the configured batch. Each trial is a run of its own with a whole schedule, scored once, at its end,
+    by what chooses the best checkpoint. Of equal scores the lower rate counts.
 
     Raises:
         ConfigError: there is nothing to score by, or no trial could be finished.
@@ -77,12 +79,16 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 def _trials(config: Config, samples: int, found: Sequence[Trial]) -> Iterator[Trial]:
     """What is tried next, from what was found so far."""
     small = min(SMALL_BATCH, max(2, samples // 2))
-    yield from (Trial(rate, small) for rate in RATES)
-    best, batch = best_of(found), min(config.Training.global_batch, max(2, samples // 2))
+    rates = list(RATES)
+    yield from (Trial(rate, small) for rate in rates)
+    while (best := best_of(found)) and best.rate == rates[-1] < HIGHEST:
+        rates.append(2 * best.rate)
+        yield Trial(rates[-1], small)
+    batch = min(config.Training.global_batch, max(2, samples // 2))
     if best is None or batch == small:
         return
-    number = RATES.index(best.rate)
-    for rate in RATES[max(0, number - 1) : number + 2]:
+    number = rates.index(best.rate)
+    for rate in rates[max(0, number - 1) : number + 2]:
         yield Trial(rate, batch)
 
 
