@@ -5,6 +5,7 @@ The set is made smaller and the training shorter; no command is changed but for 
 
 import json
 import math
+import re
 import shlex
 
 import pytest
@@ -65,6 +66,21 @@ def test_the_report_begins_with_the_verdict_and_shows_pictures(walked):
     assert lead < html.index("<section>") and "test pictures is " in html[lead:] and "95 % interval" in html[lead:]
     if "those that moved furthest" in html:
         assert 'class="moved"' in html
+
+
+def test_the_verdict_says_what_the_old_task_lost(walked, monkeypatch, capsys):
+    folder, _ = walked
+    monkeypatch.chdir(folder)
+    old = ["--old", "shop/商品.csv", "--images", "shop/pictures", "--output", "old.html"]
+    assert cli.run("report", ["--run", "runs/own", *old]) == 0
+    printed, html = capsys.readouterr().out, (folder / "old.html").read_text(encoding="utf-8")
+    (moved,) = re.findall(r"; on shop/商品.csv.* it (rose by|fell by|stayed as it was)([ 0-9.]*)\.\n", printed)
+    assert "".join(moved) in html
+    assert ("mixed weights keep more" in printed) == (moved[0] == "fell by" and float(moved[1]) > 1)
+    (folder / "runs" / "own" / "evaluation" / "before.csv").rename(folder / "before.csv")
+    assert cli.run("report", ["--run", "runs/own", *old]) == 2
+    assert "there is nothing to set it against without" in capsys.readouterr().err
+    (folder / "before.csv").rename(folder / "runs" / "own" / "evaluation" / "before.csv")
 
 
 def test_only_paths_are_particular_to_the_set():

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ernie_vil2.config import Config
     from ernie_vil2.evaluation.report import Card
 
+FORGOTTEN = 1.0
+"""Points of mean recall on the old task, of which a loss is worth a remark."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
@@ -125,10 +128,17 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     from ernie_vil2.io.run_folder import AFTER, BEFORE
 
     models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
-    data = Data(args.old, preferred=config.Views.languages, text_id=config.Data.text_id)
+    options = {} if args.data else table_options(args)
+    data = Data(args.old, preferred=config.Views.languages, text_id=config.Data.text_id, default="test", **options)
     found = compare_models(models, data, resamples=100, precision=args.precision)
     name = " ".join(map(str, args.old))
-    return {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
+    by = {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
+    if min(by.values()) < -FORGOTTEN:
+        print(
+            "mixed weights keep more of what it could do: ernie-vil2 interpolate "
+            f"{models[BEFORE]} {models[AFTER]} --alpha 0 0.1 ... 1 --old {name} --new ... (docs/finetuning.md)"
+        )
+    return by
 
 
 def _after(folder: Path) -> dict:
