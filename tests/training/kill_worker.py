@@ -2,19 +2,30 @@
 
 import os
 import signal
-from contextlib import suppress
+import time
+
+import visualdl  # noqa: F401  # a run imports it late; here it is imported once, by the server of all these processes
 
 from ernie_vil2.config import load_config
 from ernie_vil2.training import checkpoint
+from ernie_vil2.training.run_log import RunLog
 from ernie_vil2.training.trainer import Trainer
 
-with suppress(ImportError):  # what a run imports late is here imported once, by the server of all these processes
-    import paddleclas  # noqa: F401
-    import paddlenlp.transformers  # noqa: F401
 
+def train(overrides, killed_in=None, pause=0.0):
+    """Goes on with a run.
 
-def train(overrides, killed_in=None):
-    """Goes on with a run; `killed_in` names a function of `checkpoint` in whose location the process is killed."""
+    Args:
+        killed_in: a function of `checkpoint`: where it is called, the process is killed.
+        pause: seconds after each record of the log, so that a kill from outside comes before the end.
+    """
     if killed_in:
         setattr(checkpoint, killed_in, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    write = RunLog.write
+
+    def slowly(log, *record):
+        write(log, *record)
+        time.sleep(pause)
+
+    RunLog.write = slowly
     Trainer(load_config(None, overrides), resume=True).fit()

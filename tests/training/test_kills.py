@@ -58,15 +58,15 @@ def wait_until(condition):
 
 
 def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
-    settings = ["Training.steps=120", "Training.checkpoint_every=3", "Evaluation.every=40", "Data.workers=1",
+    settings = ["Training.steps=30", "Training.checkpoint_every=3", "Evaluation.every=10", "Data.workers=1",
                 "Model.text.dropout=0.1"]  # fmt: skip
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.kill_worker"])
 
-    def starts(killed_in=None, output="run"):
+    def starts(killed_in=None, output="run", pause=0.0):
         # The whole run as well: threads that an earlier test has set in this process would sum in another order.
         arguments = [*overrides, *settings, f"Training.output={tmp_path / output}"]
-        process = context.Process(target=train, args=(arguments, killed_in))
+        process = context.Process(target=train, args=(arguments, killed_in, pause))
         process.start()
         return process
 
@@ -81,17 +81,17 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
     assert process.exitcode == -signal.SIGKILL and check_part(folder, expected) == 3
     assert os.listdir(folder / "checkpoints") == [".step_00000003.partial"]
 
-    process = starts()
+    process = starts(pause=0.2)
     wait_until(lambda: len(records(folder)) > 8)
-    time.sleep(random.uniform(0, 0.1))
+    time.sleep(random.uniform(0, 0.5))
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL and 8 < check_part(folder, expected) < 120
+    assert process.exitcode == -signal.SIGKILL and 8 < check_part(folder, expected) < 30
 
     process = starts(killed_in="remove_folder")  # the new checkpoint is there, the one that it replaces as well
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
-    assert check_part(folder, expected) < 120 and len(list_checkpoints(folder)) == 3
+    assert check_part(folder, expected) < 30 and len(list_checkpoints(folder)) == 3
 
     process = starts()
     process.join(PATIENCE)
