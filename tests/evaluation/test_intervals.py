@@ -101,8 +101,9 @@ def test_the_paired_test_exchanges_whole_clusters_as_scipy_does():
     second[clusters < 15] = first[clusters < 15]
     sums = [np.bincount(clusters, values) for values in (second, first)]
     expected = stats.permutation_test(
-        sums, lambda x, y: np.sum(x - y), permutation_type="samples", n_resamples=50_000, random_state=random
-    )
+        sums, lambda x, y, axis: np.sum(x - y, axis), permutation_type="samples", n_resamples=50_000, batch=5_000,
+        vectorized=True, random_state=random,
+    )  # fmt: skip
     assert paired_queries(second, first, clusters, resamples=50_000).p == pytest.approx(expected.pvalue, abs=0.01)
 
 

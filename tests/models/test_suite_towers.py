@@ -177,7 +177,7 @@ def test_efficientnet_l2_sizes(monkeypatch):
     assert tower(paddle.randn([1, 3, 64, 64])).shape == [1, 5504]
 
 
-@pytest.mark.parametrize("name", ["ViT", "MOCOV3_vit_small"])
+@pytest.mark.parametrize("name", ["ViT", pytest.param("MOCOV3_vit_small", marks=pytest.mark.slow)])
 def test_other_models_of_the_family_do_not_disturb(name):
     size = 12 if name == "ViT" else 224
     images = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype("float32")
