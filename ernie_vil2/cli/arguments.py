@@ -49,9 +49,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
 
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that opens sources."""
-    parser.add_argument(
-        "--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them before you say so"
-    )
+    parser.add_argument("--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them first")
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocabulary", type=input_file, metavar="FILE", help="vocabulary file; default: vocab.txt next to the weights"
     )
     parser.add_argument("--heads", nargs=2, type=count, metavar=("IMAGE", "TEXT"),
-                        help="attention heads where SOURCE does not tell them; default: width / 64")  # fmt: skip
+                        help="attention heads, if SOURCE does not define them; default: width / 64")  # fmt: skip
     parser.add_argument("--allow", action="append", default=[], metavar="NAME",
                         help="a weight, or a glob pattern of weights, that may be missing, unexpected or of another "
                         "shape; it is left out; may be repeated")  # fmt: skip

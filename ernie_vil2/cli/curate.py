@@ -1,4 +1,4 @@
-"""Make a training set of a crawl: rules, duplicates, scores, leaks and balance, every removal with its reason.
+"""Make a training set from a crawl: rules, duplicates, scores, leaks and balance, every removal with its reason.
 
     python tools/curate.py --data 'crawl/{00000..00099}.tar' --output curated
     python tools/curate.py --data crawl --output curated -c configs/curate/web_zh_en.yaml -o text_rules.words=2
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: train")
     arguments.add_table_options(parser)
-    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
+    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, like Data.text_id")
     parser.add_argument(
         "--processes",
         type=arguments.count,

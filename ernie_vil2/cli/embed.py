@@ -8,7 +8,7 @@
         --cache ~/.cache/embeddings --processes 2 --output features
 
 They are for other programs, or to be scored again without the model; docs/benchmarks.md describes the files.
-An interrupted command goes on where it stopped when it is given a --cache.
+With --cache an interrupted command resumes where it stopped.
 """
 
 import argparse
@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
     arguments.add_data_options(parser)
     parser.add_argument("--pictures", type=input_folder, metavar="FOLDER",
-                        help="in place of --data: a folder of image files, in folders of its own too")  # fmt: skip
+                        help="instead of --data: a folder of image files, also in sub-folders")  # fmt: skip
     parser.add_argument("--texts", type=input_file, metavar="FILE",
-                        help="in place of --data, or next to --pictures: a text in each line")  # fmt: skip
+                        help="instead of --data, or with --pictures: a text in each line")  # fmt: skip
     parser.add_argument("--language", help="language of the captions, where they have several")
     parser.add_argument(
         "--output", required=True, type=output_folder, metavar="FOLDER", help="folder of the files to write"
@@ -37,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="numpy (.npy with ids and pairs as JSON lines), the official release's text file, with a "
                         "row a TSV row, or Chinese-CLIP's feature files; default: numpy")  # fmt: skip
     parser.add_argument(
-        "--cache", type=output_folder, metavar="FOLDER", help="keeps finished embeddings, to go on with them"
+        "--cache",
+        type=output_folder,
+        metavar="FOLDER",
+        help="keeps finished embeddings for a later attempt",
     )
 
 

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="more rows for the queries whose sample says so; galleries stay whole",
+        help="additional rows for the queries with this value; galleries stay whole",
     )
     add("--top-k", type=count, metavar="K", help="write the K best answers to every query; 10 for MUGE's test split")
     add(

@@ -1,4 +1,4 @@
-"""Score a model on zero-shot classification: acc1, acc5, mean per-class recall, and mAP for several classes a picture.
+"""Score a model on zero-shot classification: acc1, acc5, mean per-class recall; mAP for several classes.
 
     python tools/eval_classification.py --checkpoint runs/emoji --data pictures
     python tools/eval_classification.py --checkpoint model.pdparams --data cifar-10 --names zh=cifar-10/label_cn.txt

@@ -37,9 +37,9 @@ DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=model, metavar="CHECKPOINT", help="as --checkpoint of eval_retrieval.py")
     parser.add_argument("folder", nargs="?", type=output_folder, metavar="FOLDER",
-                        help="folder to be made; default: one next to the weights, named after --to and --precision: "
+                        help="new folder; default: one next to the weights, named after --to and --precision: "
                         "evaluation, tagging and search then use it where it ranks alike")  # fmt: skip
-    parser.add_argument("--to", required=True, choices=TARGETS, help="the library that shall run it")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="the library that runs it")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
                         help="bfloat16: paddle-inference only; int8: weights, onnx only; default: float32")  # fmt: skip
     parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model brings none")

@@ -1,4 +1,4 @@
-"""Mix the weights of models: along the path from one to what it was fine-tuned to, or the mean of several.
+"""Mix the weights of models: along the path from one to its fine-tuned version, or the mean of several.
 
     python tools/interpolate.py runs/emoji runs/tuned@best --alpha 0 0.1 ... 1 --new team.tar --old emoji-test.tar
     python tools/interpolate.py runs/emoji runs/tuned@best --alpha 0.5 --write runs/mixed
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=model, metavar="MODEL",
                         help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
     parser.add_argument("others", nargs="+", type=model, metavar="MODEL",
-                        help="what it was fine-tuned to, or more fine-tunings")  # fmt: skip
+                        help="its fine-tuned version, or several")  # fmt: skip
     parser.add_argument("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
                         help="shares of the second model, from 0 to 1; 0 0.1 ... 1 is 0 to 1 in tenths")  # fmt: skip
     for side, what in zip(SIDES, ("was fine-tuned for", "could do before"), strict=True):
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     add_table_options(parser)  # of --new, which is the user's own
     parser.add_argument("--choose", type=number, metavar="SHARE", help="the mixture to write; default: see above")
-    parser.add_argument("--write", type=output_folder, metavar="FOLDER", help="folder to be made of the chosen one")
+    parser.add_argument("--write", type=output_folder, metavar="FOLDER", help="new folder for the chosen mixture")
     parser.add_argument("--output", type=output_folder, default=Path("interpolation"), metavar="FOLDER",
                         help="of table and page (default interpolation)")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="behind transparent pixels of what becomes JPEG; default 255 255 255")  # fmt: skip
     parser.add_argument("--tags", action="append", default=[], type=input_file, metavar="FILE",
                         help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
-    parser.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
+    parser.add_argument("--tags-id", metavar="FIELD", help="field with the id of the tags; default: the image's name")
     parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
     parser.add_argument(
         "--select",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="output of ernie-vil2 curate: only what it kept, whatever its weight",
     )
-    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, as Data.text_id")
+    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, like Data.text_id")
     parser.add_argument(
         "--parts",
         nargs="+",
@@ -65,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "no image is in two of them",
     )
     parser.add_argument("--group-by", metavar="FIELD", help="with --parts: no value of this field is in two of them")
-    parser.add_argument("--stratify-by", metavar="FIELD", help="with --parts: each has its share of every value")
-    parser.add_argument("--seed", type=natural, default=0, help="with --parts: another one divides otherwise")
+    parser.add_argument("--stratify-by", metavar="FIELD", help="with --parts: each part has its share of every value")
+    parser.add_argument("--seed", type=natural, default=0, help="with --parts: seed of the division")
     parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N", help="default 10000")
     parser.add_argument("--processes", type=count, metavar="N", help="default: one for each core that may be used")
 

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             ("remove", "remove pictures or texts by their ids"),
             ("query", "ask"),
             ("serve", "serve a page and an API"),
-            ("check", "read all of an index and say what is damaged"),
+            ("check", "read all of an index and report what is damaged"),
         )
     }
     for name, action in actions.items():
@@ -121,9 +121,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--index-type", "--engine", metavar="NAME", help="exact, ivf or your own; default: by the number of items"
     )
     actions["build"].add_argument(
-        "--recall", type=fraction, default=0.98, help="share of the ten closest that it shall find; default: 0.98"
+        "--recall", type=fraction, default=0.98, help="share of the ten closest items that it finds; default: 0.98"
     )
-    actions["sync"].add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    actions["sync"].add_argument("--dry-run", action="store_true", help="report what would be done, and change nothing")
     actions["sync"].add_argument(
         "--rebuild",
         type=fraction,
@@ -139,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
     query.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="pictures")
     query.add_argument("--plus", action="append", default=[], metavar="TEXT", help="is added to every query")
-    query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is taken away from every query")
+    query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is subtracted from every query")
     query.add_argument("--among", choices=("images", "texts"), default="images")
     query.add_argument("--count", type=count, default=10, help="answers to each query")
     query.add_argument(
@@ -182,7 +182,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token-file",
         type=input_file,
         metavar="FILE",
-        help="every request must bear the token in it; /healthz and /readyz need none",
+        help="every request but /healthz and /readyz needs the token in this file",
     )
     serve.add_argument("--public", action="store_true", help="other machines may ask without a token")
     serve.add_argument("--allowed-host", nargs="+", default=[], metavar="NAME",
@@ -193,8 +193,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
     serve.add_argument("--writable", action="store_true",
                        help="the API adds and removes items; needs a token")  # fmt: skip
-    serve.add_argument("--access-log", action="store_true", help="a line for each request, without what was asked")
-    serve.add_argument("--log-queries", action="store_true", help="that line with what was asked")
+    serve.add_argument("--access-log", action="store_true", help="a line for each request, without the query")
+    serve.add_argument("--log-queries", action="store_true", help="that line with the query")
 
 
 def root_path(text: str) -> str:

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from_file = add_way(ways, "file", "tags that a file has by id")
     from_file.add_argument("--tags", required=True, type=input_file, metavar="FILE",
                            help=".jsonl, .tsv or .csv with an id and tags, tags_zh, ... a row")  # fmt: skip
-    from_file.add_argument("--tags-id", metavar="FIELD", help="field that the tags' id is; default: the image's name")
+    from_file.add_argument(
+        "--tags-id", metavar="FIELD", help="field with the id of the tags; default: the image's name"
+    )
     detector = add_way(ways, "detector", "what a detector exported by PaddleDetection finds")
     detector.add_argument("--model", required=True, type=input_folder, metavar="FOLDER", help="the exported detector")
     detector.add_argument("--classes", nargs="+", required=True, type=optional_file, metavar="LANG[=FILE]",

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     add_table_options(parser)
     parser.add_argument("--resume", action="store_true",
-                        help="go on from the run folder's newest whole checkpoint; start if there is none")  # fmt: skip
+                        help="resume from the newest complete checkpoint; start if there is none")  # fmt: skip
     parser.add_argument("--extend", action="store_true",
                         help="with --resume: to more Training.steps than the run has; the learning rates from there on "
                         "are those of a run of the new length")  # fmt: skip

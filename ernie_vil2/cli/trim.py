@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out",
         type=input_file,
         metavar="FILE",
-        help="other texts, one a line, of which what is out of vocabulary then is counted",
+        help="other texts, one a line, whose words outside the new vocabulary are counted",
     )
     parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the folder has none")
     parser.add_argument("--output", required=True, type=output_folder, metavar="FOLDER", help="new folder")

@@ -42,7 +42,7 @@ class BestEffort:
     def failed(self, what: str, why: str) -> None:
         """Warns of a failure that has been caught elsewhere."""
         self.failures[what] += 1
-        tqdm.write(f"warning: {what}: {why}; the run goes on without (failure {self.failures[what]})", sys.stderr)
+        tqdm.write(f"warning: {what}: {why}; the run continues without it (failure {self.failures[what]})", sys.stderr)
 
     def __str__(self) -> str:
         failures = ", ".join(f"{count} x {what}" for what, count in self.failures.items())

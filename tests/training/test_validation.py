@@ -76,7 +76,7 @@ def test_validation_data_that_become_unreadable_end_no_run(config, shapes, tmp_p
     assert [len(record["metrics"]) > 0 for record in evaluations(trainer)] == [True, False, False]
     assert trainer.best["step"] == 2
     error = capsys.readouterr().err
-    assert "warning: evaluation on val, zh: val: nothing to score" in error and "the run goes on without" in error
+    assert "warning: evaluation on val, zh: val: nothing to score" in error and "the run continues without it" in error
     assert error.rstrip().endswith(
         "warning: left out after failures: 2 x evaluation on val, zh, 2 x evaluation on val, en"
     )
