@@ -3,10 +3,11 @@
     python -m experiments.wrong_captions                             # the demo's drawings, 60 % with a wrong caption
     python tools/study.py configs/ablation/wrong_captions.yaml       # what that does to training
 
-The pairs are dealt to folds. For each fold a model is trained on the others, and scores the pairs of its own; in a
-further round the models are trained on the better part of the others, as the round before has it. The command prints
-how well the scores of each round find the wrong pairs. The output has `noisy.tar`, of it `curated.tar`, the best
-pairs, and `right.tar`, as many of those that are right; `scores.csv`; and the models. Stopped, it goes on.
+The pairs are dealt to folds. For each fold a model is trained on the others, and the step `score` of a curation scores
+with it the pairs of its own; in a further round the models are trained on the better part of the others, as the round
+before has it. The command prints how well the scores of each round find the wrong pairs. The output has `noisy.tar`;
+for each round its models and `round-N`, the curation's output, for `Data.select`; `right.tar`, as many of the right
+pairs as the last of these keeps; and `scores.csv`. Stopped, it goes on.
 """
 
 from __future__ import annotations
@@ -19,18 +20,27 @@ import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pyarrow import dataset
 
 from ernie_vil2.config import Config, load_config
-from ernie_vil2.data.readers import open_sources
+from ernie_vil2.curation import curate
+from ernie_vil2.curation.steps.score import Score, Settings
+from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import Sample, content_id
+from ernie_vil2.data.selection import TABLE
 from ernie_vil2.io.files import atomic_write
 
 GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
 """Fields that a wrong pair has of another drawing."""
-NEAREST = 10
-"""Texts and images that the cosine of a pair is compared with, and images whose texts are asked."""
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "captions": {},
+    "captions and tags": {"tags": True},
+    "captions, tags and neighbours": {"tags": True, "neighbours": 10},
+}
+"""Of scores, with the settings of the step; the last one counts."""
 SHARES = (0.4, 0.25)
 """Of the pairs, whose best are looked at."""
 
@@ -72,48 +82,6 @@ def write_shard(path: Path, samples: Sequence[Sample]) -> None:
                 archive.addfile(member, io.BytesIO(content))
 
 
-def texts_of(sample: Sample, config: Config) -> list[str]:
-    """The caption in each language of the views, and the tags as training has them as a text."""
-    views, texts = config.Views, []
-    for language in views.languages:
-        tags = views.separators[language].join(sample.tag_list(language))
-        texts += [sample.caption(language), views.prompts[language] + tags]
-    return texts
-
-
-def above_others(images: np.ndarray, texts: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """`[N]`: twice the cosine of each pair, less the means of its nearest other texts and images.
-
-    This is the measure CSLS of Conneau et al. (arXiv 1710.04087); texts of the same name count as no others.
-
-    Args:
-        images: `[N, D]`, normalised, as texts.
-        names: `[N]`, of the texts.
-    """
-    cosines = images @ texts.T
-    own = cosines.diagonal().copy()
-    same = names[:, None] == names[None]
-    cosines[same] = -np.inf
-    nearest = min(NEAREST, int((~same).sum(axis=1).min()))
-    by_image, by_text = (
-        np.partition(side, -nearest, axis=1)[:, -nearest:].mean(axis=1) for side in (cosines, cosines.T)
-    )
-    return 2 * own - by_image - by_text
-
-
-def agreement(images: np.ndarray, texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`[len(rows)]`: how near the text of a pair is to the texts of the images that look like its own, above the mean.
-
-    Args:
-        images: `[N, D]` of all pairs, normalised, as texts.
-        rows: of the pairs that are judged.
-    """
-    likeness = images[rows] @ images.T
-    likeness[np.arange(len(rows)), rows] = -np.inf
-    nearest = np.argpartition(-likeness, NEAREST, axis=1)[:, :NEAREST]
-    return np.einsum("nd,nkd->n", texts[rows], texts[nearest]) / NEAREST - texts[rows] @ texts.mean(axis=0)
-
-
 def area(scores: np.ndarray, truth: np.ndarray) -> float:
     """The area under the ROC curve: the probability that a right pair scores above a wrong one, without ties."""
     ranks = scores.argsort().argsort() + 1.0
@@ -132,64 +100,35 @@ class CrossScoring:
     """Rounds of models that score what they have not learnt.
 
     Args:
-        samples: all pairs.
+        source: a shard with all pairs.
         config: of the training; where data and output lie is changed.
         folds: to which pairs are dealt.
+        keep: share of the pairs that a curation keeps.
         folder: of shards and runs.
     """
 
-    def __init__(self, samples: Sequence[Sample], config: Config, folds: int, folder: Path):
-        self.samples, self.config, self.folder = samples, config, folder
-        ids = [content_id(f"{sample.image_name}\n{sample.text_name}", sample.image) for sample in samples]
+    def __init__(self, source: ShardedSource, config: Config, folds: int, keep: float, folder: Path):
+        self.source, self.config, self.keep, self.folder = source, config, keep, folder
+        self.samples = [source[row] for row in range(len(source))]
+        ids = [content_id(f"{sample.image_name}\n{sample.text_name}", sample.image) for sample in self.samples]
         self.folds = np.array([pair % folds for pair in ids])  # as of `score.model` of a curation with as many models
-        self.names = np.array([sample.text_name for sample in samples])
 
     def round(self, number: int, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores of all pairs, `[N]` each, by models that were trained on those of the chosen pairs in other folds."""
-        kinds: dict[str, np.ndarray] = {}
+        """By kind the scores of all pairs, `[N]` each, by models that learnt the chosen pairs of other folds."""
+        models = []
         for fold in range(self.folds.max() + 1):
             name = f"round-{number}-fold-{fold}"
-            images, texts = self._embedded(name, chosen & (self.folds != fold))
-            rows = np.flatnonzero(self.folds == fold)
-            for kind, scores in self._scores(images, texts, rows).items():
-                kinds.setdefault(kind, np.zeros(len(self.samples)))[rows] = scores
-        return kinds
-
-    def _embedded(self, name: str, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of all pairs the images, `[N, D]`, and the texts, `[texts, N, D]`, by the model of this name."""
-        path = self.folder / f"{name}.npz"
-        if not path.exists():
-            from ernie_vil2.encoder import load_model
-
+            learnt = chosen & (self.folds != fold)
             shard = self.folder / f"{name}.tar"
-            write_shard(shard, [sample for sample, chosen in zip(self.samples, train, strict=True) if chosen])
-            model = load_model(trained(self.config, shard, self.folder / name))
-            images = model.encode_images([sample.image for sample in self.samples])
-            columns = zip(*(texts_of(sample, self.config) for sample in self.samples), strict=True)
-            with atomic_write(path) as aside, open(aside, "wb") as file:
-                np.savez(file, images=images, texts=np.stack([model.encode_texts(list(texts)) for texts in columns]))
-        found = np.load(path)
-        return found["images"], found["texts"]
+            write_shard(shard, [sample for sample, is_learnt in zip(self.samples, learnt, strict=True) if is_learnt])
+            models.append(str(trained(self.config, shard, self.folder / name)))
+        return {kind: self._scores(self.folder / f"round-{number}", models, own) for kind, own in KINDS.items()}
 
-    def _scores(self, images: np.ndarray, texts: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """By kind the scores of the pairs of these rows, `[len(rows)]` each."""
-        cosines = [(images[rows] * each[rows]).sum(axis=1) for each in texts]
-        above = [above_others(images[rows], each[rows], self.names[rows]) for each in texts]
-        joined = texts.mean(axis=0)
-        joined /= np.linalg.norm(joined, axis=1, keepdims=True)
-        alike = agreement(images, joined, rows)
-        languages = list(self.config.Views.languages)
-        return {
-            **{f"cosine, captions {language}": cosines[2 * row] for row, language in enumerate(languages)},
-            "cosine, captions and tags": _together(cosines),
-            "above others": _together(above),
-            "above others, and alike images": _together([_together(above), alike]),
-        }
-
-
-def _together(kinds: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of scores of different scale: each is brought to a mean of 0 and a deviation of 1."""
-    return np.mean([(scores - scores.mean()) / scores.std() for scores in kinds], axis=0)
+    def _scores(self, output: Path, models: Sequence[str], settings: Mapping[str, Any]) -> np.ndarray:
+        own = Settings.model_validate({"model": models, "by": "quantile", "keep": self.keep, **settings})
+        curate(self.source, [Score(own)], output)
+        table = dataset.dataset(output / TABLE).to_table(["sample", "score"]).sort_by("sample")
+        return table["score"].to_numpy()
 
 
 def trained(config: Config, shard: Path, folder: Path) -> Path:
@@ -230,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--learn", type=float, default=0.5, help="share of the pairs that further rounds learn from")
-    parser.add_argument("--keep", type=float, default=0.4, help="share of the pairs in curated.tar")
+    parser.add_argument("--keep", type=float, default=0.4, help="share of the pairs that stay")
     parser.add_argument("-c", "--config", default="configs/ablation/wrong_base.yaml", metavar="FILE")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value")
     args = parser.parse_args(arguments)
@@ -241,25 +180,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = open_sources([args.data], text_id="id")
         write_shard(noisy, with_wrong_texts([source[row] for row in range(len(source))], args.wrong, seed=60))
     source = open_sources([str(noisy)], text_id="id")
-    samples = [source[row] for row in range(len(source))]
-    truth, rounds = right(samples), list[dict[str, np.ndarray]]()
-    scoring = CrossScoring(samples, load_config(args.config, args.override), args.folds, args.output)
-    chosen = np.ones(len(samples), bool)
+    scoring = CrossScoring(source, load_config(args.config, args.override), args.folds, args.keep, args.output)
+    truth, rounds = right(scoring.samples), list[dict[str, np.ndarray]]()
+    chosen = np.ones(len(truth), bool)
     for number in range(1, args.rounds + 1):
         rounds.append(scoring.round(number, chosen))
         scores = list(rounds[-1].values())[-1]
         chosen = best(scores, args.learn)
         print(report(rounds, truth), flush=True)
-    kept = best(scores, args.keep)
-    some = np.random.default_rng(0).permutation(np.flatnonzero(truth))[: kept.sum()]
-    write_shard(args.output / "curated.tar", [samples[row] for row in np.flatnonzero(kept)])
-    write_shard(args.output / "right.tar", [samples[row] for row in np.sort(some)])
+    some = np.random.default_rng(0).permutation(np.flatnonzero(truth))[: best(scores, args.keep).sum()]
+    write_shard(args.output / "right.tar", [scoring.samples[row] for row in np.sort(some)])
     with atomic_write(args.output / "scores.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["key", "right", "score"])
         table.writerows(
             [sample.image_name, int(is_right), f"{score:.5f}"]
-            for sample, is_right, score in zip(samples, truth, scores, strict=True)
+            for sample, is_right, score in zip(scoring.samples, truth, scores, strict=True)
         )
     return 0
 

@@ -25,12 +25,13 @@ def encoded(pixels, form="PNG", **options):
     return file.getvalue()
 
 
-def write_tar(path, rows):
-    """A shard of rows (image file, caption or captions by language)."""
+def write_tar(path, rows, others=None):
+    """A shard of rows (image file, caption or captions by language), with other fields of each."""
     with tarfile.open(path, "w") as archive:
         for number, (image, caption) in enumerate(rows):
             captions = {"": caption} if isinstance(caption, str) else caption
             fields = {f"caption_{language}" if language else "caption": text for language, text in captions.items()}
+            fields |= others[number] if others else {}
             for suffix, content in (("png", image), ("json", json.dumps(fields).encode())):
                 member = tarfile.TarInfo(f"{path.stem}-{number:05}.{suffix}")
                 member.size = len(content)

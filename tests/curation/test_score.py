@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
-from ernie_vil2.curation.mismatches import calibrated, mismatched, wrong_share
+from ernie_vil2.curation.mismatches import Embedded, Peers, calibrated, wrong_share
 from tests.conftest import TOKENS, untrained_checkpoint
 from tests.curation.conftest import encoded, picture, write_tar
 
@@ -39,19 +40,77 @@ def test_where_scores_say_nothing_the_threshold_says_so():
     assert calibrated(scores, null, 0.1).wrong > 0.5
 
 
-def test_mismatched_scores_are_those_of_other_captions():
+def unit(values):
+    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def embedded():
+    """200 pairs, with a text that shows the image and one that does not; 160 captions, some of them twice."""
     rng = np.random.default_rng(4)
     images = rng.normal(size=(200, 8))
-    texts = np.stack([images + 0.1 * rng.normal(size=(200, 8)), rng.normal(size=(200, 8)) + 0.5])
-    images, texts = (values / np.linalg.norm(values, axis=-1, keepdims=True) for values in (images, texts))
-    found = mismatched(images, texts)
-    every = np.stack([images @ text.T for text in texts], axis=-1)[~np.eye(200, dtype=bool)]
-    assert found.means == pytest.approx(every.mean(axis=0), abs=0.05)
-    assert found.deviations == pytest.approx(every.std(axis=0), rel=0.1)
-    own = np.stack([(images * text).sum(axis=1) for text in texts], axis=-1)
-    by_hand = ((own - found.means) / found.deviations).mean(axis=1)
-    assert found.score(own) == pytest.approx(by_hand)
-    assert np.median(found.score(own)) > np.quantile(found.scores, 0.95)
+    texts = np.stack([images + 0.1 * rng.normal(size=(200, 8)), rng.normal(size=(200, 8)) + 0.5], axis=1)
+    return Embedded(np.arange(200), np.arange(200) % 160, unit(images), unit(texts))
+
+
+def test_a_score_is_in_deviations_of_mismatched_pairs(embedded):
+    every = np.einsum("nd,mtd->nmt", embedded.images, embedded.texts)
+    others = every[~np.eye(200, dtype=bool)]
+    own = np.einsum("nnt->nt", every)
+    by_hand, null = (((values - others.mean(axis=0)) / others.std(axis=0)).mean(axis=1) for values in (own, others))
+    peers = Peers(embedded)
+    assert peers.score(embedded) == pytest.approx(by_hand / null.std(), abs=0.25)
+    assert peers.mismatched.std() == pytest.approx(1, abs=1e-4) and peers.mismatched.mean() == pytest.approx(
+        0, abs=1e-5
+    )
+    assert np.median(peers.score(embedded)) > np.quantile(peers.mismatched, 0.95)
+
+
+def test_neighbours_are_those_of_the_definition(embedded):
+    """Twice the cosine less the means of the nearest others, and the texts of like images, as loops have them."""
+    count, null = 10, range(1, 11)
+    cosines = np.einsum("nd,mtd->tnm", embedded.images, embedded.texts)
+    other = embedded.captions[:, None] != embedded.captions
+    joined = unit(embedded.texts.mean(axis=1))
+    fits, alike = np.zeros((200, 200, 2)), np.zeros((200, 200))
+    for image in range(200):
+        around = sorted(set(range(200)) - {image}, key=lambda row: -embedded.images[image] @ embedded.images[row])[
+            :count
+        ]
+        alike[image] = joined @ (joined[around].mean(axis=0) - joined.mean(axis=0))
+    for text in (0, 1):
+        near = [np.mean([sorted(row[there])[-count:] for row, there in zip(side, other, strict=True)], axis=1)
+                for side in (cosines[text], cosines[text].T)]  # fmt: skip
+        fits[:, :, text] = 2 * cosines[text] - near[0][:, None] - near[1]
+    rows = np.arange(200)
+    mismatched = [(rows, (rows + shift) % 200) for shift in null]
+    fit = [np.concatenate([fits[..., text][pairs] for pairs in mismatched]) for text in (0, 1)]
+    means, deviations = [values.mean() for values in fit], [values.std() for values in fit]
+    scaled = np.mean([(fits[..., text] - means[text]) / deviations[text] for text in (0, 1)], axis=0)
+    scaled /= np.concatenate([scaled[pairs] for pairs in mismatched]).std()
+    terms = []
+    for term in (scaled, alike):
+        values = np.concatenate([term[pairs] for pairs in mismatched])
+        terms.append((term - values.mean()) / values.std())
+    both = np.mean(terms, axis=0)
+    null = np.concatenate([both[pairs] for pairs in mismatched])
+    peers = Peers(embedded, count)
+    assert peers.score(embedded) == pytest.approx(both.diagonal() / null.std(), abs=1e-3)
+    assert peers.mismatched == pytest.approx(np.sort(null / null.std()), abs=1e-3)
+
+
+def test_images_that_look_alike_vote_with_their_texts():
+    rng = np.random.default_rng(0)
+    images, texts = np.repeat(np.eye(3), 12, axis=0) + 0.01 * rng.normal(size=(36, 3)), np.repeat(np.eye(3), 12, axis=0)
+    texts[0] = texts[12]  # the caption of another, which the model takes for its own
+    images[0] += 0.6 * texts[12]
+    embedded = Embedded(np.arange(36), np.arange(36), unit(images), unit(texts)[:, None])
+    assert Peers(embedded, 10).score(embedded).argmin() == 0
+
+
+def test_one_pair_alone_has_a_score():
+    alone = Embedded(np.arange(1), np.arange(1), np.ones((1, 1), np.float32), np.ones((1, 1, 1), np.float32))
+    assert Peers(alone).score(alone) == pytest.approx([0]) == Peers(alone, 10).score(alone)
 
 
 @pytest.fixture
@@ -96,6 +155,28 @@ def test_of_several_models_each_scores_its_own_fold(tmp_path, pairs, curated):
         if row["step"] == "unreadable":
             continue
         assert row["cosine_en"] == pytest.approx(single[row["id"] % 2][key]["cosine_en"], abs=1e-5)
+
+
+def test_tags_count_as_training_has_them(tmp_path, curated):
+    from ernie_vil2 import load_model
+
+    model = untrained_checkpoint(tmp_path / "model")
+    tags = [["red", "disc"], ["green", "bar"], [], ["blue", "cross"]]
+    path = write_tar(tmp_path / "tagged.tar", [
+        (encoded(picture(number)), {"en": f"a red disc {number}", "zh": "红色圆"}) for number in range(4)
+    ], [{"tags_en": own, "tags_zh": ["红"] * bool(own)} for own in tags])  # fmt: skip
+    score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu, tags: %s, neighbours: %s}}"
+    without, with_tags = (
+        [row["score"] for row in curated([path], score % values).values()] for values in (("false", 0), ("true", 0))
+    )
+    assert without != with_tags and all(np.isfinite(with_tags))
+    assert all(np.isfinite([row["score"] for row in curated([path], score % ("true", 10)).values()]))
+    [part] = [part for part in (tmp_path / "curated" / ".curate" / "measures").glob("*-embeddings.parquet")
+              if "tags_en" in parquet.read_schema(part).names]  # fmt: skip
+    rows = parquet.read_table(part).to_pylist()
+    assert [row["tags_zh"] is None for row in rows] == [False, False, True, False] and rows[2]["tags_en"] is None
+    expected = load_model(model, device="cpu").encode_texts(["The picture contains green, bar"])[0]
+    assert np.frombuffer(rows[1]["tags_en"], np.float16) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_step_without_its_model_says_so(pairs, curated):

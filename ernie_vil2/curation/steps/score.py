@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.config.section import Count, Fraction, Precision, Section
 from ernie_vil2.curation.embeddings import LANGUAGES, Embedder
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.languages import languages_of
-from ernie_vil2.curation.mismatches import Mismatched, Threshold, calibrated, mismatched, wrong_share
+from ernie_vil2.curation.mismatches import Embedded, Peers, Threshold, calibrated, wrong_share
 from ernie_vil2.curation.step import Pair, Shown, Step
+from ernie_vil2.curation.steps.text_rules import text_key
 
-SAMPLE = 20_000
-"""Pairs of each kind that mismatched ones are made of."""
+PEERS = 20_000
+"""Pairs of a language, fold and model that the others are compared with, at most."""
 
 
 class Settings(Section):
@@ -24,6 +26,12 @@ class Settings(Section):
         default=[],
         description="as `eval --checkpoint` takes it; of several, the k-th scores the pairs of fold k, which it should "
         "not have learnt",
+    )
+    tags: bool = Field(False, description="tags count as well, as training has them as a text")
+    neighbours: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="other texts and images that a pair is compared with, and pairs of like images whose texts are "
+        "asked; 0: image and text alone count",
     )
     by: Literal["calibrated", "quantile", "value"] = Field("calibrated", description="which of the next three counts")
     wrong: Fraction = Field(0.1, description="calibrated: share of wrong pairs that is tolerated among those that stay")
@@ -37,17 +45,16 @@ class Settings(Section):
 
 
 class Score(Step[Settings]):
-    """A score is the cosine of image and caption, in standard deviations above the mean of mismatched pairs.
+    """A score is in standard deviations above the mean of mismatched pairs, see `Peers`.
 
-    Of a pair with captions in several languages it is the mean. So pairs of different languages, and folds whose models
-    differ, compare. The share of wrong pairs, and with it the calibrated threshold, follow from mismatched pairs
-    (`curation/mismatches.py`), for each language.
+    So pairs of different languages, and folds whose models differ, compare. The share of wrong pairs, and with it the
+    calibrated threshold, follow from mismatched pairs (`curation/mismatches.py`), for each language.
     """
 
     name = "score"
     cost = 7
     Settings = Settings
-    columns = {"languages": "string"}
+    columns = {"languages": "string", "text_key": "uint64"}
 
     def check(self) -> None:
         """Loads the model."""
@@ -57,14 +64,14 @@ class Score(Step[Settings]):
         from ernie_vil2.encoder import load_model
 
         own = self.settings
-        self._embedder = Embedder(
-            [load_model(m, device=own.device, batch_size=own.batch_size, precision=own.precision) for m in models]
-        )
+        loaded = [load_model(m, device=own.device, batch_size=own.batch_size, precision=own.precision) for m in models]
+        self._embedder = Embedder(loaded, own.tags)
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """The languages of its captions; BadSample if its image is broken, so that it is not encoded."""
+        """Of its captions languages and key; BadSample if its image is broken, so that it is not encoded."""
         assert pair.pixels.size
-        return {"languages": languages_of(pair.captions.values())}
+        texts = pair.captions.values()
+        return {"languages": languages_of(texts), "text_key": text_key(texts)}
 
     def embedder(self) -> Embedder:
         """The models."""
@@ -73,36 +80,23 @@ class Score(Step[Settings]):
     def prepare(self, joins: Joins) -> None:
         """Makes the scores."""
         self._nulls: dict[str, np.ndarray] = {}
-        groups = joins.all(
-            "select languages, fold from embedded join measures using (sample) group by all order by languages, fold"
-        )
-        for languages, fold in groups:
-            own = [language for language in LANGUAGES if language in languages.split()]
-            null = self._mismatched(joins, languages, fold, own)
-            self._nulls[languages] = np.sort(np.concatenate([self._nulls.get(languages, np.zeros(0)), null.scores]))
-            terms = [
-                f"(cosine_{language} - {mean}) / {deviation}"
-                for language, mean, deviation in zip(own, null.means, null.deviations, strict=True)
-            ]
-            joins.database.execute(
-                f"insert into scores select sample, ({' + '.join(terms)}) / {len(own)} from embedded join measures "
-                "using (sample) where languages = ? and fold = ?",
-                [languages, fold],
-            )
-
-    def _mismatched(self, joins: Joins, languages: str, fold: int, own: list[str]) -> Mismatched:
-        texts = ", ".join(f"text_{language}" for language in own)
-        rows = joins.all(
-            f"select image, {texts} from embedded join measures using (sample) where languages = ? and fold = ? "
-            f"order by hash(id), sample limit {SAMPLE}",
-            [languages, fold],
-        )
-        width = len(rows[0][0]) // 2
-        image, *captions = (
-            np.frombuffer(b"".join(column), np.float16).reshape(-1, width).astype(np.float32)
-            for column in zip(*rows, strict=True)
-        )
-        return mismatched(image, np.stack(captions))
+        self._thresholds: dict[str, float] = {}
+        texts = self._embedder.texts
+        columns = ", ".join(["languages", "fold", *(f"{text} is not null" for text in texts)])
+        rows = "from embedded join measures using (sample)"
+        for languages, fold, *there in joins.all(f"select distinct {columns} {rows} order by all"):
+            own = [text for text, is_there in zip(texts, there, strict=True) if is_there]
+            alike = f"{rows} where ({columns}) = ('{languages}', {fold}, {', '.join(map(str, there))})"
+            selected = f"select sample, text_key, image, {', '.join(own)} {alike}"
+            first = pa.Table.from_batches(joins.rows(f"{selected} order by hash(id), sample limit {PEERS}"))
+            peers = Peers(_embedded(first, own), self.settings.neighbours)
+            null = [self._nulls.get(languages, np.zeros(0)), peers.mismatched]
+            self._nulls[languages] = np.sort(np.concatenate(null))
+            for batch in joins.rows(selected):
+                scored = {"sample": batch["sample"], "score": peers.score(_embedded(batch, own))}
+                joins.database.register("scored", pa.table(scored))
+                joins.database.execute("insert into scores select sample, score from scored")
+                joins.database.unregister("scored")
 
     def decide(self, joins: Joins) -> None:
         """Removes what is below the threshold of its language."""
@@ -115,6 +109,7 @@ class Score(Step[Settings]):
             null = self._nulls[languages]
             share = wrong_share(scores, null)
             threshold = self._threshold(scores, null)
+            self._thresholds[languages] = threshold.score
             figures[languages] = {"pairs": len(scores), "wrong": share, "threshold": threshold._asdict()}
             facts.append(
                 f"{languages}: of {len(scores):,} pairs at most {share:.0%} are wrong, as mismatched pairs score; "
@@ -141,6 +136,17 @@ class Score(Step[Settings]):
 
     def shown(self) -> Iterable[Shown]:
         """The scores, and cosines by language."""
-        yield Shown("score", "score of image and caption")
+        by_value = self.settings.by == "value"
+        yield Shown("score", "score of image and caption", () if by_value else tuple(self._thresholds.values()))
         for language in LANGUAGES:
-            yield Shown(f"cosine_{language}", f"cosine of image and caption, {language}")
+            least = [self.settings.cosine[language]] if by_value and language in self.settings.cosine else []
+            yield Shown(f"cosine_{language}", f"cosine of image and caption, {language}", tuple(least))
+
+
+def _embedded(rows: pa.RecordBatch | pa.Table, texts: Sequence[str]) -> Embedded:
+    """Rows with columns sample, text_key, image and these texts, as float16."""
+    images, *columns = (
+        np.frombuffer(b"".join(rows[name].to_pylist()), np.float16).reshape(rows.num_rows, -1).astype(np.float32)
+        for name in ("image", *texts)
+    )
+    return Embedded(rows["sample"].to_numpy(), rows["text_key"].to_numpy(), images, np.stack(columns, axis=1))
