@@ -433,7 +433,7 @@ def _stored(
 
 
 def encoder_of(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
-    """The encoder of a model that was built from what is stored."""
+    """The encoder of a model that was built from stored weights."""
     model.eval()
     engine = Eager(model, Preprocessing.of(config.Model.image), precision)
     return ErnieViL2(engine, stored.tokenizer(config.Data.max_length), config, rows)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class UnknownName(ValueError):
-    """There is nothing of a name; the message says what was meant perhaps, and which names there are."""
+    """No part has this name; the message suggests the nearest one and lists those that exist."""
 
 
 class Registry(dict[str, T]):
@@ -61,7 +61,7 @@ class Registry(dict[str, T]):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], more: Iterable[str] = ()) -> UnknownName:
-    """The error for a name that nothing of a kind has.
+    """The error for a name that no part of a kind has.
 
     Args:
         known: the names that there are.

@@ -105,7 +105,7 @@ def reason(error: Exception) -> str:
 
 
 class OnnxModel:
-    """Encodes images and texts as the model did that was exported; see `ErnieViL2` for more comfort.
+    """Encodes images and texts like the exported model; see `ErnieViL2` for more methods.
 
     Args:
         folder: of an ONNX export.

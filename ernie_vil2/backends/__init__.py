@@ -138,5 +138,5 @@ class Eager:
 
 
 def described(engine: Engine) -> str:
-    """An engine for a person: `paddle, float32 on cpu`."""
+    """An engine as it is shown: paddle, float32 on cpu."""
     return f"{engine.name}, {engine.precision} on {engine.device}"

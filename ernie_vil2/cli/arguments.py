@@ -156,21 +156,21 @@ def configuration(text: str) -> str:
 
 
 def input_file(text: str) -> str:
-    """A file that is there, or a device or pipe."""
+    """An existing file, device or pipe."""
     if os.path.isdir(text):
         raise ArgumentTypeError(f"{text} is a folder; name a file")
     return _existing(text)
 
 
 def input_folder(text: str) -> str:
-    """A folder that is there."""
+    """An existing folder."""
     if not os.path.isdir(_existing(text)):
         raise ArgumentTypeError(f"{text} is not a folder")
     return text
 
 
 def input_path(text: str) -> str:
-    """A file or folder that is there."""
+    """An existing file or folder."""
     return _existing(text)
 
 
@@ -294,7 +294,7 @@ def port(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """A number, and no infinite one."""
+    """A finite number."""
     if not math.isfinite(float(text)):
         raise ArgumentTypeError(f"{text} is not a number")
     return float(text)

@@ -37,7 +37,7 @@ class CurateError(RunError):
 
 @dataclass(frozen=True)
 class Curation:
-    """What became of the pairs.
+    """The outcome for every pair.
 
     Args:
         pairs: of the source.
@@ -96,7 +96,7 @@ def curate(
             at the same time.
 
     Returns:
-        What became of the pairs; None with a `share`.
+        The outcome for every pair; None with a `share`.
 
     Raises:
         CurateError: the folder holds something else, or another run is writing there.

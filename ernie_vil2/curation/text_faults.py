@@ -83,7 +83,7 @@ LOOKED_AT = 1000
 
 
 def fault_of(text: str) -> Fault | None:
-    """What a caption is instead of one; None: nothing of the kind was found."""
+    """What a text is that is not a caption, such as a file name; None: nothing of the kind was found."""
     text = text[:LOOKED_AT]
     for fault, (hint, found) in FAULTS.items():
         if hint(text) and found(text):

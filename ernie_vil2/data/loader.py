@@ -37,7 +37,7 @@ class RowReport(NamedTuple):
 
 
 class ShownRow(NamedTuple):
-    """What a person sees of a row: images `[H, W, 3]` uint8 RGB by name, and texts by name, the sample's first."""
+    """A row as it is shown: images `[H, W, 3]` uint8 RGB by name, and texts by name, the sample's first."""
 
     images: Mapping[str, np.ndarray]
     texts: Mapping[str, str]

@@ -27,7 +27,7 @@ _FG_CLIP = (128, 256, 576, 784, 1024)
 
 
 class Geometry(NamedTuple):
-    """What becomes of an image's sides.
+    """How an image's sides are scaled and cut.
 
     resize: the short side becomes `resized` and the centre is cut out; both sides become `size` (squash); or the long
         side becomes `size`, and what is missing is black.

@@ -31,7 +31,7 @@ JOB = "job.json"
 
 
 class PrepareError(RunError):
-    """The output folder is another run's; the message says what to do."""
+    """The output folder belongs to another run; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class PreparedIndex:
 
 
 def describe(settings: Settings, inputs: Sequence[str], tags: Sequence[str]) -> dict:
-    """What decides the content of the output, for JSON; a run that goes on must have the same.
+    """What determines the output, for JSON; a resumed run must have the same.
 
     Args:
         inputs: for each shard of the input its name and its number of samples; their content is noted shard by shard.

@@ -35,7 +35,7 @@ SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"BM": "bmp"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What is made of a sample, and how many go into a shard.
+    """How a sample is written, and how many go into a shard.
 
     Args:
         short_side: images whose short side is longer become JPEG of this short side, in pixels; None: images keep

@@ -39,7 +39,7 @@ GLANCE = 1.0
 
 
 class WorkerError(RunError):
-    """A loader process failed or was killed; the message says at which position of the stream."""
+    """A loader process failed or was killed; the message names the position in the stream."""
 
 
 def filled_batches(

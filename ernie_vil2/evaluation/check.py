@@ -23,7 +23,7 @@ CHUNK = 256  # images that are handed to the threads at once
 
 
 class Inspection(NamedTuple):
-    """What was found in data without a model, for a person; `good`: all of it can be used and is as expected."""
+    """What was found in data without a model; good: all of it can be used and is as expected."""
 
     text: str
     good: bool
@@ -144,7 +144,7 @@ def _without(what: str, ids: Sequence[str]) -> str:
 
 
 def labelled_remarks(labelled: Benchmark) -> list[str]:
-    """What a person should know of classes and pictures before believing the figures, a line each."""
+    """Remarks on classes and pictures that a reader of the figures should know, a line each."""
     pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
     labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
     lines = []

@@ -188,7 +188,7 @@ def encoded_classes(
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What a classifier says of N pictures and C classes.
+    """The scores of a classifier for N pictures and C classes.
 
     Attributes:
         truth: `[N, C]`, whether a picture is of a class.

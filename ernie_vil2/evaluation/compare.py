@@ -57,7 +57,7 @@ class Cost:
 
 @dataclass
 class Embedded:
-    """What scorers ask of a model of which only embeddings are known."""
+    """A model of which only embeddings are known, for scorers."""
 
     device: str = "cpu"
     logit_scale: float = 100.0

@@ -31,7 +31,7 @@ def pixel_embedding(image: bytes, name: str = "?") -> np.ndarray:
 
 @dataclass(frozen=True)
 class PixelBaseline:
-    """What the nearest training image reaches.
+    """The recall of the nearest training image.
 
     Attributes:
         ranks: 1-based rank of the right text of every query image, `[Q]`; behind all where no training image has it.

@@ -208,7 +208,7 @@ CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "offi
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of a name; UnknownName with the nearest one if there is none."""
+    """The protocol with a name, or UnknownName, which suggests the nearest."""
     if name not in PROTOCOLS and ":" not in name:
         raise unknown("protocol", name, [*PROTOCOLS, ALL_CONVENTIONS])
     return PROTOCOLS.find(name)

@@ -127,7 +127,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page for people: facts by name after those of model and data, then the sections.
+    """A page: facts by name after those of model and data, then the sections.
 
     Attributes:
         label: what is scored, behind the title.

@@ -51,7 +51,7 @@ class Matching(NamedTuple):
 
 @dataclass(frozen=True)
 class DirectionResult:
-    """What the queries of one direction found.
+    """The results of the queries of one direction.
 
     Attributes:
         asked: whose `left` are the queries and whose `right` is the gallery, fold after fold.
@@ -293,7 +293,7 @@ def recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
 
 
 def arrow(direction: str) -> str:
-    """A direction for a person: `image → text`."""
+    """A direction as it is shown: image → text."""
     return direction.replace("_to_", " → ")
 
 

@@ -113,7 +113,7 @@ def read_statements(sources: ShardedSource) -> Statements:
 
 @dataclass(frozen=True)
 class StatementScores:
-    """What a model says of statements.
+    """The predictions of a model for statements.
 
     Attributes:
         statements: all of them.

@@ -65,7 +65,7 @@ class RepeatedKey(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says.
+    """The content of a JSON text.
 
     Raises:
         RepeatedKey: an object has a key twice.
@@ -79,7 +79,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def load_json(path: str | Path, most: int = MAX_CHARACTERS) -> Any:
-    """What a JSON file says.
+    """The content of a JSON file.
 
     Raises:
         OSError: it cannot be read, or it is not an ordinary file: a pipe in its place is not waited for.

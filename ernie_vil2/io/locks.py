@@ -16,7 +16,7 @@ _locked: WeakSet[IO] = WeakSet()
 
 
 class Locked(RunError):
-    """Another process holds a lock; `owner` says which, as in "process 123 on host", as far as that is known."""
+    """Another process holds a lock; owner names it, as in "process 123 on host", as far as that is known."""
 
     def __init__(self, path: str | os.PathLike, owner: str):
         super().__init__(f"{path} is locked by {owner}")

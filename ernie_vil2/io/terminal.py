@@ -14,11 +14,11 @@ _IMPORTED_BY = os.getpid()
 
 
 class RunError(RuntimeError):
-    """A run cannot go on, for a reason that its message explains: a command line prints that, and no traceback."""
+    """A run cannot continue; a command line prints the message instead of a traceback."""
 
 
 class LostRank(RunError):
-    """A rank has died, or is stuck; the message says which."""
+    """A rank has died or hangs; the message names it."""
 
 
 class ConfigError(ValueError):

@@ -14,7 +14,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class DataSheet:
-    """What one rank runs on. docs/plan.md says where each figure is from.
+    """The device of one rank. docs/plan.md says where each figure is from.
 
     Attributes:
         name: as the command line takes it.

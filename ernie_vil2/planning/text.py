@@ -126,7 +126,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 
 def duration(seconds: float, units: Sequence[tuple[str, float]] = UNITS) -> tuple[str, float]:
-    """A time in the largest unit of which it is one or more, else in the smallest."""
+    """A time in the largest unit in which it is at least one, otherwise in the smallest."""
     return next(((name, seconds / size) for name, size in units if seconds >= size), ("seconds", seconds))
 
 

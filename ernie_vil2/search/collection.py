@@ -27,7 +27,7 @@ ROUNDING = 0.01
 
 @dataclass(frozen=True)
 class Item:
-    """What is indexed with an embedding.
+    """An indexed image or text.
 
     Attributes:
         id: unique in its collection.
@@ -144,7 +144,7 @@ class Collection(Changeable, Protocol):
 
 
 class DamagedIndex(ValueError):
-    """Files of an index that do not fit together; the message says which."""
+    """Damaged files of an index; the message names them."""
 
 
 class FacetCounts:

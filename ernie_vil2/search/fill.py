@@ -42,7 +42,7 @@ THREADS = 4
 
 
 class Rehearsal:
-    """A collection as it would be: takes changes, and leaves the one that it represents as it is."""
+    """A rehearsal of changes, which leaves the real collection unchanged."""
 
     embeddings = np.empty([0, 0], np.float32)
     """Of what would be added: none are computed."""

@@ -42,7 +42,7 @@ class Read(NamedTuple):
 
 @dataclass
 class Sorted(Generic[T]):
-    """What is to be done about pictures that were read.
+    """The changes that pictures need.
 
     Attributes:
         new: items to be encoded, with their content, by id.

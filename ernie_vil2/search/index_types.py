@@ -261,7 +261,7 @@ INDEX_TYPES: Registry[type[IndexType]] = Registry("index type", {kind.name: kind
 def build_index_type(
     name: str, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
 ) -> IndexType:
-    """Builds an index type into a folder in the place of the one that is there, which answers until the end."""
+    """Builds an index type into a folder; the previous one answers until the end."""
     index_type = INDEX_TYPES.find(name).build(rows, queries, recall, folder, log)
     index_type_files.write_facts(folder, index_type.facts)
     for file in folder.glob("*.faiss"):

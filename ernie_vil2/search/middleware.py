@@ -39,7 +39,7 @@ HEADERS = [
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask, and what of it is logged.
+    """Who may send requests, and what is logged of them.
 
     Attributes:
         hosts: names by which the server may be addressed, so that a page of elsewhere cannot make a name lead here;

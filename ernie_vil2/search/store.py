@@ -36,7 +36,7 @@ class BusyIndex(RunError):
 
 
 class Store(Protocol):
-    """The collections of an index, and what it says of itself.
+    """The collections of an index, and its description.
 
     Attributes:
         about: version, model, fingerprint, image_fingerprint, width and root; empty of an index that is new.

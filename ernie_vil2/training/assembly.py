@@ -113,7 +113,7 @@ def assemble(
     build_evaluators: Callable[[Config, Task], dict[str, Evaluator]],
     compares: bool = True,
 ) -> Parts:
-    """The parts of a new run, or of one that goes on from its newest whole checkpoint. A collective.
+    """The parts of a new run, or of one that resumes from its newest complete checkpoint. A collective.
 
     Arguments and errors are those of `Trainer`.
     """

@@ -63,7 +63,7 @@ INODES = 8
 
 
 class DamagedCheckpoint(ValueError):
-    """No checkpoint of a run is as it was written; the message says what is wrong with each."""
+    """Every checkpoint of a run is damaged; the message says how."""
 
 
 class FullDisk(OSError):
@@ -163,7 +163,7 @@ def check_checkpoint(folder: Path) -> None:
 
 
 def recover(run: Path) -> Path | None:
-    """The newest whole checkpoint, None if there is no checkpoint at all; clears away what a crash has left.
+    """The newest complete checkpoint, or None; removes what a crash has left.
 
     The caller owns the run folder. Partial folders of killed runs are removed. A damaged checkpoint newer than the one
     returned is reported on standard error and renamed to `damaged_step_...`, so that it is neither counted nor taken
@@ -344,7 +344,7 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
 
 
 def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
-    """Whether a run may go on from a checkpoint with this configuration.
+    """Whether a run may resume from a checkpoint with this configuration.
 
     Args:
         extend: whether it may have more steps. Their learning rates are those of a run that has had so many from the

@@ -22,7 +22,7 @@ from ernie_vil2.training.run_log import RunLog, write_run_page
 
 
 class BestEffort:
-    """Lets a run go on when such work fails: every failure is a warning on standard error, and is counted.
+    """Lets a run continue when such work fails: every failure is a warning on standard error, and is counted.
 
     Attributes:
         failures: by what was attempted, how often it failed.

@@ -19,7 +19,7 @@ class Settings(Section):
 
 
 class ExactDuplicates(Step[Settings]):
-    """Of pairs whose decoded images are equal one stays."""
+    """Keeps one of the pairs whose decoded images are equal."""
 
     name = "exact_duplicates"
     cost = 3

@@ -27,7 +27,7 @@ class Settings(Section):
 
 
 class NearDuplicates(Step[Settings]):
-    """Of images that show the same the best one stays.
+    """Keeps the best of the images that show the same.
 
     Candidates are near each other by thumbnails of 16 x 16, whose verdict is by thumbnails of 32 x 32
     (`curation/likeness.py`). A pair goes only if one stays that it is itself like, so that chains of small differences
@@ -78,7 +78,7 @@ def _embedded_alike(joins: Joins, samples: np.ndarray, found: Alike, least: floa
 
 
 def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Table:
-    """Which pairs go, and what stays in their stead: columns sample and nearest.
+    """Which pairs are removed, and which pair stays for each: columns sample and nearest.
 
     From the best to the worst, each stays unless it is like one that stays; then the likest of these is its nearest.
     """

@@ -80,7 +80,7 @@ class LocalFile:
 
 
 def as_location(source: str | Path | Location) -> Location:
-    """A path as location; a location as it is."""
+    """The location of a path; a location is returned unchanged."""
     return LocalFile(source) if isinstance(source, str | Path) else source
 
 

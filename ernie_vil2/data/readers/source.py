@@ -63,7 +63,7 @@ class Shard(SampleSequence, Protocol):
 
 
 class ShardedSource:
-    """Many shards, one behind the other, of which a process holds at most `held` open.
+    """Many shards, one after the other; a process keeps at most `held` of them open.
 
     A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run. One
     that cannot be fetched is asked for again for up to `DEADLINE` seconds, also when it is opened another time.

@@ -48,7 +48,7 @@ class TsvSource:
 
 
 def content_name(image: bytes) -> str:
-    """What an image is called that has no name: equal bytes, equal name."""
+    """The name of an image without one, from its bytes."""
     return blake2b(image, digest_size=8).hexdigest()
 
 

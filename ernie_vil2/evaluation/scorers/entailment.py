@@ -126,7 +126,7 @@ def outcomes(scores: StatementScores) -> Outcomes:
 
 
 def accuracy_table(label: str, scores: StatementScores) -> Table:
-    """The model, who always says the same label, and what was published."""
+    """The model, the most frequent label, and published results."""
     rows: list[tuple[str, Mapping[str, Any]]] = [
         (label, scores.values),
         ("most frequent label", {"accuracy": scores.most_frequent}),
@@ -148,7 +148,7 @@ def confusion_table(scores: StatementScores) -> Table:
 
 
 def notes_of(scores: StatementScores) -> list[str]:
-    """What a person should know of the figures: what was left out, and where others are."""
+    """Remarks on the figures: what was left out, and where others are."""
     statements = scores.statements
     total, rows = len(statements.rows), statements.benchmark.rows
     lines = [f"{statements.name}: {len(scores.rows):,} of {counted(total, 'statement')} scored"]
@@ -183,7 +183,7 @@ def predictions(scores: StatementScores) -> Iterator[list[str]]:
 
 
 def page(scores: StatementScores, table: Table, notes: list[str]) -> Page:
-    """The tables, and the statements of which the model was surest, wrongly and rightly."""
+    """The tables, and the most confident wrong and right answers."""
     own = scores.probabilities[np.arange(len(scores.rows)), scores.answers]
     right, order = scores.predicted == scores.answers, np.argsort(own, kind="stable")
     wrong = [row for row in order if not right[row]]

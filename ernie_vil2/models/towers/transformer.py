@@ -205,7 +205,7 @@ class AttentionPool(Attention):
 
 
 class Transformer(nn.Layer):
-    """What both towers have."""
+    """The parts that both towers share."""
 
     def fuse_attention(self, fused: bool = True) -> None:
         """Whether attention is left to Paddle's kernel of the device, which draws its dropout by itself.

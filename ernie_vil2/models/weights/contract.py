@@ -53,7 +53,7 @@ class NoGolden(Broken):
 
 
 class Encoder(Protocol):
-    """What computes golden embeddings: an `ErnieViL2`."""
+    """Computes golden embeddings: an `ErnieViL2`."""
 
     tokenizer: Any
 
@@ -66,7 +66,7 @@ class Encoder(Protocol):
 
 
 def conventions(config: Config) -> dict[str, Any]:
-    """What decides a model's numbers besides its weights."""
+    """What determines a model's embeddings besides its weights."""
     model = without_implementation(with_sizes(config.Model))
     return {**model.model_dump(exclude=OF_TRAINING, exclude_defaults=True), "max_length": config.Data.max_length}
 
