@@ -334,8 +334,10 @@ def load_model(
 
     config = stored.config
     if max_length is not None:
-        if not 3 <= max_length <= config.Model.text.max_positions:
-            raise ValueError(f"max_length is {max_length}; this model takes 3 to {config.Model.text.max_positions}")
+        longest = config.Model.text.longest
+        if not 3 <= max_length <= longest:
+            raise ValueError(f"max_length is {max_length}; this model takes 3 to {longest}: a training with "
+                             "Model.text.max_positions stretches its positions")  # fmt: skip
         config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
     try:
         model, _ = stored.build(allow)

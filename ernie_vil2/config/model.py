@@ -206,7 +206,11 @@ class TextTowerConfig(Section):
     variant: TextVariant | None = Field(
         None, description="transformer only: what its family does (docs/models.md); null: as CLIP"
     )
-    max_positions: Size = Field(512, description="longest text that the position embedding holds, in tokens")
+    max_positions: Size = Field(
+        512,
+        description="rows of the position embedding: the longest text in tokens. Positions of initial weights that "
+        "have fewer are stretched (docs/finetuning.md)",
+    )
     pooling: Pooling = Field(
         "cls",
         description="features: tanh of a linear map of the [CLS] state, as released (cls), or the mean of the states "
@@ -234,6 +238,16 @@ class TextTowerConfig(Section):
         description="initial weights: an ERNIE or BERT by its PaddleNLP name, folder or file, or an ERNIE-ViL 2.0 "
         "model; null: random",
     )
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position embedding that belongs to the first token."""
+        return self.variant.first_position if self.variant else 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return self.max_positions - self.first_position
 
     @property
     def family(self) -> str:

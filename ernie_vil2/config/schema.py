@@ -306,8 +306,10 @@ class Config(Section):
                 f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
                 f"({self.Model.image.image_size})"
             )
-        if self.Data.max_length > self.Model.text.max_positions:
+        if self.Data.max_length > self.Model.text.longest:
+            needed = self.Data.max_length + self.Model.text.first_position
             raise ValueError(
                 f"Data.max_length ({self.Data.max_length}) exceeds Model.text.max_positions "
-                f"({self.Model.text.max_positions})"
+                f"({self.Model.text.longest}): shorten the texts, or set Model.text.max_positions={needed}, to which "
+                "positions of initial weights are stretched"
             )

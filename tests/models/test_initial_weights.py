@@ -161,24 +161,6 @@ def test_weights_of_another_width_say_how_to_take_its_sizes(tmp_path, vocabulary
         load_initial_weights(model, config)
 
 
-@pytest.mark.parametrize("old, new", [(4, 10), (16, 18), (16, 64), (64, 200)])
-def test_positions_of_longer_texts_are_interpolated_behind_the_first(tmp_path, vocabulary, old, new):
-    source = ernie(type_vocab_size=0, max_position_embeddings=old)
-    config, model = build(
-        vocabulary, text_config=text(vocabulary, source_folder(tmp_path / "e", source), max_positions=new)
-    )
-    (report,) = load_initial_weights(model, config)
-    kept = min(20, old // 2)
-    assert any(note.endswith(f"from {old} to {new} positions, all but the first {kept} interpolated")
-               for note in report.notes)  # fmt: skip
-    table = source.embeddings.position_embeddings.weight.numpy()
-    row_numbers = [*range(kept), *np.linspace(kept, old - 1, new - kept)]
-    expected = np.stack([np.interp(row_numbers, range(old), column) for column in table.T], axis=1)
-    found = model.text.network.embeddings.position_embeddings.weight.numpy()
-    assert np.allclose(found, expected, atol=1e-6)
-    assert np.array_equal(found[:kept], table[:kept]) and np.allclose(found[-1], table[-1])
-
-
 def test_weights_of_a_paddleclas_network(tmp_path, vocabulary):
     from paddleclas.ppcls.arch.backbone import PPLCNet_x0_25
 

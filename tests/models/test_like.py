@@ -124,8 +124,9 @@ def test_what_the_configuration_sets_itself_stays():
     assert (found.Model.embed_dim, found.Data.max_length, found.Views.resize) == (16, 20, 40)
     other = with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
     assert (other.image.name, other.image.image_size, other.image.width) == ("PPLCNet_x0_25", 32, None)
+    few = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
     with pytest.raises(ConfigError, match="Model.like=.*: Data.max_length .100. exceeds Model.text.max_positions .64"):
-        with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Data.max_length=100"]))
+        with_model_like(load_config(None, few))
 
 
 def test_a_larger_input_enlarges_what_the_views_are_cut_from(tmp_path):

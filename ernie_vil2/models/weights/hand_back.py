@@ -37,7 +37,10 @@ _OURS = (CONTRACT, CHECKSUMS)
 _BEFORE_TOWERS = {f"Model.image.{key}" for key in ("preprocessing", "resize", "interpolation", "resized")}
 _BEFORE_TOWERS |= {"Model.image.most_patches", "Model.text.tokenizer"}
 _IMAGE_SIZE = ("image_size", "image_resolution")
-_TEXT_SIZE = ("max_position_embeddings", "context_length", "text_max_position_embeddings")
+_TEXT_SIZE = ("max_position_embeddings", "context_length", "text_max_position_embeddings", "longtext_len")
+_LENGTH = ("model_max_length",)
+_POSITIONS = "position_ids"
+"""The numbers 0 to n - 1 in older files, which the authors' classes count by themselves."""
 _SIDES = ("size", "crop_size", "shortest_edge", "longest_edge", "height", "width")
 
 
@@ -100,6 +103,8 @@ def hand_back(
     with atomic_folder(folder) as aside:
         _copy_files(weights, aside)
         _resize(aside, was.config.Model, model.config.Model)
+        same = was.config.Model.text.max_positions == model.config.Model.text.max_positions
+        before = {name: array for name, array in before.items() if same or not name.endswith(_POSITIONS)}
         arrays = {name: _as(theirs.get(name, array), types[name]) for name, array in before.items()}
         write_theirs(aside / weights.name.removesuffix(INDEX), arrays)
         written = read_model(aside, dialect=was.dialect)
@@ -109,6 +114,9 @@ def hand_back(
         read = written if plain else read_model(aside)
         write_contract(aside, read.config, files, golden if plain and not notes else None)
     kept = len(before) - len(theirs)
+    was_cut, cut = written.config.Data.max_length, model.config.Data.max_length
+    if was_cut != cut:
+        notes.append(f"texts are read up to {was_cut} tokens there, up to {cut} here: longer ones are cut elsewhere")
     notes.insert(0, f"{len(theirs)} arrays are the model's" + (f", {kept} others are as in {origin}" if kept else ""))
     if not exact:
         narrow = sorted({_name(before[name].dtype) for name in theirs} - {"float32"})
@@ -129,7 +137,7 @@ def _read_alike(family: Family, weights: Path, model: ModelConfig) -> FamilyMode
         found = family.read(weights, dict(zip(ways, chosen, strict=True)))
         if found.config.Model.text.max_positions == model.text.max_positions:
             return found
-    return family.read(weights)
+    return family.read(weights, {key: known[0] for key, known in ways.items()})
 
 
 def _name(dtype: np.dtype) -> str:
@@ -161,22 +169,35 @@ def _copy_files(weights: Path, folder: Path) -> None:
 def _resize(folder: Path, was: ModelConfig, now: ModelConfig) -> None:
     """Brings the settings of a folder to the images and texts of a model that was trained on larger or longer ones."""
     sides = was.image.image_size, now.image.image_size
-    lengths = was.text.max_positions, now.text.max_positions
+    rows = was.text.max_positions, now.text.max_positions
+    lengths = was.text.longest, now.text.longest
+    found = set()
 
     def changed(value: Any, key: str) -> Any:
         if isinstance(value, dict):
             return {name: changed(part, name) for name, part in value.items()}
-        for keys, (old, new) in (((*_IMAGE_SIZE, *_SIDES), sides), (_TEXT_SIZE, lengths)):
+        for keys, (old, new) in (((*_IMAGE_SIZE, *_SIDES), sides), (_TEXT_SIZE, rows), (_LENGTH, lengths)):
             if key in keys and value == old:
+                found.add(keys)
                 return new
         return value
 
-    if sides[0] == sides[1] and lengths[0] == lengths[1]:
+    if sides[0] == sides[1] and rows[0] == rows[1]:
         return
-    names = ["config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json"]
+    names = [
+        "config.json",
+        "tokenizer_config.json",
+        "open_clip_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+    ]
     for path in [*(folder / name for name in names), *(folder / SIZES).glob("*.json")]:
         if path.is_file():
-            write_json(path, changed(load_json(path), ""), indent=2)
+            settings = changed(load_json(path), "")
+            if path.name == names[0] and rows[0] != rows[1] and _TEXT_SIZE not in found:  # as by default
+                part = "text_config_dict" if settings.get("text_config_dict") else "text_config"
+                settings[part] = {**settings.get(part, {}), _TEXT_SIZE[0]: rows[1]}
+            write_json(path, settings, indent=2)
 
 
 def checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]:

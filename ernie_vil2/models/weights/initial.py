@@ -56,7 +56,7 @@ SMALL_WIDTH = 512
 def with_model_like(config: Config) -> Config:
     """The configuration with what `Model.like` names put in: towers and joint space, vocabulary and rules of the
     tokeniser, preprocessing of images, the length of texts, and the loss that its scalars belong to. What the
-    configuration sets itself stays.
+    configuration sets itself stays; where its `Data.max_length` is beyond the model's positions, these are more.
 
     Raises:
         ConfigError: there is no model, it brings no vocabulary or a tower of a module of its own, or what it has and
@@ -72,6 +72,8 @@ def with_model_like(config: Config) -> Config:
         like = config.Model.weights
     taken, longest, loss = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
     tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
+    rows = own.get("Data", {}).get("max_length", 0) + (taken["text"]["variant"] or {}).get("first_position", 0)
+    taken["text"]["max_positions"] = max(taken["text"]["max_positions"], rows)
     for tower in ("image", "text"):
         given = own["Model"].pop(tower, {})
         if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
@@ -176,7 +178,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             else:
                 found = _whole(source, config.dialect)
             tokens = open_tokenizer(config.text.vocabulary, config.text.max_positions, config.text.tokenizer).tokens
-            _fit(found, part, tokens)
+            _fit(found, part, tokens, config.text.first_position)
             report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
         except WeightMismatch as error:
             raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow, and "
@@ -275,8 +277,11 @@ def _from_paddlenlp(name: str, family: str) -> tuple[Path, str, Path]:
     return Path(paths[0]), "text.", Path(paths[1])
 
 
-def _fit(found: _Source, part: nn.Layer, tokens: list[str]) -> None:
-    """Adapts embeddings to the sizes of `part`; what cannot be adapted is left for the report."""
+def _fit(found: _Source, part: nn.Layer, tokens: list[str], first: int) -> None:
+    """Adapts embeddings to the sizes of `part`; what cannot be adapted is left for the report.
+
+    `first` is the row of the position embedding that belongs to the first token.
+    """
     state = part.state_dict()
     for name in [name for name in found.arrays if name.endswith((_TYPES, _TASKS)) and name not in state]:
         _fold(found, name)
@@ -292,9 +297,9 @@ def _fit(found: _Source, part: nn.Layer, tokens: list[str]) -> None:
             found.arrays[name] = array[:rows]
             found.notes.append(f"{name}: the first {rows} of {len(array)} positions")
         elif name.endswith(_POSITIONS) and len(array) < rows:
-            found.arrays[name] = _stretched_positions(array, rows)
-            found.notes.append(f"{name}: from {len(array)} to {rows} positions, all but the first {_kept(array)} "
-                               "interpolated")  # fmt: skip
+            found.arrays[name] = stretched_positions(array, rows, first)
+            found.notes.append(f"{name}: stretched from {len(array) - first} to {rows - first} positions, of which the "
+                               f"first {_kept(array, first) - first} stay as they are")  # fmt: skip
         elif name.endswith(_TYPES) and len(array) != rows:
             found.arrays[name] = np.concatenate([array[:rows], value[len(array) :]])
             found.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
@@ -316,20 +321,28 @@ def _matched_words(found: _Source, array: np.ndarray, value: np.ndarray, tokens:
     return value
 
 
-def _stretched_positions(array: np.ndarray, rows: int) -> np.ndarray:
-    """Position embeddings of texts `[old, width]` for longer ones, `[rows, width]`: linear, the last stays the last.
+def stretched_positions(array: np.ndarray, rows: int, first: int = 0) -> np.ndarray:
+    """Position embeddings of texts `[old, width]` for longer ones, `[rows, width]`.
 
-    The first positions stay: short texts need them, and they are trained best (Long-CLIP, arXiv 2403.15378).
+    The first 20 positions stay, because they are trained best and short texts need them; position 20 + i becomes
+    20 + r i, those between are interpolated by straight lines, and the line of the last two goes on behind the last.
+    With r = 4 this makes 248 of 77 positions, as in Long-CLIP (Zhang et al. 2024, arXiv 2403.15378), and 196 of 64, as
+    in FG-CLIP 2. Of fewer than 40 positions the first half stays.
+
+    Args:
+        first: row of the first token; the rows before stay.
     """
-    kept, last = _kept(array), len(array) - 1
-    positions = np.concatenate([np.arange(kept), np.linspace(kept, last, rows - kept)])
-    below = np.minimum(positions.astype(np.int64), last - 1)
+    array = array.astype(np.result_type(array, np.float32))
+    kept = _kept(array, first)
+    step = (len(array) - kept) / (rows - kept)
+    positions = np.concatenate([np.arange(kept), kept + np.arange(rows - kept) * step])
+    below = np.minimum(positions.astype(np.int64), len(array) - 2)
     share = (positions - below).astype(array.dtype)[:, None]
     return array[below] * (1 - share) + array[below + 1] * share
 
 
-def _kept(array: np.ndarray) -> int:
-    return min(20, len(array) // 2)
+def _kept(array: np.ndarray, first: int) -> int:
+    return first + min(20, (len(array) - first) // 2)
 
 
 def _resized_positions(found: _Source, array: np.ndarray, length: int) -> np.ndarray:

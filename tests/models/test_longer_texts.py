@@ -1,0 +1,195 @@
+"""Text towers whose position embedding is stretched: by the published formulas, from every layout, and back into it."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import paddle
+import pytest
+
+import ernie_vil2
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.hand_back import hand_back, layout_of
+from ernie_vil2.models.weights.initial import stretched_positions, with_model_like
+from ernie_vil2.models.weights.stored import read_model, weights_path
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.trainer import Trainer
+from tests.conftest import call
+from tests.models.test_hand_back import PEERS, PYTHON
+from tests.others import FOLDERS, expected
+from tests.training.conftest import overrides  # noqa: F401 - a fixture
+from tests.training.test_engine import crash_after, weights
+from tests.training.test_other_families import settings, started, task_of  # noqa: F401 - settings is a fixture
+
+POSITIONS = "text.network.embeddings.position_embeddings.weight"
+
+
+def by_four(table):
+    """Long-CLIP's and FG-CLIP 2's initial positions: four of one after the first 20; the last ones go straight on."""
+    rows = list(table[:20])
+    following = [*table[21:], 2 * table[-1] - table[-2]]
+    for this, after in zip(table[20:], following, strict=True):
+        rows += [this, (3 * this + after) / 4, (this + after) / 2, (this + 3 * after) / 4]
+    return np.stack(rows)
+
+
+def test_positions_by_hand():
+    """Squares, so that no two slopes are equal."""
+    found = stretched_positions(np.arange(77.0)[:, None] ** 2, 248)[:, 0]
+    assert found[:20].tolist() == [row**2 for row in range(20)]
+    assert found[20:25].tolist() == [400, 410.25, 420.5, 430.75, 441]
+    assert found[244:].tolist() == [5776, 5813.75, 5851.5, 5889.25]  # 76^2 and quarters of 76^2 - 75^2 = 151
+    # Two of four stay, and row 2 + i / 4 is made of the others; 9 and 4 differ by 5.
+    assert stretched_positions(np.array([[0.0], [1], [4], [9]]), 10)[:, 0].tolist() == [
+        0, 1, 4, 5.25, 6.5, 7.75, 9, 10.25, 11.5, 12.75
+    ]  # fmt: skip
+    # RoBERTa's texts begin at row 2: of four positions two stay.
+    rows = stretched_positions(np.array([[-5.0], [-7], [0], [1], [4], [9]]), 8, first=2)[:, 0]
+    assert rows.tolist() == [-5, -7, 0, 1, 4, 6.5, 9, 11.5]
+
+
+@pytest.mark.parametrize("rows, longer", [(64, 196), (77, 248)])
+def test_positions_are_those_of_fg_clip_2_and_long_clip(rows, longer):
+    table = np.random.default_rng(rows).normal(size=(rows, 32)).astype("float32")
+    found = stretched_positions(table, longer)
+    assert found.dtype == np.float32 and np.array_equal(found[:20], table[:20])
+    np.testing.assert_allclose(found, by_four(table), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows, longer", [(4, 5), (16, 18), (64, 65), (64, 200), (77, 1000)])
+def test_other_lengths_lie_on_the_same_lines(rows, longer):
+    table = np.random.default_rng(longer).normal(size=(rows, 8))
+    kept = min(20, rows // 2)
+    at = [*range(kept), *(kept + number * (rows - kept) / (longer - kept) for number in range(longer - kept))]
+    behind = np.concatenate([table, [2 * table[-1] - table[-2]]])
+    lines = np.stack([np.interp(at, range(rows + 1), column) for column in behind.T], axis=1)
+    np.testing.assert_allclose(stretched_positions(table, longer), lines, atol=1e-12)
+
+
+def stretched(name, length, *changes):
+    """A folder's model with the positions that a training with texts of so many tokens would begin with."""
+    config = started(name, f"Data.max_length={length}", "Loss.weights.text_text=0", *changes)
+    model = task_of(config).model.eval()
+    arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+    return replace(read_model(FOLDERS[name]), arrays=arrays, config=config), model
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path):
+    """The authors' own class reads the folder, where it is there, and encodes long texts as the model here does."""
+    before = read_model(FOLDERS[name])
+    first, tokens = before.config.Model.text.first_position, before.config.Model.text.longest
+    longer = 4 * tokens - 60 if tokens > 40 else 2 * tokens
+    model, built = stretched(name, longer)
+    assert model.config.Model.text.longest == model.config.Data.max_length == longer
+    if not first and tokens > 40:
+        table = before.arrays[POSITIONS].astype("float32")  # Chinese-CLIP's files are float16
+        np.testing.assert_allclose(model.arrays[POSITIONS], by_four(table), atol=1e-6)
+    hand_back(model, FOLDERS[name], tmp_path / "back", layout_of(FOLDERS[name]))
+    dialect = {"text": "long"} if name == "fgclip2" else None  # its authors' own 196 positions
+    found = read_model(tmp_path / "back", dialect=dialect)
+    assert found.config.Model.text == model.config.Model.text.model_copy(
+        update={"vocabulary": None, "dropout": found.config.Model.text.dropout})  # fmt: skip
+    for key, array in model.arrays.items():
+        np.testing.assert_array_equal(found.arrays[key], array, err_msg=key)
+    if PYTHON is None or name == "fgclip2":  # whose class is remote code
+        return
+    given = {key: value for key, value in expected(name).items() if key.startswith(("pixel", "spatial"))}
+    texts = [" ".join(["a red disc 红色的圆"] * count) for count in (1, 20, 80)]
+    ids = model.tokenizer(longer)(texts)
+    padding = model.config.Model.text.variant.padding
+    assert (ids[2] != padding).all()
+    with paddle.no_grad():
+        theirs = expected(name)["image_embeddings"]
+        own = built.encode_text(paddle.to_tensor(ids)).numpy()
+    if "attention_mask" in expected(name):
+        given["attention_mask"] = (ids != padding).astype("int64")
+    (tmp_path / "given").mkdir()
+    np.savez(tmp_path / "given/expected.npz", **given, input_ids=ids, image_embeddings=theirs, text_embeddings=own)
+    done = subprocess.run([PYTHON, PEERS, tmp_path / "back", tmp_path / "given"], capture_output=True, text=True)
+    if done.returncode and "ModuleNotFoundError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["text_embeddings"] < 2e-6
+
+
+@pytest.mark.skipif("fgclip2" not in FOLDERS, reason="one of the fixtures of ERNIE_VIL2_FIXTURES")
+def test_positions_of_fg_clip_2_that_are_long_already_become_more(tmp_path):
+    model, _ = stretched("fgclip2", 300, "Model.dialect={text: long}")
+    hand_back(model, FOLDERS["fgclip2"], tmp_path / "back", "hf")
+    found = read_model(tmp_path / "back", dialect={"text": "long"})
+    assert found.config.Data.max_length == 300
+    np.testing.assert_array_equal(found.arrays[POSITIONS], model.arrays[POSITIONS])
+    short = read_model(tmp_path / "back")
+    np.testing.assert_array_equal(short.arrays[POSITIONS], read_model(FOLDERS["fgclip2"]).arrays[POSITIONS])
+
+
+def test_settings_that_leave_the_length_to_the_class_say_it_afterwards(tmp_path):
+    """OpenAI's config.json names no length, and older files count the positions."""
+    for path in FOLDERS["hf_clip"].iterdir():
+        if path.suffix == ".json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    sizes = json.loads((tmp_path / "config.json").read_text())
+    assert sizes["text_config"].pop("max_position_embeddings") == 77
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    arrays = read_weights(weights_path(FOLDERS["hf_clip"]))
+    counted = {"text_model.embeddings.position_ids": np.arange(77)[None]}
+    write_weights(tmp_path / "model.safetensors", {**arrays, **counted})
+    model, _ = stretched("hf_clip", 248)
+    hand_back(model, tmp_path, tmp_path / "back", "hf")
+    sizes = json.loads((tmp_path / "back/config.json").read_text())
+    assert sizes["text_config"]["max_position_embeddings"] == 248
+    assert json.loads((tmp_path / "back/tokenizer_config.json").read_text())["model_max_length"] == 248
+    assert read_weights(weights_path(tmp_path / "back")).keys() == arrays.keys()
+
+
+def test_what_a_folder_cuts_at_is_noted(tmp_path):
+    """Chinese-CLIP reads 52 tokens, however many positions there are."""
+    model, _ = stretched("hf_chinese_clip_bin", 100)
+    notes = hand_back(model, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
+    assert notes[-1] == "texts are read up to 52 tokens there, up to 100 here: longer ones are cut elsewhere"
+    assert ernie_vil2.load_model(tmp_path / "back", max_length=100).tokenizer.max_length == 100
+
+
+@pytest.mark.parametrize("name", ["hf_clip", "hf_chinese_clip_bin"])
+def test_a_stretched_run_resumes_exactly_and_is_a_model_like_any_other(settings, tmp_path, name, capsys):  # noqa: F811
+    def config(*changes):
+        return load_config(None, settings(name, "Data.max_length=100", "Data.workers=0", *changes))
+
+    whole = Trainer(config(f"Training.output={tmp_path / 'whole'}"))
+    longest = read_model(FOLDERS[name]).config.Model.text.longest
+    assert f"stretched from {longest} to 100 positions, of which the first 20 stay" in capsys.readouterr().out
+    assert whole.fit()
+    crash_after(Trainer(config("Training.checkpoint_every=5")), 5)
+    second = Trainer(config("Training.checkpoint_every=5"), resume=True)
+    assert second.step == 5 and second.fit()
+    for key, value in weights(whole).items():
+        assert np.array_equal(value, weights(second)[key]), key
+    run = list_checkpoints(whole.run)[-1]
+    saved = read_model(run).config
+    assert (saved.Model.text.max_positions, saved.Data.max_length) == (100, 100)
+    assert len(weights(whole)[POSITIONS]) == 100
+    done = call("convert", whole.run, tmp_path / "back")
+    assert done.returncode == 0, done.stderr
+    long = ["a red disc 红色的圆 " * 30]
+    one, other = (ernie_vil2.load_model(each, max_length=100) for each in (run, tmp_path / "back"))
+    np.testing.assert_array_equal(one.tokenizer(long), other.tokenizer(long))
+    np.testing.assert_allclose(one.encode_texts(long), other.encode_texts(long), atol=1e-6)
+    with pytest.raises(ValueError, match="max_length is 101; this model takes 3 to 100: .*Model.text.max_positions"):
+        ernie_vil2.load_model(run, max_length=101)
+
+
+def test_texts_beyond_the_positions_are_an_error_that_names_the_option():
+    few = ["Model.text.max_positions=16", "Data.max_length=20"]
+    with pytest.raises(ConfigError, match="Data.max_length .20. exceeds .* set Model.text.max_positions=20, to which"):
+        load_config(None, few)
+    name = next((name for name in ("hf_altclip",) if name in FOLDERS), None)
+    if name:  # its first position is row 2
+        source = read_model(FOLDERS[name]).config.Model.text
+        like = ["Model.like=weights", f"Model.weights={FOLDERS[name]}", f"Data.max_length={source.longest + 1}"]
+        assert with_model_like(load_config(None, like)).Model.text.max_positions == source.max_positions + 1
+        kept = f"Model.text.max_positions={source.max_positions}"
+        with pytest.raises(ConfigError, match=f"set Model.text.max_positions={source.max_positions + 1}"):
+            with_model_like(load_config(None, [*like, kept]))
