@@ -51,6 +51,14 @@ class ViewsConfig(Section):
         description="each line of a caption is a caption of its own, of which one is drawn (CLIP_benchmark's shards); "
         "otherwise it is one text, whatever lines it has",
     )
+    long_caption: Annotated[str, Field(pattern="^[A-Za-z0-9]+$")] | None = Field(
+        None,
+        description="the second text view is another caption of the sample: long means caption_long_en where the "
+        "text is in English, and for caption_long; null, and in samples without one: the same text (docs/data.md)",
+    )
+    long_first: Probability = Field(
+        0.0, description="probability that images are contrasted with the long caption, and the short one is second"
+    )
     languages: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
     )

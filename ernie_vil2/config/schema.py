@@ -291,6 +291,11 @@ class Config(Section):
             )
         if self.Tuning.teacher and not (self.Loss.weights.image_text or self.Loss.weights.text_image):
             raise ValueError("Tuning.teacher compares images with texts: give Loss.weights.image_text a weight")
+        if self.Views.long_caption and not (self.Loss.weights.text_text or self.Views.long_first):
+            raise ValueError(
+                "Views.long_caption: the long caption is the second text of Loss.weights.text_text, whose weight is 0: "
+                "give it one, or contrast images with the long caption (Views.long_first)"
+            )
         if self.Tuning.patience and not self.Evaluation.every:
             raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
         if self.Training.epochs is None and self.Schedule.warmup_steps >= self.Training.steps:

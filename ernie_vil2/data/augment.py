@@ -225,12 +225,12 @@ def tags_text(tags: Sequence[str], language: str, views: ViewsConfig) -> str:
     return views.prompts[language] + views.separators[language].join(tags)
 
 
-def draw_text(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> str:
-    """The text that describes the sample in this step.
+def draw_texts(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> tuple[str, str]:
+    """The texts that describe the sample in this step: that of the view `text_1`, and that of `text_2`.
 
     A language is drawn by its weight, then caption or tags by `tag_probability`; a sample without
-    tags gives its caption, or one of the lines of it where these are `caption_lines`. The dropout of
-    the text tower, not this function, makes two views of it.
+    tags gives its caption, or one of the lines of it where these are `caption_lines`. The other text is the same one,
+    of which the dropout of the text tower makes two views, or the sample's `long_caption` in that language.
 
     Raises:
         BadSample: the sample has neither tags nor caption in the language.
@@ -238,6 +238,14 @@ def draw_text(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> s
     languages = list(views.languages)
     weights = np.array(list(views.languages.values()))
     language = languages[rng.choice(len(languages), p=weights / weights.sum())]
+    text = _short_text(sample, language, views, rng)
+    long = sample.long_caption(views.long_caption, language) if views.long_caption else None
+    if long is None:
+        return text, text
+    return (long, text) if rng.random() < views.long_first else (text, long)
+
+
+def _short_text(sample: Sample, language: str, views: ViewsConfig, rng: np.random.Generator) -> str:
     use_tags = rng.random() < views.tag_probability
     tags = sample.tag_list(language)
     if use_tags and tags:

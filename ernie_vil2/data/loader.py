@@ -97,6 +97,9 @@ class SampleRows(ABC):
         return RowReport(self.stream.where(position), Reason.NO_ANSWER)
 
 
+TEXTS = ("text", "text_2")
+
+
 class ViewRows(SampleRows):
     """Image views `[b, S, S, 3]` uint8 by name, and `text` `[b, L]` int64.
 
@@ -136,12 +139,14 @@ class ViewRows(SampleRows):
         """As `SampleRows.shown`: the views, and the text as the model reads it."""
         texts = {"sample": batch["names"][row]}
         if self._has_text:
-            texts["text, as tokens"] = " ".join(self.tokenizer.tokens[id] for id in self._ids(batch)[row])
+            for name in filter(batch.__contains__, TEXTS):
+                ids = self._ids(batch[name])[row]
+                texts[f"{name}, as tokens"] = " ".join(self.tokenizer.tokens[id] for id in ids)
         return ShownRow({view: batch[view][row].numpy() for view in self._image_views}, texts)
 
     def notes(self, batch: Batch) -> list[str]:
         """As `SampleRows.notes`; a text that fills the longest length was most likely cut."""
-        rows = self._ids(batch) if "text" in batch else []
+        rows = [ids for name in TEXTS if name in batch for ids in self._ids(batch[name])]
         lengths = list(map(len, rows))
         if not lengths:
             return []
@@ -150,11 +155,11 @@ class ViewRows(SampleRows):
         return [f"texts of {fmean(lengths):.1f} tokens, {lengths.count(longest):,} of them cut at {longest}, "
                 f"{unknown:.1%} of the tokens unknown"]  # fmt: skip
 
-    def _ids(self, batch: Batch) -> list[list[int]]:
+    def _ids(self, texts: Any) -> list[list[int]]:
         """The texts without their padding, which may be of the end token's id: that stays once."""
         padding, end = self.tokenizer.pad_id, self.tokenizer.encode("")[-1]
         rows = []
-        for row in batch["text"].tolist():
+        for row in texts.tolist():
             count = sum(1 for _ in takewhile(lambda id: id == padding, reversed(row)))
             rows.append(row[: len(row) - max(0, count - (end == padding))])
         return rows

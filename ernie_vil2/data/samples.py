@@ -195,6 +195,18 @@ class Sample:
         """The lines of the caption that are not blank; each is a caption where `Views.caption_lines` says so."""
         return [line.strip() for line in self.caption(language).splitlines() if not is_blank(line)]
 
+    def long_caption(self, name: str, language: str) -> str | None:
+        """The caption `NAME_LANGUAGE`, or the one `NAME`; None if nothing can be read in it."""
+        text = (self.captions.get(f"{name}_{language}") or self.captions.get(name) or "").strip()
+        return None if is_blank(text) else text
+
+    def text_name_without(self, long: str) -> str:
+        """`text_name`, where captions make it without the long ones: two long ones may belong to one short text."""
+        if self.text_name != "\n".join(self.captions.values()):
+            return self.text_name
+        short = [text for language, text in self.captions.items() if language.partition("_")[0] != long]
+        return "\n".join(short) or self.text_name
+
     @property
     def has_lines(self) -> bool:
         """Whether a caption has several lines that are not blank."""

@@ -167,8 +167,9 @@ class SampleStream:
 
         Samples are of one image if they are of one source, and its name and its bytes are the same.
         """
-        data = self._data[source]
-        text = f"{data}\n{sample.text_name}" if self._text_ids[source] else sample.text_name
+        data, long = self._data[source], self.views[source].long_caption
+        text = sample.text_name_without(long) if long else sample.text_name
+        text = f"{data}\n{text}" if self._text_ids[source] else text
         return content_id(f"{data}\n{sample.image_name}", sample.image), content_id(text)
 
     def first_positions(self, source: int, count: int) -> list[int]:

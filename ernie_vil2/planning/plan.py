@@ -69,7 +69,8 @@ class Plan:
         self._costs = {kind: towers.cost(kind, training.precision, training.recompute)
                        for kind, count in self.views.items() if count}  # fmt: skip
         self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
-        self.device_bytes = self._image_bytes + (8 * config.Data.max_length if self.views["text"] else 0) + 16
+        texts = self.views["text"] if config.Views.long_caption else min(1, self.views["text"])
+        self.device_bytes = self._image_bytes + 8 * texts * config.Data.max_length + 16
         """Bytes of a sample that the loader hands to the device."""
         self.batches = 2 if device.name == "cpu" else 3
         """That the device holds: the last one, until it is known to be finite, this one, and on a GPU the next."""

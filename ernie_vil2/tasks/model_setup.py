@@ -25,13 +25,14 @@ from ernie_vil2.tasks.dropout import CounterBasedDropout
 
 
 def check_text_pair(config: Config) -> None:
-    """ConfigError if the text-text pair has a weight, and neither dropout nor tags.
+    """ConfigError if the text-text pair has a weight, and neither dropout nor tags nor long captions.
 
     CLIP's and SigLIP's text towers are trained without dropout. Whether a tower of the user's own has any is not known.
     """
     text = config.Model.text
     tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
-    varied = text.dropout or text.attention_dropout or tags or of_own_module(text.name)
+    long = config.Views.long_caption
+    varied = text.dropout or text.attention_dropout or tags or long or of_own_module(text.name)
     if config.Loss.weights.text_text and not varied:
         raise ConfigError(
             "Loss.weights.text_text: without dropout and without tags both encodings of a caption are "

@@ -13,7 +13,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.data import IMAGE_VIEWS, TEXT_VIEWS
-from ernie_vil2.data.augment import draw_text, tags_text, training_views
+from ernie_vil2.data.augment import draw_texts, tags_text, training_views
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
@@ -33,8 +33,9 @@ from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 
 
 class MultiViewRows(ViewRows):
-    """`image_1`, `image_2`; `text`, one encoding for both text views; `ids` `[b, 2]`, image and text, on the host;
-    with a teacher `teacher` `[b, 2 W]`, its embeddings of image and text side by side.
+    """`image_1`, `image_2`; `text`, of both text views, or of the first, where `Views.long_caption` makes `text_2` of
+    the second; `ids` `[b, 2]`, image and text, on the host; with a teacher `teacher` `[b, 2 W]`, its embeddings of
+    image and text side by side.
 
     Args:
         views: names of the views that the loss needs; others are not made.
@@ -54,6 +55,8 @@ class MultiViewRows(ViewRows):
         self._teacher = teacher
         image_views = [view for view in IMAGE_VIEWS if view in views]
         super().__init__(stream, config, tokenizer, image_views, any(view in views for view in TEXT_VIEWS))
+        if config.Views.long_caption and TEXT_VIEWS[1] in views:
+            self._tokenizers["text_2"] = tokenizer
 
     @property
     def layout(self) -> RowLayout:
@@ -69,8 +72,10 @@ class MultiViewRows(ViewRows):
             if sample.has_lines and not self.stream.views[source].caption_lines:
                 warnings.warn(SEVERAL_LINES, ImageRemark, stacklevel=1)
             views = self.stream.views[source]
-            text = draw_text(sample, views, generator(Draw.TEXT, self._seed, position))
+            text, other = draw_texts(sample, views, generator(Draw.TEXT, self._seed, position))
             self._write_text(row, text)
+            if "text_2" in self._tokenizers:
+                self._write_text(row, other, "text_2")
             if self._teacher:
                 row["teacher"][0] = self._teacher.row(sample.image_name, text)
         if self._image_views:
@@ -86,6 +91,13 @@ class MultiViewRows(ViewRows):
             for view, image in zip(self._image_views, images, strict=True):
                 row[view][0] = image
         return sample.image_name
+
+    def finished(self, arrays: Arrays) -> Arrays:
+        """As `ViewRows.finished`; the tower encodes both texts at once, so that they are of one length."""
+        if "text_2" in arrays:
+            arrays["text_length"] = np.maximum(arrays["text_length"], arrays["text_2_length"])
+            arrays["text_2_length"] = arrays["text_length"]
+        return super().finished(arrays)
 
     def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
         """As `SampleRows.shown`, with the captions and tags, as a sentence, of which the text was drawn."""
@@ -163,7 +175,8 @@ class MultiViewTask:
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and the loss of each view pair."""
-        views = {view: batch["text"] if view in TEXT_VIEWS else batch[view] for view in self.loss.views}
+        named = {"text_1": "text", "text_2": "text_2" if "text_2" in batch else "text"}
+        views = {view: batch[named.get(view, view)] for view in self.loss.views}
         if isinstance(self.loss, TaughtLoss):
             self.loss.rows = batch["teacher"]
         total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step)

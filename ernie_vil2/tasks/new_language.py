@@ -17,7 +17,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.augment import draw_text
+from ernie_vil2.data.augment import draw_texts
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.tables import TABLES
@@ -55,7 +55,7 @@ class ParallelRows(ViewRows):
         """As `SampleRows.fill`; the language of `text` is drawn by its weight."""
         source, sample = self.stream[position]
         known = sample.caption(self._language)
-        text = draw_text(sample, self.stream.views[source], generator(Draw.TEXT, self._seed, position))
+        text, _ = draw_texts(sample, self.stream.views[source], generator(Draw.TEXT, self._seed, position))
         row["ids"][0] = content_id(known)
         self._write_text(row, known, "known")
         self._write_text(row, text)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.augment import draw_text, training_views
+from ernie_vil2.data.augment import draw_texts, training_views
 from ernie_vil2.data.readers import ShardedSource, indexed_file
 from ernie_vil2.data.readers.layout import Options
 from ernie_vil2.data.readers.opening import content, open_shard
@@ -57,7 +57,7 @@ def use(position, tokenizer, rows=50):
         for row in range(min(rows, len(source))):
             try:
                 sample = source[row]
-                text = draw_text(sample, VIEWS, np.random.default_rng(0))
+                text, _ = draw_texts(sample, VIEWS, np.random.default_rng(0))
                 assert len(tokenizer.encode(text)) > 2
                 views = training_views(sample.image, sample.image_name, 2, 32, VIEWS, np.random.default_rng(0))
                 assert all(view.shape == (32, 32, 3) for view in views)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import ViewsConfig
-from ernie_vil2.data.augment import draw_text, tags_text
+from ernie_vil2.data.augment import draw_texts, tags_text
 from ernie_vil2.data.samples import BadSample, Sample
 
 SAMPLE = Sample(
@@ -15,7 +15,7 @@ SAMPLE = Sample(
 def drawn(sample=SAMPLE, count=4000, **changes):
     rng = np.random.default_rng(0)
     views = ViewsConfig(**changes)
-    return Counter(draw_text(sample, views, rng) for _ in range(count))
+    return Counter(draw_texts(sample, views, rng)[0] for _ in range(count))
 
 
 def test_tags_come_after_the_prompt_of_their_language():
@@ -57,3 +57,46 @@ def test_without_tags_the_caption_serves():
 def test_without_any_text_the_sample_is_bad():
     with pytest.raises(BadSample, match="empty caption"):
         drawn(Sample("1", "1", b"", {"en": "only English"}), count=1)
+
+
+LONG = Sample(
+    "1", "1", b"", {**SAMPLE.captions, "long_en": " a red car\nunder a tree ", "long_zh": "\u200b"}, SAMPLE.tags
+)
+
+
+def both(sample=LONG, count=2000, **changes):
+    """By position, as training draws: what is drawn at one leaves the next one as it is."""
+    views = ViewsConfig(languages={"en": 1.0}, **changes)
+    return [draw_texts(sample, views, np.random.default_rng(number)) for number in range(count)]
+
+
+def test_the_second_text_is_the_long_caption_of_the_language():
+    plain, long = both(tag_probability=0.3), both(tag_probability=0.3, long_caption="long")
+    assert all(first == second for first, second in plain)
+    assert [first for first, _ in long] == [first for first, _ in plain]
+    assert {second for _, second in long} == {"a red car\nunder a tree"}
+    without_language = Sample("1", "1", b"", {"": "车", "long": "树下的红车"})
+    assert set(both(without_language, long_caption="long")) == {("车", "树下的红车")}
+
+
+def test_a_sample_without_a_long_caption_has_one_text_twice():
+    """Here it is blank in Chinese, and there is none in English."""
+    for language, sample in (("zh", LONG), ("en", SAMPLE)):
+        views = ViewsConfig(languages={language: 1.0}, long_caption="long", long_first=1.0, tag_probability=0.0)
+        assert draw_texts(sample, views, np.random.default_rng(0)) == (sample.captions[language],) * 2
+
+
+def test_images_may_be_contrasted_with_the_long_caption_in_turn():
+    texts = Counter(both(tag_probability=0.0, long_caption="long", long_first=0.25))
+    short, long = "a red car", "a red car\nunder a tree"
+    assert texts.keys() == {(short, long), (long, short)} and abs(texts[long, short] / texts.total() - 0.25) < 0.03
+
+
+def test_long_captions_do_not_name_a_text():
+    """Two images of one short caption hold the same text, whatever their long ones say."""
+    named = [Sample("1", "\n".join(own.values()), b"", own) for own in (
+        {"en": "a cat", "long_en": "a cat on a sofa"}, {"en": "a cat", "long_en": "a cat in the sun"},
+        {"en": "a cat"}, {"long_en": "a cat in the sun"})]  # fmt: skip
+    names = [sample.text_name_without("long") for sample in named]
+    assert names == ["a cat", "a cat", "a cat", "a cat in the sun"]
+    assert Sample("1", "by id", b"", {"en": "a cat"}).text_name_without("long") == "by id"
