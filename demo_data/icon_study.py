@@ -13,6 +13,9 @@ what icons.py gave it: caption, tags, name, set, author, licence, styles.
     train-lexicon.tar              those of them whose name is that of a demo drawing, with its Chinese name
     val.tar, test-SET.tar          the icons of these sets, without variants by skin tone
     vocabulary.txt                 the tokens of train.tar and of the demo's drawings
+
+    python demo_data/icon_study.py --long      # afterwards: train-long.tar and test-long-SET.tar, the same icons with
+                                               # a long caption as well, of name, tags, style and set
 """
 
 import argparse
@@ -104,6 +107,15 @@ def corrupted(icons: Sequence[Icon], percent: int) -> list[Icon]:
     return result
 
 
+def with_long_caption(icon: Icon) -> Icon:
+    """The icon with a `caption_long_en`, in one sentence: its name, its tags, its style, and its set."""
+    fields = icon.fields
+    tags = f", tagged {', '.join(fields['tags_en'])}" if fields["tags_en"] else ""
+    style = " ".join(["a", *fields["styles"], "colourful" if fields["color"] else "plain"])
+    long = f"{fields['caption_en']}{tags}: {style} icon of the set {fields['set_name']} by {fields['author']}"
+    return icon._replace(fields={**fields, "caption_long_en": long})
+
+
 def write(path: Path, icons: Iterable[Icon]) -> None:
     """Writes a shard, whole or not at all."""
     aside = path.with_name(f".{path.name}.partial")
@@ -126,7 +138,13 @@ def main() -> int:
     parser.add_argument("--icons", type=Path, default=HERE / "icons", metavar="FOLDER", help="what icons.py wrote")
     parser.add_argument("--output", type=Path, default=HERE / "icon_study", metavar="FOLDER")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--long", action="store_true", help="write the shards with long captions, of those without")
     args = parser.parse_args()
+    if args.long:
+        for name in ("train", *(f"test-{name}" for name in SCORED["test"])):
+            long = name.replace("train", "train-long").replace("test-", "test-long-")
+            write(args.output / f"{long}.tar", map(with_long_caption, read_set(args.output / f"{name}.tar")))
+        return 0
     if not (args.icons / "sets.json").exists():
         sys.exit(f"error: {args.icons} holds no icons; render them: python demo_data/icons.py")
     args.output.mkdir(parents=True, exist_ok=True)

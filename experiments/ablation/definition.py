@@ -15,6 +15,9 @@ from ernie_vil2.config.load import read_yaml, validated
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Of a model or a group: it names a folder."""
 
+FURTHER = "further"
+"""In the names of figures: comes before what further captions are."""
+
 
 def _different(values: list) -> list:
     if (twice := first_twice(values)) is not None:
@@ -90,6 +93,7 @@ class Definition(_Section):
         tests: by name.
         language: of the tests' captions.
         second: a second one, in which pictures are asked for that only ever had names in the first.
+        further: other languages of the captions of all tests that are scored as well, by what their texts are.
         drawings: shard with captions in both, by which these queries are known. null: they are not measured.
         small: null: `--small` is refused.
     """
@@ -104,6 +108,7 @@ class Definition(_Section):
     tests: dict[Name, Test] = Field(min_length=1)
     language: str = "en"
     second: str = "zh"
+    further: dict[Name, str] = {}
     drawings: str | None = None
     small: Small | None = None
 

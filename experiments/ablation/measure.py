@@ -20,16 +20,18 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings
-from experiments.ablation.definition import Definition
+from experiments.ablation.definition import FURTHER, Definition
 
 ALL = "all"
 """The name of figures over all tests together."""
 
 
 class Tests(NamedTuple):
-    """What is scored: benchmarks by name, their digests, and the names of concepts in a second language."""
+    """What is scored: benchmarks by name, the same images with further captions by what these are, the digests of all,
+    and the names of concepts in a second language."""
 
     benchmarks: Mapping[str, Benchmark]
+    further: Mapping[str, Mapping[str, Benchmark]]
     digests: Mapping[str, str]
     second: Mapping[str, str]
 
@@ -41,14 +43,17 @@ def open_tests(definition: Definition) -> Tests:
         OSError, ValueError: a test, or the drawings, cannot be read.
     """
     benchmarks, digests = {}, {}
+    further: dict[str, dict[str, Benchmark]] = {}
     for name, test in definition.tests.items():
-        benchmarks[name] = open_benchmarks(test.data, [definition.language])[definition.language]
+        found = open_benchmarks(test.data, [definition.language, *definition.further.values()])
+        benchmarks[name] = found[definition.language]
+        further[name] = {what: found[language] for what, language in definition.further.items()}
         digests[name] = _digest(test.data)
     names = {}
     if definition.drawings:
         names = _names(definition.drawings, definition.language, definition.second)
         digests["drawings"] = _digest([definition.drawings])
-    return Tests(benchmarks, digests, names)
+    return Tests(benchmarks, further, digests, names)
 
 
 def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
@@ -58,6 +63,8 @@ def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
     for name, each in encoded.items():
         figures |= _under(name, _across(each) | alignment_and_uniformity(each))
         figures |= _under(name, _second_language(encoder, each, tests.second))
+        for what, benchmark in tests.further[name].items():
+            figures |= _under(f"{name}/{FURTHER}/{what}", _across(encode_benchmark(encoder, benchmark)))
     together = list(encoded.values())
     figures |= _under(ALL, _images(together) | _aliases(encoder, together))
     return figures | _means(figures, list(encoded))

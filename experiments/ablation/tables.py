@@ -11,6 +11,7 @@ from typing import Any
 
 from ernie_vil2.evaluation.intervals import Interval, over_seeds, paired_seeds
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
+from experiments.ablation.definition import FURTHER
 
 Results = Mapping[str, Any]
 """As `collect.collect` gives them."""
@@ -37,7 +38,8 @@ def all_tables(results: Results) -> list[Table]:
     if not results["runs"]:
         return list(_lacks(results))
     return [table for table in (
-        _main(results), _by_test(results), _within(results), _second(results), _equal_seconds(results),
+        _main(results), _by_test(results), _within(results), _second(results), _further(results),
+        _equal_seconds(results),
         *_factors(results), *_lacks(results),
     ) if table.rows]  # fmt: skip
 
@@ -133,6 +135,23 @@ def _second(results: Results) -> Table:
         f"{_first(results, 'all/second/queries')} names of the tests that the bilingual drawings know; the same "
         "pictures are asked for in both languages, among all of their set. Percent.",
     )  # fmt: skip
+
+
+def _further(results: Results) -> Table:
+    """Further captions of the same pictures, next to those that are scored everywhere."""
+    names = dict.fromkeys(name.split("/")[2] for run in results["runs"] for name in run["figures"]
+                          if name.startswith(f"all/{FURTHER}/"))  # fmt: skip
+    queries = {"captions": "all", **{name: f"all/{FURTHER}/{name}" for name in names}}
+    measures = {f"{what}, {measure}": f"{under}/{figure}" for what, under in queries.items()
+                for measure, figure in (("mR", "mR"), ("T→I R@10", "text_to_image/R@10"))}  # fmt: skip
+    rows = [
+        [model, *(cell for name in measures.values()
+                  for cell in (_mean(results, model, name), _difference(results, model, name)))]
+        for model in main_group(results)["models"]
+    ]  # fmt: skip
+    columns = ["", *(cell for name in measures for cell in (name, f"to {results['baseline']}"))]
+    note = f"The same pictures by their captions and by others that the tests have. Percent. {INTERVALS}"
+    return Table("Further captions", columns, rows if names else [], note)
 
 
 def _equal_seconds(results: Results) -> Table:
