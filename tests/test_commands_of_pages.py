@@ -52,6 +52,7 @@ OTHER_TESTS = {
     "walkthrough.md": "tests/test_walkthrough.py",
     "curate_walkthrough.md": "tests/test_curate_walkthrough.py",
     "finetuning.md": "tests/test_finetuning.py",
+    "new_language.md": "tests/test_new_language_page.py",
     "own_data.md": "tests/test_own_data.py",
     "classification.md": "tests/test_classification_page.py",
     "extending.md": "tests/test_extending.py",

@@ -77,6 +77,8 @@ def with_model_like(config: Config) -> Config:
     for tower in ("image", "text"):
         given = own["Model"].pop(tower, {})
         if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
+            if taken[tower]["name"] == "transformer":
+                taken[tower] = {}  # pooling, variant and tokenizer are of its family
             taken[tower] |= dict.fromkeys(_SIZES & set(taken[tower]))
         elif of_own_module(taken[tower]["name"]) and "name" not in given:
             raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
