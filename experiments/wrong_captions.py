@@ -31,7 +31,9 @@ from ernie_vil2.curation.steps.score import Score, Settings
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.selection import TABLE
+from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write
+from experiments.ablation.runs import trained
 
 GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
 """Fields that a wrong pair has of another drawing."""
@@ -121,7 +123,7 @@ class CrossScoring:
             learnt = chosen & (self.folds != fold)
             shard = self.folder / f"{name}.tar"
             write_shard(shard, [sample for sample, is_learnt in zip(self.samples, learnt, strict=True) if is_learnt])
-            models.append(str(trained(self.config, shard, self.folder / name)))
+            models.append(str(trained(on_shard(self.config, shard, self.folder / name))))
         return {kind: self._scores(self.folder / f"round-{number}", models, own) for kind, own in KINDS.items()}
 
     def _scores(self, output: Path, models: Sequence[str], settings: Mapping[str, Any]) -> np.ndarray:
@@ -131,23 +133,11 @@ class CrossScoring:
         return table["score"].to_numpy()
 
 
-def trained(config: Config, shard: Path, folder: Path) -> Path:
-    """The newest checkpoint of a run on a shard, which is made or goes on if it has not ended.
-
-    Raises:
-        SystemExit: a signal stopped it.
-    """
-    from ernie_vil2.io.run_folder import list_checkpoints, step_of
-    from ernie_vil2.training.trainer import Trainer
-
+def on_shard(config: Config, shard: Path, folder: Path) -> Config:
+    """The configuration of a run on a shard."""
     tree = config.model_dump()
     tree["Data"]["train"], tree["Training"]["output"] = [str(shard)], str(folder)
-    config = Config.model_validate(tree)
-    if not (found := list_checkpoints(folder)) or step_of(found[-1]) < config.Training.steps:
-        trainer = Trainer(config, resume=True)
-        if not trainer.fit():
-            sys.exit(trainer.signals.exit_code)
-    return list_checkpoints(folder)[-1]
+    return Config.model_validate(tree)
 
 
 def report(rounds: Sequence[Mapping[str, np.ndarray]], truth: np.ndarray) -> str:
@@ -173,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-c", "--config", default="configs/ablation/wrong_base.yaml", metavar="FILE")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value")
     args = parser.parse_args(arguments)
+    runtime.configure()
 
     args.output.mkdir(parents=True, exist_ok=True)
     noisy = args.output / "noisy.tar"

@@ -51,7 +51,7 @@ def open_tests(definition: Definition) -> Tests:
         digests[name] = _digest(test.data)
     names = {}
     if definition.drawings:
-        names = _names(definition.drawings, definition.language, definition.second)
+        names = names_of(definition.drawings, definition.language, definition.second)
         digests["drawings"] = _digest([definition.drawings])
     return Tests(benchmarks, further, digests, names)
 
@@ -195,7 +195,7 @@ def _under(test: str, figures: Mapping[str, float]) -> dict[str, float]:
     return {f"{test}/{name}": value for name, value in figures.items()}
 
 
-def _names(drawings: str, language: str, second: str) -> dict[str, str]:
+def names_of(drawings: str, language: str, second: str) -> dict[str, str]:
     """By the caption of a drawing in the first language that in the second."""
     source, names = open_sources([drawings]), {}
     for row in range(len(source)):

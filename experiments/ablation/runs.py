@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ernie_vil2.config import Config
 from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.run_folder import RESULTS, STATE, list_checkpoints, step_of
@@ -43,6 +45,22 @@ def make_run(study: Study, run: Run) -> int:
             return trainer.signals.exit_code
     write_result(study, run)
     return 0
+
+
+def trained(config: Config) -> Path:
+    """The newest checkpoint of a run, which is made or goes on if it has not ended.
+
+    Raises:
+        SystemExit: a signal stopped it.
+    """
+    from ernie_vil2.training.trainer import Trainer
+
+    folder = Path(config.Training.output)
+    if newest_step(folder) < config.Training.steps:
+        trainer = Trainer(config, resume=True)
+        if not trainer.fit():
+            sys.exit(trainer.signals.exit_code)
+    return list_checkpoints(folder)[-1]
 
 
 def write_result(study: Study, run: Run) -> None:
