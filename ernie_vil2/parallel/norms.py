@@ -136,7 +136,7 @@ def prepare_norms(model: nn.Layer, ranks: int, training: TrainingConfig) -> list
     left = norms if ranks > 1 else []
     if ranks > 1 and training.sync_norms:
         left = [name for name in synchronise_norms(model) if name in norms]
-    lines = [f"batch norms of each rank's own rows: {', '.join(left)}"] if left else []
+    lines = [f"batch norms over each rank's own rows: {len(left)}, from {left[0]} to {left[-1]}"] if left else []
     if norms and training.micro_batch:
         lines.append(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
     return lines
