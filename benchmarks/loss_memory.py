@@ -8,7 +8,8 @@ ways, which is all that OpenCLIP's loss has, and all four of this package. OpenC
 entropies are written out here; `--torch-python` names an interpreter that has PyTorch for them. Every measurement has
 a process of its own, and the forms take turns. Memory is what the process holds at its peak less what it held with the
 inputs in place, as Linux counts it; it contains the gradients, which are as large as the inputs. The forms must agree
-on the loss and on the gradient of the scale, or the benchmark fails.
+on the loss and on the gradient of the scale, or the benchmark fails. Four widths (`Loss.widths`) are an eighth, a
+quarter, a half and all of the width, next to the width alone.
 """
 
 import argparse
@@ -29,6 +30,8 @@ NAMES = {
     "plain": "plain, image-text both ways",
     "openclip": "OpenCLIP's form in PyTorch, the same",
     "tiled-four": "tiled, four pairs",
+    "tiled-widths": "tiled, image-text both ways, four widths",
+    "tiled-widths-four": "tiled, four pairs, four widths",
     "plain-four": "plain, four pairs",
 }
 LIMITS = {"plain": 16384, "plain-four": 4096, "openclip": 16384}  # rows; beyond it they need more than 6 GiB
@@ -61,17 +64,20 @@ def main() -> int:
         }
         for form, result in results.items():
             print(f"{NAMES[form]:<40}{rows:>8}{result['memory']:>18.0f}{result['seconds']:>14.2f}", flush=True)
+        for ours, theirs in (("tiled-widths", "tiled"), ("tiled-widths-four", "tiled-four")):
+            if ours in results and theirs in results:
+                compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs], alike=False)
         for ours, theirs in (("tiled", "plain"), ("tiled", "openclip"), ("tiled-four", "plain-four")):
             if ours in results and theirs in results:
                 agree &= compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs])
     return 0 if agree else 1
 
 
-def compare(ours, theirs, our_name, their_name) -> bool:
-    """Prints the ratios; false where the two do not agree."""
+def compare(ours, theirs, our_name, their_name, alike=True) -> bool:
+    """Prints the ratios; false where the two are to be alike and do not agree."""
     memory, seconds = (ours[key] / theirs[key] for key in ("memory", "seconds"))
     print(f"  {our_name} / {their_name}: {memory:.3f} of the memory, {seconds:.2f} of the time")
-    for value in ("loss", "gradient"):
+    for value in ("loss", "gradient") if alike else ():
         if abs(ours[value] - theirs[value]) > 1e-3 * abs(theirs[value]):
             print(f"error: they do not agree on the {value}: {ours[value]}, {theirs[value]}", file=sys.stderr)
             return False
@@ -94,7 +100,8 @@ def in_own_process(form, rows, args) -> dict[str, float]:
 def measured(form, rows, width, tile) -> dict[str, float]:
     """Peak MiB over the inputs, CPU seconds, loss, and gradient of the scale."""
     names = ["image_1", "text_1", "image_2", "text_2"][: 4 if form.endswith("four") else 2]
-    run, empty, copied = prepared(form, tile)
+    widths = [width // 8, width // 4, width // 2, width] if "widths" in form else []
+    run, empty, copied = prepared(form, tile, widths)
     run({name: copied(empty(64, width), *parts) for name, parts in blocks(names, 64, width)})  # loads the kernels
     views = {name: empty(rows, width) for name in names}
     for name, parts in blocks(names, rows, width):
@@ -121,7 +128,7 @@ def blocks(names, rows, width):
         yield name, (part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts)
 
 
-def prepared(form, tile):
+def prepared(form, tile, widths):
     """How a form runs forward and backward on its views, makes an empty matrix, and fills rows of one."""
     if form == "openclip":
         import torch
@@ -155,7 +162,7 @@ def prepared(form, tile):
     from ernie_vil2.losses import MultiViewLoss
 
     weights = FOUR_PAIRS if form.endswith("four") else IMAGE_TEXT
-    loss_of = MultiViewLoss(weights, tile=tile if form.startswith("tiled") else None)
+    loss_of = MultiViewLoss(weights, tile=tile if form.startswith("tiled") else None, widths=widths)
 
     def run(views):
         for view in views.values():

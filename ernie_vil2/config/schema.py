@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
 from ernie_vil2.config.model import HeadConfig, ModelConfig, of_own_module
-from ernie_vil2.config.section import Count, Fraction, Precision, Section, Strength
+from ernie_vil2.config.section import Count, Fraction, Precision, Section, Size, Strength
 
 
 class PairWeights(Section):
@@ -44,6 +45,19 @@ class LossConfig(Section):
         description="rows and columns of the tiles in which the logits are computed, so that memory does not grow "
         "with their product (docs/loss.md); null: all at once",
     )
+    widths: list[Size] = Field(
+        default=[],
+        description="[32, 64, 128, 256]: the loss is the sum of those of the first 32, 64, ... numbers of the "
+        "embeddings, so that such prefixes can be used in their place (docs/loss.md); the last is Model.embed_dim. "
+        "[]: whole embeddings alone",
+    )
+
+    @field_validator("widths")
+    @classmethod
+    def _ascend(cls, widths: list[int]) -> list[int]:
+        if any(one >= other for one, other in pairwise(widths)):
+            raise ValueError(f"{widths} do not ascend; write the narrowest first, each once")
+        return widths
 
     @property
     def initial_bias(self) -> float | None:
@@ -279,6 +293,20 @@ class Config(Section):
         towers = [name for name in (self.Model.image.name, self.Model.text.name) if of_own_module(name)]
         return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.evaluators or []), *layouts]
 
+    def narrowed(self, width: int, whole: int) -> Config:
+        """That of the model whose embeddings of `whole` numbers are cut to one of `Loss.widths`.
+
+        Raises:
+            ValueError: it is not one of them.
+        """
+        widths = self.Loss.widths or [whole]
+        if width not in widths:
+            why = f"its widths are {', '.join(map(str, widths))}" if self.Loss.widths else "it has no Loss.widths"
+            raise ValueError(f"embeddings of this model have {whole} numbers and cannot be cut to {width}: {why}")
+        loss = self.Loss.model_copy(update={"widths": [one for one in self.Loss.widths if one <= width]})
+        model = self.Model.model_copy(update={"embed_dim": width})
+        return self.model_copy(update={"Model": model, "Loss": loss})
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.Model.like is None:
@@ -311,6 +339,10 @@ class Config(Section):
                 f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
                 f"({self.Model.image.image_size})"
             )
+        text, widths = self.Model.text, self.Loss.widths
+        width = self.Model.embed_dim or (None if of_own_module(text.name) else text.sizes["width"])
+        if widths and width and widths[-1] != width:
+            raise ValueError(f"Loss.widths ends with {widths[-1]}; its last is the width of the embeddings, {width}")
         if self.Data.max_length > self.Model.text.longest:
             needed = self.Data.max_length + self.Model.text.first_position
             raise ValueError(

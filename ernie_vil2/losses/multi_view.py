@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from .sigmoid import SigmoidLoss
 from .tiles import (
     DUPLICATES,
     Ids,
+    Rows,
     Scalars,
     check_arguments,
     computed_whole,
@@ -28,8 +30,6 @@ from .tiles import (
     tiled_both_ways,
     tiled_info_nce,
 )
-
-Rows = tuple[Tensor, Tensor]  # `[b, D]` of this rank, `[N, D]` of all ranks
 
 
 def info_nce(
@@ -100,7 +100,8 @@ class _Product(PyLayer):
 
 
 class PairLoss(Protocol):
-    """What a view pair costs: a loss in `PAIR_LOSSES`, made of `duplicates` and `tile`; see `InfoNCE`."""
+    """What a view pair costs: a loss in `PAIR_LOSSES`, made of `duplicates`, `tile` and, where there are any, `widths`;
+    see `InfoNCE`."""
 
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
@@ -116,18 +117,19 @@ class InfoNCE:
         duplicates: see `info_nce`.
         tile: rows and columns of the tiles in which the logits are computed (see `losses.tiles`); None, and on GPUs
             where they are small: all at once.
+        widths: of the prefixes of the embeddings whose losses are added up; none: the embeddings as they are.
     """
 
-    def __init__(self, duplicates: str, tile: int | None):
-        self.duplicates, self.tile = duplicates, tile
+    def __init__(self, duplicates: str, tile: int | None, widths: Sequence[int] = ()):
+        self.duplicates, self.tile, self.widths = duplicates, tile, widths
 
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
     ) -> Tensor:
         """The loss of every row, `[B]`; arguments as for `info_nce`, `scalars` with `logit_scale`."""
         scale = scalars["logit_scale"]
-        if self._in_tiles(rows, columns):
-            return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, self.tile)
+        if in_tiles := self._in_tiles(rows, columns):
+            return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, **in_tiles)
         same = None
         if row_ids is not None and column_ids is not None and self.duplicates != "ignored":
             same = same_sample(row_ids, column_ids)
@@ -135,21 +137,24 @@ class InfoNCE:
 
     def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
         """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
-        if self._in_tiles(rows, columns):
-            return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, self.tile)
+        if in_tiles := self._in_tiles(rows, columns):
+            return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, **in_tiles)
         return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)
 
-    def _in_tiles(self, rows: Tensor, columns: Tensor) -> bool:
-        return self.tile is not None and not computed_whole(rows, columns)
+    def _in_tiles(self, rows: Tensor, columns: Tensor) -> dict[str, Any]:
+        """The options of the loss in tiles; none where it is computed at once. Of several widths it always is in
+        tiles, if only in one: that keeps the logits of no width for backward."""
+        tile = None if computed_whole(rows, columns) else self.tile
+        return {"tile": tile, "widths": self.widths} if tile or self.widths else {}
 
 
-PAIR_LOSSES = Registry[Callable[[str, int | None], PairLoss]]("loss", {"info_nce": InfoNCE, "sigmoid": SigmoidLoss})
+PAIR_LOSSES = Registry[Callable[..., PairLoss]]("loss", {"info_nce": InfoNCE, "sigmoid": SigmoidLoss})
 """What one view pair costs, by `Loss.kind`: the paper's equation 1, or the sigmoid loss of SigLIP."""
 
 
 def build_loss(config: LossConfig) -> MultiViewLoss:
     """The loss that the section `Loss` of a configuration describes."""
-    return MultiViewLoss(config.weights.model_dump(), config.duplicates, config.tile, config.kind)
+    return MultiViewLoss(config.weights.model_dump(), config.duplicates, config.tile, config.kind, config.widths or ())
 
 
 class MultiViewLoss:
@@ -160,6 +165,8 @@ class MultiViewLoss:
         duplicates: what rows with the same image or text are to each other; see `info_nce`.
         tile: rows and columns of the tiles in which the logits are computed (see `losses.tiles`); None: all at once.
         kind: the loss of a pair, by its name in `PAIR_LOSSES`.
+        widths: of the prefixes of the embeddings whose losses are added up with equal weights, each prefix normalised
+            again (Matryoshka, Kusupati et al. 2022, arXiv 2205.13147), the narrowest first; none: all D numbers alone.
 
     Attributes:
         views: names of the views that these pairs need; no other view has to be encoded.
@@ -169,7 +176,12 @@ class MultiViewLoss:
     """
 
     def __init__(
-        self, weights: Mapping[str, float], duplicates: str = "ignored", tile: int | None = 1024, kind: str = "info_nce"
+        self,
+        weights: Mapping[str, float],
+        duplicates: str = "ignored",
+        tile: int | None = 1024,
+        kind: str = "info_nce",
+        widths: Sequence[int] = (),
     ):
         for pair, weight in weights.items():
             if pair not in PAIRS:
@@ -184,7 +196,8 @@ class MultiViewLoss:
         if not self.weights:
             raise ValueError(f"every view pair weighs zero; give one of {', '.join(PAIRS)} a weight above it")
         self.views = {view for pair in self.weights for view in PAIRS[pair]}
-        self._contrast: PairLoss = PAIR_LOSSES.find(kind)(duplicates, tile)
+        self.widths = list(widths)
+        self._contrast = _pair_loss(kind, duplicates, tile, self.widths)
 
     def __call__(
         self,
@@ -211,6 +224,10 @@ class MultiViewLoss:
         Returns:
             The weighted sum, a scalar, and the unweighted loss of each pair, name -> scalar.
         """
+        if self.widths and self.widths[-1] != (found := local[next(iter(self.views))].shape[1]):
+            raise ValueError(
+                f"Loss.widths ends with {self.widths[-1]}; its last is the width of the embeddings, {found}"
+            )
         by_row = {}
         if {"image_text", "text_image"} <= set(self.weights):
             images, texts = local["image_1"], gathered["text_1"]
@@ -225,6 +242,19 @@ class MultiViewLoss:
         total = gathered[next(iter(self.views))].shape[0]
         losses = {pair: by_row[pair].sum() / total for pair in self.weights}
         return paddle.add_n([weight * losses[pair] for pair, weight in self.weights.items()]), losses
+
+
+def _pair_loss(kind: str, duplicates: str, tile: int | None, widths: Sequence[int]) -> PairLoss:
+    make = PAIR_LOSSES.find(kind)
+    if not widths:
+        return make(duplicates, tile)
+    try:
+        inspect.signature(make).bind(duplicates, tile, widths)
+    except TypeError:
+        raise ValueError(
+            f"Loss.kind={kind} takes no widths: leave out Loss.widths, or give its class a third argument for them"
+        ) from None
+    return make(duplicates, tile, widths)
 
 
 class NoNegatives(RunError):

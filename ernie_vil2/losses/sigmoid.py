@@ -7,6 +7,8 @@ scale is the sum of `rows * (G @ columns)` with `G` that of the logits; the grad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import paddle
@@ -27,10 +29,11 @@ class SigmoidLoss:
             (as published); "masked", left out; "positives", as positive as the row's own column.
         tile: rows and columns of the tiles in which the logits are computed; None, and on GPUs where they are small:
             all at once.
+        widths: of the prefixes of the embeddings whose losses are added up; none: the embeddings as they are.
     """
 
-    def __init__(self, duplicates: str, tile: int | None):
-        self.duplicates, self.tile = duplicates, tile
+    def __init__(self, duplicates: str, tile: int | None, widths: Sequence[int] = ()):
+        self.duplicates, self.tile, self.widths = duplicates, tile, widths
 
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
@@ -61,7 +64,7 @@ class SigmoidLoss:
         self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: tuple[int, Ids, Ids], both_ways: bool
     ) -> tuple[Tensor, ...]:
         tile = None if computed_whole(rows, columns) else self.tile
-        tiles = _LabelledTiles(*ids, self.duplicates, tile, both_ways)
+        tiles = _LabelledTiles(*ids, self.duplicates, tile, both_ways, self.widths)
         tiles.check(rows, columns)
         with paddle.amp.auto_cast(enable=False):
             dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
@@ -88,11 +91,11 @@ class _TiledSigmoid(PyLayer):
         ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, logit_bias: Tensor, tiles: _LabelledTiles
     ) -> tuple[Tensor, ...]:
         of_rows, of_columns = (paddle.zeros([len(each)], "float64") for each in (rows, columns))
-        for block in tiles.row_blocks(len(rows)):
-            scaled = rows[block] * logit_scale
+        for prefix, block in product(tiles.prefixes(rows), tiles.row_blocks(len(rows))):
+            scaled = prefix.of(rows[block]) * logit_scale
             for column_block in tiles.column_blocks(len(columns)):
                 labels = tiles.labels(block, column_block, rows.dtype)
-                logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
+                logits = paddle.matmul(scaled, prefix.of(columns[column_block]), transpose_y=True) + logit_bias
                 losses = [labels.abs() * _softplus(-labels * logits)]
                 of_rows[block] += sums_over(losses, axis=1)[0]
                 if tiles.both_ways:
@@ -110,17 +113,19 @@ class _TiledSigmoid(PyLayer):
         tiles = ctx.tiles
         rows_gradient, columns_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
         scale_gradient, bias_gradient = paddle.zeros([], "float64"), paddle.zeros([], "float64")
-        for block in tiles.row_blocks(len(rows)):
-            scaled, grad_rows = rows[block] * logit_scale, paddle.zeros_like(rows[block])  # grad_rows: G @ columns
+        for prefix, block in product(tiles.prefixes(rows), tiles.row_blocks(len(rows))):
+            own = prefix.of(rows[block])
+            scaled, grad_rows = own * logit_scale, paddle.zeros_like(own)  # grad_rows: G @ columns
             for column_block in tiles.column_blocks(len(columns)):
-                labels = tiles.labels(block, column_block, rows.dtype)
-                logits = paddle.matmul(scaled, columns[column_block], transpose_y=True) + logit_bias
+                labels, among = tiles.labels(block, column_block, rows.dtype), prefix.of(columns[column_block])
+                logits = paddle.matmul(scaled, among, transpose_y=True) + logit_bias
                 grad_logits = -labels * F.sigmoid(-labels * logits) * spread(gradients, block, column_block)
-                grad_rows += paddle.matmul(grad_logits, columns[column_block])
-                columns_gradient[column_block] += paddle.matmul(grad_logits, scaled, transpose_x=True)
+                grad_rows += paddle.matmul(grad_logits, among)
+                grad_columns = paddle.matmul(grad_logits, scaled, transpose_x=True)
+                prefix.add_gradient(columns_gradient, column_block, columns, grad_columns)
                 bias_gradient += sums_over([grad_logits], axis=1).sum()
-            rows_gradient[block] = grad_rows * logit_scale
-            scale_gradient += (rows[block] * grad_rows).astype("float64").sum()
+            prefix.add_gradient(rows_gradient, block, rows, grad_rows * logit_scale)
+            scale_gradient += (own * grad_rows).astype("float64").sum()
         found = (
             rows_gradient,
             columns_gradient,

@@ -11,6 +11,10 @@ again. Four things keep this exact:
 - With `G` the gradient with respect to the logits, that of the scale is the sum of `rows * (G @ columns)`, B x D
   terms that the gradient of the rows needs anyway.
 - Rows against columns and columns against rows have the same logits: `tiled_both_ways` multiplies once for both.
+
+The losses of several widths (`Loss.widths`) are taken one after another. A tile's prefixes are cut out and normalised
+where the tile is computed, and their gradients are added to those of the whole embeddings at once, so that the memory
+stays that of the widest.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from paddle.base import core
 from ernie_vil2.device.cpu_kernels import keep, pairwise_sums, sums
 
 Ids = Tensor | None  # int64 `[n, 2]`, image id and text id of each row; needed unless duplicates are "ignored"
+Rows = tuple[Tensor, Tensor]  # `[b, D]` of this rank, `[N, D]` of all ranks
 Scalars = Mapping[str, Tensor]  # `logit_scale`, the paper's 1/tau, and what else a loss learns, by name
 DUPLICATES = ("ignored", "masked", "positives")
 """What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
@@ -69,6 +74,36 @@ def computed_whole(rows: Tensor, columns: Tensor) -> bool:
     return rows.place.is_gpu_place() and 4 * rows.shape[0] * columns.shape[0] <= WHOLE
 
 
+class Prefix(NamedTuple):
+    """The first `width` numbers of embeddings `[n, D]`, L2-normalised; all D of them as they are."""
+
+    width: int
+
+    def of(self, rows: Tensor) -> Tensor:
+        """`[n, D]` to `[n, width]`."""
+        return rows if self.width == rows.shape[1] else self._normalised(rows)[0]
+
+    def add_gradient(self, total: Tensor, block: slice, rows: Tensor, gradient: Tensor) -> None:
+        """Adds the gradient of `rows[block]` to `total[block]`, in place.
+
+        Args:
+            total, rows: `[n, D]`.
+            gradient: `[r, width]`, with respect to `of(rows[block])`.
+        """
+        if self.width == rows.shape[1]:
+            total[block] += gradient
+            return
+        prefixes, norms = self._normalised(rows[block])
+        along = (prefixes * gradient).sum(axis=1, keepdim=True)
+        total[block, : self.width] += (gradient - prefixes * along) / norms
+
+    def _normalised(self, rows: Tensor) -> Rows:
+        """The prefixes, and their norms before, `[n, 1]`."""
+        prefixes = rows[:, : self.width]
+        norms = (prefixes * prefixes).sum(axis=1, keepdim=True).sqrt().clip(min=1e-12)
+        return prefixes / norms, norms
+
+
 @dataclass(frozen=True)
 class Tiles:
     """The tiles of B x N logits whose row i belongs to column `offset + i`.
@@ -79,6 +114,7 @@ class Tiles:
         duplicates: one of `DUPLICATES`.
         size: rows and columns of a tile; None: one tile holds all.
         both_ways: the columns are scored against the rows as well.
+        widths: of the prefixes whose losses are added up; none: the embeddings as they are.
     """
 
     offset: int
@@ -87,6 +123,11 @@ class Tiles:
     duplicates: str
     size: int | None
     both_ways: bool
+    widths: Sequence[int] = ()
+
+    def prefixes(self, rows: Tensor) -> list[Prefix]:
+        """Those of `widths`, the narrowest first."""
+        return [Prefix(width) for width in self.widths or rows.shape[1:]]
 
     def check(self, rows: Tensor, columns: Tensor) -> None:
         """Raises a ValueError as `check_arguments`."""
@@ -167,6 +208,7 @@ def tiled_info_nce(
     column_ids: Ids = None,
     duplicates: str = "ignored",
     tile: int | None = 1024,
+    widths: Sequence[int] = (),
 ) -> Tensor:
     """`info_nce` in tiles: every row against all columns.
 
@@ -179,6 +221,7 @@ def tiled_info_nce(
         duplicates: see `info_nce`.
         tile: rows and columns of a tile. Memory over inputs and gradients is a few tiles; beyond about 1,024 larger
             tiles are no faster.
+        widths: of the prefixes whose losses are added up; none: D alone.
 
     Returns:
         `[B]`, the loss of every row, in nats; float64 for float64 rows, otherwise float32, under autocast too.
@@ -186,7 +229,7 @@ def tiled_info_nce(
     Raises:
         ValueError: unknown `duplicates`, missing ids, or a row without its own column.
     """
-    return _losses(rows, columns, logit_scale, _Logits(offset, row_ids, column_ids, duplicates, tile, False))[0]
+    return _losses(rows, columns, logit_scale, _Logits(offset, row_ids, column_ids, duplicates, tile, False, widths))[0]
 
 
 def tiled_both_ways(
@@ -196,6 +239,7 @@ def tiled_both_ways(
     ids: Ids = None,
     duplicates: str = "ignored",
     tile: int | None = 1024,
+    widths: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Every row against all columns and every column against all rows, from one product.
 
@@ -205,7 +249,7 @@ def tiled_both_ways(
     Args:
         rows, columns: `[B, D]`, L2-normalised embeddings of two views of the same B samples.
         ids: int64 `[B, 2]`, image id and text id of each sample; "ignored" does without.
-        logit_scale, duplicates, tile: as for `tiled_info_nce`.
+        logit_scale, duplicates, tile, widths: as for `tiled_info_nce`.
 
     Returns:
         Twice `[B]`: the losses of `tiled_info_nce(rows, columns)` and of `tiled_info_nce(columns, rows)`.
@@ -215,7 +259,7 @@ def tiled_both_ways(
     """
     if rows.shape[0] != columns.shape[0]:
         raise ValueError(f"both ways need as many rows as columns, got {rows.shape[0]} and {columns.shape[0]}")
-    of_rows, of_columns = _losses(rows, columns, logit_scale, _Logits(0, ids, ids, duplicates, tile, True))
+    of_rows, of_columns = _losses(rows, columns, logit_scale, _Logits(0, ids, ids, duplicates, tile, True, widths))
     return of_rows, of_columns
 
 
@@ -234,13 +278,13 @@ class _Logits(Tiles):
 
         Args:
             scaled: `[r, D]`, the rows of the block times the scale.
-            columns: `[N, D]`, all columns.
+            columns: `[c, D]`, those of the block.
 
         Returns:
             Twice `[r, c]`: the logits, `UNCOUNTED` where a column does not count; and 1 where a column is a further
             positive of the row, or None unless duplicates are positives.
         """
-        logits = paddle.matmul(scaled, columns[column_block], transpose_y=True)
+        logits = paddle.matmul(scaled, columns, transpose_y=True)
         positives = None
         if self.duplicates != "ignored":
             same = self.same(block, column_block)
@@ -307,63 +351,81 @@ class _TiledInfoNCE(PyLayer):
     @staticmethod
     @float32_products()
     def forward(ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits) -> tuple[Tensor, ...]:
-        positive_products = []
-        of_rows: dict[int, _Sums] = {}  # by the start of a block
-        of_columns: dict[int, _Sums] = {}
-        for block in tiles.row_blocks(len(rows)):
-            scaled = rows[block] * logit_scale
-            positive = scaled.astype("float64") * columns[tiles.positive_columns(block)].astype("float64")
-            positive_products.append(positive.sum(axis=1))
-            for column_block in tiles.column_blocks(len(columns)):
-                logits, positives = tiles.tile(scaled, columns, block, column_block)
-                if tiles.both_ways:
-                    sums, before = _Sums.of(logits, positives, axis=0, last=False), of_columns.get(column_block.start)
-                    of_columns[column_block.start] = sums.with_those_of(before)
-                sums, before = _Sums.of(logits, positives, axis=1, last=True), of_rows.get(block.start)
-                of_rows[block.start] = sums.with_those_of(before)
-        positive_logits = paddle.concat(positive_products)
-        directions = [_Direction.of(positive_logits, list(sums.values())) for sums in (of_rows, of_columns) if sums]
+        of_widths = [_directions(rows, columns, logit_scale, tiles, prefix) for prefix in tiles.prefixes(rows)]
         keep(ctx, rows, columns, logit_scale)
         ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]  # Paddle wants None for these
-        ctx.tiles, ctx.directions = tiles, directions
-        return tuple(direction.loss.astype(rows.dtype) for direction in directions)
+        ctx.tiles, ctx.of_widths = tiles, of_widths
+        losses = [paddle.add_n([one.loss for one in ways]) for ways in zip(*of_widths, strict=True)]
+        return tuple(loss.astype(rows.dtype) for loss in losses)
 
     @staticmethod
     @float32_products()
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         rows, columns, logit_scale = ctx.saved_tensor()
-        tiles, directions = ctx.tiles, ctx.directions
-        # A logit's gradient is its share times the row's gradient, less a part of that where it is a positive.
-        weights, positive_weights, grad_positives = [], [], paddle.zeros_like(directions[0].loss)
-        for gradient, direction in zip(gradients, directions, strict=True):
-            gradient = gradient.astype("float64")
-            weights.append((gradient * direction.share).astype(rows.dtype))
-            positive_weights.append(gradient / direction.positives)
-            grad_positives += gradient * direction.positive_share - positive_weights[-1]
-        positive_weights = [each.astype(rows.dtype) for each in positive_weights]
-        grad_positives = grad_positives.astype(rows.dtype).unsqueeze(1)
-
-        rows_gradient, columns_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
+        totals = paddle.zeros_like(rows), paddle.zeros_like(columns)
         scale_gradient = paddle.zeros([], dtype="float64")
-        for block in tiles.row_blocks(len(rows)):
-            scaled, positive_columns = rows[block] * logit_scale, tiles.positive_columns(block)
-            grad_rows = grad_positives[block] * columns[positive_columns]  # G @ columns
-            columns_gradient[positive_columns] += grad_positives[block] * scaled
-            for column_block in tiles.column_blocks(len(columns)):
-                logits, positives = tiles.tile(scaled, columns, block, column_block)
-                back = _shares(logits, directions[1], weights[1], column_block, 0) if tiles.both_ways else None
-                grad_logits = _shares(logits, directions[0], weights[0], block, 1, last=True)
-                if back is not None:
-                    grad_logits.add_(back)
-                if positives is not None:
-                    grad_logits -= positives * spread(positive_weights, block, column_block)
-                grad_rows += paddle.matmul(grad_logits, columns[column_block])
-                columns_gradient[column_block] += paddle.matmul(grad_logits, scaled, transpose_x=True)
-            rows_gradient[block] = grad_rows * logit_scale
-            scale_gradient += (rows[block] * grad_rows).astype("float64").sum()
-        scale_gradient = scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
-        found = rows_gradient, columns_gradient, scale_gradient
+        for prefix, directions in zip(ctx.tiles.prefixes(rows), ctx.of_widths, strict=True):
+            scale_gradient += _add_gradients(totals, gradients, directions, ctx.saved_tensor(), ctx.tiles, prefix)
+        found = *totals, scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
         return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
+
+
+def _directions(rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits, prefix: Prefix) -> list[_Direction]:
+    """What the softmax comes to for the rows and, both ways, for the columns, at one width."""
+    positive_products = []
+    of_rows: dict[int, _Sums] = {}  # by the start of a block
+    of_columns: dict[int, _Sums] = {}
+    for block in tiles.row_blocks(len(rows)):
+        scaled = prefix.of(rows[block]) * logit_scale
+        own = prefix.of(columns[tiles.positive_columns(block)])
+        positive_products.append((scaled.astype("float64") * own.astype("float64")).sum(axis=1))
+        for column_block in tiles.column_blocks(len(columns)):
+            logits, positives = tiles.tile(scaled, prefix.of(columns[column_block]), block, column_block)
+            if tiles.both_ways:
+                sums, before = _Sums.of(logits, positives, axis=0, last=False), of_columns.get(column_block.start)
+                of_columns[column_block.start] = sums.with_those_of(before)
+            sums, before = _Sums.of(logits, positives, axis=1, last=True), of_rows.get(block.start)
+            of_rows[block.start] = sums.with_those_of(before)
+    positive_logits = paddle.concat(positive_products)
+    return [_Direction.of(positive_logits, list(sums.values())) for sums in (of_rows, of_columns) if sums]
+
+
+def _add_gradients(
+    totals: Rows, gradients: Sequence[Tensor], directions: list[_Direction], leaves: Any, tiles: _Logits, prefix: Prefix
+) -> Tensor:
+    """Adds the gradients of rows and columns at one width to `totals`, in place; returns that of the scale, float64."""
+    rows, columns, logit_scale = leaves
+    # A logit's gradient is its share times the row's gradient, less a part of that where it is a positive.
+    weights, positive_weights, grad_positives = [], [], paddle.zeros_like(directions[0].loss)
+    for gradient, direction in zip(gradients, directions, strict=True):
+        gradient = gradient.astype("float64")
+        weights.append((gradient * direction.share).astype(rows.dtype))
+        positive_weights.append(gradient / direction.positives)
+        grad_positives += gradient * direction.positive_share - positive_weights[-1]
+    positive_weights = [each.astype(rows.dtype) for each in positive_weights]
+    grad_positives = grad_positives.astype(rows.dtype).unsqueeze(1)
+
+    of_rows, of_columns = totals
+    of_scale = paddle.zeros([], dtype="float64")
+    for block in tiles.row_blocks(len(rows)):
+        own, positive_columns = prefix.of(rows[block]), tiles.positive_columns(block)
+        scaled = own * logit_scale
+        grad_rows = grad_positives[block] * prefix.of(columns[positive_columns])  # G @ columns
+        prefix.add_gradient(of_columns, positive_columns, columns, grad_positives[block] * scaled)
+        for column_block in tiles.column_blocks(len(columns)):
+            among = prefix.of(columns[column_block])
+            logits, positives = tiles.tile(scaled, among, block, column_block)
+            back = _shares(logits, directions[1], weights[1], column_block, 0) if tiles.both_ways else None
+            grad_logits = _shares(logits, directions[0], weights[0], block, 1, last=True)
+            if back is not None:
+                grad_logits.add_(back)
+            if positives is not None:
+                grad_logits -= positives * spread(positive_weights, block, column_block)
+            grad_rows += paddle.matmul(grad_logits, among)
+            prefix.add_gradient(of_columns, column_block, columns, paddle.matmul(grad_logits, scaled, transpose_x=True))
+        prefix.add_gradient(of_rows, block, rows, grad_rows * logit_scale)
+        of_scale += (own * grad_rows).astype("float64").sum()
+    return of_scale
 
 
 def _shares(

@@ -28,7 +28,7 @@ class OwnSliceOnly(paddle.autograd.PyLayer):
         return gradient.split(ctx.counts)[dist.get_rank()]
 
 
-def step(batch, own, dtype, tile=2):
+def step(batch, own, dtype, tile=2, widths=()):
     """Loss of this rank, and the gradients of its rows and of the scale."""
     local = {
         name: paddle.to_tensor(batch[name][own].astype(dtype), stop_gradient=False)
@@ -39,9 +39,9 @@ def step(batch, own, dtype, tile=2):
     with counted_traffic() as traffic:
         gathered_ids, on_host, counts = gather_ids(local_ids, batch["ids"][own], capacity=6)()
         gathered, offset = gather_views(local, counts)
-    weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
-    loss = MultiViewLoss(weights, "positives", tile)
-    total, _ = loss(local, gathered, {"logit_scale": scale}, local_ids, gathered_ids, offset)
+        weights = dict(zip(batch["pairs"].tolist(), batch["weights"].tolist(), strict=True))
+        loss = MultiViewLoss(weights, "positives", tile, widths=widths)
+        total, _ = loss(local, gathered, {"logit_scale": scale}, local_ids, gathered_ids, offset)
     with counted_traffic() as back:
         total.backward()
     gradients = {name: view.grad.numpy() for name, view in local.items()}
@@ -69,6 +69,8 @@ def main():
 
     found = {dtype: step(batch, own, dtype) for dtype in ("float32", "float64")}
     found["plain"] = step(batch, own, "float64", tile=None)
+    found["widths"] = step(batch, own, "float64", widths=[1, 2, 4])
+    found["float32 widths"] = step(batch, own, "float32", widths=[1, 2, 4])
     gather._GatherRows = OwnSliceOnly
     found["wrong"] = step(batch, own, "float64")
     flat = {f"{run}/{name}": value for run, values in found.items() for name, value in values.items()}

@@ -29,11 +29,16 @@ def batch():
 
 @pytest.fixture(scope="module")
 def expected(batch):
-    """Loss and gradients of the joined batch in one process, in float64."""
+    return of_one_process(batch)
+
+
+def of_one_process(batch, widths=()):
+    """Loss and gradients of the joined batch, in float64."""
     views = {name: paddle.to_tensor(batch[name], stop_gradient=False) for name in VIEWS}
     scale = paddle.to_tensor(batch["scale"], stop_gradient=False)
     ids = paddle.to_tensor(batch["ids"])
-    total, _ = MultiViewLoss(WEIGHTS, "positives", tile=None)(views, views, {"logit_scale": scale}, ids, ids)
+    loss = MultiViewLoss(WEIGHTS, "positives", tile=None, widths=widths)
+    total, _ = loss(views, views, {"logit_scale": scale}, ids, ids)
     total.backward()
     gradients = {name: view.grad.numpy() for name, view in views.items()}
     return {"total": total.numpy(), "scale": scale.grad.numpy(), **gradients}
@@ -73,6 +78,13 @@ def test_two_processes_equal_one(ranks, expected, run, tolerance):
         np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize(("run", "tolerance"), [("float32 widths", 2e-6), ("widths", 1e-10)])
+def test_of_several_widths_too(ranks, batch, run, tolerance):
+    found = joined(ranks, run)
+    for name, value in of_one_process(batch, widths=[1, 2, 4]).items():
+        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
 def test_backward_without_the_sum_over_ranks_is_caught(ranks, expected):
     """The control: the right loss with a gradient that the comparison above refuses by far."""
     found = joined(ranks, "wrong")
@@ -96,10 +108,12 @@ def test_every_rank_knows_how_many_rows_each_one_holds(ranks):
 
 
 def test_a_step_sends_one_gather_of_ids_one_of_embeddings_and_one_sum(ranks):
-    """Nothing else, and nothing of the size of the logits; rows are padded to the most that a rank holds."""
+    """Nothing else, and nothing of the size of the logits; rows are padded to the most that a rank holds. The losses of
+    several widths share the gather of the widest."""
     ids, embeddings = 6 * 2 * 8, 5 * 16 * 4  # capacity x ids x int64, rows x (views x width) x float32
     for rank in ranks:
-        assert rank["float32/sent"].tolist() == [2, ids + embeddings, 1, 2 * embeddings, 2]
+        for run in ("float32", "float32 widths"):
+            assert rank[f"{run}/sent"].tolist() == [2, ids + embeddings, 1, 2 * embeddings, 2]
 
 
 def test_one_process_keeps_its_rows():

@@ -9,7 +9,17 @@ from ernie_vil2.parallel.norms import synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
 from tests.training.freezing import found_by_rank, of_ranks
-from tests.training.test_step import OWN, REPVGG, SIGMOID, VIT, batch, compute, default_dtype, model_and_loss, setting
+from tests.training.test_step import (
+    OWN,
+    REPVGG,
+    VIT,
+    batch,
+    compute,
+    default_dtype,
+    model_and_loss,
+    setting,
+    settings_of,
+)
 
 
 def main():
@@ -22,9 +32,11 @@ def main():
             ("SyncedNorms", REPVGG, DirectStep),
             ("Sigmoid", VIT, DirectStep),
             ("CachedSigmoid", VIT, CachedStep),
+            ("Widths", VIT, DirectStep),
+            ("CachedWidths", VIT, CachedStep),
         ):
             with default_dtype(dtype):
-                config = setting(image, "Training.micro_batch=2", *SIGMOID * run.endswith("Sigmoid"))
+                config = setting(image, "Training.micro_batch=2", *settings_of(run))
                 model, loss = model_and_loss(config)
                 assert synchronise_norms(model) == []
                 step = kind(model, loss, config, fleet.distributed_model(model))

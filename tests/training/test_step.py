@@ -23,6 +23,7 @@ OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
 """Rows of two ranks; the first has lost one to a bad sample."""
 VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
 SIGMOID = ["Loss.kind=sigmoid", "Loss.bias=-2", "Loss.tile=3"]
+WIDTHS = ["Loss.widths=[4, 16, 32]", "Loss.tile=3"]
 REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
 
 
@@ -43,6 +44,11 @@ def setting(*changes):
         ["Views.resize=32", "Data.max_length=8", f"Model.text={text}", "Loss.weights={image_text: 0.5}",
          "Loss.duplicates=positives", "Schedule.warmup_steps=0", f"Training.global_batch={ROWS}", *changes],
     )  # fmt: skip
+
+
+def settings_of(run):
+    """Those of the loss that the name of a run on two ranks ends with."""
+    return next((settings for name, settings in (("Sigmoid", SIGMOID), ("Widths", WIDTHS)) if run.endswith(name)), [])
 
 
 def model_and_loss(config):
@@ -102,7 +108,7 @@ TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 @pytest.mark.parametrize("micro_batch", [1, 3, 5, 10, 64])
-@pytest.mark.parametrize("loss", [[], SIGMOID], ids=["info_nce", "sigmoid"])
+@pytest.mark.parametrize("loss", [[], SIGMOID, WIDTHS], ids=["info_nce", "sigmoid", "widths"])
 def test_cached_gradients_are_those_of_the_direct_step(dtype, tolerance, micro_batch, loss):
     with default_dtype(dtype):
         config = setting(VIT, f"Training.micro_batch={micro_batch}", *loss)
@@ -221,13 +227,15 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-@pytest.mark.parametrize("kind", ["DirectStep", "CachedStep", "SyncedNorms", "Sigmoid", "CachedSigmoid"])
+@pytest.mark.parametrize(
+    "kind", ["DirectStep", "CachedStep", "SyncedNorms", "Sigmoid", "CachedSigmoid", "Widths", "CachedWidths"]
+)
 def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
     """In float32 and float64, under `fleet.distributed_model`; losses add up over the ranks."""
     if kind == "SyncedNorms" and dtype == "float32":
         tolerance = 4e-6  # one process in float32 is 3.5e-6 from float64 here: batch norms magnify rounding
     with default_dtype(dtype):
-        config = setting(REPVGG if kind == "SyncedNorms" else VIT, *SIGMOID * kind.endswith("Sigmoid"))
+        config = setting(REPVGG if kind == "SyncedNorms" else VIT, *settings_of(kind))
         model, loss = model_and_loss(config)
         rows = np.concatenate(OWN)
         expected = compute(DirectStep(model, loss, config), batch(dtype, rows))
