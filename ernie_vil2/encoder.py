@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2.backends import Eager, Engine
+from ernie_vil2.backends import Eager, Engine, Narrowed
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
@@ -100,13 +100,25 @@ class ErnieViL2:
         image, text = self.config.Model.image, self.config.Model.text
         return (
             f"<ErnieViL2: images of {image.image_size} pixels by {image.name}, texts of {self.tokenizer.max_length} "
-            f"tokens by {text.name}, embeddings of {self.embed_dim} numbers; {self.engine}>"
+            f"tokens by {text.name}, embeddings of {' or '.join(map(str, self.widths))} numbers; {self.engine}>"
         )
 
     @property
     def embed_dim(self) -> int:
         """D, the width of the embeddings."""
         return self.engine.embed_dim
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """To what embeddings may be cut, by `Loss.widths` of the training, the narrowest first; D is the last."""
+        return tuple(self.config.Loss.widths) or (self.embed_dim,)
+
+    def narrowed(self, width: int | None) -> ErnieViL2:
+        """This model with embeddings cut to one of its `widths`, and no calibration; ValueError for another width."""
+        if width is None or width == self.embed_dim:
+            return self
+        config = self.config.narrowed(width, self.embed_dim)
+        return ErnieViL2(Narrowed(self.engine, width), self.tokenizer, config, self.batch_size)
 
     @property
     def logit_scale(self) -> float:
@@ -125,16 +137,34 @@ class ErnieViL2:
 
     @overload
     def encode_images(
-        self, images: Images, batch_size: int | None = None, *, progress: bool = False, on_error: Literal["raise"] = ...
+        self,
+        images: Images,
+        batch_size: int | None = None,
+        *,
+        progress: bool = False,
+        on_error: Literal["raise"] = ...,
+        width: int | None = None,
     ) -> np.ndarray: ...
 
     @overload
     def encode_images(
-        self, images: Images, batch_size: int | None = None, *, progress: bool = False, on_error: Literal["skip"]
+        self,
+        images: Images,
+        batch_size: int | None = None,
+        *,
+        progress: bool = False,
+        on_error: Literal["skip"],
+        width: int | None = None,
     ) -> EncodedImages: ...
 
     def encode_images(
-        self, images: Images, batch_size: int | None = None, *, progress: bool = False, on_error: OnError = "raise"
+        self,
+        images: Images,
+        batch_size: int | None = None,
+        *,
+        progress: bool = False,
+        on_error: OnError = "raise",
+        width: int | None = None,
     ) -> np.ndarray | EncodedImages:
         """N images to `[N, D]` float32, L2-normalised. They are decoded on threads while others are encoded.
 
@@ -143,13 +173,16 @@ class ErnieViL2:
             batch_size: rows encoded at once; None: the model's own `batch_size`.
             progress: show a bar.
             on_error: what becomes of an image that cannot be used: "raise" its error, or "skip" it.
+            width: of the embeddings, one of `widths`: the first numbers alone, normalised again; None: D.
 
         Returns:
             The embeddings; with on_error="skip" an `EncodedImages` with those of the images that could be used.
 
         Raises:
             BadSample: a file or its bytes are not an image; the message names it. Only with on_error="raise".
+            ValueError: the model was not trained with this width.
         """
+        model = self.narrowed(width)
         _no_single(images, "encode_images", "image")
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error is {on_error!r}; "raise" and "skip" are known')
@@ -170,22 +203,26 @@ class ErnieViL2:
                         skipped[row] = found
 
         with _bar(images, "image", progress) as bar:
-            embeddings = self._in_batches(usable(bar), size, partial(encode_by_shape, self.engine.encode_pixels))
+            embeddings = model._in_batches(usable(bar), size, partial(encode_by_shape, model.engine.encode_pixels))
         return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
 
     def encode_texts(
-        self, texts: Iterable[str], batch_size: int | None = None, *, progress: bool = False
+        self, texts: Iterable[str], batch_size: int | None = None, *, progress: bool = False, width: int | None = None
     ) -> np.ndarray:
         """N texts to `[N, D]` float32, L2-normalised; see `encode_images`."""
+        model = self.narrowed(width)
         _no_single(texts, "encode_texts", "text")
         with _bar(texts, "text", progress) as bar:
-            return self._in_batches(
-                texts, batch_size, lambda rows: self.engine.encode_ids(self.tokenizer(rows)), bar.update
+            return model._in_batches(
+                texts, batch_size, lambda rows: model.engine.encode_ids(self.tokenizer(rows)), bar.update
             )
 
-    def encode_pixels(self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
+    def encode_pixels(
+        self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None, width: int | None = None
+    ) -> np.ndarray:
         """What `preprocess` gave, N times `[H, W, 3]` uint8, to `[N, D]` float32, L2-normalised."""
-        return self._in_batches(pixels, batch_size, partial(encode_by_shape, self.engine.encode_pixels))
+        model = self.narrowed(width)
+        return model._in_batches(pixels, batch_size, partial(encode_by_shape, model.engine.encode_pixels))
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
         """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
@@ -328,7 +365,7 @@ def load_model(
     if engine not in ("auto", "fastest", "paddle"):
         raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{engine.replace('_', '-')}")  # fmt: skip
-    stored = _stored(source, vocab, device, precision, heads, dialect)
+    stored = stored_model(source, vocab, device, precision, heads, dialect)
     from ernie_vil2.models.weights.contract import check_golden
     from ernie_vil2.models.weights.stored import weights_path
 
@@ -378,43 +415,7 @@ def _calibrated(model: ErnieViL2, folder: Path) -> ErnieViL2:
     return model
 
 
-def load_classifier(
-    source: Source,
-    vocab: Source | None = None,
-    device: str | None = None,
-    batch_size: int = 64,
-    precision: Precision = "float32",
-) -> ErnieViL2:
-    """A model trained to label statements, with its `labels` in the order of what `engine.model.label_logits` gives.
-
-    Args:
-        source: the run, or a checkpoint of it; these and the others as for `load_model`.
-
-    Raises:
-        FileNotFoundError: as for `load_model`.
-        ValueError: as for `load_model`, or the model was trained for something else.
-    """
-    stored = _stored(source, vocab, device, precision)
-    from ernie_vil2.models import set_weights
-    from ernie_vil2.models.heads import build_classifier
-    from ernie_vil2.tasks import TASKS
-    from ernie_vil2.tasks.entailment import StatementTask
-
-    config = stored.config
-    task = TASKS.find(config.Training.task) if config.Training.task in TASKS else None
-    if not (isinstance(task, type) and issubclass(task, StatementTask)):
-        raise ValueError(f"{source} labels no statements: it was trained on Training.task {config.Training.task}")
-    model = build_classifier(config.Model, config.Head, stored.vocab_size, task.images, len(task.labels))
-    try:
-        set_weights(model, stored.arrays)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
-    made = encoder_of(model, stored, config, precision, batch_size)
-    made.labels = task.labels
-    return made
-
-
-def _stored(
+def stored_model(
     source: Source,
     vocab: Source | None,
     device: str | None,
@@ -429,6 +430,8 @@ def _stored(
     stored = read_model(source, vocab, heads, dialect)
     if stored.family is not None:
         print(f"{source}: {stored.family}", file=sys.stderr)
+    if widths := stored.config.Loss.widths:
+        print(f"{source}: embeddings of {' or '.join(map(str, widths))} numbers", file=sys.stderr)
     if stored.tokens is None:
         raise ValueError(f"{source}: no vocab.txt next to it; give the model's vocabulary file as vocab=...")
     return stored

@@ -137,6 +137,46 @@ class Eager:
                 self.model.train()
 
 
+class Narrowed:
+    """The first numbers of another backend's embeddings, L2-normalised again, as the backend of an `ErnieViL2`.
+
+    Args:
+        engine: whose embeddings are cut.
+        width: numbers of an embedding that remain.
+    """
+
+    def __init__(self, engine: Engine, width: int):
+        self.whole, self.embed_dim = engine, width
+        self.name, self.digest = engine.name, engine.digest
+
+    def __str__(self) -> str:
+        return str(self.whole)
+
+    @property
+    def precision(self) -> str:
+        return self.whole.precision
+
+    @property
+    def device(self) -> str:
+        return self.whole.device
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        return self.whole.scalars
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return prefixes(self.whole.encode_pixels(pixels), self.embed_dim)
+
+    def encode_ids(self, ids: np.ndarray) -> np.ndarray:
+        return prefixes(self.whole.encode_ids(ids), self.embed_dim)
+
+
+def prefixes(embeddings: np.ndarray, width: int) -> np.ndarray:
+    """The first numbers of embeddings `[N, D]`, L2-normalised again: `[N, width]`."""
+    cut = embeddings[:, :width]
+    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+
+
 def described(engine: Engine) -> str:
     """An engine as it is shown: paddle, float32 on cpu."""
     return f"{engine.name}, {engine.precision} on {engine.device}"

@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=TARGETS, help="the library that runs it")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
                         help="bfloat16: paddle-inference only; int8: weights, onnx only; default: float32")  # fmt: skip
+    parser.add_argument("--width", type=count, metavar="NUMBERS", help="of embeddings, one of the model's Loss.widths; "
+                        "default: all")  # fmt: skip
     parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model brings none")
     parser.add_argument("--data", type=source, nargs="+", metavar="SOURCE",
                         help="real inputs to compare on, any source of docs/data.md; default: the demo's drawings "
@@ -59,10 +61,12 @@ def run(args: argparse.Namespace) -> int:
     require_engine(TARGETS[args.to])
     if args.data is None and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
-    args.folder = args.folder or weights_path(args.checkpoint).parent / f"{args.to}-{args.precision}"
+    name = f"{args.to}-{args.precision}" + (f"-{args.width}" if args.width else "")
+    args.folder = args.folder or weights_path(args.checkpoint).parent / name
     loaded = load_model(args.checkpoint, args.vocab, "cpu")
     images, texts = inputs(loaded, args.data or [str(DEMO)], args.samples, table_options(args))
-    report = export(loaded, args.folder, TARGETS[args.to], args.precision, images, texts, str(args.checkpoint))
+    report = export(loaded, args.folder, TARGETS[args.to], args.precision, images, texts, str(args.checkpoint),
+                    args.width)  # fmt: skip
     size = sum(path.stat().st_size for path in args.folder.iterdir()) / 2**20
     print(f"{args.checkpoint} is now {args.folder} ({args.to}, {args.precision}, {size:.1f} MiB)\n")
     print(f"{'':<8}{'inputs':>8}{'largest difference':>20}{'least cosine':>14}")

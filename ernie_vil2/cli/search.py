@@ -83,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
         )
         action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
+        action.add_argument(
+            "--width",
+            type=count,
+            metavar="NUMBERS",
+            help="of the model's Loss.widths: of embeddings a new index keeps so many numbers; in one of wider "
+            "embeddings items are found by them and ranked by all; default: all",
+        )
         add_precision_option(action)
         add_import_option(action)
         add_pipe_option(action)
@@ -363,7 +370,7 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
     from ernie_vil2.search import open_index
 
     root = args.root if writable and args.action != "remove" else None
-    index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root)
+    index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root, args.width)
     if args.action != "query":
         print(f"engine: {described(index.model.engine)}")
     return index

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.encoder import ErnieViL2, load_classifier, load_model
+from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation import run
 from ernie_vil2.evaluation.compare_page import SHOWN, compare_page
 from ernie_vil2.evaluation.embedding_files import embeddings_of
@@ -25,6 +25,7 @@ from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
 from ernie_vil2.evaluation.report import Report, Table, wrapped
 from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.io.calibration import Calibration
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted

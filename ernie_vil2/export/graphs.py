@@ -34,16 +34,16 @@ class NotExportable(ValueError):
     """A tower that cannot become a graph; the message says why."""
 
 
-def save_graphs(engine: Eager, preprocessing: Preprocessing, folder: Path) -> None:
-    """Writes both towers into `folder`.
+def save_graphs(engine: Eager, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
+    """Writes both towers into `folder`; with a width, of embeddings that are cut to their first numbers.
 
     Raises:
         NotExportable: a tower's code cannot be traced.
     """
     model, size = engine.model, None if preprocessing.kind == "naflex" else preprocessing.size
     graphs = {
-        "image": (_Image(model, preprocessing), InputSpec([None, size, size, 3], "uint8", INPUTS["image"])),
-        "text": (_Text(model), InputSpec([None, None], "int64", INPUTS["text"])),
+        "image": (_Image(model, preprocessing, width), InputSpec([None, size, size, 3], "uint8", INPUTS["image"])),
+        "text": (_Text(model, width), InputSpec([None, None], "int64", INPUTS["text"])),
     }
     was_training = model.training
     for tower, (layer, spec) in graphs.items():
@@ -79,21 +79,21 @@ def reason(error: Exception | str) -> str:
 
 
 class _Image(nn.Layer):
-    def __init__(self, model: DualEncoder, preprocessing: Preprocessing):
+    def __init__(self, model: DualEncoder, preprocessing: Preprocessing, width: int | None):
         super().__init__()
-        self.model, self.mean, self.std = model, preprocessing.mean, preprocessing.std
+        self.model, self.mean, self.std, self.width = model, preprocessing.mean, preprocessing.std, width
 
     def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
-        return self.model.encode_image(normalize_images(pixels, self.mean, self.std))
+        return self.model.encode_image(normalize_images(pixels, self.mean, self.std), self.width)
 
 
 class _Text(nn.Layer):
-    def __init__(self, model: DualEncoder):
+    def __init__(self, model: DualEncoder, width: int | None):
         super().__init__()
-        self.model = model
+        self.model, self.width = model, width
 
     def forward(self, token_ids: paddle.Tensor) -> paddle.Tensor:
-        return self.model.encode_text(token_ids)
+        return self.model.encode_text(token_ids, self.width)
 
 
 OPSET = 17

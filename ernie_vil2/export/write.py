@@ -46,6 +46,7 @@ def export(
     images: Sequence[ImageLike] = (),
     texts: Sequence[str] = (),
     source: str = "",
+    width: int | None = None,
 ) -> dict[str, Any]:
     """Writes a model as graphs for an inference library, into a new folder that appears when it is whole.
 
@@ -55,12 +56,14 @@ def export(
             float32; int8 are the weights of matrix products in the ONNX file.
         images, texts: real inputs, on which the export is compared with the model.
         source: where the model came from, for people.
+        width: of the embeddings, one of the model's `widths`: the first numbers alone; None: all.
 
     Returns:
         What `compare` found, which is in the folder as well.
 
     Raises:
         NotExportable: a tower cannot become a graph, or the engine does not have the precision.
+        ValueError: the model was not trained with this width.
         FileExistsError: there is something at `folder`.
         OSError: it cannot be written.
         MissingPackage: see `require_engine`.
@@ -74,8 +77,9 @@ def export(
         raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "is there already; name a new folder", str(folder))
+    whole, model = model.engine, model.narrowed(width)
     with atomic_folder(folder) as made, named_in_utf8(made) as aside:
-        save_graphs(model.engine, model.preprocessing, aside)
+        save_graphs(whole, model.preprocessing, aside, width)
         if engine == "onnx":
             from ernie_vil2.export.graphs import convert
 

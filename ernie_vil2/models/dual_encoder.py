@@ -104,13 +104,14 @@ class DualEncoder(nn.Layer):
             scalars["logit_bias"] = self.logit_bias.clone()  # the cached step takes its gradient, so not the parameter
         return scalars
 
-    def encode_image(self, images: paddle.Tensor) -> paddle.Tensor:
-        """`[B, 3, H, W]` normalised pixels to `[B, D]`, L2-normalised float32."""
-        return _normalized(self.image_projection(self.image(images)))
+    def encode_image(self, images: paddle.Tensor, width: int | None = None) -> paddle.Tensor:
+        """`[B, 3, H, W]` normalised pixels to `[B, D]`, L2-normalised float32; of a width to `[B, width]`, the first
+        numbers alone, normalised by themselves."""
+        return _normalized(self.image_projection(self.image(images)), width)
 
-    def encode_text(self, ids: paddle.Tensor) -> paddle.Tensor:
-        """`[B, L]` int64 ids, padded with 0, to `[B, D]`, L2-normalised float32."""
-        return _normalized(self.text_projection(self.text(ids)))
+    def encode_text(self, ids: paddle.Tensor, width: int | None = None) -> paddle.Tensor:
+        """`[B, L]` int64 ids, padded with 0, to `[B, D]`, L2-normalised float32; `width` as for `encode_image`."""
+        return _normalized(self.text_projection(self.text(ids)), width)
 
     def forward(
         self,
@@ -172,7 +173,8 @@ def _projection(width: int, embed_dim: int, always: bool) -> nn.Layer:
     return nn.Identity() if width == embed_dim and not always else nn.Linear(width, embed_dim, bias_attr=False)
 
 
-def _normalized(features: paddle.Tensor) -> paddle.Tensor:
+def _normalized(features: paddle.Tensor, width: int | None = None) -> paddle.Tensor:
+    features = features if width is None else features[:, :width]
     with paddle.amp.auto_cast(enable=False):
         exact = features if features.dtype == paddle.float64 else features.astype("float32")
         return F.normalize(exact, axis=1)

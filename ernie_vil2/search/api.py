@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from ernie_vil2.backends import prefixes
 from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.samples import check_text
 from ernie_vil2.io.files import parse_json
@@ -251,14 +252,17 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
             inputs = [_input(one) for one in ([asked.input] if isinstance(asked.input, str) else asked.input)]
             if not 1 <= len(inputs) <= MOST_INPUTS:
                 raise HTTPException(422, f"{len(inputs)} inputs; 1 to {MOST_INPUTS} are taken")
-            if asked.dimensions not in (None, index.model.embed_dim):
-                raise HTTPException(422, f"this model's embeddings have {index.model.embed_dim} dimensions")
+            if asked.dimensions not in (None, *index.model.widths):
+                known = " or ".join(map(str, index.model.widths))
+                raise HTTPException(422, f"this model's embeddings have {known} dimensions")
             pixels = await _pixels(batcher, [image for _, image in inputs])
         texts = [text for text, _ in inputs]
         check_queries(text for text in texts if text is not None)
         found = await batcher.embeddings(
             [text or "" if image is None else image for text, image in zip(texts, pixels, strict=True)]
         )
+        if asked.dimensions not in (None, index.model.embed_dim):
+            found = list(prefixes(np.stack(found), asked.dimensions))
         tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
         data = [
             {"object": "embedding", "index": number, "embedding": _encoded(vector, asked.encoding_format)}

@@ -102,8 +102,13 @@ class Collection(Changeable, Protocol):
 
     def __len__(self) -> int: ...
 
-    def search(self, queries: np.ndarray, count: int, where: Where | None = None) -> list[list[Hit]]:
-        """For each query, `[Q, D]` float32, the closest `count` items among those that `where` admits, best first."""
+    def search(
+        self, queries: np.ndarray, count: int, where: Where | None = None, width: int | None = None
+    ) -> list[list[Hit]]:
+        """For each query, `[Q, D]` float32, the closest `count` items among those that `where` admits, best first.
+
+        With a width, candidates are found by the first numbers of the embeddings, and ranked by all.
+        """
 
     def embedding(self, item: str) -> np.ndarray | None:
         """`[D]` float32 of the item of an id."""

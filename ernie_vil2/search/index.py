@@ -59,11 +59,20 @@ class Index:
         name: of the model, for people.
         new: whether it was made just now; it is not kept if nothing comes into it.
         images_only: whether only images of the index are the model's, as another text tower encoded its texts.
+        width: numbers of the embeddings by which items are found, to be ranked by all; None: all.
     """
 
-    def __init__(self, model: ErnieViL2, store: Store, name: str, new: bool = False, images_only: bool = False):
+    def __init__(
+        self,
+        model: ErnieViL2,
+        store: Store,
+        name: str,
+        new: bool = False,
+        images_only: bool = False,
+        width: int | None = None,
+    ):
         self.model, self.name, self._store, self._new = model, name, store, new
-        self._images_only = images_only
+        self._images_only, self._width = images_only, width
         self._collections: dict[str, Collection] = {}
         self._fingerprint = store.about["fingerprint"]
         self._opening = threading.Lock()
@@ -199,7 +208,7 @@ class Index:
         if not len(collection):
             raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        found = collection.search(queries / np.maximum(norms, 1e-12), count, where)
+        found = collection.search(queries / np.maximum(norms, 1e-12), count, where, self._width)
         if where and not any(found):
             _check_names(where, collection.field_names())
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
@@ -229,7 +238,7 @@ class Index:
         try:
             _check_version(store)
             _check_model(store, self._fingerprint, self.name, self.model.embed_dim)
-            return Index(self.model, store, self.name, images_only=self._images_only)
+            return Index(self.model, store, self.name, images_only=self._images_only, width=self._width)
         except BaseException:
             store.close()
             raise
@@ -256,6 +265,7 @@ def open_index(
     device: str | None = None,
     precision: Precision = "float32",
     root: str | Path | None = None,
+    width: int | None = None,
 ) -> Index:
     """Opens an index, or makes an empty one.
 
@@ -267,6 +277,8 @@ def open_index(
         device, precision: of a model that is loaded, as for `load_model`; an index is of one precision.
         root: of an index to be changed, the folder from which it counts the paths of pictures; None: the one that it
             has, of a new one the working directory.
+        width: one of the model's `widths`. A new index holds embeddings of this width, and remains of it. In one that
+            is there, and holds wider ones, items are found by their first numbers and ranked by all. None: all.
 
     Raises:
         FileNotFoundError: there is no such index, and it is not to be written.
@@ -274,11 +286,12 @@ def open_index(
             text tower alone, its images are searched and added to, its texts are not.
         DamagedIndex: its files do not fit together.
         BusyIndex: another process writes to it.
+        ValueError: the model or the index does not have this width.
     """
     store = open_store(path, writable)
     new = not store.about
     try:
-        return _opened(store, model, writable, device, precision, root)
+        return _opened(store, model, writable, device, precision, root, width)
     except BaseException:
         if new:
             store.discard()
@@ -293,6 +306,7 @@ def _opened(
     device: str | None,
     precision: Precision,
     root: str | Path | None,
+    width: int | None,
 ) -> Index:
     new, named = not store.about, model is None
     if not new:
@@ -314,8 +328,9 @@ def _opened(
         name = os.path.abspath(source) if os.path.exists(source) else str(source)  # another folder may be current then
     else:
         name = "the model given" if new else store.about["model"]
-    fingerprint, images_only = model.fingerprint, False
     about = store.about
+    model = model.narrowed(width) if new else _of_width(model, about["width"])
+    fingerprint, images_only = model.fingerprint, False
     if new:
         about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
         if (of_images := image_fingerprint(model)) is not None:
@@ -324,9 +339,11 @@ def _opened(
         if fingerprint != about["fingerprint"] and not named:
             images_only = _encodes_its_images(model, about, device, precision)
         _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
+        if width is not None:
+            model.narrowed(width)
     if writable and (root is not None or not isinstance(about.get("root"), str)):
         store.describe(about | {"root": os.path.abspath(root or os.curdir)})
-    return Index(model, store, name, new, images_only)
+    return Index(model, store, name, new, images_only, None if width == model.embed_dim else width)
 
 
 def image_fingerprint(model: ErnieViL2) -> str | None:
@@ -342,6 +359,11 @@ def image_fingerprint(model: ErnieViL2) -> str | None:
     return None if weights is None else blake2b(content, digest_size=16).hexdigest()
 
 
+def _of_width(model: ErnieViL2, width: int) -> ErnieViL2:
+    """The model with embeddings of the width of an index, where it has it."""
+    return model.narrowed(width) if width in model.widths else model
+
+
 def _encodes_its_images(model: ErnieViL2, about: Mapping[str, Any], device: str | None, precision: Precision) -> bool:
     """Whether embeddings of images in an index are those that a model gives, whose texts are encoded otherwise.
 
@@ -353,7 +375,9 @@ def _encodes_its_images(model: ErnieViL2, about: Mapping[str, Any], device: str 
             own, _ = _loaded(about["model"], None, device, precision)
         except (OSError, ValueError):
             return False
-        of_index = image_fingerprint(own) if own.fingerprint == about["fingerprint"] else None
+        of_index = (
+            image_fingerprint(own) if _of_width(own, about["width"]).fingerprint == about["fingerprint"] else None
+        )
     return of_index is not None and of_index == image_fingerprint(model)
 
 

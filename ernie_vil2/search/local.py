@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ernie_vil2.backends import prefixes
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import index_type_files, index_types, integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, captions, checked
-from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, Exact, IndexType, Log, ranked
+from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, Exact, IndexType, Log, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
@@ -73,6 +74,7 @@ class _Snapshot:
     has_checksums: bool
     index_type: IndexType
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
+    narrow: dict[int, Exact] = field(default_factory=dict)
     items: _Kept = field(default_factory=_Kept)
     field_names: list[str] | None = None
 
@@ -190,7 +192,9 @@ class LocalCollection:
         self.reopen()
         return removed
 
-    def search(self, queries: np.ndarray, count: int, where: Where | None = None) -> list[list[Hit]]:
+    def search(
+        self, queries: np.ndarray, count: int, where: Where | None = None, width: int | None = None
+    ) -> list[list[Hit]]:
         now = self._now
         queries = np.asarray(queries, np.float32).reshape(-1, self.width)
         count = min(count, now.count)
@@ -198,7 +202,7 @@ class LocalCollection:
             return [[] for _ in queries]
         allowed = self._allowed(now, dumps(where or {}))
         with self.items.explained():
-            candidates = self._candidates(now, queries, max(count, RERANKED), allowed)
+            candidates = self._candidates(now, queries, max(count, RERANKED), allowed, width)
             found = ranked(now.rows, queries, candidates, count)
         items = self._items(now, np.unique(found[1]).tolist())
         return [
@@ -284,10 +288,12 @@ class LocalCollection:
     def close(self) -> None:
         self.items.close()
 
-    def _candidates(self, now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> np.ndarray:
+    def _candidates(
+        self, now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None, width: int | None
+    ) -> np.ndarray:
         """`[Q, C]` rows, -1 for none; DamagedIndex if the index type fails, or proposes no rows, or a row twice."""
         try:
-            found = np.concatenate(list(_candidates(now, queries, count, allowed)), axis=1)
+            found = np.concatenate(list(_candidates(now, queries, count, allowed, width)), axis=1)
             ordered = np.sort(found, axis=1)
             if ordered.size and (ordered[:, 0].min() < -1 or ordered[:, -1].max() >= len(now.rows)):
                 raise RuntimeError("it proposes rows that are not there")
@@ -378,8 +384,18 @@ class LocalCollection:
         return counts.facets()
 
 
-def _candidates(now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Parts of the candidates, `[Q, C]` rows: from the index type and from the rows that came after it was built."""
+def _candidates(
+    now: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None, width: int | None
+) -> Iterator[np.ndarray]:
+    """Parts of the candidates, `[Q, C]` rows: from the index type and from the rows that came after it was built; with
+    a width, from the first numbers of all rows, which are copied at the first query."""
+    if width is not None:
+        if width not in now.narrow:
+            blocks = np.array_split(now.rows, len(now.rows) // SCANNED_ROWS + 1)
+            cut = [prefixes(block.astype(np.float32), width).astype(np.float16) for block in blocks]
+            now.narrow[width] = Exact(np.concatenate(cut))
+        yield now.narrow[width].candidates(prefixes(queries, width), count, allowed)
+        return
     covered = now.index_type.facts["rows"]
     chosen = np.arange(len(now.rows)) if allowed is None else np.flatnonzero(allowed)
     few = allowed is not None and len(chosen) <= min(EXACT_UP_TO, len(now.rows) // 2)

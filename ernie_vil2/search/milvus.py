@@ -153,7 +153,11 @@ class MilvusCollection:
             self._client.delete(self._name, ids=list(ids))
         return there
 
-    def search(self, queries: np.ndarray, count: int, where: Where | None = None) -> list[list[Hit]]:
+    def search(
+        self, queries: np.ndarray, count: int, where: Where | None = None, width: int | None = None
+    ) -> list[list[Hit]]:
+        if width is not None:
+            raise ValueError("Milvus searches whole embeddings: leave out the width, or build an index of this width")
         queries = np.asarray(queries, np.float32).reshape(-1, self.width)
         count = min(count, len(self))
         if not count:

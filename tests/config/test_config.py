@@ -89,7 +89,7 @@ def test_default_yaml_shows_every_field_with_its_default():
     assert all(keys(yaml.safe_load(path.read_text()), Config))
 
 
-_STUDIES = ("study", "small_student", "wrong_captions", "long_texts")
+_STUDIES = ("study", "small_student", "wrong_captions", "long_texts", "widths")
 STUDIES = {ROOT / "configs" / "ablation" / f"{name}.yaml" for name in _STUDIES}
 CURATIONS = sorted((ROOT / "configs" / "curate").glob("*.yaml"))
 CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURATIONS})

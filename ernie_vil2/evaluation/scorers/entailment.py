@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.encoder import ErnieViL2, Source, encoder_of, stored_model
 from ernie_vil2.evaluation.check import Inspection
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
@@ -33,6 +35,42 @@ DEFINITION = (
     "Consistency: percent of the sentences of which every statement is right, as the authors of NLVR2 compute it. A "
     "statement of which an image cannot be used is left out."
 )
+
+
+def load_classifier(
+    source: Source,
+    vocab: Source | None = None,
+    device: str | None = None,
+    batch_size: int = 64,
+    precision: Precision = "float32",
+) -> ErnieViL2:
+    """A model trained to label statements, with its `labels` in the order of what `engine.model.label_logits` gives.
+
+    Args:
+        source: the run, or a checkpoint of it; these and the others as for `load_model`.
+
+    Raises:
+        FileNotFoundError: as for `load_model`.
+        ValueError: as for `load_model`, or the model was trained for something else.
+    """
+    stored = stored_model(source, vocab, device, precision)
+    from ernie_vil2.models import set_weights
+    from ernie_vil2.models.heads import build_classifier
+    from ernie_vil2.tasks import TASKS
+    from ernie_vil2.tasks.entailment import StatementTask
+
+    config = stored.config
+    task = TASKS.find(config.Training.task) if config.Training.task in TASKS else None
+    if not (isinstance(task, type) and issubclass(task, StatementTask)):
+        raise ValueError(f"{source} labels no statements: it was trained on Training.task {config.Training.task}")
+    model = build_classifier(config.Model, config.Head, stored.vocab_size, task.images, len(task.labels))
+    try:
+        set_weights(model, stored.arrays)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    made = encoder_of(model, stored, config, precision, batch_size)
+    made.labels = task.labels
+    return made
 
 
 @dataclass

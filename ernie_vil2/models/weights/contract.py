@@ -1,7 +1,7 @@
 """The contract card, `contract.json`: what a folder of a model computes, by which a change of it is noticed.
 
     version     of the card
-    model       the conventions: what `Model` and `Data.max_length` say, without what is as by default
+    model       the conventions: what `Model`, `Data.max_length` and `Loss.widths` say, without what is as by default
     files       bytes, and a digest of a sample of them, of each file that the numbers depend on
     golden      a few texts and images with their token ids and embeddings; null where none were computed
 
@@ -68,7 +68,12 @@ class Encoder(Protocol):
 def conventions(config: Config) -> dict[str, Any]:
     """What determines a model's embeddings besides its weights."""
     model = without_implementation(with_sizes(config.Model))
-    return {**model.model_dump(exclude=OF_TRAINING, exclude_defaults=True), "max_length": config.Data.max_length}
+    widths = {"widths": config.Loss.widths} if config.Loss.widths else {}
+    return {
+        **model.model_dump(exclude=OF_TRAINING, exclude_defaults=True),
+        "max_length": config.Data.max_length,
+        **widths,
+    }
 
 
 def golden(encoder: Encoder) -> dict[str, Any]:
