@@ -16,30 +16,29 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.backends import prefixes
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import require
-from ernie_vil2.encoder import ErnieViL2, load_model
-from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
+from ernie_vil2.encoder import load_model
+from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.intervals import Interval, over_seeds, paired_seeds
-from ernie_vil2.io.files import write_json
-from ernie_vil2.io.run_folder import list_checkpoints
+from ernie_vil2.io.files import atomic_write, write_json
+from ernie_vil2.io.run_folder import RESULTS, list_checkpoints
 from experiments.ablation.definition import Study, read_study
 from experiments.ablation.measure import open_tests
 
 WAYS = ("W, prefix", "E, PCA", "E, prefix")
 ANSWERS = 10
+TRAIN = "train"
+Rows = tuple[np.ndarray, np.ndarray]
+"""Of images and of texts."""
 
 
-class Embedded(NamedTuple):
-    """Embeddings of the tests by one model; of E the directions of PCA `[D, D]`, the largest first."""
-
-    tests: Mapping[str, EncodedBenchmark]
-    directions: np.ndarray | None
+Embedded = Mapping[str, np.ndarray]
+"""Of one model: `TEST/images`, `TEST/texts` and `TEST/pairs` (`[P, 2]`, image and text), and likewise `train`."""
 
 
 def directions(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -48,23 +47,24 @@ def directions(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.linalg.eigh(second_moment)[1].T[::-1])
 
 
-def recall(encoded: EncodedBenchmark, images: np.ndarray, texts: np.ndarray, candidates: int | None = None) -> float:
-    """R@10 in percent of the texts that ask for images, by short vectors `[N, d]`.
+def recall(whole: Rows, short: Rows, pairs: np.ndarray, candidates: int | None = None) -> float:
+    """R@10 in percent of the texts that ask for images.
 
     Args:
+        whole, short: images and texts as embeddings `[N, D]` and as short vectors `[N, d]`.
+        pairs: `[P, 2]`, image and text.
         candidates: so many images of each text are found by the short vectors, and ranked by the whole ones; None: the
             short ones rank them.
     """
-    scores = texts @ images.T
+    scores = short[1] @ short[0].T
     if candidates is not None and candidates < scores.shape[1]:
         found = np.argpartition(-scores, candidates, axis=1)[:, :candidates]
         among = np.full_like(scores, -np.inf)
-        whole = encoded.texts @ encoded.images.T
-        np.put_along_axis(among, found, np.take_along_axis(whole, found, axis=1), axis=1)
+        np.put_along_axis(among, found, np.take_along_axis(whole[1] @ whole[0].T, found, axis=1), axis=1)
         scores = among
     first = np.argsort(-scores, axis=1, kind="stable")[:, :ANSWERS]
     positive = np.zeros(scores.shape, bool)
-    positive[encoded.benchmark.pairs[:, 1], encoded.benchmark.pairs[:, 0]] = True
+    positive[pairs[:, 1], pairs[:, 0]] = True
     asked = positive.any(axis=1)
     return 100 * float(np.take_along_axis(positive, first, axis=1).any(axis=1)[asked].mean())
 
@@ -74,27 +74,34 @@ def figures(of: Mapping[str, Embedded], width: int, candidates: int | None) -> d
 
     def mean(model: str, rotation: np.ndarray | None) -> float:
         found = []
-        for encoded in of[model].tests.values():
-            sides = (encoded.images, encoded.texts)
-            if rotation is not None:
-                sides = tuple(side @ rotation.T.astype(np.float32) for side in sides)
-            found.append(recall(encoded, *(prefixes(side, width) for side in sides), candidates))
+        for test in sorted({name.partition("/")[0] for name in of[model]} - {TRAIN}):
+            whole = of[model][f"{test}/images"], of[model][f"{test}/texts"]
+            rotated = whole if rotation is None else (whole[0] @ rotation.T, whole[1] @ rotation.T)
+            short = prefixes(rotated[0], width), prefixes(rotated[1], width)
+            found.append(recall(whole, short, of[model][f"{test}/pairs"], candidates))
         return fmean(found)
 
-    return {"W, prefix": mean("W", None), "E, PCA": mean("E", of["E"].directions), "E, prefix": mean("E", None)}
+    pca = directions(of["E"][f"{TRAIN}/images"], of["E"][f"{TRAIN}/texts"])
+    return {"W, prefix": mean("W", None), "E, PCA": mean("E", pca), "E, prefix": mean("E", None)}
 
 
-def embedded(model: ErnieViL2, study: Study, samples: int) -> Embedded:
-    """Embeddings of the study's tests and, of a model without widths, PCA of its first training icons."""
-    tests = open_tests(study.definition).benchmarks
-    encoded = {name: encode_benchmark(model, benchmark) for name, benchmark in tests.items()}
-    if len(model.widths) > 1:
-        return Embedded(encoded, None)
-    source = open_sources([model.config.Data.sources[0].data[0]])
-    chosen = [source[row] for row in np.linspace(0, len(source) - 1, min(samples, len(source)), dtype=int).tolist()]
-    images = model.encode_images([one.image for one in chosen])
-    texts = model.encode_texts([one.caption(study.definition.language) for one in chosen])
-    return Embedded(encoded, directions(images, texts))
+def embedded(path: Path, study: Study, samples: int) -> Embedded:
+    """What a model makes of the study's tests and of some of its training icons, kept next to its other results."""
+    kept = path.parents[1] / RESULTS / "widths.npz"
+    if not kept.exists():
+        model, found = load_model(path), dict[str, np.ndarray]()
+        for name, benchmark in open_tests(study.definition).benchmarks.items():
+            encoded = encode_benchmark(model, benchmark)
+            found |= {f"{name}/images": encoded.images, f"{name}/texts": encoded.texts,
+                      f"{name}/pairs": encoded.benchmark.pairs}  # fmt: skip
+        source = open_sources([model.config.Data.sources[0].data[0]])
+        rows = np.linspace(0, len(source) - 1, min(samples, len(source)), dtype=int).tolist()
+        icons = [source[row] for row in rows]
+        found[f"{TRAIN}/images"] = model.encode_images([icon.image for icon in icons])
+        found[f"{TRAIN}/texts"] = model.encode_texts([icon.caption(study.definition.language) for icon in icons])
+        with atomic_write(kept) as aside, open(aside, "wb") as file:
+            np.savez(file, **found)
+    return dict(np.load(kept))
 
 
 def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) -> str:
@@ -126,7 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     study = read_study(args.study)
     trained: dict[int, dict[str, Path]] = {}
+    widths: list[int] = []
     for run in study.runs():
+        widths = run.config.Loss.widths or widths
         if checkpoints := list_checkpoints(run.folder):
             trained.setdefault(run.seed, {})[run.model] = checkpoints[-1]
     found: dict[tuple[int, bool], dict[int, dict[str, float]]] = {}
@@ -134,9 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if checkpoints.keys() != {"E", "W"}:
             print(f"seed {seed}: only {', '.join(checkpoints)} is trained; it is left out", file=sys.stderr)
             continue
-        models = {name: load_model(path) for name, path in checkpoints.items()}
-        of = {name: embedded(model, study, args.samples) for name, model in models.items()}
-        for width in models["W"].widths:
+        of = {name: embedded(path, study, args.samples) for name, path in checkpoints.items()}
+        for width in widths:
             for reranked in (False, True):
                 one = figures(of, width, args.candidates if reranked else None)
                 found.setdefault((width, reranked), {})[seed] = one

@@ -234,6 +234,8 @@ def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
     """In float32 and float64, under `fleet.distributed_model`; losses add up over the ranks."""
     if kind == "SyncedNorms" and dtype == "float32":
         tolerance = 4e-6  # one process in float32 is 3.5e-6 from float64 here: batch norms magnify rounding
+    if kind.endswith("Widths") and dtype == "float32":
+        tolerance = 2e-6  # likewise 2.3e-6: prefixes are normalised again
     with default_dtype(dtype):
         config = setting(REPVGG if kind == "SyncedNorms" else VIT, *settings_of(kind))
         model, loss = model_and_loss(config)
