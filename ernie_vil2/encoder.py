@@ -110,7 +110,7 @@ class ErnieViL2:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """To what embeddings may be cut, by `Loss.widths` of the training, the narrowest first; D is the last."""
+        """To what embeddings may be cut (`Loss.widths` of the training), the narrowest first; the last is D."""
         return tuple(self.config.Loss.widths) or (self.embed_dim,)
 
     def narrowed(self, width: int | None) -> ErnieViL2:
@@ -284,8 +284,7 @@ class ErnieViL2:
         encode: Callable[[list[Any]], np.ndarray],
         done: Callable[[int], object] = lambda rows: None,
     ) -> np.ndarray:
-        size = batch_size or self.batch_size
-        rows = iter(rows)
+        size, rows = batch_size or self.batch_size, iter(rows)
         embeddings = [np.empty([0, self.embed_dim], np.float32)]
         while batch := list(islice(rows, size)):
             embeddings.append(encode(batch))

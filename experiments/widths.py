@@ -136,8 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     widths: list[int] = []
     for run in study.runs():
         widths = run.config.Loss.widths or widths
-        if checkpoints := list_checkpoints(run.folder):
-            trained.setdefault(run.seed, {})[run.model] = checkpoints[-1]
+        if made := list_checkpoints(run.folder):
+            trained.setdefault(run.seed, {})[run.model] = made[-1]
     found: dict[tuple[int, bool], dict[int, dict[str, float]]] = {}
     for seed, checkpoints in trained.items():
         if checkpoints.keys() != {"E", "W"}:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
@@ -19,6 +21,12 @@ Bounds are numbers or dates. A number admits numbers; a date, `2025-01-31` or lo
 texts that begin with a year, month and day.
 """
 BOUNDS = ("<", "<=", ">", ">=")
+SHOWN_FIELDS = 30
+MOST_CONDITIONS = 1000
+"""Values that a filter may name in all."""
+MOST_FIELDS = 100
+"""Fields that a filter may name; SQLite takes no condition of 1,000 parts."""
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 MOST_VALUES = 200
 """Distinct values up to which a field is offered as a filter."""
 ROUNDING = 0.01
@@ -198,3 +206,45 @@ def checked(embeddings: np.ndarray, count: int, width: int, dtype: type) -> np.n
     if not are_unit(embeddings).all():
         raise ValueError("embeddings that are not of unit length cannot be indexed; divide each by its length")
     return embeddings
+
+
+def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
+    """ValueError for bounds other than numbers or dates."""
+    if not bounds or any(bound not in BOUNDS for bound in bounds):
+        raise ValueError(
+            f"the filter {name} takes a text, a number, true or false, a list of these, or bounds by "
+            f"{', '.join(BOUNDS)}"
+        )
+    for limit in bounds.values():
+        number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
+        if not (number or isinstance(limit, str) and DATE.match(limit)):
+            raise ValueError(f"the bound of {name} is {limit!r}: give a number, or a date such as 2025-01-31")
+
+
+def check_names(where: Where, names: Sequence[str]) -> None:
+    """ValueError for a field that no item has."""
+    if unknown := [name for name in where if name not in names]:
+        known = f"fields: {', '.join(names[:SHOWN_FIELDS])}{', ...' * (len(names) > SHOWN_FIELDS)}"
+        raise ValueError(f"no item has a field {unknown[0]}; {known if names else 'none has any field'}")
+
+
+def check_filter(where: Where) -> None:
+    """ValueError for what no index type can be asked."""
+    if len(where) > MOST_FIELDS:
+        raise ValueError(f"a filter of {len(where):,} fields; at most {MOST_FIELDS} are taken")
+    conditions = 0
+    for name, value in where.items():
+        if isinstance(value, dict):
+            _check_bounds(name, value)
+            values = list(value.values())
+        else:
+            values = value if isinstance(value, list) else [value]
+        conditions += len(values)
+        if not all(isinstance(one, str | int | float | bool) for one in values):
+            raise ValueError(f"the filter {name} takes a text, a number, true or false, a list of these, or bounds")
+        if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in values):
+            raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
+        if '"' in name or "\0" in name:
+            raise ValueError(f"no field is called {name}")
+    if conditions > MOST_CONDITIONS:
+        raise ValueError(f"a filter of {conditions:,} values; at most {MOST_CONDITIONS:,} are taken")

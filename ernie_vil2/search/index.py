@@ -12,9 +12,7 @@ Anything that a model encodes may be asked for: a sentence, a picture, an item o
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,20 +28,12 @@ from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
-from ernie_vil2.search.collection import BOUNDS, Collection, DamagedIndex, Hit, Where
+from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where, check_filter, check_names
 from ernie_vil2.search.locations import absolute_path, kept_path
 from ernie_vil2.search.store import COMPACTED, SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
 LONGEST_QUERY = 10_000
 """Characters of a query; only what fits into the model's text length counts, and nobody means more."""
-SHOWN_FIELDS = 30
-MOST_CONDITIONS = 1000
-"""Values that a filter may name in all."""
-MOST_FIELDS = 100
-"""Fields that a filter may name; SQLite takes no condition of 1,000 parts."""
-
-
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class OtherModel(ValueError):
@@ -203,14 +193,14 @@ class Index:
         """As `search`, for embeddings `[Q, D]` of any length."""
         if count < 1:
             raise ValueError(f"{count} answers cannot be given; ask for 1 or more")
-        _check_filter(where or {})
+        check_filter(where or {})
         collection = self.collection(among)
         if not len(collection):
             raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         found = collection.search(queries / np.maximum(norms, 1e-12), count, where, self._width)
         if where and not any(found):
-            _check_names(where, collection.field_names())
+            check_names(where, collection.field_names())
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
 
     def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
@@ -426,45 +416,3 @@ def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:
             f"{store}: index.json has the width {about['width']}, its model {width}; "
             f"remove {store} and build the index again"
         )
-
-
-def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
-    """ValueError for bounds other than numbers or dates."""
-    if not bounds or any(bound not in BOUNDS for bound in bounds):
-        raise ValueError(
-            f"the filter {name} takes a text, a number, true or false, a list of these, or bounds by "
-            f"{', '.join(BOUNDS)}"
-        )
-    for limit in bounds.values():
-        number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
-        if not (number or isinstance(limit, str) and DATE.match(limit)):
-            raise ValueError(f"the bound of {name} is {limit!r}: give a number, or a date such as 2025-01-31")
-
-
-def _check_names(where: Where, names: Sequence[str]) -> None:
-    """ValueError for a field that no item has."""
-    if unknown := [name for name in where if name not in names]:
-        known = f"fields: {', '.join(names[:SHOWN_FIELDS])}{', ...' * (len(names) > SHOWN_FIELDS)}"
-        raise ValueError(f"no item has a field {unknown[0]}; {known if names else 'none has any field'}")
-
-
-def _check_filter(where: Where) -> None:
-    """ValueError for what no index type can be asked."""
-    if len(where) > MOST_FIELDS:
-        raise ValueError(f"a filter of {len(where):,} fields; at most {MOST_FIELDS} are taken")
-    conditions = 0
-    for name, value in where.items():
-        if isinstance(value, dict):
-            _check_bounds(name, value)
-            values = list(value.values())
-        else:
-            values = value if isinstance(value, list) else [value]
-        conditions += len(values)
-        if not all(isinstance(one, str | int | float | bool) for one in values):
-            raise ValueError(f"the filter {name} takes a text, a number, true or false, a list of these, or bounds")
-        if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in values):
-            raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
-        if '"' in name or "\0" in name:
-            raise ValueError(f"no field is called {name}")
-    if conditions > MOST_CONDITIONS:
-        raise ValueError(f"a filter of {conditions:,} values; at most {MOST_CONDITIONS:,} are taken")
