@@ -90,11 +90,8 @@ class ErnieViL2:
     def __init__(self, engine: Engine, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
         self.calibration: Calibration | None = None
         self.labels: tuple[str, ...] = ()
-        self.engine = engine
-        self.tokenizer = tokenizer
-        self.config = config
+        self.engine, self.tokenizer, self.config, self.batch_size = engine, tokenizer, config, batch_size
         self.preprocessing = Preprocessing.of(config.Model.image)
-        self.batch_size = batch_size
 
     def __repr__(self) -> str:
         image, text = self.config.Model.image, self.config.Model.text
