@@ -97,12 +97,16 @@ class _Text(nn.Layer):
 
 
 OPSET = 17
-# In a process of its own, which it ends over an operator that it does not know. Without an optimiser: the default one
-# has pip install a package that breaks NumPy and OpenCV.
+# In a process of its own, which it ends over an operator that it does not know; one for both towers, as importing it
+# takes longer than they do. Without an optimiser: the default one has pip install what breaks NumPy and OpenCV.
 _CONVERT = """
-import sys, paddle2onnx
+import os, sys, paddle2onnx
 
-paddle2onnx.export(*sys.argv[1:4], opset_version=int(sys.argv[4]), optimize_tool="None")
+opset, *graphs = sys.argv[1:]
+for graph in graphs:
+    made = f"{graph}.partial"
+    paddle2onnx.export(f"{graph}.json", f"{graph}.pdiparams", made, opset_version=int(opset), optimize_tool="None")
+    os.replace(made, f"{graph}.onnx")
 """
 _AXES = {"image": ("batch", "height", "width"), "text": ("batch", "length")}
 
@@ -118,18 +122,17 @@ def convert(folder: Path, quantize: bool) -> None:
     """
     import onnx
 
+    command = [sys.executable, "-c", _CONVERT, str(OPSET), *(folder / tower for tower in INPUTS)]
+    child = subprocess.run(command, capture_output=True, text=True, errors="replace")
     for tower in INPUTS:
         made = folder / f"{tower}.onnx"
-        sources = [folder / f"{tower}.json", folder / f"{tower}.pdiparams"]
-        child = subprocess.run([sys.executable, "-c", _CONVERT, *sources, made, str(OPSET)], capture_output=True,
-                               text=True, errors="replace")  # fmt: skip
-        if child.returncode:
+        if not made.exists():
             if "Errno 28" in child.stderr:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(made))
             raise NotExportable(f"the {tower} tower cannot become ONNX: {reason(child.stdout + child.stderr)}")
         model = onnx.load(str(made))
-        for source in sources:
-            source.unlink()
+        for ending in ("json", "pdiparams"):
+            (folder / f"{tower}.{ending}").unlink()
         _name(model.graph, tower)
         _constants_to_initializers(model.graph)
         onnx.save(model, str(made))
