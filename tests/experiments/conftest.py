@@ -46,6 +46,7 @@ def definition(shapes, tmp_path):
              "set": {"Training": {"global_batch": 32}}},
         ],
         "tests": {"val": {"data": [str(shapes["val"])], "kind": "colour"}},
+        "further": {"chinese": "zh"},
         "drawings": str(shapes["train"]),
         "small": {"groups": ["main"], "seeds": [0], "set": {"Training": {"steps": 2}}},
     }  # fmt: skip

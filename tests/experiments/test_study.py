@@ -12,10 +12,12 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
+from ernie_vil2.encoder import load_model
 from ernie_vil2.io.run_folder import list_checkpoints, owned
 from experiments.ablation import command as ablation
 from experiments.ablation.collect import collect, curve_of
 from experiments.ablation.definition import read_study
+from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
 from tests.conftest import PATIENCE
@@ -127,12 +129,26 @@ def test_what_is_done_is_skipped_and_the_table_names_what_it_lacks(made):
     assert tables["What is missing"].rows[0] == ["main/A/1", "not trained"]
     assert tables["Next to the paper's Table 4"].rows[1][-1] == "1 of 2"
     assert tables["Next to the paper's Table 4"].rows[1][5] == "+2.3"
+    columns = tables["Further captions"].columns
+    assert [name for name in columns if "to " not in name] == [
+        "", "captions, mR", "captions, T→I R@10", "chinese, mR", "chinese, T→I R@10"]  # fmt: skip
     for run in done:
         assert make_run(made, run) == 0 and newest_step(run.folder) == 4
         assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
     assert {
         str(run): result_of(run).stat().st_mtime_ns for run in done
     } != before  # measured again when it is asked for
+
+
+def test_further_captions_are_scored_as_if_the_study_were_in_their_language(made):
+    run = next(iter(made.runs()))
+    figures = read_result(run)["figures"]
+    chinese = made.definition.model_copy(update={"language": "zh", "second": "en", "further": {"english": "en"}})
+    found = measure(load_model(run.folder), open_tests(chinese))
+    for name in ("mR", "text_to_image/R@1", "image_to_text/R@10"):
+        for test in ("val", "all"):
+            assert figures[f"{test}/further/chinese/{name}"] == pytest.approx(found[f"{test}/{name}"], abs=1e-3)
+            assert found[f"{test}/further/english/{name}"] == pytest.approx(figures[f"{test}/{name}"], abs=1e-3)
 
 
 @pytest.mark.slow
