@@ -55,7 +55,7 @@ def test_every_command_runs_one_after_the_other(walked):
     assert all(isinstance(score, float) for _, _, score in kept)
     (trained,) = (text for command, text in printed.items() if "--tune-rate" in command)
     assert (
-        f"goes on with -o Optimizer.learning_rate={max(kept, key=lambda trial: (trial[2], -trial[0]))[0]!r}" in trained
+        f"trains with -o Optimizer.learning_rate={max(kept, key=lambda trial: (trial[2], -trial[0]))[0]!r}" in trained
     )
 
 

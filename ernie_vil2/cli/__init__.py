@@ -85,7 +85,7 @@ def _run(command: str | ModuleType, arguments: Sequence[str] | None, prog: str |
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on with what is finished", file=sys.stderr)
+        print("\nstopped; the same command continues with what is finished", file=sys.stderr)
         return 130
     except EXPECTED as error:
         print(f"error: {as_called(explained(error), prog)}", file=sys.stderr)

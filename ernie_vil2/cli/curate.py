@@ -6,7 +6,7 @@
     python tools/train.py -o 'Data.train=[crawl]' -o Data.select=curated
 
 The output holds the table (Parquet, a row per pair with every measure, whether it stays, and why not), curation.json
-and a page; the data are not copied. Stopped or killed, the same command goes on; a new shard costs only itself, and
+and a page; the data are not copied. Stopped or killed, the same command continues; a new shard costs only itself, and
 another threshold no measuring. docs/curate.md has the steps, their settings and the columns.
 """
 

@@ -9,7 +9,7 @@
 --scorer says what is scored (retrieval, zero_shot, entailment, nlvr2, cxc, sugar_crepe, my_module:Class), by default as
 --protocol or the data's layout does. Prints a table and what it means, and writes it as JSON, the rank of every query
 as CSV, and a page with the worst and the best queries. Finished embeddings are kept in the output folder: an
-interrupted command goes on with them.
+interrupted command reuses them.
 docs/benchmarks.md shows the folders that --data takes, docs/protocols.md defines the protocols.
 """
 

@@ -8,7 +8,7 @@
 
 --data is a folder with a folder for each class, or with such folders for test and train; tables with the columns image
 and label; or tar shards whose JSON has the field. Prints a table, and writes it as JSON, every picture's answer as CSV,
-and a page of confusions. Finished embeddings are kept in the output folder: an interrupted command goes on with them.
+and a page of confusions. Finished embeddings are kept in the output folder: an interrupted command reuses them.
 docs/classification.md has the rest.
 """
 

@@ -7,7 +7,7 @@
     python tools/prepare.py crawl --select curated --output data/train
 
 INPUT is whatever Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
-checksums) and report.txt (what could not be used). Stopped or killed, the same command goes on. --check reads and
+checksums) and report.txt (what could not be used). Stopped or killed, the same command continues. --check reads and
 decodes everything and writes nothing; its exit status is 1 if a sample cannot be used.
 """
 

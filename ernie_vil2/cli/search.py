@@ -11,7 +11,7 @@
 
 An index is a folder, or lies in a Milvus: --index http://host:19530/NAME, or a .db folder of milvus-lite. It belongs to
 the checkpoint that it was built with. What is there already with the same content is not encoded again, so that a
-build that was stopped goes on. docs/search.md has the rest.
+build that was stopped continues. docs/search.md has the rest.
 """
 
 from __future__ import annotations

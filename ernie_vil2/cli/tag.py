@@ -5,7 +5,7 @@
     python tools/tag.py lexicon 'shards/*.tar' --checkpoint runs/mine --words zh=words.txt --output tags.jsonl
 
 INPUT is whatever Data.train takes (docs/data.md). The output holds the tags by id, next to it lies a report;
-`prepare --tags` makes shards with them. Stopped or killed, the same command goes on. docs/tags.md has the rest.
+`prepare --tags` makes shards with them. Stopped or killed, the same command continues. docs/tags.md has the rest.
 """
 
 from __future__ import annotations

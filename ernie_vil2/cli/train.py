@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune-rate",
         action="store_true",
-        help="first try a few learning rates and batches on the data for a short time each, and go on "
-        "with the best (docs/own_data.md)",
+        help="first try a few learning rates and batches on the data for a short time each, and "
+        "train with the best (docs/own_data.md)",
     )
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
                 print("best: step {step}, {metric} {value:.4g}, ".format(**trainer.best)
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
         else:
-            print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+            print(f"stopped after step {trainer.step}; continue with the same command and --resume")
     return 0 if finished else trainer.signals.exit_code
 
 

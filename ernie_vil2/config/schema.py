@@ -242,7 +242,7 @@ class TuningConfig(Section):
         "in the first steps the decay is at most (1 + step) / (10 + step). null: there is none",
     )
     patience: Count | None = Field(
-        None, description="evaluations without a better one after which the run ends; null: it goes on"
+        None, description="evaluations without a better one after which the run ends; null: it continues"
     )
     lora: LoraConfig | None = Field(
         None,

@@ -79,7 +79,7 @@ def each_shard(
             return [results[shard] for shard in shards]
         except BrokenProcessPool as error:
             raise KilledProcess(
-                "a process was killed, perhaps for its memory; run again, with fewer --processes, to go on"
+                "a process was killed, perhaps for its memory; run again, with fewer --processes, to continue"
             ) from error
         finally:
             stopped.value = 1

@@ -161,7 +161,7 @@ def fetch(name: str) -> Path:
                 download(url, path, md5)
             except (OSError, ValueError) as error:
                 raise DownloadError(
-                    f"{name}: {file} cannot be downloaded ({error}). Run again to go on where it stopped, or fetch "
+                    f"{name}: {file} cannot be downloaded ({error}). Run again to continue where it stopped, or fetch "
                     f"{url} elsewhere and put it at {path}"
                 ) from None  # what the libraries say below is in the message
     return folder if len(MODELS[name]) > 1 else path

@@ -147,7 +147,7 @@ class _Watch(threading.Thread):
     def _end(self, why: str, delay: float = 0.0) -> None:
         if self._stopped.is_set():
             return
-        print(f"error: {why}, then go on with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
+        print(f"error: {why}, then continue with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
         self._stopped.wait(delay)

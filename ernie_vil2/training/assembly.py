@@ -207,7 +207,7 @@ def _claimed(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path 
             owner.enter_context(owned(run))
             if list_checkpoints(run) and not resume:
                 raise ConfigError(
-                    f"{run} already holds a run; go on with --resume or choose another -o Training.output=..."
+                    f"{run} already holds a run; continue with --resume or choose another -o Training.output=..."
                 )
             checkpoint = recover(run)
     return collectives.all_gather_object(checkpoint)[0]

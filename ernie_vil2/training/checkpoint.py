@@ -283,7 +283,7 @@ def _lack(code: int, sizes: Sequence[int], folder: Path) -> str:
         lack += " now, which they were not while it was written"
     return (
         f"no room for a checkpoint in {folder}: {lack}. Make room or raise the limit, or move the run folder to "
-        "another disk and set Training.output, then go on with --resume"
+        "another disk and set Training.output, then continue with --resume"
     )
 
 
@@ -337,7 +337,7 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
     if missing:
         raise ConfigError(
             f"{checkpoint} was trained with {' and '.join(missing)}, and that library is not installed: install it, or "
-            "go on with this package's own towers, equal to rounding: -o Model.implementation=native"
+            "use this package's own towers, equal to rounding: -o Model.implementation=native"
         )
     model = model.model_copy(update={"implementation": None})
     return config.model_copy(update={"Tuning": tuning, "Model": model})
@@ -361,7 +361,7 @@ def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
             changed.remove("Training.steps")
         elif changed == ["Training.steps"]:
             raise ConfigError(
-                f"{checkpoint} is of a run of {steps[0]:,} Training.steps: --resume --extend goes on to {steps[1]:,}, "
+                f"{checkpoint} is of a run of {steps[0]:,} Training.steps: --resume --extend makes them {steps[1]:,}, "
                 f"with the learning rates of a run of {steps[1]:,} (docs/runs.md)"
             )
     if changed:

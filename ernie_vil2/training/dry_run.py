@@ -229,7 +229,7 @@ def _state(run: Path) -> str:
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return f"{run}, no checkpoint yet"
-    return f"{run}, holds {checkpoints[-1].name}: go on with --resume, or choose another Training.output"
+    return f"{run}, holds {checkpoints[-1].name}: continue with --resume, or choose another Training.output"
 
 
 def _plan(config: Config, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:

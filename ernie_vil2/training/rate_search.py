@@ -66,7 +66,7 @@ def tune_rate(config: Config, say: Callable[[str], None] = print) -> Config:
         overrides.append("Tuning.base_batch=null")
     if config.Training.micro_batch and config.Training.micro_batch >= best.batch:
         overrides.append("Training.micro_batch=null")
-    say(f"goes on with {' '.join(f'-o {one}' for one in overrides)}")
+    say(f"trains with {' '.join(f'-o {one}' for one in overrides)}")
     return with_overrides(config, overrides)
 
 

@@ -117,7 +117,7 @@ class BatchGate:
         if self._in_a_row == MOST_SKIPPED:
             raise TooManyBadSamples(
                 f"{MOST_SKIPPED} batches in a row lacked samples that can be used; is the data still there? "
-                "The run folder has the reasons in bad_samples.txt; --resume goes on from the last checkpoint"
+                "The run folder has the reasons in bad_samples.txt; --resume continues from the last checkpoint"
             )
         return False
 

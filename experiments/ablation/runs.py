@@ -157,7 +157,7 @@ class Stopped(Exception):
     """A signal has stopped the study; `code` is the exit code that says so."""
 
     def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on")
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command continues")
         self.code = STOPPED[signal.Signals(number)]
 
 
@@ -180,4 +180,4 @@ def _what(run: Run) -> str:
     step = newest_step(run.folder)
     if step >= run.config.Training.steps:
         return "is measured"
-    return f"goes on from step {step}" if step else "is trained"
+    return f"resumes from step {step}" if step else "is trained"

@@ -162,7 +162,7 @@ def test_the_tool_skips_resumes_and_writes(made, tmp_path):
     times = {result_of(run): result_of(run).stat().st_mtime_ns for run in made.runs() if read_result(run)}
     found = subprocess.run(command(made, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "main/A/1: goes on from step 2" in found.stdout and "main/A/0" not in found.stdout
+    assert "main/A/1: resumes from step 2" in found.stdout and "main/A/0" not in found.stdout
     assert {path: path.stat().st_mtime_ns for path in times} == times
     results = json.loads((made.output / "results.json").read_text())
     assert len(results["runs"]) == 5 and results["lacks"] == []

@@ -99,5 +99,5 @@ def test_epochs_are_steps(config):
     trainer = Trainer(config("Training.epochs=0.5"))
     assert trainer.fit() and trainer.step == 4
     assert Trainer(config("Training.epochs=0.5"), resume=True).fit()
-    with pytest.raises(ConfigError, match="--resume --extend goes on to 8"):
+    with pytest.raises(ConfigError, match="--resume --extend makes them 8"):
         Trainer(config("Training.epochs=1"), resume=True)

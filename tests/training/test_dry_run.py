@@ -113,7 +113,7 @@ def test_a_run_is_the_same_with_a_dry_run_before_and_after(config, tmp_path):
     dry_run(settings)
     assert contents(tmp_path / "run") == before
     page = (found.folder / "dry_run.html").read_text(encoding="utf-8")
-    assert "holds step_00000003: go on with --resume, or choose another Training.output" in page
+    assert "holds step_00000003: continue with --resume, or choose another Training.output" in page
 
 
 @pytest.mark.parametrize(

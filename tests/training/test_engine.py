@@ -259,7 +259,7 @@ def test_a_batch_whose_rows_have_no_negatives_ends_the_run_and_says_why(config, 
 
 def test_a_run_folder_is_not_used_twice_by_accident(config):
     Trainer(config("Training.steps=3")).fit()
-    with pytest.raises(ConfigError, match="already holds a run; go on with --resume"):
+    with pytest.raises(ConfigError, match="already holds a run; continue with --resume"):
         Trainer(config("Training.steps=3"))
     with pytest.raises(ConfigError, match="other values of Loss.weights.text_text, Optimizer.learning_rate"):
         Trainer(config("Training.steps=3", "Optimizer.learning_rate=1.0", "Loss.weights.text_text=2.0"), resume=True)
@@ -274,7 +274,7 @@ def test_a_finished_run_is_extended_and_may_be_interrupted_again(config, tmp_pat
     short, long = [config("Training.checkpoint_every=2", f"Training.steps={steps}") for steps in (4, 10)]
     first = Trainer(short)
     assert first.fit()
-    with pytest.raises(ConfigError, match="is of a run of 4 Training.steps: --resume --extend goes on to 10, with"):
+    with pytest.raises(ConfigError, match="is of a run of 4 Training.steps: --resume --extend makes them 10, with"):
         Trainer(long, resume=True)
     copy = shutil.copytree(first.run, tmp_path / "copy")
     extended = Trainer(long, resume=True, extend=True)

@@ -58,7 +58,7 @@ def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code)
     with start("tools/train.py", *arguments) as process:
         output, error = stopped(process, tmp_path / "run", number)
     assert process.returncode == code, error
-    assert "go on with the same command and --resume" in output
+    assert "continue with the same command and --resume" in output
     check_saved(tmp_path / "run")
 
 
@@ -70,7 +70,7 @@ def test_all_ranks_stop_whoever_of_them_is_reported(overrides, tmp_path, rank):
     with start("tools/train.py", "--processes", 2, *arguments) as process:
         output, error = stopped(process, tmp_path / "run", signal.SIGTERM, rank)
     assert process.returncode == 75, error
-    assert "go on with the same command and --resume" in output and "ended with code" not in error
+    assert "continue with the same command and --resume" in output and "ended with code" not in error
     check_saved(tmp_path / "run")
 
 
@@ -82,7 +82,7 @@ def test_under_paddles_launcher_all_ranks_stop(overrides, tmp_path, rank, code):
     with start("tools/train.py", *as_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:
         output, error = stopped(process, tmp_path / "run", signal.SIGTERM, rank)
     assert process.returncode == code, output + error
-    assert "go on with the same command and --resume" in (tmp_path / "log" / "workerlog.0").read_text()
+    assert "continue with the same command and --resume" in (tmp_path / "log" / "workerlog.0").read_text()
     check_saved(tmp_path / "run")
 
 

@@ -103,7 +103,7 @@ def test_a_machine_that_is_reported_to_stop_stops_both_and_they_go_on(machines, 
     second.send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [75, 15] and rank, outputs
-    assert "go on with the same command and --resume" in outputs[0] and list_checkpoints(tmp_path / "run")
+    assert "continue with the same command and --resume" in outputs[0] and list_checkpoints(tmp_path / "run")
 
 
 @pytest.mark.slow
