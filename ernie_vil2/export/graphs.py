@@ -122,7 +122,7 @@ def convert(folder: Path, quantize: bool) -> None:
     """
     import onnx
 
-    command = [sys.executable, "-c", _CONVERT, str(OPSET), *(folder / tower for tower in INPUTS)]
+    command = [sys.executable, "-c", _CONVERT, str(OPSET), *(str(folder / tower) for tower in INPUTS)]
     child = subprocess.run(command, capture_output=True, text=True, errors="replace")
     for tower in INPUTS:
         made = folder / f"{tower}.onnx"

@@ -63,7 +63,7 @@ def test_a_frozen_weight_has_no_average_of_its_own(config):
 
 
 def test_a_run_ends_when_nothing_gets_better(config, capsys):
-    settings = ["Tuning.patience=2", "Evaluation.every=2", "Training.steps=40", "Training.checkpoint_every=100"]
+    settings = ["Tuning.patience=2", "Evaluation.every=2", "Training.steps=12", "Training.checkpoint_every=100"]
     trainer = Trainer(config(*settings))
     values = iter([10.0, 30.0, 20.0, 30.0, 50.0])
 
