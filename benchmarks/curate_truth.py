@@ -1,7 +1,7 @@
 """What a curation found of the faults of the made crawl, whose truth is known, and what it lost of the good rows.
 
     python demo_data/crawl.py
-    python tools/curate.py --data demo_data/crawl --output runs/crawl -c configs/curate/demo.yaml
+    python tools/curate.py --data demo_data/crawl --output runs/crawl -c configs/curate/crawl.yaml
     python benchmarks/curate_truth.py --truth demo_data/crawl/truth.csv --table runs/crawl
 
 By kind: the rows, how many of them were found (recall), and for which reasons they went. An image and its copies are a

@@ -11,10 +11,16 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from ernie_vil2.data.decoding import resized
+
+LARGEST = 128
+"""Pixels of a side of what is looked at."""
 SIDE, COLOUR = 32, 8
 BYTES = SIDE * SIDE + 2 * COLOUR * COLOUR
-WIDTH = 256
+WIDTH = 64
 """Numbers of a vector, by which candidates are found."""
+WINDOWS = 5
+"""Of an image that are asked for: the whole, and at each corner what a crop could leave."""
 EVEN = 28
 """Levels by which the values of an even border may differ: JPEG's noise at a low quality."""
 LEAST = 0.3
@@ -27,15 +33,20 @@ EXTENT = 0.3
 """Likewise of two extents: a small square is not a large one; a frame of a tenth, or a crop, is within it."""
 BLOCK = 20_000
 """Pairs that are compared at once."""
+_LEVELS = np.arange(256)
 _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.1, 0), (0, 0.1), (0.05, 0.05)]
 """Shares of a side that a crop has lost at its two ends."""
 _CROPS = [(rows, columns) for rows in _CUTS for columns in _CUTS]
+_LIMITS = -0.02, 0.16
+"""Of these shares, where a crop is looked at closely: a tenth of an image is more of what is within its margins."""
 SURE = 0.98
 """Likeness from which no crops are tried."""
-CROPPED = 20.0
-"""Levels that the worst spot may differ by where a crop is known to a twentieth only; else 15."""
-WORTHWHILE = 0.85
-"""Correlation of 12 x 12 from which a crop is looked at closely."""
+WORTHWHILE = 0.82, 0.9
+"""Correlations of 12 x 12 from which a crop is looked at closely, and after its first adjustment further."""
+MOVES = 0.025, 0.0125, 0.006, 0.003
+"""Shares of a side by which the edges of a crop are adjusted."""
+STRETCH = 0.03
+"""Logarithm of aspect ratios that a crop may differ by from what it is a crop of, as margins are whole pixels."""
 
 
 def trimmed(luminance: np.ndarray) -> tuple[slice, slice]:
@@ -43,29 +54,43 @@ def trimmed(luminance: np.ndarray) -> tuple[slice, slice]:
     rows, columns = slice(0, luminance.shape[0]), slice(0, luminance.shape[1])
     for _ in range(4):
         part = luminance[rows, columns]
-        turned = part.T
+        top, bottom, left, right = _even_lines(part)
         height, width = part.shape
-        top, bottom = _even_lines(part, 0), _even_lines(part, -1)
-        left, right = _even_lines(turned, 0), _even_lines(turned, -1)
         if top + bottom > (1 - LEAST) * height or left + right > (1 - LEAST) * width:
             break
         if not (top or bottom or left or right):
             break
-        if part[top : height - bottom, left : width - right].std() < LEAST_CONTRAST:
+        if cv2.meanStdDev(part[top : height - bottom, left : width - right])[1].item() < LEAST_CONTRAST:
             break  # a plain shape is seen by its margin alone
         rows = slice(rows.start + top, rows.stop - bottom)
         columns = slice(columns.start + left, columns.stop - right)
     return rows, columns
 
 
-def _even_lines(luminance: np.ndarray, end: int) -> int:
-    """How many rows from the first (0) or the last (-1) on have the level of that one, nearly everywhere."""
-    level = int(np.median(luminance[end]))
-    off = (luminance > min(255, level + EVEN)) | (luminance < max(0, level - EVEN))
-    uneven = np.count_nonzero(off, axis=1) > 0.02 * off.shape[1]
-    if end:
-        uneven = uneven[::-1]
-    return int(uneven.argmax()) if uneven.any() else len(luminance)
+def _even_lines(luminance: np.ndarray) -> list[int]:
+    """How many lines from top, bottom, left and right on have the level of the first, nearly everywhere."""
+    uneven: dict[tuple[int, int], np.ndarray] = {}  # by level and axis
+    found = []
+    for axis, end in ((1, 0), (1, -1), (0, 0), (0, -1)):
+        line = np.sort(luminance[end] if axis else luminance[:, end])
+        level = (int(line[(len(line) - 1) // 2]) + int(line[len(line) // 2])) // 2  # the median
+        if (level, axis) not in uneven:
+            table = (np.abs(_LEVELS - level) > EVEN).astype(np.uint8)
+            off = cv2.reduce(cv2.LUT(luminance, table), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+            uneven[level, axis] = off > 0.02 * len(line)
+        lines = uneven[level, axis][:: -1 if end else 1]
+        first = int(lines.argmax())
+        found.append(first if lines[first] else len(lines))
+    return found
+
+
+def shrunk(pixels: np.ndarray) -> np.ndarray:
+    """An image, `[H, W, 3]` uint8, no larger than `LARGEST` a side."""
+    shrink = max(pixels.shape[:2]) / LARGEST
+    if shrink <= 1:
+        return pixels
+    height, width = (max(1, round(side / shrink)) for side in pixels.shape[:2])
+    return resized(pixels, width, height)
 
 
 class Thumbnail(NamedTuple):
@@ -86,14 +111,10 @@ COLUMNS = {"thumbnail": "binary", "shape": "float", "extent": "float"}
 
 def thumbnail(pixels: np.ndarray) -> Thumbnail:
     """The thumbnail of an image, `[H, W, 3]` uint8 RGB."""
-    shrink = max(pixels.shape[:2]) / 128
-    if shrink > 1:
-        size = [max(1, round(side / shrink)) for side in pixels.shape[1::-1]]
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    colours = cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb)
+    colours = cv2.cvtColor(shrunk(pixels), cv2.COLOR_RGB2YCrCb)
     part = np.ascontiguousarray(colours[trimmed(np.ascontiguousarray(colours[..., 0]))])
-    luminance = cv2.resize(part[..., 0], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    chroma = cv2.resize(part[..., 1:], (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    luminance, chroma = small[..., 0], cv2.resize(small, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)[..., 1:]
     height, width = part.shape[:2]
     extent = (height * width / (colours.shape[0] * colours.shape[1])) ** 0.5
     return Thumbnail(luminance.tobytes() + chroma.tobytes(), width / height, extent)
@@ -118,61 +139,110 @@ def mirrored(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def vectors(thumbnails: np.ndarray) -> np.ndarray:
-    """What candidates are found by: luminance of 16 x 16 without its mean, `[N, 256]` float32, of length 1."""
-    small = luminances(thumbnails).reshape(-1, 16, 2, 16, 2).mean(axis=(2, 4)).reshape(-1, WIDTH)
-    small -= small.mean(axis=1, keepdims=True)
-    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+    """What candidates are found by: luminance of 8 x 8 without its mean, `[N, 64]` float32, of length 1."""
+    return _vectors(_halved(luminances(thumbnails)), (0, 0), (0, 0))
 
 
-def likeness(first: np.ndarray, second: np.ndarray, crops: bool = True) -> np.ndarray:
+def windows(thumbnails: np.ndarray) -> np.ndarray:
+    """Vectors of the whole images and of their corners, `[N, WINDOWS, 64]`; one is near the vector of a crop."""
+    images, cuts = _halved(luminances(thumbnails)), [(0.06, 0.0), (0.0, 0.06)]
+    corners = [_vectors(images, rows, columns) for rows in cuts for columns in cuts]
+    return np.stack([_vectors(images, (0, 0), (0, 0)), *corners], axis=1)
+
+
+def _vectors(images: np.ndarray, rows: tuple[float, float], columns: tuple[float, float]) -> np.ndarray:
+    return _standard(_resampled(_resampled(images, rows, samples=8, axis=1), columns, samples=8, axis=2))
+
+
+def likeness(
+    first: np.ndarray, second: np.ndarray, stretch: np.ndarray | None = None, crops: bool = True
+) -> np.ndarray:
     """How alike the images of each pair are, `[P]` float32: 1 if they are equal, the better of all crops.
 
     It is the correlation of luminances less what their levels, their colours and their worst spot differ by.
 
     Args:
         first, second: thumbnails, `[P, BYTES]` uint8.
+        stretch: `[P]`, the logarithm of the second's aspect ratio over the first's; None: they are equal.
         crops: also compares each image with crops of the other by up to a tenth.
     """
+    stretch = np.zeros(len(first), np.float32) if stretch is None else stretch
     found = [
-        _likeness(first[start : start + BLOCK], second[start : start + BLOCK], crops)
-        for start in range(0, len(first), BLOCK)
+        _likeness(first[rows], second[rows], stretch[rows], crops)
+        for rows in (slice(start, start + BLOCK) for start in range(0, len(first), BLOCK))
     ]
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
-def _likeness(first: np.ndarray, second: np.ndarray, crops: bool) -> np.ndarray:
+def _likeness(first: np.ndarray, second: np.ndarray, stretch: np.ndarray, crops: bool) -> np.ndarray:
     a, b = luminances(first), luminances(second)
-    apart = _colours_apart(first, second)
-    best = _agreement(a, b) - apart
+    colours = _chroma(first), _chroma(second)
+    best = _agreement(a, b) - _colours_apart(*colours)
     if not crops:
         return best
     left = np.flatnonzero(best < SURE)
-    for one, other in ((a, b), (b, a)):
-        crop, coarse = _best_crops(_halved(one[left]), _halved(other[left]))
-        worthwhile = coarse >= WORTHWHILE
-        for number in np.unique(crop[worthwhile]).tolist():
-            rows, columns = _CROPS[number]
-            pairs = left[worthwhile & (crop == number)]
-            cut = _resampled(_resampled(one[pairs], rows, samples=24, axis=1), columns, samples=24, axis=2)
-            whole = _resampled(_resampled(other[pairs], _CUTS[0], samples=24, axis=1), _CUTS[0], samples=24, axis=2)
-            best[pairs] = np.maximum(best[pairs], _agreement(cut, whole, tolerated=CROPPED) - apart[pairs])
+    for one, other, hues, others, turned in ((a, b, *colours, stretch), (b, a, *colours[::-1], -stretch)):
+        cuts, coarse = _best_crops(_halved(one[left]), _halved(other[left]), turned[left])
+        close = left[coarse >= WORTHWHILE[0]]
+        pairs, cuts = _adjusted(one, other, turned, close, cuts[coarse >= WORTHWHILE[0]])
+        whole = np.zeros_like(cuts)
+        value = _agreement(_parts(one[pairs], cuts), _parts(other[pairs], whole))
+        value -= _colours_apart(_parts(hues[:, pairs], cuts, 6), _parts(others[:, pairs], whole, 6))
+        value -= _stretched(cuts, turned[pairs], STRETCH)
+        best[pairs] = np.maximum(best[pairs], value)
     return best
+
+
+def _adjusted(
+    one: np.ndarray, other: np.ndarray, stretch: np.ndarray, pairs: np.ndarray, cuts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of these pairs those that are worth it, and their crops, `[P, 4]`, each edge moved to where they agree best."""
+    for move in MOVES:
+        images, turned = one[pairs], stretch[pairs]
+        whole = _standard(_parts(other[pairs], np.zeros_like(cuts)))
+        best = _fitting(images, cuts, whole, turned)
+        for edge in range(4):
+            for step in (move, -move):
+                tried = cuts.copy()
+                tried[:, edge] = np.clip(tried[:, edge] + step, *_LIMITS)
+                value = _fitting(images, tried, whole, turned)
+                cuts = np.where((value > best)[:, None], tried, cuts)
+                best = np.maximum(best, value)
+        pairs, cuts = pairs[best >= WORTHWHILE[1]], cuts[best >= WORTHWHILE[1]]
+    return pairs, cuts
+
+
+def _fitting(images: np.ndarray, cuts: np.ndarray, whole: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    return np.einsum("pn,pn->p", _standard(_parts(images, cuts)), whole) - _stretched(cuts, stretch, STRETCH)
+
+
+def _stretched(cuts: np.ndarray, stretch: np.ndarray, tolerated: float) -> np.ndarray:
+    """By how much crops, `[..., 4]`, change the aspect ratio otherwise than it is known to have changed."""
+    rows, columns = (1 - cuts[..., end] - cuts[..., end + 1] for end in (0, 2))
+    return np.maximum(np.abs(np.log(columns / rows) - stretch) - tolerated, 0)
+
+
+def _parts(images: np.ndarray, cuts: np.ndarray, samples: int = 24) -> np.ndarray:
+    """Crops of images, `[..., P, samples, samples]`."""
+    rows, columns = (_weights(images.shape[-1], cuts[:, end], cuts[:, end + 1], samples) for end in (0, 2))
+    return rows @ images @ columns.transpose(0, 2, 1)
 
 
 def _halved(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
 
 
-def _best_crops(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image the crop that is most like another image, as its number, and their correlation, by 12 x 12."""
+def _best_crops(one: np.ndarray, other: np.ndarray, stretch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image the crop that is most like another image, `[P, 4]`, and their correlation, by 12 x 12."""
     whole = _standard(_resampled(_resampled(other, _CUTS[0], samples=12, axis=1), _CUTS[0], samples=12, axis=2))
     best, found = np.full(len(one), -1.0, np.float32), np.zeros(len(one), np.int64)
     lines = {rows: _resampled(one, rows, samples=12, axis=1) for rows in _CUTS}
     for number, (rows, columns) in enumerate(_CROPS):
         value = np.einsum("pn,pn->p", _standard(_resampled(lines[rows], columns, samples=12, axis=2)), whole)
+        value[_stretched(np.array([*rows, *columns]), stretch, 3 * STRETCH) > 0] = -1
         found[value > best] = number
         np.maximum(best, value, out=best)
-    return found, best
+    return np.array([rows + columns for rows, columns in _CROPS], np.float32)[found], best
 
 
 def _standard(images: np.ndarray) -> np.ndarray:
@@ -184,28 +254,29 @@ def _standard(images: np.ndarray) -> np.ndarray:
 
 def _resampled(images: np.ndarray, cut: tuple[float, float], samples: int, axis: int) -> np.ndarray:
     """Of each image the part without two shares of a side, to so many samples along the axis, linearly."""
-    side, (before, after) = images.shape[axis], cut
-    positions = side * (before + (1 - before - after) * (np.arange(samples) + 0.5) / samples) - 0.5
-    low = np.clip(np.floor(positions).astype(int), 0, side - 2)
-    share = np.clip(positions - low, 0, 1).astype(np.float32)
-    weights = np.zeros((samples, side), np.float32)
-    weights[np.arange(samples), low] = 1 - share
-    weights[np.arange(samples), low + 1] += share
+    [weights] = _weights(images.shape[axis], np.array(cut[:1]), np.array(cut[1:]), samples)
     return weights @ images if axis == 1 else images @ weights.T
 
 
-def _agreement(a: np.ndarray, b: np.ndarray, tolerated: float = 15) -> np.ndarray:
+def _weights(side: int, before: np.ndarray, after: np.ndarray, samples: int) -> np.ndarray:
+    """`[P, samples, side]` float32: what is left of a side without its shares before and after, `[P]`, in samples."""
+    positions = side * (before[:, None] + (1 - before - after)[:, None] * (np.arange(samples) + 0.5) / samples) - 0.5
+    low = np.clip(np.floor(positions).astype(int), 0, side - 2)
+    share = np.clip(positions - low, 0, 1).astype(np.float32)
+    weights = np.zeros((*low.shape, side), np.float32)
+    np.put_along_axis(weights, low[..., None], 1 - share[..., None], axis=2)
+    np.put_along_axis(weights, low[..., None] + 1, share[..., None], axis=2)
+    return weights
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Correlation, less the difference of the levels and that of the worst spot, in units of the contrast."""
     levels = [one.mean(axis=(1, 2)) for one in (a, b)]
     centred = [one - level[:, None, None] for one, level in zip((a, b), levels, strict=True)]
     contrasts = [np.sqrt((one**2).mean(axis=(1, 2)) + 4) for one in centred]  # two levels are noise
     correlation = ((centred[0] * centred[1]).mean(axis=(1, 2)) + 4) / (contrasts[0] * contrasts[1])
     spots = np.abs(_smoothed(a - b)).max(axis=(1, 2))
-    return (
-        correlation
-        - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0)
-        - 0.005 * np.maximum(spots - tolerated, 0)
-    )
+    return correlation - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0) - 0.005 * np.maximum(spots - 15, 0)
 
 
 def _smoothed(images: np.ndarray) -> np.ndarray:
@@ -214,11 +285,14 @@ def _smoothed(images: np.ndarray) -> np.ndarray:
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
 
 
-def _colours_apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """What the colours of each pair differ by, 0 to some tenths; 0 if one of the images is grey."""
-    a, b = (
-        one[:, SIDE * SIDE :].reshape(len(one), COLOUR * COLOUR, 2).astype(np.float32) - 128 for one in (first, second)
-    )
-    grey = np.minimum(np.abs(a).max(axis=(1, 2)), np.abs(b).max(axis=(1, 2))) < 6
-    apart = np.sqrt(((a - b) ** 2).sum(axis=2)).mean(axis=1)
+def _chroma(thumbnails: np.ndarray) -> np.ndarray:
+    """The two colours of 8 x 8, `[2, N, 8, 8]` float32 about 0."""
+    colours = thumbnails[:, SIDE * SIDE :].reshape(-1, COLOUR, COLOUR, 2).astype(np.float32) - 128
+    return np.ascontiguousarray(colours.transpose(3, 0, 1, 2))
+
+
+def _colours_apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """What the colours of each pair, as of `_chroma`, differ by, 0 to some tenths; 0 if one of the images is grey."""
+    grey = np.minimum(*(np.abs(one).max(axis=(0, 2, 3)) for one in (a, b))) < 6
+    apart = np.sqrt(((a - b) ** 2).sum(axis=0)).mean(axis=(1, 2))
     return np.where(grey, 0, 0.005 * np.maximum(apart - 6, 0)).astype(np.float32)

@@ -50,10 +50,10 @@ def neighbours(vectors: np.ndarray, least: float, queries: np.ndarray | None = N
                 yield found.of(found.queries < found.rows) if own else found
         return
     centroids = _centroids(vectors)
-    home = _cells(vectors, centroids, 1).ravel()
+    probed = _cells(asked, centroids, PROBES)
+    home = probed[:, 0] if own else _cells(vectors, centroids, 1).ravel()
     order = np.argsort(home, kind="stable")
     ends = np.cumsum(np.bincount(home, minlength=len(centroids)))
-    probed = _cells(asked, centroids, PROBES)
     asking = np.argsort(probed.ravel(), kind="stable")
     asking_ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(centroids)))
     for cell in range(len(centroids)):

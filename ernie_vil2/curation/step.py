@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-import cv2
 import numpy as np
 
 from ernie_vil2.config.section import Section
-from ernie_vil2.curation.likeness import Thumbnail, thumbnail
+from ernie_vil2.curation.likeness import Thumbnail, shrunk, thumbnail
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
 from ernie_vil2.registry import Registry
@@ -52,20 +51,14 @@ class Pair:
         return self.image.decode()
 
     @cached_property
-    def grey(self) -> np.ndarray:
-        """Its luminance, `[H, W]` uint8, no larger than 128 pixels a side."""
-        height, width = self.pixels.shape[:2]
-        shrink = max(height, width) / 128
-        pixels = self.pixels
-        if shrink > 1:
-            size = max(1, round(width / shrink)), max(1, round(height / shrink))
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    def small(self) -> np.ndarray:
+        """The image no larger than 128 pixels a side, `[H, W, 3]` uint8 RGB."""
+        return shrunk(self.pixels)
 
     @cached_property
     def thumbnail(self) -> Thumbnail:
         """By which it is compared with other images."""
-        return thumbnail(self.pixels)
+        return thumbnail(self.small)
 
 
 @dataclass(frozen=True)

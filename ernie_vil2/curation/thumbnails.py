@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,7 @@ def remove_files(folder: Path, name: str) -> None:
 
 def alike(
     found: Thumbnails,
+    folder: Path,
     candidates: float,
     least: float,
     queries: Thumbnails | None = None,
@@ -81,6 +83,7 @@ def alike(
     """Pairs that show the same, each once or twice.
 
     Args:
+        folder: where the vectors are that are asked for.
         candidates: least cosine of two vectors.
         least: likeness from which two images show the same.
         queries: others to compare with; None: the images themselves.
@@ -88,28 +91,31 @@ def alike(
         mirror: compares with the mirrored queries.
     """
     asked = found if queries is None else queries
-    vectors = asked.vectors if queries is not None or mirror else None
-    if mirror:
-        vectors = _mirrored_vectors(asked.thumbnails)
-    for near in neighbours(found.vectors, candidates, vectors):
-        close = likeness.comparable(
-            np.stack([asked.shapes[near.queries], found.shapes[near.rows]]),
-            np.stack([asked.extents[near.queries], found.extents[near.rows]]),
-        )
+    if not len(asked.samples) or not len(found.samples):
+        return
+    count = likeness.WINDOWS if crops else 1
+    for near in neighbours(found.vectors, candidates, _asking(asked.thumbnails, folder, crops, mirror)):
+        one, other = np.unique(np.stack([near.queries // count, near.rows]), axis=1)
+        shapes = np.stack([asked.shapes[one], found.shapes[other]])
+        close = likeness.comparable(shapes, np.stack([asked.extents[one], found.extents[other]]))
         if queries is None:
-            close &= near.queries != near.rows
-        one, other = near.queries[close], near.rows[close]
-        first = asked.thumbnails[one]
-        value = likeness.likeness(likeness.mirrored(first) if mirror else first, found.thumbnails[other], crops)
+            close &= one != other
+        one, other = one[close], other[close]
+        first, stretch = asked.thumbnails[one], np.log(shapes[1] / shapes[0])[close]
+        first = likeness.mirrored(first) if mirror else first
+        value = likeness.likeness(first, found.thumbnails[other], stretch, crops)
         same = value >= least
         if same.any():
             yield Alike(one[same], other[same], value[same])
 
 
-def _mirrored_vectors(thumbnails: np.ndarray) -> np.ndarray:
-    made = np.empty((len(thumbnails), likeness.WIDTH), np.float16)
+def _asking(thumbnails: np.ndarray, folder: Path, crops: bool, mirror: bool) -> np.ndarray:
+    """The vectors of images, or of each all of its windows, one after another, in a file that has no name."""
+    shape = len(thumbnails), likeness.WINDOWS if crops else 1, likeness.WIDTH
+    with tempfile.TemporaryFile(dir=folder) as file:
+        made = np.memmap(file, np.float16, "w+", shape=shape)
     for start in range(0, len(thumbnails), likeness.BLOCK):
-        made[start : start + likeness.BLOCK] = likeness.vectors(
-            likeness.mirrored(thumbnails[start : start + likeness.BLOCK])
-        )
-    return made
+        block = thumbnails[start : start + likeness.BLOCK]
+        block = likeness.mirrored(block) if mirror else block
+        made[start : start + len(block)] = likeness.windows(block) if crops else likeness.vectors(block)[:, None]
+    return made.reshape(-1, likeness.WIDTH)

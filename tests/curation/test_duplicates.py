@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ernie_vil2.curation.likeness import likeness, mirrored, thumbnail
+from ernie_vil2.curation.likeness import EVEN, likeness, mirrored, thumbnail, trimmed, vectors, windows
 from ernie_vil2.curation.neighbours import neighbours
 from ernie_vil2.curation.steps.near_texts import sketch
 from tests.curation.conftest import encoded, picture, write_tar
@@ -112,6 +112,54 @@ def test_likeness_is_the_same_both_ways_and_one_for_equal_images():
     turned = [np.frombuffer(thumbnail(np.ascontiguousarray(pixels[:, ::-1]))[0], np.uint8) for pixels in pictures]
     assert likeness(mirrored(np.stack(turned)), thumbnails) == pytest.approx(np.ones(20), abs=0.02)
     assert (likeness(one, other) < 0.9).all()
+
+
+def thumbnails_of(pictures):
+    made = [thumbnail(np.ascontiguousarray(pixels)) for pixels in pictures]
+    return np.stack([np.frombuffer(one.content, np.uint8) for one in made]), np.log([one.shape for one in made])
+
+
+def test_crops_of_a_tenth_from_anywhere_are_found_and_stretched_ones_are_not():
+    rng = np.random.default_rng(0)
+    originals = [picture(number, 200) for number in range(40)]
+    corners = rng.integers(0, 21, (40, 2))
+    crops = [pixels[top : top + 180, left : left + 180] for pixels, (top, left) in zip(originals, corners, strict=True)]
+    (first, shapes), (second, others) = thumbnails_of(originals), thumbnails_of(crops)
+    near = np.einsum("nwd,nd->nw", windows(first), vectors(second)).max(axis=1)
+    assert near.min() > 0.85  # so that they are candidates
+    for found in (likeness(first, second, others - shapes), likeness(second, first, shapes - others)):
+        assert (found > 0.94).mean() > 0.9
+    assert (likeness(first, second, crops=False) < 0.94).all()
+    rows = [pixels[20:] for pixels in originals]  # a tenth of one side alone
+    third, shapes_of_rows = thumbnails_of(rows)
+    assert (likeness(first, third, shapes_of_rows - shapes) > 0.94).mean() > 0.9
+    stretched = likeness(first, third)  # as if both had one aspect ratio
+    assert np.median(stretched) < 0.98 < 0.999 < np.median(likeness(first, third, shapes_of_rows - shapes))
+
+
+def test_borders_are_those_of_a_plain_loop():
+    def even(image, level):
+        lines = 0
+        while lines < len(image) and (np.abs(image[lines].astype(int) - level) > EVEN).mean() <= 0.02:
+            lines += 1
+        return lines
+
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        inner = picture(number, 60)[..., 0]
+        top, bottom, left, right = rng.integers(0, 20, 4).tolist()
+        framed = np.full((60 + top + bottom, 60 + left + right), rng.integers(0, 256), np.uint8)
+        framed[top : top + 60, left : left + 60] = inner
+        framed = np.clip(framed + rng.integers(-9, 10, framed.shape), 0, 255).astype(np.uint8)
+        rows, columns = slice(0, len(framed)), slice(0, framed.shape[1])
+        while True:
+            part = framed[rows, columns]
+            lines = [even(side, int(np.median(side[0]))) for side in (part, part[::-1], part.T, part.T[::-1])]
+            if not any(lines):
+                break
+            rows = slice(rows.start + lines[0], rows.stop - lines[1])
+            columns = slice(columns.start + lines[2], columns.stop - lines[3])
+        assert trimmed(framed) == (rows, columns)
 
 
 def test_colours_count_unless_one_image_is_grey():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+import cv2
 from pydantic import Field
 
 from ernie_vil2.config.section import Count, Section, Strength
@@ -34,7 +35,7 @@ class ImageRules(Step[Settings]):
             "width": width,
             "height": height,
             "aspect": max(height, width) / min(height, width),
-            "deviation": float(pair.grey.std()),
+            "deviation": float(cv2.meanStdDev(cv2.cvtColor(pair.small, cv2.COLOR_RGB2GRAY))[1].item()),
         }
 
     def rules(self) -> Iterable[tuple[str, str]]:

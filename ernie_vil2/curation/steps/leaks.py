@@ -28,7 +28,7 @@ class Settings(Section):
     benchmarks: list[str] = Field(
         default=[], description="folders or files of benchmarks, as `eval --data` takes them; the split that is scored"
     )
-    candidates: Fraction = Field(0.75, description="as of near_duplicates")
+    candidates: Fraction = Field(0.85, description="as of near_duplicates")
     likeness: Fraction = Field(0.95, description="as of near_duplicates")
     crops: bool = Field(True, description="as of near_duplicates")
     mirrored: bool = Field(True, description="also find mirrored images")
@@ -75,7 +75,7 @@ class Leaks(Step[Settings]):
             known, names = self._images(joins.folder, path, benchmarks)
             found: dict[int, tuple[float, str]] = {}
             for mirror in (False, True)[: 1 + own.mirrored]:
-                for pairs in alike(images, own.candidates, own.likeness, known, own.crops, mirror):
+                for pairs in alike(images, joins.folder, own.candidates, own.likeness, known, own.crops, mirror):
                     for query, row, value in zip(pairs.queries, pairs.rows, pairs.likeness, strict=True):
                         sample = int(images.samples[row])
                         found[sample] = max(found.get(sample, (0.0, "")), (float(value), names[query]))

@@ -17,7 +17,7 @@ from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnail
 
 
 class Settings(Section):
-    candidates: Fraction = Field(0.75, description="least cosine of the vectors of two images that are compared")
+    candidates: Fraction = Field(0.85, description="least cosine of the vectors of two images that are compared")
     likeness: Fraction = Field(0.95, description="from which two images show the same; 1: they are equal")
     embedding: Fraction | None = Field(
         None, description="least cosine of the embeddings of score's model as well; null: thumbnails decide alone"
@@ -48,7 +48,7 @@ class NearDuplicates(Step[Settings]):
         own = self.settings
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
             images = thumbnails_of(joins, "images")
-            pairs = list(alike(images, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
+            pairs = list(alike(images, joins.folder, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
             if own.embedding is not None and not mirror:
                 pairs = [_embedded_alike(joins, images.samples, found, own.embedding) for found in pairs]
             removed = best_of(joins, images.samples, pairs)
