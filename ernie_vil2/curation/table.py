@@ -14,7 +14,7 @@ from ernie_vil2.curation.step import UNREADABLE
 
 FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns before the measures (docs/curate.md)."""
-NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch"}
+NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch", "long_sketches"}
 
 
 def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Duplicates and leaks: pictures altered as others put them up, and a benchmark that hides in the training set."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,12 +88,23 @@ def test_pictures_of_a_benchmark_are_found_whatever_was_done_to_them(tmp_path, c
     assert leaks == dict.fromkeys((0, 12, 1, 13), "image of a benchmark")
 
 
-def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, crawl, curated):
-    test = write_tar(tmp_path / "test.tar", [(encoded(picture(77)), f"{CAPTION.upper()}: 7!")])
+def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
+    known = "A brown dog runs through the shallow water of a river, with a stick in its mouth."
+    captions = ["a brown dog runs through the shallow water of a river with a stick in its mouth",
+                "brown dog runs through the shallow water of a river, a stick in its mouth",
+                "a brown dog sleeps by the river", "two children build a castle of sand", "a brown dog"]  # fmt: skip
+    pairs = [{"en": caption, "zh": f"第{number}张图片"} for number, caption in enumerate(captions)]
+    crawl = write_tar(tmp_path / "crawl.tar", [(encoded(picture(n)), pair) for n, pair in enumerate(pairs)])
+    test = write_tar(tmp_path / "test.tar", [(encoded(picture(77)), known), (encoded(picture(78)), "a brown dog")])
     reported = curated([crawl], f"leaks: {{benchmarks: [{test}]}}", "reported")
     assert all(row["kept"] for row in reported.values())
-    rows = curated([crawl], f"leaks: {{benchmarks: [{test}], texts: remove}}", "removed").values()
-    assert {row["sample"]: row["reason"] for row in rows if not row["kept"]} == {7: "caption of a benchmark"}
+    [fact] = json.loads((tmp_path / "reported" / "curation.json").read_text())["facts"]["leaks"]
+    assert fact.endswith("2 more one of its captions, or nearly so (which stay)")
+    for least, gone in ((0.8, {0, 1}), (1.0, {0})):
+        text = f"leaks: {{benchmarks: [{test}], texts: remove, text_likeness: {least}}}"
+        rows = curated([crawl], text, f"removed {least}").values()
+        assert {row["sample"] for row in rows if row["reason"] == "caption of a benchmark"} == gone
+        assert sum(row["kept"] for row in rows) == 5 - len(gone)
 
 
 def test_a_benchmark_that_cannot_be_read_is_named_before_any_work(tmp_path, crawl, curated):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from ernie_vil2.config.section import Count, Fraction, Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, thumbnail, vectors
 from ernie_vil2.curation.step import Pair, Step
-from ernie_vil2.curation.steps.text_rules import text_key
+from ernie_vil2.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
 from ernie_vil2.curation.thumbnails import Thumbnails, alike, remove_files, thumbnails_of
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.decoding import decode_image
@@ -33,18 +34,19 @@ class Settings(Section):
     crops: bool = Field(True, description="as of near_duplicates")
     mirrored: bool = Field(True, description="also find mirrored images")
     texts: Literal["report", "remove"] = Field(
-        "report", description="what becomes of pairs that have a caption of a benchmark, case and marks aside"
+        "report", description="what becomes of pairs that have a caption of a benchmark, or nearly so"
     )
+    text_likeness: Fraction = Field(0.8, description="as likeness of near_texts; case and marks do not count")
     text_characters: Count = Field(20, description="captions that are shorter are alike by chance, and do not count")
 
 
 class Leaks(Step[Settings]):
-    """Every pair is compared with every image of the benchmarks, by the test of near-duplicates."""
+    """Every pair is compared with every image and caption of the benchmarks, by the tests of near-duplicates."""
 
     name = "leaks"
     cost = 4
     Settings = Settings
-    columns = COLUMNS | {"long_text_key": "uint64"}
+    columns = COLUMNS | {"long_sketches": "list<binary>"}
 
     def check(self) -> None:
         """Opens the benchmarks."""
@@ -60,11 +62,12 @@ class Leaks(Step[Settings]):
         return self.settings.text_characters
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnail, and what its caption is compared by."""
-        return pair.thumbnail.columns | {"long_text_key": self._key(list(pair.captions.values()))}
+        """Its thumbnail, and what its captions are compared by."""
+        return pair.thumbnail.columns | {"long_sketches": self._sketches(pair.captions.values())}
 
-    def _key(self, texts: list[str]) -> int | None:
-        return text_key(texts) if min(map(len, texts)) >= self.settings.text_characters else None
+    def _sketches(self, texts: Iterable[str]) -> list[bytes]:
+        long = (sketch(text) for text in texts if len(text) >= self.settings.text_characters)
+        return [one for one in long if one is not None]
 
     def decide(self, joins: Joins) -> None:
         """Removes what is in a benchmark; reports captions that are."""
@@ -86,20 +89,39 @@ class Leaks(Step[Settings]):
                 {"sample": sample, "benchmark": path, "image": name, "likeness": round(value, 4)}
                 for sample, (value, name) in sorted(found.items())
             ]
-            keys = {self._key([text.text]) for one in benchmarks for text in one.texts} - {None}
-            joins.database.register("known", pa.table({"long_text_key": pa.array(keys, pa.uint64())}))
-            query = "select sample, null from alive semi join known using (long_text_key)"
+            texts = self._with_texts(joins, self._sketches(text.text for one in benchmarks for text in one.texts))
+            joins.database.register("known", pa.table({"sample": pa.array(texts, pa.int64())}))
+            query = "select sample, null from alive semi join known using (sample)"
             captions = joins.all(f"select count(*) from ({query})")[0][0]
             if own.texts == "remove":
                 joins.remove("caption of a benchmark", query)
             joins.database.unregister("known")
             joins.facts.setdefault(self.name, []).append(
                 f"{path}: {counted(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
-                f"{len(names):,} images, {captions:,} more one of its captions"
+                f"{len(names):,} images, {captions:,} more one of its captions, or nearly so"
                 + ("" if own.texts == "remove" else " (which stay)")
             )
         joins.figures[self.name] = leaks
         remove_files(joins.folder, "images")
+
+    def _with_texts(self, joins: Joins, known: Sequence[bytes]) -> set[int]:
+        """The samples of pairs that have one of these texts, or nearly so."""
+        if not known:
+            return set()
+        found, hashes = set[int](), hashes_of(known)
+        rows = pa.table({"number": np.arange(len(known)).repeat(BANDS), "band": bands_of(known).ravel()})
+        joins.database.register("known_bands", rows)
+        for batch in joins.rows("select sample, unnest(long_sketches) as sketch from alive"):
+            own = batch["sketch"].to_pylist()
+            bands = pa.table({"row": np.arange(len(own)).repeat(BANDS), "band": bands_of(own).ravel()})
+            joins.database.register("bands", bands)
+            near = joins.database.execute("select distinct row, number from bands join known_bands using (band)")
+            row, number = near.fetchnumpy().values()
+            joins.database.unregister("bands")
+            alike = (hashes_of(own)[row] == hashes[number]).mean(axis=1) >= self.settings.text_likeness
+            found.update(batch["sample"].to_numpy()[row[alike]].tolist())
+        joins.database.unregister("known_bands")
+        return found
 
     def _images(self, folder: Path, path: str, benchmarks: list[Benchmark]) -> tuple[Thumbnails, list[str]]:
         """The thumbnails of a benchmark's images, of an earlier run if the benchmark is as it was, and their names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
@@ -46,7 +47,7 @@ class NearTexts(Step[Settings]):
         db = joins.database
         db.execute("create table bands (sample bigint, band ubigint)")
         for batch in joins.rows("select sample, sketch from alive where sketch is not null"):
-            samples, keys = batch["sample"].to_numpy(), _bands(batch["sketch"].to_pylist())
+            samples, keys = batch["sample"].to_numpy(), bands_of(batch["sketch"].to_pylist())
             rows = pa.table({"sample": np.repeat(samples, BANDS), "band": keys.ravel()})
             db.register("rows", rows)
             db.execute("insert into bands select * from rows")
@@ -59,7 +60,7 @@ class NearTexts(Step[Settings]):
         )
         groups: dict[int, int] = {}
         for batch in joins.rows(query):
-            one, other = (_hashes(batch[column].to_pylist()) for column in ("sketch", "other"))
+            one, other = (hashes_of(batch[column].to_pylist()) for column in ("sketch", "other"))
             alike = (one == other).mean(axis=1) >= self.settings.likeness
             pairs = zip(
                 batch["sample"].to_numpy()[alike].tolist(), batch["first"].to_numpy()[alike].tolist(), strict=True
@@ -95,13 +96,14 @@ def sketch(text: str) -> bytes | None:
     return mixed.astype(np.uint32).min(axis=0).tobytes()
 
 
-def _hashes(sketches: list[bytes]) -> np.ndarray:
+def hashes_of(sketches: Sequence[bytes]) -> np.ndarray:
+    """`[N, HASHES]` uint32; two texts are as alike as the share of these in which they agree."""
     return np.frombuffer(b"".join(sketches), np.uint32).reshape(len(sketches), HASHES)
 
 
-def _bands(sketches: list[bytes]) -> np.ndarray:
+def bands_of(sketches: Sequence[bytes]) -> np.ndarray:
     """`[N, BANDS]` uint64, equal for sketches that agree in all hashes of a band."""
-    parts = _hashes(sketches).reshape(len(sketches), BANDS, -1).astype(np.uint64)
+    parts = hashes_of(sketches).reshape(len(sketches), BANDS, -1).astype(np.uint64)
     keys = np.broadcast_to(np.arange(BANDS, dtype=np.uint64), parts.shape[:2]).copy()
     with np.errstate(over="ignore"):
         for column in range(parts.shape[2]):
