@@ -19,6 +19,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -73,8 +74,11 @@ def settings_of(folder: Path, data: str, seed: int) -> list[str]:
 
 def score(folder: Path, model: str, cell: Cell, with_old: bool) -> dict[str, float]:
     """Mean recall on the test part before and after a run, and its seconds; and that of `forgotten`."""
-    run = folder / "run"
-    subprocess.run(["rm", "-rf", str(run)], check=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        return _score(folder, Path(temporary) / "run", model, cell, with_old)
+
+
+def _score(folder: Path, run: Path, model: str, cell: Cell, with_old: bool) -> dict[str, float]:
     settings = [f"Model.weights={model}", *settings_of(folder, cell.data, cell.seed), f"Training.output={run}",
                 f"Training.seed={cell.seed}", "Data.workers=0", f"Optimizer.learning_rate={cell.rate!r}",
                 f"Training.global_batch={cell.batch}", f"Training.epochs={cell.epochs}"]  # fmt: skip
@@ -85,7 +89,7 @@ def score(folder: Path, model: str, cell: Cell, with_old: bool) -> dict[str, flo
         raise SystemExit(printed.getvalue())
     found = {}
     for when in ("before", "after"):
-        record = json.loads((run / "evaluation" / f"{when}.json").read_text(encoding="utf-8"))
+        record = read(run / "evaluation" / f"{when}.json")
         found[when] = fmean(one["result"]["mR"] for one in record["results"].values())
     found["seconds"] = round(time.monotonic() - started, 1)
     return found | (forgotten(run, model) if with_old else {})
@@ -122,6 +126,10 @@ def recipe(folder: Path, model: str, data: str) -> tuple[float, int, int]:
 
     config = with_model_like(load_config(ROOT / RECIPE, [f"Model.weights={model}", *settings_of(folder, data, 0)]))
     return config.Optimizer.learning_rate, config.Training.global_batch, round(config.Training.epochs)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, int, int]]) -> str:
@@ -206,21 +214,22 @@ def main() -> int:
     parser.add_argument("--old", action="store_true", help="also score what the model could do before")
     parser.add_argument("--table", action="store_true", help="print what there is, and train nothing")
     args = parser.parse_args()
-    path, started, longest = args.folder / "results.json", time.monotonic(), 0.0
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    cells, started, longest = args.folder / "cells", time.monotonic(), 0.0
     wanted = [Cell(Path(args.model).name, data, rate, batch, epochs, seed)
               for seed in args.seeds for data in args.data for batch in args.batches for epochs in args.epochs
               for rate in args.rates]  # fmt: skip
-    args.folder.mkdir(parents=True, exist_ok=True)
+    cells.mkdir(parents=True, exist_ok=True)
     for cell in [] if args.table else wanted:
-        if cell.key in found and ("old" in found[cell.key] or not args.old):
+        path = cells / f"{cell.key}.json"
+        if path.exists() and ("old" in read(path) or not args.old):
             continue
         if (time.monotonic() - started + longest) / 60 > args.minutes:
             break
-        found[cell.key] = score(args.folder, args.model, cell, args.old)
-        longest = max(longest, found[cell.key]["seconds"])
-        write_json(path, found)
-        print(cell.key, found[cell.key], flush=True)
+        began = time.monotonic()
+        write_json(path, record := score(args.folder, args.model, cell, args.old))
+        longest = max(longest, time.monotonic() - began)
+        print(cell.key, record, flush=True)
+    found = {path.stem: read(path) for path in sorted(cells.glob("*.json"))}
     known = {(cell.model, cell.data) for cell in map(Cell.of, found)}
     models = {name: str(Path(args.model).parent / name) for name, _ in known}
     print(table(found, {(name, data): recipe(args.folder, models[name], data) for name, data in known}))
