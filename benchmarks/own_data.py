@@ -133,7 +133,8 @@ def read(path: Path) -> dict:
 
 
 def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, int, int]]) -> str:
-    """Markdown for each model: a row for each data, batch and number of epochs; cells are means over the seeds."""
+    """Markdown for each model: a row for each data, batch and number of epochs. Cells are gains of mean recall, means
+    over the seeds, whose number is given where it is not the most."""
     cells = {Cell.of(key): record for key, record in found.items()}
     lines = []
     for model in dict.fromkeys(cell.model for cell in cells):
@@ -150,8 +151,10 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
                     gains[cell.rate, cell.batch, cell.epochs][cell.seed] = record
             before = fmean({cell.seed: record["before"] for cell, record in own.items() if cell.data == data}.values())
             for batch, epochs in sorted({how[1:] for how in gains}):
+                most = max(map(len, gains.values()))
                 shown = [
-                    _shown(gains.get((rate, batch, epochs), {}), (rate, batch, epochs) == chosen) for rate in rates
+                    _shown(gains.get((rate, batch, epochs), {}), most, (rate, batch, epochs) == chosen)
+                    for rate in rates
                 ]
                 how = f"{batch}" if epochs == EPOCHS else f"{batch}, {epochs} epochs"
                 lines.append(f"| {data} | {before:.1f} | {how} | {' | '.join(shown)} |")
@@ -160,10 +163,11 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
     return "\n".join(lines).strip()
 
 
-def _shown(by_seed: dict[int, dict], chosen: bool) -> str:
+def _shown(by_seed: dict[int, dict], most: int, chosen: bool) -> str:
     if not by_seed:
         return "-"
-    value = f"{fmean(record['after'] for record in by_seed.values()):.1f}"
+    value = f"{fmean(record['after'] - record['before'] for record in by_seed.values()):+.1f}"
+    value += f" ({len(by_seed)})" * (len(by_seed) < most)
     return f"**{value}**" if chosen else value
 
 

@@ -95,7 +95,7 @@ def test_rate_and_batch_follow_the_size_of_the_model_unless_they_are_set(tmp_pat
     untrained_checkpoint(tmp_path / "MODEL", TOKENS)
     settings = [f"Model.weights={tmp_path / 'MODEL'}", "Data.train=[x]"]
     small = with_model_like(load_config("configs/finetune/own.yaml", settings))
-    assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (1e-3, 64, None)
+    assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (2e-3, 64, None)
     own = [*settings, "Optimizer.learning_rate=3e-4", "Training.global_batch=128"]
     assert with_model_like(with_model_like(load_config("configs/finetune/own.yaml", own))).Training.global_batch == 128
     assert with_model_like(load_config("configs/finetune/own.yaml", own)).Optimizer.learning_rate == 3e-4
