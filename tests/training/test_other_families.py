@@ -1,5 +1,7 @@
 """Training that starts from the folder of another family: `-o Model.like=weights -o Model.weights=FOLDER`."""
 
+from functools import reduce
+
 import numpy as np
 import paddle
 import pytest
@@ -93,48 +95,49 @@ def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
         np.testing.assert_allclose(gradient, arrays[key], rtol=0, atol=1e-4 * np.abs(arrays[key]).max(), err_msg=key)
 
 
+IMAGES = {
+    "vit": (2, {"cls_token", "pos_embed", "patch_embed", "ln_pre"}, {"norm", "image_projection"}),
+    "siglip": (2, {"pos_embed", "patch_embed"}, {"norm", "attn_pool"}),
+    "resnet": (5, {"conv1", "conv2", "conv3", "bn1", "bn2", "bn3"}, {"attnpool"}),
+}
+"""Blocks, and the parts before the first and after the last."""
+TEXTS = {
+    "bert": ({"word_embeddings", "position_embeddings", "token_type_embeddings", "layer_norm"}, {"text_projection"}),
+    "altclip": (
+        {"word_embeddings", "position_embeddings", "token_type_embeddings", "layer_norm"},
+        {"head_norm", "head", "text_projection"},
+    ),
+    "clip": ({"word_embeddings", "position_embeddings"}, {"norm", "text_projection"}),
+    "siglip": ({"word_embeddings", "position_embeddings"}, {"norm", "head"}),
+}
 GROUPS = {
-    "hf_chinese_clip_bin": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
-                            {"norm.weight", "norm.bias", "image_projection.weight"}, {"text_projection.weight"}),
-    "hf_clip": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
-                {"norm.weight", "norm.bias", "image_projection.weight"},
-                {"network.norm.weight", "network.norm.bias", "text_projection.weight"}),
-    "hf_siglip": (2, 2, {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}, "norm attn_pool",
-                  {"network.norm.weight", "network.norm.bias", "head.weight", "head.bias"}),
-    "hf_siglip2_naflex": (2, 2, {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}, "norm attn_pool",
-                          {"network.norm.weight", "network.norm.bias", "head.weight", "head.bias"}),
-    "openclip_siglip_timm": (2, 2, {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"},
-                             "norm attn_pool", {"network.norm.weight", "network.norm.bias", "head.weight",
-                                                "head.bias"}),
-    "cn_clip_pt": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
-                   {"norm.weight", "norm.bias", "image_projection.weight"}, {"text_projection.weight"}),
-    "hf_altclip": (2, 2, {"cls_token", "pos_embed", "patch_embed.proj.weight", "ln_pre.weight", "ln_pre.bias"},
-                   {"norm.weight", "norm.bias", "image_projection.weight"},
-                   {"head_norm.weight", "head_norm.bias", "head.weight", "head.bias", "text_projection.weight"}),
-    "cn_clip_rn50": (5, 2, {"conv1.weight", "conv2.weight", "conv3.weight", "bn1", "bn2", "bn3"}, "attnpool",
-                     {"text_projection.weight"}),
-}  # fmt: skip
+    **dict.fromkeys(("hf_chinese_clip", "hf_chinese_clip_bin", "cn_clip_pt"), ("vit", "bert")),
+    "cn_clip_rn50": ("resnet", "bert"),
+    "hf_altclip": ("vit", "altclip"),
+    **dict.fromkeys(("hf_clip", "hf_clip_laion", "hf_metaclip2"), ("vit", "clip")),
+    **dict.fromkeys(("openclip_custom_text", "openclip_flat", "openclip_flat_quickgelu"), ("vit", "clip")),
+    **dict.fromkeys(("hf_siglip", "hf_siglip2", "hf_siglip2_naflex", "fgclip2"), ("siglip", "siglip")),
+    "openclip_siglip_timm": ("siglip", "siglip"),
+}
 
 
-@pytest.mark.parametrize("name", [name for name in GROUPS if name in FOLDERS])
+@pytest.mark.parametrize("name", FOLDERS)
 def test_layer_groups_run_from_the_input_to_the_joint_space(name):
-    images, texts, stem, image_head, text_head = GROUPS[name]
+    blocks, stem, image_head = IMAGES[GROUPS[name][0]]
+    embeddings, text_head = TEXTS[GROUPS[name][1]]
     model, _ = read_model(FOLDERS[name]).build()
     image, text = layer_groups(model).values()
-    for tower, groups, count in (("image", image, images), ("text", text, texts)):
+    for tower, groups, count in (("image", image, blocks), ("text", text, 2)):
         assert list(groups) == [f"{tower}.embeddings", *(f"{tower}.blocks.{n}" for n in range(count)), f"{tower}.head"]
         assert all(groups[f"{tower}.blocks.{n}"] for n in range(count))
     assert sum(map(len, (*image.values(), *text.values()))) == len(list(model.parameters())) - len(model.scalars)
 
-    def named(names):
-        return {part.removeprefix("image.").removeprefix("text.") for part in names}
+    def parts(names):
+        prefixes = ("image.", "text.", "network.", "embeddings.")
+        return {reduce(str.removeprefix, prefixes, name).partition(".")[0] for name in names}
 
-    found = named(image["image.embeddings"])
-    assert found == stem or {part.rpartition(".")[0] if "bn" in part else part for part in found} == stem
-    found = named(image["image.head"])
-    assert found == image_head or {part.partition(".")[0] for part in found} == set(image_head.split())
-    assert named(text["text.head"]) == text_head
-    assert {"word_embeddings", "position_embeddings"} <= {part.split(".")[-2] for part in text["text.embeddings"]}
+    assert parts(image["image.embeddings"]) == stem and parts(image["image.head"]) == image_head
+    assert parts(text["text.embeddings"]) == embeddings and parts(text["text.head"]) == text_head
 
 
 @pytest.fixture
