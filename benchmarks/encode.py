@@ -1,11 +1,13 @@
 """Images and texts a second of ViT-B/16 and ERNIE base, in each library that is installed, one after the other.
 
     python benchmarks/encode.py --torch-python torch-venv/bin/python    # with numpy, and torch or openvino
+    python benchmarks/encode.py --peer-python torch-venv/bin/python     # with transformers: a Chinese-CLIP of that size
 
 Weights are random, inputs are the demo's drawings and captions. Each engine has a process of its own, encodes a batch
 to warm up, and then all of them by the clock. Next to it are the share of texts whose ten closest images are those of
 Paddle eager, the share of all these tens that is in both, and the least cosine to its embeddings. On random weights all
-embeddings are alike, so that the ten closest are a harder test than on trained ones.
+embeddings are alike, so that the ten closest are a harder test than on trained ones. With --peer-python the model is a
+Chinese-CLIP, and the last line is how many times as fast as transformers it is, in Paddle and exported to ONNX.
 """
 
 import argparse
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCH = 8
 OURS = ("Paddle eager", "Paddle Inference float32", "Paddle Inference bfloat16", "onnxruntime float32",
         "onnxruntime int8")  # fmt: skip
+FAMILY = ("Paddle eager", "onnxruntime float32", "transformers float32")
 THEIRS = ("PyTorch float32", "PyTorch float32, compiled", "PyTorch bfloat16", "OpenVINO float32", "OpenVINO bfloat16")
 FOLDERS = {
     "Paddle Inference float32": "paddle_inference-float32",
@@ -35,14 +38,18 @@ FOLDERS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", type=Path, metavar="FILE", help="interpreter for PyTorch and OpenVINO")
+    parser.add_argument("--peer-python", type=Path, metavar="FILE", help="interpreter for transformers")
+    parser.add_argument("--engines", nargs="+", choices=(*OURS, *THEIRS, FAMILY[2]), help="some of them; default: all")
     parser.add_argument("--inputs", type=int, default=32, help="images, and as many texts; default: 32")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--child", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        return encode(args.child[0], Path(args.child[1]), args.inputs)
+        return encode(args.child[0], Path(args.child[1]), args.inputs, args.engines)
     with tempfile.TemporaryDirectory() as folder:
-        if run(sys.executable, "prepare", folder, max(args.threads), args.inputs) is None:
+        preparation = "prepare Chinese-CLIP" if args.peer_python else "prepare"
+        engines = FAMILY if args.peer_python else args.engines or (*OURS, *THEIRS)
+        if run(sys.executable, preparation, folder, max(args.threads), args.inputs, engines) is None:
             return 1
         print(f"{cpu()}; {args.inputs} images of 224 pixels and as many texts in batches of {BATCH}\n")
         print(
@@ -50,12 +57,13 @@ def main() -> int:
             f"{'of ten %':>10}{'least cosine':>14}"
         )
         for threads in args.threads:
-            reference = None
-            for engine in (*OURS, *THEIRS):
-                python = sys.executable if engine in OURS else args.torch_python
+            reference, rates = None, {}
+            for engine in engines:
+                python = sys.executable if engine in OURS else args.peer_python or args.torch_python
                 found = python and run(python, engine, folder, threads)
                 if not found:
                     continue
+                rates[engine] = found
                 made = np.load(Path(folder, "made.npz"))
                 reference = reference or {side: made[side] for side in ("images", "texts")}
                 ten, theirs = (
@@ -66,13 +74,18 @@ def main() -> int:
                 cosine = min((reference[side] * made[side]).sum(axis=1).min() for side in reference)
                 print(f"{engine:<28}{threads:>8}{found['images']:>10.2f}{found['texts']:>9.1f}{same:>12.0f}{both:>10.1f}"
                       f"{cosine:>14.6f}", flush=True)  # fmt: skip
+            if args.peer_python and len(rates) == len(FAMILY):
+                for name in FAMILY[:2]:
+                    images, texts = (rates[name][side] / rates[FAMILY[2]][side] for side in ("images", "texts"))
+                    print(f"{name}, of transformers' rate: {images:.2f} for images, {texts:.2f} for texts")
     return 0
 
 
-def run(python, engine, folder, threads, inputs=0):
+def run(python, engine, folder, threads, inputs=0, engines=()):
     """What a process of its own finds, None if it does not run."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    child = subprocess.run([python, __file__, "--child", engine, folder, "--inputs", str(inputs)], capture_output=True,
+    child = subprocess.run([python, __file__, "--child", engine, folder, "--inputs", str(inputs),
+                            *(["--engines", *engines] if engines else ())], capture_output=True,
                            text=True, env=os.environ | dict.fromkeys(names, str(threads)))  # fmt: skip
     if child.returncode:
         print(f"{engine}: {(child.stderr.strip().splitlines() or ['no word'])[-1]}", file=sys.stderr)
@@ -85,11 +98,11 @@ def cpu():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
 
 
-def encode(engine, folder, count):
-    if engine == "prepare":
-        return prepare(folder, count)
+def encode(engine, folder, count, engines):
+    if engine.startswith("prepare"):
+        return prepare(folder, count, engine.endswith("Chinese-CLIP"), engines)
     library = engine.split()[0]
-    opening = {"PyTorch": pytorch, "OpenVINO": openvino}.get(library, ours)
+    opening = {"PyTorch": pytorch, "OpenVINO": openvino, "transformers": transformers}.get(library, ours)
     opened = opening(engine, folder, int(os.environ["OMP_NUM_THREADS"]))
     inputs, rates, made = np.load(folder / "inputs.npz"), {}, {}
     for side, call in zip(("images", "texts"), opened, strict=True):
@@ -103,7 +116,7 @@ def encode(engine, folder, count):
     return 0
 
 
-def prepare(folder, count):
+def prepare(folder, count, of_family, engines):
     """Model, exports, inputs and weights, in the folder."""
     sys.path.insert(0, str(ROOT))
     from ernie_vil2.device import runtime
@@ -119,20 +132,28 @@ def prepare(folder, count):
     from ernie_vil2.models import build_dual_encoder, save_weights
 
     paddle.seed(0)
-    config = load_config(
-        None, ["Model.image={name: ViT-B/16, preprocessing: official}", "Model.text={name: ernie-base}"]
-    )
-    tokens = read_vocabulary(ERNIE_VOCABULARY)
     checkpoint = folder / "model"
     checkpoint.mkdir()
-    save_weights(build_dual_encoder(config.Model, len(tokens)), checkpoint / "model.safetensors")
-    (checkpoint / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    tokens = read_vocabulary(ERNIE_VOCABULARY)
+    if of_family:
+        from load import WORDS, write
+
+        write(checkpoint)
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        tokens = [*special, *(token for token in tokens if token not in special)][:WORDS]
+    else:
+        config = load_config(
+            None, ["Model.image={name: ViT-B/16, preprocessing: official}", "Model.text={name: ernie-base}"]
+        )
+        save_weights(build_dual_encoder(config.Model, len(tokens)), checkpoint / "model.safetensors")
+        (checkpoint / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (checkpoint / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     model = load_model(checkpoint, device="cpu")
     images, texts = inputs(model, [str(DEMO)], count)
     np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
+    (folder / "means.json").write_text(model.config.Model.image.model_dump_json(include={"mean", "std"}))
     np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.engine.model.state_dict().items()})
-    for name in FOLDERS.values():
+    for name in {FOLDERS[engine] for engine in engines if engine in FOLDERS}:
         export(model, folder / name, *name.split("-"))
     print("{}")
     return 0
@@ -177,6 +198,30 @@ def pytorch(engine, folder, threads):
         return ((torch.from_numpy(rows) / 255 - mean) / std).permute(0, 3, 1, 2).to(kind)
 
     return lambda rows: features(towers[0], pixels(rows)), lambda rows: features(towers[1], torch.from_numpy(rows))
+
+
+def transformers(engine, folder, threads):
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    import torch
+    from transformers import ChineseCLIPModel
+
+    torch.set_num_threads(threads)
+    model = ChineseCLIPModel.from_pretrained(folder / "model").eval()
+    mean, std = (torch.tensor(json.loads((folder / "means.json").read_text())[key]) for key in ("mean", "std"))
+
+    def texts(rows):
+        ids = torch.from_numpy(rows)
+        # Its get_text_features asks for a pooler in transformers 4.57.
+        return model.text_projection(model.text_model(ids, attention_mask=(ids != 0).long())[0][:, 0])
+
+    def images(rows):
+        return model.get_image_features(((torch.from_numpy(rows) / 255 - mean) / std).permute(0, 3, 1, 2))
+
+    def features(tower, rows):
+        with torch.inference_mode():
+            return torch.nn.functional.normalize(tower(rows)).numpy()
+
+    return lambda rows: features(images, rows), lambda rows: features(texts, rows)
 
 
 def openvino(engine, folder, threads):

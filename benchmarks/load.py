@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = 21_128
 ENGINES = {"ours": "load_model's reader", "torch": "torch.load"}
 
 
@@ -55,11 +56,16 @@ def write(folder: Path) -> int:
     from ernie_vil2.models.weights.settings import Settings
     from ernie_vil2.models.weights.torch_files import write_torch
 
-    about = {"model_type": "chinese_clip", "vision_config": {"patch_size": 16}, "text_config": {"vocab_size": 21_128}}
+    about = {
+        "model_type": "chinese_clip",
+        "architectures": ["ChineseCLIPModel"],
+        "vision_config": {"patch_size": 16},
+        "text_config": {"vocab_size": WORDS},
+    }
     (folder / "config.json").write_text(json.dumps(about))
     weights = folder / "pytorch_model.bin"
     config, _ = CHINESE_CLIP.configure(Folder(weights, Settings(folder / "config.json", about), {}, {}))
-    model = build_dual_encoder(config, about["text_config"]["vocab_size"])
+    model = build_dual_encoder(config, WORDS)
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     write_torch(weights, CHINESE_CLIP.names(config, {}).to_theirs(arrays), checkpoint=False)
     return weights.stat().st_size
