@@ -245,6 +245,7 @@ def set_weights(
     Raises:
         WeightMismatch: a name or shape that does not match and is not allowed; then nothing was set.
     """
+    arrays = dict(arrays)  # each is made once: compared, and set
     report = compare_weights(model, arrays, notes)
     if bad := report.mismatches(allow):
         raise WeightMismatch(f"not the weights of this model: {_explained(report, bad)}")
@@ -252,7 +253,7 @@ def set_weights(
     given = _memory({name: state[name] for name in report.matched if not state[name]._is_initialized()})
     buffers: dict[tuple[int, ...], np.ndarray] = {}
     for name in report.matched:
-        value, array = state[name], arrays[name]
+        value, array = state[name], arrays.pop(name)
         if name in given:
             _copy(array, given[name])
             value.get_tensor().set(given[name], paddle.CPUPlace(), True)  # which shares the memory

@@ -13,6 +13,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -234,20 +235,20 @@ class _Archive:
     def _span(self, name: str) -> tuple[int, int]:
         """Where the bytes of a file in the archive start, and how many there are."""
         entry = self.entries.get(name)
-        shown = printable(name, longest=100)
+        shown = partial(printable, name, longest=100)
         if entry is None:
-            raise Refused(f"{shown} is not in the archive: the file is damaged")
+            raise Refused(f"{shown()} is not in the archive: the file is damaged")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
             raise Refused(
-                f"{shown} is compressed or encrypted in the archive, as torch.save writes none; it might "
+                f"{shown()} is compressed or encrypted in the archive, as torch.save writes none; it might "
                 "unpack to any size"
             )
         header = self.content[entry.header_offset : entry.header_offset + 30]
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise Refused(f"no header for {shown}: the file is damaged")
+            raise Refused(f"no header for {shown()}: the file is damaged")
         start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
         if start + entry.file_size > self.size:
-            raise Refused(f"{shown} ends behind the end of the file: it is cut off")
+            raise Refused(f"{shown()} ends behind the end of the file: it is cut off")
         return start, entry.file_size
 
 
