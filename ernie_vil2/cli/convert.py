@@ -20,6 +20,8 @@ from ernie_vil2.cli.arguments import count, input_file, model, output_folder
 
 OWN = ("paddlenlp", "official", "ernie_vil2")
 """Layouts that are written from the model alone; a folder of the others is needed for its settings and tokenizer."""
+PACKAGED_WORDS = 21_128
+"""Lines of the vocab.txt in Chinese-CLIP's package."""
 LAYOUTS = ["hf", "openclip", "chinese-clip", *OWN]
 
 
@@ -100,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
             notes = rewrite(kept, args.target, layout)
         else:
             notes = hand_back(kept, origin, args.target, layout, made)
+    if layout == "chinese-clip" and stored.vocab_size != PACKAGED_WORDS:
+        notes.append("its own code reads the vocab.txt of its package: put the one of TARGET there")
     if has_golden(args.target) and not report.mismatches():
         load_model(args.target, verify=True)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")

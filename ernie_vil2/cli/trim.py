@@ -4,7 +4,8 @@
     ernie-vil2 trim FOLDER --texts captions.txt --held-out others.txt --output TRIMMED
 
 Embeddings of such texts stay the same to the last bit; ids are other numbers, and the tokenizer is written for them. In
-SigLIP 2 B, words are 197 of 375 million parameters. The result is a folder of this package.
+SigLIP 2 B, words are 197 of 375 million parameters. The result is a folder of this package; ernie-vil2 convert brings
+it back to the layout that it came from.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         kept |= set(kept_of_texts(tokenizer, (line for path in args.texts for line in _lines(path))))
     rows = sorted(kept)
     words = stored.arrays[WORDS]
-    write_model(trim(stored, rows), args.output, "ernie_vil2")
+    write_model(trim(stored, rows, args.source), args.output, "ernie_vil2")
     before, width = words.shape
     total = sum(array.size for array in stored.arrays.values())
     saved = (before - len(rows)) * width

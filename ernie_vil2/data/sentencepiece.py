@@ -7,7 +7,7 @@ of model, byte fallback), the normaliser's (its compiled table of characters) an
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 MAX_BYTES = 2**27
@@ -80,6 +80,21 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             yield key >> 3, struct.unpack("<f", value)[0] if key & 7 == 5 else value
         else:
             raise IndexError(f"a field of the kind {key & 7}")
+
+
+def without_pieces(data: bytes, kept: Collection[int], rules: str) -> bytes:
+    """A sentencepiece model with the pieces of these ids alone, which are those of `tokenizer_of_pieces`."""
+    shift, number, parts = int(rules == "xlm_roberta"), -1, []
+    for field, value in _fields(data):
+        number += field == 1
+        if field != 1 or number + shift in kept or (shift and number < 3):
+            parts += [_varint(field << 3 | 2), _varint(len(value)), value]  # all fields of a model are messages
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def tokenizer_of_pieces(data: bytes, rules: str, padding: str | None) -> str:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.library_tokenizer import LibraryTokenizer
+from ernie_vil2.data.sentencepiece import without_pieces
 from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
-from ernie_vil2.data.tokenizer_files import byte_characters
-from ernie_vil2.io.files import parse_json
+from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, byte_characters
+from ernie_vil2.io.files import load_json, parse_json, read_text, write_json, write_text
+from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 
 _SHARED = (
     (0x20, 0x7F),
@@ -51,6 +54,7 @@ LANGUAGES: Mapping[str, tuple[tuple[int, int], ...]] = {
 }
 """Characters of a language's texts as ranges of code points. All have ASCII, characters and emoji as well."""
 _SPACE = "\u2581"
+_PAIRS = "vocab.json", "merges.txt"
 
 
 def characters(languages: Iterable[str]) -> set[str]:
@@ -96,9 +100,41 @@ def trimmed(tokenizer: TextTokenizer, kept: list[int]) -> TextTokenizer:
     if isinstance(tokenizer, Tokenizer):
         return Tokenizer(tokens, tokenizer.max_length, tokenizer.rules)  # type: ignore[arg-type]
     settings = parse_json(tokenizer.files()["tokenizer.json"])
-    _renumber(settings, {number: position for position, number in enumerate(kept)}, set(tokens))
+    _renumber(settings, {number: position for position, number in enumerate(kept)})
     content = json.dumps(settings, ensure_ascii=False)
     return LibraryTokenizer(content, tokenizer.max_length, tokenizer.rules)
+
+
+def trim_files(folder: Path, positions: Mapping[int, int], rules: str) -> None:
+    """Cuts the tokenizer in a folder down, in the files of its own that the authors' code reads.
+
+    Args:
+        positions: the new id of each old one that stays.
+        rules: of the tokenizer, as `Model.text.tokenizer`.
+    """
+    known: dict[str, int] = load_json(folder / _PAIRS[0]) if (folder / _PAIRS[0]).is_file() else {}
+    stay = {token for token, number in known.items() if number in positions}
+    for path in sorted(folder.iterdir()):
+        if path.name == VOCABULARY:
+            lines = read_text(path).removesuffix("\n").split("\n")
+            write_text(path, "".join(f"{lines[number]}\n" for number in positions))
+        elif path.name == TOKENIZER:
+            settings = load_json(path, MAX_CHARACTERS)
+            _renumber(settings, positions)
+            write_text(path, json.dumps(settings, ensure_ascii=False))
+        elif path.name == _PAIRS[0]:
+            write_json(path, {token: positions[known[token]] for token in known if token in stay})
+        elif path.name == _PAIRS[1]:
+            head, *lines = read_text(path).split("\n")  # the first says their version
+            lines = [line for line in lines if not line or {*_pair(line), line.replace(" ", "")} <= stay]
+            write_text(path, "\n".join([head, *lines]))
+        elif path.suffix == ".model":
+            path.write_bytes(without_pieces(path.read_bytes(), positions, rules))
+        elif path.name == "tokenizer_config.json":
+            settings = load_json(path)
+            added = {int(number): token for number, token in settings.get("added_tokens_decoder", {}).items()}
+            moved = {str(positions[number]): token for number, token in added.items() if number in positions}
+            write_json(path, settings | ({"added_tokens_decoder": moved} if added else {}), indent=2)
 
 
 def missing_share(tokenizer: TextTokenizer, kept: Iterable[int], texts: Iterable[str]) -> tuple[int, int, int, int]:
@@ -201,7 +237,7 @@ def _parts(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
     return {vocab[part] for part in found if part in vocab}
 
 
-def _renumber(settings: dict[str, Any], positions: Mapping[int, int], tokens: set[str]) -> None:
+def _renumber(settings: dict[str, Any], positions: Mapping[int, int]) -> None:
     """Gives what is left of a tokenizer.json its new ids."""
     model = settings["model"]
     if model["type"] == "Unigram":
@@ -212,7 +248,7 @@ def _renumber(settings: dict[str, Any], positions: Mapping[int, int], tokens: se
         model["vocab"] = {token: positions[number] for token, number in model["vocab"].items() if number in positions}
     if "merges" in model:
         pairs = [(_pair(merge), merge) for merge in model["merges"]]
-        model["merges"] = [merge for (left, right), merge in pairs if {left, right, left + right} <= tokens]
+        model["merges"] = [merge for (one, two), merge in pairs if {one, two, one + two} <= model["vocab"].keys()]
     for token in settings.get("added_tokens", ()):
         token["id"] = positions[token["id"]]
     if settings.get("padding"):

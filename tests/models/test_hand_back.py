@@ -5,30 +5,40 @@ PyTorch and transformers, open_clip_torch or cn_clip. tests/fixtures/others/hand
 that they loaded, as tests/peers.py compares; elsewhere equal files are enough.
 """
 
+import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 
 from ernie_vil2.config import LoraConfig, TuningConfig
+from ernie_vil2.encoder import load_model
 from ernie_vil2.io.files import sha256
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
 from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
+from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+from ernie_vil2.models.weights.trimming import trim
 from tests.conftest import call
-from tests.others import FOLDERS, OWN
+from tests.others import FOLDERS, OWN, built, expected
 
 PEERS = Path(__file__).parents[1] / "peers.py"
 RECORDED = json.loads((OWN / "handed_back.json").read_text())
 PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (sys.executable if importlib.util.find_spec("transformers") else None)
+
+
+TEXTS = 6
+"""Of a fixture, what a vocabulary is trimmed to."""
 
 
 def weights_in(folder):
@@ -40,6 +50,26 @@ def given_back(name, folder, change=lambda array: array):
     stored = read_model(FOLDERS[name])
     arrays = {key: change(array) for key, array in stored.arrays.items()}
     return hand_back(replace(stored, arrays=arrays), FOLDERS[name], folder, layout_of(FOLDERS[name]))
+
+
+def asked(folder, fixture, *texts):
+    """What tests/peers.py finds of a folder; None where no Python for it is there."""
+    if PYTHON is None:
+        return None
+    command = [PYTHON, PEERS, folder, fixture, *map(str, texts)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode and "ModuleNotFoundError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def tree_digest(folder):
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "contract.json":
+            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def check_equal(one, other):
@@ -65,14 +95,44 @@ def test_the_authors_class_loads_it_to_the_same_embeddings(name, tmp_path):
     given_back(name, tmp_path / "back")
     (file,) = [path for path in (tmp_path / "back").iterdir() if path.suffix in (".safetensors", ".bin", ".pt")]
     assert (file.name, sha256(file)) == (RECORDED[name]["file"], RECORDED[name]["sha256"])
-    if PYTHON is None:
+    if found := asked(tmp_path / "back", FOLDERS[name]):
+        assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
+    """The files of the authors' tokenizer give the ids of the rows that are left."""
+    texts = json.loads((FOLDERS[name] / "inputs" / "texts.json").read_text("utf-8"))[:TEXTS]
+    (tmp_path / "texts.txt").write_text("".join(text.replace("\n", " ") + "\n" for text in texts), "utf-8")
+    made = call("trim", FOLDERS[name], "--texts", tmp_path / "texts.txt", "--output", tmp_path / "small")
+    assert made.returncode == 0, made.stderr
+    done = call("convert", tmp_path / "small", tmp_path / "back")
+    if read_model(FOLDERS[name]).config.Model.text.tokenizer == "open_clip":
+        assert done.returncode == 2 and "OpenCLIP splits texts by the byte pairs of its package" in done.stderr
         return
-    done = subprocess.run([PYTHON, PEERS, tmp_path / "back", FOLDERS[name]], capture_output=True, text=True)
-    if done.returncode and "ModuleNotFoundError" in done.stderr:
-        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+    model, small = load_model(FOLDERS[name]), load_model(tmp_path / "back")
+    assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
+    np.testing.assert_array_equal(small.encode_texts(texts), model.encode_texts(texts))
+    settings = "".join(path.read_text() for path in tmp_path.glob("back/**/*.json") if path.name != "contract.json")
+    assert f'"vocab_size": {len(read_model(tmp_path / "back").arrays[WORDS])}' in settings
+    if name not in RECORDED:
+        return
+    assert tree_digest(tmp_path / "back") == RECORDED[name]["trimmed"]
+    if found := asked(tmp_path / "back", FOLDERS[name], TEXTS):
+        assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+
+
+def test_a_vocabulary_that_is_not_the_origins_does_not_go_back(tmp_path):
+    stored = read_model(FOLDERS["hf_chinese_clip_bin"])
+    other = replace(stored, tokens=[*stored.tokens[:-1], "other"])
+    with pytest.raises(ValueError, match="the words of this model are others than those of"):
+        hand_back(other, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
+    fewer = trim(stored, range(100))
+    fewer = replace(fewer, tokens=[*fewer.tokens[:-1], "other"])
+    with pytest.raises(ValueError, match="the words of this model are not a part of those of"):
+        hand_back(fewer, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize("name", ["hf_clip", "openclip_siglip_timm", "cn_clip_pt"])
@@ -159,10 +219,9 @@ def test_larger_images_and_longer_texts_are_in_the_settings_that_go_back(tmp_pat
     assert settings["size"] == {"shortest_edge": 64} and settings["crop_size"] == {"height": 64, "width": 64}
 
 
-@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
-def test_lora_can_be_kept_in_the_layout_of_peft(name, tmp_path):
-    """W + alpha / r * B A of each of their layers is what merging makes of ours."""
-    stored, run = read_model(FOLDERS[name]), tmp_path / "run"
+def with_lora(name, run):
+    """A run that began with a folder and has learned changes of rank 2, as if by training."""
+    stored = read_model(FOLDERS[name])
     begun = stored.config.Model.model_copy(update={"weights": str(FOLDERS[name])})
     lora = LoraConfig(rank=2, alpha=6.0)
     config = stored.config.model_copy(update={"Model": begun, "Tuning": TuningConfig(lora=lora)})
@@ -174,6 +233,32 @@ def test_lora_can_be_kept_in_the_layout_of_peft(name, tmp_path):
             value.set_value(rng.normal(size=value.shape).astype("float32"))
     arrays = {key: value.numpy() for key, value in model.state_dict().items()}
     write_model(replace(stored, arrays=arrays, config=config), run, "ernie_vil2")
+    return run
+
+
+@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
+def test_peft_adds_the_adapter_to_the_authors_model(name, tmp_path):
+    """Embeddings are those of the run with its LoRA merged."""
+    run = with_lora(name, tmp_path / "run")
+    done = call("convert", run, tmp_path / "adapter", "--lora", "peft")
+    assert done.returncode == 0, done.stderr
+    model, given = built(read_model(run)), dict(expected(name))
+    before = {key: given[key] for key in ("image_embeddings", "text_embeddings")}
+    with paddle.no_grad():
+        given["image_embeddings"] = model.encode_image(paddle.to_tensor(given["pixel_values"])).numpy()
+        given["text_embeddings"] = model.encode_text(paddle.to_tensor(given["input_ids"])).numpy()
+    assert all(np.abs(given[key] - before[key]).max() > 0.01 for key in before)
+    (tmp_path / "fixture").mkdir()
+    np.savez(tmp_path / "fixture" / "expected.npz", **given)
+    shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")
+    if found := asked(tmp_path / "adapter", tmp_path / "fixture"):
+        assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
+def test_lora_can_be_kept_in_the_layout_of_peft(name, tmp_path):
+    """W + alpha / r * B A of each of their layers is what merging makes of ours."""
+    run = with_lora(name, tmp_path / "run")
     done = call("convert", run, tmp_path / "adapter", "--lora", "peft")
     assert done.returncode == 0, done.stderr
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())

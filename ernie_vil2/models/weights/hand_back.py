@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import ModelConfig, load_config
+from ernie_vil2.config.model import TextVariant
 from ernie_vil2.config.section import differences
+from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
 from ernie_vil2.io.terminal import printable
@@ -24,6 +26,7 @@ from ernie_vil2.models.weights.contract import CONTRACT, OF_TRAINING, write_cont
 from ernie_vil2.models.weights.families import Family, FamilyModel, find_family
 from ernie_vil2.models.weights.families.family import OF_ARRAYS
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
+from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 
@@ -98,6 +101,8 @@ def hand_back(
     lacking = [name for name in theirs if name not in before]
     if lacking:
         raise ValueError(f"{weights} has no {printable(lacking[0], longest=100)}, which this model has")
+    trimmed = len(model.arrays[WORDS]) != len(was.arrays[WORDS])
+    positions = _positions(read_model(origin, dialect=was.dialect), model, origin, layout) if trimmed else {}
     exact = all(_fits(theirs[name], before[name].dtype) for name in theirs)
     types = {name: array.dtype if exact or name not in theirs else np.dtype("<f4") for name, array in before.items()}
     with atomic_folder(folder) as aside:
@@ -105,6 +110,9 @@ def hand_back(
         _resize(aside, was.config.Model, model.config.Model)
         same = was.config.Model.text.max_positions == model.config.Model.text.max_positions
         before = {name: array for name, array in before.items() if same or not name.endswith(_POSITIONS)}
+        if trimmed:
+            trim_files(aside, positions, was.config.Model.text.tokenizer)
+            _renumber(aside, model)
         arrays = {name: _as(theirs.get(name, array), types[name]) for name, array in before.items()}
         write_theirs(aside / weights.name.removesuffix(INDEX), arrays)
         written = read_model(aside, dialect=was.dialect)
@@ -200,9 +208,46 @@ def _resize(folder: Path, was: ModelConfig, now: ModelConfig) -> None:
             write_json(path, settings, indent=2)
 
 
+def _positions(was: StoredModel, model: StoredModel, origin: Path, layout: str) -> dict[int, int]:
+    """The new id of each token of the origin that a trimmed model has."""
+    if (layout, was.config.Model.text.tokenizer) == ("openclip", "open_clip"):
+        raise ValueError(
+            f"{origin}: OpenCLIP splits texts by the byte pairs of its package, whatever the folder holds, so that a "
+            "trimmed model does not go back to it; choose --to ernie_vil2"
+        )
+    old = {token: number for number, token in enumerate(was.tokens or [])}
+    positions = {old[token]: number for number, token in enumerate(model.tokens or []) if token in old}
+    if len(positions) != len(model.arrays[WORDS]) or list(positions) != sorted(positions):
+        raise ValueError(f"the words of this model are not a part of those of {origin}, whose tokenizer it would get")
+    return positions
+
+
+def _renumber(folder: Path, model: StoredModel) -> None:
+    """Brings what settings say of words to a trimmed vocabulary."""
+    variant = model.config.Model.text.variant or TextVariant()
+    ids = {"pad": variant.padding} | ({} if variant.end is None else {"eos": variant.end})
+    size = {"vocab_size": len(model.arrays[WORDS])}
+    for path in [folder / "config.json", folder / "open_clip_config.json", *(folder / SIZES).glob("*.json")]:
+        if not path.is_file():
+            continue
+        settings = load_json(path)
+        if path.parent != folder and "vocab_size" in settings:
+            settings |= size
+        elif path.name == "config.json":
+            for section in {"text_config", *({"text_config_dict"} & settings.keys())}:
+                numbers = {f"{key}_token_id": number for key, number in ids.items()}
+                settings[section] = {**(settings.get(section) or {}), **size, **numbers}
+        elif "model_cfg" in settings:
+            settings["model_cfg"]["text_cfg"] |= size | {f"{key}_id": number for key, number in ids.items()}
+        write_json(path, settings, indent=2)
+
+
 def checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]:
     """ValueError if what was written is not the model; what it does otherwise before its towers is returned."""
     notes = []
+    ways = [each.config.Model.text.tokenizer for each in (written, model)]
+    if ways[0] == ways[1] and written.tokens and written.tokens != model.tokens:
+        raise ValueError(f"the words of this model are others than those of {origin}, whose tokenizer it would get")
     forms = [each.config.Model.model_dump(exclude=OF_TRAINING) for each in (written, model)]
     for key, (theirs, ours) in differences(*forms, prefix="Model."):
         what = f"{key} is {ours} in this model and {theirs} in {origin}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ def named_ids(model: StoredModel) -> set[int]:
     return {number for number in named if number is not None}
 
 
-def trim(model: StoredModel, kept: Sequence[int]) -> StoredModel:
+def trim(model: StoredModel, kept: Sequence[int], source: str | os.PathLike | None = None) -> StoredModel:
     """The model with the rows `kept` of its vocabulary, in their order; all else is unchanged.
 
     Embeddings of texts whose ids are all among `kept` are the same to the last bit.
@@ -28,6 +29,7 @@ def trim(model: StoredModel, kept: Sequence[int]) -> StoredModel:
     Args:
         model: with a vocabulary.
         kept: ids in ascending order, see `data.trimming`.
+        source: where the model is from; `hand_back.origin_of` finds that if it is the folder of another family.
     """
     config = model.config
     tokenizer = trimmed(model.tokenizer(config.Data.max_length), list(kept))
@@ -37,13 +39,14 @@ def trim(model: StoredModel, kept: Sequence[int]) -> StoredModel:
         ids = {"padding": positions[text.variant.padding], "end": positions.get(text.variant.end)}  # type: ignore[arg-type]
         text = text.model_copy(update={"variant": text.variant.model_copy(update=ids)})
     text = text.model_copy(update={"vocabulary": None})
+    weights = config.Model.weights or (str(source) if source and model.family else None)
     arrays = dict(model.arrays)
     arrays[WORDS] = np.ascontiguousarray(arrays[WORDS][list(kept)])
     return replace(
         model,
         layout="ernie_vil2",
         arrays=arrays,
-        config=config.model_copy(update={"Model": config.Model.model_copy(update={"text": text})}),
+        config=config.model_copy(update={"Model": config.Model.model_copy(update={"text": text, "weights": weights})}),
         tokens=tokenizer.tokens,
         library=tokenizer if isinstance(tokenizer, LibraryTokenizer) else None,
         vocabulary=None,
