@@ -41,7 +41,7 @@ class Curation:
 
     Args:
         pairs: of the source.
-        reasons: step, reason and number of the pairs that went, in the order in which the steps decided.
+        reasons: step, reason and number of the pairs that went, in the order of the steps, the most frequent first.
         kept: pairs that stay.
         drawn: of these, on average over epochs.
         bad: what could not be read.
@@ -186,7 +186,7 @@ def _summary(joins: Joins, pairs: int, steps: Sequence[Step]) -> Curation:
     unreadable = joins.all("select bad, key from measured where bad is not null order by sample")
     bad.add(pairs, unreadable)
     reasons = [(UNREADABLE, reason, count) for reason, count in bad.counts.most_common()]
-    found = joins.all("select step, reason, count(*) from fates group by all order by min(rowid)")
+    found = joins.all("select step, reason, count(*) from fates group by all order by count(*) desc, reason")
     reasons += sorted(found, key=lambda row: order[row[0]])
     kept, drawn = joins.all("select count(*), sum(coalesce(weight, 1)) from alive left join weights using (sample)")[0]
     return Curation(pairs, reasons, kept, float(drawn or 0), bad, joins.facts)
