@@ -12,7 +12,7 @@ PROGRESS := n=0; while read -r line; do case "$$line" in \
     Downloading*[0-9][0-9].[0-9]' MB)' | Using\ cached*[0-9][0-9].[0-9]' MB)') echo "  $${line%%-*} ($${line\#\#*\(}";; \
     Installing\ collected*) echo "  unpacking $$n packages (about a minute)";; esac; done
 
-SHELL := /bin/bash
+SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-steps search test test-fast test-slow test-gpu lint doctor docs
