@@ -13,6 +13,8 @@ PROBES = 6
 """Cells in which a vector is looked for."""
 OF_A_CELL = 64
 """Vectors that a centroid is learnt from."""
+QUERIES = 4_000_000
+"""Whose cells are known at once."""
 BLOCK = 4096
 PAIRS = 100_000
 """That are given at once."""
@@ -50,21 +52,23 @@ def neighbours(vectors: np.ndarray, least: float, queries: np.ndarray | None = N
                 yield found.of(found.queries < found.rows) if own else found
         return
     centroids = _centroids(vectors)
-    probed = _cells(asked, centroids, PROBES)
-    home = probed[:, 0] if own else _cells(vectors, centroids, 1).ravel()
-    order = np.argsort(home, kind="stable")
-    ends = np.cumsum(np.bincount(home, minlength=len(centroids)))
-    asking = np.argsort(probed.ravel(), kind="stable")
-    asking_ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(centroids)))
-    for cell in range(len(centroids)):
-        rows = order[ends[cell - 1] if cell else 0 : ends[cell]]
-        asks = asking[asking_ends[cell - 1] if cell else 0 : asking_ends[cell]] // PROBES
-        if not len(rows):
-            continue
-        whole = np.asarray(vectors[rows], np.float32)
-        for start in range(0, len(asks), BLOCK):
-            for found in _near(asked, asks[start : start + BLOCK], whole, rows, least):
-                yield found.of(found.queries != found.rows) if own else found
+    probed = _cells(vectors, centroids, PROBES if own else 1)
+    order = np.argsort(probed[:, 0], kind="stable")
+    ends = np.cumsum(np.bincount(probed[:, 0], minlength=len(centroids)))
+    for first in range(0, len(asked), len(asked) if own else QUERIES):
+        if queries is not None:
+            probed = _cells(queries[first : first + QUERIES], centroids, PROBES)
+        asking = np.argsort(probed.ravel(), kind="stable")
+        asking_ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(centroids)))
+        for cell in range(len(centroids)):
+            rows = order[ends[cell - 1] if cell else 0 : ends[cell]]
+            asks = first + asking[asking_ends[cell - 1] if cell else 0 : asking_ends[cell]] // PROBES
+            if not len(rows):
+                continue
+            whole = np.asarray(vectors[rows], np.float32)
+            for start in range(0, len(asks), BLOCK):
+                for found in _near(asked, asks[start : start + BLOCK], whole, rows, least):
+                    yield found.of(found.queries != found.rows) if own else found
 
 
 def _near(
