@@ -36,7 +36,7 @@ def looks_like(expected, tolerance, samples):
     for sample in samples:
         pixels = decode_image(sample.image, sample.image_name)
         assert pixels.shape == expected.shape
-        assert np.abs(pixels.astype(int) - expected).max() <= tolerance
+        assert np.abs(pixels.astype(np.int16) - expected).max() <= tolerance
 
 
 def used(input, data, expected=PIXELS, tolerance=0, note="", suffix="jpg"):
