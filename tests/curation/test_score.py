@@ -1,5 +1,7 @@
 """Scores, their thresholds, and what mismatched pairs say of a crawl."""
 
+import json
+
 import numpy as np
 import pytest
 from pyarrow import parquet
@@ -139,6 +141,9 @@ def test_scores_are_cosines_in_units_of_mismatched_ones_and_the_best_share_stays
     gone = [row["score"] for row in rows[:12] if not row["kept"]]
     assert len(kept) == 3 and min(kept) > max(gone)
     assert {row["reason"] for row in rows[:12] if not row["kept"]} == {"image and caption do not fit"}
+    page = (tmp_path / "curated" / "curation.html").read_text(encoding="utf-8")
+    figures = json.loads((tmp_path / "curated" / "curation.json").read_text())["figures"]["score"]
+    assert f"threshold {figures['en zh']['threshold']['score']:g}" in page
 
 
 def test_of_several_models_each_scores_its_own_fold(tmp_path, pairs, curated):
