@@ -202,6 +202,11 @@ class TeacherConfig(Section):
     logit_scale: Annotated[float, Field(gt=0)] = Field(
         100.0, description="1 / temperature of the teacher's distributions over a batch"
     )
+    distance: Strength = Field(
+        0.0,
+        description="weight of a second term, the mean squared distance to the teacher's embeddings, which then are as "
+        "wide as the model's",
+    )
 
 
 class TuningConfig(Section):
@@ -251,8 +256,9 @@ class TuningConfig(Section):
     )
     teacher: TeacherConfig | None = Field(
         None,
-        description="{embeddings: folder, weight: 1, logit_scale: 100}: the loss has one more term, how far the "
-        "model's distributions over a batch are from a teacher's, whose embeddings lie in the folder",
+        description="{embeddings: folder, weight: 1, logit_scale: 100, distance: 0}: the loss has one more term, how "
+        "far the model's distributions over a batch are from a teacher's, whose embeddings lie in the folder, and with "
+        "a distance above 0 how far its embeddings are",
     )
     known_language: str = Field(
         "en",

@@ -322,6 +322,21 @@ def teacher_loss(images: Rows, texts: Rows, teacher: Rows, logit_scale: Tensor, 
     return sum(sums) / (2 * count)
 
 
+def teacher_distance(embeddings: Tensor, teacher: Rows) -> Tensor:
+    """The squared distance of embeddings to the teacher's, `2 - 2 cos`, summed over images and texts.
+
+    Args:
+        embeddings: `[b, 2 W]` of this rank's rows, those of image and text side by side.
+        teacher: as for `teacher_loss`.
+
+    Returns:
+        This rank's share, a scalar: over all ranks they add up to the mean over the known rows.
+    """
+    rows, columns = teacher
+    known_rows, known = (_known(side).astype("float32") for side in (rows, columns))
+    return ((embeddings - rows).square().sum(axis=1) * known_rows).sum() / known.sum().clip(min=1.0)
+
+
 def _known(rows: Tensor) -> Tensor:
     """bool `[n]`."""
     return rows.abs().sum(axis=1) > 0

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.data import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.augment import draw_texts, tags_text, training_views
 from ernie_vil2.data.decoding import ImageRemark
@@ -154,6 +154,12 @@ class MultiViewTask:
         self.model = build_dual_encoder(
             config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
         )
+        taught = config.Tuning.teacher
+        if self.teacher and taught and taught.distance and self.teacher.width != self.model.embed_dim:
+            raise ConfigError(
+                f"Tuning.teacher.distance: the teacher's embeddings are {self.teacher.width} wide, the model's "
+                f"{self.model.embed_dim}; set Model.embed_dim={self.teacher.width}"
+            )
         remarks = []
         if initialize:
             remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]

@@ -20,7 +20,7 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.samples import as_object
 from ernie_vil2.data.source_files import numbered_lines
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.losses.multi_view import teacher_loss
+from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 from ernie_vil2.parallel import gather_rows
 
 UNKNOWN = "image or text without the teacher's embedding"
@@ -86,7 +86,12 @@ class TaughtLoss:
         images, texts = ((local[view], gathered[view]) for view in ("image_1", "text_1"))
         teacher = self.rows, gather_rows(self.rows)[0]
         taught = teacher_loss(images, texts, teacher, scalars["logit_scale"], self._config.logit_scale)
-        return total + self._config.weight * taught, {**losses, "teacher": taught}
+        total, losses = total + self._config.weight * taught, {**losses, "teacher": taught}
+        if self._config.distance:
+            own = paddle.concat([images[0], texts[0]], axis=1)
+            losses["teacher_distance"] = teacher_distance(own, teacher)
+            total = total + self._config.distance * losses["teacher_distance"]
+        return total, losses
 
 
 def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]]:

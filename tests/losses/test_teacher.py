@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.losses.multi_view import teacher_loss
+from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 
 
 def unit(rng, *shape):
@@ -43,6 +43,18 @@ def test_the_divergence_is_that_of_numpy_however_the_rows_are_spread(unknown):
     whole = teacher_loss((all_images, all_images), (all_texts, all_texts), (all_teacher, all_teacher), scale, 9.0)
     expected = by_numpy(images, texts, teacher, known, 4.0, 9.0) if len(known) else 0.0
     assert sum(shares) == pytest.approx(expected, rel=1e-5) and float(whole) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("unknown", [[], [1, 4], [0, 1, 2, 3, 4, 5, 6]])
+def test_the_distance_is_that_of_the_known_rows_however_they_are_spread(unknown):
+    rng = np.random.default_rng(3)
+    own, teacher = (np.concatenate([unit(rng, 7, 3), unit(rng, 7, 3)], axis=1) for _ in range(2))
+    teacher[unknown] = 0
+    known = np.setdiff1d(np.arange(7), unknown)
+    rows, columns = map(paddle.to_tensor, (own, teacher))
+    shares = [float(teacher_distance(rows[part], (columns[part], columns))) for part in (slice(0, 3), slice(3, 7))]
+    expected = np.mean(4 - 2 * (own * teacher)[known].sum(axis=1)) if len(known) else 0.0
+    assert sum(shares) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_student_like_the_teacher_has_nothing_to_learn():

@@ -55,16 +55,28 @@ def test_a_student_comes_nearer_to_its_teacher(config, folder, tmp_path, capsys,
     assert "teacher" not in losses(plain)[0] and losses(plain)[0]["image_text"] == pytest.approx(first["image_text"])
 
 
+def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
+    taught = f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 3}}"
+    with pytest.raises(ConfigError, match="embeddings are 6 wide, the model's 64; set Model.embed_dim=6"):
+        Trainer(config(*PLAIN, taught))
+    trainer = Trainer(config(*PLAIN, "Training.steps=30", "Model.embed_dim=6", taught))
+    assert trainer.fit()
+    first, *_, last = losses(trainer)
+    assert last["teacher_distance"] < 0.8 * first["teacher_distance"]
+    weighted = first["image_text"] + first["text_image"] + first["teacher"] + 3 * first["teacher_distance"]
+    assert first["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_two_ranks_are_taught_what_one_process_is(config, overrides, folder, tmp_path):
-    changes = [*PLAIN, f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5}}"]
+    changes = [*PLAIN, "Model.embed_dim=6", f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 2}}"]
     alone = Trainer(config(*changes, f"Training.output={tmp_path / 'alone'}"))
     assert alone.fit()
     found = run("tools/train.py", "--processes", "2", *as_arguments([*overrides, *changes, "Training.device=cpu"]))
     assert found.returncode == 0, found.stderr
     one, two = (read_log(tmp_path / name / "log.jsonl") for name in ("alone", "run"))
     for before, after in zip(one, two, strict=True):
-        for name in ("loss", "teacher", "image_text", "text_image", "gradient_norm"):
+        for name in ("loss", "teacher", "teacher_distance", "image_text", "text_image", "gradient_norm"):
             assert after[name] == pytest.approx(before[name], rel=1e-4), (before["step"], name)
 
 
