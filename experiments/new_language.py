@@ -40,7 +40,6 @@ FORMS = {"word": ("{}", "{}"), "sentence": ("{} in the picture", "图片里的{}
 STUDENTS = {
     "same tower": [],
     "same tower, all words": [],
-    "same tower, contrast": ["Loss.weights.text_text=0.1"],
     "new tower": ["Model.text.name=ernie", "Model.text.width=256", "Model.text.depth=1", "Model.text.heads=4",
                   "Model.allow=[text.*, text_projection.*]"],
 }  # fmt: skip
