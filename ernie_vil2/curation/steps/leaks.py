@@ -15,6 +15,7 @@ from pydantic import Field
 from ernie_vil2.config.section import Count, Fraction, Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, thumbnail, vectors
+from ernie_vil2.curation.measures import VERSION
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
 from ernie_vil2.curation.thumbnails import Thumbnails, alike, remove_files, thumbnails_of
@@ -127,7 +128,7 @@ class Leaks(Step[Settings]):
         """The thumbnails of a benchmark's images, of an earlier run if the benchmark is as it was, and their names."""
         images = list({image.id: image for one in benchmarks for image in one.images}.values())
         state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
-        about = json.dumps([path, len(images), state, COLUMNS]).encode()
+        about = json.dumps([VERSION, path, len(images), state]).encode()
         kept = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
         if kept.is_file():
             stored = np.load(kept)
