@@ -134,8 +134,9 @@ def read(path: Path) -> dict:
 
 def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, int, int]]) -> str:
     """Markdown for each model: a row for each data, batch and number of epochs. Cells are gains of mean recall, means
-    over the seeds, whose number is given where it is not the most."""
+    over the seeds, whose number is given where some are missing."""
     cells = {Cell.of(key): record for key, record in found.items()}
+    seeds = len({cell.seed for cell in cells})
     lines = []
     for model in dict.fromkeys(cell.model for cell in cells):
         own = {cell: record for cell, record in cells.items() if cell.model == model}
@@ -143,7 +144,7 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
         lines += [f"\n{model}\n", f"| data | before | batch | {' | '.join(f'{rate:g}' for rate in rates)} |"]
         lines.append(f"|---|---|---|{'---|' * len(rates)}")
         notes = []
-        for data in dict.fromkeys(cell.data for cell in own):
+        for data in sorted({cell.data for cell in own}, key=lambda data: (data == STAMPS, len(data), data)):
             chosen = recipes.get((model, data))
             gains = defaultdict(dict)
             for cell, record in own.items():
@@ -151,9 +152,8 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
                     gains[cell.rate, cell.batch, cell.epochs][cell.seed] = record
             before = fmean({cell.seed: record["before"] for cell, record in own.items() if cell.data == data}.values())
             for batch, epochs in sorted({how[1:] for how in gains}):
-                most = max(map(len, gains.values()))
                 shown = [
-                    _shown(gains.get((rate, batch, epochs), {}), most, (rate, batch, epochs) == chosen)
+                    _shown(gains.get((rate, batch, epochs), {}), seeds, (rate, batch, epochs) == chosen)
                     for rate in rates
                 ]
                 how = f"{batch}" if epochs == EPOCHS else f"{batch}, {epochs} epochs"
@@ -163,11 +163,11 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
     return "\n".join(lines).strip()
 
 
-def _shown(by_seed: dict[int, dict], most: int, chosen: bool) -> str:
+def _shown(by_seed: dict[int, dict], seeds: int, chosen: bool) -> str:
     if not by_seed:
         return "-"
     value = f"{fmean(record['after'] - record['before'] for record in by_seed.values()):+.1f}"
-    value += f" ({len(by_seed)})" * (len(by_seed) < most)
+    value += f" ({len(by_seed)})" * (len(by_seed) < seeds)
     return f"**{value}**" if chosen else value
 
 
