@@ -57,8 +57,8 @@ def recall(whole: Rows, short: Rows, pairs: np.ndarray, candidates: int | None =
             short ones rank them.
     """
     scores = short[1] @ short[0].T
-    if candidates is not None and candidates < scores.shape[1]:
-        found = np.argpartition(-scores, candidates, axis=1)[:, :candidates]
+    if candidates is not None:
+        found = np.argsort(-scores, axis=1, kind="stable")[:, :candidates]
         among = np.full_like(scores, -np.inf)
         np.put_along_axis(among, found, np.take_along_axis(whole[1] @ whole[0].T, found, axis=1), axis=1)
         scores = among
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="configs/ablation/widths.yaml", metavar="FILE")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="of widths.json; default: the study's")
-    parser.add_argument("--samples", type=int, default=5000, help="training icons that PCA is fitted on")
+    parser.add_argument("--samples", type=int, default=3000, help="training icons that PCA is fitted on")
     parser.add_argument("--candidates", type=int, default=100, help="that are ranked by whole vectors")
     args = parser.parse_args(arguments)
     require("the intervals of a study", "scipy")
