@@ -95,7 +95,7 @@ class Plan:
     @cached_property
     def phases(self) -> dict[str, dict[str, float]]:
         """What each part of a step needs beyond `resident`."""
-        training, tile = self.config.Training, self.config.Loss.tile
+        training, loss_of = self.config.Training, self.config.Loss
         rows = {kind: self.encoded * self.views[kind] for kind in self._costs}
         activations: float = sum(rows[kind] * cost.saved for kind, cost in self._costs.items())
         work = max(rows[kind] * cost.work for kind, cost in self._costs.items())
@@ -103,7 +103,8 @@ class Plan:
             activations += 2 * self.parameters["all"]  # the weights in 16 bits
         # The rank's own and all ranks', each with its gradient; in one process these are the same.
         embeddings = 2 * self._embeddings * (1 + (self.ranks if self.ranks > 1 else 0))
-        if tile is None:
+        tile = loss_of.tile or self.global_batch
+        if loss_of.tile is None and not loss_of.widths:
             logits = (LOGITS_SAVED * self.pairs + LOGITS_AT_WORK) * self.rows * self.global_batch * 4
         else:
             logits = TILES_AT_WORK * min(tile, self.rows) * min(tile, self.global_batch) * 4
@@ -154,8 +155,9 @@ class Plan:
         """Operations of a step over all ranks."""
         encoding = self.global_batch * sum(self.views[kind] * cost.flops for kind, cost in self._costs.items())
         # Tiles are computed twice: the products of forward, these again, and two for the gradients.
-        products = 3 if self.config.Loss.tile is None else 4
-        scoring = self.pairs * products * 2.0 * self.global_batch**2 * self.towers.embed_dim
+        widths = self.config.Loss.widths
+        products = 3 if self.config.Loss.tile is None and not widths else 4
+        scoring = self.pairs * products * 2.0 * self.global_batch**2 * (sum(widths) or self.towers.embed_dim)
         return (3 + self.cached + self.config.Training.recompute) * encoding + scoring
 
     @property

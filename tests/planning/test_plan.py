@@ -62,6 +62,12 @@ def test_views_that_the_loss_does_not_need_cost_nothing(towers):
     assert texts.flops < single.flops < planned(towers).flops
 
 
+def test_widths_cost_products_and_send_and_hold_no_more(towers):
+    plain, widths = planned(towers), planned(towers, "Loss.widths=[8, 16, 32]")
+    assert widths.flops - plain.flops == 4 * 4 * 2 * 64**2 * (8 + 16)
+    assert (widths.phases, widths.transfers) == (plain.phases, plain.transfers)
+
+
 def test_traffic_by_hand(towers):
     sent = {transfer.what: transfer for transfer in planned(towers).transfers}
     embeddings = 16 * 4 * 32 * 4
