@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -92,8 +93,8 @@ def embedded(path: Path, study: Study, samples: int) -> Embedded:
         model, found = load_model(path), dict[str, np.ndarray]()
         for name, benchmark in open_tests(study.definition).benchmarks.items():
             encoded = encode_benchmark(model, benchmark)
-            found |= {f"{name}/images": encoded.images, f"{name}/texts": encoded.texts,
-                      f"{name}/pairs": encoded.benchmark.pairs}  # fmt: skip
+            pairs = encoded.benchmark.pairs
+            found |= {f"{name}/images": encoded.images, f"{name}/texts": encoded.texts, f"{name}/pairs": pairs}
         source = open_sources([model.config.Data.sources[0].data[0]])
         rows = np.linspace(0, len(source) - 1, min(samples, len(source)), dtype=int).tolist()
         icons = [source[row] for row in rows]
@@ -117,8 +118,8 @@ def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) 
 
 
 def _shown(difference: Interval | None) -> str:
-    if difference is None or difference.low is None:
-        return "-" if difference is None else f"{difference.mean:+.1f}"
+    if difference is None or difference.low is None:  # of one seed
+        return f"{difference.mean:+.1f}" if difference else "-"
     return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
 
 
@@ -132,8 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require("the intervals of a study", "scipy")
 
     study = read_study(args.study)
-    trained: dict[int, dict[str, Path]] = {}
-    widths: list[int] = []
+    trained, widths = dict[int, dict[str, Path]](), list[int]()
     for run in study.runs():
         widths = run.config.Loss.widths or widths
         if made := list_checkpoints(run.folder):
@@ -144,10 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"seed {seed}: only {', '.join(checkpoints)} is trained; it is left out", file=sys.stderr)
             continue
         of = {name: embedded(path, study, args.samples) for name, path in checkpoints.items()}
-        for width in widths:
-            for reranked in (False, True):
-                one = figures(of, width, args.candidates if reranked else None)
-                found.setdefault((width, reranked), {})[seed] = one
+        for width, reranked in product(widths, (False, True)):
+            found.setdefault((width, reranked), {})[seed] = figures(of, width, args.candidates if reranked else None)
     if not found:
         raise SystemExit(f"nothing to compare: first run python tools/study.py {args.study}")
     print(report(found))

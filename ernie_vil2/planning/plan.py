@@ -155,8 +155,8 @@ class Plan:
         """Operations of a step over all ranks."""
         encoding = self.global_batch * sum(self.views[kind] * cost.flops for kind, cost in self._costs.items())
         # Tiles are computed twice: the products of forward, these again, and two for the gradients.
-        widths = self.config.Loss.widths
-        products = 3 if self.config.Loss.tile is None and not widths else 4
+        widths, tile = self.config.Loss.widths, self.config.Loss.tile
+        products = 3 if tile is None and not widths else 4
         scoring = self.pairs * products * 2.0 * self.global_batch**2 * (sum(widths) or self.towers.embed_dim)
         return (3 + self.cached + self.config.Training.recompute) * encoding + scoring
 
