@@ -32,8 +32,7 @@ from experiments.ablation.definition import Study, read_study
 from experiments.ablation.measure import open_tests
 
 WAYS = ("W, prefix", "E, PCA", "E, prefix")
-ANSWERS = 10
-TRAIN = "train"
+ANSWERS, TRAIN = 10, "train"
 Rows = tuple[np.ndarray, np.ndarray]
 """Of images and of texts."""
 
@@ -66,8 +65,7 @@ def recall(whole: Rows, short: Rows, pairs: np.ndarray, candidates: int | None =
     first = np.argsort(-scores, axis=1, kind="stable")[:, :ANSWERS]
     positive = np.zeros(scores.shape, bool)
     positive[pairs[:, 1], pairs[:, 0]] = True
-    asked = positive.any(axis=1)
-    return 100 * float(np.take_along_axis(positive, first, axis=1).any(axis=1)[asked].mean())
+    return 100 * float(np.take_along_axis(positive, first, axis=1).any(axis=1)[positive.any(axis=1)].mean())
 
 
 def figures(of: Mapping[str, Embedded], width: int, candidates: int | None) -> dict[str, float]:
