@@ -132,7 +132,7 @@ def test_a_name_that_only_the_suite_knows_needs_no_prefix():
         ("EfficientNetB0", 64, 1280),
         ("MobileNetV2_x0_25", 64, 1280),
         ("DeiT_tiny_patch16_224", 64, 192),
-        ("SwinTransformer_tiny_patch4_window7_224", 56, 768),
+        pytest.param("SwinTransformer_tiny_patch4_window7_224", 56, 768, marks=pytest.mark.slow),
     ],
 )
 def test_features_and_gradients_of_each_family(name, size, width):
