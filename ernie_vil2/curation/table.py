@@ -34,7 +34,8 @@ def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[s
         f"case when m.bad is not null then '{UNREADABLE}' else f.step end as step, "
         f"coalesce(m.bad, f.reason) as reason, f.nearest, n.key as nearest_key{listed} "
         "from measured m left join fates f using (sample) left join weights w using (sample) "
-        "left join measured n on f.nearest = n.sample order by m.sample"
+        "left join (select sample, key from measured where sample in (select nearest from fates)) n "
+        "on f.nearest = n.sample order by m.sample"
     )
     about = []
     for number, part in enumerate(_parts(joins.rows(query), sizes)):

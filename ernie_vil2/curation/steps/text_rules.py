@@ -88,10 +88,12 @@ class TextRules(Step[Settings]):
         most = self.settings.images_of_a_caption
         if most is not None:
             image = "content" if joins.has("content") else "key"
+            frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"
+            images = f"(select distinct text_key, {image} from readable semi join {frequent.format('readable')} "
+            images += "using (text_key))"  # count(distinct) would hold all of them in memory
             joins.remove(
                 "caption of many images",
-                "select sample, null from alive semi join (select text_key from readable group by text_key "
-                f"having count(distinct {image}) > {most}) using (text_key)",
+                f"select sample, null from alive semi join {frequent.format(images)} using (text_key)",
             )
 
     def shown(self) -> Iterable[Shown]:
