@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 
 from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.weights.files import new_memory
 
 Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
 Row = tuple[str, str, Form]
@@ -70,7 +71,8 @@ class _Link:
             parts = [arrays[name] for name in names]
             if len({part.shape for part in parts}) > 1:
                 raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
-            return _ours(np.concatenate(parts), self.form)
+            joined = new_memory((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
+            return _ours(np.concatenate(parts, out=joined), self.form)
         array = arrays[names[0]]
         return _ours(array if len(self.ours) == 1 else _parts(array, self.sizes, names[0])[part], self.form)
 
