@@ -93,7 +93,13 @@ def test_the_configurations_of_the_page_are_those_that_there_are():
 CONFIGURATIONS = sorted(PAGE.parents[1].glob("configs/finetune/*.yaml"))
 ALL_PAIRS = ("chinese_clip", "siglip2", "small_student")
 NO_IMAGES = "new_language"
-TINY = ["Model.image.image_size=32", "Model.image.depth=1", "Model.text.depth=1", "Training.epochs=2"]
+TINY = [
+    "Model.image.image_size=32",
+    "Model.image.depth=1",
+    "Model.text.depth=1",
+    "Model.embed_dim=32",
+    "Training.epochs=2",
+]
 """What makes the training of a ViT-S from scratch one of seconds."""
 
 
