@@ -35,8 +35,8 @@ def table(cases):
 
 
 def shown(result, how, alike):
-    """Examples of the inputs of a row, fewer where errors explain themselves or the input is simply used."""
-    some = 2 if result == "stopped" or (result, how) == ("used", "") else 3
+    """Examples of the inputs of a row, one where errors explain themselves or the input is simply used."""
+    some = 1 if result == "stopped" or (result, how) == ("used", "") else 2
     more = len(alike) - some
     return " · ".join(alike) if more <= 1 else f"{' · '.join(alike[:some])} · {more} more"
 
