@@ -89,12 +89,9 @@ class TextRules(Step[Settings]):
         if most is not None:
             image = "content" if joins.has("content") else "key"
             frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"
-            images = f"(select distinct text_key, {image} from readable semi join {frequent.format('readable')} "
-            images += "using (text_key))"  # count(distinct) would hold all of them in memory
-            joins.remove(
-                "caption of many images",
-                f"select sample, null from alive semi join {frequent.format(images)} using (text_key)",
-            )
+            rows = f"readable semi join {frequent.format('readable')} using (text_key)"
+            many = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing
+            joins.remove("caption of many images", f"select sample, null from alive semi join {many} using (text_key)")
 
     def shown(self) -> Iterable[Shown]:
         """Lengths."""
