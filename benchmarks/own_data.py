@@ -6,6 +6,13 @@
     python benchmarks/own_data.py --data 300 --rates 1e-3 --old              # also what the model forgets
     python benchmarks/own_data.py --table                                    # what was found so far
 
+`runs/vit` is a ViT with a two-layer ERNIE, trained for some minutes:
+
+    python tools/train.py -c configs/demo/emoji.yaml -o Training.output=runs/vit -o Training.steps=500 \\
+        -o 'Model.image={name: ViT, patch_size: 8, width: 192, depth: 4, heads: 3}' \\
+        -o 'Model.text={width: 256, depth: 2, heads: 4}' -o Optimizer.learning_rate=1e-3 \\
+        -o 'Loss.weights={image_image: 0, text_text: 0}' -o Evaluation.every=400
+
 Each cell is a fine-tuning by configs/finetune/own.yaml with another rate, batch and number of epochs, in this process,
 and is scored on the test part: two-way mean recall, before and after. Data are articles of demo_data/shop.py, a number,
 of which `Data.holdout` keeps a part for the test, another one for each seed, or the stamps of demo_data/stamps.py. The
