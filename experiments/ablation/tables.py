@@ -146,13 +146,11 @@ def _further(results: Results) -> Table:
                 for measure, figure in (("mR", "mR"), ("T→I R@10", "text_to_image/R@10"))}  # fmt: skip
     main, baseline, rows = main_group(results)["name"], results["baseline"], []
     for group, model in ((each, model) for each in results["groups"] for model in each["models"]):
-        label = model if group["name"] == main else f"{model}, {group['means'] or group['name']}"
-        cells = [label]
+        rows.append([model if group["name"] == main else f"{model}, {group['means'] or group['name']}"])
         for name in measures.values():
             own, base = (values_of(results, *run, name) for run in ((group["name"], model), (main, baseline)))
-            cells.append(_number(over_seeds(list(own.values())).mean) if own else NONE)
-            cells.append(NONE if label == baseline else shown(paired_seeds(own, base)))
-        rows.append(cells)
+            mean = _number(over_seeds(list(own.values())).mean) if own else NONE
+            rows[-1] += [mean, NONE if rows[-1][0] == baseline else shown(paired_seeds(own, base))]
     columns = ["", *(cell for name in measures for cell in (name, f"to {results['baseline']}"))]
     note = f"The same pictures by their captions and by others that the tests have. Percent. {INTERVALS}"
     return Table("Further captions", columns, rows if names else [], note)
