@@ -30,11 +30,11 @@ def table(cases):
         printed += [f"counted as `{case.remark}`"] * bool(case.remark)
         inputs.setdefault((case.result, "; ".join(printed)), []).append(case.input)
     rows = sorted(inputs.items(), key=lambda row: ORDER.index(row[0][0]))
-    lines = [f"| {result} | {cell(how)} | {cell(shown(alike))} |" for (result, how), alike in rows]
+    lines = [f"| {result} | {cell(how)} | {cell(shown(result, how, alike))} |" for (result, how), alike in rows]
     return "\n".join(["| result | as | input |", "|---|---|---|", *lines]) + "\n"
 
 
-def shown(alike):
+def shown(result, how, alike):
     """Examples of the inputs of a row, one where errors explain themselves or the input is simply used."""
     some = 1 if result == "stopped" or (result, how) == ("used", "") else 2
     more = len(alike) - some
