@@ -271,13 +271,17 @@ def set_weights(
     return report
 
 
+class _Anonymous(mmap.mmap):
+    """Memory of no file, which would read as zeros after `_let_go`."""
+
+
 def new_memory(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     """An array of zeros in memory that nothing has used yet.
 
     Its pages are asked for at once, which takes half the time that Paddle's allocator needs. They are not the
     large ones that NumPy asks for: where a virtual machine has to get these from its host, they take ten times as long.
     """
-    pages = mmap.mmap(-1, max(1, math.prod(shape) * dtype.itemsize), access=mmap.ACCESS_COPY)
+    pages = _Anonymous(-1, max(1, math.prod(shape) * dtype.itemsize), access=mmap.ACCESS_COPY)
     with suppress(OSError, AttributeError):  # elsewhere than on Linux, or before 5.14
         pages.madvise(_POPULATE)
     return np.ndarray(shape, dtype, pages)
@@ -306,7 +310,7 @@ def _let_go(array: np.ndarray) -> None:
     owner: Any = array
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if type(owner) is mmap.mmap and hasattr(mmap, "MADV_DONTNEED"):
         owner.madvise(mmap.MADV_DONTNEED)
 
 
