@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share
+    from ernie_vil2.encoder import encoder_of
+    from ernie_vil2.models.weights.contract import golden
     from ernie_vil2.models.weights.releases import WORDS
     from ernie_vil2.models.weights.stored import read_model, write_model
     from ernie_vil2.models.weights.trimming import named_ids, trim
@@ -58,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         kept |= set(kept_of_texts(tokenizer, (line for path in args.texts for line in _lines(path))))
     rows = sorted(kept)
     words = stored.arrays[WORDS]
-    write_model(trim(stored, rows, args.source), args.output, "ernie_vil2")
+    trimmed = trim(stored, rows, args.source)
+    encoder = encoder_of(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
+    write_model(trimmed, args.output, "ernie_vil2", golden(encoder))
     before, width = words.shape
     total = sum(array.size for array in stored.arrays.values())
     saved = (before - len(rows)) * width
