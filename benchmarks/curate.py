@@ -163,7 +163,7 @@ def joins(rows: int) -> dict[str, str]:
         ]
         with Memory() as memory:
             start, clock = time.process_time(), time.perf_counter()
-            database = Joins(parts, Path(folder))
+            database = Joins(parts, Path(folder), memory=max(1.0, 3e-7 * rows))
             decide(database, cheap)
             deciding = time.process_time() - start
             (Path(folder) / "table").mkdir()
