@@ -76,7 +76,10 @@ def stretched(name, length, *changes):
     return replace(read_model(FOLDERS[name]), arrays=arrays, config=config), model
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+QUICK = ("hf_chinese_clip_bin", "hf_clip", "hf_siglip", "openclip_flat")
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in FOLDERS])
 def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path):
     """The authors' own class reads the folder, where it is there, and encodes long texts as the model here does."""
     before = read_model(FOLDERS[name])

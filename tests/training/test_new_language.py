@@ -108,7 +108,7 @@ def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, changes
         np.testing.assert_array_equal(weights(second)[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("weight", [0, 1])
+@pytest.mark.parametrize("weight", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_parts_and_ranks_train_what_one_process_does(settings, tmp_path, weight):
     changes = [f"Loss.weights.text_text={weight}", "Model.text.dropout=0.2"]
     alone = trained(settings(*changes, f"Training.output={tmp_path / 'alone'}"))
