@@ -315,8 +315,7 @@ def _let_go(array: np.ndarray) -> None:
 
 
 def check_finite(model: paddle.nn.Layer) -> None:
-    """ValueError if a parameter or buffer holds NaN or infinity: a file that a failed training has left, or a damaged
-    one."""
+    """ValueError if a parameter or buffer holds NaN or infinity, as a failed training or a damaged file leaves them."""
     for name, value in model.state_dict().items():
         # A sum of finite numbers is finite but for absurd ones, and needs no memory.
         if not np.isfinite(value.sum().item()) and not paddle.isfinite(value).all().item():
