@@ -1,6 +1,6 @@
 """docs/own_data.md, executed: the way from a folder and a table to a service, every command as it is there.
 
-The set is made smaller and the training shorter; no command is changed but for the number of articles.
+The set is made smaller and the training shorter; no command is changed but for SMALLER's options.
 """
 
 import json
@@ -22,6 +22,8 @@ from tests.test_commands_of_pages import SERVERS, serve
 
 PAGE = PAGES["own_data.md"]
 COMMANDS = [text for kind, text in parts(PAGE) if kind == "shell"]
+SMALLER = {"demo_data/shop.py": " --articles 30", "benchmarks/own_data.py": " --table"}
+"""Options that make a command short: the study of rates and batches, which takes hours, prints its empty table."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def walked(tmp_path_factory):
             if command.startswith(SERVERS):
                 assert "<html" in serve(command)
                 continue
-            small = " --articles 30" if "shop.py" in command else ""
+            small = next((option for name, option in SMALLER.items() if name in command), "")
             code, printed[command] = run_command(command.partition("  #")[0] + small)
             assert code == 0, f"{command}\n{printed[command]}"
     return folder, printed
