@@ -246,6 +246,11 @@ class TuningConfig(Section):
         description="decay of an exponential moving average of the weights, which then is what is scored and saved; "
         "in the first steps the decay is at most (1 + step) / (10 + step). null: there is none",
     )
+    initial_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the weights that training starts from in what is scored and saved (WiSE-FT), which keeps "
+        "more of what the model could do before (docs/finetuning.md)",
+    )
     patience: Count | None = Field(
         None, description="evaluations without a better one after which the run ends; null: it continues"
     )
@@ -329,6 +334,11 @@ class Config(Section):
             raise ValueError(
                 "Views.long_caption: the long caption is the second text of Loss.weights.text_text, whose weight is 0: "
                 "give it one, or contrast images with the long caption (Views.long_first)"
+            )
+        if self.Tuning.initial_share and self.Tuning.lora:
+            raise ValueError(
+                "Tuning.initial_share mixes weights, and Tuning.lora trains factors of them: leave one out, or mix "
+                "afterwards (ernie-vil2 interpolate)"
             )
         if self.Tuning.patience and not self.Evaluation.every:
             raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")

@@ -55,7 +55,7 @@ class Parts:
         best_effort: work whose failure ends no run.
         comparison: of the model before and after training, where there is `Data.test`.
         optimizer, scaler: what the ranks made of the optimiser and of float16's loss scaler.
-        average: of the weights, with `Tuning.ema`.
+        average: of the weights, with `Tuning.ema` or `Tuning.initial_share`.
         signals: what has stopped the run, if a signal has.
         gate: lets a batch through to the step.
         scores: the evaluators, and what they found best.
@@ -145,7 +145,8 @@ def assemble(
         with agreed_errors():
             progress.say(watch(rows.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
 
-        if checkpoint:
+        tuning = config.Tuning
+        if checkpoint and not tuning.initial_share:
             with agreed_errors():
                 _build(task, config, progress, initialize=False)
         else:
@@ -153,7 +154,8 @@ def assemble(
         adamw = build_optimizer(task.model, task.parameter_groups(), config.Optimizer)
         scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
         parallel, optimizer, scaler = distribute(task.model, adamw, scaler, config.Training.sharding)
-        average = WeightAverage(task.model, config.Tuning.ema) if config.Tuning.ema is not None else None
+        averages = tuning.ema is not None or tuning.initial_share
+        average = WeightAverage(task.model, tuning.ema or 0.0, tuning.initial_share) if averages else None
         signals = StopSignals()
         nonfinite = NonFiniteSteps(Path(config.Training.output), config.Training.nonfinite == "skip")
         parts = Parts(

@@ -112,18 +112,21 @@ class WeightAverage:
     """The average of the parameters that are trained and of the running statistics of a model.
 
     After each step it moves by `1 - decay` of the way to the weights. At first it moves faster, so that it does not
-    stay at where training began: the decay of step t, from 1, is at most (1 + t) / (10 + t).
+    stay at where training began: the decay of step t, from 1, is at most (1 + t) / (10 + t). With a share of the
+    initial weights it is the average of mixtures, which is the mixture of the average.
 
     Args:
-        model: on every rank the same.
-        decay: of `Tuning.ema`.
+        model: on every rank the same, with its initial weights.
+        decay: of `Tuning.ema`; 0: there are only mixtures.
+        share: of the initial weights, `Tuning.initial_share`.
     """
 
-    def __init__(self, model: paddle.nn.Layer, decay: float):
-        self.decay = decay
+    def __init__(self, model: paddle.nn.Layer, decay: float, share: float = 0.0):
+        self.decay, self.share = decay, share
         statistics = {id(value) for value in running_statistics(model)}
         self._weights = {name: value for name, value in model.state_dict().items()
                          if not value.stop_gradient or id(value) in statistics}  # fmt: skip
+        self._initial = {name: value.clone() for name, value in self._weights.items()} if share else {}
         self.restart()
 
     @paddle.no_grad()
@@ -141,6 +144,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in self._weights.items():
             average = self._averages[name]
+            if self.share:
+                value = value + (self._initial[name] - value) * self.share
             average.set_value(average + (value - average) * (1 - decay))
 
     @contextmanager

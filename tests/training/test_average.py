@@ -13,19 +13,21 @@ from ernie_vil2.training.trainer import Trainer
 from tests.training.test_engine import weights
 
 
-def test_the_average_is_that_of_numpy(config):
-    """Over every step of a run: w_t averaged with decay min(d, (1 + t) / (10 + t))."""
-    trainer = Trainer(config("Tuning.ema=0.5", "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"))
+@pytest.mark.parametrize(("ema", "share"), [(0.5, 0), (0.5, 0.3), (None, 0.3)])
+def test_the_average_is_that_of_numpy(config, ema, share):
+    """Over every step of a run: w_t averaged with decay min(d, (1 + t) / (10 + t)), then mixed with w_0."""
+    trainer = Trainer(config(f"Tuning.ema={'null' if ema is None else ema}", f"Tuning.initial_share={share}",
+                             "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"))  # fmt: skip
     names = [name for name in trainer.model.state_dict() if name.startswith(("image.", "log"))]
 
     def now():
         return {name: trainer.model.state_dict()[name].numpy().astype(np.float64) for name in names}
 
-    expected, update, steps = now(), trainer.average.update, []
+    initial, expected, update, steps = now(), now(), trainer.average.update, []
 
     def watched(step):
         steps.append(step)
-        decay = min(0.5, (1 + step) / (10 + step))
+        decay = min(ema or 0, (1 + step) / (10 + step))
         for name, value in now().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
         update(step)
@@ -35,7 +37,8 @@ def test_the_average_is_that_of_numpy(config):
     assert steps == list(range(1, trainer.step + 1))  # the decay of the first step is 2 / 11
     saved, raw = weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
     for name, value in now().items():
-        np.testing.assert_allclose(saved[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        mixed = share * initial[name] + (1 - share) * expected[name]
+        np.testing.assert_allclose(saved[name], mixed, rtol=1e-5, atol=1e-6, err_msg=name)
         if f"{name}/raw" in raw:
             np.testing.assert_array_equal(raw[f"{name}/raw"], value.astype(np.float32), err_msg=name)
     assert any("bn._variance/raw" in name for name in raw)
@@ -82,6 +85,11 @@ def test_a_run_ends_when_nothing_gets_better(config, capsys):
     assert again.fit() and again.step == 8
     longer = Trainer(config(*settings, "Tuning.patience=5"), resume=True)
     assert longer.fit() and longer.step > 8
+
+
+def test_factors_of_low_rank_are_not_mixed(config):
+    with pytest.raises(ConfigError, match="mix afterwards \\(ernie-vil2 interpolate\\)"):
+        config("Tuning.initial_share=0.3", "Tuning.lora={rank: 4}")
 
 
 def test_patience_without_evaluations_is_an_error(config):

@@ -16,6 +16,7 @@ from tests.training.test_engine import crash_after, weights
 
 TUNINGS = {
     "average": ["Tuning.ema=0.9", "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"],
+    "mixed": ["Tuning.initial_share=0.3", "Tuning.ema=0.9"],
     "lora": ["Tuning.lora={rank: 4}", "Tuning.layer_decay=0.8"],
     "frozen": ["Tuning.freeze=[text.*, image.embeddings]", "Tuning.layer_decay=0.5", "Tuning.image_rate=0.5"],
     "frozen norms": ["Tuning.freeze=['image.blocks.[0-2]']", "Tuning.ema=0.9",
