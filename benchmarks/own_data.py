@@ -3,7 +3,7 @@
     python benchmarks/own_data.py --data 100 300 --rates 5e-4 1e-3 2e-3      # goes on where it stopped
     python benchmarks/own_data.py --data stamps --minutes 8                  # ends before
     python benchmarks/own_data.py --model runs/vit --data 300 --epochs 20 40
-    python benchmarks/own_data.py --data 300 --rates 1e-3 --old              # also what the model forgets
+    python benchmarks/own_data.py --data 300 --rates 2e-3 --batches 64 --how "" replay --old    # what is forgotten
     python benchmarks/own_data.py --table                                    # what was found so far
 
 `runs/vit` is a ViT with a two-layer ERNIE, trained for some minutes:
@@ -16,8 +16,9 @@
 Each cell is a fine-tuning by configs/finetune/own.yaml with another rate, batch and number of epochs, in this process,
 and is scored on the test part: two-way mean recall, before and after. Data are articles of demo_data/shop.py, a number,
 of which `Data.holdout` keeps a part for the test, another one for each seed, or the stamps of demo_data/stamps.py. The
-recipe, in bold, is the cell that configs/finetune/own.yaml chooses by itself. `--old` also scores the demo's test set,
-and the mixture of one half of the weights before and after (WiSE-FT), on both.
+recipe, in bold, is the cell that configs/finetune/own.yaml chooses by itself. `--how` names further settings of HOW.
+`--old` also scores the demo's test set, and mixtures of the weights before and after (WiSE-FT) on test and validation
+parts and on it.
 """
 
 import argparse
@@ -45,6 +46,10 @@ BATCHES = (64, 256)
 EPOCHS = 20
 STAMPS = "stamps"
 OLD = ROOT / "demo_data" / "emoji-test.tar"
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Of the fine-tuned weights in mixtures."""
+HOW = {"": [], "norms": ["Tuning.freeze_norms=true"]}
+"""Settings by name that are tried next to the recipe."""
 
 
 class Cell(NamedTuple):
@@ -56,15 +61,16 @@ class Cell(NamedTuple):
     batch: int
     epochs: int
     seed: int
+    how: str = ""
 
     @property
     def key(self) -> str:
-        return "|".join(map(str, self))
+        return "|".join(map(str, self)).rstrip("|")
 
     @classmethod
     def of(cls, key: str) -> "Cell":
-        model, data, *numbers = key.split("|")
-        return cls(model, data, *(kind(one) for kind, one in zip((float, int, int, int), numbers, strict=True)))
+        kinds = (str, str, float, int, int, int, str)
+        return cls(*(kind(one) for kind, one in zip(kinds, key.split("|"), strict=False)))
 
 
 def settings_of(folder: Path, data: str, seed: int) -> list[str]:
@@ -80,7 +86,7 @@ def settings_of(folder: Path, data: str, seed: int) -> list[str]:
 
 
 def score(folder: Path, model: str, cell: Cell, with_old: bool) -> dict[str, float]:
-    """Mean recall on the test part before and after a run, and its seconds; and that of `forgotten`."""
+    """Mean recall on the test part before and after a run, and its seconds; and those of `mixed`."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         return _score(folder, Path(temporary) / "run", model, cell, with_old)
 
@@ -88,7 +94,7 @@ def score(folder: Path, model: str, cell: Cell, with_old: bool) -> dict[str, flo
 def _score(folder: Path, run: Path, model: str, cell: Cell, with_old: bool) -> dict[str, float]:
     settings = [f"Model.weights={model}", *settings_of(folder, cell.data, cell.seed), f"Training.output={run}",
                 f"Training.seed={cell.seed}", "Data.workers=0", f"Optimizer.learning_rate={cell.rate!r}",
-                f"Training.global_batch={cell.batch}", f"Training.epochs={cell.epochs}"]  # fmt: skip
+                f"Training.global_batch={cell.batch}", f"Training.epochs={cell.epochs}", *HOW[cell.how]]  # fmt: skip
     started, printed = time.monotonic(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = cli.run("train", ["-c", str(ROOT / RECIPE), *(f"-o{one}" for one in settings)])
@@ -99,11 +105,12 @@ def _score(folder: Path, run: Path, model: str, cell: Cell, with_old: bool) -> d
         record = read(run / "evaluation" / f"{when}.json")
         found[when] = fmean(one["result"]["mR"] for one in record["results"].values())
     found["seconds"] = round(time.monotonic() - started, 1)
-    return found | (forgotten(run, model) if with_old else {})
+    return found | ({"mixed": mixed(run, model)} if with_old else {})
 
 
-def forgotten(run: Path, model: str) -> dict[str, float]:
-    """Mean recall on the old task before, after and half-way, there in Chinese and English, and half-way on the new."""
+def mixed(run: Path, model: str) -> dict[str, dict[str, float]]:
+    """By the share of the new weights, from 0 on, mean recall on the test part, on the validation part, and on the old
+    task in Chinese and English."""
     from ernie_vil2 import load_model
     from ernie_vil2.config import load_config
     from ernie_vil2.data.readers import open_benchmarks
@@ -115,14 +122,18 @@ def forgotten(run: Path, model: str) -> dict[str, float]:
     from ernie_vil2.models.weights.stored import read_model
 
     config = load_config(run / "config.yaml")
-    new = Data.of_run(config, config.Data.tested, "test").benchmarks()
-    old = open_benchmarks(OLD, ["zh", "en"], text_id="id")
-    stored, encoder = [read_model(model), read_model(f"{run}@best")], load_model(model)
-    found = {}
-    for name, share, benchmarks in (("old before", 0, old), ("old", 1, old), ("old, half", 0.5, old),
-                                    ("after, half", 0.5, new)):  # fmt: skip
+    scored = {
+        "test": Data.of_run(config, config.Data.tested, "test").benchmarks(),
+        "val": Data.of_run(config, config.Data.validation, "val").benchmarks(),
+        "old": open_benchmarks(OLD, ["zh", "en"], text_id="id"),
+    }
+    stored, encoder, found = [read_model(model), read_model(f"{run}@best")], load_model(model), {}
+    for share in (0.0, *SHARES):
         set_weights(encoder.engine.model, mixture(stored, [1 - share, share]))
-        found[name] = fmean(evaluate(encoder, one, protocol("pairs")).mean_recall for one in benchmarks.values())
+        found[f"{share:g}"] = {
+            name: fmean(evaluate(encoder, one, protocol("pairs")).mean_recall for one in benchmarks.values())
+            for name, benchmarks in scored.items()
+        }
     return found
 
 
@@ -141,7 +152,7 @@ def read(path: Path) -> dict:
 
 def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, int, int]]) -> str:
     """Markdown for each model: a row for each data, batch and number of epochs. Cells are gains of mean recall, means
-    over the seeds, whose number is given where some are missing."""
+    over the seeds, whose number is given where some are missing. What was forgotten follows in a table of its own."""
     cells = {Cell.of(key): record for key, record in found.items()}
     seeds = len({cell.seed for cell in cells})
     lines = []
@@ -155,7 +166,7 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
             chosen = recipes.get((model, data))
             gains = defaultdict(dict)
             for cell, record in own.items():
-                if cell.data == data:
+                if cell.data == data and not cell.how:
                     gains[cell.rate, cell.batch, cell.epochs][cell.seed] = record
             before = fmean({cell.seed: record["before"] for cell, record in own.items() if cell.data == data}.values())
             for batch, epochs in sorted({how[1:] for how in gains}):
@@ -166,7 +177,7 @@ def table(found: dict[str, dict], recipes: dict[tuple[str, str], tuple[float, in
                 how = f"{batch}" if epochs == EPOCHS else f"{batch}, {epochs} epochs"
                 lines.append(f"| {data} | {before:.1f} | {how} | {' | '.join(shown)} |")
             notes += _note(data, gains, chosen)
-        lines += ["", *notes]
+        lines += ["", *notes, "", *_forgotten(own)]
     return "\n".join(lines).strip()
 
 
@@ -199,16 +210,28 @@ def _note(data: str, gains: dict, chosen: tuple[float, int, int] | None) -> list
         f"{mean[chosen] / mean[how]:.0%} of {what}, {named(how)}"
         for what, how in (("the grid's best", grid), ("the best of all", best))
     ]
-    lines = [f"{data}: the recipe gains {named(chosen)}, {' and '.join(parts)} ({most} seeds)"]
-    if measured := [record for record in gains[chosen].values() if "old" in record]:
-        after, half = (fmean(one[key] - one["old before"] for one in measured) for key in ("old", "old, half"))
-        kept = fmean(one["after, half"] - one["before"] for one in measured) / fmean(
-            one["after"] - one["before"] for one in measured
-        )
-        lines.append(
-            f"{data}: the old task changes by {after:+.1f}; the mixture of one half changes it by {half:+.1f} and "
-            f"keeps {kept:.0%} of the gain ({len(measured)} seeds)"
-        )
+    return [f"{data}: the recipe gains {named(chosen)}, {' and '.join(parts)} ({most} seeds)"]
+
+
+def _forgotten(cells: dict[Cell, dict]) -> list[str]:
+    """A table of mixtures: the gain on the test part, and how the old task changes."""
+    runs = defaultdict(list)
+    for cell, record in cells.items():
+        if "mixed" in record:
+            runs[cell._replace(seed=0)].append(record["mixed"])
+    if not runs:
+        return []
+    lines = ["| data | rate x batch | seeds | " + " | ".join(f"{share:g}" for share in SHARES) + " |"]
+    lines.append(f"|---|---|---|{'---|' * len(SHARES)}")
+    for cell, found in sorted(runs.items()):
+        changes = [
+            " / ".join(
+                f"{fmean(one[f'{share:g}'][name] - one['0'][name] for one in found):+.1f}" for name in ("test", "old")
+            )
+            for share in SHARES
+        ]
+        how = " ".join(filter(None, [f"{cell.rate:g} x {cell.batch}", cell.how]))
+        lines.append(f"| {cell.data} | {how} | {len(found)} | {' | '.join(changes)} |")
     return lines
 
 
@@ -221,18 +244,21 @@ def main() -> int:
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--epochs", type=int, nargs="+", default=[EPOCHS])
+    parser.add_argument(
+        "--how", nargs="+", choices=HOW, default=[""], metavar="NAME", help="of HOW; '' is none of them"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--old", action="store_true", help="also score what the model could do before")
     parser.add_argument("--table", action="store_true", help="print what there is, and train nothing")
     args = parser.parse_args()
     cells, started, longest = args.folder / "cells", time.monotonic(), 0.0
-    wanted = [Cell(Path(args.model).name, data, rate, batch, epochs, seed)
+    wanted = [Cell(Path(args.model).name, data, rate, batch, epochs, seed, how)
               for seed in args.seeds for data in args.data for batch in args.batches for epochs in args.epochs
-              for rate in args.rates]  # fmt: skip
+              for rate in args.rates for how in args.how]  # fmt: skip
     cells.mkdir(parents=True, exist_ok=True)
     for cell in [] if args.table else wanted:
         path = cells / f"{cell.key}.json"
-        if path.exists() and ("old" in read(path) or not args.old):
+        if path.exists() and ("mixed" in read(path) or not args.old):
             continue
         if (time.monotonic() - started + longest) / 60 > args.minutes:
             break
