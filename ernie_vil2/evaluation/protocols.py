@@ -253,7 +253,7 @@ def scorer_of_protocols(names: Sequence[str]) -> str:
 
 PAPER = "https://arxiv.org/abs/2209.15270"
 README = "https://github.com/PaddlePaddle/ERNIE/tree/ernie-kit-open-v1.0/Research/ERNIE-ViL2 (readme.md)"
-PADDLENLP = "https://github.com/PaddlePaddle/PaddleNLP/tree/develop/legacy/model_zoo/ernie-vil2.0 (README.md)"
+PADDLENLP = "https://github.com/PaddlePaddle/PaddleNLP/tree/develop/slm/model_zoo/ernie-vil2.0 (README.md)"
 CHINESE_CLIP = "https://github.com/OFA-Sys/Chinese-CLIP/blob/master/Results.md"
 FG_CLIP_2 = "https://arxiv.org/abs/2510.10921, the table of Chinese image-text retrieval"
 FG_CLIP_2_COCO = "on what the paper calls the validation set of COCO-CN: 1,000 images with five translated sentences"
@@ -298,7 +298,7 @@ class PaperResult:
 
     @property
     def height(self) -> float:
-        """Its R@1, the mean over the directions, or what it has in the place of that; it orders rows."""
+        """Its R@1, the mean over the directions, or what it has instead of that; it orders rows."""
         recalls = [next(iter(value.values())) for value in self.values.values() if isinstance(value, Mapping)]
         return fmean(recalls or [value for value in self.values.values() if not isinstance(value, Mapping)])
 
