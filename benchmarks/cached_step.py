@@ -6,7 +6,7 @@
 A ViT of 48 pixels and an ERNIE of 24 tokens, four view pairs, dropout on, float32, one thread, one process. Every
 measurement is one step in a process of its own, after a small one that loads the kernels; the kinds of step take turns,
 and each says how it was when it is done. At batch 1,024 the four take a minute and a half, the direct step 4.4 GiB.
-Memory is what the process holds at the peak of one step less what it held before with model and batch in place, as
+Memory is what the process holds at the peak of one step less what it had before, with model and batch loaded, as
 Linux counts it; it contains the gradients of the parameters. All kinds must give the same loss and the same gradient
 norm, or the benchmark fails.
 """
@@ -120,16 +120,16 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
     run(step_of(8, 4)[1], batch_of(8))  # loads the kernels
     (model, step), batch = step_of(rows, micro_batch), batch_of(rows)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, start = held("VmRSS"), time.process_time()
+    before, start = resident("VmRSS"), time.process_time()
     loss = run(step, batch)
-    seconds, memory = time.process_time() - start, held("VmHWM") - before
+    seconds, memory = time.process_time() - start, resident("VmHWM") - before
     squares = [float((parameter.grad.astype("float64") ** 2).sum()) for parameter in model.parameters()
                if parameter.grad is not None]  # fmt: skip
     return {"memory": memory, "seconds": seconds, "loss": loss, "norm": sum(squares) ** 0.5}
 
 
-def held(what: str) -> float:
-    """MiB that this process holds, or held at its peak."""
+def resident(what: str) -> float:
+    """Resident memory of this process in MiB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

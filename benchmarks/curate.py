@@ -129,7 +129,7 @@ def maps(data: str, count: int) -> dict[str, float]:
 
 
 class Memory:
-    """The most that this process held beyond mapped files, in GB, while the block ran."""
+    """The most memory that this process had beyond mapped files, in GB, while the block ran."""
 
     def __enter__(self) -> "Memory":
         self.most, self._end = 0.0, threading.Event()

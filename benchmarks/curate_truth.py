@@ -5,7 +5,7 @@
     python benchmarks/curate_truth.py --truth demo_data/crawl/truth.csv --table runs/crawl
 
 By kind: the rows, how many of them were found (recall), and for which reasons they went. An image and its copies are a
-family, of which one row should stay: a copy is found if it went, or if it stays in the place of the others; a good row
+family, of which one row should stay: a copy is found if it was removed, or if it alone is kept; a good row
 is lost if none of its family stays. Lookalikes are good rows that resemble another one or a test drawing by nature, as
 it is or mirrored. By step: the rows that went, how many rightly (precision: all but the lost ones, then with the lost
 lookalikes as right), and how many are of the kinds that the step is for.

@@ -96,7 +96,7 @@ def measured(load) -> list[float]:
 
 
 def peak() -> float:
-    """MB that this process has held at most; what `resource` says is also of the process that started it."""
+    """Peak memory of this process, MB; the peak of `resource` also covers the process that started it."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1e3
 

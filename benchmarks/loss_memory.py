@@ -6,8 +6,8 @@
 N = B random unit vectors in float32 from one seed, one thread, batches of one process. The pairs are image-text both
 ways, which is all that OpenCLIP's loss has, and all four of this package. OpenCLIP's two products and two cross
 entropies are written out here; `--torch-python` names an interpreter that has PyTorch for them. Every measurement has
-a process of its own, and the forms take turns. Memory is what the process holds at its peak less what it held with the
-inputs in place, as Linux counts it; it contains the gradients, which are as large as the inputs. The forms must agree
+a process of its own, and the forms take turns. Memory is that of the process at its peak, less what it had with the
+inputs loaded, as Linux counts it; it contains the gradients, which are as large as the inputs. The forms must agree
 on the loss and on the gradient of the scale, or the benchmark fails. Four widths (`Loss.widths`) are an eighth, a
 quarter, a half and all of the width, next to the width alone.
 """
@@ -108,11 +108,11 @@ def measured(form, rows, width, tile) -> dict[str, float]:
         for start, part in enumerate(parts):
             copied(views[name], part, start * 256)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, start = held("VmRSS"), time.process_time()
+    before, start = resident("VmRSS"), time.process_time()
     loss, gradient = run(views)
     return {
         "seconds": time.process_time() - start,
-        "memory": held("VmHWM") - before,
+        "memory": resident("VmHWM") - before,
         "loss": loss,
         "gradient": gradient,
     }
@@ -190,8 +190,8 @@ def openclip_loss(torch, images, texts, scale):
     return (cross_entropy(logits_of_images, own) + cross_entropy(logits_of_texts, own)) / 2
 
 
-def held(what: str) -> float:
-    """MiB that this process holds, or held at its peak."""
+def resident(what: str) -> float:
+    """Resident memory of this process in MiB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

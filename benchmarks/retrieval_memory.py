@@ -5,8 +5,8 @@
 
 Inputs are random unit vectors in float32, with as many texts an image as divides them. The baseline holds the whole
 matrix of scores and sorts it once in each direction; it is measured at a size that fits, where ours is measured too,
-so that the ratios compare like with like. Each measurement has a process of its own; memory is what it holds at its
-peak less what it held before and less the inputs, as Linux counts it. OMP_NUM_THREADS and its like set the threads.
+so that the ratios compare like with like. Each measurement has a process of its own; memory is that at its
+peak, less what it had before and less the inputs, as Linux counts it. OMP_NUM_THREADS and similar set the threads.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def measured(score, size) -> tuple[float, float, int]:
     runtime.configure()
 
     images, texts, width, block = size
-    before = held("VmRSS")
+    before = resident("VmRSS")
     random = np.random.default_rng(0)
     sides = [random.standard_normal((rows, width), np.float32) for rows in (images, texts)]
     for side in sides:
@@ -74,11 +74,11 @@ def measured(score, size) -> tuple[float, float, int]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     start = time.perf_counter()
     ranks = score(*sides, pairs, block)
-    return held("VmHWM") - before - inputs, time.perf_counter() - start, ranks
+    return resident("VmHWM") - before - inputs, time.perf_counter() - start, ranks
 
 
-def held(what: str) -> float:
-    """MB that this process holds, or held at its peak."""
+def resident(what: str) -> float:
+    """Resident memory of this process in MB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 

@@ -144,10 +144,10 @@ def measure(engine: str, keep: Path, recall: float) -> dict:
     rows, queries = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")
     asked = queries["asked"]
     load_libraries(engine)
-    before, start = held(), time.perf_counter()
+    before, start = resident(), time.perf_counter()
     search = OPEN[engine](rows, keep / engine)
     search(asked[0])
-    reopen, memory = time.perf_counter() - start, held() - before
+    reopen, memory = time.perf_counter() - start, resident() - before
     times, answers = [], []
     for query in asked:
         start = time.perf_counter()
@@ -164,7 +164,7 @@ def load_libraries(engine: str) -> None:
         importlib.import_module(library)
 
 
-def held() -> float:
+def resident() -> float:
     """MiB that this process holds, with the pages of files that it has touched, but for the rows themselves."""
     total, path = 0, ""
     for line in Path("/proc/self/smaps").read_text().splitlines():

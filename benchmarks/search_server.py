@@ -203,10 +203,10 @@ def overload(server: Server, scripts: dict[str, Path]) -> None:
     """1,000 connections that ask nothing, and 2,000 that all ask at once."""
     host, port = server.address.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port)), 30) for _ in range(1000)]
-    held = asked(server, scripts["distinct"], 1, 2)
+    crowded = asked(server, scripts["distinct"], 1, 2)
     for one in idle:
         one.close()
-    print(f"ours, with 1,000 connections open: {held['answers']} answers to one client, {held['errors']} errors")
+    print(f"ours, with 1,000 connections open: {crowded['answers']} answers to one client, {crowded['errors']} errors")
     crowd = asked(server, scripts["distinct"], 1900, 5)
     print(f"ours, 1,900 clients at once: {crowd['answers'] - crowd['refused']} answered, {crowd['refused']} refused "
           f"with 503, {crowd['errors'] - crowd['refused']} broken, {crowd['cpu']:.2f} ms of the processor for each",

@@ -4,8 +4,8 @@
     python benchmarks/sharded_state.py --ranks 4 --width 256
 
 Two towers of 8 blocks and ERNIE's vocabulary, float32, `--rows` random rows a rank, three steps with clipping, CPU
-ranks on this machine over gloo. Memory is what a rank's process holds at its peak less what it held with model and
-batch in place, as Linux counts it: gradients, optimiser state, what the optimiser needs besides it, activations. All
+ranks on this machine over gloo. Memory is that of a rank's process at its peak, less what it had with model and
+batch loaded, as Linux counts it: gradients, optimiser state, what the optimiser needs besides it, activations. All
 ranks must end with weights of the same norm under both settings, to 1e-5, or the benchmark fails.
 """
 
@@ -91,14 +91,14 @@ def rank(args) -> int:
     views = {"image_1": images[0], "image_2": images[1], "text_1": text, "text_2": text}
     ids = np.stack([positions] * 2, axis=1)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = held("VmRSS")
+    before = resident("VmRSS")
     for turn in range(3):
         step.forward(views, ids, positions, turn)
         step.backward()
         squared_gradient_norms(optimizer, trained, args.sharding)
         optimizer.step()
         optimizer.clear_grad()
-    peak = held("VmHWM") - before
+    peak = resident("VmHWM") - before
     state = sum(value.size for key, value in optimizer.state_dict().items() if "_moment" in key)
     squares = sum(float((parameter.astype("float64") ** 2).sum()) for parameter in model.parameters())
     weights = sum(parameter.size for parameter in model.parameters())
@@ -107,8 +107,8 @@ def rank(args) -> int:
     return 0
 
 
-def held(what: str) -> float:
-    """MiB that this process holds, or held at its peak."""
+def resident(what: str) -> float:
+    """Resident memory of this process in MiB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def processor_name() -> str:
-    """As the processor calls itself, with the numbers that tell it from others of that name."""
+    """As the processor calls itself, with the numbers that distinguish it from others of that name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     fields = {name.strip(): value for name, _, value in (line.partition(": ") for line in lines)}
     return f"{fields.get('model name')}, family {fields.get('cpu family')}, model {fields.get('model')}"

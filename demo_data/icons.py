@@ -35,7 +35,7 @@ STYLES = frozenset(
     "outline outlined filled fill line linear solid bold thin light regular duotone twotone sharp rounded round"
     " broken bulk flat color colored mono stroke 12 14 16 20 24 28 32 36 40 48 64".split()
 )
-"""Last words of names that tell the style or the grid of an icon, not what it shows."""
+"""Last words of names that mean the style or the grid of an icon, not what it shows."""
 
 
 def caption_and_styles(name: str, affixes: frozenset[str]) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ other teams, too. Labels come from captions, tags and pixels:
   measured; animals, food and vehicles are recognised by tags. Of every sentence half the pairs are true, and every
   pair has a sentence that is true and one that is false.
 
-So neither the text nor the images alone tell a label: who sees one of them is right as often as who guesses.
+So neither the text nor the images alone determine a label: with one of them, a model does no better than chance.
 """
 
 from __future__ import annotations
@@ -296,7 +296,9 @@ def write_pairs(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/transfer"))
-    parser.add_argument("--blind", choices=("text", "images"), help="leave nothing but this to tell the labels by")
+    parser.add_argument(
+        "--blind", choices=("text", "images"), help="leave only these, so that the labels cannot be known"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)

@@ -57,8 +57,8 @@ class OnnxGraph:
         if device != "cpu":
             provider = ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
             if provider[0] not in onnxruntime.get_available_providers():
-                raise BadExport(f"{folder}: the installed onnxruntime is not built for {device}; name cpu, or put "
-                                "onnxruntime-gpu in its place")  # fmt: skip
+                raise BadExport(f"{folder}: the installed onnxruntime is not built for {device}; name cpu, or "
+                                "install onnxruntime-gpu instead")  # fmt: skip
         try:
             self._session = onnxruntime.InferenceSession(str(folder / f"{tower}.onnx"), options, providers=[provider])
         except Exception as error:  # its classes are those of its C++

@@ -140,7 +140,7 @@ def environment(folder):
 
 
 def demo(folder):
-    """The demo with its data and towers, in 8 steps of 32 in the place of 2,500 of 128."""
+    """The demo with its data and towers, in 8 steps of 32 instead of 2,500 of 128."""
     environment(folder)
     shorten(folder / "configs/demo/emoji.yaml", Training={"steps": 8, "global_batch": 32, "checkpoint_every": 8},
             Schedule={"warmup_steps": 2}, Evaluation={"every": 8})  # fmt: skip

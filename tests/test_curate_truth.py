@@ -15,7 +15,7 @@ ROWS = [
     ("1", "good", "", "", KEPT),  # of a family of three, one stays: it
     ("2", "grey", "", "1", GONE),
     ("3", "resized", "", "1", GONE),
-    ("4", "good", "", "", GONE),  # its copy stays in its place: nothing is lost
+    ("4", "good", "", "", GONE),  # its copy stays instead: nothing is lost
     ("5", "bordered", "5 pixels", "4", KEPT),
     ("6", "good", "", "", KEPT),  # both stay: the copy was not found
     ("7", "bordered", "6 pixels", "6", KEPT),
@@ -47,7 +47,7 @@ def test_copies_are_counted_by_families_and_good_rows_are_lost_with_all_of_their
     assert kinds["grey"] == ["2", "2", "100.0", "near copy of an image 1, URL 1"]
     assert kinds["leak, grey"][:3] == ["1", "1", "100.0"] and kinds["leak, as it is"][:3] == ["1", "0", "0.0"]
     steps = {row[0]: row[1:] for row in outcome.by_step()}
-    # of five that went for a copy two were lost, one of them a lookalike; three are copies or stand in for one
+    # of five that went for a copy two were lost, one of them a lookalike; three are copies, or are kept instead of one
     assert steps["near_duplicates"] == ["5", "60.0", "80.0", "60.0", "2", "1"]
     assert steps["text_rules"] == ["3", "66.7", "66.7", "33.3", "1", "0"]
     assert steps["leaks"] == ["1", "100.0", "100.0", "100.0", "0", "0"]

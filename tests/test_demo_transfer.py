@@ -1,4 +1,4 @@
-"""demo_data/transfer.py: neither text nor images tell a label, and held-out concepts are held out."""
+"""demo_data/transfer.py: neither text nor images determine a label, and held-out concepts are held out."""
 
 import json
 import subprocess

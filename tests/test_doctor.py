@@ -55,7 +55,7 @@ def test_python_is_3_11_to_3_13(version, status):
         ),
     ],
 )
-def test_packages_are_held_against_the_pins(monkeypatch, requirement, installed, status, fact):
+def test_packages_are_compared_with_the_pins(monkeypatch, requirement, installed, status, fact):
     monkeypatch.setattr(doctor, "requirements", lambda: [(Requirement(requirement), "")])
     monkeypatch.setattr(doctor, "_version", installed.get)
     [result] = doctor.check_packages()

@@ -31,7 +31,7 @@ from tests.published_folders import (
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetuning.md"
 OTHERS = {"chinese-clip-vit-base-patch16": "hf_chinese_clip_bin", "siglip2-base-patch16-256": "hf_siglip2_naflex"}
-"""Small folders in the place of published ones."""
+"""Small folders instead of published ones."""
 
 
 def commands_of_the_page():

@@ -113,7 +113,7 @@ def test_the_lists_are_written_from_rendered_sets(modules, monkeypatch, tmp_path
     icons.mkdir()
     named = {
         "ours": {"umbrella": L, "corner": [(8, 8, 8, 8)], "blank": [], "copied": T},
-        "held": {"tee": T},
+        "kept": {"tee": T},
         "unseen": {"umbrella": [(8, 8, 40, 8), (8, 16, 8, 8)]},
     }
     for name, pictures in named.items():
@@ -123,13 +123,13 @@ def test_the_lists_are_written_from_rendered_sets(modules, monkeypatch, tmp_path
             for caption, boxes in pictures.items()
         ])  # fmt: skip
     (icons / "sets.json").write_text(json.dumps(sets(**{name: {"samples": len(named[name])} for name in named})))
-    monkeypatch.setattr(study, "SCORED", {"val": ("held",), "test": ("unseen",)})
+    monkeypatch.setattr(study, "SCORED", {"val": ("kept",), "test": ("unseen",)})
     monkeypatch.setattr(sys, "argv", ["icon_study.py", "--icons", str(icons), "--output", str(output)])
     assert study.main() == 0
     lists = json.loads((output / "lists.json").read_text(encoding="utf-8"))
     assert (lists["icons"], lists["blank"], lists["training_icons"]) == (6, 1, 2)
     assert lists["copies_left_out"] == {"train": 1}
-    assert lists["sides"] == {"train": ["ours"], "val": ["held"], "test": ["unseen"], "none": []}
+    assert lists["sides"] == {"train": ["ours"], "val": ["kept"], "test": ["unseen"], "none": []}
     with tarfile.open(output / "train-lexicon.tar") as tar:
         (fields,) = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
     assert (fields["name"], fields["caption_zh"]) == ("umbrella", study.lexicon()["umbrella"]["caption_zh"])

@@ -30,7 +30,7 @@ def script(body):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere rank 0 makes the socket itself")
-def test_the_port_of_the_store_is_held_until_rank_0_listens(capfd):
+def test_the_port_of_the_store_is_reserved_until_rank_0_listens(capfd):
     """Another program could take it while the ranks start, and the other ranks would wait for its answer."""
     body = """
         import socket

@@ -17,7 +17,7 @@ from tests.published_folders import TOKENS
 PAGE = Path(__file__).parents[1] / "docs" / "new_language.md"
 BASE = "Model.text.name=ernie-base"
 SMALL = ["Model.text.name=ernie", *(f"Model.text.{size}" for size in ("width=32", "depth=1", "heads=1"))]
-"""In the place of twelve layers: the size of the stand-in for ERNIE."""
+"""Instead of twelve layers: the size of the small ERNIE of the test."""
 WORDS = {"a cat": "一只猫", "a dog": "一只狗", "a red disc": "红色的圆", "a green square": "绿色的方块"}
 
 

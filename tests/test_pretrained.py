@@ -1,4 +1,4 @@
-"""Models from every kind of source, held against PaddleNLP's own code, and what one can do with them."""
+"""Models from every kind of source, compared with PaddleNLP's own code, and what one can do with them."""
 
 import ast
 import json

@@ -16,8 +16,8 @@ def test_commands_of_a_terminal_are_written_as_escapes():
 @given(st.text(st.characters()), st.sampled_from(["", "\n", "\r\n"]))
 def test_nothing_is_left_that_a_terminal_obeys(text, keep):
     shown = printable(text, keep)
-    for sign in shown:
-        assert sign in keep or unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    for one in shown:
+        assert one in keep or unicodedata.category(one) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
     assert printable(shown, keep) == shown
 
 

@@ -17,7 +17,8 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-READ = {".py", ".md", ".html", ".yaml", ".toml", ".css", ".js", ".slurm"}
+READ = {".py", ".md", ".html", ".yaml", ".yml", ".toml", ".css", ".js", ".slurm", ".sh", ".cff", ".ipynb"}
+NAMED = ("Makefile", ".ci/run")  # files without a suffix that are read too
 SKIPPED = (
     "tests/golden/",
     "tests/fixtures/",
@@ -33,13 +34,14 @@ MOST_WORDS = 40_000
 WORDS: dict[str, tuple[str, str, str]] = {
     "places?": (
         "position, index, location, file or source",
-        "in(to)?[ _]place|(take|takes|taken|took|taking|in) (the|its|their) place|decimal places?|place=|"
+        "in(to)?[ _]place|decimal places?|place=|"
         r"food and places|[.]place\b|is_\w+_place|\"places?\"",  # Paddle's, and keys of files
-        "the place of a row",
+        "an array in the place of another, which takes its place",
     ),
-    "placed": ("put, written", "best placed|has to be placed", "placed next to it"),
+    "plac(ed|ing)": ("put, written, ranked", "", "the best placed"),
     "signs": ("characters", "traffic signs|road signs|comparisons, signs", "eight signs of text"),
     "told": ("reported, printed, given", "", "what the user is told"),
+    "tell(s|ing)?": ("show, report, distinguish", r"[.]tell\b", "which no shape tells"),  # a file's position
     "said": ("reported, printed, stated", "", "as was said"),
     r"(is|are|was|were) no (?!(longer|more|less|larger|smaller|faster|better|need|way|other|reason|use)\b)[a-z]+": (
         "is not a",
@@ -49,11 +51,14 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "beside": ("next to, besides, with", '"beside the paper', "beside the model"),  # a heading of earlier studies
     "anew": ("again", "", "built anew"),
     "mend(s|ed|ing)?": ("fix", "", "a mended file"),
-    "wish(es|ed)?": ("stop request", "", "a wish to stop"),
+    "wish(es|ed|ing)?": ("stop request", "", "a wish to stop"),
+    "grant(s|ed|ing)?": ("allow, stop request", "", "a stop is granted"),
+    "me(et|ets|eting|t)": ("barrier, connect, raise, fit", "van en met op", "a rank that has met an error"),
+    "held": ("kept, in memory, compared", "held[ _-]out", "towers are held against formulas"),
     "crews?": ("workers", "", "a crew of four"),
     "census": ("activation profile", "", "a census of tensors"),
-    "passed over": ("skipped", "", "rows are passed over"),
-    "stands?": ("is, means, denotes, exists, has", "stands? out|stand.ins?", "what a name stands for"),
+    "pass(ed|es|ing)? over": ("skipped", "one pass over", "rows are passed over"),
+    "st(ands?|anding|ood)": ("is, means, denotes, exists, has", "stands? out|stand.ins?", "what a name stands for"),
     "that is of": ("write the sentence", "", "a model that is of two towers"),
     "instead of ending the work": ("reported and skipped", "", "skipped instead of ending the work"),
     "there and so": ("on that device in that precision", "", "computed there and so"),
@@ -101,7 +106,8 @@ def main() -> int:
     ).stdout.splitlines()
     count = Counter()
     for file in listed:
-        if Path(file).suffix not in READ or file.startswith(SKIPPED) or not (ROOT / file).exists():
+        read = Path(file).suffix in READ or file in NAMED
+        if not read or file.startswith(SKIPPED) or not (ROOT / file).exists():
             continue
         for number, word in uses((ROOT / file).read_text(encoding="utf-8")):
             count[file, word] += 1

@@ -4,7 +4,7 @@
     python tools/convert.py runs/emoji converted --to ernie_vil2
     python tools/convert.py runs/chinese_clip converted
 
-SOURCE is a weight file or folder in any layout that load_model reads; its own files tell which. A run folder is its
+SOURCE is a weight file or folder in any layout that load_model reads; its own files show which. A run folder is its
 newest checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A
 report lists the weights that match the model; any other is an error unless allowed. TARGET has a contract card,
 contract.json, with a few inputs and their embeddings: TARGET is loaded once, and has to give the same. Where the format

@@ -47,8 +47,8 @@ MODULES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=model, nargs="?", metavar="MODEL", help="a model's file or folder, in the place "
-                        "of the installation")  # fmt: skip
+    parser.add_argument("model", type=model, nargs="?", metavar="MODEL", help="a model's file or folder, to check "
+                        "instead of the installation")  # fmt: skip
     parser.add_argument("--seconds", type=amount, default=10, help="time of the tiny training (default 10)")
 
 
@@ -193,7 +193,7 @@ def check_packages() -> list[Result]:
 
 
 def _found(name: str) -> dict[str, str]:
-    """The version of a distribution, or of what may be there in its place, by the name that is there."""
+    """The version of a distribution, or of its substitute, by the name of the installed one."""
     versions = {dist: _version(dist) for dist in (name, SWAPS.get(name, name))}
     return {dist: version for dist, version in versions.items() if version}
 

@@ -166,8 +166,8 @@ class HoldoutConfig(Section):
     @property
     def shares(self) -> dict[str, float]:
         """Of the parts by name, those that are empty left out."""
-        held = {name: share for name, share in (("val", self.val), ("test", self.test)) if share}
-        return {"train": 1 - sum(held.values()), **held}
+        parts = {name: share for name, share in (("val", self.val), ("test", self.test)) if share}
+        return {"train": 1 - sum(parts.values()), **parts}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -48,7 +48,7 @@ class LossConfig(Section):
     widths: list[Size] = Field(
         default=[],
         description="[32, 64, 128, 256]: the loss is the sum of those of the first 32, 64, ... numbers of the "
-        "embeddings, so that such prefixes can be used in their place (docs/loss.md); the last is Model.embed_dim. "
+        "embeddings, so that such prefixes can be used alone (docs/loss.md); the last is Model.embed_dim. "
         "[]: whole embeddings alone",
     )
 

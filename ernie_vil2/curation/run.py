@@ -90,7 +90,7 @@ def curate(
         output: folder of the table.
         processes: that measure.
         memory: of the joins, in GB.
-        ray: address of a Ray cluster that measures in the place of processes; None: processes.
+        ray: address of a Ray cluster that measures instead of processes; None: processes.
         open_source: opens the source again, on the nodes of the cluster.
         share: (i, n): only measures every n-th shard from the i-th on, for a run that joins later; others may measure
             at the same time.

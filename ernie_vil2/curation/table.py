@@ -49,14 +49,14 @@ def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[s
 
 def _parts(batches: Iterator[pa.RecordBatch], sizes: Sequence[int]) -> Iterator[pa.Table]:
     """Batches cut into tables of these sizes."""
-    held: list[pa.RecordBatch] = []
+    left_over: list[pa.RecordBatch] = []
     for size in sizes:
         part: list[pa.RecordBatch] = []
         left = size
         while left:
-            batch = held.pop() if held else next(batches)
+            batch = left_over.pop() if left_over else next(batches)
             part.append(batch.slice(0, left))
             if batch.num_rows > left:
-                held.append(batch.slice(left))
+                left_over.append(batch.slice(left))
             left -= part[-1].num_rows
         yield pa.Table.from_batches(part)

@@ -176,7 +176,7 @@ class Collector:
         return image_id in self._images
 
     def add_pair(self, image_id: str, text_id: str) -> None:
-        """An image and a text, both taken before, belong together; saying so twice changes nothing."""
+        """An image and a text, both taken before, belong together; adding a pair twice changes nothing."""
         self._pairs[self._images[image_id][0], self._texts[text_id][0]] = None
 
     def _check_image(self, image: BenchmarkImage, content: Hashable) -> None:
@@ -283,7 +283,7 @@ class BenchmarkSource:
         return Sample(image.id, text.text, content, {"": text.text}, {}, {**image.fields, **text.fields}, str(file))
 
     def release(self) -> None:
-        """Nothing is held open."""
+        """Nothing is kept open."""
 
 
 class ImageIds:

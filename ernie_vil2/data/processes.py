@@ -88,7 +88,7 @@ def each_shard(
 
 def _begin(parent: int, task: Callable[[int], Any]) -> None:
     end_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     cv2.setNumThreads(0)  # processes are the parallelism here
     _Process.task = staticmethod(task)
 

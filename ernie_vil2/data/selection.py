@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource
+from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource
 from ernie_vil2.data.readers.source import THREADS, fingerprint
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
@@ -194,7 +194,7 @@ class Draws:
         self._starts = self._ends - shard_sizes
         self._key = seed, source
         self._cached_sizes = lru_cache(maxsize=4)(self._sizes)
-        self._cached_rows = lru_cache(maxsize=HELD_SHARDS)(self._rows)
+        self._cached_rows = lru_cache(maxsize=OPEN_SHARDS)(self._rows)
 
     def drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
         """For the rows from `first` up to `last` whether they are in an epoch, bool."""

@@ -15,7 +15,7 @@ from ernie_vil2.config import Config, DataConfig
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
-from ernie_vil2.data.readers import HELD_SHARDS, ShardedSource, open_sources
+from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import THREADS
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
 from ernie_vil2.data.selection import Draws, Selected, read_selection
@@ -87,7 +87,7 @@ class SampleStream:
                 raise ValueError(f"{name}: {counted(samples, 'sample')} for {data.groups} groups; lower Data.groups")
         self._orders: list[list[SampleOrder]] = []
         for number, source in enumerate(self.sources):
-            source.held += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
+            source.most_open += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
             shards, window = shard_orders[number], _window(source, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
         weights = [source.weight or samples for source, samples in zip(data.sources, self._samples, strict=True)]
@@ -236,9 +236,9 @@ class SampleStream:
 
 
 def _window(sources: ShardedSource, data: DataConfig) -> int:
-    """Samples of a window of one group: all groups' together fill no more shards than a process holds, less two."""
-    held = max(1, len(sources) * (HELD_SHARDS - 2) // len(sources.shards))
-    return max(1, min(data.shuffle_buffer, held) // data.groups)
+    """Samples of a window of one group: all groups' fill no more shards than a process keeps open, less two."""
+    most = max(1, len(sources) * (OPEN_SHARDS - 2) // len(sources.shards))
+    return max(1, min(data.shuffle_buffer, most) // data.groups)
 
 
 def _content(sources: ShardedSource, selected: Selected | None) -> dict[str, Any]:

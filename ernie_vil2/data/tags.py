@@ -43,7 +43,7 @@ class TagsFile:
         self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
         if bad is None:
             index = cached_index("tags", self._rows.location.identity(), self._scan)
-        else:  # only a scan tells what is wrong with the rows
+        else:  # only a scan finds what is wrong with the rows
             index = self._scan(bad)
         self.ids: np.ndarray = index["ids"]
         """`content_id` of every row that can be used, sorted."""

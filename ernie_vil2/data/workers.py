@@ -1,7 +1,7 @@
 """Processes that make the rows of batches ahead of their use, in memory that they share with who uses them.
 
 The workers are forked, so that they read the same sources without a copy of them. A fork has only one of its parent's
-threads: what a worker runs must not touch Paddle, whose other threads may have held a lock at that moment. Pixels are
+threads: what a worker runs must not touch Paddle, whose other threads may have had a lock at that moment. Pixels are
 written once, into anonymous shared memory, which no limit of `/dev/shm` concerns; only what a row says of itself, such
 as its name, goes through a pipe.
 

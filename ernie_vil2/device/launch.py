@@ -113,7 +113,7 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
         member.start_watching(number, ended)
     interrupted, hurried, second_ctrl_c = False, False, SecondCtrlC()
 
-    def tell_all(number: int) -> None:
+    def signal_all(number: int) -> None:
         for member in members:
             member.signal(number)
 
@@ -123,7 +123,7 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
         hurried = hurried or second_ctrl_c.is_this(number)
         if number == signal.SIGHUP:
             leave_closed_terminal()
-        tell_all(signal.SIGKILL if hurried else number)
+        signal_all(signal.SIGKILL if hurried else number)
 
     previous = {number: signal.signal(number, forward) for number in heard()}
     failed: int | None = None
@@ -131,14 +131,14 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     try:
         for _ in members:
             while (rank := _next(ended, deadline)) is None:
-                tell_all(signal.SIGKILL)
+                signal_all(signal.SIGKILL)
                 deadline = None
             if failed is None and members[rank].code:
                 failed = rank
                 deadline = time.monotonic() + grace
                 if members[rank].code not in STOPPED.values():
                     report = not interrupted
-                    tell_all(signal.SIGTERM)
+                    signal_all(signal.SIGTERM)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -156,7 +156,7 @@ def heard() -> list[signal.Signals]:
 
 
 class SecondCtrlC:
-    """Tells the Ctrl-C of somebody who will not wait any longer from the first one."""
+    """Recognises the second Ctrl-C, of a user who will not wait any longer."""
 
     def __init__(self) -> None:
         self._first: float | None = None

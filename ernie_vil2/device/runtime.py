@@ -108,7 +108,7 @@ def set_device(name: str | None, task: str = "this command") -> str:
         name = "gpu" if gpus else "cpu"
     if asked := re.fullmatch(r"(?:gpu|cuda)(:\d+)?", name):
         if not paddle.is_compiled_with_cuda():
-            raise ValueError(f"device {name}: the installed Paddle is its CPU build. Put the GPU build in its place "
+            raise ValueError(f"device {name}: the installed Paddle is its CPU build. Install the GPU build instead "
                              "(docs/installation.md says how), or name cpu")  # fmt: skip
         name = f"gpu{asked[1] or ''}"
         if int((asked[1] or ":0")[1:]) >= gpus:
@@ -180,7 +180,7 @@ def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def set_before_paddle(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set `mkl`, `threads` and `malloc`; `applied` then tells what was done.
+    """Set `mkl`, `threads` and `malloc`; `applied` then lists what was done.
 
     Raises:
         ValueError: `ERNIE_VIL2_RUNTIME` is not understood.

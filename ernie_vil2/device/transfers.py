@@ -210,7 +210,7 @@ class _Filler(threading.Thread):
         return not self._filled.empty()
 
     def next(self) -> Any:
-        """The next slot, whose copy is begun, with what goes with it; or the error in its place; None at the end."""
+        """The next slot, whose copy is begun, with what goes with it; or an error instead; None at the end."""
         item = self._filled.get()
         if isinstance(item, tuple):
             item[0].send()

@@ -72,7 +72,7 @@ def encode_benchmark(
     """Encodes every image and every distinct text of a benchmark.
 
     The work goes by chunks of rows. While the model encodes one chunk, threads read and preprocess the next, so that
-    no more than two chunks of pixels are held. Images that are missing or broken are counted and named in
+    no more than two chunks of pixels are in memory. Images that are missing or broken are counted and named in
     `problems` and left out; their texts stay in the gallery.
 
     With `cache`, each finished chunk is kept there, so that an interrupted run goes on after its last finished chunk
@@ -94,7 +94,7 @@ def encode_benchmark(
         rank, ranks: this process's rank among those that share the work.
 
     Raises:
-        ValueError: there is nothing to encode, or none of the images could be used; another rank met an error.
+        ValueError: there is nothing to encode, or none of the images could be used; another rank failed.
     """
     rows_of_text = {text: row for row, text in enumerate(dict.fromkeys(text.text for text in benchmark.texts))}
     image_chunks = _chunks(benchmark.images, chunk_rows)

@@ -1,7 +1,7 @@
 """How sure a figure is: 95 % intervals over queries or seeds, paired differences, and how many queries would decide.
 
 A figure of an evaluation is a mean over queries. Its interval is found by the bootstrap: queries are drawn with
-replacement, all queries of one image together, as texts of one image are found or missed together. The gallery is held
+replacement, all queries of one image together, as texts of one image are found or missed together. The gallery is
 fixed: the interval says how the figure would vary with other queries to this gallery, not with another gallery.
 
 The bootstrap goes by counting. Clusters with equal outcomes are interchangeable, so a resample is how often
@@ -27,7 +27,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 POWER = 0.8
 """The probability with which `queries_needed` finds a difference."""
-_CELLS = 2**21  # counts that are held at a time
+_CELLS = 2**21  # counts that are in memory at a time
 
 
 @dataclass(frozen=True)

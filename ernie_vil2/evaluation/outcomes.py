@@ -30,7 +30,7 @@ from ernie_vil2.io.terminal import counted
 
 MEASURED = (
     f"Intervals are of {100 * LEVEL:.0f} %, by {{resamples:,}} bootstrap resamples of the queries, all queries of an "
-    "image together; the gallery is held fixed, so that they say how the figures would vary with other queries to "
+    "image together; the gallery is fixed, so that they show how the figures would vary with other queries to "
     "this gallery. They are not corrected for their number."
 )
 TESTED = (

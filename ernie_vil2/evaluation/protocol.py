@@ -144,7 +144,7 @@ def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
     """The part of a benchmark that any of the protocols puts into a gallery: all that has to be encoded for them.
 
     Select before encoding: an image that turns out broken then leaves a gap that is counted, and no image beyond
-    a protocol's first so many takes its place.
+    a protocol's first so many replaces it.
     """
     chosen: dict[str, list[np.ndarray]] = {"image": [], "text": []}
     for matching in (one for protocol in protocols for one in protocol.matchings(benchmark)):
@@ -321,7 +321,7 @@ _IMAGE_TO_TEXT = "Every image asks for its texts among all texts of the gallery"
 _TEXT_TO_IMAGE = "every text for its image among all images of the gallery"
 SCORE = "scores are dot products of the embeddings."
 _BOTH_WAYS = f"{_IMAGE_TO_TEXT}, {_TEXT_TO_IMAGE}; {SCORE}"
-ANY_OF = "Where several answers are right, any of them counts: a query's rank is that of the best placed."
+ANY_OF = "Where several answers are right, any of them counts: a query's rank is that of the best-ranked one."
 AGAINST = (
     "Ties count against the model: the rank is 1 + the number of wrong answers that score at least as high as the "
     "best right one."

@@ -2,7 +2,7 @@
 
 A score is the dot product of two rows. It is summed in float64 and rounded to float32, so that equal
 rows tie whatever order the sum was taken in, and the numbers do not depend on the block size.
-All functions work on blocks: no more than `block x block` scores are held at a time.
+All functions work on blocks: no more than `block x block` scores are in memory at a time.
 """
 
 from __future__ import annotations

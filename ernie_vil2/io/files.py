@@ -82,7 +82,7 @@ def load_json(path: str | Path, most: int = MAX_CHARACTERS) -> Any:
     """The content of a JSON file.
 
     Raises:
-        OSError: it cannot be read, or it is not an ordinary file: a pipe in its place is not waited for.
+        OSError: it cannot be read, or it is not an ordinary file: a pipe is not waited for.
         ValueError: as of `parse_json`, or it is not UTF-8 or has more than `most` characters; the message names it.
     """
     text = read_text(path, most)
@@ -171,7 +171,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: di
     """Writes a `.safetensors` file.
 
     Raises:
-        OSError: it cannot be written; the library itself tells the system's error only in words.
+        OSError: it cannot be written; the library itself gives the system's error only in words.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file

@@ -187,7 +187,7 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
     if length is None:
         raise ValueError(f"{url}: the server does not say how large the file is")
     size = int(length)
-    # Bytes of two versions of a file never meet: the name of the part distinguishes them.
+    # Bytes of two versions of a file are never mixed: the name of the part distinguishes them.
     tag = hashlib.md5(f"{url} {version} {size}".encode()).hexdigest()[:8]
     part = path.with_name(f".{path.name}.{tag}.partial")
     with part.open("ab") as file:

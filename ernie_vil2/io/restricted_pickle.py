@@ -1,8 +1,8 @@
 """Pickles of plain data, read without running anything that they name.
 
 A pickle is a program for a stack machine, and Python's unpickler runs whatever function it names. Here it knows the
-operations of texts, numbers, lists, tuples, dicts and NumPy's arrays alone, and NumPy's names mean what this
-module does in their place; any other operation or name is refused.
+operations of texts, numbers, lists, tuples, dicts and NumPy's arrays alone, and NumPy's names mean this
+module's own functions; any other operation or name is refused.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
     state.json                  `State`
     config.yaml                 the resolved configuration
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; of other
-                                people's models tokenizer.json in its place, see data/library_tokenizer.py
+                                people's models tokenizer.json instead, see data/library_tokenizer.py
     checksums.json              bytes and SHA-256 of the others
     contract.json               what the model computes, see models/weights/contract.py
     evaluation.json             the best evaluation up to this step, where this step was evaluated after it was saved
@@ -107,7 +107,7 @@ def named_checkpoint(name: str | os.PathLike) -> Path | None:
     """The checkpoint that `RUN@best`, `RUN@newest` or the link `RUN/checkpoints/best` means; `RUN` is its newest.
 
     Returns:
-        Its folder, under the name that tells its step; None if `name` is none of these.
+        Its folder, under the name that has its step; None if `name` is none of these.
 
     Raises:
         FileNotFoundError: the run has no such checkpoint.

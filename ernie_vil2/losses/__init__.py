@@ -1,7 +1,7 @@
 """The multi-view loss: a weighted sum of InfoNCE over view pairs (arXiv 2209.15270, equations 1 and 2).
 
 `multi_view` has both equations and the term of a teacher, `tiles` equation 1 without ever holding all logits; `sigmoid`
-is SigLIP's loss, which takes the place of equation 1.
+is SigLIP's loss, which replaces equation 1.
 """
 
 from .multi_view import PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, build_loss, info_nce, refuse_without_negatives

@@ -6,7 +6,7 @@ again. Four things keep this exact:
 - The positive of a row is kept out of the tiles: its logit is one dot product. With `p` its exponential and `others`
   the sum over the tiles, the loss is `log((p + others) / p)` and its gradient with respect to the positive logit
   `-others / (p + others)`: neither is a difference of nearly equal numbers, however sure the model is.
-- Each row keeps the largest logit that it has met, and the sum of the exponentials relative to it: none is above 1,
+- Each row keeps the largest logit so far, and the sum of the exponentials relative to it: none is above 1,
   whatever the scale, and all but what has one entry per row is float32.
 - With `G` the gradient with respect to the logits, that of the scale is the sum of `rows * (G @ columns)`, B x D
   terms that the gradient of the rows needs anyway.

@@ -66,8 +66,8 @@ def chosen_parameters(model: DualEncoder, patterns: Sequence[str]) -> set[str]:
         named = [key for key in groups if fnmatchcase(key, pattern)]
         own = {name for key in named for name in groups[key]} | {name for name in every if fnmatchcase(name, pattern)}
         if not named and not own:
-            held = [key for key, names in groups.items() if names]
+            known = [key for key, names in groups.items() if names]
             raise ValueError(f"{pattern} names no layer group and no parameter of this model; its groups are "
-                             f"{', '.join(held[:SHOWN])}{', ...' * (len(held) > SHOWN)}")  # fmt: skip
+                             f"{', '.join(known[:SHOWN])}{', ...' * (len(known) > SHOWN)}")  # fmt: skip
         chosen |= own
     return chosen

@@ -23,14 +23,14 @@ class Disagreement(ValueError):
 
 
 class FailedRank(ValueError):
-    """Another rank has met an error; the message is that error's, with the rank's number."""
+    """Another rank has raised an error; the message is that error's, with the rank's number."""
 
 
 def agree(error: Exception | None) -> None:
-    """Raises on every rank where one has met an error. A collective: every rank must call it.
+    """Raises on every rank if one has an error. A collective: every rank must call it.
 
     Raises:
-        FailedRank: another rank has met one; a rank that has met one itself raises its own.
+        FailedRank: another rank has one; a rank that has one itself raises its own.
     """
     everyone = collectives.all_gather_object(error and (str(error) or type(error).__name__))
     if error is not None:
@@ -49,8 +49,8 @@ def agreed_errors() -> Iterator[None]:
     error = None
     try:
         yield
-    except Exception as met:
-        error = met
+    except Exception as raised:
+        error = raised
     agree(error)
 
 

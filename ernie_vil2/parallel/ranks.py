@@ -120,7 +120,7 @@ class _Watch(threading.Thread):
         self._end("another rank has died, or did not answer for 30 seconds; look into the logs")
 
     def done(self) -> None:
-        """Tells the others that this rank may end now. Rank 0, who has the store, waits for them a while."""
+        """Lets the others know that this rank may end now. Rank 0, who has the store, waits for them a while."""
         self.stop()
         self.join()
         self._store.add(f"pulse/{self._rank}", _DONE)

@@ -47,7 +47,7 @@ def _store_on_loopback(port: int) -> core.TCPStore:
     with socket.create_server((LOOPBACK, 0)) as free:
         other = free.getsockname()[1]
     paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})  # whose event loop would keep the first socket
-    with signals_held():  # from its thread for good: it takes an interrupted read for the end of a connection
+    with signals_blocked():  # from its thread for good: it takes an interrupted read for the end of a connection
         store = core.TCPStore(LOOPBACK, other, True, 1)
         inherited = os.environ.pop(STORE, None)
         with socket.socket(fileno=int(inherited)) if inherited else socket.create_server((LOOPBACK, port)) as server:
@@ -95,7 +95,7 @@ def wait_for_all_ranks(counter: str) -> None:
     """
     ranks, store = dist.get_world_size(), _counters()
     come = store.add(counter, 1)
-    # Nobody leaves a barrier before all have come, so that the count tells which one this is.
+    # Nobody leaves a barrier before all have come, so that the count shows which one this is.
     needed = -(-come // ranks) * ranks
     since = time.monotonic()
     while come < needed:
@@ -121,7 +121,7 @@ class SharedCounters:
 
     def add(self, key: str, amount: int) -> int:
         try:
-            with signals_held():  # the store takes an interrupted read for the end of its connection
+            with signals_blocked():  # the store takes an interrupted read for the end of its connection
                 return self._store.add(key, amount)
         except ValueError as error:
             raise LostRank("rank 0 has ended, to which all ranks are connected; look into its log") from error
@@ -133,7 +133,7 @@ def _counters() -> SharedCounters:
 
 
 @contextlib.contextmanager
-def signals_held() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Signals wait until the block ends; threads that it starts get none."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

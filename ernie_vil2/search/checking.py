@@ -124,7 +124,7 @@ def _of_rows(collection: _Collection) -> Iterator[str]:
 
 
 def _of_index_type(collection: _Collection) -> Iterator[str]:
-    """A writer may put another index type in the place of the one that is read."""
+    """A writer may replace the index type while it is read."""
     folder = collection.folder / "engine"
     while True:
         before = _content(folder)

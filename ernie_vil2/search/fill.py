@@ -264,7 +264,7 @@ def build(
             texts = index.collection("texts").texts(TUNING_QUERIES)
         found = index.encode_texts(texts)
         if len(texts) < FEWEST_QUERIES:
-            log("there are too few captions to tune on: pictures of the index stand in, and sentences may find less")
+            log("there are too few captions to tune on: images of the index are used too, and sentences may find less")
             found = np.concatenate([found, collection.sample(TUNING_QUERIES)])
         return found
 

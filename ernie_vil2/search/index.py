@@ -3,7 +3,7 @@
     index.json     the model that it is of, and the version of this layout
     images/        a collection of pictures (`search.collection`)
     texts/         a collection of texts, such as tags
-    .lock          held by the one process that writes
+    .lock          locked by the one process that writes
 
 Anything that a model encodes may be asked for: a sentence, a picture, an item of the index, or a signed sum of them
 ("like this picture, but at night").
@@ -210,7 +210,7 @@ class Index:
 
     @contextmanager
     def compacted(self, kind: str) -> Iterator[Collection]:
-        """A copy of a collection without rows of items that are gone; it takes its place when the block ends well."""
+        """A copy of a collection without rows of removed items; it replaces the collection when the block succeeds."""
         collection = self.collection(kind)
         with self._store.compacted(kind, collection) as copy:
             yield copy

@@ -74,7 +74,7 @@ def parsed(text: Any, kind: type, name: str) -> Any:
 
 
 def check_is_file(path: Path) -> None:
-    """DamagedIndex if there is something else in the place of a file: a pipe would be waited for."""
+    """DamagedIndex if this is something other than a file: a pipe would be waited for."""
     if path.exists() and not path.is_file():
         raise DamagedIndex(f"{path.name} is not a file")
 
@@ -157,7 +157,7 @@ def schemas_in(connection: sqlite3.Connection, schemas: Sequence[str]) -> int:
     """How many of these schemas, from the first on, a database has.
 
     Raises:
-        DamagedIndex: it has anything else, such as a view in the place of a table, a trigger, or other columns:
+        DamagedIndex: it has anything else, such as a view instead of a table, a trigger, or other columns:
             reading and writing it would run what a stranger wrote.
     """
     found = set(connection.execute(_LISTING))

@@ -37,7 +37,7 @@ COPIED_TOGETHER = 2048
 
 
 class _Found(NamedTuple):
-    """Of an item what a `Hit` tells."""
+    """What a `Hit` has of an item."""
 
     id: str
     text: str
@@ -66,7 +66,7 @@ class _Kept:
 
 @dataclass
 class _Snapshot:
-    """What a collection held when it was opened."""
+    """What a collection had when it was opened."""
 
     generation: int
     count: int

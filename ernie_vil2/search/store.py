@@ -58,7 +58,7 @@ class Store(Protocol):
         """The collection of `images` or `texts`; None where a reader finds none."""
 
     def compacted(self, kind: str, collection: Any) -> AbstractContextManager[Collection]:
-        """A copy of a collection without rows of items that are gone; it takes its place when the block ends well."""
+        """A copy of a collection without rows of removed items; it replaces the collection when the block succeeds."""
 
     def replaced(self) -> bool:
         """Whether another index has come to lie where the one that was opened was; `about` is then its own."""
@@ -132,7 +132,7 @@ class FolderStore:
         self._path.unlink(missing_ok=True)
         for kind in SIDES:
             shutil.rmtree(self.folder_of(kind), ignore_errors=True)
-        (self.folder / ".lock").unlink()  # held, so that nobody else has begun to write
+        (self.folder / ".lock").unlink()  # locked, so that no other process has begun to write
         if self._made:
             with suppress(OSError):  # somebody else may begin to write just now
                 self.folder.rmdir()

@@ -121,7 +121,7 @@ class LexiconTagger:
     Args:
         model: encodes images and texts.
         words: by language; each counts once.
-        templates: by language, texts with `{}` in the place of the word; a language without any has the word alone.
+        templates: by language, texts with `{}` where the word belongs; a language without any has the word alone.
         top: words of a language that an image gets at most.
         threshold: least cosine of image and word, -1 to 1.
         device: where the search is computed, "cpu" or a device of Paddle's.

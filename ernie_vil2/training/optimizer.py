@@ -247,8 +247,8 @@ def optimizer_arrays(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.nda
     """
     rank, own = dist.get_rank(), _own_state(optimizer, model)
     owners: dict[str, tuple[int, list[int], Any]] = {}
-    held = {key: (value.shape, str(value.dtype).removeprefix("paddle.")) for key, value in own.items()}
-    for owner, keys in enumerate(collectives.all_gather_object(held)):
+    shapes = {key: (value.shape, str(value.dtype).removeprefix("paddle.")) for key, value in own.items()}
+    for owner, keys in enumerate(collectives.all_gather_object(shapes)):
         for key, (shape, dtype) in keys.items():
             owners.setdefault(key, (owner, shape, dtype))
     arrays = {}

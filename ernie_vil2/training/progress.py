@@ -78,7 +78,7 @@ class Meter:
         self._computed += time.process_time() - computed
 
     def read(self) -> dict[str, float]:
-        """What was met since the last reading.
+        """What was measured since the last reading.
 
         `samples_per_second`; `loader_wait`, a share of the time; `cpu_seconds` of this process, all its threads, to
         which other load and a process that is stopped add nothing.

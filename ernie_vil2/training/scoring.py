@@ -149,8 +149,8 @@ def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
         own = found._replace(values={key: float(value) for key, value in found.values.items()})
     except LostRank:
         raise
-    except Exception as met:
-        error = str(met) or type(met).__name__
+    except Exception as raised:
+        error = str(raised) or type(raised).__name__
     everyone = collectives.all_gather_object((own, error))
     metrics, _ = everyone[0]
     failures = dict(metrics.failures)

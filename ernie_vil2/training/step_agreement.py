@@ -100,10 +100,10 @@ class BatchGate:
         Args:
             samples: that this rank has.
             least: that each rank needs.
-            error: that this rank has met in reading them.
+            error: that this rank has raised in reading them.
 
         Raises:
-            Exception: a rank has met an error, see `agree`.
+            Exception: a rank has an error, see `agree`.
             TooManyBadSamples: it is the hundredth batch in a row that is skipped.
         """
         enough, failed, *requests = self._sums(samples >= least, error is not None, *self._signals.requests())

@@ -67,7 +67,7 @@ class Trainer(Parts):
         Raises:
             NotFinite: a loss, a gradient or a weight is NaN or infinite; see `Training.nonfinite`.
             TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
-            FailedRank: another rank has met one of these errors, or any other.
+            FailedRank: another rank has raised one of these errors, or any other.
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
@@ -123,8 +123,8 @@ class Trainer(Parts):
             with self.progress.meter.waiting():
                 batch = next(batches)
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
-        except Exception as met:
-            error = met
+        except Exception as raised:
+            error = raised
         try:
             usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.least_rows, error)
         except TooManyBadSamples:

@@ -72,7 +72,7 @@ class Test(_Section):
 
 
 class Small(_Section):
-    """What `--small` runs in the place of the whole."""
+    """What `--small` runs instead of the whole."""
 
     groups: Names
     seeds: Seeds

@@ -119,7 +119,7 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.text(CHARACTERS, max_size=6), max_
 
 @pytest.fixture(scope="module")
 def open_clip_ids():
-    """OpenCLIP's tokenizer written from its description, with `regex` in the place of the tokenizers library."""
+    """OpenCLIP's tokenizer written from its description, with `regex` instead of the tokenizers library."""
     import gzip
 
     import ftfy

@@ -82,7 +82,7 @@ def test_every_sample_is_as_likely_at_every_position():
     assert chi_square < 52.6  # 25 degrees of freedom: passed by chance once in a thousand
 
 
-def test_draws_do_not_meet():
+def test_draws_do_not_coincide():
     firsts = {
         tuple(generator(draw, seed, *position).integers(0, 2**63, 2))
         for draw in Draw

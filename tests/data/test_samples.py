@@ -6,7 +6,7 @@ import pytest
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples, content_id
 
 
-def test_ids_fit_into_int64_and_tell_names_apart():
+def test_ids_fit_into_int64_and_distinguish_names():
     ids = {content_id(str(number)) for number in range(10_000)}
     assert len(ids) == 10_000 and 0 <= min(ids) and max(ids) < 2**63
 

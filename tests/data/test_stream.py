@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.readers import HELD_SHARDS
+from ernie_vil2.data.readers import OPEN_SHARDS
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
@@ -189,7 +189,7 @@ def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
     first = np.array([np.flatnonzero(names == number)[0] for number in range(300)])
     last = np.array([np.flatnonzero(names == number)[-1] for number in range(300)])
     in_use = [((first <= position) & (last >= position)).sum() for position in range(600)]
-    assert 40 < max(in_use) <= HELD_SHARDS
+    assert 40 < max(in_use) <= OPEN_SHARDS
 
 
 def opened_by(data, positions, monkeypatch, *overrides):

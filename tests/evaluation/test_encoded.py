@@ -89,7 +89,7 @@ def test_no_more_than_two_chunks_are_prepared_ahead():
         ahead = 0
 
         def encode_pixels(self, pixels):
-            # Chunks handed over before this one are gone: what was prepared beyond them is held.
+            # Chunks handed over before this one are gone: what was prepared beyond them is in memory.
             self.ahead = max(self.ahead, self.rows["preprocessed"] - self.rows["images"])
             return super().encode_pixels(pixels)
 

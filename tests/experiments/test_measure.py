@@ -60,7 +60,7 @@ def test_images_ask_for_those_of_other_teams_by_the_same_name():
     two = encoded([[1, 1.2, 0, 0], [0.2, 1, 0, 0]], AXES[:2], [(0, 0), (1, 1)], ["Cup", "key"])
     found = measure._images([one, two])
     assert found["image_to_image/queries"] == 5
-    # The cups pass over each other, being of one team; to Cup the key of its own team is nearer than a cup.
+    # The cups skip each other, being of one team; to Cup the key of its own team is nearer than a cup.
     assert found["image_to_image/R@1"] == pytest.approx(100 * 4 / 5)
     assert found["image_to_image/R@5"] == 100
 

@@ -185,13 +185,13 @@ def test_half_precision_embeddings_are_scored_in_float32():
 
 def test_memory_stays_that_of_the_widest():
     """With a copy of each prefix and of its gradient it would be more than twice as much."""
-    held = {}
+    memory_of = {}
     for form in ("tiled", "tiled-widths"):
         command = [sys.executable, "benchmarks/loss_memory.py", "--measure", form, "--rows", "2048", "--width", "1024"]
         done = subprocess.run([*command, "--tile", "128"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
-        held[form] = json.loads(done.stdout.splitlines()[-1])["memory"]
-    assert held["tiled-widths"] < 1.1 * held["tiled"], held
+        memory_of[form] = json.loads(done.stdout.splitlines()[-1])["memory"]
+    assert memory_of["tiled-widths"] < 1.1 * memory_of["tiled"], memory_of
 
 
 def test_errors_name_what_to_change(monkeypatch):

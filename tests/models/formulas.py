@@ -1,4 +1,4 @@
-"""Transformers and a ResNet in NumPy, written from the formulas, in float64: what the towers are held against."""
+"""Transformers and a ResNet in NumPy, written from the formulas, in float64: what the towers are compared with."""
 
 import math
 

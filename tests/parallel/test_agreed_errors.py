@@ -59,7 +59,7 @@ def test_too_many_bad_samples_of_one_rank_end_all(found):
     ]
 
 
-def test_a_single_process_meets_its_own_errors():
+def test_a_single_process_raises_its_own_errors():
     with pytest.raises(KeyError, match="what"), agreed_errors():
         raise KeyError("what")
     assert first_rank_first(lambda: 5) == 5

@@ -37,7 +37,7 @@ open(f"{folder}/seconds{rank}", "w").write(str(seconds))
 
 def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
     assert run_ranks([sys.executable, "-c", RANK, str(tmp_path)], 3) == 0
-    # A barrier takes a millisecond; were requests held back by Nagle's algorithm, it would take 90.
+    # A barrier takes a millisecond; were requests delayed by Nagle's algorithm, it would take 90.
     assert all(float((tmp_path / f"seconds{rank}").read_text()) < 50 * 0.04 for rank in range(3))
 
 

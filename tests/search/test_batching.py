@@ -99,7 +99,7 @@ def test_int8_exports_encode_one_at_a_time(index, monkeypatch):
     assert shapes and set(shapes) == {1}
 
 
-class Held:
+class Blocked:
     """An encoder that waits; `begun` says that it does."""
 
     def __init__(self, index, monkeypatch):
@@ -115,7 +115,7 @@ class Held:
 
 
 def test_one_query_too_many_is_refused_at_once_and_a_client_that_goes_away_makes_room(index, monkeypatch):
-    held = Held(index, monkeypatch)
+    blocked = Blocked(index, monkeypatch)
 
     async def run():
         batcher = Batcher(index, most_waiting=3, kept=0)
@@ -124,7 +124,7 @@ def test_one_query_too_many_is_refused_at_once_and_a_client_that_goes_away_makes
             return asyncio.create_task(batcher.answer([(1.0, text)], Options(1)))
 
         tasks = [ask("red"), ask("green"), ask("blue")]
-        await asyncio.to_thread(held.begun.acquire)
+        await asyncio.to_thread(blocked.begun.acquire)
         for refused in (batcher.answer([(1.0, "a")], Options(1)), batcher.embeddings(["a"]), batcher.searched(list)):
             with pytest.raises(Overloaded):
                 await refused
@@ -133,7 +133,7 @@ def test_one_query_too_many_is_refused_at_once_and_a_client_that_goes_away_makes
         tasks[2] = ask("yellow")
         await asyncio.sleep(0)
         assert batcher.waiting == 3
-        held.go.set()
+        blocked.go.set()
         assert [len(json.loads(one)) for one in await asyncio.gather(*tasks)] == [1, 1, 1]
         assert batcher.waiting == 0
 
@@ -141,15 +141,15 @@ def test_one_query_too_many_is_refused_at_once_and_a_client_that_goes_away_makes
 
 
 def test_the_server_answers_503_when_too_many_wait(index, monkeypatch):
-    held = Held(index, monkeypatch)
+    blocked = Blocked(index, monkeypatch)
     client = TestClient(build_app(index, batcher=Batcher(index, most_waiting=1, kept=0)))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.get, "/api/search", params={"q": "red"})
-        held.begun.acquire()
+        blocked.begun.acquire()
         refused = client.get("/api/search", params={"q": "green"})
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
         assert client.get("/health").status_code == 200
-        held.go.set()
+        blocked.go.set()
         assert first.result().status_code == 200
     assert client.get("/api/search", params={"q": "green"}).status_code == 200
 

@@ -43,7 +43,7 @@ def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered, th
 
 
 def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
-    def held():
+    def resident():
         (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("RssAnon"))
         return int(line.split()[1]) / 1024
 
@@ -52,9 +52,9 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
         file.truncate(2 * count * width)  # zeros that take no room
     rows = np.memmap(tmp_path / "rows.f16", np.float16, "r", shape=(count, width))
     Exact(rows[:1000]).candidates(np.ones([1, width], np.float32), 10)  # faiss is loaded
-    before = held()
+    before = resident()
     assert Exact(rows).candidates(np.ones([1, width], np.float32), 10).shape == (1, 10)
-    assert held() - before < 20  # MiB of 122
+    assert resident() - before < 20  # MiB of 122
 
 
 def test_an_engine_that_was_cut_off_is_named(tmp_path):
@@ -90,7 +90,7 @@ def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_p
     truth = np.argsort(-(asked @ rows.T.astype(np.float32)), axis=1, kind="stable")[:, :10]
     reached = np.mean([np.isin(b, a).mean() for a, b in zip(found, truth, strict=True)])
     assert reached >= recall - 0.02 and abs(reached - opened.facts["recall"]) < 0.05
-    assert opened.facts["directions"] == 16  # a quarter: the other directions tell nothing apart
+    assert opened.facts["directions"] == 16  # a quarter: the other directions distinguish nothing
 
 
 def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, mon
             assert f"ivf finds {facts['recall']:.4f} of the ten closest" in warnings[0] and "0.97" in warnings[0]
 
 
-def test_all_directions_are_kept_where_all_of_them_tell_rows_apart(tmp_path):
+def test_all_directions_are_kept_where_all_of_them_distinguish_rows(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 2000, 16).astype(np.float16)
     built = INDEX_TYPES["ivf"].build(rows, lambda: unit(rng, 300, 16), 0.99, tmp_path, lambda line: None)

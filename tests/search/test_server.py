@@ -22,7 +22,7 @@ from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
 from ernie_vil2.search.service import build_app
 from tests.search.sockets import Running, request, reset, until
-from tests.search.test_batching import Held
+from tests.search.test_batching import Blocked
 from tests.test_imports import ROOT
 
 TOKEN = "0123456789abcdef"
@@ -128,18 +128,18 @@ def test_an_index_that_cannot_be_read_is_alive_and_not_ready(tmp_path, model, sh
 
 
 def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
-    held = Held(index, monkeypatch)
+    blocked = Blocked(index, monkeypatch)
     batcher = Batcher(index, most_waiting=2, kept=0)
     with Running(build_app(index, batcher=batcher)) as running:
         clients = [running.connect(request(path=f"/api/search?q={word}")) for word in ("red", "green")]
-        held.begun.acquire()
+        blocked.begun.acquire()
         until(lambda: batcher.waiting == 2)
         assert b" 503 " in running.ask(request(path="/api/search?q=blue"))
         reset(clients.pop())
         until(lambda: batcher.waiting == 1)
         clients.append(running.connect(request(path="/api/search?q=blue")))
         until(lambda: batcher.waiting == 2)
-        held.go.set()
+        blocked.go.set()
         for one in clients:
             assert b" 200 " in one.recv(1000)
             one.close()
@@ -147,7 +147,7 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     assert not running.tracebacks
 
 
-def test_a_thousand_connections_are_held(index):
+def test_a_thousand_connections_stay_open(index):
     connections._allow_files(4000)
     with Running(build_app(index)) as running:
         clients = [running.connect() for _ in range(1000)]

@@ -31,7 +31,7 @@ def write_rows(path, rows):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".tsv", ".csv"])
-def test_tags_are_cleaned_and_what_does_not_meet_is_reported(run_tool, shard, tmp_path, capsys, suffix):
+def test_tags_are_cleaned_and_what_does_not_match_is_reported(run_tool, shard, tmp_path, capsys, suffix):
     rows = [
         ("red-disc-1-0", ["红色 ", "圆", "圆"], ["a  red\u00a0disc", "Cafe\u0301"]),
         ("red-bar-1-0", [], [" ", "bar"]),

@@ -82,7 +82,7 @@ def test_eval_scores_it_too(score, made, tmp_path):
 
 
 def official_consistency(predictions):
-    """As NLVR2's metrics.py computes it: the identifier without the pair tells the sentence."""
+    """As NLVR2's metrics.py computes it: the identifier without the pair is the sentence's."""
     consistent = {}
     for row in predictions:
         split, number, _, sentence = row["id"].split("-")

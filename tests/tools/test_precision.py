@@ -21,7 +21,7 @@ def test_a_precision_that_the_device_lacks_is_refused(name, inputs, tmp_path, ca
 
 @pytest.mark.parametrize("name", [name for name in ENCODING if name != "search query"])
 def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
-    """As far as a CPU can tell: every batch is encoded by an engine of this precision."""
+    """As far as a CPU shows: every batch is encoded by a backend of this precision."""
     monkeypatch.setattr(runtime, "check_precision", lambda *_: None)
     found = []
     for method in ("encode_pixels", "encode_ids"):

@@ -66,5 +66,5 @@ def test_no_text_of_strangers_commands_the_terminal(folder, tmp_path, capfd, com
     arguments = [argument.format(**names) for argument in COMMANDS[command]]
     commands.run(command.strip(), arguments)
     output = "".join(capfd.readouterr())
-    characters = {sign for sign in output if unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp")} - set("\n\r\t")
+    characters = {one for one in output if unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp")} - set("\n\r\t")
     assert not characters and "\\u001b[2J" in output, output

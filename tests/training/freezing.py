@@ -69,7 +69,7 @@ def built(case):
 def groups(image, text):
     """The names of the layer groups that hold parameters, by tower."""
     towers = layer_groups(built(Case(image, text)).model)
-    return {tower: [name for name, held in found.items() if held] for tower, found in towers.items()}
+    return {tower: [name for name, frozen in found.items() if frozen] for tower, found in towers.items()}
 
 
 def alone_and_in_prefixes(image, text):

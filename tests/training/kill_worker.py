@@ -1,4 +1,4 @@
-"""A training process that is killed: by the test, or by itself where a moment is hard to meet from outside."""
+"""A training process that is killed: by the test, or by itself at a moment that is hard to hit from outside."""
 
 import os
 import signal

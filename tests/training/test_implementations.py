@@ -91,7 +91,7 @@ def test_where_the_suite_is_missing_native_towers_load_its_runs_and_are_not_trai
     assert type(model.engine.model.image).__name__ == "VisionTransformer"
     np.testing.assert_allclose(model.encode_texts(texts), expected, atol=1e-6)
     reported = capsys.readouterr().err
-    assert "paddlenlp is not installed: this package's own ernie takes the place of paddlenlp:ernie" in reported
+    assert "paddlenlp is not installed: this package's own ernie replaces paddlenlp:ernie" in reported
     with pytest.raises(ConfigError, match=r"paddleclas:ViT and paddlenlp:ernie.*Model\.implementation=native"):
         Trainer(config(SUITE), resume=True)
     found = fit(config(NATIVE), resume=True)

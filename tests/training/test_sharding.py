@@ -58,13 +58,13 @@ def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path
     overrides = [*overrides, *SMOOTH]
     whole = alone(overrides, tmp_path / "alone")
     (tmp_path / "two").mkdir()
-    held = sharded(monkeypatch, tmp_path / "two", overrides)
+    states = sharded(monkeypatch, tmp_path / "two", overrides)
     assert_alike(tmp_path / "two" / "run", tmp_path / "alone")
     assert norms(tmp_path / "two" / "run") == pytest.approx(norms(tmp_path / "alone"), rel=1e-4)
 
     trained = sum(parameter.size for parameter in whole.model.parameters() if not parameter.stop_gradient)
-    assert not held[0].keys() & held[1].keys()
-    elements = [sum(moments.values()) for moments in held]
+    assert not states[0].keys() & states[1].keys()
+    elements = [sum(moments.values()) for moments in states]
     assert sum(elements) == 2 * trained
     assert max(elements) == 2 * Towers(whole.config).largest_share(2)  # as a plan says; whole parameters have owners
 

@@ -121,7 +121,9 @@ class Score(Step[Settings]):
                 low = [f"cosine_{name} < {least}" for name, least in own.cosine.items()]
                 query = f"select sample, null from alive where languages = '{languages}' and ({' or '.join(low)})"
             if own.by == "calibrated" and threshold.wrong > own.wrong:
-                facts.append(f"{languages}: the model cannot tell so well that only {own.wrong:.0%} would be wrong")
+                facts.append(
+                    f"{languages}: the model does not separate well enough for only {own.wrong:.0%} to be wrong"
+                )
             joins.remove("image and caption do not fit", query)
         joins.figures[self.name] = figures
 

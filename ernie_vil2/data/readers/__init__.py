@@ -1,12 +1,12 @@
 """Where samples and benchmarks lie, one file per layout; docs/data.md and docs/benchmarks.md show each on disk."""
 
 from ernie_vil2.data.readers.opening import LAYOUTS, open_benchmark, open_benchmarks, open_sources
-from ernie_vil2.data.readers.source import HELD_SHARDS, SampleSequence, Shard, ShardedSource
+from ernie_vil2.data.readers.source import OPEN_SHARDS, SampleSequence, Shard, ShardedSource
 from ernie_vil2.data.readers.tar import TarSource
 from ernie_vil2.data.readers.tsv import TsvSource
 
 __all__ = [
-    "HELD_SHARDS",
+    "OPEN_SHARDS",
     "LAYOUTS",
     "Shard",
     "SampleSequence",

@@ -168,7 +168,7 @@ class Xm3600:
         return [row[0] for row in self._rows[:64] if not isinstance(row, BadSample)]
 
     def release(self) -> None:
-        """Nothing is held open."""
+        """Nothing is kept open."""
 
 
 def _find_xm3600(folder: Path) -> dict[str, Sequence[Path]]:

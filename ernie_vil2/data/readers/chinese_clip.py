@@ -223,7 +223,7 @@ CHINESE_CLIP = Layout(
     find=_find,
     fits=_is_here,
     endings=(IMAGES, *TEXTS),
-    # The pairs alone, of which only an index is held.
+    # The pairs alone, of which only an index is in memory.
     open=lambda location, options: ChineseClipSource(location.name, options.text_id),
     read=_read,
 )

@@ -43,9 +43,9 @@ class ChineseClipLmdb:
         count = self._get("pairs", b"num_samples", MAX_DIGITS)
         if count is None or not count.isdigit() or len(count) > MAX_DIGITS:
             raise ValueError(f"{folder}: pairs/ does not say its num_samples; was it built to the end?")
-        self._size, held = int(count), self._open["pairs"].stat()["entries"] - 1
-        if not 0 < self._size <= held:
-            raise ValueError(f"{folder}: pairs/ says {self._size} samples and holds {held}; was it built to the end?")
+        self._size, entries = int(count), self._open["pairs"].stat()["entries"] - 1
+        if not 0 < self._size <= entries:
+            raise ValueError(f"{folder}: pairs/ names {self._size} samples and has {entries}; was it built to the end?")
         self.release()
 
     def _get(self, part: str, key: bytes, most: int) -> bytes | None:

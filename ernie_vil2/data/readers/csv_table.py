@@ -19,7 +19,7 @@ from ernie_vil2.data.samples import MAX_TEXT_BYTES, BadSample, Reason
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK
 
 LIST_SEPARATOR = "|"  # in a column of tags
-LOOKED_AT = 2**20  # bytes that tell how a file is written
+LOOKED_AT = 2**20  # bytes by which the format of a file is recognised
 DELIMITERS = (",", ";", "\t")
 CHINESE = "gb18030"
 

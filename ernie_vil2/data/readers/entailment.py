@@ -35,7 +35,7 @@ class StatementRow:
         text: the statement.
         label: whether it is so.
         group: rows of one sentence have one; "" where that is not asked.
-        origins: of the images, in their order, as far as something other than their ids tells it.
+        origins: of the images, in their order, where something other than their ids gives them.
     """
 
     id: str

@@ -34,7 +34,7 @@ MAX_COLUMNS = 1000  # more are left together
 class IndexedFile(ABC):
     """A file whose rows are found by one scan, and then read by number.
 
-    The index and the open file are held from the first row on until `release`; the length is always known.
+    The index and the open file are kept from the first row on until `release`; the length is always known.
 
     Args:
         location: the file.

@@ -13,7 +13,7 @@ from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
 from ernie_vil2.device.extras import require
 
-HELD_GROUPS = 4  # row groups that are kept in memory
+KEPT_GROUPS = 4  # row groups that are kept in memory
 MAX_GROUP_BYTES = 2**30  # of a row group, and of those that are kept
 MAX_ROWS = 2**40  # of a file
 MAX_PARTS = 10_000  # parts of a schema, and row groups
@@ -80,7 +80,7 @@ class ParquetTable:
         if group not in self._groups:
             self._groups[group] = self._read_group(group)
             few = sum(map(_bytes, self._groups.values())) <= MAX_GROUP_BYTES
-            while len(self._groups) > (HELD_GROUPS if few else 1):
+            while len(self._groups) > (KEPT_GROUPS if few else 1):
                 del self._groups[next(iter(self._groups))]
         table = self._groups[group]
         if isinstance(table, Reason):

@@ -25,8 +25,8 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.io.terminal import RunError
 
 THREADS = 8  # that look at the shards; it is waiting for the disk, mostly
-HELD_SHARDS = 128
-"""Shards whose index and file a process holds at once; more are opened in turn."""
+OPEN_SHARDS = 128
+"""Shards whose index and file a process keeps open at once; more are opened in turn."""
 DEADLINE = 300.0  # seconds for which a shard that a run needs is asked for again
 PAUSES = 2.0, 30.0  # the first and the longest between two attempts
 LATE = "shard fetched after attempts that failed"
@@ -63,7 +63,7 @@ class Shard(SampleSequence, Protocol):
 
 
 class ShardedSource:
-    """Many shards, one after the other; a process keeps at most `held` of them open.
+    """Many shards, one after the other; a process keeps at most `most_open` of them open.
 
     A file that cannot be read any more while the run goes on makes its samples bad ones; it does not end the run. One
     that cannot be fetched is asked for again for up to `DEADLINE` seconds, also when it is opened another time.
@@ -75,7 +75,7 @@ class ShardedSource:
         locations: of their files, if these may have to be fetched.
     """
 
-    held = HELD_SHARDS
+    most_open = OPEN_SHARDS
 
     def __init__(self, shards: Sequence[Shard], locations: Sequence[Location] = ()):
         self.shards = tuple(shards)
@@ -88,7 +88,7 @@ class ShardedSource:
         self._ahead: FetchAhead | None = None
         self.shard_sizes = np.array([len(shard) for shard in shards], np.int64)
         self._ends = np.cumsum(self.shard_sizes)
-        self._held: OrderedDict[int, None] = OrderedDict()
+        self._opened: OrderedDict[int, None] = OrderedDict()
         self._unreadable: dict[int, Reason] = {}
         self._turn = threading.Lock()
 
@@ -102,7 +102,7 @@ class ShardedSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells the content of the shards from another's; it takes a few reads a shard.
+        """Identifies the content of the shards; it takes a few reads a shard.
 
         Raises:
             OSError: a file cannot be read.
@@ -170,7 +170,7 @@ class ShardedSource:
         all_now, all_later = (
             dict.fromkeys(chain.from_iterable(part)) for part in zip(*self._windows.values(), strict=True)
         )
-        for number in self._held.keys() & self._elsewhere.keys() - all_now.keys() - all_later.keys():
+        for number in self._opened.keys() & self._elsewhere.keys() - all_now.keys() - all_later.keys():
             self._release(number)
         self._ahead.want(all_now, all_later)
 
@@ -223,13 +223,13 @@ class ShardedSource:
             pause = min(2 * pause, longest)
 
     def _hold(self, number: int) -> None:
-        self._held[number] = None
-        self._held.move_to_end(number)
-        if len(self._held) > self.held:
-            self._release(next(iter(self._held)))
+        self._opened[number] = None
+        self._opened.move_to_end(number)
+        if len(self._opened) > self.most_open:
+            self._release(next(iter(self._opened)))
 
     def _release(self, number: int) -> None:
-        del self._held[number]
+        del self._opened[number]
         self._unreadable.pop(number, None)
         self.shards[number].release()
 

@@ -24,7 +24,7 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
 from ernie_vil2.device.extras import require
 
-FIRST_ROWS = 10  # that tell which columns JSON lines have
+FIRST_ROWS = 10  # by which the columns of JSON lines are known
 CHECKED_ROWS = 100  # of which one image at least must be there
 
 

@@ -1,4 +1,4 @@
-"""SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610): does a model tell a caption from one that is composed wrongly?
+"""SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610): does a model distinguish a caption from a wrong one?
 
 Each item is an image of MSCOCO's validation set of 2017 with a caption and a negative caption, in which an object, an
 attribute or a relation was replaced, swapped or added. A model answers rightly if the caption scores more.

@@ -110,7 +110,7 @@ def _check_divides(name: str, size: int, divisor: str, by: int) -> None:
 
 
 def as_installed(config: ModelConfig) -> ModelConfig:
-    """The configuration with native towers in the place of those whose library is missing, which is reported; from then
+    """The configuration with native towers instead of those whose library is missing, which is reported; from then
     on the names alone say who builds a tower."""
     image, text = (own.model_copy(update={"name": _installed(own.name)}) for own in (config.image, config.text))
     return config.model_copy(update={"image": image, "text": text, "implementation": None})
@@ -119,13 +119,13 @@ def as_installed(config: ModelConfig) -> ModelConfig:
 def _installed(name: str) -> str:
     if (native := native_instead(name)) is None:
         return name
-    _say(f"{name.partition(':')[0]} is not installed: this package's own {native} takes the place of {name}, with the "
-         "same parameters and, to rounding, numbers")  # fmt: skip
+    _say(f"{name.partition(':')[0]} is not installed: this package's own {native} replaces {name}, with the same "
+         "parameters and, to rounding, numbers")  # fmt: skip
     return native
 
 
 def native_instead(name: str) -> str | None:
-    """The native tower that takes the place of a named one, if the library that should build it is missing."""
+    """The native tower that replaces a named one, if the library that should build it is missing."""
     library, colon, bare = name.partition(":")
     towers: dict[str, Mapping[str, Any]] = {"paddleclas": IMAGE_TOWERS, "paddlenlp": TEXT_TOWERS}
     known = towers.get(library, {}) if colon else {}

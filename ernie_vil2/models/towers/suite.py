@@ -128,7 +128,7 @@ class Backbone(nn.Layer):
 
 
 def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn.Layer:
-    # The constructors pass their arguments on, so only a call tells which of them takes an image size.
+    # The constructors pass their arguments on, so only a call shows which of them takes an image size.
     # Some default to downloaded weights.
     arguments = {"class_num": CLASSES, "pretrained": False}
     for extra in ({"img_size": image_size}, {}):

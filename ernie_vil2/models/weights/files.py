@@ -109,7 +109,7 @@ class WeightReport:
 
 
 def read_weights(path: str | Path, exact: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a `.pdparams`, `.safetensors` or PyTorch file by name; its content tells which it is. Of an index
+    """The arrays of a `.pdparams`, `.safetensors` or PyTorch file by name; its content shows which it is. Of an index
     the arrays of all shards that it names.
 
     Entries of a `.pdparams` that are not arrays, such as Paddle's table of parameter names, are left out. The arrays

@@ -4,8 +4,8 @@ A row of a table is `(ours, theirs, form)`. In names,
 
 - `N` is a block's number;
 - `*` is weight and bias, two arrays; a name of a layer without `*` has it at its end;
-- `{q,k,v}` is several arrays that the other side holds as one, one after the other along the outputs; `kv` in the
-  place of `k,v` is one of twice the size.
+- `{q,k,v}` is several arrays that the other side holds as one, one after the other along the outputs; `kv`
+  instead of `k,v` is one of twice the size.
 
 Forms: `linear` is a layer whose matrix is transposed, as PyTorch's are against Paddle's, `layer` one whose arrays are
 equal. Of a single array, `array` is equal, `matrix` transposed, `token` `[D]` against our `[1, 1, D]`, `grid` `[T, D]`

@@ -119,7 +119,7 @@ def architecture(
 
     Args:
         arrays: by a release's names or ours.
-        heads: attention heads of the image and of the text tower, which no shape tells; None for either: width / 64.
+        heads: attention heads of the image and of the text tower, which no shape shows; None for either: width / 64.
         layout: the release whose ways the model keeps; None: the one whose names the arrays have.
 
     Raises:
@@ -163,7 +163,7 @@ def architecture(
 
 @cache
 def _names(layout: WeightFormat) -> dict[str, str]:
-    """Our names by those of a release, N in the place of a layer's number."""
+    """Our names by those of a release, with N for a layer's number."""
     text = [
         (f"text.network.encoder.layers.N.{own}", f"text_model.encoder_stack.block.N.{official}",
          f"text_model.encoder.layers.N.{own}")

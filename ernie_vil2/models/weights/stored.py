@@ -244,8 +244,8 @@ def read_model(
     """
     path = weights_path(source)
     if path.with_name(ABOUT).is_file():
-        raise ValueError(f"{path.parent} is an export, which has graphs in the place of weights; name the checkpoint "
-                         "that it was made of")  # fmt: skip
+        raise ValueError(f"{path.parent} is an export, which has graphs instead of weights; name the checkpoint "
+                         "that it was made from")  # fmt: skip
     check_sums(path.parent)
     if found := find_family(path):
         return _of_family(*found, vocabulary, dialect)
@@ -268,8 +268,8 @@ def read_model(
     else:
         config = _RELEASES[layout](path, ours, heads)
     words = ours.get(WORDS)
-    held = sum(array.size for array in ours.values())
-    _check_built(path, config, 0 if words is None else len(words), held)
+    count = sum(array.size for array in ours.values())
+    _check_built(path, config, 0 if words is None else len(words), count)
     check_contract(path.parent, config)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens, library = None, None
@@ -288,7 +288,7 @@ def _of_family(
     if not dialect:  # which departs from the card on purpose
         check_contract(weights.parent, model.config)
     config, words, where = model.config, len(model.arrays[WORDS]), Path(vocabulary or weights.parent)
-    _check_built(weights, config, words, model.held)
+    _check_built(weights, config, words, model.count)
     rules, tokenizer, found = config.Model.text.tokenizer, None, None
     try:
         found = vocabulary_file(where, rules)
@@ -305,13 +305,13 @@ def _of_family(
     return StoredModel(family.title, model.arrays, config, tokens, found, model, library)
 
 
-def _check_built(path: Path, config: Config, words: int, held: int) -> None:
+def _check_built(path: Path, config: Config, words: int, count: int) -> None:
     """ValueError if a configuration asks for many more parameters than the weights next to it hold."""
     least = fewest_parameters(config.Model, words)
-    if least > MOST_BUILT * held:
+    if least > MOST_BUILT * count:
         raise ValueError(
             f"{path.parent}: its configuration describes a model of at least {least:,} parameters, but "
-            f"{path.name} holds {held:,}"
+            f"{path.name} has {count:,}"
         )
 
 

@@ -151,7 +151,7 @@ def test_only_equal_image_and_caption_are_duplicates(tmp_path):
     assert [read[row].image_name for row in range(len(read))] == ["1", "2", "3"]
 
 
-def test_check_writes_nothing_and_tells_the_same(rows, tmp_path):
+def test_check_writes_nothing_and_reports_the_same(rows, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     found = check(rows, Settings(drop_duplicates=True, **SMALL), processes=2)
     assert sorted(tmp_path.rglob("*")) == before

@@ -100,7 +100,7 @@ def test_what_cannot_be_fetched_is_tried_again_when_it_is_opened_another_time(mo
     monkeypatch.setattr(source, "DEADLINE", 0)
     with store(2) as server:
         samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
-        samples.held = 1
+        samples.most_open = 1
         gone = server.files.pop("0.tar")
         with pytest.raises(BadSample, match="no such file"):
             samples[0]
@@ -145,7 +145,7 @@ def test_files_that_are_open_are_the_last_to_leave_the_cache_and_never_for_what_
         files = [RemoteFile(f"{server.address}/well/{number}.tar") for number in range(5)]
         first = files[0].open()
         files[1].open().close()
-        second = files[2].open(ahead=True)  # in the place of 1, though 0 was used before it
+        second = files[2].open(ahead=True)  # evicts 1, though 0 was used before it
         assert cached(cache) == ["0.tar", "2.tar"]
         with pytest.raises(NoRoom):
             files[3].open(ahead=True)
@@ -178,8 +178,8 @@ def test_room_that_a_killed_process_had_reserved_is_free_again(cache, monkeypatc
         (kept,) = cache.glob("[!.]*.tar")
         reserved = cache / f".{kept.name}.reserved"
         reserved.write_bytes(bytes(2 * len(content(0))))
-        with open(reserved, "rb") as held:
-            fcntl.flock(held, fcntl.LOCK_SH)
+        with open(reserved, "rb") as shared:
+            fcntl.flock(shared, fcntl.LOCK_SH)
             with pytest.raises(NoRoom):
                 files[1].open(ahead=True)
             assert cached(cache) == []

@@ -7,7 +7,7 @@ from ernie_vil2.data.prepare import prepare
 from ernie_vil2.data.prepare_shards import Settings
 from ernie_vil2.data.readers import TarSource, open_sources
 from ernie_vil2.data.readers.shard_files import LocalFile
-from ernie_vil2.data.readers.source import HELD_SHARDS, ShardedSource
+from ernie_vil2.data.readers.source import OPEN_SHARDS, ShardedSource
 from ernie_vil2.data.samples import BadSample
 from tests.conftest import draw, png, write_tar, write_tsv
 
@@ -59,12 +59,12 @@ def test_shards_of_random_sizes_find_every_row():
 
 
 def test_a_bounded_number_of_shards_is_open_at_once():
-    shards = [Numbers([number]) for number in range(2 * HELD_SHARDS)]
+    shards = [Numbers([number]) for number in range(2 * OPEN_SHARDS)]
     source = ShardedSource(shards)
     for order in (range(len(source)), [0, 1, 0, len(source) - 1]):
         for index in order:
             assert source[index] == index and shards[index].open
-            assert sum(shard.open for shard in shards) <= HELD_SHARDS
+            assert sum(shard.open for shard in shards) <= OPEN_SHARDS
 
 
 def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
@@ -75,7 +75,7 @@ def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
             [m for row in range(8) for m in ((f"{number}-{row}.png", IMAGE), (f"{number}-{row}.txt", b"red"))],
         )
     source = open_sources([str(tmp_path / "*.tar")])
-    source.held = 2
+    source.most_open = 2
     rows = [row for start in range(6) for row in range(start, len(source), 6)] * 10
     with ThreadPoolExecutor(8) as threads:
         read = list(threads.map(lambda row: source[row].image_name, rows))

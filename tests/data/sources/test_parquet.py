@@ -113,10 +113,10 @@ def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, encoding, mon
         ParquetTable(path).row(0)
 
 
-def test_few_row_groups_are_held_and_fewer_large_ones(tmp_path, monkeypatch):
+def test_few_row_groups_are_kept_and_fewer_large_ones(tmp_path, monkeypatch):
     rows = [{"text": f"{'x' * 1000}{row}"} for row in range(12)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=1)
     table = ParquetTable(tmp_path / "a.parquet")
-    assert [table.row(row) for row in range(12)] == rows and len(table._groups) == parquet.HELD_GROUPS
+    assert [table.row(row) for row in range(12)] == rows and len(table._groups) == parquet.KEPT_GROUPS
     monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 3500)  # of a group with its statistics, but not of four
     assert table.row(0) == rows[0] and len(table._groups) == 1

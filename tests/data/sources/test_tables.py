@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.csv_table import CsvTable
-from ernie_vil2.data.readers.parquet import HELD_GROUPS, ParquetTable
+from ernie_vil2.data.readers.parquet import KEPT_GROUPS, ParquetTable
 from ernie_vil2.data.readers.tables import JsonTable, TableSource
 from ernie_vil2.data.samples import BadSample
 
@@ -73,13 +73,13 @@ def test_parquet_may_hold_the_images(tmp_path, image):
     assert sample.image == b"bytes" and sample.image_name == ("000" if key == "jpg" else "a.jpg") and path.exists()
 
 
-def test_rows_of_many_groups_are_found_and_few_are_held(tmp_path):
+def test_rows_of_many_groups_are_found_and_few_are_kept(tmp_path):
     rows = [{"jpg": b"%d" % number, "caption": str(number), "key": str(number)} for number in range(23)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=3)
     table = ParquetTable(tmp_path / "a.parquet")
     for row in [*range(23), 0, 22, 5]:
         assert table.row(row) == rows[row]
-        assert len(table._groups) <= HELD_GROUPS
+        assert len(table._groups) <= KEPT_GROUPS
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Chinese-CLIP's own files (`clip_cn_vit-b-16.pt` and checkpoints of its training): sizes are those of the arrays.
 
-The number of heads, which no shape tells, is in `model_configs/*.json` of the authors' package, if these lie next to
+The number of heads, which no shape shows, is in `model_configs/*.json` of the authors' package, if these lie next to
 the file; without them heads are 64 wide, and 80 in H/14.
 """
 

@@ -140,7 +140,7 @@ class Family:
             ),
             arrays=LazyArrays({**ours.makers, **unknown.makers}),
             names=tuple(folder.arrays),
-            held=sum(array.size for array in folder.arrays.values()),
+            count=sum(array.size for array in folder.arrays.values()),
             unused={name: reason for name, reason in unused.items() if reason is not None},
             dialect=chosen,
             licence=licence_of(weights.parent),
@@ -171,7 +171,7 @@ class FamilyModel:
         config: its towers and text length, the loss that it was trained by, and the views of its size.
         arrays: by our names, each made when it is asked for; what the family does not know keeps its name.
         names: those of the file.
-        held: how many numbers that has.
+        count: how many numbers the file has.
         unused: why arrays of the file are not part of the model, by the authors' names.
         dialect: the ways that were chosen, or are the default.
         licence: what the folder's model card says; None: nothing.
@@ -181,7 +181,7 @@ class FamilyModel:
     config: Config
     arrays: LazyArrays
     names: tuple[str, ...]
-    held: int
+    count: int
     unused: dict[str, str]
     dialect: dict[str, str]
     licence: str | None
