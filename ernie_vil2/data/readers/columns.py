@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from ernie_vil2.data.source_files import IMAGE_SUFFIXES
@@ -13,15 +15,15 @@ TEXT_KEYS = ("text", "caption")
 IDS = ("key", "image_id", "text_id")
 OTHER_NAMES = {
     "image": (
-        "图片 图像 照片 主图 图片路径 图像路径 图片文件 图片名 图片名称 图片文件名 文件名 文件路径 img "
+        "图片 图像 照片 主图 图片路径 图像路径 图片文件 图片名 图片名称 图片文件名 文件名 文件路径 圖片 img "
         "img_path picture photo pic filename filepath file image_file image_name path"
     ).split(),
     "caption_zh": (
-        "标题 中文标题 商品标题 商品名称 图片标题 文本 文字 中文 描述 中文描述 图片描述 商品描述 说明 文案 "
-        "text_zh title_zh description_zh"
+        "标题 中文标题 商品标题 商品名称 商品名 品名 图片标题 文本 文字 中文 描述 中文描述 图片描述 商品描述 说明 文案 "
+        "標題 text_zh title_zh description_zh"
     ).split(),
     "caption_en": "英文标题 英文 英文描述 text_en title_en description_en".split(),
-    "caption": "title sentence description".split(),
+    "caption": "title product_title product_name sentence description".split(),
 }
 """What other people call a column; of several that mean the same the first counts, and the others stay fields."""
 ADDRESSES = ("url", "link", "链接", "网址", "图片地址")
@@ -64,7 +66,7 @@ def names_here(columns: Sequence[str], given: Mapping[str, str], where: str) -> 
     plain: dict[str, str] = {}
     for column in columns:
         if column not in names:
-            plain.setdefault(column.strip().casefold(), column)
+            plain.setdefault(re.sub(r"[\s_-]+", "_", column.strip().casefold()), column)
 
     def taken() -> list[str]:
         return [names.get(column, column) for column in columns]
@@ -95,9 +97,11 @@ def lacking(columns: Sequence[str], names: Mapping[str, str]) -> str | None:
     free = [column for column in columns if column not in names and column not in (*IMAGE_KEYS, *TEXT_KEYS)]
     wanted = ["image"] * (missing[0] == "image") + ["caption_zh"] * (not holds_texts(here))
     example = ",".join(f"{one}={free[number] if number < len(free) else 'NAME'}" for number, one in enumerate(wanted))
+    if any(column.rpartition(".")[2].lower() in IMAGE_SUFFIXES for column in columns if "." in column):
+        return f"columns here: {_shown(columns)}; the first line is to hold names of columns, as image,caption_zh"
     return (
-        f"columns here: {_shown(columns)}; one must be {' and one '.join(missing)}, or name them: --columns {example} "
-        "(Data.columns)"
+        f"columns here: {_shown(columns)}; one must be {' and one '.join(missing)}, or name them: "
+        f"--columns {quoted(example)} (Data.columns)"
     )
 
 
@@ -109,6 +113,11 @@ def addresses(column: str, columns: Sequence[str], names: Mapping[str, str]) -> 
         f"img2dataset --url_list TABLE --input_format csv --url_col {column} --caption_col {text} "
         "--output_format webdataset --output_folder FOLDER; its folder is then the data"
     )
+
+
+def quoted(text: str) -> str:
+    """A word of a command line as a shell takes it; letters of any language need no quotes."""
+    return shlex.quote(text) if re.search(r"[^\w@%+=:,./-]", text) else text
 
 
 def _shown(columns: Sequence[str]) -> str:

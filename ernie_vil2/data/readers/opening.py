@@ -285,6 +285,10 @@ def content(
         )
         if fitting is None:
             where = "" if local else "; only .tar and .tsv are read at an address"
+            if path.suffix.lower() in (".xls", ".et"):
+                raise ValueError(
+                    f"{location.name}: an older workbook, which is not read; save it as .xlsx or CSV UTF-8"
+                )
             raise ValueError(f"{location.name}: no layout that is known; {_names(known)}{where}")
         found, splits = fitting, {"": [path]}
     chosen = _choose(f"{location.name} (layout {found.name})", path, splits, split, default)

@@ -7,12 +7,12 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
 import numpy as np
 
-from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here
+from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, quoted
 from ernie_vil2.data.readers.csv_table import LOOKED_AT, CsvTable, header
 from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Options, family, in_order
@@ -156,10 +156,11 @@ class TableSource:
                 row = self._table.row(index, self._names)
                 key, _, file, data = image_of(row, where, self._images)
             except BadSample as bad:
-                if bad.reason == Reason.OUTSIDE_FOLDER and PurePosixPath(bad.name).is_absolute():
+                if bad.reason == Reason.OUTSIDE_FOLDER and (_is_absolute(bad.name) or bad.name.startswith("../")):
                     outside.append(bad.name)
                 continue
-            if data is not None or any(os.path.lexists(folder / file) for folder in self._folders):
+            found = (os.path.lexists(folder / one) for folder in self._folders for one in (file, file.strip()))
+            if data is not None or any(found):
                 self.release()
                 return self
             if re.match(r"https?://", str(row[key])):
@@ -174,11 +175,7 @@ class TableSource:
                 "folder the images are (--images, Data.images)"
             )
         if outside:
-            folder = os.path.commonpath([PurePosixPath(path).parent for path in outside])
-            raise ValueError(
-                f"{self.name}: images are named by absolute paths, as {outside[0]}; name the folder of which each is a "
-                f"part: --images {folder} (Data.images)"
-            )
+            raise ValueError(f"{self.name}: {_elsewhere(outside, self._folders[0])}")
         return self
 
     def __len__(self) -> int:
@@ -197,7 +194,7 @@ class TableSource:
         fields = {column: value for column, value in row.items() if column != key}
         path: str | Path = ""
         if data is None:
-            path, data = found_image(self._folders, file)
+            path, data = found_image(self._folders, file, file.strip())
         return Sample(name, text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path))
 
     def image_name(self, index: int) -> str:
@@ -229,18 +226,44 @@ def image_of(row: Mapping[str, Any], where: str, images: Path | None = None) -> 
         raise BadSample(Reason.MALFORMED_ROW, where)
     if data is None:
         check_inside(file)
+        if _is_absolute(file):  # of Windows
+            raise BadSample(Reason.OUTSIDE_FOLDER, file)
     return key, str(name), file, data
 
 
 def _within(file: str, images: Path | None) -> str:
-    """An absolute path from the folder of images on, if it is a part of that; any other path as it is."""
+    """A path out of the table's folder from the folder of images on, if it is a part of that; any other as it is.
+
+    In paths of Windows and of other machines, where nothing is here, the folder is found by its name.
+    """
+    file = file.replace("\\", "/")
     path = PurePosixPath(file)
-    if images is None or not path.is_absolute() or ".." in path.parts:
+    if images is None or not (_is_absolute(file) or path.parts[:1] == ("..",)):
         return file
     for folder in (os.path.abspath(images), os.path.realpath(images)):
-        if path.is_relative_to(folder):
+        if path.is_relative_to(folder) and ".." not in path.parts:
             return str(path.relative_to(folder))
+    parts, name = path.parts[:-1], os.path.basename(os.path.abspath(images))
+    if name in parts and not (path.is_absolute() and os.path.lexists(path)):
+        return "/".join(path.parts[len(parts) - parts[::-1].index(name) :])
     return file
+
+
+def _is_absolute(file: str) -> bool:
+    return file.startswith("/") or PureWindowsPath(file).is_absolute()
+
+
+def _elsewhere(outside: Sequence[str], home: Path) -> str:
+    """That images lie outside the folder where a table's images are looked for, and which option helps."""
+    first = outside[0]
+    alike = [one for one in outside if one[:1] == first[:1]]  # commonpath refuses paths of Windows among others
+    folders = [os.path.dirname(one) for one in alike]
+    folder = os.path.commonpath([os.path.normpath(one if _is_absolute(first) else home / one) for one in folders])
+    return (
+        f"images are named by {'absolute paths' if _is_absolute(first) else 'paths out of their folder'}, as {first}; "
+        f"name the folder of which each is a part: --images {quoted(folder)} (Data.images)"
+        + ("" if os.path.isdir(folder) else "; it is not on this machine: name its copy, a folder of the same name")
+    )
 
 
 def _file_and_bytes(value: Any, where: str) -> tuple[str, bytes | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -21,6 +23,8 @@ class XlsxTable:
     """Rows of the first sheet of an `.xlsx` file, below a row of column names, with values as in a CSV.
 
     They are in memory from the first row that is read until `release`. Formulas count by the values that Excel saved.
+    Rows above the column names that hold one value, as a title, are skipped. Cells that are merged downwards share
+    their value.
 
     Raises:
         ValueError: it is not a workbook, it is too large, or it has no rows.
@@ -86,14 +90,19 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions, of which nothing is read
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-            width = 0
-            for number, cells in enumerate(islice(book.worksheets[0].iter_rows(values_only=True), most), 1):
+            sheet, width = book.worksheets[0], 0
+            merged, held = _merged(path, sheet._worksheet_path), dict[int, tuple[int, str]]()
+            for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), most), 1):
                 row = [_text(cell) for cell in cells]
-                if not any(row):
+                if not any(row) or (not width and sum(map(bool, row)) == 1):
                     continue
                 if not width:
                     width = max(position for position, value in enumerate(row, 1) if value)
-                yield number, [*row[:width], *[""] * (width - len(row))]
+                row = [*row[:width], *[""] * (width - len(row))]
+                held |= {column: (last, row[column]) for column, last in merged.get(number, ()) if column < width}
+                for column, (last, value) in held.items():
+                    row[column] = row[column] or value * (number <= last)
+                yield number, row
             book.close()
     except OSError:
         raise
@@ -105,14 +114,28 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
         raise _unreadable(path, error) from error
 
 
+def _merged(path: str | Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
+    """Of each row from which cells are merged downwards their columns, from 0, and last rows; openpyxl tells of merged
+    cells only when it holds the whole sheet in memory."""
+    import openpyxl
+
+    found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    with zipfile.ZipFile(path) as parts:
+        for cells in re.findall(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', parts.read(sheet)):
+            left, top, _, bottom = openpyxl.utils.range_boundaries(cells.decode())
+            if bottom > top:
+                found[top].append((left - 1, bottom))
+    return found
+
+
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: not an .xlsx workbook ({type(error).__name__}: {error}); is it whole?")
 
 
 def _text(cell: Any) -> str:
-    """A cell as text: a whole number without a point, a date as ISO writes it."""
+    """A cell as text: a whole number without a point, a date as ISO writes it, without a time if it has none."""
     if cell is None:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
-    return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
+    return cell.isoformat().removesuffix("T00:00:00") if hasattr(cell, "isoformat") else str(cell)

@@ -3,6 +3,8 @@
 import csv
 import io
 import pickle
+import shlex
+from datetime import datetime, timedelta
 
 import openpyxl
 import pytest
@@ -75,6 +77,28 @@ def test_a_workbook_is_read_by_the_rules_of_a_csv(shop):
     ]
 
 
+def test_a_title_above_the_columns_merged_cells_and_dates_of_a_workbook(shop):
+    book = openpyxl.Workbook()
+    sheet, date = book.active, datetime(2024, 3, 5)
+    for row in (["2024 年商品表"], ["图片", "标题", "货号", "上架"], ["a.png", "猫", "A1", date],
+                ["b.png", None, None, date + timedelta(hours=9)], ["a.png", "狗", None, None], ["b.png"]):  # fmt: skip
+        sheet.append(row)
+    for cells in ("A1:D1", "B3:B4", "C3:C5", "D3:E3"):
+        sheet.merge_cells(cells)
+    book.save(shop / "train.xlsx")
+    table = XlsxTable(shop / "train.xlsx")
+    rows = [table.row(index) for index in range(len(table))]
+    assert [row.get("标题") for row in rows] == ["猫", "猫", "狗", None]  # what is not merged stays empty
+    assert [row.get("货号") for row in rows] == ["A1", "A1", "A1", None]
+    assert [row.get("上架") for row in rows] == ["2024-03-05", "2024-03-05T09:00:00", None, None]
+
+
+def test_an_older_workbook_is_named(tmp_path):
+    (tmp_path / "a.xls").write_bytes(b"\xd0\xcf\x11\xe0")
+    with pytest.raises(ValueError, match="a.xls: an older workbook, which is not read; save it as .xlsx or CSV UTF-8"):
+        open_sources([str(tmp_path / "a.xls")])
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 1000])
 def test_a_file_that_is_no_workbook_is_named(tmp_path, content):
     (tmp_path / "a.xlsx").write_bytes(content)
@@ -117,6 +141,19 @@ def test_columns_are_named_by_the_user(shop):
         open_sources([str(shop / "train.csv")], columns={"image": "图"})
 
 
+def test_the_example_of_columns_can_be_pasted_and_a_table_without_names_is_recognised(shop):
+    (shop / "train.csv").write_text(text_of([("my photo", "what it's"), *(row[:2] for row in ROWS)]), encoding="utf-8")
+    with pytest.raises(ValueError, match="or name them: --columns ") as raised:
+        open_sources([str(shop / "train.csv")])
+    option = str(raised.value).split("--columns ")[1].removesuffix(" (Data.columns)")
+    assert columns_option(*shlex.split(option)) == {"image": "my photo", "caption_zh": "what it's"}
+    (shop / "train.csv").write_text(text_of([row[:2] for row in ROWS]), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match="columns here: a.png, 一只猫，坐着; the first line is to hold names of columns"
+    ):
+        open_sources([str(shop / "train.csv")])
+
+
 @pytest.mark.parametrize(
     "columns, names",
     [
@@ -125,6 +162,8 @@ def test_columns_are_named_by_the_user(shop):
         (["image", "text", "title", "filename"], {}),  # what is there by its own name is not called otherwise
         (["filename", "标题", "title"], {"filename": "image", "标题": "caption_zh"}),
         (["img", "英文标题", "标题"], {"img": "image", "英文标题": "caption_en", "标题": "caption_zh"}),
+        (["Image Path", "Product Name", "ID"], {"Image Path": "image_path", "Product Name": "caption"}),
+        (["圖片", "標題"], {"圖片": "image", "標題": "caption_zh"}),
         (["图片", "caption_en", "描述"], {"图片": "image", "描述": "caption_zh"}),
     ],
 )
@@ -162,6 +201,54 @@ def test_absolute_paths_are_followed_into_the_folder_that_is_named(shop):
         open_sources([str(table)], images=table.parent)
     table.write_text(f"image,text\n{shop}/tables/../a.png,x\nb.png,y\n", encoding="utf-8")
     assert open_benchmark(table, images=shop).rows.counts == {"image outside its folder": 1}
+
+
+@pytest.mark.parametrize(
+    "folder, kind, named",
+    [
+        ("C:\\Users\\李雷\\pictures\\", "absolute paths", "C:/Users/李雷/pictures"),
+        ("\\\\nas\\my shop\\pictures\\", "absolute paths", "'/nas/my shop/pictures'"),
+        ("/nowhere/pictures/", "absolute paths", "/nowhere/pictures"),
+        ("../pictures/", "paths out of their folder", "SHOP/pictures"),
+    ],
+)
+def test_paths_of_other_machines_and_of_folders_next_to_the_table_are_followed(tmp_path, folder, kind, named):
+    for name in ("tables", "pictures"):
+        (tmp_path / name).mkdir()
+    for number, name in enumerate(("a.png", "b.png")):
+        (tmp_path / "pictures" / name).write_bytes(image(number))
+    table = tmp_path / "tables" / "train.csv"
+    table.write_text(text_of([HEADER, *((folder + row[0], *row[1:]) for row in ROWS)]), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{kind}, as .*a.png; name the folder .*") as raised:
+        open_sources([str(table)])
+    assert f"--images {named.replace('SHOP', str(tmp_path))} (Data.images)" in str(raised.value)
+    assert ("not on this machine: name its copy" in str(raised.value)) == (kind == "absolute paths")
+    source = open_sources([str(table)], images=tmp_path / "pictures")
+    check(source)
+    assert [source[row].image_name for row in range(2)] == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="name the folder"):
+        open_sources([str(table)], images=table.parent)
+
+
+def test_a_path_of_this_machine_is_no_other_file_of_that_name(shop):
+    for name in ("one/pictures", "two/pictures"):
+        (shop / name).mkdir(parents=True)
+        (shop / name / "a.png").write_bytes(image(len(name)))
+    (shop / "train.csv").write_text(f"image,text\n{shop}/one/pictures/a.png,x\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="absolute paths"):
+        open_sources([str(shop / "train.csv")], images=shop / "two/pictures")
+
+
+def test_backslashes_and_blanks_around_the_name_of_a_file_are_understood(shop):
+    (shop / "images").mkdir()
+    (shop / "images" / "c.png").write_bytes(image(3))
+    (shop / "train.csv").write_text("image,text\nimages\\c.png,x\n a.png ,y\n..\\..\\a.png,z\n", encoding="utf-8")
+    assert open_benchmark(shop / "train.csv").rows.counts == {"image outside its folder": 1}
+    source = open_sources([str(shop / "train.csv")])
+    assert [(source[row].image_name, source[row].image) for row in (0, 1)] == [
+        ("images/c.png", image(3)),
+        (" a.png ", image(0)),
+    ]
 
 
 def test_images_that_are_not_there_are_looked_for_in_folders_that_are_named(shop):
