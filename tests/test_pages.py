@@ -203,6 +203,16 @@ def test_chinese_in_every_part_of_a_page_is_marked():
     assert not re.search("[\u4e00-\u9fff]", unmarked)
 
 
+def test_unknown_tokens_of_any_tokenizer_and_view_are_marked():
+    texts = {"sample": "1", "text, as tokens": "▁a <unk> </s>", "text_2, as tokens": "[CLS] [UNK]", "caption": "<unk>"}
+    source = {"name": "s", "note": "", "at_once": 6, "samples": [{"images": {}, "texts": texts}]}
+    chart = line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], y_label="rate")
+    html = render("dry_run.html", title="t", summary="s", facts={}, sources=[source], plan="", schedule=chart,
+                  bad_samples=BadSampleReport())  # fmt: skip
+    assert re.findall("<mark [^>]*>(.*?)</mark>", html) == ["&lt;unk&gt;", "[UNK]"]
+    assert Page(html).text.count("<unk>") == 2 and "▁a" in html
+
+
 def test_loss_lines_are_in_the_order_of_their_values_and_factors_are_distances():
     lines = lines_of(run_page([training(10), training(20)]), "Loss of each view pair")
     heights = [line[-1][1] for line in lines]  # of the losses 2, 1, 4, 3; y points down

@@ -67,8 +67,8 @@ class DryRun:
 def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = None) -> DryRun:
     """Reads one batch of a rank from every source, plans the run, and writes both down in `<run>/dry_run/`.
 
-    A few steps are timed on random weights in a folder of their own. Nothing else is trained, no weights are loaded,
-    and whatever else the run folder holds stays as it is.
+    A few steps are timed in a folder of their own, on random weights unless the task needs those of a model. Nothing
+    else is trained, and whatever else the run folder holds stays as it is.
 
     Args:
         config: of the run.
@@ -110,7 +110,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
     plan, plan_line = _plan(config, ranks, read) if task.planned else (NO_PLAN, NO_PLAN)
-    timed = timed_step(config, ranks)
+    timed = timed_step(config, ranks, None if task.planned else config.Model.weights)
     plan = f"{plan}\n\n{timed}"
     sources = _sources(stream, config, read)
     facts = {
@@ -156,11 +156,14 @@ def _changed(base: Config, config: Config) -> str:
     return "; ".join(found[:MOST_CHANGES]) + "; ..." * (len(found) > MOST_CHANGES)
 
 
-def timed_step(config: Config, ranks: int) -> str:
-    """What a step takes on this machine and how much of that is waiting for images, as a sentence; or why it does not
+def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
+    """What a step takes on this machine and how much of that is waiting for data, as a sentence; or why it does not
     say so.
 
-    The second and third step of a run of random weights are timed, on no more than `TIMED_ROWS` samples.
+    The second and third step of a run are timed, on no more than `TIMED_ROWS` samples.
+
+    Args:
+        weights: of the model, where the task may need them; None: random ones, which take as long.
     """
     training = config.Training
     rows = min(training.global_batch // ranks, training.micro_batch or TIMED_ROWS, TIMED_ROWS)
@@ -181,7 +184,7 @@ def timed_step(config: Config, ranks: int) -> str:
         }
         short = config.model_copy(
             update={
-                "Model": config.Model.model_copy(update={"weights": None, "like": None, **unweighted}),
+                "Model": config.Model.model_copy(update={"weights": weights, "like": None, **unweighted}),
                 "Training": training.model_copy(update=changes),
                 "Tuning": config.Tuning.model_copy(update={"base_batch": None}),
             }
@@ -204,7 +207,7 @@ def timed_step(config: Config, ranks: int) -> str:
     unit, count = duration(taken * share / rows * training.steps)
     return (
         f"a step of {counted(rows, 'sample')} takes {taken:.2g} s on this machine, {wait:.2g} s of it waiting for "
-        f"images to be decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without "
+        f"data to be read and decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without "
         "evaluations"
     )
 

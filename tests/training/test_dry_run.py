@@ -56,7 +56,7 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
     assert len(images) == (16 + 8) * 2  # of the sources, of the second one half the samples; views
     assert "10 more samples" in text and "2 more samples" in text
     assert "a step of 16 samples takes " in text
-    assert "s of it waiting for images to be decoded; 8 steps of 16 take" in text
+    assert "s of it waiting for data to be read and decoded; 8 steps of 16 take" in text
 
     settings = load_config(found.folder / "config.yaml")
     assert settings == mixture

@@ -8,6 +8,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import COLOURS, SHAPES
@@ -93,6 +94,13 @@ def test_the_loss_is_that_of_the_embeddings(settings, tmp_path, weight):
     if weight:
         assert record["text_text"] == pytest.approx(contrast, rel=1e-5)
     assert record["loss"] == pytest.approx(distance + weight * contrast, rel=1e-5)
+
+
+def test_a_dry_run_times_a_step_with_the_teacher(settings, tmp_path):
+    output = tmp_path / "new"
+    found = dry_run(load_config(None, settings(f"Training.output={output}")))
+    assert "a step of " in found.text and " takes " in found.text, found.text
+    assert [path.name for path in output.iterdir()] == ["dry_run"]
 
 
 @pytest.mark.parametrize("changes", [["Tuning.ema=0.9"], ["Training.micro_batch=4", "Loss.weights.text_text=1"]])
