@@ -143,6 +143,26 @@ def test_the_commands_of_search_take_a_width(checkpoint, shapes, tmp_path, capsy
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["hits"]) == 10
 
 
+def test_embeddings_are_written_and_scored_at_a_width(checkpoint, model, shapes, tmp_path, capsys):
+    data = ["--checkpoint", str(checkpoint), "--data", str(shapes["val"]), "--language", "en"]
+    assert commands.run("embed", [*data, "--output", str(tmp_path / "out"), "--width", "16"]) == 0
+    written = np.load(tmp_path / "out" / "text_embeddings.npy")
+    texts = [json.loads(line)["text"] for line in (tmp_path / "out" / "texts.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose(written, model.encode_texts(texts, width=16), atol=1e-6)
+    output = ["--output", str(tmp_path / "scores"), "--no-cache"]
+    found = {}
+    for width in ([], ["--width", "32"], ["--width", "8"]):
+        assert commands.run("eval", [*data, *output, *width]) == 0
+        found[" ".join(width)] = capsys.readouterr().out.split("\n\n")[1]
+    names = sorted(path.name for path in (tmp_path / "scores").glob("*.json"))
+    assert len(names) == 3 and sum("width-8" in name for name in names) == 1
+    assert found[""] == found["--width 32"] != found["--width 8"]
+    record = json.loads((tmp_path / "scores" / next(name for name in names if "width-8" in name)).read_text())
+    assert record["model"].endswith(", 8 numbers")
+    assert commands.run("eval", [*data, *output, "--width", "9"]) == 2
+    assert "cannot be cut to 9" in capsys.readouterr().err
+
+
 def test_the_server_gives_embeddings_of_the_dimensions_that_are_asked_for(model, shapes, tmp_path):
     with open_index(tmp_path / "index", model, writable=True) as index:
         add_images(index, pictures([str(shapes["val"])]))

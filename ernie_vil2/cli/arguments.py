@@ -94,6 +94,12 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
                         help="of the towers, on a GPU that has it; embeddings and scores are float32")  # fmt: skip
 
 
+def add_width_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that use embeddings of a model trained with several widths."""
+    parser.add_argument("--width", type=count, metavar="NUMBERS", help="of embeddings, one of the model's Loss.widths; "
+                        "default: all")  # fmt: skip
+
+
 def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> None:
     """Options that name a model and say how it encodes; `engines`: by whichever engine, an export's among them."""
     parser.add_argument(

@@ -24,6 +24,7 @@ FORMATS = ("numpy", "official", "chinese-clip")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
+    arguments.add_width_option(parser)
     arguments.add_data_options(parser)
     parser.add_argument("--pictures", type=input_folder, metavar="FOLDER",
                         help="instead of --data: a folder of image files, also in sub-folders")  # fmt: skip
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.run import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
-    model, _ = arguments.named_model(args)
+    model = arguments.named_model(args)[0].narrowed(args.width)
     if unpaired:
         benchmark = read_unpaired(*(Path(path) if path else None for path in (args.pictures, args.texts)))
     else:

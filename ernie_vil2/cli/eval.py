@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ DEFAULTS = {"protocol": ["pairs"], "only": [], "top_k": None, "pixel_baseline": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
+    arguments.add_width_option(parser)
     arguments.add_data_options(parser)
     add = parser.add_argument
     add(
@@ -118,15 +119,20 @@ def run(args: argparse.Namespace) -> int:
         encoded = read_embeddings(args.embeddings, args.annotations, args.split)
         data = replace(data, split=args.split, languages=args.language)
         return finish(args, scorer, scorer.score({"": encoded}, None), data, args.embeddings, [args.embeddings], [])
-    return evaluate(args, scorer, data, list(map(str, args.data)))
+    return evaluate(args, scorer, data, list(map(str, args.data)), args.width)
 
 
-def evaluate(args: argparse.Namespace, scorer: Scorer, data: Data, given: str | list[str]) -> int:
+def evaluate(
+    args: argparse.Namespace, scorer: Scorer, data: Data, given: str | list[str], width: int | None = None
+) -> int:
     """Scores the model that the options name, or with `--check` only reads the data.
 
     Args:
         given: the data as the options name it.
+        width: of embeddings; None: all numbers.
     """
+    if width and scorer.labels:
+        raise ValueError("--width is of embeddings, and here a head on the whole ones is scored")
     if args.check:
         return inspect(scorer, data)
 
@@ -134,6 +140,7 @@ def evaluate(args: argparse.Namespace, scorer: Scorer, data: Data, given: str | 
     from ernie_vil2.io.run_folder import run_of
 
     model, weights = arguments.named_model(args, scorer.labels)
+    model = model.narrowed(width) if width else model
     folder = run_of(weights.parent)
     args.output = args.output or (folder / scorer.folder if folder else None)
     cache = None if args.no_cache else (args.output or Path(scorer.folder)) / "embeddings"
@@ -146,7 +153,8 @@ def evaluate(args: argparse.Namespace, scorer: Scorer, data: Data, given: str | 
         return 0
     report = scorer.score(encoded, model)
     files = [weights, *(path for benchmark in benchmarks.values() for path in benchmark.files)]
-    return finish(args, scorer, report, data, args.checkpoint, given, files)
+    named = f"{args.checkpoint}, {width} numbers" if width else args.checkpoint
+    return finish(args, scorer, report, data, named, given, files, [f"width-{width}"] if width else [])
 
 
 def finish(
@@ -157,8 +165,9 @@ def finish(
     model: str | Path,
     given: str | list[str],
     files: list[Path],
+    naming: Sequence[str] = (),
 ) -> int:
-    """Prints a report, and writes it."""
+    """Prints a report, and writes it, to files that `naming` tells apart besides what the scorer says."""
     from ernie_vil2.evaluation import run
     from ernie_vil2.evaluation.report import write_report
 
@@ -168,7 +177,9 @@ def finish(
         print(f"model {model}, data {named}{report.sizes and f': {report.sizes}'}")
     print(*report.notes, sep="\n")
     output = args.output or Path(scorer.folder)
-    name = args.name or run.result_name(output, [given] if isinstance(given, str) else given, scorer.naming(data))
+    name = args.name or run.result_name(
+        output, [given] if isinstance(given, str) else given, [*scorer.naming(data), *naming]
+    )
     about = run.about(str(model), given, report.about, files)
     written = write_report(report, output, name, about, getattr(args, "json", None))
     print("\nwritten:", *written, sep="\n  ")

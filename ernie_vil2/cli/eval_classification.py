@@ -31,6 +31,7 @@ from ernie_vil2.device.launch import start_ranks
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
+    arguments.add_width_option(parser)
     add = parser.add_argument
     add("--data", type=source, nargs="+", required=True, metavar="PATH", help="pictures and their classes")
     add_pipe_option(parser)
@@ -63,4 +64,4 @@ def run(args: argparse.Namespace) -> int:
 
     scorer = ZeroShot(args.label, dict(args.names), dict(args.templates), args.linear_probe, args.threshold)
     data = Data(args.data, split=args.split, **arguments.table_options(args))
-    return evaluate(args, scorer, data, list(map(str, args.data)))
+    return evaluate(args, scorer, data, list(map(str, args.data)), args.width)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
     add_table_options,
+    add_width_option,
     count,
     input_file,
     model,
@@ -42,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=TARGETS, help="the library that runs it")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
                         help="bfloat16: paddle-inference only; int8: weights, onnx only; default: float32")  # fmt: skip
-    parser.add_argument("--width", type=count, metavar="NUMBERS", help="of embeddings, one of the model's Loss.widths; "
-                        "default: all")  # fmt: skip
+    add_width_option(parser)
     parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model brings none")
     parser.add_argument("--data", type=source, nargs="+", metavar="SOURCE",
                         help="real inputs to compare on, any source of docs/data.md; default: the demo's drawings "
