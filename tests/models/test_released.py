@@ -457,7 +457,7 @@ def test_names_and_shapes_alone_make_no_large_model(official):
         ({"visual.positional_embedding": np.zeros([1, 1 + 10**12, 0], "float32")}, "none of them empty"),
         ({"visual.patch_embed.proj.weight": np.zeros([10**12, 3, 4, 0], "float32")}, "none of them empty"),
         ({"text_model.word_emb.weight": np.zeros([10**12, 0], "float32")}, "none of them empty"),
-        (names, "at least [0-9,]+ parameters, but model.pdparams holds"),
+        (names, "at least [0-9,]+ parameters, but model.pdparams has"),
     ):
         write_weights(official / "model.pdparams", whole | changes)
         with pytest.raises(ValueError, match=f"official.*{message}"):

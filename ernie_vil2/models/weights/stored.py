@@ -245,7 +245,7 @@ def read_model(
     path = weights_path(source)
     if path.with_name(ABOUT).is_file():
         raise ValueError(f"{path.parent} is an export, which has graphs instead of weights; name the checkpoint "
-                         "that it was made from")  # fmt: skip
+                         "that it was made of")  # fmt: skip
     check_sums(path.parent)
     if found := find_family(path):
         return _of_family(*found, vocabulary, dialect)
