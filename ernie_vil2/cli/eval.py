@@ -167,7 +167,7 @@ def finish(
     files: list[Path],
     naming: Sequence[str] = (),
 ) -> int:
-    """Prints a report, and writes it, to files that `naming` tells apart besides what the scorer says."""
+    """Prints a report, and writes it, to files whose names differ by `naming`, besides the scorer's own parts."""
     from ernie_vil2.evaluation import run
     from ernie_vil2.evaluation.report import write_report
 

@@ -91,7 +91,7 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
             warnings.simplefilter("ignore")  # about styles and extensions, of which nothing is read
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheet, width = book.worksheets[0], 0
-            merged, held = _merged(path, sheet._worksheet_path), dict[int, tuple[int, str]]()
+            merged, repeated = _merged(path, sheet._worksheet_path), dict[int, tuple[int, str]]()
             for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), most), 1):
                 row = [_text(cell) for cell in cells]
                 if not any(row) or (not width and sum(map(bool, row)) == 1):
@@ -99,8 +99,8 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
                 if not width:
                     width = max(position for position, value in enumerate(row, 1) if value)
                 row = [*row[:width], *[""] * (width - len(row))]
-                held |= {column: (last, row[column]) for column, last in merged.get(number, ()) if column < width}
-                for column, (last, value) in held.items():
+                repeated |= {column: (last, row[column]) for column, last in merged.get(number, ()) if column < width}
+                for column, (last, value) in repeated.items():
                     row[column] = row[column] or value * (number <= last)
                 yield number, row
             book.close()
@@ -115,8 +115,8 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
 
 
 def _merged(path: str | Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
-    """Of each row from which cells are merged downwards their columns, from 0, and last rows; openpyxl tells of merged
-    cells only when it holds the whole sheet in memory."""
+    """Of each row from which cells are merged downwards their columns, from 0, and last rows; openpyxl lists merged
+    cells only when it has the whole sheet in memory."""
     import openpyxl
 
     found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
