@@ -80,6 +80,7 @@ class Checkpoint:
         optimizer: as `sharding.optimizer_arrays` gives it.
         config: the run's, resolved.
         tokenizer: of its texts.
+        golden: what the model computes, for the contract card, see `contract.golden`.
     """
 
     state: State
@@ -87,6 +88,7 @@ class Checkpoint:
     optimizer: Mapping[str, np.ndarray]
     config: Config
     tokenizer: TextTokenizer
+    golden: Mapping[str, Any] | None = None
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -111,7 +113,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
             for name, text in checkpoint.tokenizer.files().items():
                 (aside / name).write_text(text, encoding="utf-8")
             write_checksums(aside, with_its_vocabulary(aside, CHECKPOINT_FILES))
-            write_contract(aside, checkpoint.config, with_its_vocabulary(aside, MODEL_FILES))
+            write_contract(aside, checkpoint.config, with_its_vocabulary(aside, MODEL_FILES), checkpoint.golden)
         keep_only(run, keep, best and best["step"])
     return final
 

@@ -13,6 +13,7 @@ from paddle import nn
 
 from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
@@ -63,9 +64,13 @@ class Evaluator(Protocol):
         """
 
 
-def encoder_of(model: nn.Layer, tokenizer: TextTokenizer, config: Config) -> ErnieViL2:
-    """The model of a run, which is a dual encoder where something scores it, as an encoder."""
-    engine = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), config.Training.precision)
+def encoder_of(
+    model: nn.Layer, tokenizer: TextTokenizer, config: Config, precision: Precision | None = None
+) -> ErnieViL2:
+    """The model of a run, which is a dual encoder where something scores it, as an encoder; by default in the precision
+    of its training."""
+    precision = precision or config.Training.precision
+    engine = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), precision)
     return ErnieViL2(engine, tokenizer, config, config.Evaluation.batch_size)
 
 

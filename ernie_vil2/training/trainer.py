@@ -13,6 +13,8 @@ from ernie_vil2.data.loader import Batch, training_batches
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import Best, State
+from ernie_vil2.models import DualEncoder
+from ernie_vil2.models.weights.contract import golden
 from ernie_vil2.parallel import average_statistics
 from ernie_vil2.parallel.agreement import agreed_errors
 from ernie_vil2.parallel.ranks import watched_ranks
@@ -20,7 +22,7 @@ from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.assembly import Parts, assemble
 from ernie_vil2.training.checkpoint import Checkpoint, keep_only, note_evaluation, save_checkpoint
 from ernie_vil2.training.optimizer import learning_rate, optimizer_arrays, scaler_state
-from ernie_vil2.training.scoring import Evaluator, as_lines, build_evaluators
+from ernie_vil2.training.scoring import Evaluator, as_lines, build_evaluators, encoder_of
 from ernie_vil2.training.step_agreement import check_weights
 
 
@@ -178,10 +180,19 @@ class Trainer(Parts):
             "evaluated": self.scores.evaluated,
             "best": self.best,
         }
-        checkpoint = Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer)
         with self._scored_weights(), agreed_errors():
             if self.rank == 0:
+                made = self._golden()
+                checkpoint = Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer, made)
                 save_checkpoint(self.run, checkpoint, self.config.Training.keep_checkpoints)
+
+    def _golden(self) -> dict[str, Any] | None:
+        """What the model as it is computes in float32, of a few inputs and without a collective. None: it embeds
+        nothing, or failed to, which costs no checkpoint."""
+        if isinstance(self.model, DualEncoder):
+            with self.best_effort.attempt("golden embeddings"):
+                return golden(encoder_of(self.model, self.task.tokenizer, self.config, "float32"))
+        return None
 
     @contextmanager
     def _scored_weights(self) -> Iterator[None]:
