@@ -75,10 +75,12 @@ def test_a_model_reports_its_widths_and_refuses_others(model, whole, checkpoint,
 
 def test_the_contract_card_holds_them(model, whole, checkpoint, tmp_path):
     assert conventions(model.config)["widths"] == [8, 16, 32] and "widths" not in conventions(whole.config)
-    write_contract(tmp_path, model.config, [])
-    check_contract(tmp_path, model.config)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"")
+    write_contract(tmp_path, model.config, [weights.name])
+    check_contract(weights, model.config)
     with pytest.raises(Broken, match=re.escape("Model.widths [8, 16, 32], the other files say nothing")):
-        check_contract(tmp_path, whole.config)
+        check_contract(weights, whole.config)
 
 
 @pytest.mark.parametrize("target", ["onnx", "paddle-inference"])

@@ -1,5 +1,7 @@
 """The contract card: a folder that was changed is refused, and golden embeddings are those that were computed."""
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
@@ -104,6 +107,43 @@ def test_a_card_that_is_none(folder, capsys):
     with pytest.raises(Broken, match="not a contract card"):
         load_model(folder)
     assert run("doctor", [str(folder)]) == 1 and "FAIL model" in capsys.readouterr().out
+
+
+def emptied(golden):
+    golden.update(texts=[], ids=[], text_embeddings=[])
+
+
+def bombed(golden):
+    """16 million pixels in 16 KB; of the 400 million that Pillow refuses by itself, the message is the same."""
+    content = io.BytesIO()
+    Image.new("L", (4096, 4096)).save(content, "PNG")
+    golden["images"] = [base64.b64encode(content.getvalue()).decode()]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda golden: golden.clear(),
+        emptied,
+        bombed,
+        lambda golden: golden["ids"].pop(),
+        lambda golden: golden.update(texts=golden["texts"] * 1000, ids=golden["ids"] * 1000),
+        lambda golden: golden["image_embeddings"].append(golden["image_embeddings"][0]),
+        lambda golden: golden.update(text_embeddings=1.0),
+    ],
+)
+def test_damaged_golden_inputs_are_one_error(folder, damage):
+    card(folder, lambda values: damage(values["golden"]))
+    load_model(folder)
+    with pytest.raises(Broken, match="contract.json: its golden inputs are damaged"):
+        load_model(folder, verify=True)
+
+
+def test_weights_that_the_card_does_not_name(folder):
+    """As where a file that is preferred to the one that was written is put next to it, or the list is emptied."""
+    card(folder, lambda values: values["files"].pop("model.safetensors"))
+    with pytest.raises(Broken, match="contract.json: not written for model.safetensors"):
+        load_model(folder)
 
 
 def test_the_card_of_another_familys_folder(tmp_path):

@@ -32,6 +32,8 @@ from ernie_vil2.models.dual_encoder import with_sizes
 CONTRACT = "contract.json"
 VERSION = 1
 MAX_CHARACTERS = 2**24
+MOST, MOST_PIXELS = 64, 2**20
+"""Golden inputs that are computed, and pixels of an image."""
 CLOSE = {"cpu": 2e-5}
 """How far golden embeddings in float32 may be off, by device; the smallest change that matters moves one by 2e-5."""
 ELSEWHERE = 1e-3
@@ -107,8 +109,8 @@ def write_contract(folder: Path, config: Config, names: Iterable[str], made: Map
     write_json(folder / CONTRACT, card)
 
 
-def check_contract(folder: Path, config: Config) -> None:
-    """Compares conventions and files with the card in a folder, if there is one.
+def check_contract(weights: Path, config: Config) -> None:
+    """Compares conventions and files with the card next to a file of weights, if there is one.
 
     Args:
         config: what the folder's other files say.
@@ -116,9 +118,12 @@ def check_contract(folder: Path, config: Config) -> None:
     Raises:
         Broken: they differ, or the card is damaged.
     """
+    folder = weights.parent
     if not (folder / CONTRACT).is_file():
         return
     card = _read(folder)
+    if weights.name not in card["files"]:
+        raise Broken(f"{folder / CONTRACT}: not written for {weights.name}: delete the one that does not belong here")
     found = conventions(config)
     for key, (agreed, own) in differences(card["model"], found, prefix="Model."):
         before, now = (printable(repr(value), longest=60) for value in (agreed, own))
@@ -139,7 +144,7 @@ def check_contract(folder: Path, config: Config) -> None:
 
 def has_golden(folder: Path) -> bool:
     """Whether a folder has a card with golden embeddings."""
-    return (folder / CONTRACT).is_file() and bool(_read(folder)["golden"])
+    return (folder / CONTRACT).is_file() and _read(folder)["golden"] is not None
 
 
 def check_golden(folder: Path, encoder: Encoder) -> float:
@@ -155,11 +160,13 @@ def check_golden(folder: Path, encoder: Encoder) -> float:
         raise NoGolden(f"{folder}: there are no golden embeddings in a {CONTRACT} here; ernie-vil2 convert writes them")
     made = _read(folder)["golden"]
     try:
-        images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB")) for one in made["images"]]
-        texts = [str(text) for text in made["texts"]]
+        images = [_decoded(one) for one in made["images"][:MOST]]
+        texts = [str(text) for text in made["texts"][:MOST]]
         expected = [np.array(made[f"{kind}_embeddings"], np.float64) for kind in ("text", "image")]
         ids = [list(row) for row in made["ids"]]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        if not texts or not images or [len(texts), len(texts), len(images)] != [len(ids), *map(len, expected)]:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, OSError, Image.DecompressionBombError) as error:
         raise Broken(f"{folder / CONTRACT}: its golden inputs are damaged ({type(error).__name__})") from None
     for text, old, new in zip(texts, ids, encoder.tokenizer(texts).tolist(), strict=True):
         if old != new:
@@ -214,6 +221,14 @@ def _image() -> np.ndarray:
     y, x = np.mgrid[:61, :83]
     channels = 3 * x + y, 255 * ((x // 9 + y // 7) % 2), (x - 40) ** 2 // 8 + 2 * y
     return (np.stack(channels, axis=-1) % 256).astype(np.uint8)
+
+
+def _decoded(content: str) -> np.ndarray:
+    """ValueError if it is far from the size of `_image`, before it takes memory."""
+    image = Image.open(io.BytesIO(base64.b64decode(content)))
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError
+    return np.asarray(image.convert("RGB"))
 
 
 def _rounded(embeddings: np.ndarray) -> list[list[float]]:

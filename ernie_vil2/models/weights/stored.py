@@ -270,7 +270,7 @@ def read_model(
     words = ours.get(WORDS)
     count = sum(array.size for array in ours.values())
     _check_built(path, config, 0 if words is None else len(words), count)
-    check_contract(path.parent, config)
+    check_contract(path, config)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens, library = None, None
     if vocabulary:
@@ -286,7 +286,7 @@ def _of_family(
 ) -> StoredModel:
     model = family.read(weights, dialect)
     if not dialect:  # which departs from the card on purpose
-        check_contract(weights.parent, model.config)
+        check_contract(weights, model.config)
     config, words, where = model.config, len(model.arrays[WORDS]), Path(vocabulary or weights.parent)
     _check_built(weights, config, words, model.count)
     rules, tokenizer, found = config.Model.text.tokenizer, None, None
