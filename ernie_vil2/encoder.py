@@ -349,7 +349,7 @@ def load_model(
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
             is no such device, or it lacks the precision; or the calibration next to the weights is damaged; or the
             model is not what the folder's contract card says.
-        BadExport: an exported folder is damaged or for another engine.
+        BadExport: an exported folder is damaged, for another engine, or to be verified.
         MissingPackage: its library is not installed.
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
@@ -357,6 +357,8 @@ def load_model(
         made = _load_export(folder, device, batch_size, engine)
         if precision not in ("float32", made.precision):
             raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
+        if verify:
+            raise BadExport(f"{source} is an export, which has no golden embeddings; verify its checkpoint")
         return _calibrated(made, folder)
     if engine not in ("auto", "fastest", "paddle"):
         raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
@@ -367,8 +369,7 @@ def load_model(
 
     config = stored.config
     if max_length is not None:
-        longest = config.Model.text.longest
-        if not 3 <= max_length <= longest:
+        if not 3 <= max_length <= (longest := config.Model.text.longest):
             raise ValueError(f"max_length is {max_length}; this model takes 3 to {longest}: a training with "
                              "Model.text.max_positions stretches its positions")  # fmt: skip
         config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
@@ -379,7 +380,7 @@ def load_model(
     made = encoder_of(model, stored, config, precision, batch_size)
     folder = weights_path(source).parent
     if verify:
-        check_golden(folder, made)
+        check_golden(folder, encoder_of(model, stored, stored.config, precision, batch_size))
     if engine == "fastest" and precision == "float32" and made.device == "cpu":
         made = export_in(folder, made.fingerprint, batch_size) or made
     return _calibrated(made, folder)

@@ -8,7 +8,7 @@ SOURCE is a weight file or folder in any layout that load_model reads; its own f
 newest checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A
 report lists the weights that match the model; any other is an error unless allowed. TARGET has a contract card,
 contract.json, with a few inputs and their embeddings: TARGET is loaded once, and has to give the same. Where the format
-makes the model compute otherwise there is no card, and a note.
+makes the model compute otherwise, a note says in what, and the embeddings are those that TARGET gives.
 
 Without --to a model goes back to the layout that it came from: that of the folder with which its run began. Settings,
 tokenizer and what else lies in that folder are copied from it (--origin, if it has moved).
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import encoder_of, load_model
     from ernie_vil2.io.run_folder import named_checkpoint
     from ernie_vil2.models.weights.chinese_clip_layouts import rewrite
-    from ernie_vil2.models.weights.contract import golden, has_golden
+    from ernie_vil2.models.weights.contract import add_golden, check_golden, golden, has_golden
     from ernie_vil2.models.weights.families import find_family
     from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
@@ -99,13 +99,14 @@ def run(args: argparse.Namespace) -> int:
         pair = {"hf": "Chinese-CLIP (own file)", "chinese-clip": "Chinese-CLIP"}
         family = find_family(origin)
         if family and family[0].title == pair.get(layout):
-            notes = rewrite(kept, args.target, layout)
+            notes = rewrite(kept, args.target, layout, made)
         else:
             notes = hand_back(kept, origin, args.target, layout, made)
     if layout == "chinese-clip" and stored.vocab_size != PACKAGED_WORDS:
         notes.append("its own code reads the vocab.txt of its package: put the one of TARGET there")
-    if has_golden(args.target) and not report.mismatches():
-        load_model(args.target, verify=True)
+    if made and not report.mismatches():
+        loaded = load_model(args.target, args.vocabulary if origin else None)
+        (check_golden if has_golden(args.target) else add_golden)(args.target, loaded)
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")
     for note in notes:
         print(f"  note: {note}")

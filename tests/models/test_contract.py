@@ -13,6 +13,7 @@ from PIL import Image
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
+from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.models.weights.contract import Broken, NoGolden, check_golden
 from ernie_vil2.models.weights.stored import read_model
 from tests.others import OWN
@@ -155,3 +156,39 @@ def test_the_card_of_another_familys_folder(tmp_path):
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(Broken, match="with Model.text.variant.activation 'quick_gelu', the other files say"):
         load_model(folder)
+
+
+def test_a_format_in_which_it_computes_otherwise_has_embeddings_of_its_own(tmp_path, capsys):
+    for source, layout in ((SOURCE, "paddlenlp"), (OWN / "cn_clip_pt", "hf")):
+        folder = tmp_path / layout
+        assert run("convert", [str(source), str(folder), "--to", layout]) == 0
+        assert "note: " in capsys.readouterr().out
+        assert check_golden(folder, load_model(folder)) < 1e-6
+    with pytest.raises(Broken):
+        check_golden(tmp_path / "paddlenlp", load_model(SOURCE))
+    with pytest.raises(Broken, match="config.json is not the file|written with Model.text.variant.activation"):
+        settings = json.loads((folder / "config.json").read_text())
+        settings["text_config"]["hidden_act"] = "quick_gelu"
+        (folder / "config.json").write_text(json.dumps(settings))
+        load_model(folder)
+
+
+def test_a_release_does_not_hold_another_dual_encoder(tmp_path, capsys):
+    for layout in ("official", "paddlenlp"):
+        assert run("convert", [str(OWN / "hf_clip"), str(tmp_path / "new"), "--to", layout]) == 2
+        assert f"the {layout} format holds the towers of ERNIE-ViL 2.0, not those of" in capsys.readouterr().err
+
+
+def test_a_mixture_has_embeddings_of_its_own(folder, tmp_path):
+    assert run("interpolate", [str(folder), str(folder), "--alpha", "0.5", "--write", str(tmp_path / "mixed")]) == 0
+    load_model(tmp_path / "mixed", verify=True)
+
+
+def test_what_a_call_changes_on_purpose_is_not_compared(folder):
+    assert load_model(folder, verify=True, max_length=3).tokenizer.max_length == 3
+
+
+def test_an_export_is_not_verified_in_silence(folder, tmp_path):
+    assert run("export", [str(folder), str(tmp_path / "graphs"), "--to", "paddle-inference"]) == 0
+    with pytest.raises(BadExport, match="is an export, which has no golden embeddings; verify its checkpoint"):
+        load_model(tmp_path / "graphs", verify=True)

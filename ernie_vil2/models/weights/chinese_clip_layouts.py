@@ -5,12 +5,14 @@ The settings files say what the model's configuration does; the vocabulary is th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import atomic_folder, write_json, write_text
 from ernie_vil2.io.run_folder import VOCABULARY
+from ernie_vil2.models.weights.contract import write_contract
 from ernie_vil2.models.weights.families import FAMILIES
 from ernie_vil2.models.weights.files import write_theirs
 from ernie_vil2.models.weights.hand_back import SIZES, checked
@@ -20,8 +22,11 @@ WEIGHTS = {"hf": "model.safetensors", "chinese-clip": "clip_cn.pt"}
 FAMILY = {"hf": "chinese_clip", "chinese-clip": "cn_clip"}
 
 
-def rewrite(model: StoredModel, folder: Path, layout: str) -> list[str]:
+def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, Any] | None = None) -> list[str]:
     """Writes a Chinese-CLIP whose images a ViT encodes into a new folder of the other layout.
+
+    Args:
+        golden: as of `hand_back`.
 
     Returns:
         What it does otherwise there, a line each.
@@ -49,7 +54,11 @@ def rewrite(model: StoredModel, folder: Path, layout: str) -> list[str]:
             write_json(aside / name, settings, indent=2)
         write_text(aside / VOCABULARY, "\n".join(model.tokens) + "\n")
         write_theirs(aside / WEIGHTS[layout], dict(theirs))
-        return checked(read_model(aside), model, folder)
+        written = read_model(aside)
+        notes = checked(written, model, folder)
+        names = sorted(path.name for path in aside.iterdir() if path.is_file())
+        write_contract(aside, written.config, names, None if notes else golden)
+    return notes
 
 
 def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def write_contract(folder: Path, config: Config, names: Iterable[str], made: Map
     write_json(folder / CONTRACT, card)
 
 
+def add_golden(folder: Path, encoder: Encoder) -> None:
+    """Adds golden embeddings to the card of a folder, of the model that loading the folder gave."""
+    write_json(folder / CONTRACT, _read(folder) | {"golden": golden(encoder)})
+
+
 def check_contract(weights: Path, config: Config) -> None:
     """Compares conventions and files with the card next to a file of weights, if there is one.
 

@@ -331,6 +331,8 @@ def write_model(
     folder = Path(folder)
     if model.tokens is None:
         raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
+    if layout != "ernie_vil2" and model.config.Model.text.variant is not None:
+        raise ValueError(f"the {layout} format holds the towers of ERNIE-ViL 2.0, not those of another dual encoder")
     if layout != "ernie_vil2" and model.config.Model.text.pooling != "cls":
         raise ValueError(f"the {layout} format pools texts by their [CLS] state, this model by their mean")
     arrays = from_ours(model.arrays, layout)
