@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.source import Shard, ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id
-from ernie_vil2.io.terminal import shows_progress
+from ernie_vil2.io.terminal import counted, shows_progress
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Division:
         if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"parts of {', '.join(f'{share:g}' for share in shares)}: shares above 0 that sum to 1")
 
-    def rows(self, source: ShardedSource) -> dict[str, np.ndarray]:
+    def rows(self, source: ShardedSource, quiet: bool = False) -> dict[str, np.ndarray]:
         """The samples of every part by their numbers, in order. All samples are read once.
 
         Samples of one image, byte for byte, or of one value of `group_by` are in one part. What cannot be read stays in
-        the first, where it is reported.
+        the first, where it is reported. Unless `quiet`, the number of samples without a value of `group_by` is printed.
 
         Raises:
             ValueError: its shards are fetched from elsewhere, no sample has the field, or a part would be empty.
@@ -75,14 +75,19 @@ class Division:
         for field in filter(None, (self.group_by, self.stratify_by)):
             if field not in found:
                 raise ValueError(f"no sample has the field {field}; fields here: {', '.join(found) or 'none'}")
+        ungrouped = groups.ungrouped if self.group_by else 0
+        if ungrouped and not quiet:
+            some = f"{ungrouped:,} of {counted(len(source), 'sample')} have no {self.group_by}"
+            print(f"{some}: only those of one image are kept together", file=sys.stderr)
         chosen = self._assigned(groups.members(), strata)
         first = next(iter(self.parts))
         chosen[first] = sorted([*chosen[first], *unusable])
         for name, members in chosen.items():
             if not members:
+                what = f"{counted(len(source), 'sample')} are in {counted(len(groups.members()), 'group')}"
                 raise ValueError(
-                    f"the part {name} would be empty: {len(source):,} samples are {len(groups.members()):,} groups "
-                    "that stay together; name larger shares, or another group_by"
+                    f"the part {name} would be empty: {what} of which each stays in one part; name larger shares, or "
+                    "another group_by"
                 )
         return {name: np.array(members, np.int64) for name, members in chosen.items()}
 
@@ -114,9 +119,11 @@ class _Groups:
         self._parents: dict[int, int] = {}
         self._first: dict[Hashable, int] = {}
         self._images: dict[int, int] = {}
+        self.ungrouped = 0
 
     def add(self, row: int, image: int, group: Hashable) -> None:
         self._parents[row], self._images[row] = row, image
+        self.ungrouped += group is None
         for key in [("image", image), *([("group", group)] if group is not None else [])]:
             self._parents[self._root(row)] = self._root(self._first.setdefault(key, row))
 
@@ -167,7 +174,7 @@ class Part(NamedTuple):
 
     def of(self, source: ShardedSource) -> ShardedSource:
         """Its samples as a source; errors as of `Division.rows`."""
-        return part_of(source, self.division.rows(source)[self.name])
+        return part_of(source, self.division.rows(source, self.name != next(iter(self.division.parts)))[self.name])
 
 
 def held_out(holdout: HoldoutConfig, name: str) -> Part:

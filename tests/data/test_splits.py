@@ -11,7 +11,7 @@ from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
 from ernie_vil2.data.samples import BadSample, Reason, Sample
-from ernie_vil2.data.splits import Division, part_of
+from ernie_vil2.data.splits import Division, Part, part_of
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorer import Data
 from tests.conftest import draw, png
@@ -108,8 +108,22 @@ def test_groups_of_any_size_keep_the_shares():
 def test_what_cannot_be_divided_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Division(*arguments).rows(source([(b"1", 1, "x")] * 5))
-    with pytest.raises(ValueError, match="the part val would be empty: 5 samples are 1 groups that stay together"):
+    with pytest.raises(
+        ValueError, match="the part val would be empty: 5 samples are in 1 group of which each stays in one part"
+    ):
         Division(PARTS).rows(source([(b"1", 1, "x")] * 5))
+
+
+def test_samples_without_a_group_are_counted_once(capsys):
+    whole = source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
+    division = Division(PARTS, "sku")
+    division.rows(whole)
+    message = "10 of 40 samples have no sku: only those of one image are kept together\n"
+    assert capsys.readouterr().err == message
+    for name in PARTS:
+        Part(division, name).of(whole)
+    Division(PARTS).rows(whole)
+    assert capsys.readouterr().err == message
 
 
 def test_what_is_fetched_is_not_divided_and_not_read_for_it(monkeypatch):

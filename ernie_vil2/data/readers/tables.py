@@ -170,9 +170,11 @@ class TableSource:
         self.release()
         if missing:
             looked_in = ", ".join(map(str, self._folders))
+            known = next((one for one in sorted(self._folders[0].glob("*/")) if os.path.lexists(one / missing)), None)
+            option = f"it is in {known}: --images {quoted(str(known))}" if known else "--images"
             raise FileNotFoundError(
                 f"{self.name}: no image file was found, for example {missing}; looked in {looked_in}; say in which "
-                "folder the images are (--images, Data.images)"
+                f"folder the images are ({option}, Data.images)"
             )
         if outside:
             raise ValueError(f"{self.name}: {_elsewhere(outside, self._folders[0])}")

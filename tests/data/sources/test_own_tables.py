@@ -259,6 +259,11 @@ def test_images_that_are_not_there_are_looked_for_in_folders_that_are_named(shop
     with pytest.raises(FileNotFoundError, match=f"no image file was found, for example a.png; {looked}"):
         open_sources([str(table)])
     check(open_sources([str(table)], images=shop))
+    (table.parent / "pictures").mkdir()
+    (shop / "a.png").rename(table.parent / "pictures" / "a.png")
+    option = f"it is in {table.parent}/pictures: --images {table.parent}/pictures, Data.images"
+    with pytest.raises(FileNotFoundError, match=option):
+        open_sources([str(table)])
 
 
 def test_a_folder_without_pictures_says_so_first(tmp_path):
