@@ -321,7 +321,9 @@ def test_a_model_says_what_it_is(model):
 
 def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatch):
     for device in ("cuda", "gpu", "cuda:1"):
-        with pytest.raises(ValueError, match=f"device {device}: the installed Paddle is its CPU build. Install the GPU"):
+        with pytest.raises(
+            ValueError, match=f"device {device}: the installed Paddle is its CPU build. Install the GPU"
+        ):
             ernie_vil2.load_model(folder, device=device)
     with pytest.raises(ValueError, match="^precision=bfloat16: on cpu Paddle would compute in float32; set precision="):
         ernie_vil2.load_model(folder, precision="bfloat16")
