@@ -72,7 +72,7 @@ def pixels() -> dict[str, np.ndarray]:
         "view, PaddleNLP's preprocessing": np.stack([paddlenlp_view(image, SIZE) for image in images]),
         "view, this package's preprocessing": np.stack([evaluation_view(image, SIZE) for image in images]),
         "view, upscaled": np.stack([resized(image, 2 * SIZE, 2 * SIZE) for image in images]),
-        "picture of prepare and pages, made smaller": np.stack(smaller),
+        "image of prepare and pages, made smaller": np.stack(smaller),
         "training views": np.stack(drawn),
         "opencv": np.array(cv2.__version__),
         "numpy": np.array(np.__version__),

@@ -34,9 +34,9 @@ INDEX_TYPES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", metavar="FOLDER", help="an index in a folder, whose pictures are searched")
+    parser.add_argument("--index", metavar="FOLDER", help="an index in a folder, whose images are searched")
     parser.add_argument("--among", choices=("images", "texts"), default="images",
-                        help="texts: the index's texts are searched, for its pictures")  # fmt: skip
+                        help="texts: the index's texts are searched, for its images")  # fmt: skip
     parser.add_argument("--queries", type=Path, help="texts to ask, one per line; default: captions of the index")
     parser.add_argument("--rows", type=int, default=50_000, help="of random rows, where there is no index")
     parser.add_argument("--width", type=int, default=256)

@@ -5,11 +5,11 @@
     python benchmarks/stamps.py --minutes 9         # ends before; the same command goes on with what is missing
     python benchmarks/stamps.py --table             # the tables of docs/classification.md, of what there is
 
-The demo's model (runs/emoji, `make demo`) is fine-tuned on 100, on 300 and on all 529 training pictures; next to it a
-model of the same towers is trained on them from scratch. Scored are the 308 test pictures, by retrieval (two-way mean
-recall) and by their sixteen classes (zero-shot, and a linear probe on the embeddings of the training pictures), and the
-demo's test drawings, which the start was made for. A seed draws the pictures, their order and what else is random.
-Settings were chosen on the validation pictures.
+The demo's model (runs/emoji, `make demo`) is fine-tuned on 100, on 300 and on all 529 training images; next to it a
+model of the same towers is trained on them from scratch. Scored are the 308 test images, by retrieval (two-way mean
+recall) and by their sixteen classes (zero-shot, and a linear probe on the embeddings of the training images), and the
+demo's test drawings, which the start was made for. A seed draws the images, their order and what else is random.
+Settings were chosen on the validation images.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ernie_vil2.io.files import write_text  # noqa: E402
 
 STAMPS = ROOT / "demo_data" / "stamps"
 SIZES = {100: 40, 300: 60, 529: 80}
-"""Training pictures, and steps of a fine-tuning on so many."""
+"""Training images, and steps of a fine-tuning on so many."""
 SETTINGS = ["Data.text_id=null", "Data.val=[]", "Views.tag_probability=0", "Evaluation.every=0",
             "Model.image.weights=null", "Training.global_batch=64", "Training.device=cpu"]  # fmt: skip
 METHODS = {
@@ -60,7 +60,7 @@ class Study:
             print(f"{key}: " + ", ".join(f"{name} {value:.1f}" for name, value in self.found[key].items()), flush=True)
 
     def table(self, size: int, seed: int) -> Path:
-        """A table of so many training pictures; those of a smaller size are among those of a larger."""
+        """A table of so many training images; those of a smaller size are among those of a larger."""
         with open(STAMPS / "train.csv", encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         random.Random(seed).shuffle(rows)
@@ -155,7 +155,7 @@ def show(study: Study, seeds: int) -> None:
     names = {"from scratch": ("from scratch", ""), "fine-tuned": ("fine-tuned", "")}
     names |= {f"fine-tuned, mixed {share:g}": ("fine-tuned", f"/{share}") for share in SHARES}
     for columns in (RETRIEVAL, CLASSES):
-        print(f"\n| pictures | | {' | '.join(columns)} |\n|---:|---|{'---:|' * len(columns)}")
+        print(f"\n| images | | {' | '.join(columns)} |\n|---:|---|{'---:|' * len(columns)}")
         before = [f"{study.found['zero-shot'][column]:.1f}" for column in columns]
         print(f"| 0 | zero-shot | {' | '.join(before)} |")
         for size in SIZES:

@@ -20,15 +20,15 @@ from PIL import Image
 
 GRID = 16
 ALIKE = 0.04
-"""Mean difference of two pictures on the grid, of ink from 0 to 1, up to which they are one drawing."""
+"""Mean difference of two images on the grid, of ink from 0 to 1, up to which they are one drawing."""
 PLAIN = 40
-"""So many pictures of one hash are a disc, a square or a flag of three bars, which everybody draws."""
+"""So many images of one hash are a disc, a square or a flag of three bars, which everybody draws."""
 SHARED_PICTURES, SHARED_NAMES, LEAST = 0.05, 0.5, 8
 STANDARD = ("Emoji", "Flags", "Logos", "Brands", "Social", "Programming")
 
 
 class Icon(NamedTuple):
-    """A sample of a set's shard; `drawn` is what `shape` made of its picture."""
+    """A sample of a set's shard; `drawn` is what `shape` made of its image."""
 
     key: str
     fields: dict
@@ -36,7 +36,7 @@ class Icon(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A picture without its margins: 64 bits that equal drawings share, and its ink on a grid, `[256]` uint8."""
+    """An image without its margins: 64 bits that equal drawings share, and its ink on a grid, `[256]` uint8."""
 
     bits: int
     ink: np.ndarray
@@ -52,7 +52,7 @@ def read_set(path: Path) -> Iterator[Icon]:
 
 
 def shape(png: bytes) -> Shape | None:
-    """The shape of a picture; None if it is blank."""
+    """The shape of an image; None if it is blank."""
     ink = 255 - np.asarray(Image.open(io.BytesIO(png)).convert("L"))  # [H, W]
     rows, columns = (np.flatnonzero((ink > 24).any(axis=axis)) for axis in (1, 0))
     if not rows.size:

@@ -1,4 +1,4 @@
-"""Render the icons of npm's @iconify/json into shards: some 377,000 real pictures with names, one shard per icon set.
+"""Render the icons of npm's @iconify/json into shards: some 377,000 real images with names, one shard per icon set.
 
     pip install resvg-py==0.5.0          # the renderer, needed by this script alone
     python demo_data/icons.py            # demo_data/icons/SET.tar; needs npm (Node.js), about five minutes on two cores
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--package", type=Path, metavar="FILE", help="the .tgz of @iconify/json; default: npm fetches")
     parser.add_argument("--sets", nargs="+", metavar="SET", help="only these; default: all")
     parser.add_argument("--restricted", action="store_true", help="also sets under NC or GPL licences")
-    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
+    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
 

@@ -1,11 +1,11 @@
-"""A shop of its own: pictures of articles and a table as Excel writes it in China, for docs/own_data.md.
+"""A shop of its own: images of articles and a table as Excel writes it in China, for docs/own_data.md.
 
-    python demo_data/shop.py --output shop                  # 600 pictures of 300 articles, in some seconds
+    python demo_data/shop.py --output shop                  # 600 images of 300 articles, in some seconds
     python demo_data/shop.py --output shop --articles 40
 
 Each article is a drawing of the demo's validation set, one to three times, on a card of some colour, photographed
 twice: the title names colour, number and object, so that a model that knows the objects has something to learn. The
-table, 商品.csv, is in GB18030 with semicolons; its columns are 图片, 标题, 货号, 类目 and 价格. The pictures lie in
+table, 商品.csv, is in GB18030 with semicolons; its columns are 图片, 标题, 货号, 类目 and 价格. The images lie in
 pictures/.
 """
 
@@ -73,7 +73,7 @@ def main() -> int:
     path = args.output / "商品.csv"
     path.write_bytes(table.getvalue().encode("gb18030"))
     write_text(args.output / "LICENSE.txt", "Drawings: see demo_data/LICENSES.md.\n")
-    print(f"{len(rows) - 1} pictures of {args.articles} articles: {args.output / 'pictures'}, {path}")
+    print(f"{len(rows) - 1} images of {args.articles} articles: {args.output / 'pictures'}, {path}")
     return 0
 
 

@@ -4,9 +4,9 @@
     python demo_data/stamps.py --mirror http://ftp.de.debian.org/debian
     python demo_data/stamps.py --package tuxpaint-stamps-default_2025.03.31-1_all.deb    # one that is here already
 
-Writes `train/`, `val/` and `test/` with a folder of pictures for each of the sixteen folders of the package, the tables
+Writes `train/`, `val/` and `test/` with a folder of images for each of the sixteen folders of the package, the tables
 `train.csv`, `val.csv` and `test.csv` (`image`, `caption_zh`, `caption_en`, `label`, `folder`), and the names of the
-classes in `names_zh.txt` and `names_en.txt`. Pictures that share a name in either language are in one split. The
+classes in `names_zh.txt` and `names_en.txt`. Images that share a name in either language are in one split. The
 stamps are under the GPL, version 2 or later (Bill Kendrick and others): the package's `copyright` is kept next to them.
 """
 
@@ -56,7 +56,7 @@ SIDE = 128  # pixels of the longer side
 
 
 class Stamp(NamedTuple):
-    """A picture, by its path in the package, and its names."""
+    """An image, by its path in the package, and its names."""
 
     path: str
     caption_zh: str
@@ -110,7 +110,7 @@ def data_of(package: Path) -> tarfile.TarFile:
 
 
 def read(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
-    """The pictures that have a name in both languages, and what the package says of its licence."""
+    """The images that have a name in both languages, and what the package says of its licence."""
     pictures, names, licence = {}, {}, b""
     with data_of(package) as tar:
         for member in tar:
@@ -161,7 +161,7 @@ def splits(stamps: list[Stamp]) -> dict[str, list[Stamp]]:
 
 
 def drawing(picture: bytes) -> Image.Image:
-    """A picture on white, its longer side at most `SIDE`."""
+    """An image on white, its longer side at most `SIDE`."""
     image = Image.open(io.BytesIO(picture)).convert("RGBA")
     image.thumbnail((SIDE, SIDE))
     paper = Image.new("RGBA", image.size, "white")
@@ -170,7 +170,7 @@ def drawing(picture: bytes) -> Image.Image:
 
 
 def write(folder: Path, pictures: dict[Stamp, bytes], licence: bytes) -> None:
-    """Writes pictures, tables, and names of the classes."""
+    """Writes images, tables, and names of the classes."""
     with tqdm(total=len(pictures), unit="stamp", desc="writing") as bar:
         for split, stamps in splits(list(pictures)).items():
             rows = []
@@ -187,7 +187,7 @@ def write(folder: Path, pictures: dict[Stamp, bytes], licence: bytes) -> None:
                     [["image", "caption_zh", "caption_en", "label", "folder"], *rows]
                 )
             os.replace(aside, folder / f"{split}.csv")
-            print(f"{split}: {len(rows)} pictures")
+            print(f"{split}: {len(rows)} images")
     for position, language in enumerate(("en", "zh")):
         lines = "".join(f"{label}\t{names[position]}\n" for label, names in CLASSES.items())
         (folder / f"names_{language}.txt").write_text(lines, encoding="utf-8")

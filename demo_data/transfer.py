@@ -84,7 +84,7 @@ def drawings(shard: Path) -> Iterator[Drawing]:
 
 
 def measured(pixels: np.ndarray) -> tuple[dict[str, bool | None], float]:
-    """Whether a drawing is of a colour, None where that is arguable; and the share of the picture that it covers."""
+    """Whether a drawing is of a colour, None where that is arguable; and the share of the image that it covers."""
     hue, saturation, value = np.moveaxis(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), -1, 0)
     drawn = (pixels < 245).any(axis=2)
     coloured = drawn & (saturation > 90) & (value > 60)

@@ -1,4 +1,4 @@
-"""A picture in every format that is read, and what forbids OpenCV to decode it."""
+"""An image in every format that is read, and what forbids OpenCV to decode it."""
 
 import cv2
 import numpy as np

@@ -52,7 +52,7 @@ def test_the_base_has_no_paddle_and_the_whole_set_has_all_extras(declared):
 
 
 def _classes(folder):
-    """A folder for each class, with a picture."""
+    """A folder for each class, with an image."""
     for name in ("cat", "dog"):
         (folder / "test" / name).mkdir(parents=True)
         (folder / "test" / name / "a.png").write_bytes(png(np.zeros([8, 8, 3], np.uint8)))

@@ -65,7 +65,7 @@ def test_the_report_begins_with_the_verdict_and_shows_pictures(walked):
     folder, _ = walked
     html = (folder / "runs" / "own" / "report.html").read_text(encoding="utf-8")
     lead = html.index('<p class="lead">After fine-tuning, mean recall on your ')
-    assert lead < html.index("<section>") and "test pictures is " in html[lead:] and "95 % interval" in html[lead:]
+    assert lead < html.index("<section>") and "test images is " in html[lead:] and "95 % interval" in html[lead:]
     if "those that moved furthest" in html:
         assert 'class="moved"' in html
 
@@ -86,7 +86,7 @@ def test_the_verdict_says_what_the_old_task_lost(walked, monkeypatch, capsys):
 
 
 def test_only_paths_are_particular_to_the_set():
-    """Somebody else changes nothing but paths for other pictures, and the field that one option groups by."""
+    """Somebody else changes nothing but paths for other images, and the field that one option groups by."""
     particular = {"shop/商品.csv", "shop/pictures", "shop", "shards/shop", "货号", "Data.train=[shop/商品.csv]"}
     for command in COMMANDS[1:]:
         words = [word for word in shlex.split(command.replace("\\\n", " "), comments=True) if not word.isascii()]

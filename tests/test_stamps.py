@@ -74,7 +74,7 @@ def test_tables_and_folders_of_classes(stamps, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stamps, "SHA256", hashlib.sha256(made.read_bytes()).hexdigest())
     out = tmp_path / "stamps"
     assert run(stamps, monkeypatch, "--package", made, "--output", out) == 0
-    assert "17 pictures" not in capsys.readouterr().out and (out / "copyright").read_bytes() == b"GPL-2"
+    assert "17 images" not in capsys.readouterr().out and (out / "copyright").read_bytes() == b"GPL-2"
     rows = {
         split: list(csv.DictReader(open(out / f"{split}.csv", encoding="utf-8", newline="")))
         for split in ("train", "val", "test")
@@ -97,7 +97,7 @@ def test_tables_and_folders_of_classes(stamps, tmp_path, monkeypatch, capsys):
     assert {language: len(each.images) for language, each in open_benchmarks(out).items()} == dict.fromkeys(
         ("zh", "en"), len(rows["test"])
     )
-    # Every class has pictures of its own in every split, as far as there are.
+    # Every class has images of its own in every split, as far as there are.
     assert {row["label"] for row in rows["train"]} == {row["label"] for row in rows["test"]} == {"animals", "food"}
 
 

@@ -59,6 +59,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "census": ("activation profile", "", "a census of tensors"),
     "pass(ed|es|ing)? over": ("skipped", "one pass over", "rows are passed over"),
     "st(ands?|anding|ood)": ("is, means, denotes, exists, has", "stands? out|stand.ins?", "what a name stands for"),
+    "(an?|the|of|no|other|their|these|which|many|[0-9]+) pictures?": (
+        "an image, of images",
+        "[\"'](an?|the|no) picture|script> a picture|in the picture|of (100|a) pictures?|name of a picture|"
+        "that is broken|other pictures'",
+        "the shards of pictures",  # prompts, captions of tests, and the study of icons, whose page is published
+    ),
     "that is of": ("write the sentence", "", "a model that is of two towers"),
     "instead of ending the work": ("reported and skipped", "", "skipped instead of ending the work"),
     "there and so": ("on that device in that precision", "", "computed there and so"),

@@ -1,4 +1,4 @@
-"""Write a model's embeddings to disk: of a benchmark, of a folder of pictures, or of lines of text.
+"""Write a model's embeddings to disk: of a benchmark, of a folder of images, or of lines of text.
 
     python tools/embed.py --checkpoint runs/mine --pictures photos --texts titles.txt --output embeddings
 

@@ -1,10 +1,10 @@
 """Score a model on zero-shot classification: acc1, acc5, mean per-class recall; mAP for several classes.
 
-    python tools/eval_classification.py --checkpoint runs/emoji --data pictures
+    python tools/eval_classification.py --checkpoint runs/emoji --data images
     python tools/eval_classification.py --checkpoint model.pdparams --data cifar-10 --names zh=cifar-10/label_cn.txt
     python tools/eval_classification.py --checkpoint runs/mine --data birds.csv --label species --names en=names.txt
     python tools/eval_classification.py --checkpoint runs/mine --data cifar-10 --linear-probe
-    python tools/eval_classification.py --data pictures --check
+    python tools/eval_classification.py --data images --check
 
 --data is a folder with a folder for each class, or with such folders for test and train; tables with the columns image
 and label; or tar shards whose JSON has the field. Prints a table, and writes it as JSON, every picture's answer as CSV,
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
     arguments.add_width_option(parser)
     add = parser.add_argument
-    add("--data", type=source, nargs="+", required=True, metavar="PATH", help="pictures and their classes")
+    add("--data", type=source, nargs="+", required=True, metavar="PATH", help="images and their classes")
     add_pipe_option(parser)
     add("--split", help="of the data; default: test, else validation")
     add_table_options(parser)
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--linear-probe", nargs="*", type=source, metavar="PATH",
         help="also a logistic regression on embeddings of these; default: --data's train split")  # fmt: skip
     add("--threshold", type=threshold, metavar="COSINE",
-        help="below it a picture gets no answer; default: that of tools/calibrate.py, if it was run")  # fmt: skip
+        help="below it an image gets no answer; default: that of tools/calibrate.py, if it was run")  # fmt: skip
     add("--check", action="store_true", help="only read the data, and report what is wrong with them")
     add("--name", type=file_name, help="of the files written; default: the data's")
     add("--output", type=output_folder, metavar="FOLDER", help="default: <run>/classification, else classification")

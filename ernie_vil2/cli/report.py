@@ -157,7 +157,7 @@ def _scored_step(folder: Path) -> dict[str, str]:
 
 
 def _pictures(config: Config, ids: set[str]) -> dict[str, bytes]:
-    """Small pictures of these images of `Data.test`, as far as they can be read."""
+    """Small images of these images of `Data.test`, as far as they can be read."""
     from ernie_vil2.evaluation.examples import thumbnail
     from ernie_vil2.evaluation.scorer import Data
 
@@ -167,7 +167,7 @@ def _pictures(config: Config, ids: set[str]) -> dict[str, bytes]:
     try:
         benchmarks = Data.of_run(config, tested, "test").benchmarks().values()
     except (OSError, ValueError) as error:
-        print(f"warning: {error}; queries are shown without their pictures", file=sys.stderr)
+        print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}
     images = {image.id: image for one in benchmarks for image in one.images if image.id in ids}
     return {name: made for name, image in images.items() if (made := thumbnail(image)) is not None}

@@ -1,4 +1,4 @@
-"""Search pictures by a sentence or a picture, and name pictures by texts such as tags.
+"""Search images by a sentence or an image, and name images by texts such as tags.
 
     python tools/search.py build --index icons --checkpoint runs/emoji --data demo_data/icons/*.tar --texts tags.txt
     python tools/search.py query --index icons "a red apple" "红苹果"
@@ -64,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = {
         name: kinds.add_parser(name, help=text, description=text)
         for name, text in (
-            ("build", "add pictures and texts, and make searching them fast"),
-            ("add", "add or replace pictures and texts"),
-            ("sync", "bring pictures and texts up to date: add, refresh and remove what has come, changed and gone"),
-            ("remove", "remove pictures or texts by their ids"),
+            ("build", "add images and texts, and make searching them fast"),
+            ("add", "add or replace images and texts"),
+            ("sync", "bring images and texts up to date: add, refresh and remove what has come, changed and gone"),
+            ("remove", "remove images or texts by their ids"),
             ("query", "ask"),
             ("serve", "serve a page and an API"),
             ("check", "read all of an index and report what is damaged"),
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=[],
             type=source,
             metavar="SOURCE",
-            help="any source of docs/data.md, or folders of pictures",
+            help="any source of docs/data.md, or folders of images",
         )
         add_table_options(actions[name])
         actions[name].add_argument(
@@ -116,13 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=natural,
             default=160,
             metavar="PIXELS",
-            help="longer side of the small pictures that the page shows; 0: none",
+            help="longer side of the small images that the page shows; 0: none",
         )
         actions[name].add_argument(
             "--root",
             type=input_folder,
             metavar="FOLDER",
-            help="paths of pictures count from here; default: from where they did, at first the working directory",
+            help="paths of images count from here; default: from where they did, at first the working directory",
         )
     actions["build"].add_argument(
         "--index-type", "--engine", metavar="NAME", help="exact, ivf or your own; default: by the number of items"
@@ -172,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=input_folder,
         metavar="FOLDER",
-        help="folders whose pictures are served in full; default: thumbnails alone",
+        help="folders whose images are served in full; default: thumbnails alone",
     )
     serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
     serve.add_argument("--workers", type=count, default=1, help="processes that share port and index; default: 1")

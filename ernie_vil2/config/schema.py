@@ -177,7 +177,7 @@ class EvaluationConfig(Section):
     classes: ClassesConfig | None = Field(
         None,
         description="{data: [folder], label: label, names: {zh: FILE}, templates: {zh: FILE}, split: val, images: "
-        "FOLDER}, or data alone: pictures that the evaluator classification scores (docs/classification.md)",
+        "FOLDER}, or data alone: images that the evaluator classification scores (docs/classification.md)",
     )
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side that are scored at once")

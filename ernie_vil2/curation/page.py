@@ -1,4 +1,4 @@
-"""The page of a curation: what went, why, and what stayed in its stead, with pictures."""
+"""The page of a curation: what went, why, and what stayed in its stead, with images."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ EXAMPLES = 12
 """Pairs of a reason that are shown."""
 GROUPS, MEMBERS = 8, 6
 LEAKS = 24
-SIDE = 96  # pixels of a picture
+SIDE = 96  # pixels of an image
 LONGEST = 160  # characters of a caption
 BINS = 40
 LOOKED_AT = 50_000
-"""Pairs that stayed, among which the nearest picture is looked for."""
+"""Pairs that stayed, among which the nearest image is looked for."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A pair as it is shown: its picture as JPEG, if it can be read, its caption, and a note."""
+    """A pair as it is shown: its image as JPEG, if it can be read, its caption, and a note."""
 
     caption: str
     image: bytes | None = None
@@ -188,7 +188,7 @@ def _sheets(joins: Joins, shots: _Shots, reasons: Sequence[tuple[str, str, int]]
 
 
 def _nearest(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
-    """For pairs that went the one whose picture is nearest, of those that stayed, where thumbnails were made."""
+    """For pairs that went the one whose image is nearest, of those that stayed, where thumbnails were made."""
     if not samples or not joins.has("thumbnail"):
         return {}
     listed = ", ".join(map(str, samples))

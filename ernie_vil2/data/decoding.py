@@ -26,7 +26,7 @@ MAX_PIXELS = 89_478_485
 """A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
 
 WHITE = (255, 255, 255)
-"""What is shown behind transparent pixels: the paper that pictures are cut out on."""
+"""What is shown behind transparent pixels: the paper that images are cut out on."""
 
 BLACK = (0, 0, 0)
 
@@ -75,7 +75,7 @@ class EncodedImage:
     """An image file whose size is known before its pixels are made, so that they can be made smaller.
 
     What is unusual has a defined result. It is turned as its EXIF orientation says. Grey, palette and CMYK become
-    RGB, of 16 bits the upper 8 count, what is transparent shows the background, of an animation the first picture is
+    RGB, of 16 bits the upper 8 count, what is transparent shows the background, of an animation the first image is
     taken.
 
     Args:

@@ -192,7 +192,7 @@ def ahead(
         try:
             return preprocess(image, f"image {row}")
         except BadSample as bad:
-            return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the picture
+            return BadSample(bad.reason, bad.name)  # the frames of the one raised hold the image
 
     waiting: deque[Future[np.ndarray | BadSample]] = deque()
     pool = ThreadPoolExecutor(min(8, runtime.usable_cores()))

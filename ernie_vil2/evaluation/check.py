@@ -144,13 +144,13 @@ def _without(what: str, ids: Sequence[str]) -> str:
 
 
 def labelled_remarks(labelled: Benchmark) -> list[str]:
-    """Remarks on classes and pictures that a reader of the figures should know, a line each."""
-    pictures = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
+    """Remarks on classes and images that a reader of the figures should know, a line each."""
+    images = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
     labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
     lines = []
-    if empty := [one.id for one, count in zip(labelled.texts, pictures.tolist(), strict=True) if not count]:
+    if empty := [one.id for one, count in zip(labelled.texts, images.tolist(), strict=True) if not count]:
         lines.append(
-            f"classes without a picture: {_first(empty)}; they can be answered and count in no mean: add pictures, or "
+            f"classes without an image: {_first(empty)}; they can be answered and count in no mean: add images, or "
             "take them out"
         )
     for language in labelled.texts[0].fields:
@@ -162,15 +162,15 @@ def labelled_remarks(labelled: Benchmark) -> list[str]:
                 f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
             )
     if (labels > 1).any():
-        lines.append(f"{counted(int((labels > 1).sum()), 'picture')} of several classes: mAP is scored")
+        lines.append(f"{counted(int((labels > 1).sum()), 'image')} of several classes: mAP is scored")
     return lines
 
 
 def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
-    """Reads and decodes every picture, and looks for pictures that occur several times.
+    """Reads and decodes every image, and looks for images that occur several times.
 
     Args:
-        progress: called with the number of pictures just done.
+        progress: called with the number of images just done.
     """
     counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
     files = decode_all(labelled.images, progress)
@@ -189,12 +189,12 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
             (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
     odd = labelled_remarks(labelled)
     if again:
-        odd.append(f"pictures that occur twice in a class: {_first(again)}")
+        odd.append(f"images that occur twice in a class: {_first(again)}")
     if torn:
-        odd.append(f"equal pictures in different classes: {_first(torn)}; leave each in one")
-    sizes = f"{min(counts):,} to {max(counts):,} pictures each"
+        odd.append(f"equal images in different classes: {_first(torn)}; leave each in one")
+    sizes = f"{min(counts):,} to {max(counts):,} images each"
     lines = [
-        f"{labelled.name}: {counted(len(labelled.images), 'picture')}, {len(labelled.texts):,} classes of {sizes}",
+        f"{labelled.name}: {counted(len(labelled.images), 'image')}, {len(labelled.texts):,} classes of {sizes}",
         *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
         f"entries: {labelled.rows}",
         f"images: {files}",

@@ -1,7 +1,7 @@
-"""Classification by embeddings: classes as prompts, what they answer to pictures, and how right that is.
+"""Classification by embeddings: classes as prompts, what they answer to images, and how right that is.
 
 The definitions are those of CLIP_benchmark: the prompts' embeddings are normalised, averaged over the templates and
-normalised again; a picture's answer is the class of the highest cosine.
+normalised again; an image's answer is the class of the highest cosine.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FEWEST_FOR_FIVE = 5
 """Classes from which acc5 says something."""
 COLUMNS = ("acc1", "acc5", "mean_per_class_recall", "mAP")
 DEFINITION = (
-    "Every class is the mean of its prompts' normalised embeddings, normalised again; a picture's answer is the class "
-    "of the highest cosine, of equal ones the first. acc1 is the share of pictures whose answer is right, "
+    "Every class is the mean of its prompts' normalised embeddings, normalised again; an image's answer is the class "
+    "of the highest cosine, of equal ones the first. acc1 is the share of images whose answer is right, "
     f"acc5, from {FEWEST_FOR_FIVE} classes on, of those whose class is among the first five; mean per-class recall is "
-    "the mean over the classes of the share of their pictures that are answered right. Where pictures have several "
-    "classes, mAP is the mean over the classes of the average precision with which the cosine ranks all pictures. "
-    "Classes without a picture can be answered and count in no mean. Percent."
+    "the mean over the classes of the share of their images that are answered right. Where images have several "
+    "classes, mAP is the mean over the classes of the average precision with which the cosine ranks all images. "
+    "Classes without an image can be answered and count in no mean. Percent."
 )
 
 
@@ -115,9 +115,9 @@ def class_embeddings(embeddings: np.ndarray, templates: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class EncodedClasses:
-    """Pictures `[N, D]`, and classes `[C, D]` by language; rows as in `benchmark`, whose texts are the classes.
+    """Images `[N, D]`, and classes `[C, D]` by language; rows as in `benchmark`, whose texts are the classes.
 
-    `problems` counts the pictures that were asked for and those that could not be used; `benchmark` is without them.
+    `problems` counts the images that were asked for and those that could not be used; `benchmark` is without them.
     """
 
     benchmark: Benchmark
@@ -127,7 +127,7 @@ class EncodedClasses:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """`[N, C]`, whether a picture is of a class."""
+        """`[N, C]`, whether an image is of a class."""
         found = np.zeros((len(self.benchmark.images), len(self.benchmark.texts)), bool)
         found[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
         return found
@@ -153,7 +153,7 @@ def names_of(labelled: Benchmark, language: str) -> tuple[str, ...]:
 
 
 def with_prompts(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) -> Benchmark:
-    """The pictures with every class in every template of every language as texts, to be encoded.
+    """The images with every class in every template of every language as texts, to be encoded.
 
     Args:
         labelled: as `open_labelled` gives it.
@@ -170,7 +170,7 @@ def with_prompts(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) ->
 def encoded_classes(
     labelled: Benchmark, templates: Mapping[str, Sequence[str]], encoded: EncodedBenchmark
 ) -> EncodedClasses:
-    """Classes and pictures from what became of `with_prompts`; ValueError if an embedding is not finite."""
+    """Classes and images from what became of `with_prompts`; ValueError if an embedding is not finite."""
     if not (np.isfinite(encoded.images).all() and np.isfinite(encoded.texts).all()):
         raise ValueError(
             "an embedding is not finite; evaluate an earlier checkpoint, or in float32 if it was half precision"
@@ -188,10 +188,10 @@ def encoded_classes(
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The scores of a classifier for N pictures and C classes.
+    """The scores of a classifier for N images and C classes.
 
     Attributes:
-        truth: `[N, C]`, whether a picture is of a class.
+        truth: `[N, C]`, whether an image is of a class.
         scores: `[N, C]`, cosines or probabilities.
         names: of the classes.
         logit_scale: by which cosines become logits; None: scores are probabilities.
@@ -204,17 +204,17 @@ class ClassScores:
 
     @cached_property
     def several(self) -> bool:
-        """Whether pictures have several classes, or none: then they are ranked and not answered."""
+        """Whether images have several classes, or none: then they are ranked and not answered."""
         return bool((self.truth.sum(axis=1) != 1).any())
 
     @cached_property
     def answer(self) -> np.ndarray:
-        """`[N]`, the class of each picture's highest score."""
+        """`[N]`, the class of each image's highest score."""
         return self.scores.argmax(axis=1)
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """`[N]`, the rank of each picture's own class, from 1 on; of several classes the best one."""
+        """`[N]`, the rank of each image's own class, from 1 on; of several classes the best one."""
         order = np.argsort(-self.scores, axis=1, kind="stable")
         return 1 + np.take_along_axis(self.truth, order, axis=1).argmax(axis=1)
 
@@ -228,12 +228,12 @@ class ClassScores:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """`[C]`, how many pictures each class has."""
+        """`[C]`, how many images each class has."""
         return self.truth.sum(axis=0)
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """`[C, C]`, how many pictures of a class (row) get an answer (column)."""
+        """`[C, C]`, how many images of a class (row) get an answer (column)."""
         classes = len(self.names)
         found = np.zeros((classes, classes), np.int64)
         np.add.at(found, (self.truth.argmax(axis=1), self.answer), 1)
@@ -241,7 +241,7 @@ class ClassScores:
 
     @cached_property
     def per_class(self) -> np.ndarray:
-        """`[C]`, the recall of each class, or where pictures have several its average precision; NaN without any."""
+        """`[C]`, the recall of each class, or where images have several its average precision; NaN without any."""
         if self.several:
             return average_precision(self.truth, self.scores)
         with np.errstate(invalid="ignore"):
@@ -260,15 +260,15 @@ class ClassScores:
 
     @cached_property
     def chance(self) -> dict[str, float]:
-        """What a random order of the classes would be expected to reach; {} where pictures have several."""
+        """What a random order of the classes would be expected to reach; {} where images have several."""
         classes = len(self.names)
         reached = {"acc1": 100 / classes, "acc5": 500 / classes, "mean_per_class_recall": 100 / classes}
         return {name: reached[name] for name in self.figures if name in reached}
 
     def above(self, least: float) -> dict[str, float]:
-        """Of answers that score at least so much: their share of the pictures, precision and recall, in percent.
+        """Of answers that score at least so much: their share of the images, precision and recall, in percent.
 
-        Where pictures have several classes, every class is an answer that scores enough.
+        Where images have several classes, every class is an answer that scores enough.
         """
         given = self.scores >= least
         if not self.several:
@@ -282,9 +282,9 @@ class ClassScores:
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """`[C]`, for each class the mean over its pictures of the precision among all that score no less.
+    """`[C]`, for each class the mean over its images of the precision among all that score no less.
 
-    So equal scores count in no order of their own; without them it is CLIP_benchmark's. NaN without a picture.
+    So equal scores count in no order of their own; without them it is CLIP_benchmark's. NaN without an image.
     """
     found = np.full(truth.shape[1], np.nan)
     for column in np.flatnonzero(truth.any(axis=0)):
@@ -297,5 +297,5 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def several_classes(labelled: Benchmark) -> bool:
-    """Whether a picture has several classes."""
+    """Whether an image has several classes."""
     return len(labelled.pairs) > len(np.unique(labelled.pairs[:, 0]))

@@ -53,13 +53,13 @@ def _confusions(heading: str, scores: ClassScores, shown: Sequence[int]) -> Sect
     others = "" if whole else "; the classes of lowest recall, other answers in the last column"
     return Section(
         heading,
-        f"Pictures of a row's class that were answered with a column's{others}.",
+        f"Images of a row's class that were answered with a column's{others}.",
         [Table([*names, *["other"] * (not whole)], cells, kind="matrix", shares=(counts / sizes[:, None]).tolist())],
     )
 
 
 def _hardest(scores: ClassScores, classes: Sequence[int]) -> Table:
-    columns = ["pictures", "average precision" if scores.several else "recall"]
+    columns = ["images", "average precision" if scores.several else "recall"]
     rows = [
         (scores.names[row], [f"{int(scores.counts[row]):,}", f"{100 * float(scores.per_class[row]):.1f}"])
         for row in classes
@@ -71,7 +71,7 @@ def _hardest(scores: ClassScores, classes: Sequence[int]) -> Table:
 
 
 def _instead(scores: ClassScores, row: int) -> str:
-    """The most frequent wrong answers to pictures of a class, with their number."""
+    """The most frequent wrong answers to images of a class, with their number."""
     wrong = scores.confusion[row].copy()
     wrong[row] = 0
     most = [column for column in np.argsort(-wrong, kind="stable")[:3].tolist() if wrong[column]]
@@ -79,7 +79,7 @@ def _instead(scores: ClassScores, row: int) -> str:
 
 
 def _surest_errors(scores: ClassScores) -> list[int]:
-    """The pictures whose first answer is wrong by the most, as far as the score of a right one."""
+    """The images whose first answer is wrong by the most, as far as the score of a right one."""
     own = np.where(scores.truth, scores.scores, -np.inf).max(axis=1)
     lost = scores.scores.max(axis=1) - own
     rows = np.flatnonzero(scores.rank > 1)
@@ -87,7 +87,7 @@ def _surest_errors(scores: ClassScores) -> list[int]:
 
 
 def _card(encoded: EncodedClasses, scores: ClassScores, thumbnails: Thumbnails, row: int) -> Card:
-    """A picture with its first answers and, behind them, a right one."""
+    """An image with its first answers and, behind them, a right one."""
     image = encoded.benchmark.images[row]
     order = np.argsort(-scores.scores[row], kind="stable").tolist()
     rank = int(scores.rank[row])

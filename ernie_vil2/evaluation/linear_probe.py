@@ -16,16 +16,16 @@ from ernie_vil2.io.terminal import counted
 STRENGTHS = np.logspace(-2, 5, 15)
 """Values of scikit-learn's `C` that are tried, from the strongest regularisation on."""
 FOLD = 5
-"""Of a class every fifth training picture is in the validation part."""
+"""Of a class every fifth training image is in the validation part."""
 ITERATIONS = 1000
 SAME = 1 - 1e-5
-"""Cosine from which two pictures are taken for one."""
+"""Cosine from which two images are taken for one."""
 
 
 class LinearProbe(NamedTuple):
     """A classifier on embeddings, and how it was chosen.
 
-    scores: `[N, C]`, the probability of every class for the pictures asked about; 0 for a class that was not trained.
+    scores: `[N, C]`, the probability of every class for the images asked about; 0 for a class that was not trained.
     strength: the chosen `C`.
     validation: by `C`, the share of right answers (of several classes the mean average precision) on the validation
         part, in percent.
@@ -37,9 +37,9 @@ class LinearProbe(NamedTuple):
 
 
 def linear_probe(embeddings: np.ndarray, truth: np.ndarray, asked: np.ndarray, seed: int = 0) -> LinearProbe:
-    """Trains on the embeddings of pictures whose classes are known, and answers others.
+    """Trains on the embeddings of images whose classes are known, and answers others.
 
-    Of equally good strengths the strongest is taken; with the chosen one all pictures are trained with once more.
+    Of equally good strengths the strongest is taken; with the chosen one all images are trained with once more.
 
     Args:
         embeddings: `[M, D]`, L2-normalised, to be trained with.
@@ -48,14 +48,14 @@ def linear_probe(embeddings: np.ndarray, truth: np.ndarray, asked: np.ndarray, s
         seed: draws the validation part.
 
     Raises:
-        ValueError: fewer than two classes have a training picture, or none has `FOLD` of them.
+        ValueError: fewer than two classes have a training image, or none has `FOLD` of them.
     """
     if truth.any(axis=0).sum() < 2:
-        raise ValueError("a linear probe needs training pictures of two classes")
+        raise ValueError("a linear probe needs training images of two classes")
     held_out = _held_out(truth, seed)
     if not held_out.any():
         raise ValueError(
-            f"a linear probe chooses its regularisation on a fifth of its training pictures: give {FOLD} of a class"
+            f"a linear probe chooses its regularisation on a fifth of its training images: give {FOLD} of a class"
         )
     names, several, validation = ("",) * truth.shape[1], bool((truth.sum(axis=1) != 1).any()), {}
     for strength in STRENGTHS.tolist():
@@ -67,10 +67,10 @@ def linear_probe(embeddings: np.ndarray, truth: np.ndarray, asked: np.ndarray, s
 
 
 def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[ClassScores, list[str]]:
-    """What a probe answers to pictures that are scored, and what a person should know of it.
+    """What a probe answers to images that are scored, and what a person should know of it.
 
     Args:
-        trained: pictures to train with, whose texts are classes, as `open_labelled` gives them; what is of none of the
+        trained: images to train with, whose texts are classes, as `open_labelled` gives them; what is of none of the
             classes that are scored is left out.
     """
     position = {one.id: row for row, one in enumerate(classes.benchmark.texts)}
@@ -80,20 +80,20 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[C
     known = truth.any(axis=1)
     found = linear_probe(trained.images[known], truth[known], classes.images)
     best = found.validation[found.strength]
-    lines = [f"linear probe: {counted(int(known.sum()), 'training picture')}, C = {found.strength:.3g} of "
+    lines = [f"linear probe: {counted(int(known.sum()), 'training image')}, C = {found.strength:.3g} of "
              f"{len(found.validation)} tried, {best:.1f} % on a validation part of them"]  # fmt: skip
     if not known.all():
-        lines.append(f"linear probe: {counted(int((~known).sum()), 'training picture')} of other classes left out")
+        lines.append(f"linear probe: {counted(int((~known).sum()), 'training image')} of other classes left out")
     _, cosines = top_matches(classes.images, trained.images[known], 1)
     if twice := [classes.benchmark.images[row].id for row in np.flatnonzero(cosines[:, 0] > SAME)]:
         same = first_names(len(twice), twice[: BadSampleReport.NAMES])
-        lines.append(f"linear probe: pictures that are scored and trained with: {same}; take them out of one part")
+        lines.append(f"linear probe: images that are scored and trained with: {same}; take them out of one part")
     names = next(iter(classes.zero_shot(1.0).values())).names
     return ClassScores(classes.truth, found.scores, names), lines
 
 
 def _held_out(truth: np.ndarray, seed: int) -> np.ndarray:
-    """`[M]`, the validation part: every fifth picture of a class in a drawn order, so that the rest has every class."""
+    """`[M]`, the validation part: every fifth image of a class in a drawn order, so that the rest has every class."""
     first, drawn = truth.argmax(axis=1), np.random.default_rng(seed).random(len(truth))
     order = np.lexsort((drawn, first))
     starts = np.searchsorted(first[order], first[order])

@@ -106,7 +106,7 @@ def headline(ranks: Mapping[str, Path], old: Mapping[str, float] | None = None) 
     for verdict in found:
         outcomes = comparison.outcomes[AFTER][verdict.result]
         level, change = comparison.levels[verdict.result, AFTER, verdict.figure], verdict.difference
-        images = counted(len(np.unique(outcomes.clusters)), "test picture")
+        images = counted(len(np.unique(outcomes.clusters)), "test image")
         language = f" in {verdict.result}" if len(found) > 1 else ""
         inner = signed(change.mean)
         if change.low is not None and change.high is not None:

@@ -1,4 +1,4 @@
-"""Search: pictures and texts of one model, found by sentences and by pictures (paper, section 5)."""
+"""Search: images and texts of one model, found by sentences and by images (paper, section 5)."""
 
 from ernie_vil2.search.collection import DamagedIndex, Hit
 from ernie_vil2.search.index import Index, OtherModel, open_index

@@ -67,7 +67,7 @@ class AnswersOfBatch(BaseModel):
 class One(BaseModel):
     text: str = ""
     without: str = Field("", description="a text that is taken away")
-    image: str | None = Field(None, description="a picture in base64, or a data: URL")
+    image: str | None = Field(None, description="an image in base64, or a data: URL")
 
 
 class Batch(BaseModel):
@@ -80,18 +80,18 @@ class Batch(BaseModel):
 
 class Input(BaseModel):
     text: str | None = None
-    image: str | None = Field(None, description="a picture in base64, or a data: URL")
+    image: str | None = Field(None, description="an image in base64, or a data: URL")
 
 
 class Embeddings(BaseModel):
-    input: str | list[str | Input] = Field(description="texts; pictures as data: URLs, or as objects with image")
+    input: str | list[str | Input] = Field(description="texts; images as data: URLs, or as objects with image")
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
 
 class NewItem(BaseModel):
-    image: str | None = Field(None, description="a picture in base64, or a data: URL")
+    image: str | None = Field(None, description="an image in base64, or a data: URL")
     text: str | None = Field(None, description="of an item of the texts")
     id: str | None = Field(None, min_length=1, max_length=LONGEST_ID, description="default: of its content")
     fields: dict[str, str | int | FiniteFloat | bool | list[str]] = {}
@@ -141,7 +141,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
             pixels = await batcher.pixels(content)
         return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
 
-    summary = "Items that match a picture, the body of the request, and a sentence"
+    summary = "Items that match an image, the body of the request, and a sentence"
     body = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
     for path, described in (("/search/image", True), ("/search", False)):  # the second one is that of earlier versions
         router.add_api_route(
@@ -189,7 +189,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
 
     @router.get(
         "/tags",
-        summary="Texts that name a picture of the index; none where nothing is close enough",
+        summary="Texts that name an image of the index; none where nothing is close enough",
         responses=_ANSWERS,
     )
     async def tags(id: str, count: Count = 5) -> Response:
@@ -198,7 +198,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         return await similar(id, count, "images", "texts", "{}", threshold)
 
     @router.post(
-        "/tags", summary="Texts that name a picture, the body of the request", responses=_ANSWERS, openapi_extra=body
+        "/tags", summary="Texts that name an image, the body of the request", responses=_ANSWERS, openapi_extra=body
     )
     async def tags_of_picture(request: Request, count: Count = 5) -> Response:
         start = time.perf_counter()
@@ -244,7 +244,7 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
         return {"object": "list", "data": [{"id": index.title, "object": "model", "owned_by": "ernie_vil2"}]}
 
     @router.post(
-        "/embeddings", summary="Embeddings of texts and pictures, in OpenAI's form", openapi_extra=_body(Embeddings)
+        "/embeddings", summary="Embeddings of texts and images, in OpenAI's form", openapi_extra=_body(Embeddings)
     )
     async def embeddings(request: Request) -> Response:
         async with uploads.received(request) as content:
@@ -280,7 +280,7 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/items", summary="Adds pictures and texts, or replaces those of the same ids", openapi_extra=_body(NewItems)
+        "/items", summary="Adds images and texts, or replaces those of the same ids", openapi_extra=_body(NewItems)
     )
     async def add(request: Request) -> dict[str, Any]:
         async with uploads.received(request) as content:
@@ -391,7 +391,7 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _input(given: str | Input) -> tuple[str | None, str | None]:
-    """The text or the picture of an input."""
+    """The text or the image of an input."""
     if isinstance(given, str):
         return (None, given) if given.startswith("data:image/") else (given, None)
     if (given.text is None) == (given.image is None):
@@ -404,7 +404,7 @@ async def _pixels(batcher: Batcher, images: Sequence[str | None]) -> list[np.nda
 
 
 def _image(text: str) -> bytes:
-    """The bytes of a picture in base64, or of a data: URL."""
+    """The bytes of an image in base64, or of a data: URL."""
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except binascii.Error:

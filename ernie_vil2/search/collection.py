@@ -42,7 +42,7 @@ class Item:
         digest: of the content that was encoded; an item with an equal one need not be encoded again.
         fields: for people and for filters: captions, tags, licence, ...
         location: where the content lies, see `search.locations`.
-        thumbnail: a small picture, WebP or PNG; None of a text.
+        thumbnail: a small image, WebP or PNG; None of a text.
     """
 
     id: str

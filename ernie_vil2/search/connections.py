@@ -26,7 +26,7 @@ MOST_CONNECTIONS = 2000
 """At once; one more is closed as it is opened."""
 HEADER_SECONDS = 10
 """Until the headers of a request are complete, from when a connection is opened or the first byte of a later request
-comes; also for what still comes after the answer, as of a picture that was too large."""
+comes; also for what still comes after the answer, as of an image that was too large."""
 READ_SECONDS = 120
 """Until a client has read what was written to it."""
 KEPT_OPEN = 75

@@ -1,4 +1,4 @@
-"""Fills an index: from any source of samples, from a folder of pictures, from lines of text."""
+"""Fills an index: from any source of samples, from a folder of images, from lines of text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHUNK = 2048
 """Items that are committed together: what a killed process has to encode again at most."""
 THUMBNAIL = 160
 SMALL = 8192
-"""Bytes of a picture that is its own thumbnail."""
+"""Bytes of an image that is its own thumbnail."""
 TUNING_QUERIES = 3000
 FEWEST_QUERIES = 100
 REBUILT_ABOVE = 0.1
@@ -76,7 +76,7 @@ class Rehearsal:
 
 
 class Picture(NamedTuple):
-    """A picture to be indexed: `read` gives what is known of it, or raises BadSample; `path` as of `Read`."""
+    """An image to be indexed: `read` gives what is known of it, or raises BadSample; `path` as of `Read`."""
 
     name: str
     read: Callable[[], Read]
@@ -89,8 +89,8 @@ class Filled:
 
     Attributes:
         added: items that were encoded.
-        replaced: items that are gone, as other pictures lie in all locations where theirs did.
-        refreshed, unchanged: pictures that were there with other fields, or with the same ones.
+        replaced: items that are gone, as other images lie in all locations where theirs did.
+        refreshed, unchanged: images that were there with other fields, or with the same ones.
         bad: what could not be used.
         seen: ids of items, each with a path where it was found.
         unreadable: paths where something is that could not be read.
@@ -122,18 +122,18 @@ class Filled:
     def __str__(self) -> str:
         parts = [f"{self.added:,} added", f"{self.unchanged:,} unchanged"]
         parts += [f"{self.refreshed:,} refreshed (other fields)"] * bool(self.refreshed)
-        parts += [f"{self.replaced:,} replaced (other pictures lie where theirs did)"] * bool(self.replaced)
+        parts += [f"{self.replaced:,} replaced (other images lie where theirs did)"] * bool(self.replaced)
         return f"{', '.join(parts)}; {self.bad}"
 
 
 def pictures(data: Iterable[str], table: Mapping[str, Any] | None = None) -> list[Picture]:
-    """The pictures of folders and of sources, in their order.
+    """The images of folders and of sources, in their order.
 
     Args:
         table: `images`, `columns` and `encoding` of tables, as of `open_sources`.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_sources`; a folder holds no picture.
+        FileNotFoundError, ValueError: as `open_sources`; a folder holds no image.
     """
     found: list[Picture] = []
     for entry in data:
@@ -164,19 +164,19 @@ def texts_in(file: str) -> list[str]:
             for tags in source[row].tags.values():
                 found.update(dict.fromkeys(tags))
         except BadSample:
-            continue  # of pictures that are indexed, it is counted there
+            continue  # of images that are indexed, it is counted there
     return list(found)
 
 
 def add_images(
     index: Index, found: Sequence[Picture], thumbnails: int = THUMBNAIL, rehearsal: Rehearsal | None = None
 ) -> Filled:
-    """Encodes pictures and adds them, as `search.identity` has it.
+    """Encodes images and adds them, as `search.identity` has it.
 
     Of what is there already with the same content only fields and locations are taken over.
 
     Args:
-        thumbnails: longer side of the small pictures that are kept for the page; 0: none are kept.
+        thumbnails: longer side of the small images that are kept for the page; 0: none are kept.
         rehearsal: takes what would be added, which is not encoded then; None: the collection itself.
     """
     collection: Changeable = rehearsal or index.collection("images")
@@ -250,7 +250,7 @@ def build(
 ) -> None:
     """Makes searching a collection fast, tuned on texts: on captions of its own, or on the index's texts.
 
-    Embeddings of texts lie off the distribution of pictures: an index type that was tuned on pictures misses their
+    Embeddings of texts lie off the distribution of images: an index type that was tuned on images misses their
     closest rows. A collection of which a larger share of the rows than `compact_above` is gone is compacted as well.
     """
     if index_type in REPLACED:
@@ -345,7 +345,7 @@ def _prepared(index: Index, side: int, one: tuple[Item, bytes]) -> tuple[Item, n
 
 
 def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
-    """A picture as a WebP whose longer side is at most `side`; as it is, if it is a PNG as small as that.
+    """An image as a WebP whose longer side is at most `side`; as it is, if it is a PNG as small as that.
 
     Args:
         content: the file.
@@ -361,7 +361,7 @@ def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
 
 
 def _is_source(entry: str, table: Mapping[str, Any]) -> bool:
-    """Whether a folder is one of docs/data.md, which knows more of its pictures than their files do."""
+    """Whether a folder is one of docs/data.md, which knows more of its images than their files do."""
     try:
         open_sources([entry], **table)
     except (ValueError, FileNotFoundError):

@@ -1,8 +1,8 @@
-"""Which pictures an index has already, and what the others are called.
+"""Which images an index has already, and what the others are called.
 
-A picture is known by its name in its source and by its content. The first of a name has the name as its id; a different
-picture of this name, from another source, gets an id of its own: the name with a part of its digest. An item keeps its
-id. Only where the picture at its one location has become another does that one take its location and its id.
+An image is known by its name in its source and by its content. The first of a name has the name as its id; a different
+image of this name, from another source, gets an id of its own: the name with a part of its digest. An item keeps its
+id. Only where the image at its one location has become another does that one take its location and its id.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 class Read(NamedTuple):
-    """A picture as it was read.
+    """An image as it was read.
 
     Attributes:
         name: in its source.
         content: the file.
         fields: what its source says of it.
         path: of the image file or of the shard, as it is found from here; an address.
-        row: of the shard; None of a picture in a file of its own.
+        row: of the shard; None of an image in a file of its own.
         source: by which a person has named the folder, table or shards that it is from.
         bare: whether the source knows nothing of it but its file, so that what is known stays.
     """
@@ -42,14 +42,14 @@ class Read(NamedTuple):
 
 @dataclass
 class Sorted(Generic[T]):
-    """The changes that pictures need.
+    """The changes that images need.
 
     Attributes:
         new: items to be encoded, with their content, by id.
-        replacing: ids of new items that are those of others, whose pictures are gone.
+        replacing: ids of new items that are those of others, whose images are gone.
         changed: items that are there, with fields or locations that are new, by id.
         later: what can only be decided when all sources have been read.
-        refreshed, unchanged: pictures that are there with other fields, or with the same ones.
+        refreshed, unchanged: images that are there with other fields, or with the same ones.
     """
 
     new: dict[str, tuple[Item, bytes]] = field(default_factory=dict)
@@ -61,10 +61,10 @@ class Sorted(Generic[T]):
 
 
 class Catalogue(Generic[T]):
-    """Sorts pictures by what a collection holds.
+    """Sorts images by what a collection holds.
 
-    Where a picture has the name of another one that was in the same source, the other has either become this one, or
-    there are two of the name. That shows when all sources have been read: a new picture is put off until then.
+    Where an image has the name of another one that was in the same source, the other has either become this one, or
+    there are two of the name. That shows when all sources have been read: a new image is put off until then.
 
     Args:
         kept: makes of a path what the index keeps, see `locations.kept_path`.
@@ -77,7 +77,7 @@ class Catalogue(Generic[T]):
         self._doubtful: dict[str, list[_Here]] = {}  # by id of an item, where another one of its name is
 
     def sort(self, read: Sequence[tuple[T, Read]], last: bool) -> Sorted[T]:
-        """What becomes of pictures, each with what was read of it; `last` of those that were put off."""
+        """What becomes of images, each with what was read of it; `last` of those that were put off."""
         found = Sorted[T]()
         there = self._collection.named({one.name for _, one in read})
         taken = {item.id for items in there.values() for item in items}
@@ -119,7 +119,7 @@ class Catalogue(Generic[T]):
         return found
 
     def finish(self) -> tuple[list[Item], list[str]]:
-        """Items that have lost a location to another picture, and the ids of those that have lost the last one."""
+        """Items that have lost a location to another image, and the ids of those that have lost the last one."""
         changed, gone = [], []
         for one in self._doubtful:
             item = self._collection.get(one)
@@ -150,24 +150,24 @@ class Catalogue(Generic[T]):
         return any(self._is_at(location, here) for location in locations_of(item))
 
     def _is_at(self, location: Location, here: _Here) -> bool:
-        """Whether a location is where a picture was read; older indexes have what a person wrote for a path."""
+        """Whether a location is where an image was read; older indexes have what a person wrote for a path."""
         return self._kept(location.path) in here.names
 
 
 class _Here(NamedTuple):
-    """Where a picture was read: the path, and all that a location there may be called."""
+    """Where an image was read: the path, and all that a location there may be called."""
 
     path: str
     names: frozenset[str]
 
 
 def _name(item: Item) -> str:
-    """The name of an item's picture in its sources."""
+    """The name of an item's image in its sources."""
     return next((location.name for location in locations_of(item)), item.id)
 
 
 def _ids(name: str, digest: bytes) -> Iterator[str]:
-    """Ids for a picture, the best first; `Collection.named` finds them by the name."""
+    """Ids for an image, the best first; `Collection.named` finds them by the name."""
     yield name
     yield f"{name} ({digest.hex()[:8]})"
     yield from (f"{name} ({digest.hex()[:8]}, {number})" for number in count(2))

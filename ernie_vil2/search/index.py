@@ -1,12 +1,12 @@
-"""An index: pictures and texts of one model, found by sentences, by pictures, or by each other.
+"""An index: images and texts of one model, found by sentences, by images, or by each other.
 
     index.json     the model that it is of, and the version of this layout
-    images/        a collection of pictures (`search.collection`)
+    images/        a collection of images (`search.collection`)
     texts/         a collection of texts, such as tags
     .lock          locked by the one process that writes
 
-Anything that a model encodes may be asked for: a sentence, a picture, an item of the index, or a signed sum of them
-("like this picture, but at night").
+Anything that a model encodes may be asked for: a sentence, an image, an item of the index, or a signed sum of them
+("like this image, but at night").
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class OtherModel(ValueError):
 
 
 class Index:
-    """Pictures and texts of one model; `open_index` makes one.
+    """Images and texts of one model; `open_index` makes one.
 
     Args:
         model: that encodes the queries.
@@ -159,7 +159,7 @@ class Index:
         return calibration.thresholds[direction].cosine if calibration else None
 
     def combined(self, parts: Sequence[tuple[float, str | ImageLike]], **options: Any) -> list[Hit]:
-        """The items closest to a weighted sum of texts and images, as [(1, picture), (1, "at night"), (-1, "people")].
+        """The items closest to a weighted sum of texts and images, as [(1, image), (1, "at night"), (-1, "people")].
 
         A text is a str; an image is anything else that `encode_images` takes. `options` as for `search`.
         """
@@ -265,7 +265,7 @@ def open_index(
         writable: whether it will be changed; a folder that is not there is made then, and removed if nothing comes into
             it.
         device, precision: of a model that is loaded, as for `load_model`; an index is of one precision.
-        root: of an index to be changed, the folder from which it counts the paths of pictures; None: the one that it
+        root: of an index to be changed, the folder from which it counts the paths of images; None: the one that it
             has, of a new one the working directory.
         width: one of the model's `widths`. A new index holds embeddings of this width, and remains of it. In one that
             is there, and holds wider ones, items are found by their first numbers and ranked by all. None: all.

@@ -1,7 +1,7 @@
-"""Where the pictures of an index lie: how an index says it, and what of that is believed.
+"""Where the images of an index lie: how an index says it, and what of that is believed.
 
-A location is the path of an image file, or of a shard with the picture's row, as it was when the index was filled. The
-file may be another one by now and the index may be a stranger's. So a picture is served from its location only if the
+A location is the path of an image file, or of a shard with the image's row, as it was when the index was filled. The
+file may be another one by now and the index may be a stranger's. So an image is served from its location only if the
 operator has named a folder that holds it, and if its digest is that of the item.
 """
 
@@ -27,12 +27,12 @@ OWN = "./"
 
 
 class Location(NamedTuple):
-    """A picture in a source.
+    """An image in a source.
 
     Attributes:
         path: of the image file or of the shard: relative to the root of the index (`kept_path`), or an address.
-        name: of the picture in its source.
-        row: of the shard; None of a picture in a file of its own.
+        name: of the image in its source.
+        row: of the shard; None of an image in a file of its own.
     """
 
     path: str
@@ -97,7 +97,7 @@ def absolute_path(path: str, root: str, own: Path | None) -> str:
 
 
 class Originals:
-    """The pictures of an index where they lie, in folders that an operator allows, and nowhere else.
+    """The images of an index where they lie, in folders that an operator allows, and nowhere else.
 
     Args:
         roots: these folders. A path of the index is looked for in each of them.
@@ -109,7 +109,7 @@ class Originals:
     def __init__(self, roots: Sequence[str | Path]):
         for root in roots:
             if not os.path.isdir(root):
-                raise NotADirectoryError(f"{root}: not a folder; name one that holds the pictures (--root)")
+                raise NotADirectoryError(f"{root}: not a folder; name one that holds the images (--root)")
         self._roots = [Path(os.path.realpath(root)) for root in roots]
 
     def read(self, item: Item) -> bytes | None:

@@ -1,7 +1,7 @@
 """The collections of an index in Milvus, or in milvus-lite, which is a Milvus in one folder of this machine.
 
 Milvus shards, replicates and indexes by itself; what it holds is what the embedded form holds but for thumbnails,
-which are read from where the pictures lie.
+which are read from where the images lie.
 """
 
 from __future__ import annotations

@@ -95,9 +95,9 @@ def _work(
         if number == 0:
             address = connections.authority(settings.host, listener.getsockname()[1])
             print(
-                f"pictures in full: {', '.join(map(str, settings.roots))}"
+                f"images in full: {', '.join(map(str, settings.roots))}"
                 if settings.roots
-                else "thumbnails alone; --root names folders whose pictures are served in full"
+                else "thumbnails alone; --root names folders whose images are served in full"
             )
             shown = f"http://{address}{settings.access.root_path}"
             print(f"{about(index)}\n{shown} (Ctrl-C ends it)", flush=True)

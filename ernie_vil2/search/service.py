@@ -1,6 +1,6 @@
 """The page and the API of an index.
 
-Pictures are served by id and never by path. What is uploaded is bounded in bytes, in pixels and in time (`uploads`,
+Images are served by id and never by path. What is uploaded is bounded in bytes, in pixels and in time (`uploads`,
 `connections`), and is not kept. The page loads nothing from elsewhere. Any number of clients may ask at once; what they
 ask is answered in batches (`batching`).
 """
@@ -43,9 +43,9 @@ def build_app(
     """The application, for uvicorn or another server.
 
     Args:
-        threshold: least cosine of a text that is named for a picture; None: what the model's calibration says.
+        threshold: least cosine of a text that is named for an image; None: what the model's calibration says.
         access: who may ask; None: anybody.
-        roots: folders whose pictures are served in full, besides the index's own; of others there are thumbnails.
+        roots: folders whose images are served in full, besides the index's own; of others there are thumbnails.
         batcher: answers the queries; None: one with the bounds of `search.batching`.
         shown: fields that the page shows on the card of an item.
         writable: whether items may be added and removed.
@@ -84,7 +84,7 @@ def build_app(
     if writable:
         app.include_router(api.item_routes(index, batcher, uploads), prefix="/api/v1", tags=["items"])
 
-    @app.get("/thumbnail", response_class=Response, summary="A small picture by its id")
+    @app.get("/thumbnail", response_class=Response, summary="A small image by its id")
     def thumbnail(
         request: Request,
         id: str,
@@ -92,22 +92,22 @@ def build_app(
     ) -> Response:
         item = index.collection("images").get(id)
         if item is None:
-            raise HTTPException(404, "no picture of this id")
+            raise HTTPException(404, "no image of this id")
         if item.thumbnail is None:
             return picture(id)
         return _by_content(request, item.thumbnail, _kind(item.thumbnail), version == item.digest.hex())
 
-    @app.get("/picture", response_class=Response, summary="A picture by its id, from where it lies")
+    @app.get("/picture", response_class=Response, summary="An image by its id, from where it lies")
     def picture(id: str) -> Response:
         item = index.collection("images").get(id)
         if item is None:
-            raise HTTPException(404, "no picture of this id")
+            raise HTTPException(404, "no image of this id")
         content = originals.read(item) or item.thumbnail
         if content is None:
-            raise HTTPException(404, "this picture is not where it was indexed, or the server must not look there")
+            raise HTTPException(404, "this image is not where it was indexed, or the server must not look there")
         kind = _kind(content)
         if kind is None:
-            raise HTTPException(415, "a browser cannot show a picture of this kind")
+            raise HTTPException(415, "a browser cannot show an image of this kind")
         return Response(content, media_type=kind)
 
     @app.get("/health", summary="Whether the index answers, and what it holds")
@@ -149,7 +149,7 @@ def _by_content(request: Request, content: bytes, kind: str | None, lasting: boo
 
 
 def _kind(content: bytes) -> str | None:
-    """The media type of a picture that browsers show."""
+    """The media type of an image that browsers show."""
     return next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
 
 

@@ -35,13 +35,13 @@ def sync_images(
     dry_run: bool = False,
     table: Mapping[str, Any] | None = None,
 ) -> Synced:
-    """Brings the pictures of sources up to date.
+    """Brings the images of sources up to date.
 
     Removed are items that were in these sources only, and are there no more. An item whose file or shard can at present
     not be read stays, as do items of other sources and those that were added without one.
 
     Args:
-        data: folders and sources, as for `pictures`; a folder must hold at least one picture.
+        data: folders and sources, as for `pictures`; a folder must hold at least one image.
         thumbnails: as for `add_images`.
         dry_run: whether only to find out what would be done.
         table: as for `pictures`; its folder of images belongs to the sources.

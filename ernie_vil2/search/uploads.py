@@ -1,4 +1,4 @@
-"""Pictures that clients send: how large, how many and how slow they may be.
+"""Images that clients send: how large, how many and how slow they may be.
 
 What arrives is kept in a mapping of its own, which goes back to the system when the question is answered or the client
 has gone. A buffer of Python would wait for the frames that refer to it: an exception that keeps them in a cycle keeps
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from fastapi import HTTPException, Request
 
 MOST_BYTES = 20 * 2**20
-"""Of an uploaded picture."""
+"""Of an uploaded image."""
 MOST_UPLOADS = 128
 """In progress at once, from the first byte to the answer."""
 MOST_BYTES_AT_ONCE = 8 * MOST_BYTES
@@ -70,7 +70,7 @@ class Uploads:
 
 
 def _too_large() -> HTTPException:
-    return HTTPException(413, f"a picture may have {MOST_BYTES // 2**20} MiB")
+    return HTTPException(413, f"an image may have {MOST_BYTES // 2**20} MiB")
 
 
 def _busy() -> HTTPException:

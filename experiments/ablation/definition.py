@@ -65,7 +65,7 @@ class Group(_Section):
 
 
 class Test(_Section):
-    """Pictures that are scored once, after training; `kind` says of what kind they are, in a word."""
+    """Images that are scored once, after training; `kind` says of what kind they are, in a word."""
 
     data: list[str] = Field(min_length=1)
     kind: str = ""
@@ -92,7 +92,7 @@ class Definition(_Section):
         groups: the first is the main comparison.
         tests: by name.
         language: of the tests' captions.
-        second: a second one, in which pictures are asked for that only ever had names in the first.
+        second: a second one, in which images are asked for that only ever had names in the first.
         further: other languages of the captions of all tests that are scored as well, by what their texts are.
         drawings: shard with captions in both, by which these queries are known. null: they are not measured.
         small: null: `--small` is refused.

@@ -95,7 +95,7 @@ def alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
 
 
 def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
-    """Text to text: another name of a picture asks for its caption among the captions of all tests."""
+    """Text to text: another name of an image asks for its caption among the captions of all tests."""
     captions = {text.text: row for each in encoded for text, row in zip(each.benchmark.texts, each.texts, strict=True)}
     row_of = {caption: row for row, caption in enumerate(captions)}
     named = [(each.benchmark.texts[text].text, _tags(each.benchmark.images[image].fields))
@@ -115,10 +115,10 @@ def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[st
 
 
 def aliases(named: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:
-    """Other names of pictures, with their caption: those of their tags that no picture of another caption has.
+    """Other names of images, with their caption: those of their tags that no image of another caption has.
 
     Args:
-        named: caption and tags of every picture.
+        named: caption and tags of every image.
 
     A category belongs to many captions; the name of one thing to one.
     """
@@ -135,7 +135,7 @@ def _tags(fields: Mapping[str, object]) -> list[str]:
 
 
 def _images(encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
-    """Image to image: a picture asks for pictures of its caption by other teams, among all of these."""
+    """Image to image: an image asks for images of its caption by other teams, among all of these."""
     images = np.concatenate([each.images for each in encoded])
     starts = np.cumsum([0, *(len(each.images) for each in encoded)])
     team = np.repeat(np.arange(len(encoded)), np.diff(starts))
@@ -159,7 +159,7 @@ def _images(encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
 
 
 def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mapping[str, str]) -> dict[str, float]:
-    """Texts in the second language ask for pictures that are named in the first alone; and the names themselves do."""
+    """Texts in the second language ask for images that are named in the first alone; and the names themselves do."""
     benchmark = encoded.benchmark
     known = [(image, text) for image, text in benchmark.pairs.tolist()
              if benchmark.texts[text].text.casefold() in names]  # fmt: skip

@@ -25,7 +25,7 @@ def classes(input, content, **result):
 
 
 def table(input, rows, names=None, columns="image,label", **result):
-    """A table of pictures a.png to c.png."""
+    """A table of images a.png to c.png."""
     files = {"a.csv": f"{columns}\n{ROWS}{rows}", **{f"{name}.png": GOOD for name in "abc"}}
     return classes(input, files | ({"names.txt": names} if names else {}), **result)
 
@@ -45,18 +45,18 @@ def templates(location):
     return read_templates("zh", str(location))
 
 
-EMPTY = "classes without a picture"
+EMPTY = "classes without an image"
 CASES = [
-    folders("class folder without a picture", extra={"bird/note.txt": "later"}, used=2, remark=EMPTY,
+    folders("class folder without an image", extra={"bird/note.txt": "later"}, used=2, remark=EMPTY,
             note="it can be answered, and counts in no mean"),
     table("name of a class that no row has", "", "cat\t猫\ndog\t狗\nbird\t鸟\n", used=2, remark=EMPTY,
           note="likewise"),
-    folders("picture outside the class folders", extra={"c.png": GOOD}, used=2, skipped={Reason.NO_LABEL: 1}),
+    folders("image outside the class folders", extra={"c.png": GOOD}, used=2, skipped={Reason.NO_LABEL: 1}),
     table("row without a label", "c.png,\n", used=2, skipped={Reason.NO_LABEL: 1}),
     table("label that is not a class", "c.png,bird\n", "cat\t猫\ndog\t狗\n", used=2,
           skipped={Reason.UNKNOWN_LABEL: 1}),
-    table("picture in two rows, of one class or of two", "a.png,cat\nb.png,cat\n", used=2,
-          skipped={Reason.REPEATED_IMAGE: 2}, note="the first row is kept; `--check` also finds equal pictures"),
+    table("image in two rows, of one class or of two", "a.png,cat\nb.png,cat\n", used=2,
+          skipped={Reason.REPEATED_IMAGE: 2}, note="the first row is kept; `--check` also finds equal images"),
     table("two classes of one name", "", "cat\t猫\ndog\t猫\n", used=2, remark="names of several classes"),
     table("table without a column label", "", columns="image,species",
           stopped="nothing has a label; say which column or field is the class"),

@@ -49,7 +49,7 @@ def skipped(input, data, reason, suffix="jpg"):
 
 
 def turned(kind, **options):
-    """The eight orientations of EXIF in one shard; each is turned back to the same picture."""
+    """The eight orientations of EXIF in one shard; each is turned back to the same image."""
 
     def check(samples):
         plain = decode_image(samples[0].image, "1")
@@ -185,7 +185,7 @@ CASES = [
         )
     ),
     *(
-        used(f"animated {name}", data, np.broadcast_to((255, 0, 0), (48, 64, 3)), 4, "the first picture", suffix)
+        used(f"animated {name}", data, np.broadcast_to((255, 0, 0), (48, 64, 3)), 4, "the first image", suffix)
         for name, suffix, data in (
             ("GIF", "gif", animated("GIF")), ("WebP", "webp", animated("WEBP")), ("PNG", "png", animated("PNG"))
         )

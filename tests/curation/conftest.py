@@ -13,13 +13,13 @@ from ernie_vil2.data.readers import open_sources
 
 
 def picture(seed, size=64):
-    """A smooth picture that nothing else resembles, `[size, size, 3]` uint8."""
+    """A smooth image that nothing else resembles, `[size, size, 3]` uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def encoded(pixels, form="PNG", **options):
-    """The file of a picture."""
+    """The file of an image."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, **options)
     return file.getvalue()

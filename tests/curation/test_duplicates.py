@@ -1,4 +1,4 @@
-"""Duplicates and leaks: pictures altered as others put them up, and a benchmark that hides in the training set."""
+"""Duplicates and leaks: images altered as others put them up, and a benchmark that hides in the training set."""
 
 import json
 
@@ -38,7 +38,7 @@ KINDS = ("resized", "recompressed", "bordered", "cropped", "grey", "mirrored")
 
 @pytest.fixture
 def crawl(tmp_path):
-    """Twelve pictures, and behind them an altered copy of each, two of each kind."""
+    """Twelve images, and behind them an altered copy of each, two of each kind."""
     originals = [picture(number, SIZE) for number in range(12)]
     rows = [(encoded(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(originals)]
     rows += [

@@ -1,4 +1,4 @@
-"""The cheap rules, on captions and pictures whose faults are known."""
+"""The cheap rules, on captions and images whose faults are known."""
 
 import numpy as np
 import pytest

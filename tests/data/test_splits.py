@@ -136,7 +136,7 @@ def test_what_is_fetched_is_not_divided_and_not_read_for_it(monkeypatch):
 
 @pytest.fixture
 def shop(tmp_path):
-    """Forty pictures of twenty articles, each with two titles."""
+    """Forty images of twenty articles, each with two titles."""
     random, lines = np.random.default_rng(1), ["图片,标题,货号"]
     for number in range(40):
         shape, colour = ("disc", "square", "bar")[number % 3], random.integers(0, 255, 3)
@@ -155,7 +155,7 @@ def test_prepare_writes_parts_that_are_splits(shop, tmp_path, capsys):
     for split in PARTS:
         found = open_sources([str(tmp_path / "parts")], split=split)
         articles[split] = Counter(found[row].fields["货号"] for row in range(len(found)))
-        assert set(articles[split].values()) == {4}  # two pictures with two titles
+        assert set(articles[split].values()) == {4}  # two images with two titles
     assert sum(map(len, articles.values())) == 20 == len(set().union(*articles.values()))
     assert len(open_sources([str(tmp_path / "parts")])) == sum(articles["train"].values())
     for arguments in (["--parts", "1"], ["--parts", "0.5", "0.6"], ["--group-by", "货号"]):

@@ -75,8 +75,8 @@ def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
     after = ranks(tmp_path / "a.csv", "after", [(*row[:3], 1) for row in rows])
     sentence = headline({"before": before, "after": after}, {"the demo's test": -1.23, "another": 0.01})
     level, _, rest = sentence.partition(" (")
-    # All are found now; half were. The texts have one best answer in common, so that they are one picture.
-    assert level == "After fine-tuning, mean recall on your 61 test pictures is 100.0"
+    # All are found now; half were. The texts have one best answer in common, so that they are one image.
+    assert level == "After fine-tuning, mean recall on your 61 test images is 100.0"
     assert rest.startswith("+50.0, 95 % interval +") and rest.endswith(
         "); on the demo's test it fell by 1.2; on another it stayed as it was."
     )

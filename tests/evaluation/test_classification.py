@@ -36,7 +36,7 @@ def one_hot(labels, classes):
 
 
 def drawn(seed, images, classes):
-    """Embeddings of pictures and classes, and one class for each picture, towards which it leans."""
+    """Embeddings of images and classes, and one class for each image, towards which it leans."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
     texts = unit(rng.normal(size=(classes, 6)))
@@ -47,7 +47,7 @@ def test_figures_by_hand():
     found = answers(one_hot([0, 0, 0, 1], 3), [[3, 1, 2], [1, 3, 2], [2, 1, 3], [1, 3, 2]])
     assert found.answer.tolist() == [0, 1, 2, 1] and found.rank.tolist() == [1, 3, 2, 1]
     assert found.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
-    # Class 2 has no picture: it was answered once, and is in no mean.
+    # Class 2 has no image: it was answered once, and is in no mean.
     assert found.figures == pytest.approx({"acc1": 50, "mean_per_class_recall": 100 * (1 / 3 + 1) / 2})
     assert found.chance == pytest.approx({"acc1": 100 / 3, "mean_per_class_recall": 100 / 3})
 
@@ -79,7 +79,7 @@ def test_average_precision_by_hand():
 def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, ties):
     rng = np.random.default_rng(seed)
     truth, scores = rng.random((images, classes)) < 0.4, rng.normal(size=(images, classes)).astype(np.float32)
-    truth[0] = True  # every class has a picture, and one picture several classes
+    truth[0] = True  # every class has an image, and one image several classes
     scores = np.round(scores) if ties else scores
     found = answers(truth, scores)
     expected = 100 * average_precision_score(truth, scores, average="macro")
@@ -192,7 +192,7 @@ def test_a_language_without_templates_is_named():
 
 
 def labelled(images, own, names=("cat", "dog")):
-    """Pictures of classes, of each the number or numbers of its class."""
+    """Images of classes, of each the number or numbers of its class."""
     made = benchmark(images, [""])
     pairs = np.array([(row, one) for row, each in enumerate(own) for one in np.atleast_1d(each)], np.int64)
     texts = [BenchmarkText(f"c{row}", name, {"en": name, "zh": f"{name}类"}) for row, name in enumerate(names)]
@@ -214,7 +214,7 @@ def test_pictures_that_cannot_be_used_are_left_out_with_their_classes():
     for language, found in encoded.zero_shot(20.0).items():
         np.testing.assert_allclose(found.scores, encoded.images @ expected[language].T, atol=1e-6)
         assert found.names == (("cat类", "dog类") if language == "zh" else ("cat", "dog"))
-        # The broken pictures were all of the first class: it has none left, and no mean breaks.
+        # The broken images were all of the first class: it has none left, and no mean breaks.
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert np.isnan(found.per_class[0]) and 0 <= found.figures["mean_per_class_recall"] <= 100
@@ -230,13 +230,13 @@ def test_embeddings_that_are_not_finite_are_no_answers():
 def test_what_is_odd_about_classes_is_reported():
     assert labelled_remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1])) == []
     (empty,) = labelled_remarks(labelled({"a": picture(1)}, [0]))
-    assert empty.startswith("classes without a picture: 1 (c1); they can be answered and count in no mean")
+    assert empty.startswith("classes without an image: 1 (c1); they can be answered and count in no mean")
     same = labelled_remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1], ("cat", "cat")))
     assert same == [
         f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing distinguishes them: give each its own"
         for language, name in (("en", "cat"), ("zh", "cat类"))
     ]
-    assert labelled_remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 picture of several classes: mAP is scored"]
+    assert labelled_remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 image of several classes: mAP is scored"]
 
 
 def test_check_finds_pictures_that_are_several_times():
@@ -244,12 +244,12 @@ def test_check_finds_pictures_that_are_several_times():
     done = []
     good = check_labelled(labelled({"a": one, "b": two}, [0, 1]), done.append)
     assert good.good and sum(done) == 2
-    assert good.text.splitlines()[0] == "small: 2 pictures, 2 classes of 1 to 1 pictures each"
+    assert good.text.splitlines()[0] == "small: 2 images, 2 classes of 1 to 1 images each"
     bad = check_labelled(
         labelled({"a": one, "b": one, "c": one, "d": b"x", "e": no_file}, [0, 0, 1, 1, 1]), done.append
     )
     assert not bad.good
     text = bad.text
-    assert "pictures that occur twice in a class: 1 (b as a)" in text
-    assert "equal pictures in different classes: 1 (c as a); leave each in one" in text
+    assert "images that occur twice in a class: 1 (b as a)" in text
+    assert "equal images in different classes: 1 (c as a); leave each in one" in text
     assert "broken image: 1 (d)" in text

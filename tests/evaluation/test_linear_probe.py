@@ -45,7 +45,7 @@ def test_the_strength_is_the_best_on_the_validation_part():
 def test_what_can_be_distinguished_is():
     (train, truth), (asked, right) = clouds(0, 60, noise=0.1), clouds(1, 30, noise=0.1)
     assert (linear_probe(train, truth, asked).scores.argmax(axis=1) == right.argmax(axis=1)).all()
-    # A class without a training picture has probability 0; two classes work as three do.
+    # A class without a training image has probability 0; two classes work as three do.
     two = truth[:, 2]
     found = linear_probe(train[~two], truth[~two], asked)
     assert (found.scores[:, 2] == 0).all() and found.scores.shape == (30, 3)
@@ -63,7 +63,7 @@ def test_pictures_of_several_classes_are_ranked_class_by_class():
 
 @pytest.mark.parametrize(
     ("rows", "error"),
-    [(slice(0, 0), "training pictures of two classes"), (slice(0, 12), "on a fifth of its training pictures: give 5")],
+    [(slice(0, 0), "training images of two classes"), (slice(0, 12), "on a fifth of its training images: give 5")],
 )
 def test_too_few_training_pictures_are_explained(rows, error):
     train, truth = clouds(0, 60)
@@ -90,8 +90,8 @@ def test_classes_are_matched_by_their_labels_and_leaks_are_reported():
     )  # fmt: skip
     answers, lines = probe_classes(classes, EncodedBenchmark(source, train, train[:4], BadSampleReport()))
     assert answers.figures["acc1"] == 100 and answers.names == ("a", "b", "c")
-    assert lines[0].startswith("linear probe: 54 training pictures, C = ")
+    assert lines[0].startswith("linear probe: 54 training images, C = ")
     assert lines[1:] == [
-        "linear probe: 6 training pictures of other classes left out",
-        "linear probe: pictures that are scored and trained with: 1 (0); take them out of one part",
+        "linear probe: 6 training images of other classes left out",
+        "linear probe: images that are scored and trained with: 1 (0); take them out of one part",
     ]

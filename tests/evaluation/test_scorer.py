@@ -11,7 +11,7 @@ from tests.statements import entailment_folder, pairs_folder
 def class_folders(folder):
     for shape in ("disc", "bar"):
         (folder / "test" / shape).mkdir(parents=True)
-        (folder / "test" / shape / "a.png").write_bytes(b"a picture")
+        (folder / "test" / shape / "a.png").write_bytes(b"an image")
 
 
 def several_layouts(folder):

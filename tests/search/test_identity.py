@@ -1,4 +1,4 @@
-"""Which item a picture is: names that several sources share, files that change, sources that grow."""
+"""Which item an image is: names that several sources share, files that change, sources that grow."""
 
 import csv
 import json
@@ -79,7 +79,7 @@ def digest(number):
 
 
 def write(folder, source, rows):
-    """A source of pictures, as (name, number) each: a folder, a table next to its images, or a shard; what names it."""
+    """A source of images, as (name, number) each: a folder, a table next to its images, or a shard; what names it."""
     if source.startswith("shard"):
         members = []
         for key, (name, number) in enumerate(rows):
@@ -130,7 +130,7 @@ def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind
 
 
 def check(folder, index, sources, steps):
-    """A picture is its name and number. `positions`: the paths at which it was when these were read last."""
+    """An image is its name and number. `positions`: the paths at which it was when these were read last."""
     positions, ids = defaultdict(set), {}
     names = {source: write(folder, source, unique(source, rows)) for source, rows in sources.items()}
     now = {source: unique(source, rows) for source, rows in sources.items()}

@@ -24,7 +24,7 @@ WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆",
 
 @pytest.fixture
 def folder(tmp_path, model, shapes):
-    """A built index of 16 pictures and 5 texts."""
+    """A built index of 16 images and 5 texts."""
     with open_index(tmp_path / "index", model, writable=True) as index:
         add_images(index, pictures([str(shapes["val"])]))
         add_texts(index, WORDS)
@@ -219,7 +219,7 @@ def test_items_that_were_cut_off_are_named_wherever_it_shows(folder, model):
 
 
 def test_an_index_that_is_built_again_beneath_a_reader(folder, model, shapes, tmp_path):
-    """It is gone for a while, then there are fewer pictures, then it is of another model."""
+    """It is gone for a while, then there are fewer images, then it is of another model."""
     other = ernie_vil2.load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"]))
     with open_index(folder, model) as reader:
         assert len(reader.search(texts=["red"], count=50)[0]) == 16

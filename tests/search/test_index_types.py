@@ -15,7 +15,7 @@ from tests.search.conftest import unit
 
 
 def in_few_directions(rng, count, width=64, few=6, off=None):
-    """Unit vectors that are large in a few directions only; with `off`, as far as texts are from pictures."""
+    """Unit vectors that are large in a few directions only; with `off`, as far as texts are from images."""
     rows = rng.normal(size=(count, width)) * np.where(np.arange(width) < few, 1, 0.05)
     rows += 0 if off is None else off
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

@@ -66,7 +66,7 @@ def test_nothing_outside_the_named_folders_is_served(folders):
         assert Originals([allowed, other]).read(item(path, row)) == SECRET, path
     (other / "secret.png").write_bytes(b"another picture by now")
     assert Originals([allowed, other]).read(item(("link.png", "x"))) is None
-    with pytest.raises(NotADirectoryError, match="not a folder; name one that holds the pictures"):
+    with pytest.raises(NotADirectoryError, match="not a folder; name one that holds the images"):
         Originals([allowed / "nothing"])
 
 
@@ -159,7 +159,7 @@ def test_originals_of_every_layout_are_found_again_from_elsewhere(tmp_path, monk
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, model):
-    """A folder with pictures and an index of them, filled from there."""
+    """A folder with images and an index of them, filled from there."""
     home = tmp_path_factory.mktemp("built")
     (home / "pictures").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (100, 400, 3), np.uint8)
@@ -194,7 +194,7 @@ def test_a_server_shows_thumbnails_unless_it_is_given_folders(built, model, tmp_
     for roots in ([], [moved]):
         serve(lambda: open_index(moved / "index", model), Settings(port=0, roots=roots))
     output = capsys.readouterr().out
-    assert "thumbnails alone; --root names folders" in output and f"pictures in full: {moved}" in output
+    assert "thumbnails alone; --root names folders" in output and f"images in full: {moved}" in output
 
 
 def test_a_location_that_is_none_is_damage_and_no_fault_of_the_client(built, model, capsys):

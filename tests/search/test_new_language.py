@@ -1,4 +1,4 @@
-"""An index of pictures stays valid for a model of which the text tower alone is another one."""
+"""An index of images stays valid for a model of which the text tower alone is another one."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def models(checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def index(models, shapes, tmp_path):
-    """An index of pictures and of their tags."""
+    """An index of images and of their tags."""
     what = ["--data", shapes["val"], "--texts", shapes["val"]]
     done = call("search", "build", "--index", tmp_path / "index", "--checkpoint", models["own"], *what)
     assert done.returncode == 0, done.stderr

@@ -73,7 +73,7 @@ def browser(tmp_path):
 def test_there_are_pictures_and_queries_at_the_start_and_a_query_is_asked_by_a_click(browser, address):
     browser.open(address)
     browser.until("document.querySelectorAll('#examples button').length > 3")
-    assert browser.run(HITS) == 24 and "Some pictures of this index" in browser.run(STATUS)
+    assert browser.run(HITS) == 24 and "Some images of this index" in browser.run(STATUS)
     asked = browser.run("document.querySelector('#examples button').textContent")
     browser.run("document.querySelector('#examples button').click()")
     browser.until(f"{HITS} >= 60")
@@ -139,7 +139,7 @@ def test_answers_go_on_as_one_scrolls(browser, address):
     browser.until(f"{HITS} === 137")
     ids = browser.run("[...document.querySelectorAll('#hits button')].map((one) => one.hit.id)")
     assert len(set(ids)) == 137
-    assert browser.until(f"{STATUS}.startsWith('137 pictures') && {STATUS}")
+    assert browser.until(f"{STATUS}.startsWith('137 images') && {STATUS}")
 
 
 def test_the_calibrated_threshold_is_shown_and_taken(browser, address):

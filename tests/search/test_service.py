@@ -90,7 +90,7 @@ def test_pictures_are_served_by_id_and_never_by_path(client, index):
     assert Image.open(io.BytesIO(large.content)).size == (32, 32)
     for path in ("/etc/passwd", "../../etc/passwd", "tests/conftest.py", "", "x" * 20_000):
         assert client.get("/picture", params={"id": path}).status_code in (404, 422)
-    # Of an item whose location is not a picture, nothing is shown.
+    # Of an item whose location is not an image, nothing is shown.
     leaked = client.get("/picture", params={"id": HOSTILE})
     assert leaked.status_code == 404 and b"root:" not in leaked.content
 

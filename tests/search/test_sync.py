@@ -48,7 +48,7 @@ def digests(index):
 
 
 def changed(folder):
-    """A new, a changed and a gone picture."""
+    """A new, a changed and a gone image."""
     (folder / "new.png").write_bytes(picture(20))
     (folder / "0.png").write_bytes(picture(21))
     (folder / "sub" / "5.png").unlink()

@@ -1,4 +1,4 @@
-"""Pictures that clients send, or begin to send: bounded, answered, and forgotten."""
+"""Images that clients send, or begin to send: bounded, answered, and forgotten."""
 
 import gc
 import os

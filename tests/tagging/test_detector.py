@@ -52,7 +52,7 @@ def test_boxes_are_where_the_rectangles_are(exported):
 
 
 def test_an_integer_scale_gives_the_very_boxes_whatever_the_padding(tmp_path):
-    """Twice as large, padded to 128 x 224; another picture in the batch has another size."""
+    """Twice as large, padded to 128 x 224; another image in the batch has another size."""
     steps = [{"type": "Resize", "target_size": [100, 200], "keep_ratio": True, "interp": 0}, *NORMALISED,
              {"type": "PadStride", "stride": 32}]  # fmt: skip
     detector = Detector(export(tmp_path, steps), "cpu")

@@ -19,7 +19,7 @@ def model(tmp_path_factory):
 
 
 def flickr(folder, shapes=("disc", "square"), texts=2):
-    """A folder as Flickr30K's, its test split of a picture for each shape."""
+    """A folder as Flickr30K's, its test split of an image for each shape."""
     images, files = [], {}
     for number, shape in enumerate(shapes):
         sentences = [{"raw": f"a red {shape}", "sentid": number * texts + n, "imgid": number} for n in range(texts)]

@@ -27,7 +27,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def data(tmp_path):
-    """Four classes as Chinese-CLIP lays them out: three test pictures and six training pictures of each."""
+    """Four classes as Chinese-CLIP lays them out: three test images and six training images of each."""
     for row, shape in enumerate(sorted(SHAPES)):
         for split, count in (("test", 3), ("train", 6)):
             folder = tmp_path / "shapes" / split / str(row)
@@ -53,8 +53,8 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
     (data / "test" / "2" / "broken.png").write_bytes(b"broken")
     assert evaluate("--checkpoint", model, "--data", data, "--linear-probe", "--output", out, "--json", figures) == 0
     printed = capsys.readouterr().out
-    for line in ("zero-shot, zh", "linear probe", "chance", "12 pictures, 4 classes", "12 templates in zh: our own",
-                 "linear probe: 24 training pictures", "broken image: 1 (2/broken.png)"):  # fmt: skip
+    for line in ("zero-shot, zh", "linear probe", "chance", "12 images, 4 classes", "12 templates in zh: our own",
+                 "linear probe: 24 training images", "broken image: 1 (2/broken.png)"):  # fmt: skip
         assert line in printed
     (stem,) = {path.stem for path in out.glob("*.json")}
     record = read_json(out / f"{stem}.json")
@@ -123,7 +123,7 @@ def test_several_classes_a_picture(tmp_path, model, shapes, capsys):
     probe = ("--linear-probe", shapes["train"])
     assert evaluate("--checkpoint", model, "--data", shapes["val"], "--label", "tags_en", "--output", out, *probe) == 0
     printed = capsys.readouterr().out
-    assert "mAP" in printed and "acc1" not in printed and "16 pictures of several classes: mAP is scored" in printed
+    assert "mAP" in printed and "acc1" not in printed and "16 images of several classes: mAP is scored" in printed
     (path,) = out.glob("*.json")
     record = read_json(path)
     assert set(record["results"]["linear probe"]) == {"mAP"} and record["chance"] == {}
@@ -170,13 +170,13 @@ def test_two_ranks_find_the_same(tmp_path, model, data):
 
 def test_check_reads_and_scores_nothing(tmp_path, data, capsys):
     assert evaluate("--check", "--data", data) == 0
-    assert "shapes-test: 12 pictures, 4 classes of 3 to 3 pictures each" in capsys.readouterr().out
+    assert "shapes-test: 12 images, 4 classes of 3 to 3 images each" in capsys.readouterr().out
     (data / "test" / "3" / "broken.png").write_bytes(b"broken")
     (data / "test" / "3" / "again.png").write_bytes((data / "test" / "2" / "0.png").read_bytes())
     assert evaluate("--check", "--data", data) == 1
     printed = capsys.readouterr().out
     assert "broken image: 1 (3/broken.png)" in printed
-    assert "equal pictures in different classes: 1 (3/again.png as 2/0.png)" in printed
+    assert "equal images in different classes: 1 (3/again.png as 2/0.png)" in printed
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_check_reads_and_scores_nothing(tmp_path, data, capsys):
         (["--names", "zh=n.json@one"], "name one of its lists"),
         (["--names", "n.json"], "write LANG=FILE"),
         (["--split", "val"], "has no split val; choose one of test, train"),
-        (["--linear-probe", "alone.csv"], "a linear probe needs training pictures of two classes"),
+        (["--linear-probe", "alone.csv"], "a linear probe needs training images of two classes"),
     ],
 )
 def test_what_does_not_fit_together_is_explained(tmp_path, monkeypatch, model, data, capsys, arguments, error):

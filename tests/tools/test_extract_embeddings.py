@@ -73,7 +73,7 @@ def test_two_processes_write_what_one_writes(checkpoint, rows, extract, tmp_path
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of pictures, in folders too, with one that is broken and files that are none."""
+    """A folder of images, in folders too, with one that is broken and files that are none."""
     rng = np.random.default_rng(1)
     for name, (rgb, _) in zip(("b.png", "a/2.PNG", "a/10.png"), COLOURS.values(), strict=False):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)

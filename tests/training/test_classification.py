@@ -29,7 +29,7 @@ def test_a_run_watches_classes_next_to_retrieval_and_takes_its_best_checkpoint_b
     """The figures of the last step are those of the command on the checkpoint that is left."""
     settings = ["Evaluation.every=4", "Training.checkpoint_every=4", "Evaluation.at_start=true", classes]
     trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, classification]"))
-    assert trainer.evaluators["classification"].data == {"val": "16 pictures, 4 classes, named in zh and en"}
+    assert trainer.evaluators["classification"].data == {"val": "16 images, 4 classes, named in zh and en"}
     assert trainer.fit() and not trainer.best_effort.failures
     assert [one["step"] for one in evaluations(trainer, "classification")] == [0, 4, 8]
     assert trainer.best["metric"] == "mean_recall"
@@ -60,7 +60,7 @@ def test_several_classes_are_chosen_by_map(config, shapes):
 
 
 def test_what_it_cannot_score_is_reported_before_the_first_step(config, shapes):
-    with pytest.raises(ConfigError, match="classification scores Evaluation.classes, which names no pictures"):
+    with pytest.raises(ConfigError, match="classification scores Evaluation.classes, which names no images"):
         Trainer(config("Evaluation.evaluators=[classification]"))
     classes = f"Evaluation.classes={{data: [{shapes['val']}], label: none}}"
     with pytest.raises(ValueError, match="nothing has a none; say which column or field is the class"):

@@ -1,4 +1,4 @@
-"""Cheap rules on images: size, shape, and pictures of nothing."""
+"""Cheap rules on images: size, shape, and images of nothing."""
 
 from __future__ import annotations
 

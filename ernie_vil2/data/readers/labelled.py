@@ -1,4 +1,4 @@
-"""Pictures with the classes that they are of, and the names of classes, from whichever file holds them.
+"""Images with the classes that they are of, and the names of classes, from whichever file holds them.
 
 The classes are a folder each, a column of a table, or a field of samples.
 """
@@ -91,7 +91,7 @@ def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, s
     from 0; otherwise to the sorted labels, of which there must be as many.
 
     Args:
-        labels: that the pictures have; further ones may have a name.
+        labels: that the images have; further ones may have a name.
         names: as `read_list` gives them.
         source: of the names, for the error.
 
@@ -125,7 +125,7 @@ def _some(names: Collection[str]) -> str:
 
 
 class Found(NamedTuple):
-    """What pictures there are: each with its labels, or why it cannot be used; `labels` are of empty folders too."""
+    """What images there are: each with its labels, or why it cannot be used; `labels` are of empty folders too."""
 
     name: str
     entries: list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]
@@ -145,7 +145,7 @@ def open_labelled(
     encoding: str | None = None,
     default: str = "test",
 ) -> Benchmark:
-    """Pictures and their classes, as a benchmark whose texts are the classes.
+    """Images and their classes, as a benchmark whose texts are the classes.
 
     The id of a class is its label; `fields` has its name in every language, the text is that of the first.
 
@@ -154,15 +154,15 @@ def open_labelled(
             `image` and `label`; or what `open_sources` takes.
         names: files of names by language, see `read_list`. None: `label_cn.txt` next to the folders, else the labels
             themselves, as zh where there is a Chinese character in them and as en otherwise.
-        label: column or field that says the class of a picture; several are a list, in CSV separated by `|`.
-        split: of the pictures.
+        label: column or field that says the class of an image; several are a list, in CSV separated by `|`.
+        split: of the images.
         images: folder where a table's image files are looked for, in place of the table's own.
         columns, encoding: of tables, as of `open_sources`.
         default: the split that is meant where none is named and there are several.
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: it is not clear what is there, a class has no name, or no picture can be used.
+        ValueError: it is not clear what is there, a class has no name, or no image can be used.
     """
     found = _found(paths, label, split, images, default, {"columns": columns, "encoding": encoding})
     sources = dict(names or ({"zh": str(found.names)} if found.names else {}))
@@ -230,7 +230,7 @@ def _found(
 
 
 def _in_folders(root: Path, split: str | None, default: str) -> Found | None:
-    """The pictures of a folder of classes; None if it is none, as no folder in it has an image file."""
+    """The images of a folder of classes; None if it is none, as no folder in it has an image file."""
     folder, classes = root, _folders(root)
     splits = {family(one.name): one for one in classes if family(one.name) in SPLITS and _folders(one)}
     if splits:

@@ -330,11 +330,11 @@ def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[s
     shown = f"{', '.join(here[:10]) or 'no files'}{', ...' * (len(here) > 10)}"
     lacking = what_tables_lack(folder)[:3]
     if not image_files(folder):
-        what = "no pictures in this folder, and no layout that is known"
+        what = "no images in this folder, and no layout that is known"
     elif lacking:
         what = "no layout that is known"
     else:
-        what = "pictures without texts: put a table with the columns image and text next to them (train.csv), "
+        what = "images without texts: put a table with the columns image and text next to them (train.csv), "
         what += "or next to each a .txt of its name"
     about = [f"{folder}: {what}", f"here are {shown}", *lacking]
     raise UnknownLayout("; ".join([*about, _names(known)]))

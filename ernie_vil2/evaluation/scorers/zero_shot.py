@@ -1,4 +1,4 @@
-"""Zero-shot classification: pictures answered by the prompts of classes, and a linear probe next to it."""
+"""Zero-shot classification: images answered by the prompts of classes, and a linear probe next to it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ Results = Mapping[str, ClassScores]
 
 @dataclass
 class ZeroShot(Scorer):
-    """Scores a dual encoder on classes: by acc1, the mean over languages, or mAP where pictures have several classes.
+    """Scores a dual encoder on classes: by acc1, the mean over languages, or mAP where images have several classes.
 
     Attributes:
-        label: column or field that says the class of a picture.
+        label: column or field that says the class of an image.
         names: files of the classes' names by language.
         templates: files of prompt templates by language; the other languages have our own.
         linear_probe: data to train a probe on; empty: the train split of what is scored; None: there is no probe.
@@ -66,14 +66,12 @@ class ZeroShot(Scorer):
         """As `Scorer.of_run`: of `Evaluation.classes`."""
         classes = config.Evaluation.classes
         if classes is None:
-            raise ConfigError(
-                "Evaluation.evaluators: classification scores Evaluation.classes, which names no pictures"
-            )
+            raise ConfigError("Evaluation.evaluators: classification scores Evaluation.classes, which names no images")
         scorer = cls(label=classes.label, names=classes.names, templates=classes.templates)
         return scorer, Data(classes.data, split=classes.split, images=classes.images, default=default)
 
     def open(self, data: Data) -> dict[str, Benchmark]:
-        """As `Scorer.open`: the pictures with all prompts, and the training part of a probe."""
+        """As `Scorer.open`: the images with all prompts, and the training part of a probe."""
         self.labelled = self._open(data.path, data, data.split, data.default or "test")
         self.chosen = choose_templates(self.labelled, self.templates)
         self.best_by = "mAP" if several_classes(self.labelled) else "acc1"
@@ -98,9 +96,9 @@ class ZeroShot(Scorer):
         )
 
     def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
-        """As `Scorer.sizes`, of the pictures that are scored."""
+        """As `Scorer.sizes`, of the images that are scored."""
         one = self.labelled
-        sizes = f"{counted(len(one.images), 'picture')}, {counted(len(one.texts), 'class', 'classes')}"
+        sizes = f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'class', 'classes')}"
         return {one.name: f"{sizes}, named in {' and '.join(self.chosen)}"}
 
     def check(self, model: ScoredModel, name: str) -> None:
@@ -134,7 +132,7 @@ class ZeroShot(Scorer):
             answers(classes, results),
             best_by=self.best_by,
             shown=[name for name in metrics if name.rpartition("/")[2] == self.best_by],
-            sizes=f"{len(classes.benchmark.images):,} pictures, {len(classes.benchmark.texts):,} classes",
+            sizes=f"{len(classes.benchmark.images):,} images, {len(classes.benchmark.texts):,} classes",
             notes=notes,
             paragraphs=["\n".join(notes), DEFINITION],
             about={"templates": {language: list(own) for language, own in self.chosen.items()}},
@@ -161,14 +159,14 @@ class ZeroShot(Scorer):
         return notes
 
     def inspect(self, data: Data, bar: Bar) -> Inspection:
-        """As `Scorer.inspect`: what can be used, and pictures that are there several times."""
+        """As `Scorer.inspect`: what can be used, and images that are there several times."""
         self.open(data)
         with bar(len(self.labelled.images)) as progress:
             return check_labelled(self.labelled, progress)
 
 
 def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
-    """What each picture was answered; of several classes any counts, as mAP is not a mean over pictures."""
+    """What each image was answered; of several classes any counts, as mAP is not a mean over images."""
     images, thumbnails = encoded.benchmark.images, Thumbnails()
     found = {"acc1": 100.0 * (scores.rank <= 1)}
     if len(scores.names) >= FEWEST_FOR_FIVE:
@@ -240,7 +238,7 @@ def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> d
 
 
 def answers(encoded: EncodedClasses, results: Results) -> Iterator[list]:
-    """For each picture and result a row of `CSV_COLUMNS`: its classes and the first answer."""
+    """For each image and result a row of `CSV_COLUMNS`: its classes and the first answer."""
     images, labels = encoded.benchmark.images, [one.id for one in encoded.benchmark.texts]
     for result, scores in results.items():
         for row, (image, answer) in enumerate(zip(images, scores.answer.tolist(), strict=True)):

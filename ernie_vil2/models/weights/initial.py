@@ -103,7 +103,7 @@ def with_model_like(config: Config) -> Config:
 def recipe_of(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     """Rate and batches of a fine-tuning by the size of the model, as section, key and value.
 
-    Those of small towers were measured on sets of 200, 600 and 936 pictures (docs/own_data.md), which ask for the same;
+    Those of small towers were measured on sets of 200, 600 and 936 images (docs/own_data.md), which ask for the same;
     those of released ones are the rate that Chinese-CLIP and PaddleNLP fine-tune with, and PaddleNLP's batch.
     """
     width = model["text"].get("width")

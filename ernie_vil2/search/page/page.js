@@ -215,7 +215,7 @@ detail.addEventListener("close", () => {
   if (button) button.focus();
 });
 
-// Shows the tags of a picture, as long as it is the one that is looked at.
+// Shows the tags of an image, as long as it is the one that is looked at.
 async function showTags(where, asking, current) {
   where.replaceChildren();
   const answer = info.texts ? await asking().catch(() => null) : null;

@@ -1,4 +1,4 @@
-"""Pictures with classes: folders, tables, samples."""
+"""Images with classes: folders, tables, samples."""
 
 import json
 
@@ -14,7 +14,7 @@ PICTURES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rg
 
 
 def folders(root, **classes):
-    """A folder for each class with so many pictures."""
+    """A folder for each class with so many images."""
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
@@ -23,7 +23,7 @@ def folders(root, **classes):
 
 
 def shown(labelled):
-    """Names of the classes, and of each picture its classes."""
+    """Names of the classes, and of each image its classes."""
     own = {image.id: [] for image in labelled.images}
     for image, one in labelled.pairs.tolist():
         own[labelled.images[image].id].append(labelled.texts[one].id)

@@ -268,8 +268,8 @@ def test_images_that_are_not_there_are_looked_for_in_folders_that_are_named(shop
 
 def test_a_folder_without_pictures_says_so_first(tmp_path):
     (tmp_path / "notes.md").write_text("x")
-    with pytest.raises(ValueError, match="no pictures in this folder, and no layout that is known; here are notes.md"):
+    with pytest.raises(ValueError, match="no images in this folder, and no layout that is known; here are notes.md"):
         open_sources([str(tmp_path)])
     (tmp_path / "a.jpg").write_bytes(image(0))
-    with pytest.raises(ValueError, match=r"pictures without texts: put a table .* \(train.csv\), or .* a .txt"):
+    with pytest.raises(ValueError, match=r"images without texts: put a table .* \(train.csv\), or .* a .txt"):
         open_sources([str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Whatever can be trained on can be scored, and validated on: the same pairs, with the same pictures."""
+"""Whatever can be trained on can be scored, and validated on: the same pairs, with the same images."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
