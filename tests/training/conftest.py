@@ -12,6 +12,8 @@ from ernie_vil2.config import load_config
 from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
+VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"
+"""Has the words of the shapes, and a seventh of the tokens of the packaged one."""
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def overrides(shapes, tmp_path):
     return [
         "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 1, heads: 2}",
         "Model.text={name: ernie, width: 64, depth: 1, heads: 2, max_positions: 24, dropout: 0.0, "
-        "attention_dropout: 0.0}",
+        f"attention_dropout: 0.0, vocabulary: {VOCABULARY}}}",
         "Views.crop_area=[0.6, 1.0]",
         "Views.grayscale=0.0",
         "Views.hue=0.0",
