@@ -6,6 +6,7 @@ import ctypes
 import gc
 import io
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -108,11 +109,24 @@ def pytest_runtest_call():
 def pytest_configure(config):
     if config.getoption("fast"):
         config.pluginmanager.register(WithoutProcesses())
+    if processes := config.getoption("numprocesses", None):
+        share_cores(processes)
+
+
+def share_cores(processes):
+    """Gives each of the processes that are about to be started, and theirs, its part of the cores.
+
+    Threads of MKL and OpenBLAS wait for each other busily: with more of them than cores the same trainings took
+    1.4 to 1.8 times the CPU time.
+    """
+    if os.environ.get("MKL_NUM_THREADS") == os.environ.get(runtime.INHERITED_THREADS):  # not the user's choice
+        share = str(max(1, runtime.usable_cores() // processes))
+        os.environ |= {"MKL_NUM_THREADS": share, "OPENBLAS_NUM_THREADS": share}
 
 
 def pytest_collection_finish():
     """What is imported lives as long as the process: no collection of garbage has to look through it again."""
-    gc.collect()
+    give_back_memory()
     gc.freeze()
 
 
@@ -127,9 +141,14 @@ def collected(resident_memory):
     """Trainers and towers lie in cycles, for which Python looks too seldom: hundreds of megabytes would pile up."""
     yield
     if sys.platform == "linux" and _resident() > resident_memory[0] + GROWTH:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # glibc would keep what is free
+        give_back_memory()
         resident_memory[0] = _resident()
+
+
+def give_back_memory():
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # glibc would keep what is free
 
 
 def _resident():
