@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,7 +114,7 @@ def _content(path: Path, rules: str, folder: Path) -> str:
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8") as file:
             lines = file.read(2**25).split("\n")[1 : CLIP_MERGES + 1]
-        return _of_pairs(None, [line for line in lines if line], rules, padding)
+        return _of_merges(tuple(line for line in lines if line), rules, padding)
     if path.suffix == ".txt":
         return _of_words(path, folder, padding)
     if path.name == "vocab.json":
@@ -147,7 +148,13 @@ def _named(folder: Path, key: str) -> str | None:
     return None
 
 
-def _of_pairs(vocab: dict[str, int] | None, merges: list[str], rules: str, padding: str | None) -> str:
+@lru_cache(maxsize=2)
+def _of_merges(merges: tuple[str, ...], rules: str, padding: str | None) -> str:
+    """CLIP's byte pairs without a vocabulary; a training opens the packaged ones three times, half a second each."""
+    return _of_pairs(None, merges, rules, padding)
+
+
+def _of_pairs(vocab: dict[str, int] | None, merges: Sequence[str], rules: str, padding: str | None) -> str:
     """CLIP's byte pairs, as transformers ("clip") or OpenCLIP ("open_clip") splits the words before them."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -166,26 +173,14 @@ def _of_pairs(vocab: dict[str, int] | None, merges: list[str], rules: str, paddi
         models.BPE(vocab, pairs, unk_token=end, continuing_subword_prefix="", end_of_word_suffix="</w>")
     )
     if own:
-        library.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(f"(?i){_SPLIT_CLIP}"), "removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        split = pre_tokenizers.Split(Regex(f"(?i){_SPLIT_CLIP}"), "removed", invert=True)
+        as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     else:
-        library.normalizer = normalizers.Sequence(
-            [
-                normalizers.NFC(),
-                normalizers.Replace(Regex(r"\s+"), " "),
-                normalizers.Lowercase(),
-            ]
-        )
-        library.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_SPLIT_CLIP), "removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        )
+        steps = [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        library.normalizer = normalizers.Sequence(steps)
+        split = pre_tokenizers.Split(Regex(_SPLIT_CLIP), "removed", invert=True)
+        as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
     library.post_processor = processors.TemplateProcessing(
         f"{start} $A {end}", special_tokens=[(token, vocab[token]) for token in (start, end)]
     )
