@@ -63,7 +63,9 @@ def open_tokenizer(
     except OSError:
         raise
     except Exception as error:  # the library's own are of no other kind
-        raise ValueError(f"vocabulary {path}: {error}") from None
+        plain = isinstance(error, ValueError) or type(error) is Exception
+        why = error if plain else f"not of a tokenizer of the kind {rules} ({type(error).__name__})"
+        raise ValueError(f"vocabulary {path}: {why}") from None
 
 
 def read_tokens(path: Path) -> list[str]:

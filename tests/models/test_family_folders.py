@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.models.weights.files import WeightFileError, read_weights
+from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.models.weights.files import WeightFileError, read_weights, set_weights
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.models.weights.torch_files import write_torch
 from tests.others import OWN, built
@@ -55,7 +56,7 @@ def without(name):
 
 def test_a_missing_array_is_named_as_the_authors_do(folder):
     rewritten(folder, without("vision_model.post_layernorm.bias"))
-    with pytest.raises(ValueError, match=r"1 arrays are missing: vision_model.post_layernorm.bias, which config.json"):
+    with pytest.raises(ValueError, match=r"an array is missing: vision_model.post_layernorm.bias, which config.json"):
         load_model(folder)
 
 
@@ -229,3 +230,31 @@ def test_the_licence_and_unused_arrays_are_in_the_line(folder):
     line = str(read_model(BIN).family)
     assert "unused text_model.embeddings.position_ids and 1 more: the numbers 0 to n - 1" in line
     assert "activation quick_gelu (images), gelu (texts)" in line and "\n" not in line
+
+
+def test_a_tokenizer_of_another_kind_is_named(tmp_path):
+    """Byte pairs are looked for in the tokenizer.json of a BERT, and in one without CLIP's special tokens."""
+    from tokenizers import Tokenizer, models
+
+    pairs = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
+    words = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
+    for kind in (pairs, words):
+        (tmp_path / "tokenizer.json").write_text(Tokenizer(kind).to_str())
+        with pytest.raises(ValueError, match=r"tokenizer.json: not of a tokenizer of the kind open_clip \(\w+\)"):
+            open_tokenizer(tmp_path, 77, "open_clip")
+
+
+def test_a_file_of_many_arrays_is_refused_without_comparing_each_with_all():
+    class Name(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    from paddle import nn
+
+    with pytest.raises(ValueError, match="1000 unexpected"):
+        set_weights(nn.Linear(2, 2), {Name(f"k{n}"): np.zeros(1, "float32") for n in range(1000)}, ("weight", "bias"))
+    assert Name.compared < 20_000

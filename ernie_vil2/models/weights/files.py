@@ -248,7 +248,7 @@ def set_weights(
     arrays = dict(arrays)  # each is made once: compared, and set
     report = compare_weights(model, arrays, notes)
     if bad := report.mismatches(allow):
-        raise WeightMismatch(f"not the weights of this model: {_explained(report, bad)}")
+        raise WeightMismatch(f"not the weights of this model: {_explained(report, set(bad))}")
     state = model.state_dict()
     buffers: dict[tuple[int, ...], np.ndarray] = {}
 

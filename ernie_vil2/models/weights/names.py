@@ -113,7 +113,8 @@ class Names:
         missing = [name for link in self._links for name in link.theirs if name not in arrays]
         if missing:
             shown = ", ".join(printable(name, longest=100) for name in missing[:3])
-            raise ValueError(f"{len(missing)} arrays are missing: {shown}{', ...' * (len(missing) > 3)}")
+            what = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
+            raise ValueError(f"{what} missing: {shown}{', ...' * (len(missing) > 3)}")
         return LazyArrays(
             {
                 name: partial(link.to_ours, arrays, link.theirs, part)
