@@ -301,3 +301,12 @@ def test_chinese_clip_goes_from_its_authors_layout_to_transformers_and_back(tmp_
     assert read_model(tmp_path / "back").config.Model == source.config.Model
     narrow = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "narrow", "--to", "chinese-clip")
     assert narrow.returncode == 2 and "four times as wide as the tower" in narrow.stderr
+
+
+@pytest.mark.skipif("fgclip2" not in FOLDERS, reason="ERNIE_VIL2_FIXTURES has it")
+def test_a_way_of_reading_texts_that_is_not_the_default_is_noted(tmp_path):
+    """Whoever loads what went back gets the other head, without an error."""
+    long = read_model(FOLDERS["fgclip2"], dialect={"text": "long"})
+    notes = hand_back(long, FOLDERS["fgclip2"], tmp_path / "back", "hf")
+    assert "load_model takes its default there; this model is read with dialect={'text': 'long'}" in notes
+    assert not any("dialect" in note for note in given_back("fgclip2", tmp_path / "short"))
