@@ -349,16 +349,16 @@ def load_model(
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
             is no such device, or it lacks the precision; or the calibration next to the weights is damaged; or the
             model is not what the folder's contract card says.
-        BadExport: an exported folder is damaged, for another engine, or to be verified.
+        BadExport: an exported folder is damaged or for another engine.
         MissingPackage: its library is not installed.
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
+    if verify and (dialect or (folder / ABOUT).is_file()):
+        raise ValueError(f"{source}: golden embeddings are of weights in their own dialect, not of exports")
     if (folder / ABOUT).is_file():
         made = _load_export(folder, device, batch_size, engine)
         if precision not in ("float32", made.precision):
             raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
-        if verify:
-            raise BadExport(f"{source} is an export, which has no golden embeddings; verify its checkpoint")
         return _calibrated(made, folder)
     if engine not in ("auto", "fastest", "paddle"):
         raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
@@ -430,7 +430,7 @@ def stored_model(
     if widths := stored.config.Loss.widths:
         print(f"{source}: embeddings of {' or '.join(map(str, widths))} numbers", file=sys.stderr)
     if stored.tokens is None:
-        raise ValueError(f"{source}: no vocab.txt next to it; give the model's vocabulary file as vocab=...")
+        raise ValueError(f"{source}: no vocab.txt or tokenizer.json next to it; give the vocabulary file as vocab=...")
     return stored
 
 

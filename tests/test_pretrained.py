@@ -163,7 +163,7 @@ def test_heads_length_and_batch_size_can_be_given(official, images):
 def test_an_official_file_needs_its_vocabulary(official, tmp_path):
     alone = tmp_path / "model.pdparams"
     alone.write_bytes(official.read_bytes())
-    with pytest.raises(ValueError, match="no vocab.txt next to it; give the model's vocabulary file"):
+    with pytest.raises(ValueError, match="no vocab.txt or tokenizer.json next to it; give the vocabulary file"):
         ernie_vil2.load_model(alone)
     model = ernie_vil2.load_model(alone, vocab=official.with_name("vocab.txt"))
     assert model.tokenizer.tokens == TOKENS

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
-from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.models.weights.contract import Broken, NoGolden, check_golden
 from ernie_vil2.models.weights.stored import read_model
 from tests.others import OWN
@@ -188,7 +188,40 @@ def test_what_a_call_changes_on_purpose_is_not_compared(folder):
     assert load_model(folder, verify=True, max_length=3).tokenizer.max_length == 3
 
 
-def test_an_export_is_not_verified_in_silence(folder, tmp_path):
+def test_an_export_or_another_dialect_is_not_verified_in_silence(folder, tmp_path):
     assert run("export", [str(folder), str(tmp_path / "graphs"), "--to", "paddle-inference"]) == 0
-    with pytest.raises(BadExport, match="is an export, which has no golden embeddings; verify its checkpoint"):
+    with pytest.raises(ValueError, match="golden embeddings are of weights in their own dialect, not of exports"):
         load_model(tmp_path / "graphs", verify=True)
+    with pytest.raises(ValueError, match="golden embeddings are of weights in their own dialect"):
+        load_model(OWN / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)
+
+
+def test_what_people_read_may_be_edited(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(OWN / "hf_clip", source)
+    for name in ("README.md", "LICENSE", "modeling.py"):
+        (source / name).write_text("before")
+    assert run("convert", [str(source), str(tmp_path / "back")]) == 0
+    for name in ("README.md", "LICENSE", "modeling.py"):
+        (tmp_path / "back" / name).write_text("after")
+    (tmp_path / "back" / "LICENSE").unlink()
+    load_model(tmp_path / "back", verify=True)
+
+
+def test_weights_that_are_not_finite_are_one_error_in_every_layout(folder):
+    arrays = load_file(folder / "model.safetensors")
+    arrays["image.blocks.0.norm1.bias"][1] = np.nan
+    save_file(arrays, folder / "model.safetensors")
+    (folder / "contract.json").unlink()
+    with pytest.raises(ValueError, match="image.blocks.0.norm1.bias holds numbers that are not finite"):
+        load_model(folder)
+    assert run("convert", [str(folder), str(folder.parent / "new"), "--to", "official"]) == 2
+    assert not (folder.parent / "new").exists()
+
+
+def test_a_folder_without_its_tokenizer(tmp_path):
+    assert run("convert", [str(OWN / "hf_clip"), str(tmp_path / "own"), "--to", "ernie_vil2"]) == 0
+    for name in ("contract.json", "checksums.json", "tokenizer.json"):
+        (tmp_path / "own" / name).unlink()
+    with pytest.raises(ValueError, match="own: no vocab.txt or tokenizer.json next to it; give the vocabulary file"):
+        load_model(tmp_path / "own")

@@ -27,7 +27,7 @@ from ernie_vil2.data.library_tokenizer import LibraryTokenizer
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer, vocabulary_file
 from ernie_vil2.io import hub
-from ernie_vil2.io.export_folder import ABOUT
+from ernie_vil2.io.export_folder import ABOUT, WORD_RULES
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, atomic_folder, check_files, write_checksums, write_text
 from ernie_vil2.io.run_folder import (
     CONFIG,
@@ -118,12 +118,14 @@ class StoredModel:
         late = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if late else nullcontext():
             model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
+        arrays = self.arrays
         if self.family is None:
-            arrays = {name: array for name, array in self.arrays.items() if not name.startswith(HEAD)}
-            return model, set_weights(model, arrays, allow)
+            arrays = {name: array for name, array in arrays.items() if not name.startswith(HEAD)}
         try:
-            report = set_weights(model, self.arrays, allow)
+            report = set_weights(model, arrays, allow)
         except WeightMismatch as error:
+            if self.family is None:
+                raise
             settings = self.family.family.settings or "their own shapes"
             raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
         for name in model.state_dict().keys() - report.matched if late else ():
@@ -264,7 +266,7 @@ def read_model(
     own = None
     if layout == "ernie_vil2":
         config = load_config(path.parent / CONFIG)
-        own = config.Model.text.vocabulary or ERNIE_VOCABULARY
+        own = config.Model.text.vocabulary or (ERNIE_VOCABULARY if config.Model.text.tokenizer in WORD_RULES else None)
     else:
         config = _RELEASES[layout](path, ours, heads)
     words = ours.get(WORDS)
