@@ -185,7 +185,10 @@ def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config)
         elif problem["type"] == "value_error":
             lines.append(f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"]))
         else:
-            lines.append(f"{key}: {problem['msg']}, got {_SHOWN.repr(problem['input'])}")
+            what, example = problem["msg"].partition(" or instance of")[0], ""
+            if problem["type"] == "list_type" and isinstance(problem["input"], str | int | float):
+                example = f"; write [{problem['input']}]"
+            lines.append(f"{key}: {what}, got {_SHOWN.repr(problem['input'])}{example}")
     more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
     shown = dict.fromkeys(line[:MAX_SHOWN] for line in lines)
     return ConfigError(f"{origin}: " + "; ".join([*shown, *more]))

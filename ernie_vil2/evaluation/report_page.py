@@ -26,7 +26,6 @@ from ernie_vil2.pages import comparison_charts, training_charts, write_page
 
 SHOWN = 12
 """Queries of each kind that are named."""
-HEADLINE_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def headline(ranks: Mapping[str, Path], old: Mapping[str, float] | None = None) 
         old: by the name of what the model could do before, the change of mean recall there.
     """
     try:
-        comparison = Comparison({name: read_outcomes(path) for name, path in ranks.items()}, HEADLINE_RESAMPLES)
+        comparison = Comparison({name: read_outcomes(path) for name, path in ranks.items()})
         found = comparison.verdicts
     except (OSError, ValueError):
         return ""

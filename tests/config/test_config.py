@@ -45,6 +45,8 @@ ROOT = Path(__file__).parents[2]
             "did you mean Data.train.weight or ",
         ),
         ("Data.train=[{data: []}]", "Data.train.0.source.data: List should have at least 1 item"),
+        ("Data.train=a.csv", "Data.train: Input should be a valid list, got 'a.csv'; write [a.csv]"),
+        ("Data.holdout=0.2", "Data.holdout: Input should be a valid dictionary, got 0.2"),
         ("Data.train=[3]", "Data.train.0.source: Input should be a valid dictionary"),
         ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
         ("Data.train=[{data: [b.tar], languages: {fr: 1}}]", "language 'fr' needs an entry in prompts"),

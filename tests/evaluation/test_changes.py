@@ -1,6 +1,7 @@
 """Queries won and lost between two results, from their files of ranks."""
 
 import csv
+import re
 
 import pytest
 
@@ -73,7 +74,10 @@ def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
             for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
     before = ranks(tmp_path / "b.csv", "before", rows)
     after = ranks(tmp_path / "a.csv", "after", [(*row[:3], 1) for row in rows])
+    (verdict, *_) = verdicts({"before": before, "after": after})
     sentence = headline({"before": before, "after": after}, {"the demo's test": -1.23, "another": 0.01})
+    bounds = re.compile(r"95 % interval ([+-][\d.]+) to ([+-][\d.]+)")
+    assert bounds.findall(sentence) == bounds.findall(verdict) != []  # one page has both
     level, _, rest = sentence.partition(" (")
     # All are found now; half were. The texts have one best answer in common, so that they are one image.
     assert level == "After fine-tuning, mean recall on your 61 test images is 100.0"
