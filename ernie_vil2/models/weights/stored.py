@@ -113,14 +113,12 @@ class StoredModel:
         return open_tokenizer(self.tokens, max_length, self.config.Model.text.tokenizer)
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
-        """The two towers with these weights, without a head; `allow` and the errors are those of `set_weights`."""
+        """The two towers with these weights, finite ones, without a head; `allow` and the errors are those of `set_weights`."""
         # Nothing is drawn for weights that come from the file, which would take longer than reading it.
         late = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if late else nullcontext():
             model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
-        arrays = self.arrays
-        if self.family is None:
-            arrays = {name: array for name, array in arrays.items() if not name.startswith(HEAD)}
+        arrays = self.arrays if self.family else {k: v for k, v in self.arrays.items() if not k.startswith(HEAD)}
         try:
             report = set_weights(model, arrays, allow)
         except WeightMismatch as error:
