@@ -113,7 +113,7 @@ class StoredModel:
         return open_tokenizer(self.tokens, max_length, self.config.Model.text.tokenizer)
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
-        """The two towers with these weights, finite ones, without a head; `allow` and the errors are those of `set_weights`."""
+        """The two towers with these weights, all finite, without a head; `allow` and errors as of `set_weights`."""
         # Nothing is drawn for weights that come from the file, which would take longer than reading it.
         late = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if late else nullcontext():
