@@ -108,11 +108,11 @@ def maps(data: str, count: int) -> dict[str, float]:
     for step in steps:
         step.check()
         for pair, _ in pairs:  # whatever steps share counts for each
-            vars(pair).pop("small", None), vars(pair).pop("thumbnail", None)
+            vars(pair).pop("small", None), vars(pair).pop("thumbnails", None)
         spent = seconds(lambda step=step: [step.measure(pair) for pair, _ in pairs])
         rates[step.name] = len(pairs) / max(spent, 1e-9)
     for pair, _ in pairs:
-        vars(pair).pop("small", None), vars(pair).pop("thumbnail", None)
+        vars(pair).pop("small", None), vars(pair).pop("thumbnails", None)
     rates["all steps"] = len(pairs) / seconds(lambda: [step.measure(pair) for pair, _ in pairs for step in steps])
 
     def plain() -> list:

@@ -1,11 +1,12 @@
-"""How alike two images are, by thumbnails of a kilobyte that survive resizing, recompression, borders, crops and grey.
+"""How alike two images are, by thumbnails that survive resizing, recompression, borders, crops and grey.
 
-Even borders and margins are cut off first. What is left becomes luminance of 32 x 32 and colour of 8 x 8. Two images
-are compared as they are, and as crops of each other.
+Even borders and margins are cut off first. What is left becomes luminance of 64 x 64 and colour of 8 x 8. Two images
+are compared as they are, and as crops of each other, at 32 x 32; those that agree once more at 64 x 64, spot by spot.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,14 +16,16 @@ from ernie_vil2.data.decoding import resized
 
 LARGEST = 128
 """Pixels of a side of what is looked at."""
-SIDE, COLOUR = 32, 8
-BYTES = SIDE * SIDE + 2 * COLOUR * COLOUR
+FINE, SIDE, COLOUR = 64, 32, 8
+BYTES = FINE * FINE + 2 * COLOUR * COLOUR
 WIDTH = 64
 """Numbers of a vector, by which candidates are found."""
 WINDOWS = 5
 """Of an image that are asked for: the whole, and at each corner what a crop could leave."""
-EVEN = 28
-"""Levels by which the values of an even border may differ: JPEG's noise at a low quality."""
+EVEN = 12
+"""Levels by which the values of an even border may differ: JPEG's noise, but less than yellow differs from white."""
+WHITE = 245
+"""Level from which a border is paper."""
 LEAST = 0.3
 """Of a side, that is left of it."""
 LEAST_CONTRAST = 8.0
@@ -31,7 +34,7 @@ ASPECT = 0.2
 """By which the logarithms of two aspect ratios may differ."""
 EXTENT = 0.3
 """Likewise of two extents: a small square is not a large one; a frame of a tenth, or a crop, is within it."""
-BLOCK = 20_000
+BLOCK = 5_000
 """Pairs that are compared at once."""
 _LEVELS = np.arange(256)
 _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.1, 0), (0, 0.1), (0.05, 0.05)]
@@ -43,18 +46,25 @@ SURE = 0.98
 """Likeness from which no crops are tried."""
 WORTHWHILE = 0.82, 0.9
 """Correlations of 12 x 12 from which a crop is looked at closely, and after its first adjustment further."""
+AGREED = 0.9
+"""Likeness from which two images are compared at 64 x 64."""
 MOVES = 0.025, 0.0125, 0.006, 0.003
 """Shares of a side by which the edges of a crop are adjusted."""
 STRETCH = 0.03
 """Logarithm of aspect ratios that a crop may differ by from what it is a crop of, as margins are whole pixels."""
 
 
-def trimmed(luminance: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of an image, `[H, W]` uint8, within even borders: a frame, and the margin within it."""
-    rows, columns = slice(0, luminance.shape[0]), slice(0, luminance.shape[1])
+def trimmed(luminance: np.ndarray) -> list[tuple[slice, slice]]:
+    """Rows and columns of an image, `[H, W]` uint8, within even borders: a frame, and the margin within it.
+
+    The last border may be the ground of a plain sign whose edges a crop has cut off. Unless it is white on all sides,
+    the part that includes it is another one, and comes first.
+    """
+    parts, paper = [(slice(0, luminance.shape[0]), slice(0, luminance.shape[1]))], True
     for _ in range(4):
+        rows, columns = parts[-1]
         part = luminance[rows, columns]
-        top, bottom, left, right = _even_lines(part)
+        (top, bottom, left, right), levels = _even_lines(part)
         height, width = part.shape
         if top + bottom > (1 - LEAST) * height or left + right > (1 - LEAST) * width:
             break
@@ -64,13 +74,15 @@ def trimmed(luminance: np.ndarray) -> tuple[slice, slice]:
             break  # a plain shape is seen by its margin alone
         rows = slice(rows.start + top, rows.stop - bottom)
         columns = slice(columns.start + left, columns.stop - right)
-    return rows, columns
+        paper = min(top, bottom, left, right) > 0 and min(levels) >= WHITE
+        parts.append((rows, columns))
+    return parts[-1:] if paper else parts[-2:]
 
 
-def _even_lines(luminance: np.ndarray) -> list[int]:
-    """How many lines from top, bottom, left and right on have the level of the first, nearly everywhere."""
+def _even_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
+    """How many lines from top, bottom, left and right on have the level of the first, nearly everywhere; the levels."""
     uneven: dict[tuple[int, int], np.ndarray] = {}  # by level and axis
-    found = []
+    found, levels = [], []
     for axis, end in ((1, 0), (1, -1), (0, 0), (0, -1)):
         line = np.sort(luminance[end] if axis else luminance[:, end])
         level = (int(line[(len(line) - 1) // 2]) + int(line[len(line) // 2])) // 2  # the median
@@ -81,7 +93,8 @@ def _even_lines(luminance: np.ndarray) -> list[int]:
         lines = uneven[level, axis][:: -1 if end else 1]
         first = int(lines.argmax())
         found.append(first if lines[first] else len(lines))
-    return found
+        levels.append(level)
+    return found, levels
 
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
@@ -100,24 +113,29 @@ class Thumbnail(NamedTuple):
     shape: float
     extent: float
 
-    @property
-    def columns(self) -> dict[str, Any]:
-        """As the measures of a step, see `COLUMNS`."""
-        return {"thumbnail": self.content, "shape": self.shape, "extent": self.extent}
+
+COLUMNS = {"thumbnail": "list<binary>", "shape": "list<float>", "extent": "list<float>"}
 
 
-COLUMNS = {"thumbnail": "binary", "shape": "float", "extent": "float"}
+def columns_of(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
+    """The thumbnails of an image as the measures of a step, see `COLUMNS`."""
+    return dict(zip(COLUMNS, map(list, zip(*thumbnails, strict=True)), strict=True))
 
 
-def thumbnail(pixels: np.ndarray) -> Thumbnail:
-    """The thumbnail of an image, `[H, W, 3]` uint8 RGB."""
+def thumbnails_of(pixels: np.ndarray) -> list[Thumbnail]:
+    """The thumbnails of an image, `[H, W, 3]` uint8 RGB: one, or two if its last border may be what it shows."""
     colours = cv2.cvtColor(shrunk(pixels), cv2.COLOR_RGB2YCrCb)
-    part = np.ascontiguousarray(colours[trimmed(np.ascontiguousarray(colours[..., 0]))])
-    small = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    luminance, chroma = small[..., 0], cv2.resize(small, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)[..., 1:]
+    return [
+        _thumbnail(np.ascontiguousarray(colours[rows, columns]), colours.shape[0] * colours.shape[1])
+        for rows, columns in trimmed(np.ascontiguousarray(colours[..., 0]))
+    ]
+
+
+def _thumbnail(part: np.ndarray, area: int) -> Thumbnail:
+    luminance = cv2.resize(part[..., 0], (FINE, FINE), interpolation=cv2.INTER_AREA)
+    chroma = cv2.resize(part, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)[..., 1:]
     height, width = part.shape[:2]
-    extent = (height * width / (colours.shape[0] * colours.shape[1])) ** 0.5
-    return Thumbnail(luminance.tobytes() + chroma.tobytes(), width / height, extent)
+    return Thumbnail(luminance.tobytes() + chroma.tobytes(), width / height, (height * width / area) ** 0.5)
 
 
 def comparable(shapes: np.ndarray, extents: np.ndarray) -> np.ndarray:
@@ -128,12 +146,17 @@ def comparable(shapes: np.ndarray, extents: np.ndarray) -> np.ndarray:
 
 def luminances(thumbnails: np.ndarray) -> np.ndarray:
     """`[N, BYTES]` uint8 to `[N, 32, 32]` float32."""
-    return thumbnails[:, : SIDE * SIDE].reshape(-1, SIDE, SIDE).astype(np.float32)
+    return _halved(_fine(thumbnails))
+
+
+def _fine(thumbnails: np.ndarray) -> np.ndarray:
+    """`[N, BYTES]` uint8 to `[N, 64, 64]` float32."""
+    return thumbnails[:, : FINE * FINE].reshape(-1, FINE, FINE).astype(np.float32)
 
 
 def mirrored(thumbnails: np.ndarray) -> np.ndarray:
     """The thumbnails of the mirrored images."""
-    parts = thumbnails[:, : SIDE * SIDE].reshape(-1, SIDE, SIDE), thumbnails[:, SIDE * SIDE :]
+    parts = thumbnails[:, : FINE * FINE].reshape(-1, FINE, FINE), thumbnails[:, FINE * FINE :]
     chroma = parts[1].reshape(-1, COLOUR, COLOUR, 2)[:, :, ::-1].reshape(len(thumbnails), -1)
     return np.concatenate([parts[0][:, :, ::-1].reshape(len(thumbnails), -1), chroma], axis=1)
 
@@ -159,7 +182,7 @@ def likeness(
 ) -> np.ndarray:
     """How alike the images of each pair are, `[P]` float32: 1 if they are equal, the better of all crops.
 
-    It is the correlation of luminances less what their levels, their colours and their worst spot differ by.
+    It is the correlation of luminances less what their levels, their colours and their worst spots differ by.
 
     Args:
         first, second: thumbnails, `[P, BYTES]` uint8.
@@ -178,19 +201,47 @@ def _likeness(first: np.ndarray, second: np.ndarray, stretch: np.ndarray, crops:
     a, b = luminances(first), luminances(second)
     colours = _chroma(first), _chroma(second)
     best = _agreement(a, b) - _colours_apart(*colours)
+    agreed = np.flatnonzero(best >= AGREED)
+    best[agreed] -= _deviation(first[agreed], second[agreed], np.zeros((len(agreed), 4), np.float32))
     if not crops:
         return best
     left = np.flatnonzero(best < SURE)
-    for one, other, hues, others, turned in ((a, b, *colours, stretch), (b, a, *colours[::-1], -stretch)):
+    sides = ((first, a, colours[0]), (second, b, colours[1]))
+    for (whose, one, hues), (others, other, other_hues), turned in ((*sides, stretch), (*sides[::-1], -stretch)):
         cuts, coarse = _best_crops(_halved(one[left]), _halved(other[left]), turned[left])
         close = left[coarse >= WORTHWHILE[0]]
         pairs, cuts = _adjusted(one, other, turned, close, cuts[coarse >= WORTHWHILE[0]])
         whole = np.zeros_like(cuts)
         value = _agreement(_parts(one[pairs], cuts), _parts(other[pairs], whole))
-        value -= _colours_apart(_parts(hues[:, pairs], cuts, 6), _parts(others[:, pairs], whole, 6))
+        value -= _colours_apart(_parts(hues[:, pairs], cuts, 6), _parts(other_hues[:, pairs], whole, 6))
         value -= _stretched(cuts, turned[pairs], STRETCH)
+        agreed = np.flatnonzero(value >= AGREED)
+        value[agreed] -= _deviation(whose[pairs[agreed]], others[pairs[agreed]], cuts[agreed])
         best[pairs] = np.maximum(best[pairs], value)
     return best
+
+
+def _deviation(first: np.ndarray, second: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """What crops of images, and others, differ by at their worst spots, 0 to some tenths.
+
+    At 48 x 48, a value counts as far as the other has no such value within a pixel of it, so that edges may lie a
+    little apart. It is in units of the contrast, of which noise is a part.
+    """
+    a, b = _parts(_fine(first), cuts, 48), _parts(_fine(second), np.zeros_like(cuts), 48)
+    contrast = np.minimum(a.std(axis=(1, 2)), b.std(axis=(1, 2)))
+    worst = np.zeros(len(a), np.float32)
+    for one, other in ((a, b), (b, a)):
+        least, most = (_of_neighbours(choose, other) for choose in (np.minimum, np.maximum))
+        inner = one[:, 1:-1, 1:-1]
+        off = np.maximum(np.maximum(inner - most, least - inner), 0)
+        worst = np.maximum(worst, [cv2.blur(image, (5, 5)).max() for image in off])
+    return 0.01 * np.maximum(50 * worst / np.maximum(contrast, 20) - 3, 0)
+
+
+def _of_neighbours(choose: np.ufunc, images: np.ndarray) -> np.ndarray:
+    """The least or the largest of each 3 x 3."""
+    rows = choose(choose(images[:, :-2], images[:, 1:-1]), images[:, 2:])
+    return choose(choose(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
 
 
 def _adjusted(
@@ -229,7 +280,8 @@ def _parts(images: np.ndarray, cuts: np.ndarray, samples: int = 24) -> np.ndarra
 
 
 def _halved(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
+    half = images.shape[1] // 2
+    return images.reshape(len(images), half, 2, half, 2).mean(axis=(2, 4))
 
 
 def _best_crops(one: np.ndarray, other: np.ndarray, stretch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +339,7 @@ def _smoothed(images: np.ndarray) -> np.ndarray:
 
 def _chroma(thumbnails: np.ndarray) -> np.ndarray:
     """The two colours of 8 x 8, `[2, N, 8, 8]` float32 about 0."""
-    colours = thumbnails[:, SIDE * SIDE :].reshape(-1, COLOUR, COLOUR, 2).astype(np.float32) - 128
+    colours = thumbnails[:, FINE * FINE :].reshape(-1, COLOUR, COLOUR, 2).astype(np.float32) - 128
     return np.ascontiguousarray(colours.transpose(3, 0, 1, 2))
 
 

@@ -25,7 +25,7 @@ from ernie_vil2.data.samples import BadSample, content_id
 from ernie_vil2.data.selection import ShardIdentity, identities
 from ernie_vil2.io.files import atomic_write
 
-VERSION = 2
+VERSION = 3
 """Of the measures; a change makes all again."""
 BATCH = 1000
 """Rows that are measured before the bar moves."""

@@ -192,12 +192,13 @@ def _nearest(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
     if not samples or not joins.has("thumbnail"):
         return {}
     listed = ", ".join(map(str, samples))
-    rows = joins.all(f"select sample, thumbnail from readable where sample in ({listed}) and thumbnail is not null")
+    rows = joins.all(f"select sample, thumbnail[-1] from readable where sample in ({listed}) and thumbnail is not null")
     if not rows:
         return {}
     own = _vectors([thumbnail for _, thumbnail in rows])
     best, nearest = np.full(len(rows), -2.0), np.full(len(rows), -1)
-    query = f"select sample, thumbnail from alive where thumbnail is not null order by hash(sample) limit {LOOKED_AT}"
+    some = f"where thumbnail is not null order by hash(sample) limit {LOOKED_AT}"
+    query = f"select sample, thumbnail[-1] as thumbnail from alive {some}"
     for batch in joins.rows(query):
         cosines = own @ _vectors(batch["thumbnail"].to_pylist()).T
         first = cosines.argmax(axis=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from ernie_vil2.config.section import Section
-from ernie_vil2.curation.likeness import Thumbnail, shrunk, thumbnail
+from ernie_vil2.curation.likeness import Thumbnail, shrunk, thumbnails_of
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
 from ernie_vil2.registry import Registry
@@ -56,9 +56,9 @@ class Pair:
         return shrunk(self.pixels)
 
     @cached_property
-    def thumbnail(self) -> Thumbnail:
+    def thumbnails(self) -> list[Thumbnail]:
         """By which it is compared with other images."""
-        return thumbnail(self.small)
+        return thumbnails_of(self.small)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ernie_vil2.curation.neighbours import neighbours
 
 
 class Thumbnails(NamedTuple):
-    """Of N images, in files that are mapped.
+    """N of images, one or two of each, in files that are mapped.
 
     samples: `[N]` int64, what each is of.
     thumbnails: `[N, likeness.BYTES]` uint8.
@@ -31,16 +31,16 @@ class Thumbnails(NamedTuple):
 
 
 class Alike(NamedTuple):
-    """Pairs of images that show the same: rows, and how alike they are; `[P]` each."""
+    """Pairs of thumbnails of images that show the same: rows, and how alike they are; `[P]` each."""
 
     queries: np.ndarray
     rows: np.ndarray
     likeness: np.ndarray
 
 
-def thumbnails_of(joins: Joins, name: str) -> Thumbnails:
+def alive_thumbnails(joins: Joins, name: str) -> Thumbnails:
     """Those of the pairs that are alive, in files of this name in the folder of the joins."""
-    count = joins.all("select count(*) from alive")[0][0]
+    count = joins.all("select coalesce(sum(len(thumbnail)), 0)::bigint from alive")[0][0]
     kinds = {
         "samples": (np.int64, ()),
         "thumbnails": (np.uint8, (likeness.BYTES,)),
@@ -54,8 +54,10 @@ def thumbnails_of(joins: Joins, name: str) -> Thumbnails:
             for part, (kind, shape) in kinds.items()
         }
     )
+    listed = ", ".join(f"unnest({column}) as {column}" for column in likeness.COLUMNS)
+    query = f"select sample, {listed} from alive order by sample"
     first = 0
-    for batch in joins.rows("select sample, thumbnail, shape, extent from alive order by sample"):
+    for batch in joins.rows(query):
         rows = slice(first, first + len(batch))
         made.samples[rows] = batch["sample"].to_numpy()
         values = np.frombuffer(b"".join(batch["thumbnail"].to_pylist()), np.uint8).reshape(len(batch), -1)
@@ -66,7 +68,7 @@ def thumbnails_of(joins: Joins, name: str) -> Thumbnails:
 
 
 def remove_files(folder: Path, name: str) -> None:
-    """Removes what `thumbnails_of` has written."""
+    """Removes what `alive_thumbnails` has written."""
     for part in Thumbnails._fields:
         (folder / f"{name}-{part}.npy").unlink(missing_ok=True)
 
@@ -80,7 +82,7 @@ def alike(
     crops: bool = True,
     mirror: bool = False,
 ) -> Iterator[Alike]:
-    """Pairs that show the same, each once or twice.
+    """Pairs that show the same, each once or several times.
 
     Args:
         folder: where the vectors are that are asked for.
@@ -99,7 +101,7 @@ def alike(
         shapes = np.stack([asked.shapes[one], found.shapes[other]])
         close = likeness.comparable(shapes, np.stack([asked.extents[one], found.extents[other]]))
         if queries is None:
-            close &= one != other
+            close &= asked.samples[one] != found.samples[other]
         one, other = one[close], other[close]
         first, stretch = asked.thumbnails[one], np.log(shapes[1] / shapes[0])[close]
         first = likeness.mirrored(first) if mirror else first

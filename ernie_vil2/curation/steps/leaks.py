@@ -14,11 +14,11 @@ from pydantic import Field
 
 from ernie_vil2.config.section import Count, Fraction, Section
 from ernie_vil2.curation.joins import Joins
-from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, thumbnail, vectors
+from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, columns_of, thumbnails_of, vectors
 from ernie_vil2.curation.measures import VERSION
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
-from ernie_vil2.curation.thumbnails import Thumbnails, alike, remove_files, thumbnails_of
+from ernie_vil2.curation.thumbnails import Thumbnails, alike, alive_thumbnails, remove_files
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
@@ -63,8 +63,8 @@ class Leaks(Step[Settings]):
         return self.settings.text_characters
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnail, and what its captions are compared by."""
-        return pair.thumbnail.columns | {"long_sketches": self._sketches(pair.captions.values())}
+        """Its thumbnails, and what its captions are compared by."""
+        return columns_of(pair.thumbnails) | {"long_sketches": self._sketches(pair.captions.values())}
 
     def _sketches(self, texts: Iterable[str]) -> list[bytes]:
         long = (sketch(text) for text in texts if len(text) >= self.settings.text_characters)
@@ -73,7 +73,7 @@ class Leaks(Step[Settings]):
     def decide(self, joins: Joins) -> None:
         """Removes what is in a benchmark; reports captions that are."""
         own = self.settings
-        images = thumbnails_of(joins, "images")
+        images = alive_thumbnails(joins, "images")
         leaks: list[dict[str, Any]] = []
         for path, benchmarks in self._opened.items():
             known, names = self._images(joins.folder, path, benchmarks)
@@ -99,7 +99,7 @@ class Leaks(Step[Settings]):
             joins.database.unregister("known")
             joins.facts.setdefault(self.name, []).append(
                 f"{path}: {counted(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
-                f"{len(names):,} images, {captions:,} more one of its captions, or nearly so"
+                f"{len(set(names)):,} images, {captions:,} more one of its captions, or nearly so"
                 + ("" if own.texts == "remove" else " (which stay)")
             )
         joins.figures[self.name] = leaks
@@ -125,7 +125,7 @@ class Leaks(Step[Settings]):
         return found
 
     def _images(self, folder: Path, path: str, benchmarks: list[Benchmark]) -> tuple[Thumbnails, list[str]]:
-        """The thumbnails of a benchmark's images, of an earlier run if the benchmark is as it was, and their names."""
+        """The thumbnails of a benchmark's images, of an earlier run if it is as it was, and what each is of."""
         images = list({image.id: image for one in benchmarks for image in one.images}.values())
         state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
         about = json.dumps([VERSION, path, len(images), state]).encode()
@@ -138,10 +138,11 @@ class Leaks(Step[Settings]):
             read: list[int] = []
             for row, image in enumerate(images):
                 try:
-                    made.append(thumbnail(decode_image(image.read(), image.id)))
-                    read.append(row)
+                    own = thumbnails_of(decode_image(image.read(), image.id))
                 except (BadSample, OSError):  # what cannot be read cannot be scored either
                     continue
+                made += own
+                read += [row] * len(own)
             thumbnails = np.frombuffer(b"".join(one.content for one in made), np.uint8).reshape(len(made), BYTES)
             shapes, extents = (
                 np.array([getattr(one, name) for one in made], np.float32) for name in ("shape", "extent")

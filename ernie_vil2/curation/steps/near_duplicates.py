@@ -11,9 +11,9 @@ from pydantic import Field
 
 from ernie_vil2.config.section import Fraction, Section
 from ernie_vil2.curation.joins import Joins
-from ernie_vil2.curation.likeness import COLUMNS
+from ernie_vil2.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.curation.step import Pair, Step
-from ernie_vil2.curation.thumbnails import Alike, alike, remove_files, thumbnails_of
+from ernie_vil2.curation.thumbnails import Alike, alike, alive_thumbnails, remove_files
 
 
 class Settings(Section):
@@ -29,7 +29,7 @@ class Settings(Section):
 class NearDuplicates(Step[Settings]):
     """Keeps the best of the images that show the same.
 
-    Candidates are near each other by thumbnails of 16 x 16, whose verdict is by thumbnails of 32 x 32
+    Candidates are near each other by thumbnails of 16 x 16, whose verdict is by thumbnails of 32 x 32 and 64 x 64
     (`curation/likeness.py`). A pair goes only if one stays that it is itself like, so that chains of small differences
     do not connect what is different.
     """
@@ -40,14 +40,14 @@ class NearDuplicates(Step[Settings]):
     columns = COLUMNS
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnail, with the aspect ratio and the extent of what it shows."""
-        return pair.thumbnail.columns
+        """Its thumbnails, with the aspect ratio and the extent of what they show."""
+        return columns_of(pair.thumbnails)
 
     def decide(self, joins: Joins) -> None:
         """Removes near-duplicates, then mirrored ones of what is left."""
         own = self.settings
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
-            images = thumbnails_of(joins, "images")
+            images = alive_thumbnails(joins, "images")
             pairs = list(alike(images, joins.folder, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
             if own.embedding is not None and not mirror:
                 pairs = [_embedded_alike(joins, images.samples, found, own.embedding) for found in pairs]
