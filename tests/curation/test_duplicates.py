@@ -69,6 +69,16 @@ def test_nothing_goes_for_what_is_switched_off(crawl, curated):
     assert {row["sample"] % 6 for row in rows if not row["kept"]} == set(range(5))
 
 
+def test_mirrored_images_stay_where_different_captions_name_a_side_or_a_time(tmp_path, curated):
+    captions = ["a hand that points left", "a hand, pointing", "clock at 3:00", "at nine o’clock", "an old church",
+                "教堂照片", "向左箭头", "一个箭头", "leftover cake on a table", "a bright cake", "the left bank",
+                "the left bank"]  # fmt: skip
+    images = [encoded(side) for number in range(6) for side in (picture(number, SIZE), picture(number, SIZE)[:, ::-1])]
+    path = write_tar(tmp_path / "crawl.tar", list(zip(images, captions, strict=True)))
+    rows = curated([path], RULES).values()
+    assert [row["nearest"] for row in rows if not row["kept"]] == [4, 8, 10]
+
+
 def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
     """Each is like the next, the first is not like the last: what goes is like something that stays."""
     first, last = picture(1, SIZE).astype(float), picture(2, SIZE).astype(float)

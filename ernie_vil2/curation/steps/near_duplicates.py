@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,15 @@ from ernie_vil2.config.section import Fraction, Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.curation.step import Pair, Step
+from ernie_vil2.curation.steps.text_rules import text_key
 from ernie_vil2.curation.thumbnails import Alike, alike, alive_thumbnails, remove_files
+
+SIDED = re.compile(
+    r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
+    r"|左|右|时针|[一二三四五六七八九十两\d]点",
+    re.IGNORECASE,
+)
+"""What a caption has that does not fit the mirrored image: a side, a sense of rotation, what a clock shows."""
 
 
 class Settings(Section):
@@ -23,7 +32,10 @@ class Settings(Section):
         None, description="least cosine of the embeddings of score's model as well; null: thumbnails decide alone"
     )
     crops: bool = Field(True, description="also compare images with crops of each other, by up to a tenth")
-    mirrored: bool = Field(True, description="also find mirrored images, which have a reason of their own")
+    mirrored: bool = Field(
+        True,
+        description="also find mirrored images, unless captions that differ name a side or a time",
+    )
 
 
 class NearDuplicates(Step[Settings]):
@@ -37,11 +49,12 @@ class NearDuplicates(Step[Settings]):
     name = "near_duplicates"
     cost = 5
     Settings = Settings
-    columns = COLUMNS
+    columns = COLUMNS | {"sided": "uint64"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnails, with the aspect ratio and the extent of what they show."""
-        return columns_of(pair.thumbnails)
+        """Its thumbnails, with the aspect ratio and the extent of what they show; of `SIDED` captions their key."""
+        texts = pair.captions.values()
+        return columns_of(pair.thumbnails) | {"sided": text_key(texts) if any(map(SIDED.search, texts)) else None}
 
     def decide(self, joins: Joins) -> None:
         """Removes near-duplicates, then mirrored ones of what is left."""
@@ -49,13 +62,32 @@ class NearDuplicates(Step[Settings]):
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
             images = alive_thumbnails(joins, "images")
             pairs = list(alike(images, joins.folder, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
-            if own.embedding is not None and not mirror:
+            if mirror:
+                pairs = [_as_captioned(joins, images.samples, found) for found in pairs]
+            elif own.embedding is not None:
                 pairs = [_embedded_alike(joins, images.samples, found, own.embedding) for found in pairs]
             removed = best_of(joins, images.samples, pairs)
             joins.database.register("found", removed)
             joins.remove(reason, "select sample, nearest from found")
             joins.database.unregister("found")
             remove_files(joins.folder, "images")
+
+
+def _as_captioned(joins: Joins, samples: np.ndarray, found: Alike) -> Alike:
+    """Those of the mirrored pairs whose captions name no side, or are equal."""
+    pairs = pa.table(
+        {"number": np.arange(len(found.rows)), "one": samples[found.queries], "other": samples[found.rows]}
+    )
+    joins.database.register("pairs", pairs)
+    stays = np.array(
+        joins.all(
+            "select number from pairs join alive a on a.sample = one join alive b on b.sample = other "
+            "where a.sided is not distinct from b.sided order by number"
+        ),
+        np.int64,
+    ).ravel()
+    joins.database.unregister("pairs")
+    return Alike(*(values[stays] for values in found))
 
 
 def _embedded_alike(joins: Joins, samples: np.ndarray, found: Alike, least: float) -> Alike:
