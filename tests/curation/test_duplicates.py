@@ -163,7 +163,7 @@ def test_crops_of_a_tenth_from_anywhere_are_found_and_stretched_ones_are_not():
     assert np.median(stretched) < 0.98 < 0.999 < np.median(likeness(first, third, shapes_of_rows - shapes))
 
 
-def test_a_small_spot_tells_two_images_apart_and_a_shift_by_a_pixel_does_not():
+def test_a_small_spot_distinguishes_two_images_and_a_shift_by_a_pixel_does_not():
     """Clocks whose hand points elsewhere are two images; a clock that lies a pixel lower is the same."""
 
     def clock(angle, down=0):
