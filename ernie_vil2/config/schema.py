@@ -335,11 +335,6 @@ class Config(Section):
                 "Views.long_caption: the long caption is the second text of Loss.weights.text_text, whose weight is 0: "
                 "give it one, or contrast images with the long caption (Views.long_first)"
             )
-        if self.Tuning.initial_share and self.Tuning.lora:
-            raise ValueError(
-                "Tuning.initial_share mixes weights, and Tuning.lora trains factors of them: leave one out, or mix "
-                "afterwards (ernie-vil2 interpolate)"
-            )
         if self.Tuning.patience and not self.Evaluation.every:
             raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
         if self.Training.epochs is None and self.Schedule.warmup_steps >= self.Training.steps:

@@ -21,6 +21,7 @@ from paddle import _C_ops
 from paddle.distributed import fleet
 
 from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validated
+from ernie_vil2.models.lora import A
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import running_statistics
 from ernie_vil2.tasks import ParameterGroup
@@ -113,7 +114,8 @@ class WeightAverage:
 
     After each step it moves by `1 - decay` of the way to the weights. At first it moves faster, so that it does not
     stay at where training began: the decay of step t, from 1, is at most (1 + t) / (10 + t). With a share of the
-    initial weights it is the average of mixtures, which is the mixture of the average.
+    initial weights it is the average of mixtures, which is the mixture of the average. Of LoRA's two factors only the
+    one that begins at zero is mixed: so their product is.
 
     Args:
         model: on every rank the same, with its initial weights.
@@ -126,7 +128,8 @@ class WeightAverage:
         statistics = {id(value) for value in running_statistics(model)}
         self._weights = {name: value for name, value in model.state_dict().items()
                          if not value.stop_gradient or id(value) in statistics}  # fmt: skip
-        self._initial = {name: value.clone() for name, value in self._weights.items()} if share else {}
+        mixed = {name: value for name, value in self._weights.items() if share and not name.endswith(f".{A}")}
+        self._initial = {name: value.clone() for name, value in mixed.items()}
         self.restart()
 
     @paddle.no_grad()
@@ -144,7 +147,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in self._weights.items():
             average = self._averages[name]
-            if self.share:
+            if name in self._initial:
                 value = value + (self._initial[name] - value) * self.share
             average.set_value(average + (value - average) * (1 - decay))
 

@@ -6,6 +6,7 @@ from safetensors.numpy import load_file
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError
+from ernie_vil2.models.lora import merged
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.optimizer import WeightAverage, with_steps
 from ernie_vil2.training.run_log import read_log
@@ -87,9 +88,17 @@ def test_a_run_ends_when_nothing_gets_better(config, capsys):
     assert longer.fit() and longer.step > 8
 
 
-def test_factors_of_low_rank_are_not_mixed(config):
-    with pytest.raises(ConfigError, match="mix afterwards \\(ernie-vil2 interpolate\\)"):
-        config("Tuning.initial_share=0.3", "Tuning.lora={rank: 4}")
+@pytest.mark.parametrize("tuning", [[], ["Tuning.lora={rank: 4}"]], ids=["weights", "lora"])
+def test_a_share_of_the_initial_weights_is_the_mixture_of_two_models(config, tmp_path, tuning):
+    """Of the model before training and that of the same run without it, as whoever reads them gets them."""
+    plain = Trainer(config(*tuning, f"Training.output={tmp_path / 'plain'}"))
+    initial = merged({name: value.numpy() for name, value in plain.model.state_dict().items()})
+    mixed = Trainer(config(*tuning, "Tuning.initial_share=0.3"))
+    assert plain.fit() and mixed.fit()
+    learned, found = merged(weights(plain)), merged(weights(mixed))
+    for name, value in initial.items():
+        np.testing.assert_allclose(found[name], 0.3 * value + 0.7 * learned[name], atol=1e-6, err_msg=name)
+    assert any(not np.allclose(found[name], learned[name], atol=1e-4) for name in found)
 
 
 def test_patience_without_evaluations_is_an_error(config):
