@@ -97,13 +97,22 @@ def test_rate_and_batch_follow_the_size_of_the_model_unless_they_are_set(tmp_pat
     untrained_checkpoint(tmp_path / "MODEL", TOKENS)
     settings = [f"Model.weights={tmp_path / 'MODEL'}", "Data.train=[x]"]
     small = with_model_like(load_config("configs/finetune/own.yaml", settings))
+    assert (small.Tuning.initial_share, small.Tuning.freeze_norms) == (0.3, small.Model.image.name == "RepVGG")
     assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (2e-3, 64, None)
     own = [*settings, "Optimizer.learning_rate=3e-4", "Training.global_batch=128"]
     assert with_model_like(with_model_like(load_config("configs/finetune/own.yaml", own))).Training.global_batch == 128
     assert with_model_like(load_config("configs/finetune/own.yaml", own)).Optimizer.learning_rate == 3e-4
-    released = {key: value for _, key, value in recipe_of({"text": {"width": 768}})}
-    assert released == {"learning_rate": 5e-5, "global_batch": 256, "micro_batch": 64}
-    assert recipe_of({"text": {"name": "ernie-base"}}) == recipe_of({"text": {"width": 768}})
+    released = {key: value for _, key, value in recipe_of({"image": {}, "text": {"width": 768}})}
+    assert released == {
+        "learning_rate": 5e-5,
+        "global_batch": 256,
+        "micro_batch": 64,
+        "initial_share": 0,
+        "freeze_norms": False,
+    }
+    assert recipe_of({"image": {}, "text": {"name": "ernie-base"}}) == recipe_of({"image": {}, "text": {"width": 768}})
+    convolutional = recipe_of({"image": {"name": "RepVGG"}, "text": {"width": 192}})
+    assert ("Tuning", "freeze_norms", True) in convolutional
 
 
 def test_the_best_trial_is_that_of_the_best_score_and_of_equal_ones_the_lowest_rate():

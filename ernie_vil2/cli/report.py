@@ -136,7 +136,8 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     if min(by.values()) < -FORGOTTEN:
         print(
             "mixed weights keep more of what it could do: ernie-vil2 interpolate "
-            f"{models[BEFORE]} {models[AFTER]} --alpha 0 0.1 ... 1 --old {name} --new ... (docs/finetuning.md)"
+            f"{models[BEFORE]} {models[AFTER]} --alpha 0 0.1 ... 1 --old {name} --new ...; and a run that is trained "
+            "on some of its old data, too, forgets least (docs/finetuning.md)"
         )
     return by
 

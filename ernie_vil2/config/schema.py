@@ -238,8 +238,8 @@ class TuningConfig(Section):
     )
     by_size: bool = Field(
         False,
-        description="rate and batches that the configuration does not set follow the size of the model that Model.like "
-        "names (docs/own_data.md)",
+        description="rate, batches, initial_share and freeze_norms that the configuration does not set follow the "
+        "model that Model.like names (docs/own_data.md)",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,

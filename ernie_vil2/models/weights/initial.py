@@ -101,17 +101,20 @@ def with_model_like(config: Config) -> Config:
 
 
 def recipe_of(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """Rate and batches of a fine-tuning by the size of the model, as section, key and value.
+    """Rate and batches of a fine-tuning by the size of the model, and what it keeps of it, as section, key and value.
 
     Those of small towers were measured on sets of 200, 600 and 936 images (docs/own_data.md), which ask for the same;
     those of released ones are the rate that Chinese-CLIP and PaddleNLP fine-tune with, and PaddleNLP's batch.
     """
     width = model["text"].get("width")
-    rate, batch, micro_batch = (2e-3, 64, None) if width is not None and width < SMALL_WIDTH else (5e-5, 256, 64)
+    small = width is not None and width < SMALL_WIDTH
+    rate, batch, micro_batch, share = (2e-3, 64, None, 0.3) if small else (5e-5, 256, 64, 0.0)
     return [
         ("Optimizer", "learning_rate", rate),
         ("Training", "global_batch", batch),
         ("Training", "micro_batch", micro_batch),
+        ("Tuning", "initial_share", share),
+        ("Tuning", "freeze_norms", small and model["image"].get("name") == "RepVGG"),
     ]
 
 
