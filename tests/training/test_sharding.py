@@ -10,6 +10,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
+from ernie_vil2 import load_model
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.planning.towers import Towers
@@ -61,6 +62,7 @@ def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path
     states = sharded(monkeypatch, tmp_path / "two", overrides)
     assert_alike(tmp_path / "two" / "run", tmp_path / "alone")
     assert norms(tmp_path / "two" / "run") == pytest.approx(norms(tmp_path / "alone"), rel=1e-4)
+    load_model(tmp_path / "two" / "run", verify=True)
 
     trained = sum(parameter.size for parameter in whole.model.parameters() if not parameter.stop_gradient)
     assert not states[0].keys() & states[1].keys()
