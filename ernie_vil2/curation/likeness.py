@@ -125,17 +125,15 @@ def columns_of(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
 def thumbnails_of(pixels: np.ndarray) -> list[Thumbnail]:
     """The thumbnails of an image, `[H, W, 3]` uint8 RGB: one, or two if its last border may be what it shows."""
     colours = cv2.cvtColor(shrunk(pixels), cv2.COLOR_RGB2YCrCb)
-    return [
-        _thumbnail(np.ascontiguousarray(colours[rows, columns]), colours.shape[0] * colours.shape[1])
-        for rows, columns in trimmed(np.ascontiguousarray(colours[..., 0]))
-    ]
+    luminance = np.ascontiguousarray(colours[..., 0])
+    return [_thumbnail(luminance[part], colours[part], luminance.size) for part in trimmed(luminance)]
 
 
-def _thumbnail(part: np.ndarray, area: int) -> Thumbnail:
-    luminance = cv2.resize(part[..., 0], (FINE, FINE), interpolation=cv2.INTER_AREA)
-    chroma = cv2.resize(part, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)[..., 1:]
-    height, width = part.shape[:2]
-    return Thumbnail(luminance.tobytes() + chroma.tobytes(), width / height, (height * width / area) ** 0.5)
+def _thumbnail(luminance: np.ndarray, colours: np.ndarray, area: int) -> Thumbnail:
+    fine = cv2.resize(luminance, (FINE, FINE), interpolation=cv2.INTER_AREA)
+    chroma = cv2.resize(colours, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA)[..., 1:]
+    height, width = luminance.shape
+    return Thumbnail(fine.tobytes() + chroma.tobytes(), width / height, (height * width / area) ** 0.5)
 
 
 def comparable(shapes: np.ndarray, extents: np.ndarray) -> np.ndarray:
