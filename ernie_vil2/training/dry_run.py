@@ -207,8 +207,8 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
     unit, count = duration(taken * share / rows * training.steps)
     return (
         f"a step of {counted(rows, 'sample')} takes {taken:.2g} s on this machine, {wait:.2g} s of it waiting for "
-        f"data to be read and decoded; {training.steps:,} steps of {share:,} take about {count:,.0f} {unit}, without "
-        "evaluations"
+        f"data to be read and decoded; {training.steps:,} steps of {share:,} take about "
+        f"{counted(round(count), unit[:-1])}, without evaluations"
     )
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -57,6 +58,7 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
     assert "10 more samples" in text and "2 more samples" in text
     assert "a step of 16 samples takes " in text
     assert "s of it waiting for data to be read and decoded; 8 steps of 16 take" in text
+    assert re.search(r"take about (1 [a-z]+[^s]|(?!1 )[\d,]+ [a-z]+s), without evaluations", text)
 
     settings = load_config(found.folder / "config.yaml")
     assert settings == mixture
