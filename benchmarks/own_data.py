@@ -56,9 +56,10 @@ HOW = {
     "": ["Tuning.initial_share=0", "Tuning.freeze_norms=false"],
     "norms": ["Tuning.initial_share=0", "Tuning.freeze_norms=true"],
     "recipe": [],
-    "replay": [],
+    "replay": ["Tuning.initial_share=0"],
 }
-"""Settings by name. With replay every third sample is of what the model was trained on, in both languages."""
+"""Settings by name. With replay every other sample is of what the model was trained on, in both languages, and nothing
+of the initial weights is kept."""
 
 
 class Cell(NamedTuple):
@@ -89,7 +90,7 @@ def settings_of(folder: Path, data: str, seed: int, epochs: int = EPOCHS, replay
     if data == STAMPS:
         stamps = ROOT / "demo_data" / "stamps"
         if replay:
-            return [f"Data.train=[{{data: [{stamps}], split: train, weight: 2}}, {old}]", *_steps(529 * epochs)]
+            return [f"Data.train=[{{data: [{stamps}], split: train, weight: 1}}, {old}]", *_steps(529 * epochs)]
         return [f"Data.train=[{stamps}]", length]
     shop = folder / f"shop-{data}"
     if not shop.exists():
@@ -97,14 +98,14 @@ def settings_of(folder: Path, data: str, seed: int, epochs: int = EPOCHS, replay
         subprocess.run(command, check=True)
     holdout = f"Data.holdout={{val: 0.15, test: 0.2, group_by: 货号, seed: {seed}}}"
     if replay:
-        new = f"{{data: [{shop / '商品.csv'}], images: {shop / 'pictures'}, weight: 2}}"
+        new = f"{{data: [{shop / '商品.csv'}], images: {shop / 'pictures'}, weight: 1}}"
         return [f"Data.train=[{new}, {old}]", holdout, *_steps(int(data) * 2 * 0.65 * epochs)]
     return [f"Data.train=[{shop / '商品.csv'}]", f"Data.images={shop / 'pictures'}", holdout, length]
 
 
 def _steps(samples: float) -> list[str]:
     """For so many samples of the new data, to which those of the old come: an epoch would be of both."""
-    return ["Training.epochs=null", f"Training.steps={round(1.5 * samples / BATCHES[0])}"]
+    return ["Training.epochs=null", f"Training.steps={round(2 * samples / BATCHES[0])}"]
 
 
 def score(folder: Path, model: str, cell: Cell, shares: Sequence[float]) -> dict[str, float]:
