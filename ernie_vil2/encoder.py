@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2.backends import Eager, Engine, Narrowed
+from ernie_vil2.backends import Backend, Eager, Narrowed
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
@@ -87,7 +87,7 @@ class ErnieViL2:
         calibration: what the scores mean, where `ernie-vil2 calibrate` has left it next to the weights; else None.
     """
 
-    def __init__(self, engine: Engine, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
+    def __init__(self, engine: Backend, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
         self.calibration: Calibration | None = None
         self.labels: tuple[str, ...] = ()
         self.engine, self.tokenizer, self.config, self.batch_size = engine, tokenizer, config, batch_size

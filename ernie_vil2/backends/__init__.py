@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # an export runs without Paddle
     from ernie_vil2.models import DualEncoder
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Two towers that compute; the backend of an `ErnieViL2`."""
 
     name: str
@@ -145,7 +145,7 @@ class Narrowed:
         width: numbers of an embedding that remain.
     """
 
-    def __init__(self, engine: Engine, width: int):
+    def __init__(self, engine: Backend, width: int):
         self.whole, self.embed_dim = engine, width
         self.name, self.digest = engine.name, engine.digest
 
@@ -177,6 +177,6 @@ def prefixes(embeddings: np.ndarray, width: int) -> np.ndarray:
     return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
 
 
-def described(engine: Engine) -> str:
-    """An engine as it is shown: paddle, float32 on cpu."""
-    return f"{engine.name}, {engine.precision} on {engine.device}"
+def described(backend: Backend) -> str:
+    """A backend as it is shown: paddle, float32 on cpu."""
+    return f"{backend.name}, {backend.precision} on {backend.device}"

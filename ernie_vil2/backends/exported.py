@@ -1,4 +1,4 @@
-"""An exported folder as the engine of an `ErnieViL2`."""
+"""An exported folder as the backend of an `ErnieViL2`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ LIBRARIES: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
 
 
 class Exported:
-    """The towers of an exported folder, see `backends.Engine`.
+    """The towers of an exported folder, see `backends.Backend`.
 
     Args:
         folder: of the export.

@@ -133,7 +133,7 @@ class ScoredModel(EmbeddingModel, Protocol):
         logit_scale: by which cosines become logits.
         calibration: what its scores mean, if that was found.
         labels: of the statements that its head answers; empty without one.
-        engine: what computes.
+        engine: the backend that computes.
     """
 
     calibration: Calibration | None

@@ -148,7 +148,7 @@ def test_a_calibration_goes_with_its_model_and_can_be_found_again(tmp_path):
         assert ernie_vil2.load_model(folder).calibration.logit_scale == 44
 
 
-def test_the_fastest_engine_at_hand_computes_a_checkpoint_where_it_ranks_alike(tmp_path, shapes, capsys, monkeypatch):
+def test_the_fastest_backend_at_hand_computes_a_checkpoint_where_it_ranks_alike(tmp_path, shapes, capsys, monkeypatch):
     checkpoint = untrained_checkpoint(tmp_path, TOKENS)
     model = ernie_vil2.load_model(checkpoint, device="cpu")
 

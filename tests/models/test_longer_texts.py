@@ -20,8 +20,8 @@ from tests.conftest import call
 from tests.models.test_hand_back import PEERS, PYTHON
 from tests.others import FOLDERS, expected
 from tests.training.conftest import overrides  # noqa: F401 - a fixture
-from tests.training.test_engine import crash_after, weights
 from tests.training.test_other_families import settings, started, task_of  # noqa: F401 - settings is a fixture
+from tests.training.test_trainer import crash_after, weights
 
 POSITIONS = "text.network.embeddings.position_embeddings.weight"
 

@@ -61,7 +61,7 @@ class Kept:
 
 @pytest.fixture(params=INDEX_TYPES)
 def kept(request, tmp_path, monkeypatch):
-    # A filter that admits more than these of the few rows of a test is the engine's own affair.
+    # A filter that admits more than these of the few rows of a test is the own affair of the index type.
     monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 900)
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")

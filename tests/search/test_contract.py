@@ -1,4 +1,4 @@
-"""What every engine and every store must do, embedded ones and Milvus alike, against a product in NumPy."""
+"""What every index type and every store must do, embedded ones and Milvus alike, against a product in NumPy."""
 
 from dataclasses import replace
 

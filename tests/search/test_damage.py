@@ -53,7 +53,7 @@ def made(folder, engine):
 
 @pytest.fixture(scope="module", params=["exact", "ivf"])
 def whole(request, tmp_path_factory):
-    # A filter that admits few rows, and a count beyond what an engine proposes, are answered exactly.
+    # A filter that admits few rows, and a count beyond what an index type proposes, are answered exactly.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
         yield made(tmp_path_factory.mktemp(request.param) / "index", request.param)
@@ -132,7 +132,7 @@ DAMAGE = {
 def check_damage(whole, file, kind, at, seed, folder):
     shutil.copytree(whole, folder)
     found = [path for path in folder.rglob("*") if path.name.endswith(file)]
-    if not found:  # the engine exact has no file of faiss
+    if not found:  # the index type exact has no file of faiss
         return
     (path,) = found
     content = path.read_bytes()
@@ -323,7 +323,7 @@ def test_nothing_of_a_strangers_database_is_run_by_a_writer_either(earlier, name
 
 
 @pytest.mark.parametrize("damage", OF_FAISS.values(), ids=OF_FAISS)
-def test_an_engine_of_another_form_is_damage(earlier, damage):
+def test_an_index_type_of_another_form_is_damage(earlier, damage):
     if engine_of(earlier) == "exact":
         pytest.skip("it has no file of faiss")
     damage(earlier)

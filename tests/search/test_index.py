@@ -158,7 +158,7 @@ def test_one_writer_and_any_number_of_readers(folder, model):
     open_index(folder, model, writable=True).close()
 
 
-def test_while_an_engine_is_built_and_after_it_was_killed_the_one_before_answers(folder, model):
+def test_while_an_index_type_is_built_and_after_it_was_killed_the_one_before_answers(folder, model):
     def killed_while_tuning(line):
         if "breadth" in line:
             with open_index(folder, model) as reader:
@@ -296,7 +296,7 @@ def test_an_index_on_a_disk_that_cannot_be_written_is_read(tmp_path, folder, mod
             open_index(mount / "index", model, writable=True)
 
 
-def test_a_disk_that_fills_up_while_an_engine_is_written_leaves_the_one_before(tmp_path, model):
+def test_a_disk_that_fills_up_while_an_index_type_is_written_leaves_the_one_before(tmp_path, model):
     """In a file system of 2 MiB; needs root."""
     with small_disk(tmp_path / "small", "2m") as mount:
         rng = np.random.default_rng(0)

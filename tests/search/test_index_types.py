@@ -1,4 +1,4 @@
-"""Engines by themselves: what they find, how they tune, and a collection under any order of changes."""
+"""Index types by themselves: what they find, how they tune, and a collection under any order of changes."""
 
 import tempfile
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
     assert resident() - before < 20  # MiB of 122
 
 
-def test_an_engine_that_was_cut_off_is_named(tmp_path):
+def test_an_index_type_that_was_cut_off_is_named(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 500).astype(np.float16)
     folder = tmp_path / "engine"
@@ -78,7 +78,7 @@ def test_an_engine_that_was_cut_off_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.99])
-def test_an_engine_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_path, recall):
+def test_an_index_type_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_path, recall):
     rng = np.random.default_rng(0)
     off = rng.normal(size=64) * 0.1
     rows = in_few_directions(rng, 4000).astype(np.float16)

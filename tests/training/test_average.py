@@ -11,7 +11,7 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.optimizer import WeightAverage, with_steps
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.training.test_engine import weights
+from tests.training.test_trainer import weights
 
 
 @pytest.mark.parametrize(("ema", "share"), [(0.5, 0), (0.5, 0.3), (None, 0.3)])

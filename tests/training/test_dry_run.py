@@ -23,7 +23,7 @@ from tests.conftest import draw, png, write_tsv
 from tests.pages import Page, lines_of
 from tests.statements import entailment_folder, pairs_folder
 from tests.training.conftest import as_arguments, run
-from tests.training.test_engine import losses
+from tests.training.test_trainer import losses
 
 
 def contents(folder):

@@ -18,7 +18,7 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.others import FOLDERS
 from tests.training.conftest import as_arguments, run
-from tests.training.test_engine import REPVGG, losses
+from tests.training.test_trainer import REPVGG, losses
 
 EVALUATED = ["Evaluation.every=3", "Training.checkpoint_every=5", "Training.keep_checkpoints=9"]
 RUNS = {

@@ -15,7 +15,7 @@ from ernie_vil2.models.towers import suite
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import ROOT
-from tests.training.test_engine import crash_after
+from tests.training.test_trainer import crash_after
 
 SUITE = "Model.implementation=suite"
 NATIVE = "Model.implementation=native"

@@ -14,7 +14,7 @@ from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import as_arguments, run
-from tests.training.test_engine import crash_after, weights
+from tests.training.test_trainer import crash_after, weights
 
 LONG = ["Views.long_caption=long", "Views.tag_probability=0.3"]
 SUFFIX = {"zh": "，在白色的背景上", "en": ", on white"}

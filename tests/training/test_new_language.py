@@ -13,7 +13,7 @@ from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import COLOURS, SHAPES
 from tests.training.conftest import as_arguments, run
-from tests.training.test_engine import REPVGG, crash_after, weights
+from tests.training.test_trainer import REPVGG, crash_after, weights
 
 PAIRS = [
     (f"a {colour} {shape}", f"{colour_zh}的{shape_zh}")

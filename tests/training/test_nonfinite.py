@@ -16,7 +16,7 @@ from ernie_vil2.training.checkpoint import DamagedCheckpoint, list_checkpoints, 
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import MOST_NOT_FINITE, NotFinite
 from ernie_vil2.training.trainer import Trainer
-from tests.training.test_engine import losses, weights
+from tests.training.test_trainer import losses, weights
 
 REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
 VALUES = {"gradient": math.nan, "infinite gradient": math.inf, "loss": math.nan}

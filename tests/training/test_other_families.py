@@ -18,8 +18,8 @@ from ernie_vil2.training.trainer import Trainer
 from tests.conftest import call
 from tests.others import FOLDERS, expected
 from tests.training.conftest import as_arguments, run
-from tests.training.test_engine import crash_after, weights
 from tests.training.test_step import taken_gradients
+from tests.training.test_trainer import crash_after, weights
 
 SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
 SIGMOID = [name for name in FOLDERS if "siglip" in name or "fgclip2" in name]

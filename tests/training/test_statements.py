@@ -18,7 +18,7 @@ from ernie_vil2.training.trainer import Trainer
 from tests.conftest import PATIENCE
 from tests.statements import entailment_folder, pairs_folder
 from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
-from tests.training.test_engine import crash_after, weights
+from tests.training.test_trainer import crash_after, weights
 
 FOLDERS = {"entailment": entailment_folder, "image_pair": pairs_folder}
 TASKS = pytest.mark.parametrize("task", FOLDERS)

@@ -12,7 +12,7 @@ from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import as_arguments, run
-from tests.training.test_engine import crash_after, weights
+from tests.training.test_trainer import crash_after, weights
 
 TUNINGS = {
     "average": ["Tuning.ema=0.9", "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"],

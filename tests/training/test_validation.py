@@ -12,7 +12,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.protocols import PROTOCOLS, protocol
 from ernie_vil2.training import progress, scoring
-from ernie_vil2.training import trainer as engine
+from ernie_vil2.training import trainer as training
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
@@ -20,7 +20,7 @@ from tests.conftest import PATIENCE
 from tests.evaluation import test_cxc
 from tests.evaluation.test_cxc import folder  # noqa: F401 - a fixture
 from tests.pages import lines_of
-from tests.training.test_engine import crash_after, losses
+from tests.training.test_trainer import crash_after, losses
 
 DIRECTION_NAMES = ("image_to_text", "text_to_image", "text_to_text", "image_to_image")
 
@@ -104,7 +104,7 @@ def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
         raise RuntimeError("a fault in it")
 
     if part != "validate":
-        monkeypatch.setattr(progress if part == "write_run_page" else engine, part, fails)
+        monkeypatch.setattr(progress if part == "write_run_page" else training, part, fails)
     else:
         monkeypatch.setattr("ernie_vil2.evaluation.scorers.retrieval.score", fails)
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
