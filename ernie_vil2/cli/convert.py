@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ernie_vil2.encoder import encoder_of, load_model
+    from ernie_vil2.io.files import remove_folder
     from ernie_vil2.io.run_folder import named_checkpoint
     from ernie_vil2.models.weights.chinese_clip_layouts import rewrite
     from ernie_vil2.models.weights.contract import add_golden, check_golden, golden, has_golden
@@ -106,7 +107,11 @@ def run(args: argparse.Namespace) -> int:
         notes.append("its own code reads the vocab.txt of its package: put the one of TARGET there")
     if made and not report.mismatches():
         loaded = load_model(args.target, args.vocabulary if origin else None)
-        (check_golden if has_golden(args.target) else add_golden)(args.target, loaded)
+        try:
+            (check_golden if has_golden(args.target) else add_golden)(args.target, loaded)
+        except OSError:  # a disk that became full meanwhile
+            remove_folder(args.target)
+            raise
     print(f"{args.source} ({stored.layout}) is now {args.target} ({layout})\n{report}")
     for note in notes:
         print(f"  note: {note}")

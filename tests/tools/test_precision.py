@@ -5,6 +5,7 @@ import pytest
 from ernie_vil2.backends import Eager
 from ernie_vil2.device import runtime
 from ernie_vil2.evaluation import run as evaluation
+from ernie_vil2.models.weights import contract
 from tests.tools.conftest import run
 
 ENCODING = ["eval", "eval_classification", "eval_transfer", "embed", "calibrate", "interpolate", "search build",
@@ -32,6 +33,7 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
             return original(engine, rows)
 
         monkeypatch.setattr(Eager, method, noted)
+    monkeypatch.setattr(contract, "golden", lambda encoder: None)  # of what is written, always float32
     assert run(name, BFLOAT16, inputs, tmp_path) == 0
     assert found and set(found) == {"bfloat16"}
 
