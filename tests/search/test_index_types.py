@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
-from ernie_vil2.search.local import LocalCollection
+from ernie_vil2.search.local import LocalCollection, _candidates
 from tests.search.conftest import unit
 
 
@@ -158,3 +159,18 @@ def test_after_any_changes_a_collection_holds_and_finds_what_a_dictionary_does(o
             )
         assert len(collection) == len(expected)
         collection.close()
+
+
+@pytest.mark.parametrize(("count", "asked"), [(20, True), (21, False)])
+def test_an_approximate_type_is_asked_for_at_most_a_twentieth_of_its_rows(count, asked):
+    rows = np.random.default_rng(0).normal(size=[400, 4]).astype("float16")
+    calls = []
+
+    def candidates(queries, count, allowed):
+        calls.append(count)
+        return np.zeros([len(queries), count], np.int64)
+
+    kind = SimpleNamespace(name="ivf", facts={"rows": len(rows)}, candidates=candidates)
+    now = SimpleNamespace(rows=rows, index_type=kind, narrow={})
+    (found,) = _candidates(now, rows[:2].astype("float32"), count, None, None)
+    assert found.shape == (2, count) and calls == [count] * asked
