@@ -149,6 +149,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "_C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
         "0.5 -> (2.0)",
     ): "the scale that the kernel changes is thrown away",
+    (
+        "ernie_vil2/training/update.py",
+        "_C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
+        "1 -> (2)",
+    ): "after how many steps the scale changes, which is thrown away",
 }
 """File, line of code and change of the drawn faults that nobody can see -> why not."""
 
