@@ -148,6 +148,7 @@ def test_missing_ids_are_named(views, tile):
 def test_an_empty_tile_is_refused():
     with pytest.raises(ValueError, match="tile of 0 rows"):
         MultiViewLoss(WEIGHTS, tile=0)
+    MultiViewLoss(WEIGHTS, tile=1)  # the smallest
 
 
 @pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
