@@ -154,6 +154,17 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "_C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
         "1 -> (2)",
     ): "after how many steps the scale changes, which is thrown away",
+    (
+        "ernie_vil2/losses/tiles.py",
+        "UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, so that its differences are "
+        "numbers",
+        "1e30 -> (2e+30)",
+    ): "any number does that is far below all logits",
+    (
+        "ernie_vil2/losses/tiles.py",
+        "largest = largest_over(logits, axis).clip(min=UNCOUNTED / 2)",
+        "UNCOUNTED / 2 -> (UNCOUNTED * 2)",
+    ): "in a row of a tile where nothing counts; its share is 0 next to the positive, which always counts",
 }
 """File, line of code and change of the drawn faults that nobody can see -> why not."""
 

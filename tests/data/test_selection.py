@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import Draws, identities, read_selection
 from tests.data.test_stream import drawn, shard, stream
@@ -125,6 +126,20 @@ def test_draws_follow_from_seed_epoch_and_id_alone():
     assert not np.array_equal(draws.drawn(7, 0, 1000), Draws(weights, ids, sizes, seed=4).drawn(7, 0, 1000))
     assert draws.sizes(7).tolist() == [len(draws.rows(7, 0)), len(draws.rows(7, 1))]
     assert 400 < draws.sizes(7).sum() < 600
+
+
+def test_an_epoch_for_which_nothing_is_drawn_is_passed():
+    """Three samples that are each drawn in one of ten epochs, counted by hand, epoch after epoch."""
+    ids, sizes = np.arange(3, dtype=np.uint64), np.array([3])
+    draws = Draws(np.full(3, 0.1), ids, sizes, seed=0)
+    order = SampleOrder(ShardOrder(sizes, 0, 0, draws))
+    expected = [(epoch, {row for row in range(3) if draws.drawn(epoch, row, row + 1)}) for epoch in range(60)]
+    assert not expected[0][1] and sum(not rows for _, rows in expected) > 20
+    position = 0
+    for epoch, rows in expected:
+        assert {order[position + number] for number in range(len(rows))} == rows
+        assert all(order.window(position + number)[0] == epoch for number in range(len(rows)))
+        position += len(rows)
 
 
 def test_a_selection_of_other_data_is_refused(tmp_path, three):

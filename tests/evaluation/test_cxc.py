@@ -5,7 +5,10 @@ import gzip
 import json
 import os
 import re
+import sys
 import tracemalloc
+import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +137,26 @@ def test_four_directions_equal_brute_force(folder, name):
         if name != "cxc-directed":
             alike[b].add(a)
     check(found["image_to_image"], *brute_force(data.images, data.images, alike, itself=True))
+
+
+def test_eccv_caption_is_given_the_numbers_of_the_images_and_captions_that_come_first(folder, monkeypatch):
+    """Its package, which knows the images and captions of MSCOCO by the last number of their names, is a stand-in."""
+    given_to_it = {}
+
+    class Metrics:
+        def compute_all_metrics(self, i2t, t2i, target_metrics, Ks):
+            given_to_it.update(i2t=i2t, t2i=t2i)
+            return {name: {"i2t": 0.25, "t2i": 0.5} for name in target_metrics}
+
+    monkeypatch.setitem(sys.modules, "eccv_caption", types.SimpleNamespace(Metrics=Metrics))
+    data, named = small(folder), protocol("cxc")
+    found = score(data, replace(named, images=IMAGES, texts=IMAGES * TEXTS_EACH)).measures
+    assert found["ECCV mAP@R, image to text"] == 25 and found["ECCV mAP@R, text to image"] == 50
+    cosines = data.images @ data.texts.T
+    assert {image: answers[0] for image, answers in given_to_it["i2t"].items()} == dict(enumerate(cosines.argmax(1)))
+    assert {caption: answers[0] for caption, answers in given_to_it["t2i"].items()} == dict(
+        enumerate(cosines.argmax(0))
+    )
 
 
 def test_a_caption_without_an_image_finds_nothing_where_it_counts(folder):

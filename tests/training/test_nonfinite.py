@@ -9,10 +9,11 @@ import paddle.distributed as dist
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from ernie_vil2.io.files import CHECKSUMS, DamagedFile, write_checksums
 from ernie_vil2.training import optimizer
-from ernie_vil2.training.checkpoint import DamagedCheckpoint, list_checkpoints, recover
+from ernie_vil2.training.checkpoint import DamagedCheckpoint, check_checkpoint, list_checkpoints, recover
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import MOST_NOT_FINITE, NotFinite
 from ernie_vil2.training.trainer import Trainer
@@ -277,6 +278,19 @@ def test_a_run_never_goes_on_from_weights_that_are_not_finite(config, capsys, mo
         *(f"damaged_step_0000000{step}" for step in (6, 8)),
         *(f"step_0000000{step}" for step in (2, 4, 6, 8)),
     ]
+
+
+def test_weights_that_are_not_finite_are_counted(config):
+    trainer = Trainer(config("Training.steps=1", "Schedule.warmup_steps=0"))
+    assert trainer.fit()
+    (folder,) = list_checkpoints(trainer.run)
+    arrays = load_file(folder / "model.safetensors")
+    for number, name in enumerate(sorted(arrays)[:3], 1):
+        arrays[name].flat[0] = math.inf
+        save_file(arrays, folder / "model.safetensors")
+        write_checksums(folder, sorted(json.loads((folder / CHECKSUMS).read_text())))
+        with pytest.raises(DamagedFile, match=rf"infinite \(\S+{f' and {number - 1} others' * (number > 1)}\)$"):
+            check_checkpoint(folder)
 
 
 class Scaler:
