@@ -156,8 +156,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "after how many steps the scale changes, which is thrown away",
     (
         "ernie_vil2/losses/tiles.py",
-        "UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, so that its differences are "
-        "numbers",
+        "UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, "
+        "so that its differences are numbers",
         "1e30 -> (2e+30)",
     ): "any number does that is far below all logits",
     (

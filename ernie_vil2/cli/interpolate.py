@@ -40,8 +40,7 @@ MOST = 1001
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=model, metavar="MODEL",
                         help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
-    parser.add_argument("others", nargs="+", type=model, metavar="MODEL",
-                        help="its fine-tuned version, or several")  # fmt: skip
+    parser.add_argument("others", nargs="+", type=model, metavar="MODEL", help="its fine-tuned version, or several")
     parser.add_argument("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
                         help="shares of the second model, from 0 to 1; 0 0.1 ... 1 is 0 to 1 in tenths")  # fmt: skip
     for side, what in zip(SIDES, ("was fine-tuned for", "could do before"), strict=True):
@@ -207,7 +206,6 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
             [Series("mixtures", points, 1)], x_label="old, mean recall, %", y_label="new, mean recall, %",
             from_zero=False,
         ))  # fmt: skip
-    facts = {"Models": " and ".join(record["models"]),
-             **{side.capitalize(): " ".join(record[side]) for side in sides}}  # fmt: skip
+    facts = {"Models": " and ".join(record["models"]), **{side.capitalize(): " ".join(record[side]) for side in sides}}
     write_page(folder / "interpolation.html", "interpolation.html", title="Between models", facts=facts, charts=charts,
                columns=[*sides, "mean"], rows=rows, chosen=chosen)  # fmt: skip

@@ -198,8 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--root-path", type=root_path, default="", metavar="/PATH",
                        help="where a proxy shows it: https://example.com/PATH/")  # fmt: skip
     serve.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
-    serve.add_argument("--writable", action="store_true",
-                       help="the API adds and removes items; needs a token")  # fmt: skip
+    serve.add_argument("--writable", action="store_true", help="the API adds and removes items; needs a token")
     serve.add_argument("--access-log", action="store_true", help="a line for each request, without the query")
     serve.add_argument("--log-queries", action="store_true", help="that line with the query")
 

@@ -100,8 +100,7 @@ def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]
     try:
         table = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's "
-                                "embeddings") from None  # fmt: skip
+        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's embeddings") from None
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a whole .npy file of numbers ({error}); extract again") from None
     if table.ndim != 2 or table.dtype.kind != "f":

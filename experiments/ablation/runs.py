@@ -82,11 +82,10 @@ def write_result(study: Study, run: Run) -> None:
         "version": VERSION,
         "step": step_of(checkpoint),
         "config": run.config.model_dump(),
-        "train": [{key: source[key] for key in source if key not in ("name", "epochs")}
-                  for source in sources],
+        "train": [{key: source[key] for key in source if key not in ("name", "epochs")} for source in sources],
         "tests": dict(tests.digests),
         "figures": measure(load_model(checkpoint, device=run.config.Training.device), tests),
-    }  # fmt: skip
+    }
     folder = run.folder / RESULTS
     folder.mkdir(exist_ok=True)
     write_json(folder / RESULT, result)

@@ -121,11 +121,9 @@ def paddlenlp_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]
             "rescale_factor": 1 / 255,
             "size": {"shortest_edge": size},
         },
-        "tokenizer_config.json": {
-            **_TOKENIZER_FACTS, "model_max_length": config.Data.max_length, **_SPECIAL_TOKENS
-        },
+        "tokenizer_config.json": {**_TOKENIZER_FACTS, "model_max_length": config.Data.max_length, **_SPECIAL_TOKENS},
         "special_tokens_map.json": _SPECIAL_TOKENS,
-    }  # fmt: skip
+    }
 
 
 def write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
