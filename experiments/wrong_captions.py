@@ -1,6 +1,7 @@
 """Wrong captions found by models that learnt from the same pairs, where no pair is judged by a model that learnt it.
 
     python -m experiments.wrong_captions                             # the demo's drawings, 60 % with a wrong caption
+    python -m experiments.wrong_captions --wrong 0.3 --keep 0.7 --learn 0.75 --output runs/wrong_captions_30
     python tools/study.py configs/ablation/wrong_captions.yaml       # what that does to training
 
 The pairs are dealt to folds. For each fold a model is trained on the others, and the step `score` of a curation scores
@@ -43,8 +44,8 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "captions, tags and neighbours": {"tags": True, "neighbours": 10},
 }
 """Of scores, with the settings of the step; the last one counts."""
-SHARES = (0.4, 0.25)
-"""Of the pairs, whose best are looked at."""
+QUARTER = 0.25
+"""Share of the pairs whose best are looked at, next to those that a curation keeps."""
 
 
 def with_wrong_texts(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
@@ -140,13 +141,13 @@ def on_shard(config: Config, shard: Path, folder: Path) -> Config:
     return Config.model_validate(tree)
 
 
-def report(rounds: Sequence[Mapping[str, np.ndarray]], truth: np.ndarray) -> str:
+def report(rounds: Sequence[Mapping[str, np.ndarray]], truth: np.ndarray, shares: Sequence[float]) -> str:
     """A table in Markdown of the area under the curve, and of the best pairs the share that is right, in percent."""
-    lines = ["| round | score | AUC |" + "".join(f" right of the best {share:.0%} |" for share in SHARES)]
-    lines.append("| ---: | --- |" + " ---: |" * (1 + len(SHARES)))
+    lines = ["| round | score | AUC |" + "".join(f" right of the best {share:.0%} |" for share in shares)]
+    lines.append("| ---: | --- |" + " ---: |" * (1 + len(shares)))
     for number, kinds in enumerate(rounds, 1):
         for kind, scores in kinds.items():
-            found = [f"{100 * truth[best(scores, share)].mean():.1f}" for share in SHARES]
+            found = [f"{100 * truth[best(scores, share)].mean():.1f}" for share in shares]
             lines.append(f"| {number} | {kind} | {area(scores, truth):.3f} | {' | '.join(found)} |")
     return "\n".join(lines)
 
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds.append(scoring.round(number, chosen))
         scores = list(rounds[-1].values())[-1]
         chosen = best(scores, args.learn)
-        print(report(rounds, truth), flush=True)
+        print(report(rounds, truth, (args.keep, QUARTER)), flush=True)
     some = np.random.default_rng(0).permutation(np.flatnonzero(truth))[: best(scores, args.keep).sum()]
     write_shard(args.output / "right.tar", [scoring.samples[row] for row in np.sort(some)])
     with atomic_write(args.output / "scores.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
