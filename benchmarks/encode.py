@@ -3,7 +3,7 @@
     python benchmarks/encode.py --torch-python torch-venv/bin/python    # with numpy, and torch or openvino
     python benchmarks/encode.py --peer-python torch-venv/bin/python     # with transformers: a Chinese-CLIP of that size
 
-Weights are random, inputs are the demo's drawings and captions. Each engine has a process of its own, encodes a batch
+Weights are random, inputs are the demo's drawings and captions. Each backend has a process of its own, encodes a batch
 to warm up, and then all of them by the clock. Next to it are the share of texts whose ten closest images are those of
 Paddle eager, the share of all these tens that is in both, and the least cosine to its embeddings. On random weights all
 embeddings are alike, so that the ten closest are a harder test than on trained ones. With --peer-python the model is a
@@ -39,17 +39,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", type=Path, metavar="FILE", help="interpreter for PyTorch and OpenVINO")
     parser.add_argument("--peer-python", type=Path, metavar="FILE", help="interpreter for transformers")
-    parser.add_argument("--engines", nargs="+", choices=(*OURS, *THEIRS, FAMILY[2]), help="some of them; default: all")
+    parser.add_argument("--backends", nargs="+", choices=(*OURS, *THEIRS, FAMILY[2]), help="some of them; default: all")
     parser.add_argument("--inputs", type=int, default=32, help="images, and as many texts; default: 32")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--child", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        return encode(args.child[0], Path(args.child[1]), args.inputs, args.engines)
+        return encode(args.child[0], Path(args.child[1]), args.inputs, args.backends)
     with tempfile.TemporaryDirectory() as folder:
         preparation = "prepare Chinese-CLIP" if args.peer_python else "prepare"
-        engines = FAMILY if args.peer_python else args.engines or (*OURS, *THEIRS)
-        if run(sys.executable, preparation, folder, max(args.threads), args.inputs, engines) is None:
+        backends = FAMILY if args.peer_python else args.backends or (*OURS, *THEIRS)
+        if run(sys.executable, preparation, folder, max(args.threads), args.inputs, backends) is None:
             return 1
         print(f"{cpu()}; {args.inputs} images of 224 pixels and as many texts in batches of {BATCH}\n")
         print(
@@ -58,12 +58,12 @@ def main() -> int:
         )
         for threads in args.threads:
             reference, rates = None, {}
-            for engine in engines:
-                python = sys.executable if engine in OURS else args.peer_python or args.torch_python
-                found = python and run(python, engine, folder, threads)
+            for backend in backends:
+                python = sys.executable if backend in OURS else args.peer_python or args.torch_python
+                found = python and run(python, backend, folder, threads)
                 if not found:
                     continue
-                rates[engine] = found
+                rates[backend] = found
                 made = np.load(Path(folder, "made.npz"))
                 reference = reference or {side: made[side] for side in ("images", "texts")}
                 ten, theirs = (
@@ -72,7 +72,7 @@ def main() -> int:
                 shared = np.array([len(np.intersect1d(a, b)) for a, b in zip(ten, theirs, strict=True)])
                 same, both = 100 * (shared == 10).mean(), 10 * shared.mean()
                 cosine = min((reference[side] * made[side]).sum(axis=1).min() for side in reference)
-                print(f"{engine:<28}{threads:>8}{found['images']:>10.2f}{found['texts']:>9.1f}{same:>12.0f}{both:>10.1f}"
+                print(f"{backend:<28}{threads:>8}{found['images']:>10.2f}{found['texts']:>9.1f}{same:>12.0f}{both:>10.1f}"
                       f"{cosine:>14.6f}", flush=True)  # fmt: skip
             if args.peer_python and len(rates) == len(FAMILY):
                 for name in FAMILY[:2]:
@@ -81,14 +81,14 @@ def main() -> int:
     return 0
 
 
-def run(python, engine, folder, threads, inputs=0, engines=()):
+def run(python, backend, folder, threads, inputs=0, backends=()):
     """What a process of its own finds, None if it does not run."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    child = subprocess.run([python, __file__, "--child", engine, folder, "--inputs", str(inputs),
-                            *(["--engines", *engines] if engines else ())], capture_output=True,
+    child = subprocess.run([python, __file__, "--child", backend, folder, "--inputs", str(inputs),
+                            *(["--backends", *backends] if backends else ())], capture_output=True,
                            text=True, env=os.environ | dict.fromkeys(names, str(threads)))  # fmt: skip
     if child.returncode:
-        print(f"{engine}: {(child.stderr.strip().splitlines() or ['no word'])[-1]}", file=sys.stderr)
+        print(f"{backend}: {(child.stderr.strip().splitlines() or ['no word'])[-1]}", file=sys.stderr)
         return None
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -98,12 +98,12 @@ def cpu():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
 
 
-def encode(engine, folder, count, engines):
-    if engine.startswith("prepare"):
-        return prepare(folder, count, engine.endswith("Chinese-CLIP"), engines)
-    library = engine.split()[0]
+def encode(backend, folder, count, backends):
+    if backend.startswith("prepare"):
+        return prepare(folder, count, backend.endswith("Chinese-CLIP"), backends)
+    library = backend.split()[0]
     opening = {"PyTorch": pytorch, "OpenVINO": openvino, "transformers": transformers}.get(library, ours)
-    opened = opening(engine, folder, int(os.environ["OMP_NUM_THREADS"]))
+    opened = opening(backend, folder, int(os.environ["OMP_NUM_THREADS"]))
     inputs, rates, made = np.load(folder / "inputs.npz"), {}, {}
     for side, call in zip(("images", "texts"), opened, strict=True):
         batches = [inputs[side][row : row + BATCH] for row in range(0, len(inputs[side]), BATCH)]
@@ -116,7 +116,7 @@ def encode(engine, folder, count, engines):
     return 0
 
 
-def prepare(folder, count, of_family, engines):
+def prepare(folder, count, of_family, backends):
     """Model, exports, inputs and weights, in the folder."""
     sys.path.insert(0, str(ROOT))
     from ernie_vil2.device import runtime
@@ -152,25 +152,26 @@ def prepare(folder, count, of_family, engines):
     images, texts = inputs(model, [str(DEMO)], count)
     np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
     (folder / "means.json").write_text(model.config.Model.image.model_dump_json(include={"mean", "std"}))
-    np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.engine.model.state_dict().items()})
-    for name in {FOLDERS[engine] for engine in engines if engine in FOLDERS}:
+    weights = model.backend.model.state_dict()
+    np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in weights.items()})
+    for name in {FOLDERS[backend] for backend in backends if backend in FOLDERS}:
         export(model, folder / name, *name.split("-"))
     print("{}")
     return 0
 
 
-def ours(engine, folder, threads):
+def ours(backend, folder, threads):
     sys.path.insert(0, str(ROOT))
     from ernie_vil2.device import runtime
 
     runtime.configure()  # as the command lines do, before Paddle is imported
     import ernie_vil2
 
-    model = ernie_vil2.load_model(folder / FOLDERS.get(engine, "model"), device="cpu")
-    return model.engine.encode_pixels, model.engine.encode_ids
+    model = ernie_vil2.load_model(folder / FOLDERS.get(backend, "model"), device="cpu")
+    return model.backend.encode_pixels, model.backend.encode_ids
 
 
-def pytorch(engine, folder, threads):
+def pytorch(backend, folder, threads):
     import torch
     from train_step_torch import ImageTower, TextTower
 
@@ -184,10 +185,10 @@ def pytorch(engine, folder, threads):
         own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         tower.load_state_dict({name: value.T if name in linear else value for name, value in own.items()})
         tower.eval()
-        if "bfloat16" in engine:
+        if "bfloat16" in backend:
             tower.bfloat16()
-    kind = torch.bfloat16 if "bfloat16" in engine else torch.float32
-    towers = [torch.compile(tower, dynamic=False) if "compiled" in engine else tower for tower in (image, text)]
+    kind = torch.bfloat16 if "bfloat16" in backend else torch.float32
+    towers = [torch.compile(tower, dynamic=False) if "compiled" in backend else tower for tower in (image, text)]
     mean, std = (torch.tensor(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
     def features(tower, rows):
@@ -200,7 +201,7 @@ def pytorch(engine, folder, threads):
     return lambda rows: features(towers[0], pixels(rows)), lambda rows: features(towers[1], torch.from_numpy(rows))
 
 
-def transformers(engine, folder, threads):
+def transformers(backend, folder, threads):
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     import torch
     from transformers import ChineseCLIPModel
@@ -224,10 +225,10 @@ def transformers(engine, folder, threads):
     return lambda rows: features(images, rows), lambda rows: features(texts, rows)
 
 
-def openvino(engine, folder, threads):
+def openvino(backend, folder, threads):
     import openvino
 
-    kind = {"float32": "f32", "bfloat16": "bf16"}[engine.split()[1]]
+    kind = {"float32": "f32", "bfloat16": "bf16"}[backend.split()[1]]
     options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": kind}
     compiled = [openvino.Core().compile_model(folder / "onnx-float32" / f"{tower}.onnx", "CPU", options)
                 for tower in ("image", "text")]  # fmt: skip

@@ -162,7 +162,7 @@ class Study:
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
         for share in SHARES:
             if f"{key}/{share}" not in self.found:
-                set_weights(model.engine.model, mixture(stored, [1 - share, share]))
+                set_weights(model.backend.model, mixture(stored, [1 - share, share]))
                 self.note(f"{key}/{share}", self.score(model))
 
 

@@ -17,30 +17,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = 21_128
-ENGINES = {"ours": "load_model's reader", "torch": "torch.load"}
+KINDS = {"ours": "load_model's reader", "torch": "torch.load"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", type=Path, metavar="FILE", help="interpreter for PyTorch")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--child", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        engine, folder = args.child
-        print(json.dumps(load_ours(folder) if engine == "ours" else load_torch(folder)))
+        kind, folder = args.child
+        print(json.dumps(load_ours(folder) if kind == "ours" else load_torch(folder)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         size = write(Path(folder)) / 1e6
         print(f"{'':<22}{'seconds':>9}{'CPU seconds':>13}{'MB of memory':>14}   (a file of {size:.0f} MB)")
         least = {}
-        for engine in ("ours", "torch") if args.torch_python else ("ours",):
-            python = sys.executable if engine == "ours" else args.torch_python
-            command = [python, __file__, "--child", engine, folder]
+        for kind in ("ours", "torch") if args.torch_python else ("ours",):
+            python = sys.executable if kind == "ours" else args.torch_python
+            command = [python, __file__, "--child", kind, folder]
             rounds = [json.loads(subprocess.check_output(command, cwd=ROOT)) for _ in range(args.rounds)]
-            least[engine] = [min(values) for values in zip(*rounds, strict=True)]
-            seconds, cpu, memory = least[engine]
-            print(f"{ENGINES[engine]:<22}{seconds:>9.2f}{cpu:>13.2f}{memory:>14.0f}")
+            least[kind] = [min(values) for values in zip(*rounds, strict=True)]
+            seconds, cpu, memory = least[kind]
+            print(f"{KINDS[kind]:<22}{seconds:>9.2f}{cpu:>13.2f}{memory:>14.0f}")
         if len(least) == 2:
             ratios = [ours / theirs for ours, theirs in zip(*least.values(), strict=True)]
             print(f"{'ratio':<22}{ratios[0]:>9.2f}{ratios[1]:>13.2f}{ratios[2]:>14.2f}")

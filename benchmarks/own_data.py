@@ -153,7 +153,7 @@ def mixed(run: Path, model: str, shares: Sequence[float]) -> dict[str, dict[str,
     }
     stored, encoder, found = [read_model(model), read_model(f"{run}@best")], load_model(model), {}
     for share in (0.0, *shares):
-        set_weights(encoder.engine.model, mixture(stored, [1 - share, share]))
+        set_weights(encoder.backend.model, mixture(stored, [1 - share, share]))
         found[f"{share:g}"] = {
             name: fmean(evaluate(encoder, one, protocol("pairs")).mean_recall for one in benchmarks.values())
             for name, benchmarks in scored.items()

@@ -1,14 +1,14 @@
-"""Engines of a search index on real embeddings: build time, disk, memory, recall and latency, one query at a time.
+"""Index types of a search index on real embeddings: build time, disk, memory, recall and latency, one query at a time.
 
     python benchmarks/search.py --index indexes/icons
-    python benchmarks/search.py --index indexes/icons --queries queries.txt --threads 1 --engines exact ivf numpy
-    python benchmarks/search.py --index indexes/icons --among texts --engines numpy exact
-    python benchmarks/search.py --index indexes/icons --keep engines      # what is there is not built again
+    python benchmarks/search.py --index indexes/icons --queries queries.txt --threads 1 --kinds exact ivf numpy
+    python benchmarks/search.py --index indexes/icons --among texts --kinds numpy exact
+    python benchmarks/search.py --index indexes/icons --keep kinds      # what is there is not built again
     python benchmarks/search.py --rows 100000 --width 256       # random rows, which flatter: for a quick look only
 
 In the same run, next to the product's own index types: `numpy`, a float32 product with argpartition; `faiss-flat`,
 faiss alone; `milvus-lite`, where it is installed. Recall@10 is against the exact product over the float16 rows, on
-queries that the engines were not tuned on. Every engine is built in a process of its own, and opened and measured in
+queries that the kinds were not tuned on. Every kind is built in a process of its own, and opened and measured in
 another: `reopen` is what that waits for from opening to the first answer, and `memory` what it holds more then, its
 libraries being loaded before.
 """
@@ -40,16 +40,16 @@ def main() -> int:
     parser.add_argument("--queries", type=Path, help="texts to ask, one per line; default: captions of the index")
     parser.add_argument("--rows", type=int, default=50_000, help="of random rows, where there is no index")
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--engines", nargs="+", choices=INDEX_TYPES, default=INDEX_TYPES)
+    parser.add_argument("--kinds", nargs="+", choices=INDEX_TYPES, default=INDEX_TYPES)
     parser.add_argument("--recall", type=float, default=0.98)
     parser.add_argument("--asked", type=int, default=300, help="queries that are timed, one after the other")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where inputs and engines stay; default: nowhere")
-    parser.add_argument("--child", nargs=2, metavar=("WORK", "ENGINE"), help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where inputs and kinds stay; default: nowhere")
+    parser.add_argument("--child", nargs=2, metavar=("WORK", "KIND"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        work, engine = args.child
-        print(json.dumps({"build": build, "measure": measure}[work](engine, args.keep, args.recall)))
+        work, kind = args.child
+        print(json.dumps({"build": build, "measure": measure}[work](kind, args.keep, args.recall)))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         args.keep = folder = args.keep or Path(temporary)
@@ -62,30 +62,30 @@ def main() -> int:
               f"{args.threads} thread{'s'[: args.threads > 1]}")  # fmt: skip
         environment = os.environ | {name: str(args.threads) for name in
                                     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}  # fmt: skip
-        print(f"\n{'engine':<12}{'build s':>9}{'disk MiB':>10}{'memory MiB':>12}{'reopen s':>10}"
+        print(f"\n{'kind':<12}{'build s':>9}{'disk MiB':>10}{'memory MiB':>12}{'reopen s':>10}"
               f"{'p50 ms':>9}{'p99 ms':>9}{'recall@10':>11}   parameters")  # fmt: skip
         baseline = None
-        for engine in args.engines:
-            built = folder / engine / "built.json"
-            found = json.loads(built.read_text()) if built.exists() else child("build", engine, args, environment)
+        for kind in args.kinds:
+            built = folder / kind / "built.json"
+            found = json.loads(built.read_text()) if built.exists() else child("build", kind, args, environment)
             if "error" not in found:
-                found |= child("measure", engine, args, environment)
+                found |= child("measure", kind, args, environment)
             if "error" in found:
-                print(f"{engine:<12} {found['error']}")
+                print(f"{kind:<12} {found['error']}")
                 continue
-            print(f"{engine:<12}{found['build']:>9.1f}{found['disk']:>10.0f}{found['memory']:>12.0f}"
+            print(f"{kind:<12}{found['build']:>9.1f}{found['disk']:>10.0f}{found['memory']:>12.0f}"
                   f"{found['reopen']:>10.3f}{found['p50']:>9.2f}{found['p99']:>9.2f}{found['recall']:>11.3f}"
                   f"   {found['parameters']}", flush=True)  # fmt: skip
-            if engine == "numpy":
+            if kind == "numpy":
                 baseline = found["p50"]
             elif baseline:
                 print(f"{'':<12}{found['p50'] / baseline:.2f} of numpy's time")
     return 0
 
 
-def child(work: str, engine: str, args: argparse.Namespace, environment: dict) -> dict:
+def child(work: str, kind: str, args: argparse.Namespace, environment: dict) -> dict:
     """What a process of its own finds, or its error."""
-    command = [sys.executable, __file__, "--child", work, engine, "--keep", str(args.keep),
+    command = [sys.executable, __file__, "--child", work, kind, "--keep", str(args.keep),
                "--recall", str(args.recall)]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -123,15 +123,15 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     np.save(folder / "rows.npy", rows)
 
 
-def build(engine: str, keep: Path, recall: float) -> dict:
-    """Builds an engine into a folder of its own, again if it was stopped before."""
-    folder = keep / engine
+def build(kind: str, keep: Path, recall: float) -> dict:
+    """Builds a kind into a folder of its own, again if it was stopped before."""
+    folder = keep / kind
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     rows, tuned = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")["tuned"]
-    load_libraries(engine)
+    load_libraries(kind)
     start = time.perf_counter()
-    BUILD[engine](rows, tuned, recall, folder)
+    BUILD[kind](rows, tuned, recall, folder)
     seconds = time.perf_counter() - start
     disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     found = {"build": seconds, "disk": disk / 2**20}
@@ -139,13 +139,13 @@ def build(engine: str, keep: Path, recall: float) -> dict:
     return found
 
 
-def measure(engine: str, keep: Path, recall: float) -> dict:
-    """Opens an engine and asks it."""
+def measure(kind: str, keep: Path, recall: float) -> dict:
+    """Opens a kind and asks it."""
     rows, queries = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")
     asked = queries["asked"]
-    load_libraries(engine)
+    load_libraries(kind)
     before, start = resident(), time.perf_counter()
-    search = OPEN[engine](rows, keep / engine)
+    search = OPEN[kind](rows, keep / kind)
     search(asked[0])
     reopen, memory = time.perf_counter() - start, resident() - before
     times, answers = [], []
@@ -159,8 +159,8 @@ def measure(engine: str, keep: Path, recall: float) -> dict:
             "parameters": getattr(search, "parameters", "")}  # fmt: skip
 
 
-def load_libraries(engine: str) -> None:
-    for library in LIBRARIES[engine]:
+def load_libraries(kind: str) -> None:
+    for library in LIBRARIES[kind]:
         importlib.import_module(library)
 
 
@@ -188,13 +188,13 @@ def build_product(name: str):
 def open_product(rows, folder):
     from ernie_vil2.search.index_types import RERANKED, open_index_type, ranked
 
-    engine = open_index_type(rows, folder)
+    kind = open_index_type(rows, folder)
 
     def search(query):
-        return ranked(rows, query[None], engine.candidates(query[None], RERANKED), 10)[1][0]
+        return ranked(rows, query[None], kind.candidates(query[None], RERANKED), 10)[1][0]
 
     facts = ("cells", "directions", "breadth", "recall")
-    search.parameters = json.dumps({key: value for key, value in engine.facts.items() if key in facts})
+    search.parameters = json.dumps({key: value for key, value in kind.facts.items() if key in facts})
     return search
 
 

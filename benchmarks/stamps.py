@@ -94,7 +94,7 @@ class Study:
 
         stored, model = [read_model(self.start), read_model(run)], load_model(run)
         for share in SHARES:
-            set_weights(model.engine.model, mixture(stored, [1 - share, share]))
+            set_weights(model.backend.model, mixture(stored, [1 - share, share]))
             self.note(f"{key}/{share}", model)
 
 

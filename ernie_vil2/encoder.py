@@ -78,7 +78,7 @@ class ErnieViL2:
     `load_model` makes one from a file, a folder or a known name. During training it uses the live model.
 
     Args:
-        engine: computes the two towers.
+        backend: computes the two towers.
         tokenizer: the one they were trained with.
         config: theirs; `Model.image` says how images are preprocessed.
         batch_size: rows encoded at once.
@@ -87,23 +87,23 @@ class ErnieViL2:
         calibration: what the scores mean, where `ernie-vil2 calibrate` has left it next to the weights; else None.
     """
 
-    def __init__(self, engine: Backend, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
+    def __init__(self, backend: Backend, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
         self.calibration: Calibration | None = None
         self.labels: tuple[str, ...] = ()
-        self.engine, self.tokenizer, self.config, self.batch_size = engine, tokenizer, config, batch_size
+        self.backend, self.tokenizer, self.config, self.batch_size = backend, tokenizer, config, batch_size
         self.preprocessing = Preprocessing.of(config.Model.image)
 
     def __repr__(self) -> str:
         image, text = self.config.Model.image, self.config.Model.text
         return (
             f"<ErnieViL2: images of {image.image_size} pixels by {image.name}, texts of {self.tokenizer.max_length} "
-            f"tokens by {text.name}, embeddings of {' or '.join(map(str, self.widths))} numbers; {self.engine}>"
+            f"tokens by {text.name}, embeddings of {' or '.join(map(str, self.widths))} numbers; {self.backend}>"
         )
 
     @property
     def embed_dim(self) -> int:
         """D, the width of the embeddings."""
-        return self.engine.embed_dim
+        return self.backend.embed_dim
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -115,22 +115,22 @@ class ErnieViL2:
         if width is None or width == self.embed_dim:
             return self
         config = self.config.narrowed(width, self.embed_dim)
-        return ErnieViL2(Narrowed(self.engine, width), self.tokenizer, config, self.batch_size)
+        return ErnieViL2(Narrowed(self.backend, width), self.tokenizer, config, self.batch_size)
 
     @property
     def logit_scale(self) -> float:
         """By which the cosine of two embeddings is multiplied to a score, 1 / tau of equation 1."""
-        return self.engine.scalars["logit_scale"]
+        return self.backend.scalars["logit_scale"]
 
     @property
     def device(self) -> str:
         """Where the weights are and rows are encoded: `cpu`, `gpu:0`, ..."""
-        return self.engine.device
+        return self.backend.device
 
     @property
     def precision(self) -> str:
         """In which the towers compute: float32, bfloat16, ...; embeddings are float32."""
-        return self.engine.precision
+        return self.backend.precision
 
     @overload
     def encode_images(
@@ -200,7 +200,7 @@ class ErnieViL2:
                         skipped[row] = found
 
         with _bar(images, "image", progress) as bar:
-            embeddings = model._in_batches(usable(bar), size, partial(encode_by_shape, model.engine.encode_pixels))
+            embeddings = model._in_batches(usable(bar), size, partial(encode_by_shape, model.backend.encode_pixels))
         return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
 
     def encode_texts(
@@ -211,7 +211,7 @@ class ErnieViL2:
         _no_single(texts, "encode_texts", "text")
         with _bar(texts, "text", progress) as bar:
             return model._in_batches(
-                texts, batch_size, lambda rows: model.engine.encode_ids(self.tokenizer(rows)), bar.update
+                texts, batch_size, lambda rows: model.backend.encode_ids(self.tokenizer(rows)), bar.update
             )
 
     def encode_pixels(
@@ -219,7 +219,7 @@ class ErnieViL2:
     ) -> np.ndarray:
         """What `preprocess` gave, N times `[H, W, 3]` uint8, to `[N, D]` float32, L2-normalised."""
         model = self.narrowed(width)
-        return model._in_batches(pixels, batch_size, partial(encode_by_shape, model.engine.encode_pixels))
+        return model._in_batches(pixels, batch_size, partial(encode_by_shape, model.backend.encode_pixels))
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
         """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
@@ -240,7 +240,7 @@ class ErnieViL2:
 
     def rank(self, images: Images, texts: Iterable[str]) -> Ranking:
         """Scores every image against every text; see `Ranking`."""
-        scalars, calibration = self.engine.scalars, self.calibration
+        scalars, calibration = self.backend.scalars, self.calibration
         cosines = self.encode_images(images) @ self.encode_texts(texts).T
         scores = cosines * scalars["logit_scale"]
         if "logit_bias" in scalars:
@@ -270,7 +270,7 @@ class ErnieViL2:
             "preprocessing": self.preprocessing.described(),
             "precision": self.precision,
             "model": without_implementation(self.config.Model).model_dump(exclude=skip, exclude_defaults=True),
-            "weights": self.engine.digest(),
+            "weights": self.backend.digest(),
         }
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -307,7 +307,7 @@ def load_model(
     batch_size: int = 64,
     allow: Sequence[str] = (),
     precision: Precision = "float32",
-    engine: Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"] = "auto",
+    backend: Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"] = "auto",
     dialect: Mapping[str, str] | None = None,
     verify: bool = False,
 ) -> ErnieViL2:
@@ -337,7 +337,7 @@ def load_model(
         batch_size: rows encoded at once unless a call says otherwise.
         allow: glob patterns of the weights that may be missing, unexpected or of another shape.
         precision: in which the towers compute; embeddings are float32. Paddle reduces it on GPUs only.
-        engine: what computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an exported folder, whose
+        backend: what computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an exported folder, whose
             own it must be; auto: recognised from `source`; fastest: for a checkpoint on CPU that has a float32 export
             next to its weights, ranking alike, that export; else as auto.
         dialect: for another dual encoder, how it does what is done in more than one way with its weights, such as
@@ -349,20 +349,20 @@ def load_model(
         ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
             is no such device, or it lacks the precision; or the calibration next to the weights is damaged; or the
             model is not what the folder's contract card says.
-        BadExport: an exported folder is damaged or for another engine.
+        BadExport: an exported folder is damaged or for another backend.
         MissingPackage: its library is not installed.
     """
     folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
     if verify and (dialect or (folder / ABOUT).is_file()):
         raise ValueError(f"{source}: golden embeddings are of weights in their own dialect, not of exports")
     if (folder / ABOUT).is_file():
-        made = _load_export(folder, device, batch_size, engine)
+        made = _load_export(folder, device, batch_size, backend)
         if precision not in ("float32", made.precision):
             raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
         return _calibrated(made, folder)
-    if engine not in ("auto", "fastest", "paddle"):
-        raise ValueError(f"{source} is not an export for {engine}: make one, ernie-vil2 export {source} FOLDER --to "
-                         f"{engine.replace('_', '-')}")  # fmt: skip
+    if backend not in ("auto", "fastest", "paddle"):
+        raise ValueError(f"{source} is not an export for {backend}: make one, ernie-vil2 export {source} FOLDER --to "
+                         f"{backend.replace('_', '-')}")  # fmt: skip
     stored = stored_model(source, vocab, device, precision, heads, dialect)
     from ernie_vil2.models.weights.contract import check_golden
     from ernie_vil2.models.weights.stored import weights_path
@@ -381,23 +381,23 @@ def load_model(
     folder = weights_path(source).parent
     if verify:
         check_golden(folder, encoder_of(model, stored, stored.config, precision, batch_size))
-    if engine == "fastest" and precision == "float32" and made.device == "cpu":
+    if backend == "fastest" and precision == "float32" and made.device == "cpu":
         made = export_in(folder, made.fingerprint, batch_size) or made
     return _calibrated(made, folder)
 
 
 def export_in(
-    folder: Path, fingerprint: str, batch_size: int = 64, engines: Sequence[str] = ("onnx", "paddle_inference")
+    folder: Path, fingerprint: str, batch_size: int = 64, backends: Sequence[str] = ("onnx", "paddle_inference")
 ) -> ErnieViL2 | None:
     """An export for CPU in a folder of weights that ranks as these: same fingerprint, same order on real inputs.
 
     Args:
-        engines: that are looked for, the first one first.
+        backends: that are looked for, the first one first.
     """
     found = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
-    for engine, export in product(engines, found):
+    for backend, export in product(backends, found):
         try:
-            made = _load_export(export, "cpu", batch_size, engine)
+            made = _load_export(export, "cpu", batch_size, backend)
             alike = load_json(export / PARITY)["top_10"]["same_order"] == 1
         except (MissingPackage, OSError, ValueError, KeyError, TypeError):  # not to be run here, or not compared
             continue
@@ -437,14 +437,14 @@ def stored_model(
 def encoder_of(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
     """The encoder of a model that was built from stored weights."""
     model.eval()
-    engine = Eager(model, Preprocessing.of(config.Model.image), precision)
-    return ErnieViL2(engine, stored.tokenizer(config.Data.max_length), config, rows)
+    backend = Eager(model, Preprocessing.of(config.Model.image), precision)
+    return ErnieViL2(backend, stored.tokenizer(config.Data.max_length), config, rows)
 
 
-def _load_export(folder: Path, device: str | None, batch_size: int, engine: str) -> ErnieViL2:
+def _load_export(folder: Path, device: str | None, batch_size: int, backend: str) -> ErnieViL2:
     from ernie_vil2.backends.exported import open_export
 
-    made, config = open_export(folder, device, engine)
+    made, config = open_export(folder, device, backend)
     rules = config.Model.text.tokenizer
     tokenizer = open_tokenizer(folder / vocabulary_name(rules), config.Data.max_length, rules)
     return ErnieViL2(made, tokenizer, config, batch_size)

@@ -126,8 +126,8 @@ class OnnxModel:
     def __init__(self, folder: str | Path, batch_size: int = 64, device: str = "cpu", threads: int | None = None):
         folder = Path(folder)
         about = read_export(folder)
-        if about["engine"] != "onnx":
-            raise BadExport(f"{folder} is an export for {about['engine']}; export the checkpoint with --to onnx")
+        if about["backend"] != "onnx":
+            raise BadExport(f"{folder} is an export for {about['backend']}; export the checkpoint with --to onnx")
         threads = threads or runtime.threads()
         with named_in_utf8(folder) as plain:
             self._image, self._text = (

@@ -17,7 +17,7 @@ import ernie_vil2
 ROOT = Path(ernie_vil2.__file__).parents[1]
 LONGEST = {"train": 73, "eval": 49, "load": 24}
 """Files that a walk may run through. A commit that raises one of these, or the next two, names the feature for it."""
-LINES, MODULES = 50_459, 274
+LINES, MODULES = 50_462, 274
 TRACER = """
 import atexit, inspect, os, sys
 

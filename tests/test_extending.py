@@ -120,10 +120,10 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
     assert "size: no such option; known: scale" in capsys.readouterr().err
 
 
-def test_the_search_engine(parts, tmp_path):
+def test_the_index_type(parts, tmp_path):
     rows = np.eye(5, dtype=np.float16)
-    engine = index_types.INDEX_TYPES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
-    assert engine.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
+    built = index_types.INDEX_TYPES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
+    assert built.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
 
 
 def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):

@@ -143,8 +143,8 @@ def test_a_fine_tuned_model_is_the_same_in_the_other_formats(page):
     ways = {"runs/own@best": "official/model.pdparams", "runs/lora@best": "paddlenlp"}
     for run, converted in ways.items():
         one, other = ernie_vil2.load_model(page / run), ernie_vil2.load_model(page / converted, heads=(1, 1))
-        for name, value in one.engine.model.state_dict().items():
-            assert np.array_equal(other.engine.model.state_dict()[name].numpy(), value.numpy()), name
+        for name, value in one.backend.model.state_dict().items():
+            assert np.array_equal(other.backend.model.state_dict()[name].numpy(), value.numpy()), name
     # The official code prepares images otherwise, so that only texts are equal.
     texts = ["红色的圆", "蓝色的方块"]
     official = ernie_vil2.load_model(page / "official" / "model.pdparams", heads=(1, 1))

@@ -194,9 +194,10 @@ def test_keys_of_an_export(target, tmp_path):
     assert_golden(f"keys/export-{target}.txt", described(tmp_path / "made"))
 
 
-@pytest.mark.parametrize("engine", ["exact", "ivf"])
-def test_keys_of_an_index(engine, tmp_path):
-    arguments = ["build", "--index", str(tmp_path / "made"), "--checkpoint", f"{FIXTURE}/run", "--engine", engine,
-                 "--data", f"{FIXTURE}/val.tar", "--texts", f"{FIXTURE}/val.tar"]  # fmt: skip
+@pytest.mark.parametrize("index_type", ["exact", "ivf"])
+def test_keys_of_an_index(index_type, tmp_path):
+    arguments = ["build", "--index", str(tmp_path / "made"), "--checkpoint", f"{FIXTURE}/run",
+                 "--index-type", index_type, "--data", f"{FIXTURE}/val.tar",
+                 "--texts", f"{FIXTURE}/val.tar"]  # fmt: skip
     assert run("search", arguments, "search") == 0
-    assert_golden(f"keys/index-{engine}.txt", described(tmp_path / "made"))
+    assert_golden(f"keys/index-{index_type}.txt", described(tmp_path / "made"))

@@ -119,6 +119,7 @@ def rewrite(folder, name, text):
 def test_an_export_json_with_another_value_is_refused_by_its_key_or_changes_nothing(export, kind):
     folder = export(kind)
     about, passed = json.loads((folder / ABOUT).read_text()), []
+    about["backend"] = about.pop("engine")  # as it is called since
     for name, damaged in damages(about):
         rewrite(folder, ABOUT, json.dumps(damaged))
         try:
@@ -129,7 +130,7 @@ def test_an_export_json_with_another_value_is_refused_by_its_key_or_changes_noth
                 assert key in str(error), name
     unread = ("source", "inputs", "outputs")
     for found in passed:
-        assert found["engine"] == about["engine"] and 0 < found["scalars"]["logit_scale"] < 1e9
+        assert found["backend"] == about["backend"] and 0 < found["scalars"]["logit_scale"] < 1e9
         assert {key for key in {**about, **found} if about.get(key) != found.get(key)} <= {
             *unread, "weights", "embed_dim", "scalars", "preprocessing", "tokenizer", "precision"}  # fmt: skip
 

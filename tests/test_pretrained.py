@@ -291,9 +291,9 @@ def test_images_are_decoded_on_threads_in_their_order_and_not_far_ahead(model, i
             yield images[number % 4]
 
     ahead = []
-    encode = model.engine.model.encode_image
+    encode = model.backend.model.encode_image
     monkeypatch.setattr(model, "preprocess", watched)
-    monkeypatch.setattr(model.engine.model, "encode_image", lambda batch: ahead.append(len(asked)) or encode(batch))
+    monkeypatch.setattr(model.backend.model, "encode_image", lambda batch: ahead.append(len(asked)) or encode(batch))
     found = model.encode_images(source(), batch_size=3)
     np.testing.assert_allclose(found, model.encode_images(images)[np.arange(60) % 4], atol=1e-6)
     assert threading.main_thread() not in threads
@@ -316,7 +316,7 @@ def test_a_model_says_what_it_is(model):
         "parameters, float32 on cpu>"
     )
     assert (model.embed_dim, model.device, model.precision) == (64, "cpu", "float32")
-    assert model.logit_scale == pytest.approx(model.engine.model.logit_scale.item())
+    assert model.logit_scale == pytest.approx(model.backend.model.logit_scale.item())
 
 
 def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatch):
@@ -340,7 +340,7 @@ def test_a_device_or_precision_that_there_is_not_is_explained(folder, monkeypatc
 
 def test_the_precision_reaches_the_towers(folder, images, monkeypatch):
     model = ernie_vil2.load_model(folder)
-    model.engine.precision = "bfloat16"  # load_model refuses it on CPU, where Paddle ignores it
+    model.backend.precision = "bfloat16"  # load_model refuses it on CPU, where Paddle ignores it
     asked, autocast = [], paddle.amp.auto_cast
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **options: asked.append(options) or autocast(enable=False))
     model.encode_images(images)
@@ -359,7 +359,7 @@ def test_a_single_image_or_text_instead_of_a_list_is_an_error(model, images):
 def test_rank_by_hand(model, monkeypatch):
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    scale = model.engine.model.logit_scale.item()
+    scale = model.backend.model.logit_scale.item()
     scores, probabilities = model.rank(["a"], ["b", "c"])
     assert scores.tolist() == [[pytest.approx(scale), 0]]
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(-scale))), pytest.approx(1 / (1 + np.exp(scale)))]]
@@ -367,10 +367,10 @@ def test_rank_by_hand(model, monkeypatch):
 
 def test_rank_of_a_model_of_the_sigmoid_loss_by_hand(checkpoint, monkeypatch):
     model = ernie_vil2.load_model(checkpoint)
-    model.engine.model.logit_bias = paddle.to_tensor([-2.0])
+    model.backend.model.logit_bias = paddle.to_tensor([-2.0])
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    scale = model.engine.model.logit_scale.item()
+    scale = model.backend.model.logit_scale.item()
     scores, probabilities = model.rank(["a"], ["b", "c"])
     assert scores.tolist() == [[pytest.approx(scale - 2, rel=1e-6), -2]]
     assert probabilities.tolist() == [[pytest.approx(1 / (1 + np.exp(2 - scale))), pytest.approx(1 / (1 + np.exp(2)))]]
@@ -379,13 +379,13 @@ def test_rank_of_a_model_of_the_sigmoid_loss_by_hand(checkpoint, monkeypatch):
 def test_encoding_during_training_leaves_the_model_in_training(checkpoint, images):
     loaded = ernie_vil2.load_model(checkpoint)
     expected = loaded.encode_texts(TEXTS)
-    loaded.engine.model.train()
+    loaded.backend.model.train()
     np.testing.assert_array_equal(loaded.encode_texts(TEXTS), expected)  # without dropout, which training has
-    assert loaded.engine.model.training
+    assert loaded.backend.model.training
     with pytest.raises(BadSample):
         loaded.encode_images([b""])
-    assert loaded.engine.model.training and not paddle.to_tensor(loaded.encode_images(images)).isnan().any()
-    assert loaded.engine.model.encode_text(paddle.to_tensor(loaded.tokenizer(TEXTS))).stop_gradient is False
+    assert loaded.backend.model.training and not paddle.to_tensor(loaded.encode_images(images)).isnan().any()
+    assert loaded.backend.model.encode_text(paddle.to_tensor(loaded.tokenizer(TEXTS))).stop_gradient is False
 
 
 def test_several_models_in_one_process_do_not_disturb_each_other(folder, official, checkpoint, images):
@@ -408,7 +408,7 @@ def test_the_fingerprint_follows_what_the_embeddings_depend_on(folder, official,
     other = tmp_path / "vocab.txt"
     other.write_text("\n".join(["[PAD]", *reversed(TOKENS[1:])]), encoding="utf-8")
     prints.add(ernie_vil2.load_model(folder, vocab=other).fingerprint)
-    bias = model.engine.model.text.network.pooler.dense.bias
+    bias = model.backend.model.text.network.pooler.dense.bias
     bias.set_value(bias + 1e-3)
     prints.add(model.fingerprint)
     assert len(prints) == 6

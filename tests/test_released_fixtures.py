@@ -49,7 +49,7 @@ def release(request, tmp_path_factory):
     source = TsvSource(folder.with_name("official_tiny") / "coco_rows.tsv")
     model = load_model(model)
     assert (
-        type(model.engine.model.image).__name__ == {"native": "VisionTransformer", "suite": "SuiteVit"}[implementation]
+        type(model.backend.model.image).__name__ == {"native": "VisionTransformer", "suite": "SuiteVit"}[implementation]
     )
     return model, expected, [source[row] for row in range(len(expected["input_ids"]))]
 

@@ -83,7 +83,7 @@ def test_an_index_answers_as_then_and_recognises_its_images(name, tmp_path):
 
 
 @pytest.mark.parametrize("named", [None, "hnsw"])
-def test_an_index_with_an_engine_of_then_that_is_gone_is_searched_exactly_and_rebuilt(named, tmp_path, capsys):
+def test_an_index_with_an_index_type_of_then_that_is_gone_is_searched_exactly_and_rebuilt(named, tmp_path, capsys):
     folder = shutil.copytree(FIXTURE / "indexes" / "hnsw", tmp_path / "index")
     assert check_index(folder).damage == []
     with ernie_vil2.open_index(folder, ernie_vil2.load_model(FIXTURE / "run"), writable=True) as index:

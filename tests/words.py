@@ -55,6 +55,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "grant(s|ed|ing)?": ("allow, stop request", "", "a stop is granted"),
     "me(et|ets|eting|t)": ("barrier, connect, raise, fit", "van en met op", "a rank that has met an error"),
     "held": ("kept, in memory, compared", "held[ _-]out", "towers are held against formulas"),
+    "engines?": (
+        "trainer, backend, index type",
+        r"[/\"'`]engine|engine[/.]|--engine|container engine|engine (cannot|and build)",  # a folder and keys of files
+        "the engine that computes",
+    ),
     "crews?": ("workers", "", "a crew of four"),
     "census": ("activation profile", "", "a census of tensors"),
     "pass(ed|es|ing)? over": ("skipped", "one pass over", "rows are passed over"),

@@ -141,13 +141,13 @@ class Narrowed:
     """The first numbers of another backend's embeddings, L2-normalised again, as the backend of an `ErnieViL2`.
 
     Args:
-        engine: whose embeddings are cut.
+        backend: whose embeddings are cut.
         width: numbers of an embedding that remain.
     """
 
-    def __init__(self, engine: Backend, width: int):
-        self.whole, self.embed_dim = engine, width
-        self.name, self.digest = engine.name, engine.digest
+    def __init__(self, backend: Backend, width: int):
+        self.whole, self.embed_dim = backend, width
+        self.name, self.digest = backend.name, backend.digest
 
     def __str__(self) -> str:
         return str(self.whole)

@@ -85,7 +85,7 @@ class Exported:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], device: str):
-        self.name, self.precision, self.device = about["engine"], about["precision"], device
+        self.name, self.precision, self.device = about["backend"], about["precision"], device
         self.embed_dim, self.scalars = about["embed_dim"], about["scalars"]
         self._digests = {"": about["weights"], "image": about.get("image_weights")}
         with named_in_utf8(folder) as plain:
@@ -103,22 +103,22 @@ class Exported:
         return self._digests.get(tower)
 
 
-def open_export(folder: Path, device: str | None, engine: str) -> tuple[Exported, Config]:
+def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exported, Config]:
     """The towers of an exported folder, and its configuration.
 
     Args:
         device: by its name; None: Paddle's current device. For an ONNX export on CPU Paddle is not imported.
-        engine: that it must be for; auto or fastest: any.
+        backend: that it must be for; auto or fastest: any.
 
     Raises:
         MissingPackage: as `Exported`.
-        BadExport: as `read_export` and `Exported`, or it is for another engine.
+        BadExport: as `read_export` and `Exported`, or it is for another backend.
         ValueError: there is no such device.
     """
     about = read_export(folder)
-    if engine not in ("auto", "fastest", about["engine"]):
-        raise BadExport(f"{folder} is an export for {about['engine']}, not for {engine}")
-    if about["engine"] == "onnx" and (device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()):
+    if backend not in ("auto", "fastest", about["backend"]):
+        raise BadExport(f"{folder} is an export for {about['backend']}, not for {backend}")
+    if about["backend"] == "onnx" and (device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()):
         device = "cpu"
     else:
         device = runtime.set_device(device, "this export")

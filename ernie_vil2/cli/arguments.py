@@ -81,9 +81,9 @@ def table_overrides(args: argparse.Namespace) -> list[str]:
     return [f"Data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
 
 
-def add_engine_option(parser: argparse.ArgumentParser) -> None:
+def add_backend_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that loads a model to encode with."""
-    parser.add_argument("--engine", choices=("fastest", "paddle", "paddle_inference", "onnx"),
+    parser.add_argument("--backend", "--engine", choices=("fastest", "paddle", "paddle_inference", "onnx"),
                         default="fastest", help="what computes; default: an export's own library, for a checkpoint on "
                         "CPU a float32 export next to it that ranks alike, else Paddle")  # fmt: skip
 
@@ -100,8 +100,8 @@ def add_width_option(parser: argparse.ArgumentParser) -> None:
                         "default: all")  # fmt: skip
 
 
-def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> None:
-    """Options that name a model and say how it encodes; `engines`: by whichever engine, an export's among them."""
+def add_model_options(parser: argparse.ArgumentParser, backends: bool = True) -> None:
+    """Options that name a model and say how it encodes; `backends`: also by which backend, an export's among them."""
     parser.add_argument(
         "--checkpoint",
         type=model,
@@ -109,8 +109,8 @@ def add_model_options(parser: argparse.ArgumentParser, engines: bool = True) -> 
         help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, official "
         ".pdparams, PaddleNLP folder, export, or a known name",
     )
-    if engines:
-        add_engine_option(parser)
+    if backends:
+        add_backend_option(parser)
     parser.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
     )
@@ -359,9 +359,9 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
     if labels:
         model = load_classifier(weights, args.vocab, args.device, **options)
     else:
-        model = load_model(weights, args.vocab, args.device, **options, engine=args.engine)
+        model = load_model(weights, args.vocab, args.device, **options, backend=args.backend)
         if RANK == 0:
-            print(f"engine: {described(model.engine)}")
+            print(f"backend: {described(model.backend)}")
     if run_of(weights.parent):
         args.checkpoint = weights.parent
     return model, weights

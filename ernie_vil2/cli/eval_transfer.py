@@ -19,7 +19,7 @@ from ernie_vil2.device.launch import start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_model_options(parser, engines=False)
+    arguments.add_model_options(parser, backends=False)
     add = parser.add_argument
     add("--data", type=input_path, metavar="PATH", help="the folder as it is published, or the file of a split")
     add("--split", help="dev, test, test1, ...; default: test, or dev where that is not there")

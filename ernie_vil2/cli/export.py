@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import load_model
-    from ernie_vil2.export.write import export, require_engine
+    from ernie_vil2.export.write import export, require_backend
     from ernie_vil2.models.weights.stored import weights_path
 
-    require_engine(TARGETS[args.to])
+    require_backend(TARGETS[args.to])
     if args.data is None and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
     name = f"{args.to}-{args.precision}" + (f"-{args.width}" if args.width else "")

@@ -163,8 +163,8 @@ def score_mixtures(
             ))  # fmt: skip
     network, _ = stored[0].build()
     tokenizer = stored[0].tokenizer(config.Data.max_length)
-    engine = Eager(network, Preprocessing.of(config.Model.image), args.precision)
-    encoder = ErnieViL2(engine, tokenizer, config, args.batch_size)
+    backend = Eager(network, Preprocessing.of(config.Model.image), args.precision)
+    encoder = ErnieViL2(backend, tokenizer, config, args.batch_size)
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
         set_weights(network, mixture(stored, shares))

@@ -371,7 +371,7 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
     root = args.root if writable and args.action != "remove" else None
     index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root, args.width)
     if args.action != "query":
-        print(f"engine: {described(index.model.engine)}")
+        print(f"backend: {described(index.model.backend)}")
     return index
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
-    add_engine_option,
+    add_backend_option,
     add_pipe_option,
     add_precision_option,
     add_table_options,
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lexicon = add_way(ways, "lexicon", "the words of a list that a model finds nearest to the image")
     lexicon.add_argument("--checkpoint", required=True, type=model, metavar="MODEL",
                          help="run or checkpoint folder, .pdparams, PaddleNLP folder, export, known name")  # fmt: skip
-    add_engine_option(lexicon)
+    add_backend_option(lexicon)
     add_precision_option(lexicon)
     lexicon.add_argument(
         "--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model does not bring its own"
@@ -137,9 +137,9 @@ def lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
         args.device,
         batch_size=args.batch_size,
         precision=args.precision,
-        engine=args.engine,
+        backend=args.backend,
     )
-    print(f"engine: {described(model.engine)}")
+    print(f"backend: {described(model.backend)}")
     least = calibrated(model, args.checkpoint, "image_to_text") if args.threshold == CALIBRATED else args.threshold
     return LexiconTagger(model, words, templates, args.top, least, paddle.get_device()), image_options(args)
 

@@ -64,7 +64,7 @@ class Embedded:
     logit_scale: float = 100.0
     calibration: Calibration | None = None
     labels: tuple[str, ...] = ()
-    engine: Any = None
+    backend: Any = None
 
 
 @dataclass

@@ -133,12 +133,12 @@ class ScoredModel(EmbeddingModel, Protocol):
         logit_scale: by which cosines become logits.
         calibration: what its scores mean, if that was found.
         labels: of the statements that its head answers; empty without one.
-        engine: the backend that computes.
+        backend: computes the two towers.
     """
 
     calibration: Calibration | None
     labels: tuple[str, ...]
-    engine: Any
+    backend: Any
 
     @property
     def device(self) -> str: ...

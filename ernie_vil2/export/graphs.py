@@ -34,13 +34,13 @@ class NotExportable(ValueError):
     """A tower that cannot become a graph; the message says why."""
 
 
-def save_graphs(engine: Eager, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
+def save_graphs(backend: Eager, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
     """Writes both towers into `folder`; with a width, of embeddings that are cut to their first numbers.
 
     Raises:
         NotExportable: a tower's code cannot be traced.
     """
-    model, size = engine.model, None if preprocessing.kind == "naflex" else preprocessing.size
+    model, size = backend.model, None if preprocessing.kind == "naflex" else preprocessing.size
     graphs = {
         "image": (_Image(model, preprocessing, width), InputSpec([None, size, size, 3], "uint8", INPUTS["image"])),
         "text": (_Text(model, width), InputSpec([None, None], "int64", INPUTS["text"])),

@@ -32,16 +32,16 @@ from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, writ
 TOP = 10
 
 
-def require_engine(engine: str) -> None:
-    """MissingPackage if what makes and runs the graphs of an engine is not installed."""
-    if engine == "onnx":
+def require_backend(backend: str) -> None:
+    """MissingPackage if what makes and runs the graphs of a backend is not installed."""
+    if backend == "onnx":
         require("an ONNX export", "paddle2onnx", "onnx", "onnxruntime")
 
 
 def export(
     model: ErnieViL2,
     folder: str | Path,
-    engine: str,
+    backend: str,
     precision: str = "float32",
     images: Sequence[ImageLike] = (),
     texts: Sequence[str] = (),
@@ -51,7 +51,7 @@ def export(
     """Writes a model as graphs for an inference library, into a new folder that appears when it is whole.
 
     Args:
-        engine: `paddle_inference` or `onnx`.
+        backend: `paddle_inference` or `onnx`.
         precision: in which the towers compute: bfloat16 is computed by Paddle Inference's kernels from a graph in
             float32; int8 are the weights of matrix products in the ONNX file.
         images, texts: real inputs, on which the export is compared with the model.
@@ -62,37 +62,37 @@ def export(
         What `compare` found, which is in the folder as well.
 
     Raises:
-        NotExportable: a tower cannot become a graph, or the engine does not have the precision.
+        NotExportable: a tower cannot become a graph, or the backend does not have the precision.
         ValueError: the model was not trained with this width.
         FileExistsError: there is something at `folder`.
         OSError: it cannot be written.
-        MissingPackage: see `require_engine`.
+        MissingPackage: see `require_backend`.
     """
-    require_engine(engine)
+    require_backend(backend)
     folder = Path(folder)
-    if precision not in PRECISIONS[engine]:
-        raise NotExportable(f"{engine} computes in {' or '.join(PRECISIONS[engine])}, not in {precision}; name another "
-                            "--precision or --to")  # fmt: skip
-    if not isinstance(model.engine, Eager):
+    if precision not in PRECISIONS[backend]:
+        known = " or ".join(PRECISIONS[backend])
+        raise NotExportable(f"{backend} computes in {known}, not in {precision}; name another --precision or --to")
+    if not isinstance(model.backend, Eager):
         raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "is there already; name a new folder", str(folder))
-    whole, model = model.engine, model.narrowed(width)
+    whole, model = model.backend, model.narrowed(width)
     with atomic_folder(folder) as made, named_in_utf8(made) as aside:
         save_graphs(whole, model.preprocessing, aside, width)
-        if engine == "onnx":
+        if backend == "onnx":
             from ernie_vil2.export.graphs import convert
 
             convert(aside, quantize=precision == "int8")
         about = {
             "version": VERSION,
-            "engine": engine,
+            "backend": backend,
             "precision": precision,
             "source": source,
-            "weights": model.engine.digest(),
-            "image_weights": model.engine.digest("image"),
+            "weights": model.backend.digest(),
+            "image_weights": model.backend.digest("image"),
             "embed_dim": model.embed_dim,
-            "scalars": model.engine.scalars,
+            "scalars": model.backend.scalars,
             "preprocessing": model.preprocessing.described(),
             "tokenizer": {"rules": model.tokenizer.rules, "max_length": model.tokenizer.max_length},
             "inputs": INPUTS,
@@ -106,7 +106,7 @@ def export(
         try:
             report = compare(model, exported, images, texts)
         except (RuntimeError, ValueError) as error:  # Paddle's and onnxruntime's own are of these
-            raise NotExportable(f"the graphs for {engine} do not run: {reason(error)}") from error
+            raise NotExportable(f"the graphs for {backend} do not run: {reason(error)}") from error
         write_json(aside / PARITY, report)
         write_checksums(aside, sorted(path.name for path in aside.iterdir()))
         if model.calibration:  # after the checksums: it may be found again
@@ -117,7 +117,7 @@ def export(
 def compare(
     model: ErnieViL2, other: ErnieViL2, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """How far another engine's embeddings are from a model's own.
+    """How far another backend's embeddings are from a model's own.
 
     Returns:
         For `images` and for `texts`, where there are any: the number of `inputs`, the `largest_difference` of two
@@ -140,7 +140,7 @@ def compare(
 
 
 def ranked_alike(images: Sequence[np.ndarray], texts: Sequence[np.ndarray]) -> dict[str, float]:
-    """`top_10` of `compare`, of two engines' embeddings of images `[N, D]` and of texts `[M, D]`."""
+    """`top_10` of `compare`, of two backends' embeddings of images `[N, D]` and of texts `[M, D]`."""
     ours, theirs = (
         np.argsort(-(text @ image.T), axis=1, kind="stable")[:, :TOP] for image, text in zip(images, texts, strict=True)
     )

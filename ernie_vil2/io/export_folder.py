@@ -1,6 +1,6 @@
 """An exported model: one folder that needs nothing else.
 
-    export.json     what it is: engine, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
+    export.json     what it is: backend, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
     image.*, text.* the two graphs (`export.graphs`, `export.onnx_graphs`)
     vocab.txt       the tokens in the order of their ids, one per line; of other people's models tokenizer.json
     config.yaml     the configuration of the model
@@ -46,7 +46,7 @@ GRAPHS = {
     "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),
     "onnx": ("image.onnx", "text.onnx"),
 }
-"""Files of the graphs by engine."""
+"""Files of the graphs by backend."""
 PRECISIONS = {"paddle_inference": ("float32", "bfloat16"), "onnx": ("float32", "int8")}
 INPUTS = {"image": "pixels", "text": "token_ids"}
 OUTPUTS = {"image": "image_embeddings", "text": "text_embeddings"}
@@ -75,13 +75,15 @@ def read_export(folder: str | Path) -> dict[str, Any]:
             raise DamagedFile(f"{CHECKSUMS} names files outside of the folder")
         check_files(folder, {*sums, ABOUT, CONFIG, *with_its_vocabulary(folder, [VOCABULARY])})
         about = _object(folder / ABOUT)
+        if "engine" in about:  # its name in exports of earlier versions
+            about["backend"] = about.pop("engine")
         version = about.get("version")
         if version != VERSION and is_count(version):
             raise BadExport(f"{folder} is an export of version {version}, this is version {VERSION}: export the "
                             "checkpoint again with this version of the package")  # fmt: skip
         if wrong := [key for key, right in _checked(about).items() if not right]:
             raise DamagedFile(f"{ABOUT} does not describe an export ({', '.join(wrong)})")
-        check_files(folder, GRAPHS[about["engine"]])
+        check_files(folder, GRAPHS[about["backend"]])
     except DamagedFile as error:
         raise BadExport(f"{folder}: {error}: it is damaged; {AGAIN}") from None
     return about
@@ -108,11 +110,11 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         numbers = value("preprocessing", key)
         return isinstance(numbers, list) and len(numbers) == 3 and all(check(one, *bounds) for one in numbers)
 
-    engine = about.get("engine")
+    backend = about.get("backend")
     return {
         "version": is_count(about.get("version"), VERSION, VERSION),
-        "engine": engine in tuple(GRAPHS),
-        "precision": any(about.get("precision") in of for name, of in PRECISIONS.items() if name == engine),
+        "backend": backend in tuple(GRAPHS),
+        "precision": any(about.get("precision") in of for name, of in PRECISIONS.items() if name == backend),
         "weights": isinstance(about.get("weights"), str),
         "image_weights": isinstance(about.get("image_weights", ""), str),
         "embed_dim": is_count(about.get("embed_dim"), **WIDTHS),

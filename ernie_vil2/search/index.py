@@ -338,7 +338,7 @@ def _opened(
 
 def image_fingerprint(model: ErnieViL2) -> str | None:
     """As `ErnieViL2.fingerprint`, of what embeddings of images follow from; None of an export of an earlier version."""
-    weights, config = model.engine.digest("image"), without_implementation(model.config.Model)
+    weights, config = model.backend.digest("image"), without_implementation(model.config.Model)
     parts = {
         "preprocessing": model.preprocessing.described(),
         "precision": model.precision,
@@ -381,13 +381,13 @@ def _loaded(
     if not Path(source, ABOUT).is_file():
         on_cpu = device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()
         if fingerprint and precision == "float32" and on_cpu:
-            if made := export_in(Path(source), fingerprint, engines=["onnx"]):
+            if made := export_in(Path(source), fingerprint, backends=["onnx"]):
                 return made, source
         from ernie_vil2.models.weights.stored import weights_path
 
         folder = weights_path(source).parent
         source = folder if run_of(folder) else source
-    return load_model(source, device=device, precision=precision, engine="fastest"), source
+    return load_model(source, device=device, precision=precision, backend="fastest"), source
 
 
 def check_queries(texts: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ LONGEST = 1 << 16
 """Characters of `engine.json`."""
 MOST_BYTES = 1 << 53
 REPLACED = {"hnsw": "ivf"}
-"""Engines of earlier versions, which are not read any more, and what is built instead of them."""
+"""Index types of earlier versions, which are not read any more, and what is built instead of them."""
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:

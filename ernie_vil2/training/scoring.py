@@ -70,8 +70,8 @@ def encoder_of(
     """The model of a run, which is a dual encoder where something scores it, as an encoder; by default in the precision
     of its training."""
     precision = precision or config.Training.precision
-    engine = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), precision)
-    return ErnieViL2(engine, tokenizer, config, config.Evaluation.batch_size)
+    backend = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), precision)
+    return ErnieViL2(backend, tokenizer, config, config.Evaluation.batch_size)
 
 
 class Scored:

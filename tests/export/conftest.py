@@ -1,4 +1,4 @@
-"""A small model, its exports by engine, and inputs for it."""
+"""A small model, its exports by backend, and inputs for it."""
 
 import numpy as np
 import paddle
@@ -40,8 +40,8 @@ def model():
 
 @pytest.fixture(scope="session")
 def exports(model, tmp_path_factory):
-    """Exported folders by engine; a test that changes one copies it."""
+    """Exported folders by backend; a test that changes one copies it."""
     folder = tmp_path_factory.mktemp("exports")
-    for engine in GRAPHS:
-        export(model, folder / engine, engine, images=IMAGES, texts=TEXTS)
+    for backend in GRAPHS:
+        export(model, folder / backend, backend, images=IMAGES, texts=TEXTS)
     return folder

@@ -64,10 +64,10 @@ def rewritten(folder, **changes):
     write_checksums(folder, [path.name for path in folder.iterdir() if path.name != CHECKSUMS])
 
 
-def test_another_version_and_another_engine(folder):
+def test_another_version_and_another_backend(folder):
     rewritten(folder, version=2)
     refused(folder, "is an export of version 2, this is version 1: export the checkpoint again with this version")
-    rewritten(folder, version=1, engine="tensorrt")
+    rewritten(folder, version=1, backend="tensorrt")
     refused(folder, "export.json does not describe an export")
 
 
@@ -78,7 +78,7 @@ def test_graphs_that_the_library_refuses(folder):
     refused(folder, "refuses")
 
 
-def test_an_engine_that_is_not_installed(exports, monkeypatch):
+def test_a_backend_that_is_not_installed(exports, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingPackage, match="onnx needs onnxruntime, which is not installed: .*pip install"):
         ernie_vil2.load_model(exports / "onnx")
@@ -95,9 +95,9 @@ def test_a_checkpoint_is_no_export_and_the_other_way_round(model, exports, tmp_p
     with pytest.raises(
         ValueError, match=r"model is not an export for onnx: make one, ernie-vil2 export .*model FOLDER --to onnx"
     ):
-        ernie_vil2.load_model(checkpoint, engine="onnx")
+        ernie_vil2.load_model(checkpoint, backend="onnx")
     with pytest.raises(BadExport, match="is an export for onnx, not for paddle"):
-        ernie_vil2.load_model(exports / "onnx", engine="paddle")
+        ernie_vil2.load_model(exports / "onnx", backend="paddle")
     with pytest.raises(BadExport, match="is an export for paddle_inference; export the checkpoint with --to onnx"):
         OnnxModel(exports / "paddle_inference")
     with pytest.raises(NotExportable, match="this model is an export already; name the checkpoint"):
@@ -124,15 +124,15 @@ class Sorting(Peeking):
         return self.linear(paddle.linalg.svd(images)[1].mean(axis=2))
 
 
-@pytest.mark.parametrize("tower, engine, message", [
+@pytest.mark.parametrize("tower, backend, message", [
     ("Peeking", "paddle_inference", "the image tower cannot be traced into a graph: "),
     ("Sorting", "onnx", "the image tower cannot become ONNX: "),
 ])  # fmt: skip
-def test_what_cannot_be_exported_says_why(tower, engine, message, tmp_path):
+def test_what_cannot_be_exported_says_why(tower, backend, message, tmp_path):
     sys.modules["peeking"] = sys.modules[__name__]
     model = untrained(f"Model.image={{name: 'peeking:{tower}', image_size: 32}}", TEXT % ("ernie", "cls"))
     with pytest.raises(NotExportable, match=message) as caught:
-        export(model, tmp_path / "made", engine, images=IMAGES, texts=TEXTS)
+        export(model, tmp_path / "made", backend, images=IMAGES, texts=TEXTS)
     assert "\n" not in str(caught.value) and len(str(caught.value)) > len(message)
     assert list(tmp_path.iterdir()) == []
 
@@ -150,11 +150,11 @@ def test_a_trace_that_failed_leaves_no_parameter_for_a_later_graph_at_its_addres
     assert not _global_parameter_recorder.params_dict and not _global_parameter_recorder.tensor2value
 
 
-@pytest.mark.parametrize("engine, precision, other", [("onnx", "bfloat16", "float32 or int8"),
+@pytest.mark.parametrize("backend, precision, other", [("onnx", "bfloat16", "float32 or int8"),
                                                       ("paddle_inference", "int8", "float32 or bfloat16")])  # fmt: skip
-def test_a_precision_that_the_library_does_not_have(model, tmp_path, engine, precision, other):
-    with pytest.raises(NotExportable, match=f"{engine} computes in {other}, not in {precision}"):
-        export(model, tmp_path / "made", engine, precision)
+def test_a_precision_that_the_library_does_not_have(model, tmp_path, backend, precision, other):
+    with pytest.raises(NotExportable, match=f"{backend} computes in {other}, not in {precision}"):
+        export(model, tmp_path / "made", backend, precision)
 
 
 @pytest.fixture
@@ -168,10 +168,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.parametrize("engine", GRAPHS)
-def test_a_full_disk_is_reported_and_leaves_nothing(model, small_disk, engine):
+@pytest.mark.parametrize("backend", GRAPHS)
+def test_a_full_disk_is_reported_and_leaves_nothing(model, small_disk, backend):
     with pytest.raises(OSError, match="No space left"):
-        export(model, small_disk / "made", engine)
+        export(model, small_disk / "made", backend)
     assert list(small_disk.iterdir()) == []
 
 

@@ -35,17 +35,17 @@ MODELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "engine"), [
-    pytest.param(kind, engine, marks=pytest.mark.slow if kind == "PaddleClas" else ())
-    for kind in MODELS for engine in GRAPHS
+@pytest.mark.parametrize(("kind", "backend"), [
+    pytest.param(kind, backend, marks=pytest.mark.slow if kind == "PaddleClas" else ())
+    for kind in MODELS for backend in GRAPHS
 ])  # fmt: skip
-def test_every_model_gives_what_its_checkpoint_gives(kind, engine, tmp_path):
+def test_every_model_gives_what_its_checkpoint_gives(kind, backend, tmp_path):
     model = MODELS[kind]()
-    report = export(model, tmp_path / "made", engine, images=IMAGES, texts=TEXTS, source=kind)
+    report = export(model, tmp_path / "made", backend, images=IMAGES, texts=TEXTS, source=kind)
     assert report == json.loads((tmp_path / "made" / "parity.json").read_text())
     assert report["top_10"] == {"same_ten": 1, "same_order": 1, "in_both": 1}
     assert report["images"]["inputs"] == report["texts"]["inputs"] == 4
-    made = ernie_vil2.load_model(tmp_path / "made", engine=engine, batch_size=3)  # a batch of 3 and one of 1
+    made = ernie_vil2.load_model(tmp_path / "made", backend=backend, batch_size=3)  # a batch of 3 and one of 1
     for side, inputs in (("images", IMAGES), ("texts", TEXTS)):
         ours, theirs = (getattr(one, f"encode_{side}")(inputs) for one in (model, made))
         np.testing.assert_allclose(theirs, ours, atol=2e-6)
@@ -60,27 +60,27 @@ def test_every_model_gives_what_its_checkpoint_gives(kind, engine, tmp_path):
         model.embed_dim,
         model.logit_scale,
     )
-    assert made.engine.name == engine and f"{engine}, float32 on cpu" in repr(made)
+    assert made.backend.name == backend and f"{backend}, float32 on cpu" in repr(made)
 
 
-def test_a_folder_holds_all_that_is_needed_and_its_engine_is_reported_from_it(exports, model):
-    for engine, graphs in GRAPHS.items():
-        names = {path.name for path in (exports / engine).iterdir()}
+def test_a_folder_holds_all_that_is_needed_and_its_backend_is_reported_from_it(exports, model):
+    for backend, graphs in GRAPHS.items():
+        names = {path.name for path in (exports / backend).iterdir()}
         assert names == graphs | {"export.json", "config.yaml", "vocab.txt", "parity.json", CHECKSUMS}
-        assert ernie_vil2.load_model(exports / engine).engine.name == engine
-        about = json.loads((exports / engine / "export.json").read_text())
+        assert ernie_vil2.load_model(exports / backend).backend.name == backend
+        about = json.loads((exports / backend / "export.json").read_text())
         assert about["scalars"] == {"logit_scale": pytest.approx(1 / 0.07)}
         assert about["preprocessing"]["size"] == 32 and about["tokenizer"] == {"rules": "official", "max_length": 16}
     with pytest.raises(BadExport, match="onnx is an export for onnx, not for paddle_inference"):
-        ernie_vil2.load_model(exports / "onnx", engine="paddle_inference")
+        ernie_vil2.load_model(exports / "onnx", backend="paddle_inference")
 
 
-def test_evaluation_and_search_say_which_engine_computes_and_rank_alike(model, exports, shapes, tmp_path, capsys):
+def test_evaluation_and_search_say_which_backend_computes_and_rank_alike(model, exports, shapes, tmp_path, capsys):
     ranks = []
-    for engine in GRAPHS:
+    for backend in GRAPHS:
         given = [
             "--checkpoint",
-            str(exports / engine),
+            str(exports / backend),
             "--data",
             str(shapes["val"]),
             "--language",
@@ -88,18 +88,18 @@ def test_evaluation_and_search_say_which_engine_computes_and_rank_alike(model, e
             "--device",
             "cpu",
         ]
-        assert commands.run("eval", [*given, "--engine", engine, "--output", str(tmp_path / engine)]) == 0
+        assert commands.run("eval", [*given, "--backend", backend, "--output", str(tmp_path / backend)]) == 0
         shown = capsys.readouterr().out
-        assert f"engine: {engine}, float32 on cpu" in shown
-        csv = next((tmp_path / engine).glob("*.csv")).read_text()
+        assert f"backend: {backend}, float32 on cpu" in shown
+        csv = next((tmp_path / backend).glob("*.csv")).read_text()
         ranks.append(re.sub(r"-?\d\.\d+(e-\d+)?", "cosine", csv))
     assert ranks[0] == ranks[1] and len(ranks[0].splitlines()) > 16
     index = ["--index", str(tmp_path / "index"), "--device", "cpu"]
     built = ["build", *index, "--checkpoint", str(exports / "onnx"), "--data", str(shapes["val"])]
-    assert commands.run("search", built) == 0 and "engine: onnx, float32 on cpu" in capsys.readouterr().out
+    assert commands.run("search", built) == 0 and "backend: onnx, float32 on cpu" in capsys.readouterr().out
     asked = ["query", *index, "--checkpoint", str(exports / "paddle_inference"), "a red disc", "--count", "3"]
     assert commands.run("search", asked) == 0 and len(capsys.readouterr().out.splitlines()) == 4
-    assert commands.run("eval", [*given, "--engine", "onnx", "--output", str(tmp_path / "no")]) == 2
+    assert commands.run("eval", [*given, "--backend", "onnx", "--output", str(tmp_path / "no")]) == 2
     assert "is an export for paddle_inference, not for onnx" in capsys.readouterr().err
 
 
@@ -136,9 +136,9 @@ def test_a_calibration_goes_with_its_model_and_can_be_found_again(tmp_path):
     calibrated = untrained(TEXT % ("ernie", "cls"), "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}")
     thresholds = {direction: Threshold(0.25, 90.0, 80.0, 70.0) for direction in DIRECTIONS}
     calibrated.calibration = Calibration(calibrated.fingerprint, "shapes", 33.0, thresholds)
-    for engine, precision in (("onnx", "int8"), ("paddle_inference", "float32")):
-        folder = tmp_path / f"{engine}-{precision}"
-        export(calibrated, folder, engine, precision)
+    for backend, precision in (("onnx", "int8"), ("paddle_inference", "float32")):
+        folder = tmp_path / f"{backend}-{precision}"
+        export(calibrated, folder, backend, precision)
         made = ernie_vil2.load_model(folder)
         assert made.calibration == dataclasses.replace(calibrated.calibration, fingerprint=made.fingerprint)
         np.testing.assert_allclose(
@@ -152,18 +152,18 @@ def test_the_fastest_backend_at_hand_computes_a_checkpoint_where_it_ranks_alike(
     checkpoint = untrained_checkpoint(tmp_path, TOKENS)
     model = ernie_vil2.load_model(checkpoint, device="cpu")
 
-    def engine(**options):
-        return ernie_vil2.load_model(checkpoint, device="cpu", engine="fastest", **options).engine.name
+    def backend(**options):
+        return ernie_vil2.load_model(checkpoint, device="cpu", backend="fastest", **options).backend.name
 
-    assert engine() == "paddle"
+    assert backend() == "paddle"
     data = ["--data", str(shapes["val"]), "--samples", "4"]
     assert commands.run("export", [str(checkpoint), "--to", "paddle-inference", *data]) == 0
-    assert (checkpoint / "paddle-inference-float32").is_dir() and engine() == "paddle_inference"
+    assert (checkpoint / "paddle-inference-float32").is_dir() and backend() == "paddle_inference"
     export(model, checkpoint / "mine", "onnx", images=IMAGES, texts=TEXTS)
     export(model, checkpoint / "int8", "onnx", "int8", images=IMAGES, texts=TEXTS)
-    assert engine() == "onnx"
-    assert engine(max_length=8) == engine(precision="float32", max_length=8) == "paddle"  # not the export's
-    assert ernie_vil2.load_model(checkpoint, device="cpu").engine.name == "paddle"
+    assert backend() == "onnx"
+    assert backend(max_length=8) == backend(precision="float32", max_length=8) == "paddle"  # not the export's
+    assert ernie_vil2.load_model(checkpoint, device="cpu").backend.name == "paddle"
 
     given = ["--checkpoint", str(checkpoint), "--device", "cpu"]
     (tmp_path / "words.txt").write_text("red\ngreen\n")
@@ -175,27 +175,29 @@ def test_the_fastest_backend_at_hand_computes_a_checkpoint_where_it_ranks_alike(
     }  # fmt: skip
     for command, arguments in asked.items():
         assert commands.run(command, arguments) == 0
-        assert "engine: onnx, float32 on cpu" in capsys.readouterr().out
-    assert commands.run("eval", [*asked["eval"], "--engine", "paddle", "--no-cache"]) == 0
-    assert "engine: paddle, float32 on cpu" in capsys.readouterr().out
+        assert "backend: onnx, float32 on cpu" in capsys.readouterr().out
+    assert commands.run("eval", [*asked["eval"], "--backend", "paddle", "--no-cache"]) == 0
+    assert "backend: paddle, float32 on cpu" in capsys.readouterr().out
 
     report = json.loads((checkpoint / "mine" / "parity.json").read_text())
     report["top_10"]["same_order"] = 0.99
     (checkpoint / "mine" / "parity.json").write_text(json.dumps(report))
-    assert engine() == "paddle_inference"  # damaged, and not alike
+    assert backend() == "paddle_inference"  # damaged, and not alike
     write_checksums(checkpoint / "mine", json.loads((checkpoint / "mine" / CHECKSUMS).read_text()))
-    assert engine() == "paddle_inference"
+    assert backend() == "paddle_inference"
     (checkpoint / "paddle-inference-float32" / "image.json").write_text("{}")
-    assert engine() == "paddle"
+    assert backend() == "paddle"
 
 
-@pytest.mark.parametrize("engine, precision, cosine", [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)])
-def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_path, engine, precision, cosine):
-    report = export(model, tmp_path / "made", engine, precision, IMAGES, TEXTS)
+@pytest.mark.parametrize(
+    "backend, precision, cosine", [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)]
+)
+def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_path, backend, precision, cosine):
+    report = export(model, tmp_path / "made", backend, precision, IMAGES, TEXTS)
     assert report["images"]["least_cosine"] > cosine and report["texts"]["least_cosine"] > cosine
     made = ernie_vil2.load_model(tmp_path / "made")
     assert made.precision == precision and made.fingerprint != model.fingerprint
-    if engine == "onnx":
+    if backend == "onnx":
         weights = {one.name: one for one in onnx.load(str(tmp_path / "made" / "text.onnx")).graph.initializer}
         quantised = {name: one for name, one in weights.items() if one.data_type == onnx.TensorProto.INT8 and one.dims}
         scales = [weights[name.replace("_quantized", "_scale")] for name in quantised if name.endswith("_quantized")]
@@ -205,8 +207,8 @@ def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_p
 
 
 def test_the_model_that_is_exported_stays_as_it_was(model, tmp_path):
-    model.engine.model.train()
+    model.backend.model.train()
     before = model.fingerprint
     export(model, tmp_path / "made", "paddle_inference")
-    assert model.engine.model.training and model.engine.model.image.training and model.fingerprint == before
-    model.engine.model.eval()
+    assert model.backend.model.training and model.backend.model.image.training and model.fingerprint == before
+    model.backend.model.eval()

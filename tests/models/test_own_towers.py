@@ -66,7 +66,7 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
     trainer = Trainer(config)
     trainer.fit()
     model = ernie_vil2.load_model(tmp_path / "run")
-    towers = model.engine.model
+    towers = model.backend.model
     assert type(towers.image).__name__ == "Pixels" and type(towers.text).__name__ == "Bag"
     np.testing.assert_array_equal(towers.image.linear.weight.numpy(), trainer.model.image.linear.weight.numpy())
     losses = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]

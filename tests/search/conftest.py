@@ -33,11 +33,11 @@ def model(checkpoint):
 class Kept:
     """A collection that can be closed and opened again, for writing or for reading."""
 
-    def __init__(self, engine, folder):
-        self.engine, self.folder, self._open = engine, folder, []
+    def __init__(self, index_type, folder):
+        self.index_type, self.folder, self._open = index_type, folder, []
 
     def open(self, writable=False):
-        if self.engine == "milvus":
+        if self.index_type == "milvus":
             from ernie_vil2.search.milvus import MilvusStore
 
             store = MilvusStore(str(self.folder / "index.db"), True)
@@ -51,7 +51,8 @@ class Kept:
         return collection
 
     def build(self, collection, queries, recall=0.95):
-        collection.build(None if self.engine == "milvus" else self.engine, lambda: queries, recall, lambda line: None)
+        index_type = None if self.index_type == "milvus" else self.index_type
+        collection.build(index_type, lambda: queries, recall, lambda line: None)
 
     def close(self):
         for one in reversed(self._open):

@@ -86,9 +86,9 @@ def test_int8_exports_encode_one_at_a_time(index, monkeypatch):
     shapes = []
     monkeypatch.setattr(type(index.model), "precision", "int8")
     for name in ("encode_ids", "encode_pixels"):
-        encode = getattr(index.model.engine, name)
+        encode = getattr(index.model.backend, name)
         monkeypatch.setattr(
-            index.model.engine, name, lambda rows, encode=encode: shapes.append(len(rows)) or encode(rows)
+            index.model.backend, name, lambda rows, encode=encode: shapes.append(len(rows)) or encode(rows)
         )
 
     async def crowd():

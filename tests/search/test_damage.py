@@ -36,14 +36,14 @@ ITEMS = {
 REMOVED = ["3", "4"]
 
 
-def made(folder, engine):
+def made(folder, index_type):
     store = FolderStore(folder, writable=True)
     store.describe({"version": 3, "model": "none", "fingerprint": "0" * 32, "width": WIDTH})
     images = store.collection("images")
     for start in range(0, ROWS, 150):
         chosen = slice(start, start + 150)
         images.add(list(ITEMS.values())[chosen], EMBEDDINGS[chosen])
-    images.build(engine, lambda: QUERIES, 0.9, lambda line: None)
+    images.build(index_type, lambda: QUERIES, 0.9, lambda line: None)
     images.remove(REMOVED)
     images.close()
     store.close()
@@ -273,10 +273,10 @@ FORMS = {
     "a width of text": set_json("index.json", width="16"),
     "a model of a number": set_json("index.json", model=1),
     "a pipe for the model": replaced_by("pipe", "index.json"),
-    "a pipe for the engine": replaced_by("pipe", "images/engine/engine.json"),
-    "an engine that is not known": set_json("images/engine/engine.json", name="fast"),
-    "an engine of no name": set_json("images/engine/engine.json", name=[]),
-    "an engine of negative rows": set_json("images/engine/engine.json", rows=-1),
+    "a pipe for the index type": replaced_by("pipe", "images/engine/engine.json"),
+    "an index type that is not known": set_json("images/engine/engine.json", name="fast"),
+    "an index type of no name": set_json("images/engine/engine.json", name=[]),
+    "an index type of negative rows": set_json("images/engine/engine.json", rows=-1),
 }
 OF_FAISS = {
     "no breadth": set_json("images/engine/engine.json", breadth=0),
@@ -290,7 +290,7 @@ OF_FAISS = {
 }
 
 
-def engine_of(folder):
+def index_type_of(folder):
     return json.loads((folder / "images/engine/engine.json").read_text())["name"]
 
 
@@ -324,7 +324,7 @@ def test_nothing_of_a_strangers_database_is_run_by_a_writer_either(earlier, name
 
 @pytest.mark.parametrize("damage", OF_FAISS.values(), ids=OF_FAISS)
 def test_an_index_type_of_another_form_is_damage(earlier, damage):
-    if engine_of(earlier) == "exact":
+    if index_type_of(earlier) == "exact":
         pytest.skip("it has no file of faiss")
     damage(earlier)
     with pytest.raises(DamagedIndex, match=r"engine cannot be read .*; remove .*engine and build the index again"):

@@ -137,7 +137,7 @@ def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
 
 def test_an_index_of_another_model_is_refused_with_both_names(folder, tmp_path):
     other = ernie_vil2.load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"]))
-    positions = other.engine.model.image.pos_embed
+    positions = other.backend.model.image.pos_embed
     positions.set_value(positions + 1)  # with its images alike it would be a model of another text tower
     with pytest.raises(OtherModel, match=r"is an index of the model given \(\w+\), not of the model given"):
         open_index(folder, other)

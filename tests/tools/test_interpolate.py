@@ -114,7 +114,7 @@ def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_
     mixed = ernie_vil2.load_model(tmp_path / "mixed")
     a, b = (ernie_vil2.load_model(folder) for folder in pair)
     name = "image.blocks.0.mlp.fc1.weight"
-    weights = [model.engine.model.state_dict()[name].numpy() for model in (a, b, mixed)]
+    weights = [model.backend.model.state_dict()[name].numpy() for model in (a, b, mixed)]
     assert np.allclose(weights[2], (weights[0] + weights[1]) / 2, atol=1e-7)
     # The ends of the table are what the models score by themselves.
     for row, folder in ((record["mixtures"][0], pair[0]), (record["mixtures"][2], pair[1])):

@@ -28,9 +28,9 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
     for method in ("encode_pixels", "encode_ids"):
         original = getattr(Eager, method)
 
-        def noted(engine, rows, original=original):
-            found.append(engine.precision)
-            return original(engine, rows)
+        def noted(backend, rows, original=original):
+            found.append(backend.precision)
+            return original(backend, rows)
 
         monkeypatch.setattr(Eager, method, noted)
     monkeypatch.setattr(contract, "golden", lambda encoder: None)  # of what is written, always float32

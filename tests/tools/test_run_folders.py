@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 def test_a_name_is_the_checkpoint_that_it_says(run, name):
     scales = {step: read_weights(run / f"checkpoints/step_0000000{step}/model.safetensors") for step in (1, 2)}
     loaded = ernie_vil2.load_model(name.format(run=run))
-    assert float(loaded.engine.model.log_logit_scale) == float(scales[NAMES[name]]["log_logit_scale"])
+    assert float(loaded.backend.model.log_logit_scale) == float(scales[NAMES[name]]["log_logit_scale"])
 
 
 @pytest.mark.parametrize("name", NAMES)

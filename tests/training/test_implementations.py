@@ -88,7 +88,7 @@ def test_where_the_suite_is_missing_native_towers_load_its_runs_and_are_not_trai
     expected = ernie_vil2.load_model(begun.run).encode_texts(texts)
     request.getfixturevalue("without_suite")
     model = ernie_vil2.load_model(begun.run)
-    assert type(model.engine.model.image).__name__ == "VisionTransformer"
+    assert type(model.backend.model.image).__name__ == "VisionTransformer"
     np.testing.assert_allclose(model.encode_texts(texts), expected, atol=1e-6)
     reported = capsys.readouterr().err
     assert "paddlenlp is not installed: this package's own ernie replaces paddlenlp:ernie" in reported

@@ -64,7 +64,7 @@ def test_texts_go_where_the_teacher_puts_what_they_mean_and_images_stay(settings
     trainer = trained(settings("Training.steps=60", "Optimizer.learning_rate=1e-2", "Tuning.ema=0.5",
                                f"Data.test=[{shapes['val']}]"))  # fmt: skip
     before, after = ernie_vil2.load_model(tmp_path / "model"), ernie_vil2.load_model(trainer.run, verify=True)
-    of_before, of_after = (dict(one.engine.model.state_dict()) for one in (before, after))
+    of_before, of_after = (dict(one.backend.model.state_dict()) for one in (before, after))
     changed = {name for name, value in of_before.items() if not np.array_equal(value.numpy(), of_after[name].numpy())}
     assert changed and all(name.startswith("text") for name in changed)
     image = np.random.default_rng(0).integers(256, size=[40, 50, 3], dtype=np.uint8)

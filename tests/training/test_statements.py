@@ -116,7 +116,7 @@ def test_a_trained_model_begins_the_task_and_what_comes_of_it_encodes(statements
     assert np.array_equal(trainer.model.image.norm.weight.numpy(), weights(pretrained)["image.norm.weight"])
     trainer.fit()
     model = ernie_vil2.load_model(trainer.run, verify=True)
-    assert np.array_equal(model.engine.model.image.norm.weight.numpy(), weights(trainer)["image.norm.weight"])
+    assert np.array_equal(model.backend.model.image.norm.weight.numpy(), weights(trainer)["image.norm.weight"])
     # And a task begins with the head of another run, or retrieval without it.
     again = Trainer(statements(task, f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
     assert np.array_equal(again.model.head.classifier[0].weight.numpy(), weights(trainer)["head.classifier.0.weight"])

@@ -88,7 +88,7 @@ def test_the_sigmoid_loss_learns_its_bias_and_resumes(config):
     assert {"logit_scale", "logit_bias"} <= records[-1].keys()
     assert records[-1]["loss"] < records[0]["loss"]
     model = ernie_vil2.load_model(resumed.run)
-    np.testing.assert_array_equal(model.engine.model.logit_bias.numpy(), weights(resumed)["logit_bias"])
+    np.testing.assert_array_equal(model.backend.model.logit_bias.numpy(), weights(resumed)["logit_bias"])
 
 
 def test_first_losses_are_those_of_an_untrained_model(config):

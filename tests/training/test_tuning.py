@@ -50,7 +50,7 @@ def test_a_checkpoint_with_lora_is_a_plain_model_to_whoever_reads_it(config, tmp
     trainer.model.eval()
     pixels = np.random.default_rng(0).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
     loaded = ernie_vil2.load_model(trainer.run)
-    assert not any("lora" in name for name in loaded.engine.model.state_dict())
+    assert not any("lora" in name for name in loaded.backend.model.state_dict())
     ids = paddle.to_tensor([trainer.task.tokenizer.encode("红色的圆")])
     expected = trainer.model.encode_text(ids).numpy()
     assert np.allclose(loaded.encode_texts(["红色的圆"]), expected, atol=2e-6)
@@ -59,15 +59,15 @@ def test_a_checkpoint_with_lora_is_a_plain_model_to_whoever_reads_it(config, tmp
         stored = read_model(tmp_path / layout, heads=(2, 2))
         model, report = stored.build()
         assert not report.missing and not report.unexpected
-        for name, value in loaded.engine.model.state_dict().items():
+        for name, value in loaded.backend.model.state_dict().items():
             assert np.array_equal(value.numpy(), stored.arrays[name]), name
     graphs = tmp_path / "graphs"
     assert commands.run("export", [str(trainer.run), str(graphs), "--to", "paddle-inference"]) == 0
     exported = ernie_vil2.load_model(graphs)
     assert np.allclose(exported.encode_texts(["红色的圆"]), expected, atol=1e-5)
     again = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
-    engine = Eager(again.model, loaded.preprocessing)
-    model = ernie_vil2.ErnieViL2(engine, loaded.tokenizer, loaded.config)
+    backend = Eager(again.model, loaded.preprocessing)
+    model = ernie_vil2.ErnieViL2(backend, loaded.tokenizer, loaded.config)
     assert np.array_equal(model.encode_pixels(pixels), loaded.encode_pixels(pixels))
 
 

@@ -44,7 +44,7 @@ def load_classifier(
     batch_size: int = 64,
     precision: Precision = "float32",
 ) -> ErnieViL2:
-    """A model trained to label statements, with its `labels` in the order of what `engine.model.label_logits` gives.
+    """A model trained to label statements, with its `labels` in the order of what `backend.model.label_logits` gives.
 
     Args:
         source: the run, or a checkpoint of it; these and the others as for `load_model`.
@@ -107,7 +107,7 @@ class Entailment(Scorer):
 
     def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
         """As `Scorer.score`: see `StatementScores.values`."""
-        scores = score_statements(self.statements, encoded[""], model.engine.model.label_logits)
+        scores = score_statements(self.statements, encoded[""], model.backend.model.label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.label, scores)
         return Report(
