@@ -29,7 +29,7 @@ def whole(*names):
 
 
 def whole_set():
-    """All of requirements.txt; the GPU build in place of the CPU one where it is installed.
+    """All of requirements.txt; the GPU build instead of the CPU one where it is installed.
 
     Both unpack into the same folder: installing the CPU build next to the GPU build would overwrite it.
     """

@@ -34,7 +34,7 @@ MOST_WORDS = 40_000
 WORDS: dict[str, tuple[str, str, str]] = {
     "places?": (
         "position, index, location, file or source",
-        "in(to)?[ _]place|decimal places?|place=|"
+        "in(to)?[ _]place(?! of)|decimal places?|place=|"
         r"food and places|[.]place\b|is_\w+_place|\"places?\"",  # Paddle's, and keys of files
         "an array in the place of another, which takes its place",
     ),

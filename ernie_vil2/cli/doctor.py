@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 INSTALL = install_command()
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 SWAPS = {"paddlepaddle": "paddlepaddle-gpu", "opencv-python": "opencv-python-headless"}
-"""Distributions that may be there in place of others; both of a pair unpack into one folder."""
+"""Distributions that may be there instead of others; both of a pair unpack into one folder."""
 MODULES = {
     "paddlepaddle": "paddle",
     "paddlenlp": "paddlenlp",

@@ -216,7 +216,7 @@ class DataConfig(Section):
     holdout: HoldoutConfig | None = Field(
         None,
         description="{val: 0.1, test: 0.1, group_by: sku, stratify_by: category, seed: 0}: parts of the first source "
-        "of train that are val and test in place of files of their own (docs/own_data.md). null: all of it is trained "
+        "of train that are val and test instead of files of their own (docs/own_data.md). null: all of it is trained "
         "on",
     )
     unit: Literal["pair", "image"] = Field(
@@ -270,7 +270,7 @@ class DataConfig(Section):
         return self._scored("test")
 
     def holds_out(self, name: str) -> bool:
-        """Whether `val` or `test` is a part of the training data, in place of files of its own."""
+        """Whether `val` or `test` is a part of the training data, instead of files of its own."""
         entries = getattr(self, name)
         own = entries and (isinstance(entries[0], str) or entries[0].data)
         return self.holdout is not None and name in self.holdout.shares and not own

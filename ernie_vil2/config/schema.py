@@ -94,7 +94,7 @@ class TrainingConfig(Section):
     steps: Count = Field(100_000, description="optimiser steps")
     epochs: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="how often each sample is seen, in place of steps; the warm-up is then at most a tenth of the "
+        description="how often each sample is seen, instead of steps; the warm-up is then at most a tenth of the "
         "run, whose config.yaml holds the steps. null: as many steps as are given",
     )
     global_batch: Annotated[int, Field(ge=2)] = Field(

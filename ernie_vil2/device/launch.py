@@ -105,7 +105,7 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     """
     with socket.create_server((LOOPBACK, 0)) as store:
         environments = rank_environments(ranks, store)
-        if sys.platform == "linux":  # where rank 0 can put it in place of Paddle's own
+        if sys.platform == "linux":  # where rank 0 can put it instead of Paddle's own
             environments[0][STORE] = str(store.fileno())
         members = [_Rank(command, environment) for environment in environments]
     ended: queue.Queue[int] = queue.Queue()  # the ranks in the order in which they end

@@ -437,7 +437,7 @@ def _shares(
 
 
 def _exponentials(logits: Tensor, largest: Tensor, axis: int, last: bool) -> Tensor:
-    """Relative to the largest logit of each row (axis 1) or column (axis 0); in place of the logits if it is the
-    last that is asked of them."""
+    """Relative to the largest logit of each row (axis 1) or column (axis 0); over the logits' memory if it is
+    the last that is asked of them."""
     largest = expanded(largest, axis, logits)
     return (logits.subtract_(largest) if last else logits - largest).exp_()

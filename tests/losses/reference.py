@@ -22,7 +22,7 @@ def scale_gradient(rows, columns, scale, block=256):
 
 
 def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
-    """`reference` for the sum of the losses times the weights `[B]` in place of the sum."""
+    """`reference` for the sum of the losses times the weights `[B]` instead of the sum."""
     cosines = rows @ columns.T
     own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
     counts = ~same | own if duplicates == "masked" else np.ones_like(own)

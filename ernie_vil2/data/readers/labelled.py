@@ -156,7 +156,7 @@ def open_labelled(
             themselves, as zh where there is a Chinese character in them and as en otherwise.
         label: column or field that says the class of an image; several are a list, in CSV separated by `|`.
         split: of the images.
-        images: folder where a table's image files are looked for, in place of the table's own.
+        images: folder where a table's image files are looked for, instead of the table's own.
         columns, encoding: of tables, as of `open_sources`.
         default: the split that is meant where none is named and there are several.
 

@@ -115,7 +115,7 @@ class TableSource:
     Args:
         path: the table.
         text_id: column that names the text; None: the captions name it.
-        images: folder where image files are looked for, in place of the table's; absolute paths within it are
+        images: folder where image files are looked for, instead of the table's; absolute paths within it are
             followed.
         columns: of the table by their names here: `{"image": "图片"}`.
         encoding: of a CSV; None: recognised.
