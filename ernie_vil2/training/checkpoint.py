@@ -144,12 +144,6 @@ def mark_best(run: Path, step: int | None) -> None:
     os.replace(aside, link)
 
 
-def find_checkpoint(run: Path, step: int) -> Path | None:
-    """The checkpoint of a step, None if it is not there."""
-    folder = checkpoint_folder(run, step)
-    return folder if folder.is_dir() else None
-
-
 def check_checkpoint(folder: Path) -> None:
     """Compares every file with its checksum, and looks for weights that are not finite.
 

@@ -1,33 +1,65 @@
-"""The training loop."""
+"""The training run: how its parts are made, each of those before it, and the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 import paddle
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.loader import Batch, training_batches
-from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
+from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
-from ernie_vil2.io.run_folder import Best, State
+from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, owned
 from ernie_vil2.models import DualEncoder
+from ernie_vil2.models.towers import as_installed
 from ernie_vil2.models.weights.contract import golden
-from ernie_vil2.parallel import average_statistics
-from ernie_vil2.parallel.agreement import agreed_errors
-from ernie_vil2.parallel.ranks import watched_ranks
+from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.parallel import average_statistics, collectives
+from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
+from ernie_vil2.parallel.norms import prepare_norms
+from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
+from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import Task, build_task
-from ernie_vil2.training.assembly import Parts, assemble
-from ernie_vil2.training.checkpoint import Checkpoint, keep_only, note_evaluation, save_checkpoint
-from ernie_vil2.training.optimizer import learning_rate, optimizer_arrays, scaler_state
-from ernie_vil2.training.scoring import Evaluator, as_lines, build_evaluators, encoder_of
-from ernie_vil2.training.step_agreement import check_weights
+from ernie_vil2.training.checkpoint import (
+    Checkpoint,
+    as_begun,
+    check_changes,
+    keep_only,
+    load_checkpoint,
+    mark_best,
+    note_evaluation,
+    recover,
+    save_checkpoint,
+)
+from ernie_vil2.training.comparison import Comparison
+from ernie_vil2.training.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    check_sharding,
+    distribute,
+    learning_rate,
+    optimizer_arrays,
+    own_parameters,
+    scaler_state,
+    with_steps,
+)
+from ernie_vil2.training.progress import BestEffort, Progress
+from ernie_vil2.training.scoring import Evaluator, Scores, as_lines, build_evaluators, encoder_of
+from ernie_vil2.training.step_agreement import BatchGate, NonFiniteSteps, StopSignals, check_weights
+from ernie_vil2.training.update import Update
+
+T = TypeVar("T")
 
 
-class Trainer(Parts):
-    """One training run, on one process or as one of several ranks: the parts that `assemble` gives, and the loop.
+class Trainer:
+    """One training run, on one process or as one of several ranks.
+
+    A new run, or one that resumes from its newest complete checkpoint. Making it is a collective.
 
     Args:
         config: the whole configuration.
@@ -35,6 +67,22 @@ class Trainer(Parts):
         extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
         compares: whether `Data.test` is scored before and after.
         task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
+
+    Attributes:
+        config: resolved: with what `Model.like` and `Training.epochs` mean.
+        owner: keeps the run folder from other processes until it is closed.
+        task: what is trained, with its `model`.
+        rows: make rows of a batch from the samples of `stream`, the training data in the order of the run.
+        bad_samples: that this rank could not use.
+        best_effort: work whose failure ends no run.
+        comparison: of the model before and after training, where there is `Data.test`.
+        optimizer, scaler: what the ranks made of the optimiser and of float16's loss scaler.
+        average: of the weights, with `Tuning.ema` or `Tuning.initial_share`.
+        signals: what has stopped the run, if a signal has.
+        gate: lets a batch through to the step.
+        scores: the evaluators, and what they found best.
+        step: optimiser steps done.
+        position: of the next step's first sample in the stream.
 
     Raises:
         ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
@@ -52,7 +100,87 @@ class Trainer(Parts):
         evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
         compares: bool = True,
     ):
-        super().__init__(**vars(assemble(config, resume, extend, task, evaluators, compares)))
+        runtime.set_device(config.Training.device)
+        self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
+        with agreed_errors():
+            import_named(config.names)  # those that the user wrote, before what weights say comes to them
+        config = first_rank_first(lambda: with_model_like(config))
+        _check(config, self.ranks)
+        with ExitStack() as owner:
+            checkpoint = _claimed(config, resume, self.rank, owner)
+            with agreed_errors():
+                if checkpoint:
+                    config = as_begun(config, checkpoint)
+                else:
+                    config = config.model_copy(update={"Model": as_installed(config.Model)})
+                self.task = task(config)
+                self.rows = self.task.rows()
+            self.stream = self.rows.stream
+            self.config, self.run = with_steps(config, self.stream.samples), Path(config.Training.output)
+
+            self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
+            self.progress = Progress(self.config, self.rank, self.ranks, self.bad_samples, self.best_effort)
+            lost = None if checkpoint is None else self.best_effort
+            scored = _scored(lambda: evaluators(self.config, self.task), lost, self.rank) or {}
+            compares = compares and bool(config.Data.tested)
+            self.comparison = _scored(lambda: Comparison(self.config, self.task), lost, self.rank) if compares else None
+            if self.ranks > 1:
+                check_agreement(_facts(self.config, self.stream, scored, checkpoint))
+            scoring: list[Evaluator | Comparison] = [*scored.values(), *([self.comparison] if self.comparison else [])]
+            with agreed_errors():
+                self.progress.say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
+            self.scores = Scores(scored, self.config)
+
+            parallel = self._build(resumed=checkpoint is not None)
+            self.step, self.position = 0, 0
+            if checkpoint:
+                with agreed_errors():
+                    self._continue_from(checkpoint, extend)
+            self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
+            self.task.prepare(parallel, self.scaler)
+            self.owner = owner.pop_all()  # it stays the owner; what fails before here leaves the folder to others
+
+    def _build(self, resumed: bool) -> paddle.nn.Layer:
+        """Makes the model and what updates it; gives what data parallel made of the model. A collective."""
+        config, task, tuning = self.config, self.task, self.config.Tuning
+
+        def build(initialize: bool) -> None:
+            paddle.seed(config.Training.seed)
+            self.progress.say(task.build(initialize))
+
+        if resumed and not tuning.initial_share:
+            with agreed_errors():
+                build(initialize=False)
+        else:
+            first_rank_first(lambda: build(initialize=True))
+        self.model = task.model
+        adamw = build_optimizer(task.model, task.parameter_groups(), config.Optimizer)
+        scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
+        parallel, self.optimizer, self.scaler = distribute(task.model, adamw, scaler, config.Training.sharding)
+        averages = tuning.ema is not None or tuning.initial_share
+        self.average = WeightAverage(task.model, tuning.ema or 0.0, tuning.initial_share) if averages else None
+        self.signals = StopSignals()
+        self.gate = BatchGate(self.ranks, self.signals)
+        self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
+        self.update = Update(task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config)
+        return parallel
+
+    def _continue_from(self, checkpoint: Path, extend: bool) -> None:
+        """Goes to where a checkpoint was saved."""
+        check_changes(checkpoint, self.config, extend)
+        trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
+        own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
+        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
+        self.stream.check(state["data"])
+        self.step, self.position, best = state["step"], state["data"]["place"], state["best"]
+        kept = best and checkpoint_folder(self.run, best["step"]).is_dir()
+        self.scores.resume(state["evaluated"], best if kept else None)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
+        if self.rank == 0:
+            self.bad_samples.merge(state["bad_samples"])
+            mark_best(self.run, self.scores.best_step)
 
     @property
     def best(self) -> Best | None:
@@ -225,3 +353,66 @@ class Trainer(Parts):
             with self.best_effort.attempt("note of the evaluation"):
                 note_evaluation(self.run, self.step, self.best)
                 keep_only(self.run, self.config.Training.keep_checkpoints, self.scores.best_step)
+
+
+def _check(config: Config, ranks: int) -> None:
+    """ValueError, or ConfigError, if this device or so many ranks cannot train so."""
+    if config.Training.global_batch % ranks:
+        raise ConfigError(
+            f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {ranks} ranks"
+        )
+    runtime.check_precision(config.Training.precision)
+    check_sharding(config.Training.sharding, ranks)
+
+
+def _claimed(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path | None:
+    """Makes rank 0 the owner of the run folder. A collective.
+
+    Returns:
+        The checkpoint to go on from, None at the beginning of a run.
+    """
+    run, checkpoint = Path(config.Training.output), None
+    with agreed_errors():
+        if rank == 0:
+            owner.enter_context(owned(run))
+            if list_checkpoints(run) and not resume:
+                raise ConfigError(
+                    f"{run} already holds a run; continue with --resume or choose another -o Training.output=..."
+                )
+            checkpoint = recover(run)
+    return collectives.all_gather_object(checkpoint)[0]
+
+
+def _scored(build: Callable[[], T], lost: BestEffort | None, rank: int) -> T | None:
+    """What is built on data that are scored. A collective.
+
+    Args:
+        lost: of a resumed run, which goes on without these data if they are gone.
+    """
+    try:
+        with agreed_errors():
+            return build()
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        if lost is None:
+            raise
+        if rank == 0:
+            lost.failed("validation data", str(error))
+        return None
+
+
+def _facts(
+    config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
+) -> dict[str, Any]:
+    """What the ranks of a run must have in common."""
+    here = runtime.environment()
+    return {
+        **config.model_dump(),
+        "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
+        "digest of the first samples": digest(stream),
+        "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
+        "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
+        "git revision": here["git"],
+        "versions": here["versions"],
+    }

@@ -75,9 +75,9 @@ def test_a_run_ends_when_nothing_gets_better(config, capsys):
         found = evaluators(model)
         return found._replace(values={**found.values, "mean_recall": next(values)})
 
-    evaluators = trainer.evaluators["retrieval"]
+    evaluators = trainer.scores.evaluators["retrieval"]
     evaluate.best_by, evaluate.data = evaluators.best_by, evaluators.data
-    trainer.evaluators["retrieval"] = evaluate
+    trainer.scores.evaluators["retrieval"] = evaluate
     assert trainer.fit()
     assert trainer.step == 8 and trainer.best == {"step": 4, "metric": "mean_recall", "value": 30.0}
     assert "no better evaluation since step 4: ended by Tuning.patience" in capsys.readouterr().out

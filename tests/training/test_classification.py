@@ -29,7 +29,7 @@ def test_a_run_watches_classes_next_to_retrieval_and_takes_its_best_checkpoint_b
     """The figures of the last step are those of the command on the checkpoint that is left."""
     settings = ["Evaluation.every=4", "Training.checkpoint_every=4", "Evaluation.at_start=true", classes]
     trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, classification]"))
-    assert trainer.evaluators["classification"].data == {"val": "16 images, 4 classes, named in zh and en"}
+    assert trainer.scores.evaluators["classification"].data == {"val": "16 images, 4 classes, named in zh and en"}
     assert trainer.fit() and not trainer.best_effort.failures
     assert [one["step"] for one in evaluations(trainer, "classification")] == [0, 4, 8]
     assert trainer.best["metric"] == "mean_recall"
