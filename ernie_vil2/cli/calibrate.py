@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give --checkpoint and --data")
     require("a calibration", "scipy")
     from ernie_vil2.evaluation.calibrate import calibrate
-    from ernie_vil2.evaluation.run import encode_on_all_ranks
+    from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
     model, weights = arguments.named_model(args)

@@ -95,9 +95,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.data or len(args.models) + len(args.embeddings) + bool(args.pixel_baseline) < 2:
         raise ValueError("name two models or more, and --data; --embeddings NAME=FOLDER counts as a model")
 
-    from ernie_vil2.evaluation import run as running
     from ernie_vil2.evaluation.compare import compare_models, names_of
-    from ernie_vil2.evaluation.report import write_report
+    from ernie_vil2.evaluation.report import about, result_name, write_report
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
@@ -124,8 +123,8 @@ def run(args: argparse.Namespace) -> int:
     print(*report.notes, sep="\n")
     paths = list(map(str, args.data))
     named = [*(args.language or []), *args.protocol]
-    name = args.name or running.result_name(args.output, paths, [*filter(None, [args.split]), *named])
-    about = running.about(" ".join(found.sources), paths, report.about, None)
-    written = write_report(report, args.output, name, about)
+    name = args.name or result_name(args.output, paths, [*filter(None, [args.split]), *named])
+    done = about(" ".join(found.sources), paths, report.about, None)
+    written = write_report(report, args.output, name, done)
     print("\nwritten:", *written, sep="\n  ")
     return 0

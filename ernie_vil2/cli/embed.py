@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.benchmark import read_unpaired
     from ernie_vil2.evaluation import embedding_files
-    from ernie_vil2.evaluation.run import encode_on_all_ranks
+    from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
     model = arguments.named_model(args)[0].narrowed(args.width)

@@ -136,7 +136,7 @@ def evaluate(
     if args.check:
         return inspect(scorer, data)
 
-    from ernie_vil2.evaluation import run
+    from ernie_vil2.evaluation.encoded import RANK, encode_on_all_ranks
     from ernie_vil2.io.run_folder import run_of
 
     model, weights = arguments.named_model(args, scorer.labels)
@@ -148,8 +148,8 @@ def evaluate(
     benchmarks = scorer.open(data)
     arguments.name_equal_captions(benchmarks)
     scorer.check(model, str(args.checkpoint))
-    encoded = {name: run.encode_on_all_ranks(model, one, name, cache) for name, one in benchmarks.items()}
-    if run.RANK != 0:
+    encoded = {name: encode_on_all_ranks(model, one, name, cache) for name, one in benchmarks.items()}
+    if RANK != 0:
         return 0
     report = scorer.score(encoded, model)
     files = [weights, *(path for benchmark in benchmarks.values() for path in benchmark.files)]
@@ -168,8 +168,7 @@ def finish(
     naming: Sequence[str] = (),
 ) -> int:
     """Prints a report, and writes it, to files whose names differ by `naming`, besides the scorer's own parts."""
-    from ernie_vil2.evaluation import run
-    from ernie_vil2.evaluation.report import write_report
+    from ernie_vil2.evaluation.report import about, result_name, write_report
 
     named = given if isinstance(given, str) else " ".join(map(str, given))
     print(f"\n{report.as_text()}\n")
@@ -177,11 +176,10 @@ def finish(
         print(f"model {model}, data {named}{report.sizes and f': {report.sizes}'}")
     print(*report.notes, sep="\n")
     output = args.output or Path(scorer.folder)
-    name = args.name or run.result_name(
-        output, [given] if isinstance(given, str) else given, [*scorer.naming(data), *naming]
-    )
-    about = run.about(str(model), given, report.about, files)
-    written = write_report(report, output, name, about, getattr(args, "json", None))
+    paths = [given] if isinstance(given, str) else given
+    name = args.name or result_name(output, paths, [*scorer.naming(data), *naming])
+    done = about(str(model), given, report.about, files)
+    written = write_report(report, output, name, done, getattr(args, "json", None))
     print("\nwritten:", *written, sep="\n  ")
     return 0
 

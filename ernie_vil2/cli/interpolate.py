@@ -143,8 +143,7 @@ def score_mixtures(
     from ernie_vil2.data.preprocessing import Preprocessing
     from ernie_vil2.encoder import ErnieViL2
     from ernie_vil2.evaluation.protocols import protocol
-    from ernie_vil2.evaluation.run import score
-    from ernie_vil2.evaluation.scorer import Data
+    from ernie_vil2.evaluation.scorer import Data, score
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
     from ernie_vil2.models import set_weights
     from ernie_vil2.models.weights.mixtures import mixture

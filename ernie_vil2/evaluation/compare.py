@@ -16,10 +16,9 @@ from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2, load_model
-from ernie_vil2.evaluation import run
 from ernie_vil2.evaluation.compare_page import SHOWN, compare_page
 from ernie_vil2.evaluation.embedding_files import embeddings_of
-from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
@@ -238,8 +237,7 @@ class _Scoring:
         self._open(list(model.config.Views.languages))
         self._scorer.check(model, name)
         encoded = {
-            key: run.encode_on_all_ranks(model, one, f"{name} {key}".strip(), cache)
-            for key, one in self.benchmarks.items()
+            key: encode_on_all_ranks(model, one, f"{name} {key}".strip(), cache) for key, one in self.benchmarks.items()
         }
         self._score(name, model, encoded)
         cost = measured(model, self.benchmarks, None if isinstance(source, ErnieViL2) else source)

@@ -1,14 +1,16 @@
-"""A retrieval benchmark as embeddings: encoded chunk by chunk, by one process or several ranks, and kept on disk."""
+"""A benchmark as embeddings: encoded chunk by chunk, by one process or several ranks, and kept on disk."""
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -16,12 +18,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
 from ernie_vil2.io.terminal import counted
+
+RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
 class EmbeddingModel(Protocol):
@@ -162,8 +168,8 @@ def _encoded_images(
     model: EmbeddingModel, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _Cache | None, workers: int
 ) -> Iterator[_Encoded]:
     pool = ThreadPoolExecutor(workers)
-    prepare = partial(_prepared, model.preprocess)
-    only_read = partial(_prepared, None)
+    prepare = functools.partial(_prepared, model.preprocess)
+    only_read = functools.partial(_prepared, None)
 
     def names_of(chunk: Sequence[BenchmarkImage]) -> list[str]:
         return [name, *(image.id for image in chunk)]
@@ -303,3 +309,26 @@ def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:
         everything[number] = _Encoded(joined[start : start + count], bad)
         start += count
     return everything
+
+
+def encode_on_all_ranks(
+    model: EmbeddingModel, benchmark: Benchmark, name: str = "", cache: Path | None = None
+) -> EncodedBenchmark:
+    """Encodes a benchmark, with a progress bar on rank 0. A collective of the ranks of a command.
+
+    Args:
+        name: of the benchmark, for the bar.
+        cache: as for `encode_benchmark`.
+    """
+    if RANKS > 1:
+        _join_ranks()
+    rows, title = len(benchmark.images) + len(benchmark.texts), f"encoding {name}".strip()
+    with tqdm(total=rows, unit="row", desc=title, disable=RANK != 0, file=sys.stdout) as bar:
+        return encode_benchmark(model, benchmark, cache, bar.update, rank=RANK, ranks=RANKS)
+
+
+@functools.cache  # once per command, however many data sets it encodes
+def _join_ranks() -> None:
+    from ernie_vil2.parallel.ranks import join_ranks
+
+    join_ranks()

@@ -12,16 +12,19 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ernie_vil2.device.runtime import environment
-from ernie_vil2.io.files import atomic_files, atomic_write, write_text
+from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_text
 from ernie_vil2.pages import write_page
 
 if TYPE_CHECKING:
     from ernie_vil2.evaluation.outcomes import Outcomes
 
+ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
+LONGEST_NAME = 160  # bytes; a file system takes 255
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
 
 
@@ -270,3 +273,54 @@ def wrapped(lines: Iterable[str]) -> str:
         for text in line.splitlines()
         for part in textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False)
     )
+
+
+def about(
+    model: str, data: str | Sequence[str], more: Mapping[str, Any], files: Iterable[Path] | None
+) -> dict[str, Any]:
+    """What was run, for a record: model, data, other choices, and the SHA-256 of each file; None: of none."""
+    found = {"model": model, "data": data, "paths": absolute_paths([data] if isinstance(data, str) else data), **more}
+    return found if files is None else {**found, "checksums": checksums(files)}
+
+
+def checksums(files: Iterable[str | Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by its path."""
+    return {str(path): sha256(Path(path)) for path in dict.fromkeys(files)}
+
+
+def absolute_paths(data: Sequence[str]) -> list[str]:
+    """Absolute paths, so that they say the same in whichever folder they are read; addresses as they are."""
+    return [path if "://" in path else str(Path(path).resolve()) for path in data]
+
+
+def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> str:
+    """What the results of some data are called in a folder.
+
+    The name of the first path with that of the folder it is in, and with the folders above where other data has left
+    results under that name. Results of the same data are replaced.
+
+    Args:
+        folder: of the results.
+        data: as it was named.
+        more: what distinguishes results of the same data: split, languages, protocols.
+    """
+    here = absolute_paths(data)
+    *parents, last = Path(here[0]).parts[1:] or ("data",)
+    ending = [ENDINGS.sub("", last), *([f"and-{len(data) - 1}-more"] if len(data) > 1 else []), *more]
+    for depth in range(1, max(2, len(parents) + 1)):
+        name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *ending]))
+        if len(name.encode()) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+        if not _is_of_other_data(folder / f"{name}.json", here):
+            break
+    return name
+
+
+def _is_of_other_data(path: Path, here: list[str]) -> bool:
+    try:
+        record = load_json(path)
+        return (record.get("paths") or record["places"]) != here  # the key of before
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True

@@ -1,6 +1,6 @@
 """What an evaluation knows of a benchmark and its metric: a scorer is a file in `scorers/`, and a name below.
 
-The rest is written once: `run.py` encodes what a scorer opens and has it scored, `report.py` writes what it finds.
+The rest is written once: `encoded.py` encodes what a scorer opens, on all ranks, and `report.py` writes what it finds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.splits import Part, held_out
 from ernie_vil2.evaluation.check import Inspection, decode_all
-from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark
+from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.io.calibration import Calibration
 from ernie_vil2.io.terminal import counted
@@ -219,3 +219,12 @@ class Scorer(Protocol):
             lines += [*map(": ".join, sizes.items()), f"entries: {benchmark.rows}", f"images: {files}"]
             good &= not (benchmark.rows.counts or files.counts)
         return Inspection("\n".join(lines), good)
+
+
+def score(scorer: Scorer, model: ScoredModel, benchmarks: Mapping[str, Benchmark]) -> Report:
+    """Encodes in this process what a scorer has opened, and scores it.
+
+    Raises:
+        ValueError: see `encode_benchmark` and `Scorer.score`.
+    """
+    return scorer.score({name: encode_benchmark(model, one) for name, one in benchmarks.items()}, model)

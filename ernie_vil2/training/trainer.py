@@ -36,7 +36,6 @@ from ernie_vil2.training.checkpoint import (
     recover,
     save_checkpoint,
 )
-from ernie_vil2.training.comparison import Comparison
 from ernie_vil2.training.optimizer import (
     WeightAverage,
     build_optimizer,
@@ -49,7 +48,7 @@ from ernie_vil2.training.optimizer import (
     with_steps,
 )
 from ernie_vil2.training.progress import BestEffort, Progress
-from ernie_vil2.training.scoring import Evaluator, Scores, as_lines, build_evaluators, encoder_of
+from ernie_vil2.training.scoring import Comparison, Evaluator, Scores, as_lines, build_evaluators, encoder_of
 from ernie_vil2.training.step_agreement import BatchGate, NonFiniteSteps, StopSignals, check_weights
 from ernie_vil2.training.update import Update
 

@@ -27,9 +27,17 @@ from ernie_vil2.evaluation.examples import (
 )
 from ernie_vil2.evaluation.protocol import queries_title, score, table_rows
 from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions, paper_results
-from ernie_vil2.evaluation.report import Report, cell_text, original_text, write_csv, write_report
+from ernie_vil2.evaluation.report import (
+    Report,
+    about,
+    cell_text,
+    checksums,
+    original_text,
+    result_name,
+    write_csv,
+    write_report,
+)
 from ernie_vil2.evaluation.retrieval import recall_table
-from ernie_vil2.evaluation.run import about, checksums, result_name
 from ernie_vil2.evaluation.scorers.retrieval import (
     format_counts,
     format_definitions,

@@ -4,7 +4,7 @@ import pytest
 
 from ernie_vil2.backends import Eager
 from ernie_vil2.device import runtime
-from ernie_vil2.evaluation import run as evaluation
+from ernie_vil2.evaluation import encoded as evaluation
 from ernie_vil2.models.weights import contract
 from tests.tools.conftest import run
 
@@ -42,7 +42,7 @@ def test_ranks_are_joined_once_for_all_data_sets(monkeypatch):
     joined, encoded = [], []
     monkeypatch.setattr(evaluation, "RANKS", 2)
     monkeypatch.setattr("ernie_vil2.parallel.ranks.join_ranks", lambda: joined.append(True))
-    monkeypatch.setattr("ernie_vil2.evaluation.run.encode_benchmark", lambda *_, **__: encoded.append(True))
+    monkeypatch.setattr(evaluation, "encode_benchmark", lambda *_, **__: encoded.append(True))
     evaluation._join_ranks.cache_clear()
 
     class Benchmark:
