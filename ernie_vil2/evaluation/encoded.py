@@ -282,7 +282,7 @@ def _checksum(embeddings: np.ndarray) -> str:
 def _errors_of_all_ranks(ranks: int) -> AbstractContextManager[None]:
     if ranks == 1:
         return nullcontext()
-    from ernie_vil2.parallel.agreement import agreed_errors
+    from ernie_vil2.parallel.collectives import agreed_errors
 
     return agreed_errors()
 

@@ -17,7 +17,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.io.run_folder import CURVES
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.agreement import agreed_errors
+from ernie_vil2.parallel.collectives import agreed_errors
 from ernie_vil2.training.run_log import RunLog, write_run_page
 
 

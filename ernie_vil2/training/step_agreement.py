@@ -25,7 +25,7 @@ from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.io.terminal import RunError
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.agreement import agree, agreed_errors
+from ernie_vil2.parallel.collectives import agree, agreed_errors
 from ernie_vil2.parallel.store import HostSums
 
 MOST_SKIPPED = 100

@@ -20,7 +20,7 @@ from ernie_vil2.models.towers import as_installed
 from ernie_vil2.models.weights.contract import golden
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.parallel import average_statistics, collectives
-from ernie_vil2.parallel.agreement import agreed_errors, check_agreement, digest, first_rank_first
+from ernie_vil2.parallel.collectives import agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.registry import import_named

@@ -8,7 +8,7 @@ from pathlib import Path
 import paddle.distributed as dist
 
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.parallel.agreement import agreed_errors, first_rank_first
+from ernie_vil2.parallel.collectives import agreed_errors, first_rank_first
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.training.step_agreement import BatchGate, StopSignals
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.parallel.agreement import agreed_errors, first_rank_first
+from ernie_vil2.parallel.collectives import agreed_errors, first_rank_first
 
 RANKS = 3
 

@@ -2,7 +2,7 @@ import pytest
 
 from ernie_vil2.data.samples import BadSample, Sample
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.agreement import Disagreement, check_agreement, digest
+from ernie_vil2.parallel.collectives import Disagreement, check_agreement, digest
 
 
 def among(monkeypatch, *others):
