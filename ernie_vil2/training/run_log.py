@@ -1,17 +1,21 @@
-"""What a run leaves to read: resolved configuration, versions, JSONL log, VisualDL curves, and the page of curves."""
+"""What people see of a run: bar and warnings while it goes on; configuration, log, curves and their page afterwards."""
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
+
+from tqdm import tqdm
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.data.samples import BadSampleReport
@@ -29,6 +33,8 @@ from ernie_vil2.io.files import (
 )
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
 from ernie_vil2.pages import speed_charts, training_charts, write_page
+from ernie_vil2.parallel import collectives
+from ernie_vil2.parallel.collectives import agreed_errors
 
 DAMAGED = "damaged_log.jsonl"
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -124,10 +130,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
     """The records, and by their number the lines that are none."""
-    records, damaged = [], {}
-    if path.exists():
-        check_ordinary(path)
-    with open(path, "rb") if path.exists() else io.BytesIO() as lines:
+    records, damaged = list[dict[str, Any]](), dict[int, bytes]()
+    if not path.exists():
+        return records, damaged
+    check_ordinary(path)
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             record = _record(line)
             if record is not None:
@@ -204,9 +211,6 @@ def in_a_sentence(records: Sequence[Mapping[str, Any]], steps: int) -> str:
 def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:
     """Writes `curves.html` from the run's log: facts, losses, scores, schedule, speed, and what could not be used.
 
-    The page opens without a server and loads nothing from elsewhere.
-    As the log of a resumed run goes on where the interrupted one was, so do the curves.
-
     Args:
         run: the run folder, with its `log.jsonl` and `environment.json`.
         config: the resolved configuration.
@@ -214,11 +218,10 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
     """
     records = read_log(run / LOG)
     machine = load_json(run / ENVIRONMENT)
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     facts = {
         **config_facts(config),
         **progress_facts(config, records),
-        "Versions": versions,
+        "Versions": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
         "Git revision": machine["git"] or "not a checkout",
     }
     write_page(
@@ -255,3 +258,175 @@ def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]
         "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} samples a second (median)",
         "Loader wait": f"{fmean(record['loader_wait'] for record in train):.1%} of the time",
     }
+
+
+class BestEffort:
+    """Lets a run continue when such work fails: every failure is a warning on standard error, and is counted."""
+
+    def __init__(self) -> None:
+        self.failures = Counter[str]()  # by what was attempted
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Ends the block at its first error, and no more than the block. There must be no collective in it."""
+        try:
+            yield
+        except Exception as error:
+            self.failed(what, str(error) or type(error).__name__)
+
+    def failed(self, what: str, why: str) -> None:
+        """Warns of a failure that has been caught elsewhere."""
+        self.failures[what] += 1
+        tqdm.write(f"warning: {what}: {why}; the run continues without it (failure {self.failures[what]})", sys.stderr)
+
+
+class Meter:
+    """Counts samples and seconds between two readings."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._samples, self._waited, self._since, self._computed = 0, 0.0, time.monotonic(), time.process_time()
+
+    def count(self, samples: int) -> None:
+        """So many samples have been trained on, by all ranks."""
+        self._samples += samples
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits for the loader; one that ends by an error counts nothing."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The block is left out."""
+        began, computed = time.monotonic(), time.process_time()
+        yield
+        self._since += time.monotonic() - began
+        self._computed += time.process_time() - computed
+
+    def read(self) -> dict[str, float]:
+        """What was measured since the last reading.
+
+        `samples_per_second`; `loader_wait`, a share of the time; `cpu_seconds` of this process, all its threads, to
+        which other load and a process that is stopped add nothing.
+        """
+        seconds = time.monotonic() - self._since
+        found = {
+            "samples_per_second": round(self._samples / seconds, 2),
+            "loader_wait": round(self._waited / seconds, 4),
+            "cpu_seconds": round(time.process_time() - self._computed, 3),
+        }
+        self._start()
+        return found
+
+
+class Progress:
+    """Shows and writes on rank 0; every rank calls its methods, which are collectives but for `say`.
+
+    Args:
+        config: the run's.
+        rank: number of this process.
+        bad_samples: that this rank reads.
+        best_effort: what may fail without an end of the run.
+
+    Attributes:
+        meter: of the steps since the last record, from `shown` on.
+    """
+
+    def __init__(self, config: Config, rank: int, bad_samples: BadSampleReport, best_effort: BestEffort):
+        self._run, self._config = Path(config.Training.output), config
+        self._rank, self._bad_samples, self._best_effort = rank, bad_samples, best_effort
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Prints lines on rank 0."""
+        if self._rank == 0:
+            for line in lines:
+                print(line)
+
+    @contextmanager
+    def shown(self, step: int, evaluated: int) -> Iterator[None]:
+        """Opens log and bar at a step; `evaluated` is that of the last evaluation."""
+        with agreed_errors():
+            self._log = RunLog(self._run, self._config, step, evaluated) if self._rank == 0 else None
+        self._bar = tqdm(
+            total=self._config.Training.steps, initial=step, unit="step", disable=self._rank != 0, file=sys.stdout,
+            dynamic_ncols=True, mininterval=1.0,
+        )  # fmt: skip
+        self.meter = Meter()
+        with self._bar:
+            yield
+        if self._log:
+            self._log.close()
+
+    def due(self, step: int) -> bool:
+        """Whether a record of a step is due."""
+        training = self._config.Training
+        return step == training.steps or step % training.log_every == 0
+
+    def step(self, step: int, losses: Mapping[str, float], rate: float, more: Callable[[], dict[str, Any]]) -> None:
+        """Shows a step that is done, with the newest losses that are known, and logs it where a record is due.
+
+        Args:
+            more: what else a record holds.
+        """
+        self.meter.count(self._config.Training.global_batch)
+        loss = f"loss {losses['loss']:.3f}, " if losses else ""
+        self._bar.set_postfix_str(f"{loss}lr {rate:.2e}", refresh=False)
+        self._bar.update()
+        if not self.due(step):
+            return
+        record = {
+            **{name: value if math.isfinite(value) else None for name, value in losses.items()},
+            "learning_rate": rate,
+            **self.meter.read(),
+            "bad_samples": self._bad_samples.counts.total(),
+            **more(),
+        }
+        with agreed_errors():
+            if self._log:
+                self._log.write("train", step, record)
+
+    def evaluation(self, step: int, records: Iterable[Mapping[str, Any]], lines: Iterable[str]) -> None:
+        """Logs what evaluators found at a step, and shows it as lines."""
+        with agreed_errors():
+            if self._log:
+                for record in records:
+                    self._log.write("evaluation", step, record)
+                for line in lines:
+                    self._bar.write(f"step {step}, {line}", sys.stdout)
+
+    def joined_bad_samples(self) -> BadSampleReport:
+        """Those of all ranks."""
+        joined = BadSampleReport()
+        for report in collectives.all_gather_object(self._bad_samples.as_dict()):
+            joined.merge(report)
+        return joined
+
+    def write_reports(self) -> None:
+        """The report of bad samples and the page of curves."""
+        report = self.joined_bad_samples()
+        if self._rank == 0:
+            with self._best_effort.attempt("report of bad samples"):
+                report.write(self._run)
+            with self._best_effort.attempt(CURVES):
+                write_run_page(self._run, self._config, report)
+
+    def end(self, ended: str | None, skipped: int) -> None:
+        """Says what was left out over the run.
+
+        Args:
+            ended: why it is over before its last step, if that is so.
+            skipped: steps that were not finite.
+        """
+        self.say([str(self.joined_bad_samples()), *filter(None, [ended])])
+        lost = [f"{skipped} steps that were not finite were left out"] * bool(skipped)
+        if failures := self._best_effort.failures:
+            lost.append(
+                f"left out after failures: {', '.join(f'{count} x {what}' for what, count in failures.items())}"
+            )
+        for line in lost if self._rank == 0 else ():
+            print(f"warning: {line}", file=sys.stderr)

@@ -47,7 +47,7 @@ from ernie_vil2.training.optimizer import (
     scaler_state,
     with_steps,
 )
-from ernie_vil2.training.progress import BestEffort, Progress
+from ernie_vil2.training.run_log import BestEffort, Progress
 from ernie_vil2.training.scoring import Comparison, Evaluator, Scores, as_lines, build_evaluators, encoder_of
 from ernie_vil2.training.step_agreement import BatchGate, NonFiniteSteps, StopSignals, check_weights
 from ernie_vil2.training.update import Update
@@ -118,7 +118,7 @@ class Trainer:
             self.config, self.run = with_steps(config, self.stream.samples), Path(config.Training.output)
 
             self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
-            self.progress = Progress(self.config, self.rank, self.ranks, self.bad_samples, self.best_effort)
+            self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
             lost = None if checkpoint is None else self.best_effort
             scored = _scored(lambda: evaluators(self.config, self.task), lost, self.rank) or {}
             compares = compares and bool(config.Data.tested)

@@ -13,7 +13,7 @@ from paddle import nn
 from ernie_vil2.config import load_config
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.tasks import MultiViewTask, ParameterGroup
-from ernie_vil2.training.progress import Meter
+from ernie_vil2.training.run_log import Meter
 from ernie_vil2.training.scoring import Metrics, Scores, as_lines, scored
 from ernie_vil2.training.trainer import Trainer
 

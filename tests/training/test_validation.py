@@ -11,7 +11,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.protocols import PROTOCOLS, protocol
-from ernie_vil2.training import progress, scoring
+from ernie_vil2.training import run_log, scoring
 from ernie_vil2.training import trainer as training
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
@@ -104,7 +104,7 @@ def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
         raise RuntimeError("a fault in it")
 
     if part != "validate":
-        monkeypatch.setattr(progress if part == "write_run_page" else training, part, fails)
+        monkeypatch.setattr(run_log if part == "write_run_page" else training, part, fails)
     else:
         monkeypatch.setattr("ernie_vil2.evaluation.scorers.retrieval.score", fails)
     trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
