@@ -424,9 +424,7 @@ class Progress:
         """
         self.say([str(self.joined_bad_samples()), *filter(None, [ended])])
         lost = [f"{skipped} steps that were not finite were left out"] * bool(skipped)
-        if failures := self._best_effort.failures:
-            lost.append(
-                f"left out after failures: {', '.join(f'{count} x {what}' for what, count in failures.items())}"
-            )
+        failures = ", ".join(f"{count} x {what}" for what, count in self._best_effort.failures.items())
+        lost += [f"left out after failures: {failures}"] * bool(failures)
         for line in lost if self._rank == 0 else ():
             print(f"warning: {line}", file=sys.stderr)
