@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -28,100 +27,58 @@ class Inspection(NamedTuple):
     text: str
     good: bool
 
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What there is, and what is wrong with it.
-
-    `counts` are the images, texts and pairs of the benchmark; `texts_per_image` says how many images have how many
-    texts. `rows` are the entries of the annotations, with repeated, unmatched and empty ones by reason, `files` the
-    images that were decoded. `protocols` says what each selects that finds what it expects, `differences` what the
-    others expect otherwise.
-    """
-
-    name: str
-    counts: Mapping[str, int]
-    texts_per_image: Mapping[int, int]
-    images_without_text: Sequence[str]
-    texts_without_image: Sequence[str]
-    rows: BadSampleReport
-    files: BadSampleReport
-    protocols: Sequence[str]
-    differences: Sequence[str]
-
-    @property
-    def good(self) -> bool:
-        """Every entry and every image can be used, and the counts are those of every protocol."""
-        return not (self.differences or self.rows.counts or self.files.counts)
-
     def __str__(self) -> str:
-        shares = ", ".join(f"{texts} ({counted(images, 'image')})" for texts, images in self.texts_per_image.items())
-        lines = [
-            f"{self.name}: {_in_words(self.counts)}",
-            f"texts per image: {shares}",
-            _without("images without a text, in the gallery only", self.images_without_text),
-            _without("texts without an image, in the gallery only", self.texts_without_image),
-            f"entries of the annotations: {self.rows}",
-            f"images: {self.files}",
-            *self.protocols,
-            *self.differences,
-        ]
-        return "\n".join(filter(None, lines))
+        return self.text
 
 
 def check_benchmark(
     benchmark: Benchmark,
     protocols: Sequence[Protocol] = (),
     progress: Callable[[int], object] = lambda images: None,
-    workers: int | None = None,
-) -> CheckReport:
+) -> Inspection:
     """Reads and decodes every image, and compares the counts with those that protocols expect.
+
+    All is good if every entry and every image can be used, and the counts are those of every protocol.
 
     Args:
         benchmark: as a reader or a selection for the protocols gives it.
         protocols: by which it is to be scored.
         progress: called with the number of images just done.
-        workers: threads that decode (OpenCV lets them run side by side); None: as many as there are processors.
     """
-    counts = _counts(benchmark)
-    texts_of_image = np.bincount(benchmark.pairs[:, 0], minlength=counts["images"])
-    images_of_text = np.bincount(benchmark.pairs[:, 1], minlength=counts["texts"])
-    files = decode_all(benchmark.images, progress, workers)
-    verdicts, differences = [], []
+    texts_of_image = np.bincount(benchmark.pairs[:, 0], minlength=len(benchmark.images))
+    images_of_text = np.bincount(benchmark.pairs[:, 1], minlength=len(benchmark.texts))
+    shares = ", ".join(
+        f"{texts} ({counted(images, 'image')})" for texts, images in sorted(Counter(texts_of_image.tolist()).items())
+    )
+    files = decode_all(benchmark.images, progress)
+    as_expected, differences = [], []
     for protocol in protocols:
         part = protocol.select(benchmark)
         if wrong := protocol.differences(part):
             differences += wrong
         else:
             verdict = ", as it expects" if protocol.expected else ""
-            verdicts.append(f"protocol {protocol.name}: {_in_words(_counts(part))}{verdict}")
-    return CheckReport(
-        benchmark.name,
-        counts,
-        dict(sorted(Counter(texts_of_image.tolist()).items())),
-        [benchmark.images[row].id for row in np.flatnonzero(texts_of_image == 0)],
-        [benchmark.texts[row].id for row in np.flatnonzero(images_of_text == 0)],
-        benchmark.rows,
-        files,
-        verdicts,
-        differences,
-    )
+            as_expected.append(f"protocol {protocol.name}: {_sizes(part)}{verdict}")
+    lines = [f"{benchmark.name}: {_sizes(benchmark)}", f"texts per image: {shares}"]
+    for what, rows, counts in (
+        ("images without a text", benchmark.images, texts_of_image),
+        ("texts without an image", benchmark.texts, images_of_text),
+    ):
+        if alone := [rows[row].id for row in np.flatnonzero(counts == 0)]:
+            lines.append(f"{what}, in the gallery only: {_first(alone)}")
+    lines += [f"entries of the annotations: {benchmark.rows}", f"images: {files}", *as_expected, *differences]
+    return Inspection("\n".join(lines), not (differences or benchmark.rows.counts or files.counts))
 
 
-def _counts(benchmark: Benchmark) -> dict[str, int]:
-    return {"images": len(benchmark.images), "texts": len(benchmark.texts), "pairs": len(benchmark.pairs)}
+def _sizes(benchmark: Benchmark) -> str:
+    counts = (("image", benchmark.images), ("text", benchmark.texts), ("pair", benchmark.pairs))
+    return ", ".join(counted(len(rows), kind) for kind, rows in counts)
 
 
-def _in_words(counts: Mapping[str, int]) -> str:
-    return ", ".join(counted(count, kind.removesuffix("s")) for kind, count in counts.items())
-
-
-def decode_all(
-    images: Sequence[BenchmarkImage], progress: Callable[[int], object], workers: int | None = None
-) -> BadSampleReport:
-    """Reads and decodes images; arguments as for `check_benchmark`."""
+def decode_all(images: Sequence[BenchmarkImage], progress: Callable[[int], object]) -> BadSampleReport:
+    """Reads and decodes images in threads, which OpenCV lets run side by side; `progress` as for `check_benchmark`."""
     report = BadSampleReport()
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), CHUNK):
             chunk = images[start : start + CHUNK]
             report.add(len(chunk), filter(None, pool.map(_problem, chunk)))
@@ -137,10 +94,6 @@ def _problem(image: BenchmarkImage) -> tuple[str, str] | None:
     except OSError as problem:
         return f"unreadable image ({problem.strerror})", image.id
     return None
-
-
-def _without(what: str, ids: Sequence[str]) -> str:
-    return f"{what}: {first_names(len(ids), ids[: BadSampleReport.NAMES])}" if ids else ""
 
 
 def labelled_remarks(labelled: Benchmark) -> list[str]:

@@ -35,13 +35,10 @@ def good():
 
 def test_a_good_benchmark_is_counted_and_nothing_is_found_wrong():
     report = check_benchmark(good(), [expecting(images=2, texts=3), PROTOCOLS["first-text"]])
-    assert report.good and report.differences == []
-    assert report.counts == {"images": 2, "texts": 3, "pairs": 3}
-    # i0 has the texts t0 and t1, i1 has t2.
-    assert report.texts_per_image == {1: 1, 2: 1}
+    assert report.good
     assert str(report).splitlines() == [
         "small: 2 images, 3 texts, 3 pairs",
-        "texts per image: 1 (1 image), 2 (1 image)",
+        "texts per image: 1 (1 image), 2 (1 image)",  # i0 has the texts t0 and t1, i1 has t2
         "entries of the annotations: all 0 samples read could be used",
         "images: all 2 samples read could be used",
         "protocol small-test: 2 images, 3 texts, 3 pairs, as it expects",
@@ -60,29 +57,27 @@ def test_broken_missing_and_unreadable_images_are_distinguished():
         ),
         [expecting(images=5)],
     )
-    reasons = {reason: entry["names"] for reason, entry in report.files.as_dict()["reasons"].items()}
-    assert reasons == {
-        "broken image": ["i1", "i2"],
-        "missing image": ["i3.jpg"],
-        "unreadable image (Permission denied)": ["i4"],
-    }
-    assert report.files.read == 5 and not report.good and report.differences == []
+    assert not report.good and str(report).splitlines()[-5:] == [
+        "images: 4 of 5 samples read could not be used and were skipped:",
+        "  broken image: 2 (i1, i2)",
+        "  missing image: 1 (i3.jpg)",
+        "  unreadable image (Permission denied): 1 (i4)",
+        "protocol small-test: 5 images, 3 texts, 3 pairs, as it expects",
+    ]
 
 
 def test_a_difference_from_the_protocol_is_reported_in_a_sentence():
     report = check_benchmark(good(), [expecting(images=1000, texts=2), expecting("other", texts=3)])
-    assert report.differences == [
+    assert not report.good and str(report).splitlines()[-3:] == [
+        "protocol other: 2 images, 3 texts, 3 pairs, as it expects",
         "small-test expects 1,000 images; here are 2, 998 fewer.",
         "small-test expects 2 texts; here are 3, 1 more.",
     ]
-    assert report.protocols == ["protocol other: 2 images, 3 texts, 3 pairs, as it expects"]
-    assert not report.good and str(report).endswith("here are 3, 1 more.")
 
 
 def test_rows_without_a_partner_are_named_and_are_no_fault():
     report = check_benchmark(benchmark(*[lambda: IMAGE] * 13, texts=4))
-    assert report.images_without_text == [f"i{n}" for n in range(2, 13)] and report.texts_without_image == ["t3"]
-    assert report.texts_per_image == {0: 11, 1: 1, 2: 1} and report.good
+    assert report.good and "texts per image: 0 (11 images), 1 (1 image), 2 (1 image)" in str(report)
     assert "images without a text, in the gallery only: 11 (i2, i3, i4, i5, i6, i7, i8, i9, i10, i11, ...)" in str(
         report
     )
@@ -96,12 +91,6 @@ def test_what_the_reader_could_not_use_is_shown():
     assert not report.good and "  unmatched image id: 1 (t8)" in str(report)
 
 
-def test_the_report_holds_the_counts():
-    report = check_benchmark(good(), [expecting(texts=1)])
-    assert report.counts == {"images": 2, "texts": 3, "pairs": 3} and report.texts_per_image == {1: 1, 2: 1}
-    assert not report.good and report.files.read == 2 and not report.files.counts and len(report.differences) == 1
-
-
 def test_every_image_is_read_once_in_threads_with_progress():
     count, done, lock, threads = CHUNK + 3, [], threading.Lock(), set()
     reads = []
@@ -113,6 +102,6 @@ def test_every_image_is_read_once_in_threads_with_progress():
         return IMAGE
 
     images = [lambda number=number: read(number) for number in range(count)]
-    check_benchmark(benchmark(*images), progress=done.append, workers=2)
+    check_benchmark(benchmark(*images), progress=done.append)
     assert sorted(reads) == list(range(count)) and done == [CHUNK, 3]
     assert threading.get_ident() not in threads
