@@ -195,8 +195,8 @@ def _query(
         position = row if list(one.ids) == list(first.ids) else list(one.ids).index(name)
         made: Card | None = one.cards([position])[0] if one.cards else None
         card = card or made
-        shown = made["answers"] if made else ()
-        answers = [{**answer, "image": pictures.number(answer["image"])} for answer in shown]
+        shown = made.answers if made else ()
+        answers = [{**vars(answer), "image": pictures.number(answer.image)} for answer in shown]
         sides.append({"model": model, "rank": int(one.ranks[position]), "answers": answers})
     text = first.texts[row] if first.texts else ""
     direction = name.partition(" ")[0]
@@ -206,8 +206,8 @@ def _query(
         "against": against,
         "direction": arrow(direction) if "_to_" in direction else "",
         "text": text,
-        "query": card["query"] if card else text,
-        "images": [pictures.number(image) for image in (card["images"] if card else ())],
+        "query": card.query if card else text,
+        "images": [pictures.number(image) for image in (card.images if card else ())],
         "sides": sides,
         "fields": {
             key: str(value)

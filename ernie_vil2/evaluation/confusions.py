@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_vil2.evaluation.classification import DEFINITION, ClassScores, EncodedClasses
 from ernie_vil2.evaluation.examples import Thumbnails
-from ernie_vil2.evaluation.report import Card, Page, Section, Table
+from ernie_vil2.evaluation.report import Answer, Card, Page, Section, Table
 
 MOST_CLASSES = 30
 """Of which a page shows the whole matrix, and of more classes the worst."""
@@ -92,19 +92,9 @@ def _card(encoded: EncodedClasses, scores: ClassScores, thumbnails: Thumbnails, 
     order = np.argsort(-scores.scores[row], kind="stable").tolist()
     rank = int(scores.rank[row])
     positions = [*range(min(ANSWERS, len(order))), *([rank - 1] if rank > ANSWERS else [])]
-    return {
-        "query": image.id,
-        "images": thumbnails(image),
-        "language": "",
-        "tags": [f"rank {rank:,}"],
-        "answers": [
-            {
-                "image": None,
-                "caption": scores.names[order[position]],
-                "score": float(scores.scores[row, order[position]]),
-                "correct": bool(scores.truth[row, order[position]]),
-                "rank": rank if position >= ANSWERS else None,
-            }
-            for position in positions
-        ],
-    }
+    answers = []
+    for position in positions:
+        column = order[position]
+        score, correct = float(scores.scores[row, column]), bool(scores.truth[row, column])
+        answers.append(Answer(scores.names[column], score, correct, rank=rank if position >= ANSWERS else None))
+    return Card(image.id, answers, thumbnails(image), [f"rank {rank:,}"])

@@ -208,16 +208,15 @@ class Cards:
         query = self.benchmark.side(asking)[result.asked.left[position]]
         tags = [*self.tags, f"rank {rank:,}"]
         if isinstance(query, BenchmarkText):
-            return {"query": query.text, "images": [], "language": self.language, "tags": tags, "answers": shown}
-        return {"query": query.id, "images": self._thumbnails(query), "language": "", "tags": tags, "answers": shown}
+            return Card(query.text, shown, tags=tags, language=self.language)
+        return Card(query.id, shown, self._thumbnails(query), tags)
 
     def _answer(self, side: str, row: int, score: float, correct: bool, rank: int | None = None) -> Answer:
         answer = self.benchmark.side(side)[row]
         if isinstance(answer, BenchmarkText):
-            caption, picture = answer.text, None
-        else:
-            caption, picture = self._captions.get(row, answer.id), next(iter(self._thumbnails(answer)), None)
-        return {"image": picture, "caption": caption, "score": score, "correct": correct, "rank": rank}
+            return Answer(answer.text, score, correct, rank=rank)
+        image = next(iter(self._thumbnails(answer)), None)
+        return Answer(self._captions.get(row, answer.id), score, correct, image, rank)
 
 
 def retrieval_page(

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_text
@@ -96,24 +96,26 @@ def percent(number: float | None) -> str:
     return "-" if number is None else f"{number:.2f}"
 
 
-class Answer(TypedDict):
-    """An answer on a card: an image or a caption with its score; `rank` of a right one that is not among the best."""
+@dataclass(frozen=True)
+class Answer:
+    """An answer on a card: a caption, or an image with one; `rank` of a right one that is not among the best."""
 
-    image: bytes | None
     caption: str
     score: float
     correct: bool
-    rank: int | None
+    image: bytes | None = None
+    rank: int | None = None
 
 
-class Card(TypedDict):
+@dataclass(frozen=True)
+class Card:
     """An example on a page: a query, its images, and what the model answers; `language` "": that of the text."""
 
     query: str
-    images: Sequence[bytes]
-    language: str
-    tags: Sequence[str]
     answers: Sequence[Answer]
+    images: Sequence[bytes] = ()
+    tags: Sequence[str] = ()
+    language: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.config.section import MISSING, differences
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, named, recall_figures, signed
-from ernie_vil2.evaluation.report import Table, absolute_paths, original_text
+from ernie_vil2.evaluation.report import Card, Table, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.io.files import load_json, system_errors_named
 from ernie_vil2.io.run_folder import AFTER, BEFORE
@@ -213,7 +213,7 @@ def write_report(
     *,
     title: str,
     runs: Sequence[ReportedRun],
-    queries: Mapping[str, Sequence[Mapping]],
+    queries: Mapping[str, Sequence[Card]],
     facts: Mapping[str, str],
     pictures: Mapping[str, bytes] | None = None,
 ) -> None:

@@ -77,10 +77,10 @@ def test_examples_mark_right_and_wrong_answers(tmp_path):
     scored = evaluate(ColourModel(), open_benchmark(write_tsv(tmp_path / "a.tsv", rows)), PROTOCOLS["pairs"])
     chosen = random_queries(scored.results["text_to_image"], 9, seed=0)
     cards = Cards(scored, answers=2).of("text_to_image", chosen)
-    assert sorted(card["query"] for card in cards) == ["blue", "green", "red"]
+    assert sorted(card.query for card in cards) == ["blue", "green", "red"]
     for card in cards:
-        assert [answer["correct"] for answer in card["answers"]] == [True, False]
-        assert card["answers"][0]["caption"] == card["query"] and card["tags"] == ["rank 1"]
+        assert [answer.correct for answer in card.answers] == [True, False]
+        assert card.answers[0].caption == card.query and card.tags == ["rank 1"]
 
 
 def test_pixel_baseline_by_hand(tmp_path):

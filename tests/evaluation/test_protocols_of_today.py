@@ -119,7 +119,7 @@ def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
     clusters = [found.clusters[row[name]] for name in ("swap_obj/0", "replace_rel/0", "swap_obj/1", "replace_rel/2")]
     assert clusters[0] == clusters[1] != clusters[2] == clusters[3]  # 1.jpg and 2.jpg
     (card,) = found.cards([row["swap_obj/0"]])
-    assert {answer["caption"] for answer in card["answers"]} == {"a cat on a mat", "a mat on a cat"}
+    assert {answer.caption for answer in card.answers} == {"a cat on a mat", "a mat on a cat"}
     assert len(list(report.rows)) == 5 and set(report.metrics) == {*ITEMS, "mean"} <= {*KINDS, "mean"}
 
 

@@ -291,8 +291,8 @@ def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation
     assert sorted(drawn) == [0, 1, 2] and random_queries(found, 2, seed=1).tolist() == drawn[:2]
     (card,) = Cards(evaluation, 1, language="de", tags=["one run"]).of("text_to_image", np.array([0]))
     # Text a finds blue, which is wrong; its own image, red, follows with its rank.
-    assert card["tags"] == ["one run", "rank 2"] and card["language"] == "de"
-    assert [(answer["correct"], answer["rank"]) for answer in card["answers"]] == [(False, None), (True, 2)]
+    assert card.tags == ["one run", "rank 2"] and card.language == "de"
+    assert [(answer.correct, answer.rank) for answer in card.answers] == [(False, None), (True, 2)]
 
 
 @pytest.mark.parametrize(

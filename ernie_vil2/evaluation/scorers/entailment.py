@@ -16,7 +16,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.protocols import paper_results
-from ernie_vil2.evaluation.report import Card, Page, Report, Section, Table, percent, wrapped
+from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
 from ernie_vil2.evaluation.statement_scores import (
     StatementScores,
@@ -243,14 +243,6 @@ def page(scores: StatementScores, table: Table, notes: list[str]) -> Page:
 
 def _card(scores: StatementScores, number: int, thumbnails: Thumbnails) -> Card:
     """A statement with its images and the probability of each label."""
-    row = scores.rows[number]
-    return {
-        "query": row.text,
-        "images": thumbnails(*row.images),
-        "language": "",
-        "tags": [row.id],
-        "answers": [
-            {"image": None, "caption": label, "score": share, "correct": label == row.label, "rank": None}
-            for label, share in zip(scores.labels, scores.probabilities[number].tolist(), strict=True)
-        ],
-    }
+    row, shares = scores.rows[number], scores.probabilities[number].tolist()
+    answers = [Answer(label, share, label == row.label) for label, share in zip(scores.labels, shares, strict=True)]
+    return Card(row.text, answers, thumbnails(*row.images), [row.id])

@@ -139,17 +139,12 @@ def outcomes(items: Sequence[Item], encoded: EncodedBenchmark, scores: np.ndarra
     images, thumbnails = {image.id: image for image in encoded.benchmark.images}, Thumbnails()
 
     def cards(chosen: Sequence[int]) -> list[Card]:
-        made: list[Card] = []
+        made = []
         for row in chosen:
-            answers = [
-                Answer(image=None, caption=text, score=float(value), correct=right, rank=None)
-                for text, value, right in zip(items[row][3:], scores[row], (True, False), strict=True)
-            ]
-            answers.sort(key=lambda answer: -answer["score"])
+            texts = zip(items[row][3:], scores[row].tolist(), (True, False), strict=True)
+            answers = sorted((Answer(*text) for text in texts), key=lambda answer: -answer.score)
             image = images[items[row].image]
-            made.append(
-                Card(query=image.id, images=thumbnails(image), language="", tags=[items[row].kind], answers=answers)
-            )
+            made.append(Card(image.id, answers, thumbnails(image), [items[row].kind]))
         return made
 
     figures = {kind: np.where(kinds == kind, hit, np.nan) for kind in KINDS if (kinds == kind).any()}

@@ -177,16 +177,14 @@ def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
         groups["mean_per_class_recall"] = scores.truth.argmax(axis=1)
 
     def cards(chosen: Sequence[int]) -> list[Card]:
-        made: list[Card] = []
+        made = []
         for row in chosen:
             best = np.argsort(-scores.scores[row], kind="stable")[:4].tolist()
-            of_best = zip(best, scores.probabilities[row, best].tolist(), scores.truth[row, best].tolist(), strict=True)
             answers = [
-                Answer(image=None, caption=scores.names[column], score=chance, correct=bool(correct), rank=None)
-                for column, chance, correct in of_best
+                Answer(scores.names[column], float(scores.probabilities[row, column]), bool(scores.truth[row, column]))
+                for column in best
             ]
-            image, rank = images[row], f"rank {scores.rank[row]:,}"
-            made.append(Card(query=image.id, images=thumbnails(image), language="", tags=[rank], answers=answers))
+            made.append(Card(images[row].id, answers, thumbnails(images[row]), [f"rank {scores.rank[row]:,}"]))
         return made
 
     return Outcomes(
