@@ -34,7 +34,6 @@ FILES = {
     "ernie_vil2/parallel/gather.py": "tests/parallel",
     "ernie_vil2/evaluation/ranking.py": "tests/evaluation",
     "ernie_vil2/evaluation/scorers/cxc.py": "tests/evaluation",
-    "ernie_vil2/evaluation/cxc_ratings.py": "tests/evaluation",
     "ernie_vil2/training/checkpoint.py": "tests/training",
     "ernie_vil2/training/update.py": "tests/training",
     "ernie_vil2/models/lora.py": "tests/models",
@@ -140,7 +139,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "0 -> (1)",
     ): "what the padding holds is cut off after the gather",
     (
-        "ernie_vil2/evaluation/cxc_ratings.py",
+        "ernie_vil2/evaluation/scorers/cxc.py",
         "while line := file.readline(_LONGEST_LINE + 1):",
         "1 -> (2)",
     ): "one character more of a line that is refused is read",
