@@ -21,15 +21,12 @@ from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.models.layer_groups import rate_factors
-from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses
-from ernie_vil2.tasks.model_setup import prepare_attention, tune
-from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 
 
 class StatementRows(ViewRows):
@@ -101,7 +98,7 @@ def _cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, rows: paddle.Te
     return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
 
 
-class StatementTask:
+class StatementTask(Task):
     """Learns the labels of `data.samples.Statement`s; see `Task`. A kind of them is a subclass.
 
     Attributes:
@@ -109,16 +106,8 @@ class StatementTask:
         images: that a text is about.
     """
 
-    labels: tuple[str, ...]
     images: int
     evaluators: Sequence[str] = ("statements",)
-    embeds = False
-    planned = False
-
-    def __init__(self, config: Config):
-        self.config = config
-        text = config.Model.text
-        self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
 
     def rows(self) -> StatementRows:
         """As `Task.rows`."""
@@ -130,21 +119,12 @@ class StatementTask:
         self.model = build_classifier(
             config.Model, config.Head, self.tokenizer.vocab_size, self.images, len(self.labels)
         )
-        remarks = []
-        if initialize:
-            remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
-        remarks += prepare_attention(self.model, config.Training)
-        return remarks + tune(self.model, config.Tuning, resumed=not initialize)
+        return self._set_up(initialize)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""
         kind = _Cached if self.config.Training.micro_batch else _Direct
         self._step = kind(self.model, _cross_entropy, self.config, parallel, scaler)
-
-    @property
-    def least_rows(self) -> int:
-        """A row for each micro batch."""
-        return self._step.parts
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and "accuracy", the share of the labels that are right."""
@@ -152,22 +132,11 @@ class StatementTask:
         total, shares = self._step.forward(views, batch["label"], batch["positions"], step)
         return {"loss": total, **shares}
 
-    def backward(self) -> None:
-        """As `Task.backward`."""
-        self._step.backward()
-
-    def after_update(self) -> None:
-        """Nothing has bounds."""
-
     def parameter_groups(self) -> list[ParameterGroup]:
         """As `Task.parameter_groups`: the head at `Head.rate`, the towers at the rates that `Tuning` gives them."""
         names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD)]
         factors = rate_factors(self.model, self.config.Tuning) | dict.fromkeys(names, self.config.Head.rate)
         return decay_groups(self.model, factors)
-
-    def logged(self) -> dict[str, float]:
-        """Nothing next to the losses."""
-        return {}
 
 
 class EntailmentTask(StatementTask):

@@ -20,15 +20,12 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.layer_groups import rate_factors
-from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.tasks.contrastive_step import build_step
-from ernie_vil2.tasks.model_setup import check_text_pair, prepare_attention, tune
-from ernie_vil2.tasks.task import ParameterGroup, decay_groups
+from ernie_vil2.tasks.model_setup import check_text_pair
+from ernie_vil2.tasks.task import Task
 from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 
 
@@ -113,7 +110,7 @@ class MultiViewRows(ViewRows):
         return ShownRow(images, {**texts, **captions, **tags})
 
 
-class MultiViewTask:
+class MultiViewTask(Task):
     """A dual encoder, contrasted over the view pairs whose weight is not zero; see `Task`.
 
     Args:
@@ -124,14 +121,11 @@ class MultiViewTask:
     """
 
     evaluators: Sequence[str] = ("retrieval",)
-    labels: tuple[str, ...] = ()
     embeds = True
     planned = True
 
     def __init__(self, config: Config):
-        self.config = config
-        text = config.Model.text
-        self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+        super().__init__(config)
         self.teacher: Teacher | None = None
         self.loss: Any = self._build_loss()
 
@@ -160,12 +154,8 @@ class MultiViewTask:
                 f"Tuning.teacher.distance: the teacher's embeddings are {self.teacher.width} wide, the model's "
                 f"{self.model.embed_dim}; set Model.embed_dim={self.teacher.width}"
             )
-        remarks = []
-        if initialize:
-            remarks += [f"initial weights\n{report}" for report in load_initial_weights(self.model, config.Model)]
-        remarks += prepare_attention(self.model, config.Training)
         self.model.freeze_all_but(self.loss.views)
-        return remarks + tune(self.model, config.Tuning, resumed=not initialize)
+        return self._set_up(initialize)
 
     def _check(self) -> None:
         check_text_pair(self.config)
@@ -173,11 +163,6 @@ class MultiViewTask:
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """As `Task.prepare`."""
         self._step = build_step(self.model, self.loss, self.config, parallel, scaler)
-
-    @property
-    def least_rows(self) -> int:
-        """A row for each micro batch."""
-        return self._step.parts
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """As `Task.forward`: "loss", and the loss of each view pair."""
@@ -188,17 +173,9 @@ class MultiViewTask:
         total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step)
         return {"loss": total, **pairs}
 
-    def backward(self) -> None:
-        """As `Task.backward`."""
-        self._step.backward()
-
     def after_update(self) -> None:
         """Brings the temperature back within its bounds."""
         self.model.clamp_temperature(self.config.Loss.max_logit_scale)
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """As `Task.parameter_groups`, at the rates that `Tuning` gives the layer groups."""
-        return decay_groups(self.model, rate_factors(self.model, self.config.Tuning))
 
     def logged(self) -> dict[str, float]:
         """The scalars that the loss learns."""

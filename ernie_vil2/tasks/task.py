@@ -12,8 +12,13 @@ from paddle import nn
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.loader import Batch, SampleRows
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.models import decays
+from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.models import DualEncoder, decays
+from ernie_vil2.models.layer_groups import rate_factors
+from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.registry import Registry, UnknownName
+from ernie_vil2.tasks.contrastive_step import DirectStep
+from ernie_vil2.tasks.model_setup import prepare_attention, tune
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,27 @@ class Task(Protocol):
         labels: that its model gives to statements, which `data.samples.Statement`s have; empty without any.
         embeds: whether its model gives embeddings of images and of texts, which retrieval scores (`Data.test`).
         planned: whether `planning` knows what a step of it needs.
-        least_rows: that a rank needs for a step, from `prepare` on.
     """
 
     config: Config
+    model: DualEncoder
     tokenizer: TextTokenizer
     evaluators: Sequence[str]
-    labels: tuple[str, ...]
-    embeds: bool
-    planned: bool
+    labels: tuple[str, ...] = ()
+    embeds: bool = False
+    planned: bool = False
+    _step: DirectStep
+
+    def __init__(self, config: Config):
+        self.config = config
+        text = config.Model.text
+        self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
 
     @property
-    def model(self) -> nn.Layer: ...
+    def least_rows(self) -> int:
+        """Rows that a rank needs for a step, from `prepare` on: one for each micro batch."""
+        return self._step.parts
 
-    @property
-    def least_rows(self) -> int: ...
     def rows(self) -> SampleRows:
         """The stream of samples, and how the rows of a batch are made of them.
 
@@ -87,6 +98,14 @@ class Task(Protocol):
             initialize: whether initial weights are loaded; a resumed run has its own.
         """
 
+    def _set_up(self, initialize: bool) -> list[str]:
+        """Does to `model` what the configuration asks for: initial weights, fused attention, `Tuning`."""
+        model, config, remarks = self.model, self.config, list[str]()
+        if initialize:
+            remarks += [f"initial weights\n{report}" for report in load_initial_weights(model, config.Model)]
+        remarks += prepare_attention(model, config.Training)
+        return remarks + tune(model, config.Tuning, resumed=not initialize)
+
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
         """Takes what the trainer has made of the model for several ranks, before the first step."""
 
@@ -99,15 +118,19 @@ class Task(Protocol):
 
     def backward(self) -> None:
         """Adds the gradients of "loss" to the parameters."""
+        self._step.backward()
 
     def after_update(self) -> None:
         """What follows every update, as keeping a parameter within bounds."""
+        return
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """All parameters that are trained."""
+        """All parameters that are trained, at the rates that `Tuning` gives the layer groups."""
+        return decay_groups(self.model, rate_factors(self.model, self.config.Tuning))
 
     def logged(self) -> dict[str, float]:
         """Numbers of the model for the log."""
+        return {}
 
 
 TASKS: Registry[Callable[[Config], Task]] = Registry(
