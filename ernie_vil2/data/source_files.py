@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+import numpy as np
+
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size, check_text
 from ernie_vil2.io.files import check_ordinary, parse_json, read_text, system_errors_named
 
@@ -57,6 +59,24 @@ def read_json(path: Path, kind: type[T]) -> T:
     if not isinstance(content, kind):
         raise ValueError(f"{path}: the top level is a {type(content).__name__}, where a {kind.__name__} is expected")
     return content
+
+
+def open_embeddings(path: Path) -> np.ndarray:
+    """A `.npy` file of embeddings, `[rows, width]`, as a memory map; errors name it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds something else.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole .npy file of numbers ({error}); extract again") from error
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; embeddings are float32 [rows, width]")
+    return array
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -94,13 +94,7 @@ def template_notes(chosen: Mapping[str, Sequence[str]], files: Mapping[str, str]
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every name in every template, `[C * T]`, class by class."""
-    return [_filled(template, name) for name in names for template in templates]
-
-
-def _filled(template: str, name: str) -> str:
-    for slot in SLOTS:
-        template = template.replace(slot, name)
-    return template
+    return [template.replace(SLOTS[0], name).replace(SLOTS[1], name) for name in names for template in templates]
 
 
 def class_embeddings(embeddings: np.ndarray, templates: int) -> np.ndarray:
@@ -294,8 +288,3 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
         reached = np.searchsorted(falling, falling[right], side="right")  # how many score no less
         found[column] = (np.cumsum(right)[reached - 1] / reached).mean()
     return found
-
-
-def several_classes(labelled: Benchmark) -> bool:
-    """Whether an image has several classes."""
-    return len(labelled.pairs) > len(np.unique(labelled.pairs[:, 0]))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_o
 from ernie_vil2.evaluation.report import Report, Table, wrapped
 from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
-from ernie_vil2.io.calibration import Calibration
+from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.stored import weights_path
@@ -53,17 +54,6 @@ class Cost:
     width: int | None = None
     index_megabytes: float | None = None
     cut_texts: int | None = None
-
-
-@dataclass
-class Embedded:
-    """A model of which only embeddings are known, for scorers."""
-
-    device: str = "cpu"
-    logit_scale: float = 100.0
-    calibration: Calibration | None = None
-    labels: tuple[str, ...] = ()
-    backend: Any = None
 
 
 @dataclass
@@ -124,7 +114,7 @@ class Compared:
             zip(*(found["queries"][name] for name in columns), strict=True),
             figures=wrapped(verdicts).splitlines(),
             notes=found["notes"],
-            paragraphs=[wrapped(found["notes"]), wrapped([*self.definitions, *map(_source, self.published)])],
+            paragraphs=[wrapped(found["notes"]), wrapped([*self.definitions, *map(cited, self.published)])],
             about={"models": self.sources},
             pages=lambda: [compare_page(self, queries)],
         )
@@ -258,7 +248,8 @@ class _Scoring:
         for key, one in self.benchmarks.items():
             encoded[key], remarks = embeddings_of(folder, one)
             self.notes += [note for remark in remarks if (note := f"{name}: {remark}") not in self.notes]
-        self._score(name, Embedded(), encoded)
+        model = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
+        self._score(name, model, encoded)
         width = next(iter(encoded.values())).images.shape[1]
         self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
@@ -362,10 +353,6 @@ def _flat(values: Mapping[str, Any]) -> dict[str, float]:
     for name, value in values.items():
         found |= {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, Mapping) else {name: value}
     return found
-
-
-def _source(row: PaperResult) -> str:
-    return f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}"
 
 
 def _short(value: float) -> str:

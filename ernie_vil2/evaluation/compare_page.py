@@ -28,20 +28,8 @@ STEPS = 16
 """Positions of a scatter between a rank and ten times it; queries at one position are one circle."""
 
 
-class Pictures:
-    """The images of a page, each once, by its number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-
-    def number(self, image: bytes | None) -> int | None:
-        """That of an image; None where there is none."""
-        return None if image is None else self._numbers.setdefault(image, len(self._numbers))
-
-    @property
-    def addresses(self) -> list[str]:
-        """The images as addresses inside the page."""
-        return [data_uri(image) for image in self._numbers]
+Pictures = dict[bytes, int]
+"""The images of a page, each once, by its number."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
         "scatters": [one for result in comparison.results for one in _scatters(comparison, result)],
         "queries": shown,
         "choices": _choices(shown),
-        "pictures": pictures.addresses,
+        "pictures": list(map(data_uri, pictures)),
     }
     return Page({"Compared with": comparison.first}, (), "comparison", template="compare.html", data=data)
 
@@ -186,17 +174,27 @@ def _queries(comparison: Comparison, pictures: Pictures, count: int) -> Iterator
 
 
 def _query(
-    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, pictures: Pictures
+    comparison: Comparison,
+    result: str,
+    row: int,
+    models: Sequence[str],
+    kind: str,
+    against: str,
+    pictures: Pictures,
 ) -> dict[str, Any]:
     first = comparison.outcomes[comparison.first][result]
     name, sides, card = first.ids[row], [], None
+
+    def number(image: bytes | None) -> int | None:  # each image is on the page once
+        return None if image is None else pictures.setdefault(image, len(pictures))
+
     for model in models:
         one = comparison.outcomes[model][result]
         position = row if list(one.ids) == list(first.ids) else list(one.ids).index(name)
         made: Card | None = one.cards([position])[0] if one.cards else None
         card = card or made
         shown = made.answers if made else ()
-        answers = [{**vars(answer), "image": pictures.number(answer.image)} for answer in shown]
+        answers = [{**vars(answer), "image": number(answer.image)} for answer in shown]
         sides.append({"model": model, "rank": int(one.ranks[position]), "answers": answers})
     text = first.texts[row] if first.texts else ""
     direction = name.partition(" ")[0]
@@ -207,7 +205,7 @@ def _query(
         "direction": arrow(direction) if "_to_" in direction else "",
         "text": text,
         "query": card.query if card else text,
-        "images": [pictures.number(image) for image in (card.images if card else ())],
+        "images": [number(image) for image in (card.images if card else ())],
         "sides": sides,
         "fields": {
             key: str(value)

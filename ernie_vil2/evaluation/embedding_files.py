@@ -14,7 +14,6 @@ Embeddings are written and read as they are; whoever scores them by dot product 
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +26,9 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, ImageIds
 from ernie_vil2.data.readers import ShardedSource, TsvSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
-from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.data.source_files import numbered_lines, open_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.report import write_lines
 from ernie_vil2.io.files import atomic_write
 
 OFFICIAL_FILE = "cross_modal_embeddings.out"
@@ -81,10 +81,10 @@ def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
         if names:
             with atomic_write(folder / f"{kind}_embeddings.npy") as aside, open(aside, "wb") as file:
                 np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
-            _write_json_lines(folder / f"{kind}s.jsonl", names)
+            write_lines(folder / f"{kind}s.jsonl", names)
     if not len(benchmark.pairs):
         return
-    _write_json_lines(
+    write_lines(
         folder / "pairs.jsonl",
         ({"image_id": benchmark.images[image].id, "text_id": benchmark.texts[text].id}
          for image, text in benchmark.pairs.tolist()),
@@ -97,7 +97,7 @@ def read_numpy(folder: str | Path) -> EncodedBenchmark:
     images, texts = sides = _Side("image"), _Side("text")
     arrays, captions = [], []
     for side in sides:
-        array = _open_array(folder / f"{side.kind}_embeddings.npy")
+        array = open_embeddings(folder / f"{side.kind}_embeddings.npy")
         names = folder / f"{side.kind}s.jsonl"
         entries = list(_json_lines(names))
         if len(entries) != len(array):
@@ -131,7 +131,7 @@ def embeddings_of(folder: str | os.PathLike, benchmark: Benchmark) -> tuple[Enco
     """
     folder, remarks, arrays = Path(folder), [], []
     for kind, rows in (("image", benchmark.images), ("text", benchmark.texts)):
-        array = np.asarray(_open_array(folder / f"{kind}_embeddings.npy"))
+        array = np.asarray(open_embeddings(folder / f"{kind}_embeddings.npy"))
         names = _row_names(folder, kind)
         if len(names) != len(array):
             raise ValueError(f"{folder}: {len(names):,} names of {kind}s for {len(array):,} embeddings")
@@ -243,7 +243,7 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
         (_TEXT_FEATURES, "text_id", benchmark.texts, text_ids, encoded.texts),
     ):
         if side:
-            _write_json_lines(
+            write_lines(
                 folder / f"{split}{ending}",
                 ({key: number, **({} if str(number) == row.id else {"name": row.id}), "feature": embedding.tolist()}
                  for number, row, embedding in zip(ids, side, embeddings, strict=True)),
@@ -253,7 +253,7 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
     images_of_text = defaultdict(list)
     for image, text in benchmark.pairs.tolist():
         images_of_text[text].append(image_ids[image])
-    _write_json_lines(
+    write_lines(
         folder / f"{split}{_TEXTS}",
         ({"text_id": number, "text": text.text, "image_ids": images_of_text[row]}
          for row, (number, text) in enumerate(zip(text_ids, benchmark.texts, strict=True))),
@@ -378,18 +378,6 @@ def _no_content(name: str) -> bytes:
     raise BadSample(Reason.ONLY_EMBEDDING, name)
 
 
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a whole .npy file of numbers ({error}); extract again") from error
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; embeddings are float32 [rows, width]")
-    return array
-
-
 def _official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     for where, line in numbered_lines(path):
         columns = line.split(b"\t")
@@ -417,12 +405,6 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
             yield where, as_object(line, where)
         except BadSample as bad:
             raise ValueError(f"{bad}; {path} is not JSON lines") from bad
-
-
-def _write_json_lines(path: Path, entries: Iterable[dict]) -> None:
-    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
-        for entry in entries:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def _id(entry: dict, key: str, where: str) -> str:

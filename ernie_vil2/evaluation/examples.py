@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.embedding_files import whole_numbers
@@ -43,24 +43,21 @@ def ranks(evaluations: Evaluations) -> Iterator[list]:
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
-            for row in _ranks(evaluation.encoded.benchmark, result):
-                yield [label, direction, *row]
-
-
-def _ranks(benchmark: Benchmark, result: DirectionResult) -> Iterator[list]:
-    queries, gallery = map(benchmark.side, result.asked.sides)
-    found, rows = result.ranking, result.asked.right
-    for position in np.flatnonzero(found.rank):
-        query = queries[result.asked.left[position]]
-        yield [
-            query.id,
-            query.text if isinstance(query, BenchmarkText) else query.id,
-            found.rank[position],
-            gallery[rows[found.positive[position]]].id,
-            found.positive_score[position],
-            gallery[rows[found.top[position]]].id,
-            found.top_score[position],
-        ]
+            queries, gallery = map(evaluation.encoded.benchmark.side, result.asked.sides)
+            found, rows = result.ranking, result.asked.right
+            for position in np.flatnonzero(found.rank):
+                query = queries[result.asked.left[position]]
+                yield [
+                    label,
+                    direction,
+                    query.id,
+                    query.text if isinstance(query, BenchmarkText) else query.id,
+                    found.rank[position],
+                    gallery[rows[found.positive[position]]].id,
+                    found.positive_score[position],
+                    gallery[rows[found.top[position]]].id,
+                    found.top_score[position],
+                ]
 
 
 def best_answers(evaluations: Evaluations, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:

@@ -201,7 +201,6 @@ PROTOCOLS: Registry[Protocol] = Registry(
     },
 )
 """By name; those of scorers with protocols of their own are next to the scorer."""
-DEFAULT_PROTOCOL = "pairs"
 ALL_CONVENTIONS = "all-conventions"
 CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "official-rows"}
 """The conventions in use, by the protocol that follows each: the same embeddings score very differently under them."""

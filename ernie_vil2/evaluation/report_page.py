@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from ernie_vil2.config.section import MISSING, differences
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, named, recall_figures, signed
 from ernie_vil2.evaluation.report import Card, Table, absolute_paths, original_text
-from ernie_vil2.evaluation.retrieval import Row, recall_table
+from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
 from ernie_vil2.io.files import load_json, system_errors_named
 from ernie_vil2.io.run_folder import AFTER, BEFORE
 from ernie_vil2.io.terminal import counted
@@ -44,6 +43,35 @@ class Changes:
     images: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Query(NamedTuple):
+    """A row of a file of ranks; `image`: the id of the image that it is about."""
+
+    language: str
+    direction: str
+    id: str
+    text: str
+    rank: int
+    image: str
+
+
+def _read(path: Path) -> list[_Query]:
+    with system_errors_named(path), open(path, encoding="utf-8", newline="") as file:
+        try:
+            return [
+                _Query(
+                    row["result"].partition(", ")[2],
+                    row["direction"],
+                    row["query_id"],
+                    original_text(row["query"]),
+                    int(row["rank"]),
+                    row["query_id" if row["direction"].startswith("image") else "best_positive_id"],
+                )
+                for row in csv.DictReader(file, strict=True)
+            ]
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a file of ranks ({error!r})") from None
+
+
 def read_changes(before: Path, after: Path) -> dict[str, Changes]:
     """What changed between two files of ranks, as an evaluation leaves them, by language and direction.
 
@@ -51,14 +79,24 @@ def read_changes(before: Path, after: Path) -> dict[str, Changes]:
         OSError: a file cannot be read.
         ValueError: one is not such a file.
     """
-    ranks = [_ranks(path) for path in (before, after)]
-    found: dict[str, list[tuple[str, int, int]]] = {}
-    images: dict[str, dict[str, str]] = {}
-    for key, (query, rank, image) in ranks[0].items():
-        if key in ranks[1]:
-            found.setdefault(key[0], []).append((query, rank, ranks[1][key][1]))
-            images.setdefault(key[0], {})[query] = image
-    return {name: _changes(queries, images[name]) for name, queries in found.items()}
+    first, second = ({(one.language, one.direction, one.id): one for one in _read(path)} for path in (before, after))
+    found: dict[str, list[tuple[_Query, int]]] = {}
+    for key, query in first.items():
+        if key in second:
+            name = ", ".join(filter(None, [query.language, arrow(query.direction)]))
+            found.setdefault(name, []).append((query, second[key].rank))
+    return {name: _changes(queries) for name, queries in found.items()}
+
+
+def _changes(queries: list[tuple[_Query, int]]) -> Changes:
+    moved = [(query.text, query.rank, after) for query, after in queries]
+    won = sorted((one for one in moved if one[1] > 1 == one[2]), key=lambda one: -one[1])
+    lost = sorted((one for one in moved if one[1] == 1 < one[2]), key=lambda one: -one[2])
+    kept = sum(before == after == 1 for _, before, after in moved)
+    most_won, most_lost = won[:SHOWN], lost[:SHOWN]
+    named = {text for text, _, _ in (*most_won, *most_lost)}
+    about = {query.text: query.image for query, _ in queries if query.text in named}
+    return Changes(kept, len(won), len(lost), len(moved) - kept - len(won) - len(lost), most_won, most_lost, about)
 
 
 def read_outcomes(path: Path) -> dict[str, Outcomes]:
@@ -66,23 +104,20 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
 
     Queries of one image are those that it asks, and the texts of which it is the best right answer.
     """
-    found: dict[str, list[tuple[str, str, int, str]]] = {}
-    with _read(path) as rows:
-        for row in rows:
-            image = row["query_id" if row["direction"].startswith("image") else "best_positive_id"]
-            language = row["result"].partition(", ")[2]
-            found.setdefault(language, []).append((row["direction"], row["query_id"], int(row["rank"]), image))
+    found: dict[str, list[_Query]] = {}
+    for query in _read(path):
+        found.setdefault(query.language, []).append(query)
     made = {}
     for language, queries in found.items():
-        directions, ids, ranks, images = zip(*queries, strict=True)
-        ways = list(dict.fromkeys(directions))
-        groups, figures = np.array([ways.index(way) for way in directions]), recall_figures(directions, np.array(ranks))
+        directions, ranks = [query.direction for query in queries], np.array([query.rank for query in queries])
+        ways, groups = np.unique(directions, return_inverse=True)
+        figures = recall_figures(directions, ranks)
         made[language] = Outcomes(
-            ids=[f"{way} {name}" for way, name in zip(directions, ids, strict=True)],
+            ids=[f"{query.direction} {query.id}" for query in queries],
             figures=figures,
             main="mR" if "mR" in figures else f"{ways[0]}/mR",
-            clusters=np.unique(images, return_inverse=True)[1],
-            ranks=np.array(ranks),
+            clusters=np.unique([query.image for query in queries], return_inverse=True)[1],
+            ranks=ranks,
             groups=dict.fromkeys(figures, groups),
         )
     return made
@@ -130,38 +165,6 @@ def verdicts(ranks: Mapping[str, Path]) -> list[str]:
     except (OSError, ValueError) as error:
         print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
         return []
-
-
-def _changes(queries: list[tuple[str, int, int]], images: Mapping[str, str]) -> Changes:
-    won = sorted((one for one in queries if one[1] > 1 == one[2]), key=lambda one: -one[1])
-    lost = sorted((one for one in queries if one[1] == 1 < one[2]), key=lambda one: -one[2])
-    kept = sum(before == after == 1 for _, before, after in queries)
-    most_won, most_lost = won[:SHOWN], lost[:SHOWN]
-    about = {query: images[query] for query, _, _ in (*most_won, *most_lost)}
-    return Changes(kept, len(won), len(lost), len(queries) - kept - len(won) - len(lost), most_won, most_lost, about)
-
-
-def _ranks(path: Path) -> dict[tuple[str, str], tuple[str, int, str]]:
-    """By language and direction, and the query's id, the query, its rank, and the id of the image that it is about."""
-    with _read(path) as rows:
-        return dict(_rows(rows))
-
-
-@contextmanager
-def _read(path: Path) -> Iterator[csv.DictReader]:
-    with system_errors_named(path), open(path, encoding="utf-8", newline="") as file:
-        try:
-            yield csv.DictReader(file, strict=True)
-        except (csv.Error, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a file of ranks ({error!r})") from None
-
-
-def _rows(rows: csv.DictReader) -> Iterator[tuple[tuple[str, str], tuple[str, int, str]]]:
-    for row in rows:
-        language = row["result"].partition(", ")[2]
-        name = ", ".join(filter(None, [language, row["direction"].replace("_to_", " → ")]))
-        image = row["query_id" if row["direction"].startswith("image") else "best_positive_id"]
-        yield (name, row["query_id"]), (original_text(row["query"]), int(row["rank"]), image)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ernie_vil2.evaluation.ranking import NO_PAIRS, TIE_RULES, QueryRanks, rank_queries, refuse_unpaired, top_matches
+from ernie_vil2.evaluation.ranking import NO_PAIRS, QueryRanks, rank_queries, refuse_unpaired, top_matches
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
 from ernie_vil2.evaluation.report import Table, percent
 
 CUTOFFS = (1, 5, 10)
 COLUMNS = ("R@1", "R@5", "R@10")
 DIRECTIONS = ("image_to_text", "text_to_image")
-TIE_RULE = TIE_RULES["pessimistic"]
 
 
 class Matching(NamedTuple):

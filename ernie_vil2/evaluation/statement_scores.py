@@ -207,9 +207,7 @@ def score_statements(statements: Statements, encoded: EncodedBenchmark, classify
     return StatementScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.problems)
 
 
-def check_statements(
-    splits: Sequence[Statements], progress: Callable[[int], object] = lambda images: None
-) -> Inspection:
+def check_statements(splits: Sequence[Statements], progress: Callable[[int], object]) -> Inspection:
     """Reads and decodes every image of the splits of a data set, and compares with what the authors count.
 
     All is good if every row with a gold label and every image can be used, the counts are those that were published,
@@ -242,17 +240,15 @@ def check_statements(
 
 def _leaks(splits: Sequence[Statements]) -> list[str]:
     """Images of another split that are in train: by their ids, or those of NLVR2 by their addresses."""
-    used = {statements.split: _origins(statements) for statements in splits}
-    train = used.pop("train", None)
-    if train is None:
-        return []
-    lines = []
-    for split, origins in used.items():
-        if shared := sorted(origins & train):
-            names = first_names(len(shared), shared[: BadSampleReport.NAMES])
-            lines.append(f"images of {split} that occur in train: {names}")
-    return lines
-
-
-def _origins(statements: Statements) -> set[str]:
-    return {origin for row in statements.rows for origin in (row.origins or tuple(image.id for image in row.images))}
+    used = {
+        statements.split: {
+            origin for row in statements.rows for origin in row.origins or [image.id for image in row.images]
+        }
+        for statements in splits
+    }
+    train = used.pop("train", set())
+    return [
+        f"images of {split} that occur in train: {first_names(len(shared), shared[: BadSampleReport.NAMES])}"
+        for split, origins in used.items()
+        if (shared := sorted(origins & train))
+    ]

@@ -18,7 +18,7 @@ import paddle
 from ernie_vil2.config import TeacherConfig
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.samples import as_object
-from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.data.source_files import numbered_lines, open_embeddings
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 from ernie_vil2.parallel import gather_rows
@@ -97,16 +97,9 @@ class TaughtLoss:
 def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]]:
     """The embeddings, as a memory map, and the row of each name; of equal names the first."""
     path, names = folder / f"{kind}_embeddings.npy", folder / f"{kind}s.jsonl"
-    try:
-        table = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's embeddings") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a whole .npy file of numbers ({error}); extract again") from None
-    if table.ndim != 2 or table.dtype.kind != "f":
-        raise ValueError(f"{path}: {table.dtype} of shape {table.shape}; embeddings are float32 [rows, width]")
-    rows: dict[str, int] = {}
-    count = 0
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's embeddings")
+    table, rows, count = open_embeddings(path), dict[str, int](), 0
     for where, line in numbered_lines(names):
         name = as_object(line, where).get(key)
         if name is None:

@@ -232,8 +232,12 @@ def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult
     lines = []
     for one in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
         lines += [f"protocol {one.name}: {one.definition}", TIE_RULES[one.ties]]
-    lines += [f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}" for row in published]
-    return wrapped(lines)
+    return wrapped([*lines, *map(cited, published)])
+
+
+def cited(row: PaperResult) -> str:
+    """A published row with its source."""
+    return f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}"
 
 
 def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PaperResult]) -> dict[str, Any]:
