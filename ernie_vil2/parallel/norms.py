@@ -205,20 +205,6 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total, total
 
 
-class _SyncedBatchNorm(_Synced, nn.BatchNorm):
-    pass
-
-
-class _SyncedBatchNorm1D(_Synced, nn.BatchNorm1D):
-    pass
-
-
-class _SyncedBatchNorm2D(_Synced, nn.BatchNorm2D):
-    pass
-
-
-_SYNCED: dict[type[nn.Layer], type[_Synced]] = {
-    nn.BatchNorm: _SyncedBatchNorm,
-    nn.BatchNorm1D: _SyncedBatchNorm1D,
-    nn.BatchNorm2D: _SyncedBatchNorm2D,
+_SYNCED: dict[type[nn.Layer], type] = {
+    kind: type(f"Synced{kind.__name__}", (_Synced, kind), {}) for kind in (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D)
 }

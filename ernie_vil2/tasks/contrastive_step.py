@@ -179,11 +179,9 @@ class CachedStep(DirectStep):
 
     @property
     def parts(self) -> int:
-        """As `DirectStep.parts`."""
         return -(-self.capacity // self.micro_batch)
 
     def forward(self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int) -> Losses:
-        """As `DirectStep.forward`."""
         if len(positions) < self.parts:
             raise ValueError(
                 f"{len(positions)} rows cannot be shared out over {self.parts} micro batches; "
@@ -205,7 +203,6 @@ class CachedStep(DirectStep):
         return self._total.detach(), pairs
 
     def backward(self) -> None:
-        """As `DirectStep.backward`."""
         self._scaled(self._total).backward()
         of_rows, of_scalars = (
             {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

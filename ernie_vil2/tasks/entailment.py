@@ -42,11 +42,9 @@ class StatementRows(ViewRows):
 
     @property
     def layout(self) -> RowLayout:
-        """As `SampleRows.layout`."""
         return {"label": ((1,), np.int64), **super().layout}
 
     def fill(self, position: int, row: Arrays) -> str:
-        """As `SampleRows.fill`."""
         _, sample = self.stream[position]
         if not isinstance(sample, Statement):
             raise BadSample(Reason.NO_LABEL, sample.image_name)
@@ -110,7 +108,6 @@ class StatementTask(Task):
     evaluators: Sequence[str] = ("statements",)
 
     def rows(self) -> StatementRows:
-        """As `Task.rows`."""
         return StatementRows(SampleStream(self.config), self.config, self.tokenizer, self.images, self.labels)
 
     def build(self, initialize: bool) -> list[str]:
@@ -122,7 +119,6 @@ class StatementTask(Task):
         return self._set_up(initialize)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
-        """As `Task.prepare`."""
         kind = _Cached if self.config.Training.micro_batch else _Direct
         self._step = kind(self.model, _cross_entropy, self.config, parallel, scaler)
 

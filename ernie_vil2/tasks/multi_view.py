@@ -57,12 +57,10 @@ class MultiViewRows(ViewRows):
 
     @property
     def layout(self) -> RowLayout:
-        """As `SampleRows.layout`."""
         taught = {"teacher": ((2 * self._teacher.width,), np.float32)} if self._teacher else {}
         return {"ids": ((2,), np.int64), **taught, **super().layout}
 
     def fill(self, position: int, row: Arrays) -> str:
-        """As `SampleRows.fill`."""
         source, sample = self.stream[position]
         row["ids"][0] = self.stream.ids(source, sample)
         if self._has_text:
@@ -137,7 +135,6 @@ class MultiViewTask(Task):
         return TaughtLoss(loss, teacher)
 
     def rows(self) -> ViewRows:
-        """As `Task.rows`."""
         return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views, self.teacher)
 
     def build(self, initialize: bool) -> list[str]:
@@ -161,7 +158,6 @@ class MultiViewTask(Task):
         check_text_pair(self.config)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
-        """As `Task.prepare`."""
         self._step = build_step(self.model, self.loss, self.config, parallel, scaler)
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:

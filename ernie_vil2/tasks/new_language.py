@@ -48,7 +48,6 @@ class ParallelRows(ViewRows):
 
     @property
     def layout(self) -> RowLayout:
-        """As `SampleRows.layout`."""
         return {"ids": ((2,), np.int64), **super().layout}
 
     def fill(self, position: int, row: Arrays) -> str:

@@ -12,7 +12,6 @@ import resource
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,31 +69,27 @@ class FullDisk(OSError):
     """A checkpoint finds no room; the message says what it needs (bytes, inodes, larger files) and what there is."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint holds.
+def save_checkpoint(
+    run: Path,
+    state: State,
+    model: paddle.nn.Layer,
+    optimizer: Mapping[str, np.ndarray],
+    config: Config,
+    tokenizer: TextTokenizer,
+    golden: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a checkpoint into a run folder; removes all but the newest `Training.keep_checkpoints` and the best.
 
-    Attributes:
+    The folder appears under its name only when it is whole and on the disk; then older ones are removed.
+
+    Args:
+        run: the run folder.
         state: steps, position and counters.
         model: whose parameters and buffers are saved.
-        optimizer: as `sharding.optimizer_arrays` gives it.
+        optimizer: as `optimizer_arrays` gives it.
         config: the run's, resolved.
         tokenizer: of its texts.
         golden: what the model computes, for the contract card, see `contract.golden`.
-    """
-
-    state: State
-    model: paddle.nn.Layer
-    optimizer: Mapping[str, np.ndarray]
-    config: Config
-    tokenizer: TextTokenizer
-    golden: Mapping[str, Any] | None = None
-
-
-def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes a checkpoint into a run folder; removes all but the newest `keep` and the best.
-
-    The folder appears under its name only when it is whole and on the disk; then older ones are removed.
 
     Returns:
         The checkpoint's folder.
@@ -102,19 +97,19 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     Raises:
         FullDisk: there is no room; the checkpoints that there are stay as they are.
     """
-    state, best = checkpoint.state, checkpoint.state["best"]
-    final = checkpoint_folder(run, state["step"])
-    with _room_for(_sizes(checkpoint.model, checkpoint.optimizer), final.parent):
+    final, best = checkpoint_folder(run, state["step"]), state["best"]
+    weights = sum(value.size * value.element_size() for value in model.state_dict().values())
+    with _room_for([weights, sum(array.nbytes for array in optimizer.values())], final.parent):
         with atomic_folder(final) as aside:
-            save_weights(checkpoint.model, aside / MODEL)
-            save_arrays(aside / OPTIMIZER, checkpoint.optimizer)
+            save_weights(model, aside / MODEL)
+            save_arrays(aside / OPTIMIZER, optimizer)
             write_json(aside / STATE, state)
-            (aside / CONFIG).write_text(dump_config(checkpoint.config), encoding="utf-8")
-            for name, text in checkpoint.tokenizer.files().items():
+            (aside / CONFIG).write_text(dump_config(config), encoding="utf-8")
+            for name, text in tokenizer.files().items():
                 (aside / name).write_text(text, encoding="utf-8")
             write_checksums(aside, with_its_vocabulary(aside, CHECKPOINT_FILES))
-            write_contract(aside, checkpoint.config, with_its_vocabulary(aside, MODEL_FILES), checkpoint.golden)
-        keep_only(run, keep, best and best["step"])
+            write_contract(aside, config, with_its_vocabulary(aside, MODEL_FILES), golden)
+        keep_only(run, config.Training.keep_checkpoints, best and best["step"])
     return final
 
 
@@ -244,12 +239,6 @@ def _set_aside(folder: Path, why: str, then: str = "") -> None:
     print(f"warning: checkpoint {folder} is damaged: {why}. It is now {aside.name}{then}", file=sys.stderr)
 
 
-def _sizes(model: paddle.nn.Layer, optimizer: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """Bytes of the tensors in a checkpoint's two large files."""
-    weights = sum(value.size * value.element_size() for value in model.state_dict().values())
-    return weights, sum(array.nbytes for array in optimizer.values())
-
-
 @contextlib.contextmanager
 def _room_for(sizes: Sequence[int], folder: Path) -> Iterator[None]:
     """Says of a disk without room for files of these sizes, or that turns out to be so in the block, what it lacks."""
@@ -318,17 +307,10 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
     moving = before.Tuning.moving_statistics or config.Tuning.moving_statistics
     tuning, model = config.Tuning.model_copy(update={"moving_statistics": moving}), config.Model
     if model.implementation is None:
-        towers: dict[str, tuple[Any, Any]] = {
-            "image": (model.image, before.Model.image),
-            "text": (model.text, before.Model.text),
-        }
-        model = model.model_copy(
-            update={
-                name: now.model_copy(update={"name": then.name})
-                for name, (now, then) in towers.items()
-                if without_suite(now.name) == without_suite(then.name)
-            }
-        )
+        for side in ("image", "text"):
+            now, then = getattr(model, side), getattr(before.Model, side)
+            if without_suite(now.name) == without_suite(then.name):
+                model = model.model_copy(update={side: now.model_copy(update={"name": then.name})})
     missing = [tower.name for tower in (model.image, model.text) if native_instead(tower.name)]
     if missing:
         raise ConfigError(

@@ -12,14 +12,13 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import load_config
+from ernie_vil2.config import load_config, with_overrides
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.io.run_folder import CHECKPOINT_FILES
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import (
-    Checkpoint,
     DamagedCheckpoint,
     FullDisk,
     check_checkpoint,
@@ -58,7 +57,8 @@ class Run:
     def save(self, step, keep=2, best=None):
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
         arrays = optimizer_arrays(self.optimizer, self.model)
-        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, self.config, Tokenizer(TOKENS)), keep)
+        config = with_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
+        return save_checkpoint(self.folder, state, self.model, arrays, config, Tokenizer(TOKENS))
 
     def arrays(self):
         state = {**self.model.state_dict(), **self.optimizer.state_dict()}

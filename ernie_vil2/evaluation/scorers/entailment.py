@@ -92,7 +92,6 @@ class Entailment(Scorer):
         return {"": self.statements.benchmark}
 
     def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
-        """As `Scorer.sizes`."""
         counts = self.statements.counts
         sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
         return {self.statements.name: sizes}
