@@ -63,14 +63,14 @@ def _reaching(scores: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return len(scores) - np.searchsorted(np.sort(scores), bounds)
 
 
-def _logit_scale(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, most: int = 2000) -> float:
+def _logit_scale(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> float:
     """The scale of the least negative log-likelihood of each image's texts, between 1 and 1,000.
 
     It has one minimum in the scale, which a bounded search over its logarithm finds.
     """
     from scipy.optimize import minimize_scalar
 
-    rows = np.unique(pairs[:, 0])[:most]
+    rows = np.unique(pairs[:, 0])[:2000]
     cosines = images[rows].astype(np.float64) @ texts.T.astype(np.float64)  # [n, M]
     positive = np.zeros(cosines.shape, bool)
     chosen = np.isin(pairs[:, 0], rows)

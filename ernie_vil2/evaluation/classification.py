@@ -128,17 +128,12 @@ class EncodedClasses:
 
     def zero_shot(self, logit_scale: float) -> dict[str, ClassScores]:
         """What the classes of each language answer."""
-        return {
-            language: ClassScores(
-                self.truth, _cosines(self.images, classes), names_of(self.benchmark, language), logit_scale
-            )
-            for language, classes in self.classes.items()
-        }
-
-
-def _cosines(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    # As in ranking: equal classes tie, in whichever order the sum was taken.
-    return (images.astype(np.float64) @ classes.astype(np.float64).T).astype(np.float32)
+        found = {}
+        for language, classes in self.classes.items():
+            # As in ranking: equal classes tie, in whichever order the sum was taken.
+            cosines = (self.images.astype(np.float64) @ classes.astype(np.float64).T).astype(np.float32)
+            found[language] = ClassScores(self.truth, cosines, names_of(self.benchmark, language), logit_scale)
+        return found
 
 
 def names_of(labelled: Benchmark, language: str) -> tuple[str, ...]:

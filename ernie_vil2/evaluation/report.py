@@ -185,11 +185,6 @@ class Report:
     lines: Iterable[tuple[str, Iterable[Mapping[str, Any]]]] = ()
     outcomes: Callable[[], Mapping[str, Outcomes]] | None = None
 
-    @property
-    def page(self) -> Page:
-        """The page of a scorer that makes none."""
-        return Page({}, [Section("Results", tables=self.tables, notes=[*self.figures, *self.notes])])
-
     def as_text(self) -> str:
         """The tables, and the figures that are in no column."""
         return "\n\n".join(filter(None, [*(table.as_text() for table in self.tables), "\n".join(self.figures)]))
@@ -218,7 +213,8 @@ def write_report(
         write_text(written[0], "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
         write_text(written[1], text)
         write_csv(written[2], report.columns, report.rows)
-        for page in report.pages() if report.pages else [report.page]:
+        own = Page({}, [Section("Results", tables=report.tables, notes=[*report.figures, *report.notes])])
+        for page in report.pages() if report.pages else [own]:
             written.append(made / f"{name}{page.ending}.html")
             _write_page(written[-1], page, name, about)
         for ending, entries in report.lines:
