@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
     score: float | None = None
 
 
-def tune_rate(config: Config, say: Callable[[str], None] = print) -> Config:
+def tune_rate(config: Config) -> Config:
     """The configuration with the rate and batch that were best in short trials, which are kept in the run folder.
 
     Six rates are tried with a small batch, and higher ones while the highest is the best; then the best and its
@@ -47,7 +47,7 @@ def tune_rate(config: Config, say: Callable[[str], None] = print) -> Config:
     kept = Path(config.Training.output) / KEPT
     if kept.is_file():
         found = [Trial(*trial) for trial in load_json(kept)["trials"]]
-        say(f"rates were tried before ({kept})")
+        print(f"rates were tried before ({kept})")
     else:
         samples = SampleStream(config).samples
         found = []
@@ -55,7 +55,7 @@ def tune_rate(config: Config, say: Callable[[str], None] = print) -> Config:
             score = _score(config, trial, samples)
             found.append(trial._replace(score=score))
             shown = "did not finish" if score is None else f"{score:.2f}"
-            say(f"rate {trial.rate:g}, batch {trial.batch}: {shown}")
+            print(f"rate {trial.rate:g}, batch {trial.batch}: {shown}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"trials": found})
     best = best_of(found)
@@ -66,7 +66,7 @@ def tune_rate(config: Config, say: Callable[[str], None] = print) -> Config:
         overrides.append("Tuning.base_batch=null")
     if config.Training.micro_batch and config.Training.micro_batch >= best.batch:
         overrides.append("Training.micro_batch=null")
-    say(f"trains with {' '.join(f'-o {one}' for one in overrides)}")
+    print(f"trains with {' '.join(f'-o {one}' for one in overrides)}")
     return with_overrides(config, overrides)
 
 
