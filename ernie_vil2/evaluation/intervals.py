@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 POWER = 0.8
 """The probability with which `queries_needed` finds a difference."""
+_NORMAL = NormalDist()
 _CELLS = 2**21  # counts that are in memory at a time
 
 
@@ -112,7 +113,7 @@ def over_queries(
         low, high = (mean + others * (bound - mean) for bound in bounds)
         return Interval(mean, low, high, queries, 0.0)
     drawn = np.concatenate(list(_resampled(kinds, resamples, seed)))
-    share = _normal(-math.sqrt(total / (total - 1)) * _student(total - 1))
+    share = _NORMAL.cdf(-math.sqrt(total / (total - 1)) * _student(total - 1))
     low, high = np.quantile(drawn, [share, 1 - share]).tolist()
     return Interval(mean, low, high, queries, float(drawn.std()))
 
@@ -176,21 +177,13 @@ def least_difference(difference: Interval, tests: int = 1) -> float | None:
 
 def _units(tests: int) -> float:
     """Standard errors that a difference must have to be found."""
-    from scipy.special import ndtri
-
-    return float(ndtri(1 - (1 - LEVEL) / 2 / tests) + ndtri(POWER))
+    return _NORMAL.inv_cdf(1 - (1 - LEVEL) / 2 / tests) + _NORMAL.inv_cdf(POWER)
 
 
 def _student(freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 1 - (1 - LEVEL) / 2))
-
-
-def _normal(units: float) -> float:
-    from scipy.special import ndtr
-
-    return float(ndtr(units))
 
 
 class _Kinds(NamedTuple):
