@@ -79,6 +79,15 @@ def open_embeddings(path: Path) -> np.ndarray:
     return array
 
 
+def check_widths(where: str | Path, images: np.ndarray, texts: np.ndarray) -> None:
+    """ValueError, which names the place, if embeddings of images and of texts are not of one width."""
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"{where}: image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}; both must come "
+            "from one model"
+        )
+
+
 def image_files(folder: Path) -> list[Path]:
     """The files in a folder and those within it whose names end as those of images; hidden folders are left out."""
     found = []

@@ -26,7 +26,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, ImageIds
 from ernie_vil2.data.readers import ShardedSource, TsvSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
-from ernie_vil2.data.source_files import numbered_lines, open_embeddings
+from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.report import write_lines
 from ernie_vil2.io.files import atomic_write
@@ -158,11 +158,7 @@ def embeddings_of(folder: str | os.PathLike, benchmark: Benchmark) -> tuple[Enco
         if np.abs(norms - 1).max(initial=0) > _SAME:
             remarks.append(f"its {kind} embeddings were not normalised; they are here")
         arrays.append(chosen / norms)
-    if arrays[0].shape[1] != arrays[1].shape[1]:
-        raise ValueError(
-            f"{folder}: image embeddings are {arrays[0].shape[1]} wide, text embeddings {arrays[1].shape[1]}; both "
-            "must come from one model"
-        )
+    check_widths(folder, *arrays)
     return EncodedBenchmark(benchmark, arrays[0], arrays[1], BadSampleReport()), remarks
 
 
@@ -356,11 +352,7 @@ def _encoded(
     if not pairs:
         raise ValueError(f"{files[-1]}: no pair of an image and a text")
     left, right = arrays or [np.stack(side.embeddings) for side in (images, texts)]
-    if left.shape[1] != right.shape[1]:
-        raise ValueError(
-            f"{files[0]}: image embeddings are {left.shape[1]} wide, text embeddings {right.shape[1]}; "
-            "both must come from one model"
-        )
+    check_widths(files[0], left, right)
     report = BadSampleReport()
     report.add(len(pairs), [])
     benchmark = Benchmark(

@@ -217,7 +217,7 @@ def training_charts(records: Sequence[Mapping]) -> list[Chart]:
     Args:
         records: of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are skipped.
     """
-    train = _train(records)
+    train = _of_kind("train", records)
     pairs = [
         Series(label, points, colour, dashed=key == "text_image")
         for colour, (key, label) in enumerate(VIEW_PAIRS.items(), start=1)
@@ -242,7 +242,7 @@ def training_charts(records: Sequence[Mapping]) -> list[Chart]:
 
 def speed_charts(records: Sequence[Mapping]) -> list[Chart]:
     """The throughput and the loader's share of the time; `records` as in `training_charts`."""
-    train = _train(records)
+    train = _of_kind("train", records)
     waited = [(step, 100 * share) for step, share in _points(train, "loader_wait")]
     waits = [Series("loader wait", _averaged(waited), 2)] if waited else []
     return [
@@ -258,8 +258,8 @@ def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
     losses, scores, names = [], [], dict[str, None]()
     for number, (name, records) in enumerate(runs.items()):
         colour, dashed = number % COLOURS + 1, number % (2 * COLOURS) >= COLOURS
-        losses.append(Series(name, _averaged(_points(_train(records), "loss")), colour, dashed))
-        chosen_by = [record for record in _evaluations(records) if record["best_by"]]
+        losses.append(Series(name, _averaged(_points(_of_kind("train", records), "loss")), colour, dashed))
+        chosen_by = [record for record in _of_kind("evaluation", records) if record["best_by"]]
         deciding = [record for record in chosen_by if record["evaluator"] == chosen_by[0]["evaluator"]]
         points = [(record["step"], record["metrics"].get(record["best_by"])) for record in deciding]
         scores.append(Series(name, [point for point in points if point[1] is not None], colour, dashed))
@@ -271,14 +271,6 @@ def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
         line_chart(f"{title[0].upper()}{title[1:]} over time", "By which the best checkpoint is chosen.", scores,
                    y_label=title, y_max=_top(scores)),
     ]  # fmt: skip
-
-
-def _train(records: Sequence[Mapping]) -> list[Mapping]:
-    return _by_step(record for record in records if record.get("kind") == "train")
-
-
-def _evaluations(records: Sequence[Mapping]) -> list[Mapping]:
-    return _by_step(record for record in records if record.get("kind") == "evaluation")
 
 
 def _smoothed(train: Sequence[Mapping]) -> str:
@@ -298,7 +290,7 @@ def _small(train: Sequence[Mapping], key: str, note: str = "") -> Chart:
 
 def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
     """One for each evaluator."""
-    evaluations = _evaluations(records)
+    evaluations = _of_kind("evaluation", records)
     charts = []
     for name in dict.fromkeys(record["evaluator"] for record in evaluations):
         own = [record for record in evaluations if record["evaluator"] == name]
@@ -349,9 +341,9 @@ def _top(series: Sequence[Series]) -> float | None:
     return 100 if values and 1 < max(values) <= 100 else None
 
 
-def _by_step(records: Iterable[Mapping]) -> list[Mapping]:
+def _of_kind(kind: str, records: Sequence[Mapping]) -> list[Mapping]:
     """By step, the last record of each: a resumed run logs the steps after its checkpoint again."""
-    latest = {(record["step"], record.get("evaluator", "")): record for record in records}
+    latest = {(one["step"], one.get("evaluator", "")): one for one in records if one.get("kind") == kind}
     return [latest[key] for key in sorted(latest)]
 
 

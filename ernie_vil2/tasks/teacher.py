@@ -18,7 +18,7 @@ import paddle
 from ernie_vil2.config import TeacherConfig
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.samples import as_object
-from ernie_vil2.data.source_files import numbered_lines, open_embeddings
+from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 from ernie_vil2.parallel import gather_rows
@@ -45,9 +45,7 @@ class Teacher:
         self._images, self._image_rows = _side(Path(folder), "image", "image_id")
         self._texts, self._text_rows = _side(Path(folder), "text", "text")
         self.width = self._images.shape[1]
-        if self._texts.shape[1] != self.width:
-            raise ValueError(f"{folder}: image embeddings are {self.width} wide, text embeddings "
-                             f"{self._texts.shape[1]}; both must come from one model")  # fmt: skip
+        check_widths(folder, self._images, self._texts)
 
     def row(self, image_id: str, text: str) -> np.ndarray:
         """`[2 W]`, the two embeddings, L2-normalised; zeros, with a remark, where one is unknown."""
