@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) -> tuple[dict, list[str], str]:
     """What changed between the results before and after training, how sure that is, and a sentence that says both;
     nothing if one is missing."""
-    from ernie_vil2.evaluation.report_page import headline, read_changes, verdicts
+    from ernie_vil2.evaluation.report_page import comparison_of, headline, read_changes
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
@@ -111,7 +111,8 @@ def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) ->
         return {}, [], ""
     old = _of_old(args, folder, config)
     try:
-        return read_changes(*ranks.values()), verdicts(ranks), headline(ranks, old)
+        changes, comparison = read_changes(*ranks.values()), comparison_of(ranks)
+        return (changes, comparison.sentences, headline(comparison, old)) if comparison else (changes, [], "")
     except (OSError, ValueError) as error:
         print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
         return {}, [], ""

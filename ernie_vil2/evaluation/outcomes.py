@@ -218,6 +218,11 @@ class Comparison:
         return [MEASURED.format(resamples=self.resamples), *([TESTED + several] if self.verdicts else [])]
 
     @property
+    def sentences(self) -> list[str]:
+        """The verdicts, and how they are meant."""
+        return [*map(str, self.verdicts), *self.notes]
+
+    @property
     def figures(self) -> list[str]:
         """The names of the figures that any model has, in the order of the first."""
         return list(dict.fromkeys(figure for _, _, figure in self.levels))

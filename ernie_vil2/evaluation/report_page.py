@@ -18,7 +18,7 @@ from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, named, recall_f
 from ernie_vil2.evaluation.report import Card, Table, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
 from ernie_vil2.io.files import load_json, system_errors_named
-from ernie_vil2.io.run_folder import AFTER, BEFORE
+from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import comparison_charts, training_charts, write_page
 
@@ -123,22 +123,32 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
     return made
 
 
-def headline(ranks: Mapping[str, Path], old: Mapping[str, float] | None = None) -> str:
-    """What fine-tuning changed, in a sentence; "" if the files of ranks cannot be compared.
+def comparison_of(ranks: Mapping[str, Path]) -> Comparison | None:
+    """Results of one benchmark against the first of them, by their files of ranks; None if nothing can be compared.
 
-    Args:
-        ranks: of the results before and after training.
-        old: by the name of what the model could do before, the change of mean recall there.
+    A file that cannot be read, or is of other queries, leaves a warning.
     """
     try:
-        comparison = Comparison({name: read_outcomes(path) for name, path in ranks.items()})
-        found = comparison.verdicts
-    except (OSError, ValueError):
-        return ""
-    parts = []
+        read = {name: read_outcomes(path) for name, path in ranks.items()}
+        shared = [language for language in next(iter(read.values())) if all(language in one for one in read.values())]
+        comparison = Comparison({name: {key: one[key] for key in shared} for name, one in read.items()})
+        return comparison if comparison.verdicts else None
+    except (OSError, ValueError) as error:
+        print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
+        return None
+
+
+def headline(comparison: Comparison, old: Mapping[str, float] | None = None) -> str:
+    """What fine-tuning changed, in a sentence.
+
+    Args:
+        comparison: of the results before and after training.
+        old: by the name of what the model could do before, the change of mean recall there.
+    """
+    parts, found = [], comparison.verdicts
     for verdict in found:
-        outcomes = comparison.outcomes[AFTER][verdict.result]
-        level, change = comparison.levels[verdict.result, AFTER, verdict.figure], verdict.difference
+        outcomes = comparison.outcomes[verdict.model][verdict.result]
+        level, change = comparison.levels[verdict.result, verdict.model, verdict.figure], verdict.difference
         images = counted(len(np.unique(outcomes.clusters)), "test image")
         language = f" in {verdict.result}" if len(found) > 1 else ""
         inner = signed(change.mean)
@@ -152,21 +162,6 @@ def headline(ranks: Mapping[str, Path], old: Mapping[str, float] | None = None) 
     return f"{sentence}."
 
 
-def verdicts(ranks: Mapping[str, Path]) -> list[str]:
-    """What distinguishes results of one benchmark from the first of them, by their files of ranks; [] if nothing can.
-
-    A file that cannot be read, or is of other queries, leaves a warning.
-    """
-    try:
-        read = {name: read_outcomes(path) for name, path in ranks.items()}
-        shared = [language for language in next(iter(read.values())) if all(language in one for one in read.values())]
-        comparison = Comparison({name: {key: one[key] for key in shared} for name, one in read.items()})
-        return [*map(str, comparison.verdicts), *comparison.notes] if shared else []
-    except (OSError, ValueError) as error:
-        print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
-        return []
-
-
 @dataclass(frozen=True)
 class ReportedRun:
     """A run as a report shows it.
@@ -178,7 +173,7 @@ class ReportedRun:
         records: of its `log.jsonl`.
         evaluations: the records that its evaluations left, see `read_evaluations`.
         changes: between what it scored before and after training, see `read_changes`.
-        verdicts: on the same, see `verdicts`.
+        verdicts: on the same, with how they are meant.
         headline: the same in a sentence, see `headline`.
     """
 
@@ -305,7 +300,8 @@ def _verdicts(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
         path = record.get("ranks")
         if path and path.is_file() and path.stem != BEFORE:
             ranks.setdefault(run.name, path)
-    return verdicts(ranks) if len(ranks) > 1 else []
+    comparison = comparison_of(ranks) if len(ranks) > 1 else None
+    return comparison.sentences if comparison else []
 
 
 def _notes(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
-from ernie_vil2.evaluation.report_page import SHOWN, headline, read_changes, read_outcomes, verdicts
+from ernie_vil2.evaluation.report_page import SHOWN, comparison_of, headline, read_changes, read_outcomes
 
 
 def ranks(path, label, rows):
@@ -60,13 +60,13 @@ def test_two_files_of_ranks_have_a_verdict_with_an_interval_by_images(tmp_path, 
             for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
     before = ranks(tmp_path / "b.csv", "before, zh", rows)
     after = ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
-    sentence, *notes = verdicts({"before": before, "after": after})
+    sentence, *notes = comparison_of({"before": before, "after": after}).sentences
     assert sentence.startswith("zh: after is better than before: mean recall +22.2 (95 % interval ") and len(notes) == 2
     found = read_outcomes(before)["zh"]
     assert found.ids[60] == "text_to_image 0" and len({*found.clusters[:60]}) == 60 and len({*found.clusters[60:]}) == 1
-    assert verdicts({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) == []
+    assert comparison_of({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) is None
     assert "a difference is cannot be computed" in capsys.readouterr().err.replace("the difference", "a difference")
-    assert verdicts({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) == []
+    assert comparison_of({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) is None
 
 
 def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
@@ -74,8 +74,9 @@ def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
             for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
     before = ranks(tmp_path / "b.csv", "before", rows)
     after = ranks(tmp_path / "a.csv", "after", [(*row[:3], 1) for row in rows])
-    (verdict, *_) = verdicts({"before": before, "after": after})
-    sentence = headline({"before": before, "after": after}, {"the demo's test": -1.23, "another": 0.01})
+    comparison = comparison_of({"before": before, "after": after})
+    verdict = comparison.sentences[0]
+    sentence = headline(comparison, {"the demo's test": -1.23, "another": 0.01})
     bounds = re.compile(r"95 % interval ([+-][\d.]+) to ([+-][\d.]+)")
     assert bounds.findall(sentence) == bounds.findall(verdict) != []  # one page has both
     level, _, rest = sentence.partition(" (")
@@ -84,4 +85,4 @@ def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
     assert rest.startswith("+50.0, 95 % interval +") and rest.endswith(
         "); on the demo's test it fell by 1.2; on another it stayed as it was."
     )
-    assert headline({"before": before, "after": tmp_path / "gone.csv"}) == ""
+    assert comparison_of({"before": before, "after": tmp_path / "gone.csv"}) is None
