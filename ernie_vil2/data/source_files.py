@@ -80,7 +80,7 @@ def open_embeddings(path: Path) -> np.ndarray:
 
 
 def check_widths(where: str | Path, images: np.ndarray, texts: np.ndarray) -> None:
-    """ValueError, which names the place, if embeddings of images and of texts are not of one width."""
+    """ValueError, which names the folder or file, if embeddings of images and of texts are not of one width."""
     if images.shape[1] != texts.shape[1]:
         raise ValueError(
             f"{where}: image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}; both must come "
