@@ -64,6 +64,9 @@ def test_the_loss(parts):
     views = {"image_1": paddle.eye(3), "text_1": paddle.eye(3)[[1, 0, 2]]}
     total, _ = MultiViewLoss({"image_text": 1.0}, kind="squared_distance")(views, views, {})
     assert float(total) == pytest.approx(4 / 3)
+    both = {"image_text": 1.0, "text_image": 1.0}
+    total, _ = MultiViewLoss(both, kind="my_parts:SquaredDistance", options={"factor": 0.5})(views, views, {})
+    assert float(total) == pytest.approx(4 / 3)
 
 
 def run(shapes, tmp_path, *changes):
@@ -81,8 +84,9 @@ def test_the_task(parts, shapes, tmp_path):
 
 def test_the_scorer_in_training(parts, shapes, tmp_path, capsys):
     """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
-    trainer = run(shapes, tmp_path, "Evaluation.evaluators=[margin, retrieval]", "Evaluation.every=1",
+    trainer = run(shapes, tmp_path, "Evaluation.evaluators=[{margin: {scale: 9}}, retrieval]", "Evaluation.every=1",
                   "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
+    assert trainer.evaluators["margin"].scorer.scale == 9
     assert trainer.fit() and not trainer.best_effort.failures
     records = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
     assert [(record["step"], record["evaluator"]) for record in records] == [
@@ -116,6 +120,10 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
         assert metrics[f"{language}/margin"] == pytest.approx(np.mean(own), rel=1e-5)
     printed = capsys.readouterr().out
     assert f"{metrics['margin']:.2f}" in printed and f"{metrics['margin']:.2f}" in (tmp_path / "a.html").read_text()
+    unnamed = [argument for argument in arguments if argument not in ("--name", "a")]
+    assert cli.run("eval", [*unnamed, "--no-cache"]) == cli.run("eval", [*unnamed, "--no-cache", "--scorer", name]) == 0
+    written = {path.stem for path in tmp_path.glob("*.json")}
+    assert len(written) == 3 and any(stem.endswith(f"-{name.rpartition(':')[2]}") for stem in written)  # none replaced
     assert cli.run("eval", [*arguments, "--scorer", name, "--option", "size=1"]) == 2
     assert "size: no such option; known: scale" in capsys.readouterr().err
 
@@ -131,16 +139,20 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):
     (tmp_path / "my_parts.py").write_text("\n".join(blocks()), encoding="utf-8")
     lines = [f"{number:02x}{number:02x}ff\ta shade {number}\n" for number in range(16)]
     (tmp_path / "train.colours").write_text("".join(lines), encoding="utf-8")
-    arguments = [f"-o{setting}" for setting in (*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]")]
-    for kind in ("my_parts:SquaredDistance", "squared_distance"):
+    arguments, losses = [f"-o{setting}" for setting in (*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]")], []
+    for kind, factor in (("my_parts:SquaredDistance", 1), ("squared_distance", 2)):
         output = tmp_path / kind[-16:].replace(":", "_")
         command = [sys.executable, "tools/train.py", "--import", "my_parts", *arguments, f"-oLoss.kind={kind}",
-                   "-oTraining.log_every=1", f"-oTraining.output={output}"]  # fmt: skip
+                   f"-oLoss.options={{factor: {factor}}}", "-oTraining.log_every=1",
+                   f"-oTraining.output={output}"]  # fmt: skip
         path = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
                               capture_output=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert [record["step"] for record in read_log(output / "log.jsonl") if record["kind"] == "train"] == [1, 2]
+        first, second = (record for record in read_log(output / "log.jsonl") if record["kind"] == "train")
+        assert (first["step"], second["step"]) == (1, 2)
+        losses.append(first["loss"] / factor)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -168,6 +180,8 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
         ("Loss.kind=squared_distanse", "there is no loss 'squared_distanse'; did you mean squared_distance"),
         ("Training.task=fine_tuning", "Training.task: there is no task 'fine_tuning'; known: multi_view"),
         ("Evaluation.evaluators=[recall]", "Evaluation.evaluators: there is no scorer 'recall'; known: retrieval"),
+        ("Evaluation.evaluators=[{margin: {size: 1}}]", "evaluators: margin: size: no such option; known: scale"),
+        ("Loss.options={margin: 1}", "Loss.options does not fit Loss.kind=info_nce: .* unexpected .* 'margin'"),
         ("Loss.kind=my_parts:Missing", "the module my_parts has no Missing"),
         ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: .*; is the folder of no_such_module in PYTHONPATH"),
     ],

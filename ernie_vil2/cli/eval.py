@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ernie_vil2.evaluation.scorer import Data, Scorer
 
 
-DEFAULTS = {"protocol": ["pairs"], "only": [], "top_k": None, "pixel_baseline": [], "label": "model", "block": 1024}
+DEFAULTS = {"protocol": ["pairs"], "only": [], "top_k": None, "pixel_baseline": [], "title": "model", "block": 1024}
 """Of options that are those of scorers; only what differs is handed on, as not every scorer has them."""
 
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "only": only,
         "top_k": args.top_k,
         "pixel_baseline": args.pixel_baseline,
-        "label": args.label,
+        "title": args.label,
         "block": args.block,
     }
     given = {key: value for key, value in given.items() if value != DEFAULTS[key]}
@@ -119,17 +119,25 @@ def run(args: argparse.Namespace) -> int:
         encoded = read_embeddings(args.embeddings, args.annotations, args.split)
         data = replace(data, split=args.split, languages=args.language)
         return finish(args, scorer, scorer.score({"": encoded}, None), data, args.embeddings, [args.embeddings], [])
-    return evaluate(args, scorer, data, list(map(str, args.data)), args.width)
+    # As another scorer has results of the same data under their plain name.
+    naming = [args.scorer.rpartition(":")[2]] if args.scorer not in (None, named) else []
+    return evaluate(args, scorer, data, list(map(str, args.data)), args.width, naming)
 
 
 def evaluate(
-    args: argparse.Namespace, scorer: Scorer, data: Data, given: str | list[str], width: int | None = None
+    args: argparse.Namespace,
+    scorer: Scorer,
+    data: Data,
+    given: str | list[str],
+    width: int | None = None,
+    naming: Sequence[str] = (),
 ) -> int:
     """Scores the model that the options name, or with `--check` only reads the data.
 
     Args:
         given: the data as the options name it.
         width: of embeddings; None: all numbers.
+        naming: what the names of the files say besides the data and the scorer's own parts.
     """
     if width and scorer.labels:
         raise ValueError("--width is of embeddings, and here a head on the whole ones is scored")
@@ -154,7 +162,7 @@ def evaluate(
     report = scorer.score(encoded, model)
     files = [weights, *(path for benchmark in benchmarks.values() for path in benchmark.files)]
     named = f"{args.checkpoint}, {width} numbers" if width else args.checkpoint
-    return finish(args, scorer, report, data, named, given, files, [f"width-{width}"] if width else [])
+    return finish(args, scorer, report, data, named, given, files, [*naming, *([f"width-{width}"] if width else [])])
 
 
 def finish(

@@ -154,7 +154,7 @@ def score_mixtures(
     opened = {}
     for side in SIDES:
         if data := getattr(args, side):
-            scorer = Retrieval([protocol(getattr(args, f"{side}_protocol")).name], label=side)
+            scorer = Retrieval([protocol(getattr(args, f"{side}_protocol")).name], title=side)
             opened[side] = scorer, scorer.open(Data(
                 data, split=getattr(args, f"{side}_split"), text_id=config.Data.text_id,
                 caption_lines=config.Views.caption_lines, preferred=config.Views.languages,

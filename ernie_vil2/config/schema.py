@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,6 +51,7 @@ class LossConfig(Section):
         "embeddings, so that such prefixes can be used alone (docs/loss.md); the last is Model.embed_dim. "
         "[]: whole embeddings alone",
     )
+    options: dict[str, Any] = Field(default={}, description="further arguments of a class of your own, by name")
 
     @field_validator("widths")
     @classmethod
@@ -58,11 +59,6 @@ class LossConfig(Section):
         if any(one >= other for one, other in pairwise(widths)):
             raise ValueError(f"{widths} do not ascend; write the narrowest first, each once")
         return widths
-
-    @property
-    def initial_bias(self) -> float | None:
-        """Of the logits of a new model; None where the loss has no bias."""
-        return self.bias if self.kind == "sigmoid" else None
 
 
 class OptimizerConfig(Section):
@@ -168,10 +164,10 @@ class EvaluationConfig(Section):
     at_start: bool = Field(
         False, description="also before the first step, for comparison: initial weights are never the best checkpoint"
     )
-    evaluators: list[str] | None = Field(
+    evaluators: list[str | dict[str, dict[str, Any]]] | None = Field(
         None,
-        description="what scores the model (docs/extending.md); the first that chooses chooses the best checkpoint. "
-        "null: what the task names, retrieval on Data.val for multi_view",
+        description="what scores the model (docs/extending.md), by name or as {name: {option: value}}; the first that "
+        "chooses chooses the best checkpoint. null: what the task names, retrieval on Data.val for multi_view",
     )
     protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
     classes: ClassesConfig | None = Field(
@@ -181,6 +177,13 @@ class EvaluationConfig(Section):
     )
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side that are scored at once")
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]] | None:
+        """Those of the evaluators, by their names; None: what the task names scores the model."""
+        if self.evaluators is None:
+            return None
+        return {k: v for one in self.evaluators for k, v in ({one: {}} if isinstance(one, str) else one).items()}
 
 
 class LoraConfig(Section):
@@ -302,7 +305,7 @@ class Config(Section):
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
         towers = [name for name in (self.Model.image.name, self.Model.text.name) if of_own_module(name)]
-        return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.evaluators or []), *layouts]
+        return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.options or {}), *layouts]
 
     def narrowed(self, width: int, whole: int) -> Config:
         """That of the model whose embeddings of `whole` numbers are cut to one of `Loss.widths`.

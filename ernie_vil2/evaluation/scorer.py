@@ -5,7 +5,7 @@ The rest is written once: `encoded.py` encodes what a scorer opens, on all ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -46,11 +46,16 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
         ValueError: there is no such scorer, or it has no such option.
     """
     make = SCORERS.find(name)
-    known: list[str] = [field.name for field in fields(make)] if is_dataclass(make) else []
+    check_options(make, name, options)
+    return make(**options)
+
+
+def check_options(scorer: type[Scorer], name: str, options: Iterable[str]) -> None:
+    """ValueError if a scorer of this name has not all of these options."""
+    known: list[str] = [field.name for field in fields(scorer)] if is_dataclass(scorer) else []
     for option in options:
         if option not in known:
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")
-    return make(**options)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,17 @@
 is SigLIP's loss, which replaces equation 1.
 """
 
-from .multi_view import PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, build_loss, info_nce, refuse_without_negatives
+from .multi_view import (
+    PAIR_LOSSES,
+    InfoNCE,
+    MultiViewLoss,
+    NoNegatives,
+    PairLoss,
+    build_loss,
+    info_nce,
+    initial_bias,
+    refuse_without_negatives,
+)
 from .sigmoid import SigmoidLoss
 from .tiles import DUPLICATES, same_sample, tiled_both_ways, tiled_info_nce
 
@@ -14,9 +24,11 @@ __all__ = [
     "InfoNCE",
     "MultiViewLoss",
     "NoNegatives",
+    "PairLoss",
     "SigmoidLoss",
     "build_loss",
     "info_nce",
+    "initial_bias",
     "refuse_without_negatives",
     "same_sample",
     "tiled_both_ways",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import paddle
@@ -17,7 +17,6 @@ from ernie_vil2.device.cpu_kernels import keep
 from ernie_vil2.io.terminal import RunError, counted
 from ernie_vil2.registry import Registry
 
-from .sigmoid import SigmoidLoss
 from .tiles import (
     DUPLICATES,
     Ids,
@@ -99,26 +98,20 @@ class _Product(PyLayer):
         return of_rows, of_columns
 
 
-class PairLoss(Protocol):
-    """What a view pair costs: a loss in `PAIR_LOSSES`, made of `duplicates`, `tile` and, where there are any, `widths`;
-    see `InfoNCE`."""
-
-    def __call__(
-        self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
-    ) -> Tensor: ...
-
-    def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]: ...
-
-
-class InfoNCE:
-    """Equation 1 for the view pairs of `MultiViewLoss`, in tiles or all at once.
+class PairLoss:
+    """What a view pair costs; a loss in `PAIR_LOSSES` is made of these arguments and of those in `Loss.options`.
 
     Args:
-        duplicates: see `info_nce`.
+        duplicates: what a column is to a row that holds the same image or text; see `info_nce`.
         tile: rows and columns of the tiles in which the logits are computed (see `losses.tiles`); None, and on GPUs
             where they are small: all at once.
         widths: of the prefixes of the embeddings whose losses are added up; none: the embeddings as they are.
+
+    Attributes:
+        has_bias: whether it needs `logit_bias` among its scalars, which begins at `Loss.bias` and is learned.
     """
+
+    has_bias = False
 
     def __init__(self, duplicates: str, tile: int | None, widths: Sequence[int] = ()):
         self.duplicates, self.tile, self.widths = duplicates, tile, widths
@@ -126,7 +119,28 @@ class InfoNCE:
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
     ) -> Tensor:
-        """The loss of every row, `[B]`; arguments as for `info_nce`, `scalars` with `logit_scale`."""
+        """The loss of every row, `[B]`.
+
+        Args:
+            rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
+            columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
+            scalars: `logit_scale`, and `logit_bias` of a loss that has one.
+            offset: the column that belongs to row 0.
+            row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; None where duplicates are ignored.
+        """
+        raise NotImplementedError
+
+    def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
+        """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
+        return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)
+
+
+class InfoNCE(PairLoss):
+    """Equation 1, in tiles or all at once. A class derived from it extends both methods, as neither calls the other."""
+
+    def __call__(
+        self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
+    ) -> Tensor:
         scale = scalars["logit_scale"]
         if in_tiles := self._in_tiles(rows, columns):
             return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, **in_tiles)
@@ -136,10 +150,10 @@ class InfoNCE:
         return info_nce(rows, columns, scale, offset, same, self.duplicates)
 
     def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
-        """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
         if in_tiles := self._in_tiles(rows, columns):
             return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, **in_tiles)
-        return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)
+        of_rows = InfoNCE.__call__(self, rows, columns, scalars, 0, ids, ids)
+        return of_rows, InfoNCE.__call__(self, columns, rows, scalars, 0, ids, ids)
 
     def _in_tiles(self, rows: Tensor, columns: Tensor) -> dict[str, Any]:
         """The options of the loss in tiles; none where it is computed at once. Of several widths it always is in
@@ -148,13 +162,21 @@ class InfoNCE:
         return {"tile": tile, "widths": self.widths} if tile or self.widths else {}
 
 
-PAIR_LOSSES = Registry[Callable[..., PairLoss]]("loss", {"info_nce": InfoNCE, "sigmoid": SigmoidLoss})
+PAIR_LOSSES = Registry[Callable[..., PairLoss]](
+    "loss", {"info_nce": InfoNCE, "sigmoid": "ernie_vil2.losses.sigmoid:SigmoidLoss"}
+)
 """What one view pair costs, by `Loss.kind`: the paper's equation 1, or the sigmoid loss of SigLIP."""
 
 
 def build_loss(config: LossConfig) -> MultiViewLoss:
     """The loss that the section `Loss` of a configuration describes."""
-    return MultiViewLoss(config.weights.model_dump(), config.duplicates, config.tile, config.kind, config.widths or ())
+    weights = config.weights.model_dump()
+    return MultiViewLoss(weights, config.duplicates, config.tile, config.kind, config.widths, config.options)
+
+
+def initial_bias(config: LossConfig) -> float | None:
+    """Of the logits of a new model; None where the loss has no bias."""
+    return config.bias if getattr(PAIR_LOSSES.find(config.kind), "has_bias", False) else None
 
 
 class MultiViewLoss:
@@ -167,12 +189,13 @@ class MultiViewLoss:
         kind: the loss of a pair, by its name in `PAIR_LOSSES`.
         widths: of the prefixes of the embeddings whose losses are added up with equal weights, each prefix normalised
             again (Matryoshka, Kusupati et al. 2022, arXiv 2205.13147), the narrowest first; none: all D numbers alone.
+        options: further arguments of the loss of a pair, by name.
 
     Attributes:
         views: names of the views that these pairs need; no other view has to be encoded.
 
     Raises:
-        ValueError: an unknown pair, kind or mode, a negative weight, no weight above zero, or a tile below 1.
+        ValueError: an unknown pair, kind, mode or option, a negative weight, no weight above zero, or a tile below 1.
     """
 
     def __init__(
@@ -182,6 +205,7 @@ class MultiViewLoss:
         tile: int | None = 1024,
         kind: str = "info_nce",
         widths: Sequence[int] = (),
+        options: Mapping[str, Any] | None = None,
     ):
         for pair, weight in weights.items():
             if pair not in PAIRS:
@@ -197,7 +221,7 @@ class MultiViewLoss:
             raise ValueError(f"every view pair weighs zero; give one of {', '.join(PAIRS)} a weight above it")
         self.views = {view for pair in self.weights for view in PAIRS[pair]}
         self.widths = list(widths)
-        self._contrast = _pair_loss(kind, duplicates, tile, self.widths)
+        self._contrast = _pair_loss(kind, duplicates, tile, self.widths, options or {})
 
     def __call__(
         self,
@@ -244,17 +268,21 @@ class MultiViewLoss:
         return paddle.add_n([weight * losses[pair] for pair, weight in self.weights.items()]), losses
 
 
-def _pair_loss(kind: str, duplicates: str, tile: int | None, widths: Sequence[int]) -> PairLoss:
-    make = PAIR_LOSSES.find(kind)
-    if not widths:
-        return make(duplicates, tile)
+def _pair_loss(
+    kind: str, duplicates: str, tile: int | None, widths: Sequence[int], options: Mapping[str, Any]
+) -> PairLoss:
+    make, arguments = PAIR_LOSSES.find(kind), (duplicates, tile, *([widths] if widths else []))
     try:
-        inspect.signature(make).bind(duplicates, tile, widths)
+        inspect.signature(make).bind(*arguments)
     except TypeError:
         raise ValueError(
             f"Loss.kind={kind} takes no widths: leave out Loss.widths, or give its class a third argument for them"
         ) from None
-    return make(duplicates, tile, widths)
+    try:
+        inspect.signature(make).bind(*arguments, **options)
+    except TypeError as error:
+        raise ValueError(f"Loss.options does not fit Loss.kind={kind}: {error}") from None
+    return make(*arguments, **options)
 
 
 class NoNegatives(RunError):

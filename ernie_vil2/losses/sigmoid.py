@@ -7,7 +7,6 @@ scale is the sum of `rows * (G @ columns)` with `G` that of the logits; the grad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -18,34 +17,19 @@ from paddle.nn import functional as F
 
 from ernie_vil2.device.cpu_kernels import keep
 
+from .multi_view import PairLoss
 from .tiles import Ids, Scalars, Tiles, computed_whole, float32_products, spread, sums_over
 
 
-class SigmoidLoss:
-    """The sigmoid loss for the view pairs of `MultiViewLoss`.
+class SigmoidLoss(PairLoss):
+    """The sigmoid loss for the view pairs of `MultiViewLoss`."""
 
-    Args:
-        duplicates: what a column is to a row that holds the same image or text: "ignored", a negative like any other
-            (as published); "masked", left out; "positives", as positive as the row's own column.
-        tile: rows and columns of the tiles in which the logits are computed; None, and on GPUs where they are small:
-            all at once.
-        widths: of the prefixes of the embeddings whose losses are added up; none: the embeddings as they are.
-    """
-
-    def __init__(self, duplicates: str, tile: int | None, widths: Sequence[int] = ()):
-        self.duplicates, self.tile, self.widths = duplicates, tile, widths
+    has_bias = True
 
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
     ) -> Tensor:
         """The loss of every row: the sum over its columns of `-log sigmoid(z * logit)`, z = 1 for positives, else -1.
-
-        Args:
-            rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
-            columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
-            scalars: `logit_scale` and `logit_bias`.
-            offset: the column that belongs to row 0.
-            row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; "ignored" does without.
 
         Returns:
             `[B]`, in nats; float64 for float64 rows, otherwise float32, under autocast too.
@@ -56,7 +40,6 @@ class SigmoidLoss:
         return self._losses(rows, columns, scalars, (offset, row_ids, column_ids), both_ways=False)[0]
 
     def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
-        """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
         of_rows, of_columns = self._losses(rows, columns, scalars, (0, ids, ids), both_ways=True)
         return of_rows, of_columns
 

@@ -21,7 +21,7 @@ from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
-from ernie_vil2.losses import build_loss
+from ernie_vil2.losses import build_loss, initial_bias
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.model_setup import check_text_pair
@@ -143,7 +143,7 @@ class MultiViewTask(Task):
         if initialize:
             self._check()
         self.model = build_dual_encoder(
-            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, config.Loss.initial_bias
+            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, initial_bias(config.Loss)
         )
         taught = config.Tuning.teacher
         if self.teacher and taught and taught.distance and self.teacher.width != self.model.embed_dim:

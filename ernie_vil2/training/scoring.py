@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol, cast
@@ -24,13 +25,12 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.report import about, write_report
-from ernie_vil2.evaluation.scorer import SCORERS, ScoredModel, Scorer, score
+from ernie_vil2.evaluation.scorer import SCORERS, ScoredModel, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import collectives
-from ernie_vil2.registry import UnknownName
 from ernie_vil2.tasks import Task
 
 EARLIER_NAMES = {"classification": "zero_shot", "statements": "entailment"}
@@ -128,17 +128,20 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
         ConfigError: there is no such scorer, or it does not fit the task.
         OSError, ValueError: what one of them scores cannot be read.
     """
-    names = task.evaluators if config.Evaluation.evaluators is None else config.Evaluation.evaluators
-    built = {name: _build(name, config, task) for name in names}
+    named = dict.fromkeys(task.evaluators, {}) if config.Evaluation.options is None else config.Evaluation.options
+    built = {name: _build(name, options, config, task) for name, options in named.items()}
     return {name: evaluator for name, evaluator in built.items() if evaluator is not None}
 
 
-def _build(name: str, config: Config, task: Task) -> Evaluator | None:
+def _build(name: str, options: Mapping[str, Any], config: Config, task: Task) -> Evaluator | None:
     try:
         make = SCORERS.find(EARLIER_NAMES.get(name, name))
-    except UnknownName as error:
+        check_options(make, name, options)
+    except ValueError as error:
         raise ConfigError(f"Evaluation.evaluators: {error}") from None
     scorer, data = make.of_run(config, config.Data.validation, "val")
+    if options:
+        scorer = cast(Scorer, replace(cast(Any, scorer), **options))
     if data is None:
         return None
     opened = scorer.open(data)
@@ -315,7 +318,7 @@ class Comparison:
 
     def _score(self, name: str, model: ErnieViL2, source: str) -> str:
         if isinstance(self._scorer, Retrieval):
-            self._scorer.label = name
+            self._scorer.title = name
         opened = self.sets if len(self.sets) > 1 else dict.fromkeys([""], *self.sets.values())
         report = score(self._scorer, model, opened)
         write_report(report, self._run / RESULTS, name, about(source, self._data, {}, None))

@@ -9,7 +9,7 @@ import paddle
 import pytest
 from paddle.base import core
 
-from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, MultiViewLoss
+from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss
 from ernie_vil2.losses.tiles import computed_whole
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -195,10 +195,28 @@ def test_computed_at_once_they_give_the_same(monkeypatch, kind):
         return product(*arguments, **options)
 
     monkeypatch.setattr(paddle, "matmul", counted)
-    module = import_module(PAIR_LOSSES[kind].__module__)
+    module = import_module(PAIR_LOSSES.find(kind).__module__)
     for whole in (False, True):
         monkeypatch.setattr(module, "computed_whole", lambda rows, columns, whole=whole: whole)
         products.clear()
         found.append(float(MultiViewLoss(WEIGHTS, "masked", tile=2, kind=kind)(views, views, scalars, ids, ids)[0]))
         assert (max(products) == 5) == whole
     assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("tile", [2, None])
+def test_a_class_derived_from_it_counts_its_own_term_once(views, tile):
+    class Dearer(InfoNCE):
+        def __call__(self, *arguments):
+            return super().__call__(*arguments) + 1
+
+        def both_ways(self, *arguments):
+            return tuple(loss + 1 for loss in super().both_ways(*arguments))
+
+    pair = (*(paddle.to_tensor(views[name]) for name in ("image_1", "text_1")), SCALARS)
+    for kind, more in ((InfoNCE, 0), (Dearer, 1)):
+        alone = kind("ignored", tile)(*pair, 0, None, None)
+        of_rows, of_columns = kind("ignored", tile).both_ways(*pair, None)
+        expected = mean_loss(views["image_1"], views["text_1"], SCALE, "ignored") + more
+        assert float(alone.mean()) == pytest.approx(float(of_rows.mean())) == pytest.approx(expected)
+        assert of_columns.shape == of_rows.shape

@@ -78,10 +78,10 @@ class Entailment(Scorer):
     """Scores a model that was trained on such statements, by its accuracy.
 
     Attributes:
-        label: what the model is called in the table.
+        title: what the model is called in the table.
     """
 
-    label: str = "model"
+    title: str = "model"
     labels: ClassVar[bool] = True
     folder: ClassVar[str] = "transfer"
     best_by = "accuracy"
@@ -108,7 +108,7 @@ class Entailment(Scorer):
         """As `Scorer.score`: see `StatementScores.values`."""
         scores = score_statements(self.statements, encoded[""], model.backend.model.label_logits)
         notes = notes_of(scores)
-        table = accuracy_table(self.label, scores)
+        table = accuracy_table(self.title, scores)
         return Report(
             scores.values,
             [table, confusion_table(scores)],

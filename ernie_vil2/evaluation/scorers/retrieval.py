@@ -50,7 +50,7 @@ class Retrieval(Scorer):
         only: fields and values of samples; queries of each have rows of their own, while galleries stay whole.
         top_k: how many answers to every query are written; None: none are.
         pixel_baseline: training data; one more row is what the nearest image of these by pixels reaches.
-        label: what the model is called in the table.
+        title: what the model is called in the table.
         block: rows of either side that are scored at once.
     """
 
@@ -58,7 +58,7 @@ class Retrieval(Scorer):
     only: Sequence[tuple[str, str]] = ()
     top_k: int | None = None
     pixel_baseline: Sequence[str] = ()
-    label: str = "model"
+    title: str = "model"
     block: int = 1024
     best_by: str | None = MEAN
     separate: ClassVar[bool] = True
@@ -99,7 +99,7 @@ class Retrieval(Scorer):
         means = [mean for one in evaluations.values() if (mean := one.mean_recall) is not None]
         if means and len(means) == len(evaluations):
             metrics[MEAN] = fmean(means)
-        labelled = {", ".join(filter(None, [self.label, *keys])): one for keys, one in evaluations.items()}
+        labelled = {", ".join(filter(None, [self.title, *keys])): one for keys, one in evaluations.items()}
         published = [row for name in self.protocol for row in paper_results(name)]
         rows = self._rows(labelled, published)
         counts = format_counts(labelled)

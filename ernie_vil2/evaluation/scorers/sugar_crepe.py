@@ -49,10 +49,10 @@ class SugarCrepe(Scorer):
     """Scores a dual encoder on the kinds that the folder holds; its best checkpoint is that of the best mean.
 
     Attributes:
-        label: what the model is called in the table.
+        title: what the model is called in the table.
     """
 
-    label: str = "model"
+    title: str = "model"
     folder: ClassVar[str] = "composition"
     best_by = "mean"
 
@@ -109,7 +109,7 @@ class SugarCrepe(Scorer):
         columns, cells = [name.replace("_", " ") for name in metrics], list(map(percent, metrics.values()))
         return Report(
             metrics,
-            [Table(columns, [(self.label, cells)])],
+            [Table(columns, [(self.title, cells)])],
             {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": one.problems.as_dict()},
             ("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
             ([*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)),

@@ -114,10 +114,12 @@ class StoredModel:
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
         """The two towers with these weights, all finite, without a head; `allow` and errors as of `set_weights`."""
+        loss = self.config.Loss
+        bias = loss.bias if loss.kind == "sigmoid" or "logit_bias" in self.arrays else None
         # Nothing is drawn for weights that come from the file, which would take longer than reading it.
         late = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if late else nullcontext():
-            model = build_dual_encoder(self.config.Model, self.vocab_size, bias=self.config.Loss.initial_bias)
+            model = build_dual_encoder(self.config.Model, self.vocab_size, bias=bias)
         arrays = self.arrays if self.family else {k: v for k, v in self.arrays.items() if not k.startswith(HEAD)}
         try:
             report = set_weights(model, arrays, allow)
