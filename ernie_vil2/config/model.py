@@ -28,7 +28,7 @@ VIT_SIZES = {
 }
 NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"width": 1024, "depth": 24, "heads": 16}}
 """Of ERNIE and BERT, by the last part of the name."""
-TEXT_TOWERS = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert", "transformer")
+TEXT_NAMES = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert", "transformer")
 TEXT_SIZES = dict.fromkeys(("ernie", "bert", "transformer"), ("width", "depth", "heads"))
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
@@ -264,8 +264,8 @@ class TextTowerConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         known = self.name.removeprefix("paddlenlp:")
-        if known not in TEXT_TOWERS and not of_own_module(self.name):
-            raise unknown("text tower", self.name, TEXT_TOWERS)
+        if known not in TEXT_NAMES and not of_own_module(self.name):
+            raise unknown("text tower", self.name, TEXT_NAMES)
         _check_sizes(self, TEXT_SIZES)
         _check_variant(self, "transformer")
         if self.name != "transformer" and self.pooling not in ("cls", "mean") and not of_own_module(self.name):
@@ -331,7 +331,7 @@ class ModelConfig(Section):
             name = section.get("name", kind.model_fields["name"].default)
             if isinstance(name, str) and not of_own_module(name):
                 bare = without_suite(name)
-                native = bare if bare in (*NATIVE_IMAGES, *TEXT_TOWERS) else name
+                native = bare if bare in (*NATIVE_IMAGES, *TEXT_NAMES) else name
                 values[tower] = {**section, "name": native if wanted == "native" else library + bare}
         return values
 

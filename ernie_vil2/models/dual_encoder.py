@@ -11,7 +11,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.config.data import VIEWS_OF
-from ernie_vil2.config.model import TEXT_TOWERS, VIT_SIZES, without_implementation
+from ernie_vil2.config.model import TEXT_NAMES, VIT_SIZES, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
 
@@ -33,7 +33,7 @@ def with_sizes(config: ModelConfig) -> ModelConfig:
     image, text = config.image, config.text
     if image.name in VIT_SIZES:
         image = image.model_copy(update={"name": "ViT", **image.sizes})
-    if text.name in TEXT_TOWERS:
+    if text.name in TEXT_NAMES:
         text = text.model_copy(update={"name": text.family, **text.sizes})
     return config.model_copy(update={"image": image, "text": text})
 

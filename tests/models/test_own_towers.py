@@ -7,7 +7,9 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.models import build_dual_encoder, build_image_tower
+from ernie_vil2.config import model as sections
+from ernie_vil2.models import build_dual_encoder, build_image_tower, build_text_tower
+from ernie_vil2.models.towers import TEXT_TOWERS
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.registry import import_named
 from ernie_vil2.training.trainer import Trainer
@@ -116,3 +118,13 @@ def test_a_plan_of_ones_own_towers(my_towers):
     assert cost.flops == 2 * 3 * 16
     assert cost.saved >= 4 * (3 * 32 * 32 + 16)
     assert Towers(config).cost("image", recompute=True).saved == cost.saved
+
+
+def test_a_registered_tower_needs_neither_heads_nor_blocks(my_towers, monkeypatch):
+    """As one of this package does that is in the registry and in the table of its sizes."""
+    import_named(["my_towers:Bag"])
+    monkeypatch.setitem(TEXT_TOWERS, "bag", sys.modules["my_towers"].Bag)
+    monkeypatch.setattr(sections, "TEXT_NAMES", (*sections.TEXT_NAMES, "bag"))
+    monkeypatch.setitem(sections.TEXT_SIZES, "bag", ("width",))
+    tower = build_text_tower(sections.TextTowerConfig(name="bag", width=10), 7)
+    assert type(tower).__name__ == "Bag" and tower.blocks == []

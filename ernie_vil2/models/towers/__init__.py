@@ -85,23 +85,23 @@ def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
     """
     if of_own_module(config.name):
         return _own(IMAGE_TOWERS.find(config.name), config.name, config)
-    if without_suite(config.name) in ("ViT", "NaFlex", *VIT_SIZES):
-        sizes = config.sizes
+    if "patch_size" in (sizes := config.sizes):
         _check_divides("image_size", config.image_size, "patch_size", sizes["patch_size"])
         _check_divides("width", sizes["width"], "heads", sizes["heads"])
     name = _installed(config.name)
     build = IMAGE_TOWERS.get(name, suite.build_backbone)
-    return build(config.model_copy(update={"name": without_suite(name)}))
+    return _complete(build(config.model_copy(update={"name": without_suite(name)})), name)
 
 
 def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
     """Likewise for `vocab_size` tokens, and PaddleNLP."""
     if of_own_module(config.name):
         return _own(TEXT_TOWERS.find(config.name), config.name, config, vocab_size)
-    _check_divides("Model.text: width", config.sizes["width"], "heads", config.sizes["heads"])
+    if heads := config.sizes["heads"]:
+        _check_divides("Model.text: width", config.sizes["width"], "heads", heads)
     name = _installed(config.name)
     build = TEXT_TOWERS.get(name.partition("-")[0], suite.build_encoder)
-    return build(config.model_copy(update={"name": without_suite(name)}), vocab_size)
+    return _complete(build(config.model_copy(update={"name": without_suite(name)}), vocab_size), name)
 
 
 def _check_divides(name: str, size: int, divisor: str, by: int) -> None:
@@ -142,9 +142,12 @@ def _say(line: str) -> None:
 def _own(tower: object, name: str, *arguments: Any) -> nn.Layer:
     if not (isinstance(tower, type) and issubclass(tower, nn.Layer)):
         raise ValueError(f"{name} is not a class of paddle.nn.Layer")
-    built = tower(*arguments)
-    if not isinstance(getattr(built, "width", None), int):
+    return _complete(tower(*arguments), name)
+
+
+def _complete(tower: nn.Layer, name: str) -> nn.Layer:
+    if not isinstance(getattr(tower, "width", None), int):
         raise ValueError(f"{name} does not say its output width: set self.width")
-    if not hasattr(built, "blocks"):
-        built.blocks = []
-    return built
+    if not hasattr(tower, "blocks"):
+        tower.blocks = []  # nothing to recompute
+    return tower
