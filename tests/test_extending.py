@@ -86,7 +86,7 @@ def test_the_scorer_in_training(parts, shapes, tmp_path, capsys):
     """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
     trainer = run(shapes, tmp_path, "Evaluation.evaluators=[{margin: {scale: 9}}, retrieval]", "Evaluation.every=1",
                   "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
-    assert trainer.evaluators["margin"].scorer.scale == 9
+    assert trainer.scores.evaluators["margin"].scorer.scale == 9
     assert trainer.fit() and not trainer.best_effort.failures
     records = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
     assert [(record["step"], record["evaluator"]) for record in records] == [
