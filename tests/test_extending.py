@@ -189,3 +189,22 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
 def test_a_part_that_is_not_there_is_named(parts, shapes, tmp_path, setting, message):
     with pytest.raises(ValueError, match=message):
         run(shapes, tmp_path, setting)
+
+
+def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch, capsys):
+    """An index of it is opened where its module is imported, and otherwise nobody is sent to remove what is whole."""
+    index = str(tmp_path / "index")
+    build = ["build", "--index", index, "--checkpoint", f"{FIXTURE}/run", "--data", str(shapes["val"])]
+    assert cli.run("search", [*build, "--index-type", "rouned"]) == 2
+    assert "there is no index type 'rouned'; did you mean rounded" in capsys.readouterr().err
+    assert not (tmp_path / "index").exists()
+    assert cli.run("search", [*build, "--index-type", "my_parts:Rounded"]) == 0
+    assert cli.run("search", ["check", "--index", index]) == 0
+    monkeypatch.delitem(sys.modules, "my_parts")
+    capsys.readouterr()
+    assert cli.run("search", ["check", "--index", index]) == 1
+    found = capsys.readouterr().out
+    assert "import my_parts first, or pass --import my_parts" in found and found.count("build the index again") == 1
+    (tmp_path / "my_parts.py").write_text("\n".join(blocks()), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli.run("search", ["check", "--index", index, "--import", "my_parts"]) == 0

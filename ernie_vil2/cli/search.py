@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--index", required=True, type=search_index, metavar="INDEX", help="folder, .db of milvus-lite, or address"
         )
         if name == "check":
+            add_import_option(action)
             continue
         action.add_argument(
             "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
@@ -215,7 +216,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from ernie_vil2.search.fill import build
+    from ernie_vil2.registry import import_named
+    from ernie_vil2.search.fill import REPLACED, build
+    from ernie_vil2.search.index_types import INDEX_TYPES
     from ernie_vil2.search.store import open_store
 
     if not (args.data or args.texts):  # then what is there already gets an index type
@@ -226,6 +229,9 @@ def _build(args: argparse.Namespace) -> int:
                 f"{args.index} is not an index yet: name its model (--checkpoint) and content (--data, --texts)"
             ) from None
 
+    import_named([args.index_type or ""])
+    if args.index_type not in (None, *REPLACED):
+        INDEX_TYPES.find(args.index_type)  # before all images are encoded
     with _opened(args, writable=True) as index:
         used = _fill(index, args)
         for kind in ("images", "texts"):

@@ -13,7 +13,7 @@ import numpy as np
 from ernie_vil2.io.files import sha256
 from ernie_vil2.search import index_type_files, integrity
 from ernie_vil2.search.collection import DamagedIndex, are_unit
-from ernie_vil2.search.index_types import INDEX_TYPES, Exact, open_index_type
+from ernie_vil2.search.index_types import Exact, open_index_type
 from ernie_vil2.search.items import NAME, block_checksum, verified
 from ernie_vil2.search.local import LocalCollection
 from ernie_vil2.search.store import SIDES, FolderStore, is_folder
@@ -135,7 +135,8 @@ def _of_index_type(collection: _Collection) -> Iterator[str]:
         if found is None:
             return
         if _content(folder) == before:
-            yield f"{found}; remove {folder} and build the index again"
+            advice = f"remove {folder} and build the index again"
+            yield found if advice in found else f"{found}; {advice}"
             return
 
 
@@ -146,18 +147,17 @@ def _content(folder: Path) -> bytes | None:
 
 def _fault(folder: Path, collection: _Collection) -> str | None:
     try:
-        facts, confirmed = index_type_files.read_facts(folder, INDEX_TYPES)
+        facts, confirmed = index_type_files.read_facts(folder)
     except FileNotFoundError:
         return None  # never built
     if collection.has_checksums and not confirmed:
         return f"{folder / index_type_files.FACTS} has no checksum"
     if facts["rows"] > len(collection.rows):
         return f"{folder / index_type_files.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
-    if "file" in facts:
-        path = folder / facts["file"]
-        if not path.is_file():
-            return f"{path} is missing"
-        open_index_type(collection.rows, folder)
-        if facts.get("sha256") not in (None, sha256(path)):
-            return f"{path} differs from its checksum"
+    path = folder / facts["file"] if "file" in facts else None
+    if path and not path.is_file():
+        return f"{path} is missing"
+    open_index_type(collection.rows, folder)
+    if path and facts.get("sha256") not in (None, sha256(path)):
+        return f"{path} differs from its checksum"
     return None

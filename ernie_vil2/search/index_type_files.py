@@ -7,7 +7,7 @@ and never read as a whole. `search.checking` compares the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     write_json(folder / FACTS, sealed(facts), indent=None)
 
 
-def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bool]:
-    """What building an index type of one of these names found, and whether a checksum confirms it.
+def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
+    """What building an index type found, and whether a checksum confirms it.
 
     Raises:
         FileNotFoundError: none was built, or one of `REPLACED`.
@@ -37,7 +37,8 @@ def read_facts(folder: Path, names: Collection[str]) -> tuple[dict[str, Any], bo
     facts = load_json(folder / FACTS, LONGEST)
     if isinstance(facts, dict) and facts.get("name") in REPLACED:
         raise FileNotFoundError(f"{folder} has the index type {facts['name']} of an earlier version")
-    if not isinstance(facts, dict) or facts.get("name") not in names or not is_count(facts.get("rows"), 0):
+    named = isinstance(facts, dict) and isinstance(facts.get("name"), str)
+    if not named or not is_count(facts.get("rows"), 0):
         raise ValueError(f"{FACTS} does not name an index type with its rows")
     return (unsealed(facts, FACTS), True) if CHECKSUM in facts else (facts, False)
 
@@ -50,10 +51,10 @@ def replacement(folder: Path) -> str | None:
         return None
 
 
-def check_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
-    """DamagedIndex or TypeError if facts of an index of faiss are missing, of another form or out of their range."""
+def check_ivf_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
+    """DamagedIndex or TypeError if facts of cells are missing, of another form or out of their range."""
     forms = {
-        "file": lambda value: re.fullmatch(rf"{facts['name']}-[0-9a-f]{{8}}\.faiss", value),
+        "file": lambda value: re.fullmatch(r"\w+-[0-9a-f]{8}\.faiss", value),
         "bytes": lambda value: is_count(value, 1, MOST_BYTES),
         "directions": lambda value: is_count(value, 1, width),
         "cells": lambda value: is_count(value, 1, facts["rows"]),
@@ -83,7 +84,7 @@ def checksums(path: Path, read: int) -> dict[str, Any]:
 
 
 def read_index(path: Path, facts: Mapping[str, Any], read: int) -> Any:
-    """An index of faiss behind a transformation, mapped.
+    """An index of faiss, mapped.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -96,16 +97,15 @@ def read_index(path: Path, facts: Mapping[str, Any], read: int) -> Any:
         raise ValueError(f"{path.name} has {size:,} of {facts['bytes']:,} bytes")  # faiss would map what is missing
     if facts.get("crc32") not in (None, crc32(path, read)):
         raise ValueError(f"{path.name} differs from its checksum")
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-    if not isinstance(index, faiss.IndexPreTransform):
-        raise ValueError(f"{path.name} holds an index of another kind")
-    return index
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
 
 
-def check_index(index: Any, width: int, facts: Mapping[str, Any]) -> None:
-    """ValueError if an index of faiss behind a transformation is not what its facts describe."""
+def check_ivf(index: Any, width: int, facts: Mapping[str, Any]) -> None:
+    """ValueError if an index of faiss is not the cells behind a transformation that its facts describe."""
     import faiss
 
+    if not isinstance(index, faiss.IndexPreTransform):
+        raise ValueError(f"{facts['file']} holds an index of another kind")
     inner = faiss.downcast_index(index.index)
     count, directions = facts["rows"], facts["directions"]
     fits = (index.d, index.ntotal, inner.ntotal, inner.d) == (width, count, count, directions)

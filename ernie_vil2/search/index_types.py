@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from ernie_vil2.registry import Registry
+from ernie_vil2.registry import Registry, UnknownName
 from ernie_vil2.search import index_type_files
 from ernie_vil2.search.collection import DamagedIndex
 from ernie_vil2.search.integrity import check_rows
@@ -48,7 +48,9 @@ class IndexType(Protocol):
     def build(
         cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
     ) -> IndexType:
-        """Makes the index type and writes it into a file of its own in `folder`, which its facts name.
+        """Makes the index type and writes it into a file of its own in `folder`, if it needs one.
+
+        Its facts then have the name as `file`, which ends in `.faiss`, and the size as `bytes`.
 
         Args:
             rows: `[N, D]` float16, L2-normalised.
@@ -224,9 +226,9 @@ class Ivf:
     def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
         import faiss
 
-        index_type_files.check_facts(facts, rows.shape[1], max(cls.breadths))
+        index_type_files.check_ivf_facts(facts, rows.shape[1], max(cls.breadths))
         index = index_type_files.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
-        index_type_files.check_index(index, rows.shape[1], facts)
+        index_type_files.check_ivf(index, rows.shape[1], facts)
         # Reading ahead starts threads for every query, which takes longer than the query.
         faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
         return cls(index, facts)
@@ -263,7 +265,7 @@ def build_index_type(
 ) -> IndexType:
     """Builds an index type into a folder; the previous one answers until the end."""
     index_type = INDEX_TYPES.find(name).build(rows, queries, recall, folder, log)
-    index_type_files.write_facts(folder, index_type.facts)
+    index_type_files.write_facts(folder, index_type.facts | {"name": name})
     for file in folder.glob("*.faiss"):
         if file.name != index_type.facts.get("file"):
             file.unlink()
@@ -277,11 +279,16 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
         ValueError: its files cannot be read.
     """
     try:
-        facts, _ = index_type_files.read_facts(folder, INDEX_TYPES)
-        if facts["name"] != Exact.name and facts["rows"] <= len(rows):
-            return INDEX_TYPES[facts["name"]].open(rows[: facts["rows"]], folder, facts)
+        facts, _ = index_type_files.read_facts(folder)
+        index_type = INDEX_TYPES.find(facts["name"])
+        if index_type is not Exact and facts["rows"] <= len(rows):
+            return index_type.open(rows[: facts["rows"]], folder, facts)
     except FileNotFoundError:
         pass  # never built, or just replaced: who opens it again finds the next one
+    except UnknownName as error:
+        raise ValueError(
+            f"{folder}: {error}; import its module, or remove {folder} and build the index again"
+        ) from error
     except (ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{folder} cannot be read ({error}); remove {folder} and build the index again") from error
     return Exact(rows)
@@ -290,9 +297,9 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
 def add_checksums(folder: Path) -> None:
     """Adds the checksums that an index type of an earlier version lacks; its files have been opened."""
     try:
-        facts, confirmed = index_type_files.read_facts(folder, INDEX_TYPES)
+        facts, confirmed = index_type_files.read_facts(folder)
         if not confirmed:
-            index_type_files.write_facts(folder, facts | INDEX_TYPES[facts["name"]].checksums(folder, facts))
+            index_type_files.write_facts(folder, facts | INDEX_TYPES.find(facts["name"]).checksums(folder, facts))
     except FileNotFoundError:
         pass  # there is no index type but the rows themselves
 

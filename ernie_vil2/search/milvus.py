@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.device.extras import require
+from ernie_vil2.registry import Registry
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, are_unit, captions, checked
 from ernie_vil2.search.integrity import check_about, item_of
 from ernie_vil2.search.store import SIDES
@@ -25,10 +26,9 @@ NAMES = 100
 LARGEST_SCORE = 1.1
 """Of unit vectors, of which Milvus may keep 8-bit numbers."""
 _ITEM = ["id", "digest", "fields", "location"]
-INDEXES = {
-    "exact": ("FLAT", {}),
-    "ivf": ("IVF_SQ8", {"nlist": 1024}),
-}
+INDEXES: Registry[tuple[str, dict[str, Any]]] = Registry(
+    "index type in Milvus", {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}
+)
 """Milvus's own index types for ours."""
 _CONSISTENT = "Strong"  # what was added is found by the next search
 
@@ -239,10 +239,11 @@ class MilvusCollection:
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
     ) -> None:
         if index_type is not None:
+            kind, parameters = INDEXES.find(index_type)
             self._client.release_collection(self._name)
-            self._client.drop_index(self._name, "vector")
+            if self._client.list_indexes(self._name):
+                self._client.drop_index(self._name, "vector")
             indexes = self._client.prepare_index_params()
-            kind, parameters = INDEXES[index_type]
             indexes.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
             self._client.create_index(self._name, indexes)
             self._client.load_collection(self._name)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernie_vil2.registry import UnknownName
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
 from ernie_vil2.search.local import LocalCollection, _candidates
+from ernie_vil2.search.milvus import MilvusCollection
 from tests.search.conftest import unit
 
 
@@ -174,3 +176,9 @@ def test_an_approximate_type_is_asked_for_at_most_a_twentieth_of_its_rows(count,
     now = SimpleNamespace(rows=rows, index_type=kind, narrow={})
     (found,) = _candidates(now, rows[:2].astype("float32"), count, None, None)
     assert found.shape == (2, count) and calls == [count] * asked
+
+
+def test_milvus_keeps_its_index_where_another_cannot_be_built():
+    collection = MilvusCollection.__new__(MilvusCollection)  # without a client, which would be an AttributeError
+    with pytest.raises(UnknownName, match="there is no index type in Milvus 'sq8'; .*known: exact, ivf"):
+        collection.build("sq8", lambda: None, 0.9, print)
