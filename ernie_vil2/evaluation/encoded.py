@@ -77,19 +77,17 @@ def encode_benchmark(
 ) -> EncodedBenchmark:
     """Encodes every image and every distinct text of a benchmark.
 
-    The work goes by chunks of rows. While the model encodes one chunk, threads read and preprocess the next, so that
-    no more than two chunks of pixels are in memory. Images that are missing or broken are counted and named in
-    `problems` and left out; their texts stay in the gallery.
+    While the model encodes one chunk of rows, threads read and preprocess the next, so that no more than two chunks of
+    pixels are in memory. Images that are missing or broken are counted and named in `problems` and left out; their
+    texts stay in the gallery.
 
-    With `cache`, each finished chunk is kept there, so that an interrupted run goes on after its last finished chunk
-    and a second run encodes nothing. A chunk is found by the model's fingerprint, the benchmark's name and the ids,
-    and used only if the digest of the images' own bytes is still the same: a second run reads every image, which
-    is cheap next to decoding and encoding it, and a replaced image is never missed. A chunk that is damaged is
-    reported as a warning and encoded again.
+    With `cache`, an interrupted run goes on after its last finished chunk, and a second one encodes nothing. A chunk
+    is found by the model's fingerprint, the benchmark's name and the ids, and used only if the digest of the images'
+    own bytes is still the same: every image is read again, which is cheap next to encoding it, and a replaced one is
+    never missed. A damaged chunk is reported as a warning and encoded again.
 
     With several ranks, each takes every `ranks`-th chunk and all get the whole result, bit for bit that of one
-    process with as many threads, since the same chunks pass through the model. All ranks must call it, with Paddle's
-    process group initialised; a cache may be shared by ranks that share a file system.
+    process, since the same chunks pass through the model. All must call it, with Paddle's process group initialised.
 
     Args:
         cache: folder of finished chunks, made if missing; None: nothing is kept.

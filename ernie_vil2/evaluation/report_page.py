@@ -167,14 +167,10 @@ class ReportedRun:
     """A run as a report shows it.
 
     Attributes:
-        name: by which it is distinguished from the others.
-        config: its own.
         facts: name and value of what was run and how far it came.
         records: of its `log.jsonl`.
-        evaluations: the records that its evaluations left, see `read_evaluations`.
-        changes: between what it scored before and after training, see `read_changes`.
-        verdicts: on the same, with how they are meant.
-        headline: the same in a sentence, see `headline`.
+        evaluations: see `read_evaluations`.
+        changes, verdicts, headline: of what it scored before and after training, see the functions above.
     """
 
     name: str

@@ -83,12 +83,7 @@ def save_checkpoint(
     The folder appears under its name only when it is whole and on the disk; then older ones are removed.
 
     Args:
-        run: the run folder.
-        state: steps, position and counters.
-        model: whose parameters and buffers are saved.
         optimizer: as `optimizer_arrays` gives it.
-        config: the run's, resolved.
-        tokenizer: of its texts.
         golden: what the model computes, for the contract card, see `contract.golden`.
 
     Returns:

@@ -290,34 +290,19 @@ SHOWN, SHOWN_AT_ONCE = 24, 6
 
 @dataclass(frozen=True)
 class Preview:
-    """What one batch of one source says of it.
-
-    Attributes:
-        read: rows.
-        bad: (reason, name) of those that could not be used.
-        remarks: (remark, name) on others.
-        seconds: that reading took, with the start of the loader's processes.
-        notes: of the task, on all rows.
-        samples: the first that could be used.
-        stored_bytes: of these.
-    """
+    """What one batch of one source says of it."""
 
     read: int
-    bad: list[tuple[str, str]]
-    remarks: list[tuple[str, str]]
-    seconds: float
-    notes: list[str]
-    samples: list[ShownRow]
-    stored_bytes: list[int]
+    bad: list[tuple[str, str]]  # (reason, name) of those that could not be used
+    remarks: list[tuple[str, str]]  # (remark, name) on others
+    seconds: float  # that reading took, with the start of the loader's processes
+    notes: list[str]  # of the task, on all rows
+    samples: list[ShownRow]  # the first that could be used
+    stored_bytes: list[int]  # of these
 
 
 def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview:
-    """Reads the first samples of a source that training will see, as the task makes rows of them.
-
-    Args:
-        make: the task's rows, for a run of this configuration.
-        source: number of the source.
-        rows: samples to read.
+    """Reads so many first samples of a source that training will see, as the task makes rows of them.
 
     Raises:
         WorkerError: a loader process failed or was killed.

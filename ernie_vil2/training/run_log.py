@@ -327,12 +327,6 @@ class Meter:
 class Progress:
     """Shows and writes on rank 0; every rank calls its methods, which are collectives but for `say`.
 
-    Args:
-        config: the run's.
-        rank: number of this process.
-        bad_samples: that this rank reads.
-        best_effort: what may fail without an end of the run.
-
     Attributes:
         meter: of the steps since the last record, from `shown` on.
     """

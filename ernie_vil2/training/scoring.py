@@ -271,14 +271,9 @@ class Comparison:
 
     The results lie in the run's folder of results, where reports look.
 
-    Args:
-        config: of a run with `Data.test`.
-        task: what it trains.
-
     Raises:
         ConfigError: the task is not scored by retrieval.
-        ValueError: there is no such protocol, or nothing can be read of the data.
-        FileNotFoundError: there is nothing there.
+        OSError, ValueError: nothing can be read of the data.
     """
 
     def __init__(self, config: Config, task: Task):

@@ -68,19 +68,11 @@ class Trainer:
 
     Attributes:
         config: resolved: with what `Model.like` and `Training.epochs` mean.
-        owner: keeps the run folder from other processes until it is closed.
-        task: what is trained, with its `model`.
-        rows: make rows of a batch from the samples of `stream`, the training data in the order of the run.
-        bad_samples: that this rank could not use.
-        best_effort: work whose failure ends no run.
-        comparison: of the model before and after training, where there is `Data.test`.
+        run: its folder, which `owner` keeps from other processes until it is closed.
         optimizer, scaler: what the ranks made of the optimiser and of float16's loss scaler.
-        average: of the weights, with `Tuning.ema` or `Tuning.initial_share`.
         signals: what has stopped the run, if a signal has.
-        gate: lets a batch through to the step.
-        scores: the evaluators, and what they found best.
         step: optimiser steps done.
-        position: of the next step's first sample in the stream.
+        position: of the next step's first sample in `stream`.
 
     Raises:
         ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
