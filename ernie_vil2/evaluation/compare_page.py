@@ -174,13 +174,7 @@ def _queries(comparison: Comparison, pictures: Pictures, count: int) -> Iterator
 
 
 def _query(
-    comparison: Comparison,
-    result: str,
-    row: int,
-    models: Sequence[str],
-    kind: str,
-    against: str,
-    pictures: Pictures,
+    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, pictures: Pictures
 ) -> dict[str, Any]:
     first = comparison.outcomes[comparison.first][result]
     name, sides, card = first.ids[row], [], None
