@@ -22,6 +22,7 @@ from ernie_vil2.evaluation.embedding_files import embeddings_of
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
+from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
 from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
 from ernie_vil2.evaluation.report import Report, Table, wrapped
 from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, scorer_of
@@ -254,9 +255,18 @@ class _Scoring:
         self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
     def pixels(self, train: Sequence[str]) -> None:
-        """Takes the nearest image of these by pixels for a model."""
+        """Takes the nearest image of these by pixels for a model: images ask for texts, in every language alike."""
         self._open()
-        self.outcomes[PIXELS] = pixel_outcomes(train, self._data, self.benchmarks)
+        found = pixel_baseline(Data(train, text_id=self._data.text_id).sources(), self._data.sources())
+        way = "image_to_text"
+        one = Outcomes(
+            ids=[f"{way} {sample.image_name}" for sample in found.samples],
+            figures=recall_figures([way] * len(found.ranks), found.ranks),
+            main=f"{way}/mR",
+            clusters=np.arange(len(found.ranks)),
+            ranks=found.ranks,
+        )
+        self.outcomes[PIXELS] = dict.fromkeys(self.benchmarks, one)
         self.costs[PIXELS] = Cost()
 
     def _open(self, preferred: Sequence[str] = ()) -> None:
@@ -280,22 +290,6 @@ class _Scoring:
             raise ValueError(f"{self._data.path[0]}: its figures are not means over queries, which are compared here")
         if not self.definitions:
             self.definitions = [*(report.paragraphs or [])[1:], *report.notes[:1]]
-
-
-def pixel_outcomes(train: Sequence[str], data: Data, benchmarks: Mapping[str, Benchmark]) -> dict[str, Outcomes]:
-    """What the nearest training image by pixels finds: images ask for texts, in every language alike."""
-    from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-
-    found = pixel_baseline(Data(train, text_id=data.text_id).sources(), data.sources())
-    way = "image_to_text"
-    one = Outcomes(
-        ids=[f"{way} {sample.image_name}" for sample in found.samples],
-        figures=recall_figures([way] * len(found.ranks), found.ranks),
-        main=f"{way}/mR",
-        clusters=np.arange(len(found.ranks)),
-        ranks=found.ranks,
-    )
-    return dict.fromkeys(benchmarks, one)
 
 
 def measured(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], source: str | os.PathLike | None) -> Cost:

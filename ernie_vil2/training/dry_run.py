@@ -276,12 +276,12 @@ def _schedule(config: Config) -> Chart:
 
 
 def _shown(row: ShownRow) -> dict[str, dict]:
-    """Images and texts by name, for the page."""
-    return {"images": {name: _png(view) for name, view in row.images.items()}, "texts": dict(row.texts)}
-
-
-def _png(view: np.ndarray) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
+    """Images, as PNG files, and texts by name, for the page."""
+    made = {
+        name: cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
+        for name, view in row.images.items()
+    }
+    return {"images": made, "texts": dict(row.texts)}
 
 
 SHOWN, SHOWN_AT_ONCE = 24, 6

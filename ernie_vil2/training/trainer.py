@@ -95,7 +95,12 @@ class Trainer:
         with agreed_errors():
             import_named(config.names)  # those that the user wrote, before what weights say comes to them
         config = first_rank_first(lambda: with_model_like(config))
-        _check(config, self.ranks)
+        if config.Training.global_batch % self.ranks:
+            raise ConfigError(
+                f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
+            )
+        runtime.check_precision(config.Training.precision)
+        check_sharding(config.Training.sharding, self.ranks)
         with ExitStack() as owner:
             checkpoint = _claimed(config, resume, self.rank, owner)
             with agreed_errors():
@@ -342,16 +347,6 @@ class Trainer:
             with self.best_effort.attempt("note of the evaluation"):
                 note_evaluation(self.run, self.step, self.best)
                 keep_only(self.run, self.config.Training.keep_checkpoints, self.scores.best_step)
-
-
-def _check(config: Config, ranks: int) -> None:
-    """ValueError, or ConfigError, if this device or so many ranks cannot train so."""
-    if config.Training.global_batch % ranks:
-        raise ConfigError(
-            f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {ranks} ranks"
-        )
-    runtime.check_precision(config.Training.precision)
-    check_sharding(config.Training.sharding, ranks)
 
 
 def _claimed(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path | None:

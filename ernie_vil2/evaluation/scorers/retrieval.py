@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,15 +24,13 @@ from ernie_vil2.evaluation.examples import (
     retrieval_page,
 )
 from ernie_vil2.evaluation.outcomes import Outcomes, recall_figures
+from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
 from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
 from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results, protocol
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer, make_scorer
-
-if TYPE_CHECKING:
-    from ernie_vil2.evaluation.pixel_baseline import PixelBaseline
 
 MEAN = "mean_recall"
 SHOWN_SIDE_BY_SIDE = 4
@@ -137,8 +135,6 @@ class Retrieval(Scorer):
         return rows
 
     def _baseline(self) -> PixelBaseline:
-        from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-
         baseline = pixel_baseline(Data(self.pixel_baseline, text_id=self.data.text_id).sources(), self.data.sources())
         if baseline.bad_samples.counts:
             print(f"pixel baseline: {baseline.bad_samples}")

@@ -28,6 +28,7 @@ from ernie_vil2.evaluation.classification import (
 )
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
+from ernie_vil2.evaluation.linear_probe import probe_classes
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent
 from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
@@ -117,8 +118,6 @@ class ZeroShot(Scorer):
         results = {f"zero-shot, {language}": one for language, one in by_language.items()}
         notes = self._notes(classes, results, model)
         if TRAINING in encoded:
-            from ernie_vil2.evaluation.linear_probe import probe_classes
-
             results["linear probe"], lines = probe_classes(classes, encoded[TRAINING])
             notes += lines
         metrics = {
