@@ -10,6 +10,7 @@ import numpy as np
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.protocol import rank_within
 from ernie_vil2.evaluation.ranking import top_matches
 from ernie_vil2.io.terminal import counted
 
@@ -93,11 +94,9 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[C
 
 def _held_out(truth: np.ndarray) -> np.ndarray:
     """`[M]`, the validation part: every fifth image of a class in a drawn order, so that the rest has every class."""
-    first, drawn = truth.argmax(axis=1), np.random.default_rng(0).random(len(truth))
-    order = np.lexsort((drawn, first))
-    starts = np.searchsorted(first[order], first[order])
+    drawn = np.argsort(np.random.default_rng(0).random(len(truth)), kind="stable")
     held_out = np.zeros(len(truth), bool)
-    held_out[order[(np.arange(len(order)) - starts) % FOLD == FOLD - 1]] = True
+    held_out[drawn[rank_within(truth.argmax(axis=1)[drawn]) % FOLD == FOLD - 1]] = True
     return held_out
 
 

@@ -101,7 +101,7 @@ class Protocol:
         image_rows, pairs = np.arange(len(benchmark.images))[: self.first_images], benchmark.pairs
         keep = pairs[:, 0] < len(image_rows)
         if self.texts_per_image is not None:
-            keep &= _rank_within(pairs[:, 0]) < self.texts_per_image
+            keep &= rank_within(pairs[:, 0]) < self.texts_per_image
         kept = pairs[keep]
         if self.row_labels:
             rows = np.arange(len(kept))
@@ -125,7 +125,7 @@ class Protocol:
         return {}
 
 
-def _rank_within(owners: np.ndarray) -> np.ndarray:
+def rank_within(owners: np.ndarray) -> np.ndarray:
     """For each entry how many earlier entries have the same owner."""
     order = np.argsort(owners, kind="stable")
     ordered = owners[order]

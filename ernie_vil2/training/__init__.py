@@ -1,1 +1,1 @@
-"""The training run: its parts and their assembly, the loop, optimiser, schedule, checkpoints and log."""
+"""The training run: its loop, optimiser, schedule, checkpoints and log."""
