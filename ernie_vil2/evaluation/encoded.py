@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,28 +23,12 @@ from tqdm import tqdm
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.device import runtime
+from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
 from ernie_vil2.io.terminal import counted
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-
-
-class EmbeddingModel(Protocol):
-    """What encoding needs of a model; `ErnieViL2` has it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with everything that changes an embedding: weights, tokenizer, preprocessing."""
-
-    def preprocess(self, image: bytes) -> np.ndarray:
-        """An encoded image as `[S, S, 3]` uint8; BadSample if it is none. Called from several threads."""
-
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32."""
-
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts to `[N, D]` float32."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +50,7 @@ class EncodedBenchmark:
 
 
 def encode_benchmark(
-    model: EmbeddingModel,
+    model: ErnieViL2,
     benchmark: Benchmark,
     cache: str | Path | None = None,
     progress: Callable[[int], object] = lambda rows: None,
@@ -90,6 +74,7 @@ def encode_benchmark(
     process, since the same chunks pass through the model. All must call it, with Paddle's process group initialised.
 
     Args:
+        model: of which `fingerprint`, `preprocess`, `encode_pixels` and `encode_texts` are used.
         cache: folder of finished chunks, made if missing; None: nothing is kept.
         progress: called with the number of rows just done, in all `len(benchmark.images) + len(benchmark.texts)` on
             rank 0, which counts with each own chunk those that the other ranks encode meanwhile.
@@ -163,7 +148,7 @@ def _joined(chunks: Sequence[_Encoded]) -> np.ndarray:
 
 
 def _encoded_images(
-    model: EmbeddingModel, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _Cache | None, workers: int
+    model: ErnieViL2, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _Cache | None, workers: int
 ) -> Iterator[_Encoded]:
     pool = ThreadPoolExecutor(workers)
     prepare = functools.partial(_prepared, model.preprocess)
@@ -218,7 +203,7 @@ def _prepared(preprocess: Callable[[bytes], np.ndarray] | None, image: Benchmark
         return digest, bad.reason
 
 
-def _encoded_texts(model: EmbeddingModel, chunks: Sequence[Sequence[str]], cache: _Cache | None) -> Iterator[_Encoded]:
+def _encoded_texts(model: ErnieViL2, chunks: Sequence[Sequence[str]], cache: _Cache | None) -> Iterator[_Encoded]:
     for chunk in chunks:
         stored = cache.read("texts", chunk, len(chunk)) if cache else None
         if stored and cache and stored[0] == cache.content(chunk):
@@ -310,7 +295,7 @@ def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:
 
 
 def encode_on_all_ranks(
-    model: EmbeddingModel, benchmark: Benchmark, name: str = "", cache: Path | None = None
+    model: ErnieViL2, benchmark: Benchmark, name: str = "", cache: Path | None = None
 ) -> EncodedBenchmark:
     """Encodes a benchmark, with a progress bar on rank 0. A collective of the ranks of a command.
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
+from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import (
     DIRECTIONS,
@@ -299,7 +300,7 @@ def score(
 
 
 def evaluate(
-    model: EmbeddingModel,
+    model: ErnieViL2,
     benchmark: Benchmark,
     protocol: Protocol,
     block: int = 1024,

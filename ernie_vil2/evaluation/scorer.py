@@ -19,10 +19,10 @@ from ernie_vil2.data.readers.opening import UnknownLayout, content
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.splits import Part, held_out
+from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, decode_all
-from ernie_vil2.evaluation.encoded import EmbeddingModel, EncodedBenchmark, encode_benchmark
+from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.report import Report
-from ernie_vil2.io.calibration import Calibration
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.registry import Registry
 
@@ -130,28 +130,6 @@ def scorer_of(data: Data) -> str:
     return {SNLI_VE: "entailment", NLVR2: "nlvr2", None: "retrieval"}.get(layout, "retrieval")
 
 
-class ScoredModel(EmbeddingModel, Protocol):
-    """What scorers can ask of a model; `ErnieViL2` has it.
-
-    Attributes:
-        device: where it computes.
-        logit_scale: by which cosines become logits.
-        calibration: what its scores mean, if that was found.
-        labels: of the statements that its head answers; empty without one.
-        backend: computes the two towers.
-    """
-
-    calibration: Calibration | None
-    labels: tuple[str, ...]
-    backend: Any
-
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def logit_scale(self) -> float: ...
-
-
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 """Shows the progress of so many images; the block calls what it is given with the number of those just done."""
 
@@ -199,11 +177,11 @@ class Scorer(Protocol):
             for name, one in benchmarks.items()
         }
 
-    def check(self, model: ScoredModel, name: str) -> None:
+    def check(self, model: ErnieViL2, name: str) -> None:
         """Raises ValueError if a model, of this name, cannot be scored on what was opened; nothing is computed yet."""
         return
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """What the embeddings of the opened benchmarks are worth. On rank 0 alone.
 
         Raises:
@@ -226,7 +204,7 @@ class Scorer(Protocol):
         return Inspection("\n".join(lines), good)
 
 
-def score(scorer: Scorer, model: ScoredModel, benchmarks: Mapping[str, Benchmark]) -> Report:
+def score(scorer: Scorer, model: ErnieViL2, benchmarks: Mapping[str, Benchmark]) -> Report:
     """Encodes in this process what a scorer has opened, and scores it.
 
     Raises:

@@ -25,7 +25,7 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.report import about, write_report
-from ernie_vil2.evaluation.scorer import SCORERS, ScoredModel, Scorer, check_options, score
+from ernie_vil2.evaluation.scorer import SCORERS, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
 from ernie_vil2.io.terminal import LostRank
@@ -147,7 +147,7 @@ def _build(name: str, options: Mapping[str, Any], config: Config, task: Task) ->
     opened = scorer.open(data)
     if scorer.labels:
         try:
-            scorer.check(cast(ScoredModel, task), f"Training.task={config.Training.task}")
+            scorer.check(cast(ErnieViL2, task), f"Training.task={config.Training.task}")
         except ValueError as error:
             raise ConfigError(f"Data.val: {error}") from None
     return Scored(scorer, opened, config, task.tokenizer)

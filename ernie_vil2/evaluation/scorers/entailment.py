@@ -17,7 +17,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.protocols import paper_results
 from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
-from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
+from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
 from ernie_vil2.evaluation.statement_scores import (
     StatementScores,
     check_statements,
@@ -96,7 +96,7 @@ class Entailment(Scorer):
         sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
         return {self.statements.name: sizes}
 
-    def check(self, model: ScoredModel, name: str) -> None:
+    def check(self, model: ErnieViL2, name: str) -> None:
         """As `Scorer.check`: the labels are those that the model was trained on."""
         if self.statements.labels != model.labels:
             raise ValueError(
@@ -104,9 +104,10 @@ class Entailment(Scorer):
                 f"{', '.join(self.statements.labels)}"
             )
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """As `Scorer.score`: see `StatementScores.values`."""
-        scores = score_statements(self.statements, encoded[""], model.backend.model.label_logits)
+        backend: Any = model.backend  # of a `StatementClassifier`, as `check` has found
+        scores = score_statements(self.statements, encoded[""], backend.model.label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.title, scores)
         return Report(

@@ -12,6 +12,7 @@ import numpy as np
 from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.device.extras import require
+from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import (
@@ -30,7 +31,7 @@ from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results, 
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
-from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer, make_scorer
+from ernie_vil2.evaluation.scorer import Bar, Data, Scorer, make_scorer
 
 MEAN = "mean_recall"
 SHOWN_SIDE_BY_SIDE = 4
@@ -81,7 +82,7 @@ class Retrieval(Scorer):
         self.data = replace(data, default=protocols[0].split or data.default)
         return {language: select(one, protocols) for language, one in self.data.benchmarks().items()}
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel | None) -> Report:
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
         """As `Scorer.score`: `zh/image_to_text/R@1`, `zh/mR`, further measures of a protocol, and `mean_recall`."""
         device = model.device if model else "cpu"
         evaluations = {

@@ -18,11 +18,12 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import ImageFolders
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_json
+from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Answer, Card, Report, Table, percent
-from ernie_vil2.evaluation.scorer import Data, ScoredModel, Scorer
+from ernie_vil2.evaluation.scorer import Data, Scorer
 from ernie_vil2.io.terminal import counted
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -84,7 +85,7 @@ class SugarCrepe(Scorer):
         folders.require(benchmark.images)
         return {"": benchmark}
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel | None) -> Report:
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
         """As `Scorer.score`: percent of each kind, and their mean."""
         (one,) = encoded.values()
         images, texts = (

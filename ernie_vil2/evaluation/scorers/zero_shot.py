@@ -14,6 +14,7 @@ from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
 from ernie_vil2.device.extras import require
+from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, check_labelled, labelled_remarks
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
@@ -31,7 +32,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.linear_probe import probe_classes
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent
-from ernie_vil2.evaluation.scorer import Bar, Data, ScoredModel, Scorer
+from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
 from ernie_vil2.io.terminal import counted
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
@@ -105,12 +106,12 @@ class ZeroShot(Scorer):
         sizes = f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'class', 'classes')}"
         return {one.name: f"{sizes}, named in {' and '.join(self.chosen)}"}
 
-    def check(self, model: ScoredModel, name: str) -> None:
+    def check(self, model: ErnieViL2, name: str) -> None:
         """As `Scorer.check`: the model has a calibration if its threshold is asked for."""
         if self.threshold == CALIBRATED and model.calibration is None:
             raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ScoredModel) -> Report:
+    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """As `Scorer.score`: figures of `ClassScores` by language, `zh/acc1`, and their mean, `acc1` or `mAP`."""
         classes = encoded_classes(self.labelled, self.chosen, encoded[""])
         calibration = model.calibration
@@ -142,7 +143,7 @@ class ZeroShot(Scorer):
             outcomes=lambda: {label: outcomes(classes, one) for label, one in results.items()},
         )
 
-    def _notes(self, classes: EncodedClasses, results: Results, model: ScoredModel) -> list[str]:
+    def _notes(self, classes: EncodedClasses, results: Results, model: ErnieViL2) -> list[str]:
         """What a person should know of templates, data and threshold."""
         reports = (("entries", self.labelled.rows), ("images", classes.problems))
         notes = [
