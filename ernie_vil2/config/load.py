@@ -219,10 +219,18 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     for text in overrides:
         if remark := override(tree, text):
             _warn(f"note: {remark}")
-    origin = " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)])
     if overrides:  # which say no version, in whatever file they are written
-        _migrate(tree, origin)
-    return validated(tree, origin)
+        _migrate(tree, _origin(path, overrides))
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        wrong = {str(location[0]) if (location := problem["loc"]) else "" for problem in error.errors()}
+        in_it = [text for text in overrides if "" in wrong or re.split("[.=]", text, maxsplit=1)[0] in wrong]
+        raise explained(error, _origin(path, in_it)) from None
+
+
+def _origin(path: str | Path | None, overrides: Sequence[str]) -> str:
+    return " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)])
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:

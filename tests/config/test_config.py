@@ -78,6 +78,14 @@ def test_a_key_that_resembles_none_is_not_taken_for_another(override, known):
     assert f"unknown key {override.partition('=')[0]}; known here: {known}" in str(caught.value)
 
 
+def test_only_options_of_the_sections_at_fault_are_named():
+    others = ["Data.workers=0", "Views.grayscale=0"]
+    with pytest.raises(ConfigError, match="^defaults -o Training.steps=-1: Training.steps: "):
+        load_config(None, [*others, "Training.steps=-1"])
+    with pytest.raises(ConfigError, match="^defaults -o Data.workers=0 -o Views.grayscale=0 -o Schedule.warmup_steps="):
+        load_config(None, [*others, "Schedule.warmup_steps=100000"])  # sections that do not fit each other
+
+
 def test_default_yaml_shows_every_field_with_its_default():
     path = ROOT / "configs" / "default.yaml"
     assert load_config(path) == Config()
