@@ -4,10 +4,12 @@ import base64
 import json
 import multiprocessing
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample, Reason
@@ -175,6 +177,11 @@ class SlowTagger(LengthTagger):
         return super().tag(prepared)
 
 
+def extract_until_killed(source, output):
+    tqdm.set_lock(threading.RLock())  # its own is one of all forked processes, which a killed one may leave locked
+    extract_tags(source, SlowTagger(), output, batch_size=10, threads=2)
+
+
 def test_a_killed_run_goes_on(tmp_path):
     """Killed five times at random moments; the output is that of a run that nothing disturbed."""
     rows = [(f"text {row}", f"id{row % 280}", bytes(row % 280 % 50)) for row in range(300)]
@@ -182,9 +189,7 @@ def test_a_killed_run_goes_on(tmp_path):
     journal = tmp_path / "tags.jsonl.partial"
     rng, left = np.random.default_rng(0), [0]
     for _ in range(5):
-        child = multiprocessing.get_context("fork").Process(
-            target=extract_tags, args=(source, SlowTagger(), output), kwargs={"batch_size": 10, "threads": 2}
-        )
+        child = multiprocessing.get_context("fork").Process(target=extract_until_killed, args=(source, output))
         child.start()
         deadline = time.monotonic() + PATIENCE
         while not (journal.exists() and journal.stat().st_size > left[-1]):
