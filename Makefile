@@ -12,6 +12,9 @@ PROGRESS := n=0; while read -r line; do case "$$line" in \
     Downloading*[0-9][0-9].[0-9]' MB)' | Using\ cached*[0-9][0-9].[0-9]' MB)') echo "  $${line%%-*} ($${line\#\#*\(}";; \
     Installing\ collected*) echo "  unpacking $$n packages (about a minute)";; esac; done
 
+# Where it is set, every process compiles the package and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
