@@ -151,9 +151,8 @@ class Memory:
 def joins(rows: int) -> dict[str, str]:
     """Rules, equal captions of many images, equal images, and the table, of made measures."""
     from ernie_vil2.curation.joins import Joins, Measured
-    from ernie_vil2.curation.run import decide
-    from ernie_vil2.curation.settings import load_steps
-    from ernie_vil2.curation.table import write_table
+    from ernie_vil2.curation.run import decide, write_table
+    from ernie_vil2.curation.step import load_steps
 
     cheap = [step for step in load_steps(SETTINGS) if step.name in ("text_rules", "image_rules", "exact_duplicates")]
     with tempfile.TemporaryDirectory() as folder:

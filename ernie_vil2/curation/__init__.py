@@ -5,7 +5,6 @@ Steps measure the pairs of a shard in one pass (maps, in `measures.py`), and dec
 """
 
 from ernie_vil2.curation.run import curate
-from ernie_vil2.curation.settings import load_steps
-from ernie_vil2.curation.step import STEPS, Pair, Step
+from ernie_vil2.curation.step import STEPS, Pair, Step, load_steps
 
 __all__ = ["STEPS", "Pair", "Step", "curate", "load_steps"]

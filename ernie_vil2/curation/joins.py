@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +102,15 @@ class Joins:
         """The rows of a query in batches, however many they are; other queries may be asked meanwhile."""
         with self.database.cursor() as cursor:
             yield from cursor.sql(query).to_arrow_reader(BATCH)
+
+    @contextmanager
+    def given(self, **tables: pa.Table) -> Iterator[None]:
+        """Lets queries read tables by these names."""
+        for name, table in tables.items():
+            self.database.register(name, table)
+        yield
+        for name in tables:
+            self.database.unregister(name)
 
     def remove(self, reason: str, query: str) -> None:
         """Removes what a query gives: columns sample, and nearest, the pair that stayed in its stead, or null."""

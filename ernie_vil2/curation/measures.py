@@ -1,15 +1,15 @@
 """The maps: what the steps measure of the pairs of a shard, as a Parquet file that depends on nothing but the shard.
 
 `measure_shard` is a plain function of a job and the number of a shard: processes of this machine call it, ranks of a
-launcher take a share of the shards, and Ray runs it on other machines (docs/curate.md).
+launcher take a share of the shards, and Ray Data runs it on other machines (docs/curate.md).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ernie_vil2.data.processes import Count
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, content_id
 from ernie_vil2.data.selection import ShardIdentity, identities
+from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 
 VERSION = 3
@@ -116,3 +117,36 @@ def arrow_type(kind: str) -> pa.DataType:
     if kind.startswith("list<"):
         return pa.list_(pa.type_for_alias(kind[5:-1]))
     return pa.type_for_alias(kind)
+
+
+def measure_on_ray(open_maps: Callable[[], Maps], shards: Sequence[int], address: str) -> None:
+    """Measures shards on the nodes of a Ray cluster, one task a shard, into the same parts of a shared folder.
+
+    Args:
+        open_maps: opens source and steps, in every process that measures; it is pickled.
+        shards: without measures so far.
+        address: of the cluster, as `ray.init` takes it: `auto`, `ray://host:10001`, or `local` for one on this machine.
+
+    Raises:
+        MissingPackage: Ray is not installed.
+        ConnectionError: there is no cluster at the address.
+    """
+    require("--ray", "ray")
+    import ray
+
+    if not shards:
+        return
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False)
+
+    def measure(row: dict[str, Any]) -> dict[str, Any]:
+        return {"part": str(measure_shard(_opened(open_maps), int(row["shard"])))}
+
+    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+    dataset.map(measure).materialize()
+
+
+@cache
+def _opened(open_maps: Callable[[], Maps]) -> Maps:
+    """Once in a process that is given the same callable."""
+    return open_maps()

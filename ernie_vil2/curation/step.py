@@ -1,19 +1,23 @@
-"""What a step of a curation is, and a pair as the steps measure it."""
+"""What a step of a curation is, a pair as the steps measure it, and the steps that a file names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+from pydantic import ValidationError, create_model
 
+from ernie_vil2.config.load import explained, override, read_yaml
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation.likeness import Thumbnail, shrunk, thumbnails_of
 from ernie_vil2.data.decoding import EncodedImage
-from ernie_vil2.data.samples import BadSample, Reason, Sample, is_blank
-from ernie_vil2.registry import Registry
+from ernie_vil2.data.samples import BadSample, Sample, is_blank
+from ernie_vil2.io.terminal import ConfigError
+from ernie_vil2.registry import Registry, UnknownName, import_named
 
 if TYPE_CHECKING:
     from ernie_vil2.curation.embeddings import Embedder
@@ -144,4 +148,38 @@ STEPS: Registry[type[Step]] = Registry(
 )
 """Another step is a file in `steps/` and a line here, or your own as `package.module:Class`."""
 
-__all__ = ["STEPS", "UNREADABLE", "Pair", "Reason", "Shown", "Step"]
+
+def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
+    """The steps that a file names, in ascending order of their cost.
+
+    Args:
+        path: YAML with a section for each step; one that is null is left out.
+        overrides: `step.key=value` texts, or `step=null`; the value is YAML, and the last one wins.
+
+    Raises:
+        ConfigError: there is no such step or setting (with the nearest right one), a value is of the wrong type or out
+            of range, the file is not YAML, or no step is left.
+    """
+    tree: Any = read_yaml(path) or {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: the top level must be steps ({', '.join(STEPS)})")
+    overrides = list(overrides)
+    named = [str(name) for name in (*tree, *(text.partition("=")[0].partition(".")[0] for text in overrides))]
+    origin = " ".join([str(path), *(f"-o {text}" for text in overrides)])
+    try:
+        import_named(named)
+        steps = {name: STEPS.find(name) for name in dict.fromkeys([*STEPS, *named])}
+    except UnknownName as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    fields: dict[str, Any] = {name: (step.Settings | None, None) for name, step in steps.items()}
+    whole = create_model("Curation", __base__=Section, **fields)
+    for text in overrides:
+        override(tree, text, whole)
+    try:
+        settings = whole.model_validate(tree)
+    except ValidationError as error:
+        raise explained(error, origin, whole) from None
+    made = [step(own) for name, step in steps.items() if (own := getattr(settings, name)) is not None]
+    if not made:
+        raise ConfigError(f"{origin}: no step is left; name one of {', '.join(STEPS)}")
+    return sorted(made, key=lambda step: step.cost)

@@ -38,39 +38,35 @@ class Alike(NamedTuple):
     likeness: np.ndarray
 
 
-def alive_thumbnails(joins: Joins, name: str) -> Thumbnails:
-    """Those of the pairs that are alive, in files of this name in the folder of the joins."""
+def alive_thumbnails(joins: Joins) -> Thumbnails:
+    """Those of the pairs that are alive, in the folder of the joins."""
     count = joins.all("select coalesce(sum(len(thumbnail)), 0)::bigint from alive")[0][0]
-    kinds = {
-        "samples": (np.int64, ()),
-        "thumbnails": (np.uint8, (likeness.BYTES,)),
-        "vectors": (np.float16, (likeness.WIDTH,)),
-        "shapes": (np.float32, ()),
-        "extents": (np.float32, ()),
-    }
-    made = Thumbnails(
-        **{
-            part: np.lib.format.open_memmap(joins.folder / f"{name}-{part}.npy", "w+", kind, (count, *shape))
-            for part, (kind, shape) in kinds.items()
-        }
-    )
+    kinds: list[tuple[type, tuple[int, ...]]] = [
+        (np.int64, ()),
+        (np.uint8, (likeness.BYTES,)),
+        (np.float16, (likeness.WIDTH,)),
+        (np.float32, ()),
+        (np.float32, ()),
+    ]
+    made = Thumbnails(*(_on_disk(joins.folder, kind, (count, *shape)) for kind, shape in kinds))
     listed = ", ".join(f"unnest({column}) as {column}" for column in likeness.COLUMNS)
-    query = f"select sample, {listed} from alive order by sample"
     first = 0
-    for batch in joins.rows(query):
+    for batch in joins.rows(f"select sample, {listed} from alive order by sample"):
         rows = slice(first, first + len(batch))
-        made.samples[rows] = batch["sample"].to_numpy()
         values = np.frombuffer(b"".join(batch["thumbnail"].to_pylist()), np.uint8).reshape(len(batch), -1)
         made.thumbnails[rows], made.vectors[rows] = values, likeness.vectors(values)
-        made.shapes[rows], made.extents[rows] = batch["shape"].to_numpy(), batch["extent"].to_numpy()
+        for part, column in ((made.samples, "sample"), (made.shapes, "shape"), (made.extents, "extent")):
+            part[rows] = batch[column].to_numpy()
         first += len(batch)
     return made
 
 
-def remove_files(folder: Path, name: str) -> None:
-    """Removes what `alive_thumbnails` has written."""
-    for part in Thumbnails._fields:
-        (folder / f"{name}-{part}.npy").unlink(missing_ok=True)
+def _on_disk(folder: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+    """An array in a file without a name, which goes with it."""
+    if not shape[0]:
+        return np.zeros(shape, kind)  # of size 0 there is no map
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, kind, "w+", shape=shape)
 
 
 def alike(
@@ -112,10 +108,8 @@ def alike(
 
 
 def _asking(thumbnails: np.ndarray, folder: Path, crops: bool, mirror: bool) -> np.ndarray:
-    """The vectors of images, or of each all of its windows, one after another, in a file that has no name."""
-    shape = len(thumbnails), likeness.WINDOWS if crops else 1, likeness.WIDTH
-    with tempfile.TemporaryFile(dir=folder) as file:
-        made = np.memmap(file, np.float16, "w+", shape=shape)
+    """The vectors of images, or of each all of its windows, one after another."""
+    made = _on_disk(folder, np.float16, (len(thumbnails), likeness.WINDOWS if crops else 1, likeness.WIDTH))
     for start in range(0, len(thumbnails), likeness.BLOCK):
         block = thumbnails[start : start + likeness.BLOCK]
         block = likeness.mirrored(block) if mirror else block

@@ -6,7 +6,7 @@ import pytest
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation import Step
 from ernie_vil2.curation.languages import language_of
-from ernie_vil2.curation.text_faults import fault_of
+from ernie_vil2.curation.steps.text_rules import fault_of
 from ernie_vil2.io.terminal import ConfigError
 from tests.curation.conftest import encoded, picture, write_tar
 

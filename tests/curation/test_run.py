@@ -91,12 +91,13 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
     command = [sys.executable, "tools/curate.py", "--data", *map(str, crawl), "--output", tmp_path / "killed", "-c",
                tmp_path / "rules.yaml", "--processes", "1"]  # fmt: skip
     curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "whole")
-    for wanted in ("*.parquet", "*.npy"):
+    for measured in (1, len(crawl)):  # in the middle of the maps, and as the joins begin
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         deadline = time.monotonic() + PATIENCE
-        while process.poll() is None and not list((tmp_path / "killed").rglob(wanted)) and time.monotonic() < deadline:
+        measures = (tmp_path / "killed" / ".curate" / "measures").glob
+        while process.poll() is None and len(list(measures("*.parquet"))) < measured and time.monotonic() < deadline:
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

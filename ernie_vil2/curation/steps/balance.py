@@ -103,9 +103,8 @@ class Balance(Step[Settings]):
                 f"{language}: t = {most:,}; {over:,} of {int((counts[rows] > 0).sum()):,} words found have more"
             )
         words = [word for matcher in self._matchers.values() for word in matcher.words]
-        db.register("given", pa.table({"concept": np.arange(len(shares), dtype=np.int32), "share": shares}))
-        db.execute("create or replace table shares as select * from given")
-        db.unregister("given")
+        with joins.given(given=pa.table({"concept": np.arange(len(shares), dtype=np.int32), "share": shares})):
+            db.execute("create or replace table shares as select * from given")
         weighted = (
             "select sample, id, 1 - product(1 - share) as weight from "
             "(select sample, id, unnest(concepts) as concept from alive) join shares using (concept) "
@@ -115,9 +114,8 @@ class Balance(Step[Settings]):
             db.execute(f"insert into weights select sample, weight from ({weighted}) where weight < 1")
         else:
             gone = np.concatenate([_not_drawn(batch, own.seed) for batch in joins.rows(weighted)] or [np.zeros(0, int)])
-            db.register("gone", pa.table({"sample": pa.array(gone, pa.int64())}))
-            joins.remove("balance of concepts", "select sample, null from gone")
-            db.unregister("gone")
+            with joins.given(gone=pa.table({"sample": pa.array(gone, pa.int64())})):
+                joins.remove("balance of concepts", "select sample, null from gone")
         kept = counts * shares
         order = np.argsort(-(counts - kept), kind="stable")[:SHOWN]
         rare = [row for row in np.argsort(-counts, kind="stable").tolist() if shares[row] == 1 and counts[row]][:SHOWN]

@@ -18,7 +18,7 @@ from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, columns_of, 
 from ernie_vil2.curation.measures import VERSION
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
-from ernie_vil2.curation.thumbnails import Thumbnails, alike, alive_thumbnails, remove_files
+from ernie_vil2.curation.thumbnails import Thumbnails, alike, alive_thumbnails
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
@@ -73,7 +73,7 @@ class Leaks(Step[Settings]):
     def decide(self, joins: Joins) -> None:
         """Removes what is in a benchmark; reports captions that are."""
         own = self.settings
-        images = alive_thumbnails(joins, "images")
+        images = alive_thumbnails(joins)
         leaks: list[dict[str, Any]] = []
         for path, benchmarks in self._opened.items():
             known, names = self._images(joins.folder, path, benchmarks)
@@ -83,45 +83,38 @@ class Leaks(Step[Settings]):
                     for query, row, value in zip(pairs.queries, pairs.rows, pairs.likeness, strict=True):
                         sample = int(images.samples[row])
                         found[sample] = max(found.get(sample, (0.0, "")), (float(value), names[query]))
-            joins.database.register("found", pa.table({"sample": pa.array(found, pa.int64())}))
-            joins.remove("image of a benchmark", "select sample, null from found")
-            joins.database.unregister("found")
+            with joins.given(found=pa.table({"sample": pa.array(found, pa.int64())})):
+                joins.remove("image of a benchmark", "select sample, null from found")
             leaks += [
                 {"sample": sample, "benchmark": path, "image": name, "likeness": round(value, 4)}
                 for sample, (value, name) in sorted(found.items())
             ]
             texts = self._with_texts(joins, self._sketches(text.text for one in benchmarks for text in one.texts))
-            joins.database.register("known", pa.table({"sample": pa.array(texts, pa.int64())}))
             query = "select sample, null from alive semi join known using (sample)"
-            captions = joins.all(f"select count(*) from ({query})")[0][0]
-            if own.texts == "remove":
-                joins.remove("caption of a benchmark", query)
-            joins.database.unregister("known")
+            with joins.given(known=pa.table({"sample": pa.array(texts, pa.int64())})):
+                captions = joins.all(f"select count(*) from ({query})")[0][0]
+                if own.texts == "remove":
+                    joins.remove("caption of a benchmark", query)
             joins.facts.setdefault(self.name, []).append(
                 f"{path}: {counted(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
                 f"{len(set(names)):,} images, {captions:,} more one of its captions, or nearly so"
                 + ("" if own.texts == "remove" else " (which stay)")
             )
         joins.figures[self.name] = leaks
-        remove_files(joins.folder, "images")
 
     def _with_texts(self, joins: Joins, known: Sequence[bytes]) -> set[int]:
         """The samples of pairs that have one of these texts, or nearly so."""
         if not known:
             return set()
         found, hashes = set[int](), hashes_of(known)
-        rows = pa.table({"number": np.arange(len(known)).repeat(BANDS), "band": bands_of(known).ravel()})
-        joins.database.register("known_bands", rows)
+        known_bands = _bands(known)
         for batch in joins.rows("select sample, unnest(long_sketches) as sketch from alive"):
             own = batch["sketch"].to_pylist()
-            bands = pa.table({"row": np.arange(len(own)).repeat(BANDS), "band": bands_of(own).ravel()})
-            joins.database.register("bands", bands)
-            near = joins.database.execute("select distinct row, number from bands join known_bands using (band)")
-            row, number = near.fetchnumpy().values()
-            joins.database.unregister("bands")
+            with joins.given(bands=_bands(own), known_bands=known_bands):
+                query = "select distinct b.row, k.row from bands b join known_bands k using (band)"
+                row, number = joins.database.execute(query).fetchnumpy().values()
             alike = (hashes_of(own)[row] == hashes[number]).mean(axis=1) >= self.settings.text_likeness
             found.update(batch["sample"].to_numpy()[row[alike]].tolist())
-        joins.database.unregister("known_bands")
         return found
 
     def _images(self, folder: Path, path: str, benchmarks: list[Benchmark]) -> tuple[Thumbnails, list[str]]:
@@ -151,6 +144,10 @@ class Leaks(Step[Settings]):
             np.savez(kept, thumbnails=thumbnails, shapes=shapes, extents=extents, rows=rows)
         known = Thumbnails(rows, thumbnails, vectors(thumbnails).astype(np.float16), shapes, extents)
         return known, [images[row].id for row in rows.tolist()]
+
+
+def _bands(sketches: Sequence[bytes]) -> pa.Table:
+    return pa.table({"row": np.arange(len(sketches)).repeat(BANDS), "band": bands_of(sketches).ravel()})
 
 
 def _open(path: str) -> list[Benchmark]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.text_rules import text_key
-from ernie_vil2.curation.thumbnails import Alike, alike, alive_thumbnails, remove_files
+from ernie_vil2.curation.thumbnails import Alike, Thumbnails, alike, alive_thumbnails
 
 SIDED = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
@@ -60,53 +61,40 @@ class NearDuplicates(Step[Settings]):
         """Removes near-duplicates, then mirrored ones of what is left."""
         own = self.settings
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
-            images = alive_thumbnails(joins, "images")
+            images = alive_thumbnails(joins)
             pairs = list(alike(images, joins.folder, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
-            if mirror:
-                pairs = [_as_captioned(joins, images.samples, found) for found in pairs]
-            elif own.embedding is not None:
-                pairs = [_embedded_alike(joins, images.samples, found, own.embedding) for found in pairs]
-            removed = best_of(joins, images.samples, pairs)
-            joins.database.register("found", removed)
-            joins.remove(reason, "select sample, nearest from found")
-            joins.database.unregister("found")
-            remove_files(joins.folder, "images")
+            if mirror or own.embedding is not None:
+                refused = _otherwise_captioned if mirror else partial(_embedded_apart, least=own.embedding)
+                pairs = [_without(joins, images, found, refused) for found in pairs]
+            with joins.given(found=best_of(joins, images.samples, pairs)):
+                joins.remove(reason, "select sample, nearest from found")
 
 
-def _as_captioned(joins: Joins, samples: np.ndarray, found: Alike) -> Alike:
-    """Those of the mirrored pairs whose captions name no side, or are equal."""
-    pairs = pa.table(
-        {"number": np.arange(len(found.rows)), "one": samples[found.queries], "other": samples[found.rows]}
-    )
-    joins.database.register("pairs", pairs)
-    stays = np.array(
-        joins.all(
-            "select number from pairs join alive a on a.sample = one join alive b on b.sample = other "
-            "where a.sided is not distinct from b.sided order by number"
-        ),
-        np.int64,
-    ).ravel()
-    joins.database.unregister("pairs")
-    return Alike(*(values[stays] for values in found))
+def _without(joins: Joins, images: Thumbnails, found: Alike, refused: Callable[[Joins], list[int]]) -> Alike:
+    """The pairs but those that `refused` finds in the table `pairs` of their samples, by their numbers."""
+    one, other = images.samples[found.queries], images.samples[found.rows]
+    with joins.given(pairs=pa.table({"number": np.arange(len(one)), "one": one, "other": other})):
+        gone = refused(joins)
+    return Alike(*(np.delete(values, gone) for values in found))
 
 
-def _embedded_alike(joins: Joins, samples: np.ndarray, found: Alike, least: float) -> Alike:
-    """Those of the pairs whose embeddings are alike, too; of images without embeddings, thumbnails have decided."""
+def _otherwise_captioned(joins: Joins) -> list[int]:
+    """Pairs whose captions differ and name a side."""
+    joined = "pairs join alive a on a.sample = one join alive b on b.sample = other"
+    return [row for (row,) in joins.all(f"select number from {joined} where a.sided is distinct from b.sided")]
+
+
+def _embedded_apart(joins: Joins, least: float) -> list[int]:
+    """Pairs whose embeddings are not alike; of images without embeddings, thumbnails have decided."""
     if not joins.has("score"):
         raise ValueError("near_duplicates.embedding needs the embeddings of score: -o score.model=MODEL")
-    pairs = pa.table(
-        {"number": np.arange(len(found.rows)), "one": samples[found.queries], "other": samples[found.rows]}
-    )
-    joins.database.register("pairs", pairs)
-    stays = np.ones(len(found.rows), bool)
-    for number, one, other in joins.database.execute(
-        "select number, a.image, b.image from pairs join embedded a on a.sample = one "
-        "join embedded b on b.sample = other"
-    ).fetchall():
-        first, second = (np.frombuffer(image, np.float16).astype(np.float32) for image in (one, other))
-        stays[number] = first @ second >= least
-    joins.database.unregister("pairs")
-    return Alike(*(values[stays] for values in found))
+    joined = "pairs join embedded a on a.sample = one join embedded b on b.sample = other"
+    gone = []
+    for row, *images in joins.all(f"select number, a.image, b.image from {joined}"):
+        first, second = (np.frombuffer(image, np.float16).astype(np.float32) for image in images)
+        if first @ second < least:
+            gone.append(row)
+    return gone
 
 
 def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Table:
@@ -116,15 +104,13 @@ def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Tab
     """
     near: dict[int, dict[int, float]] = {}
     for found in pairs:
-        for one, other, value in zip(
-            samples[found.queries].tolist(), samples[found.rows].tolist(), found.likeness.tolist(), strict=True
-        ):
+        columns = samples[found.queries], samples[found.rows], found.likeness
+        for one, other, value in zip(*(column.tolist() for column in columns), strict=True):
             for first, second in ((one, other), (other, one)):
                 own = near.setdefault(first, {})
                 own[second] = max(value, own.get(second, 0.0))
-    joins.database.register("involved", pa.table({"sample": pa.array(near, pa.int64())}))
-    order = joins.all(f"select sample from alive semi join involved using (sample) order by {joins.better}")
-    joins.database.unregister("involved")
+    with joins.given(involved=pa.table({"sample": pa.array(near, pa.int64())})):
+        order = joins.all(f"select sample from alive semi join involved using (sample) order by {joins.better}")
     stays, gone = set[int](), dict[int, int]()
     for (sample,) in order:
         kept = {other: value for other, value in near[sample].items() if other in stays}

@@ -48,10 +48,8 @@ class NearTexts(Step[Settings]):
         db.execute("create table bands (sample bigint, band ubigint)")
         for batch in joins.rows("select sample, sketch from alive where sketch is not null"):
             samples, keys = batch["sample"].to_numpy(), bands_of(batch["sketch"].to_pylist())
-            rows = pa.table({"sample": np.repeat(samples, BANDS), "band": keys.ravel()})
-            db.register("rows", rows)
-            db.execute("insert into bands select * from rows")
-            db.unregister("rows")
+            with joins.given(rows=pa.table({"sample": np.repeat(samples, BANDS), "band": keys.ravel()})):
+                db.execute("insert into bands select * from rows")
         query = (
             "with firsts as (select band, min(sample) as first from bands group by band having count(*) > 1), "
             "near as (select distinct sample, first from bands join firsts using (band) where sample != first) "
@@ -62,24 +60,19 @@ class NearTexts(Step[Settings]):
         for batch in joins.rows(query):
             one, other = (hashes_of(batch[column].to_pylist()) for column in ("sketch", "other"))
             alike = (one == other).mean(axis=1) >= self.settings.likeness
-            pairs = zip(
-                batch["sample"].to_numpy()[alike].tolist(), batch["first"].to_numpy()[alike].tolist(), strict=True
-            )
-            for sample, first in pairs:
+            samples, firsts = (batch[column].to_numpy()[alike].tolist() for column in ("sample", "first"))
+            for sample, first in zip(samples, firsts, strict=True):
                 groups.setdefault(sample, groups.get(first, first))
         db.execute("drop table bands")
         members = groups | {first: first for first in groups.values()}
-        db.register(
-            "members",
-            pa.table({"sample": pa.array(members, pa.int64()), "text_group": pa.array(members.values(), pa.int64())}),
-        )
+        columns = {"sample": pa.array(members, pa.int64()), "text_group": pa.array(members.values(), pa.int64())}
         ordered = f"(partition by text_group order by {joins.better})"
-        joins.remove(
-            "near-duplicate caption",
-            f"select sample, first_value(sample) over {ordered} from alive join members using (sample) "
-            f"qualify row_number() over {ordered} > {self.settings.most}",
-        )
-        db.unregister("members")
+        with joins.given(members=pa.table(columns)):
+            joins.remove(
+                "near-duplicate caption",
+                f"select sample, first_value(sample) over {ordered} from alive join members using (sample) "
+                f"qualify row_number() over {ordered} > {self.settings.most}",
+            )
 
 
 def sketch(text: str) -> bytes | None:

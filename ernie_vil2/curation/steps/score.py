@@ -94,9 +94,8 @@ class Score(Step[Settings]):
             self._nulls[languages] = np.sort(np.concatenate(null))
             for batch in joins.rows(selected):
                 scored = {"sample": batch["sample"], "score": peers.score(_embedded(batch, own))}
-                joins.database.register("scored", pa.table(scored))
-                joins.database.execute("insert into scores select sample, score from scored")
-                joins.database.unregister("scored")
+                with joins.given(scored=pa.table(scored)):
+                    joins.database.execute("insert into scores select sample, score from scored")
 
     def decide(self, joins: Joins) -> None:
         """Removes what is below the threshold of its language."""

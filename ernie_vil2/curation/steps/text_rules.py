@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -14,8 +14,81 @@ from ernie_vil2.config.section import Count, Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.languages import HAN, language_of
 from ernie_vil2.curation.step import Pair, Shown, Step
-from ernie_vil2.curation.text_faults import FAULTS, Fault, fault_of
 
+Fault = Literal["file name", "URL", "markup", "phone number", "placeholder"]
+
+# What names a file, whatever a person would call the image.
+_ENDING = r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|avif|svg|mp4)"
+_FILE = re.compile(
+    rf"""^\W*(?:
+        \S{{1,200}}{_ENDING}(?:\s*\(\d+\))?                       # sunset-final2.jpg
+      | .{{0,60}}{_ENDING}\W*                                     # my cat.PNG
+      | (?:img|dsc[nf]?|dcim|pict|photo|image|pic|scan|screenshot|snapshot|untitled|mmexport|wechatimg|wx_camera|pxl|vid
+           |mvimg|gopr|p|c360|tumblr|fb_img|received|download|capture|file|sam|cimg|rimg)
+        [\s_\-()]*\d[\w\s\-:.@()]*                                # IMG_0001, Screenshot 2021-03-01 at 10.20.30
+      | (?:微信图片|微信截图|屏幕截图|截图|截屏|图片|照片|未命名|未标题|下载|企业微信截图
+           |QQ图片|QQ截图|捕获|扫描|新建位图图像)
+        [\s_\-()（）]*\d*[\d\s_\-:.()（）年月日]*(?:副本)?
+      | [0-9a-f]{{8,}}(?:[-_][0-9a-f]+)*                          # a digest
+      | [\d\s_\-:.x×()]*\d[\d\s_\-:.x×()]*                        # 20210301_102030, 800x600
+      | (?=\S*\d)(?=\S*[_\-])[a-z0-9]+(?:[_\-][a-z0-9]+)*[_\-]\d{{2,}}(?:x\d+)?   # banner_728x90, photo-final-02
+    )\W*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_URL = re.compile(
+    r"(?:https?|ftp)://|\bwww\.\w|"
+    r"\b[a-z0-9][a-z0-9\-]*\.(?:com|cn|net|org|info|biz|shop|co|io|top|xyz|cc|tv|me|ru|de|jp)(?:\b(?!\.\w*\s[a-z])|/)",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(
+    r"</?[a-z][a-z0-9]*(?:\s[^<>]{0,300})?/?>|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});|"
+    r"\[/?(?:img|url|b|i|quote|caption)\b[^\]]{0,100}\]|\{\{.{0,100}?\}\}|<%|%>|\$\{|\!\[[^\]]*\]\(|"
+    r"\[[^\]]{1,80}\]\([^)]{1,200}\)|\b(?:class|style|href|src)\s*=\s*[\"']",
+    re.IGNORECASE | re.DOTALL,
+)
+# Mainland mobile and landline numbers, 400 numbers, and international ones; a year or a size is none.
+_PHONE = re.compile(
+    r"(?<![\d.])(?:\+?86[\s\-]?)?1[3-9]\d[\s\-]?\d{4}[\s\-]?\d{4}(?!\d)|(?<![\d.])0\d{2,3}[\s\-]\d{7,8}(?!\d)|"
+    r"(?<![\d.])[48]00[\s\-]?\d{3,4}[\s\-]?\d{3,4}(?!\d)|\+\d{1,3}[\s\-.]?\(?\d{1,4}\)?(?:[\s\-.]?\d{2,4}){2,4}(?!\d)|"
+    r"(?<![\d.])\(?\d{3}\)?[\s\-.]\d{3}[\s\-.]\d{4}(?!\d)|"
+    r"(?:电话|手机|热线|微信|QQ|tel|phone|call|whatsapp|hotline)[^\d\n]{0,12}\+?\d[\d\s\-()]{5,}\d",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(
+    r"""^\W*(?:
+        (?:暂无|暂时没有|没有|无|缺少|缺)(?:图片|图像|照片|图|配图|封面|预览图?|商品图片?|描述|说明|标题)(?:描述|说明|信息|内容)?
+      | (?:图片|图像|照片|配图|商品图片?|正在)?\s*(?:加载中|加载失败|载入中|无法显示|未找到|不存在|已失效|已删除
+           |占位图?|待上传|上传中|默认图片?|示意图)
+        (?:，?\s*请稍[候后等]\w{0,4})?
+      | (?:默认|占位)(?:图片?|头像|封面)|点击(?:查看|放大|下载)(?:大图|原图|图片|更多)?|查看(?:大图|原图|更多)
+      | 在此输入.{0,8}|请输入.{0,8}|图片|照片|图像|缩略图|无标题
+      | (?:no|missing|empty)\s+(?:image|photo|picture|preview|thumbnail|alt\s?text|description|caption|title)s?
+        (?:\s+(?:available|found|yet|provided|uploaded|set))?
+      | (?:image|photo|picture|preview|thumbnail)\s+
+        (?:not\s+(?:available|found)|unavailable|coming\s+soon|missing|placeholder|loading)
+      | (?:image|photo|picture|alt)?\s*placeholder(?:\s+(?:image|photo|picture|text))?|(?:image|photo|picture)\s+of
+      | default\s+(?:image|avatar|thumbnail|title)|loading(?:\s+image)?|please\s+wait|coming\s+soon
+      | untitled(?:\s+(?:image|photo|document|design))?|lorem\s+ipsum.*
+      | (?:click|tap)\s+(?:here|to\s+(?:enlarge|view|zoom|download)).{0,20}
+      | (?:enter|add|insert|your)\s+(?:alt|caption|title|text|image).{0,20}(?:here)?
+      | image|photo|picture|img|thumbnail|alt(?:\s?text)?|null|none|undefined|n/?a|nan|todo|tbd|test|spacer|logo|icon
+      | banner|avatar
+    )\W*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+FAULTS: Mapping[Fault, tuple[Any, Any]] = {
+    "markup": (re.compile(r"[<&\[{%$=]").search, _MARKUP.search),
+    "URL": (re.compile(r"\.\w|://").search, _URL.search),
+    "file name": (_FILE.match, _FILE.match),
+    "phone number": (re.compile(r"\d[\s\-()]*\d[\s\-()]*\d").search, _PHONE.search),
+    "placeholder": (_PLACEHOLDER.match, _PLACEHOLDER.match),
+}
+"""What a caption is instead of one: what it cannot be without, which is quickly seen, and what it is. The first that
+fits counts."""
+
+
+LOOKED_AT = 1000
+"""Characters of a caption; what is longer is none in any case."""
 _TOKEN = re.compile(r"\w+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 
@@ -109,3 +182,12 @@ def plain(text: str) -> str:
 def text_key(texts: Iterable[str]) -> int:
     """Equal for captions that are equal as `plain` has them."""
     return int.from_bytes(blake2b("\n".join(map(plain, texts)).encode(), digest_size=8).digest(), "little")
+
+
+def fault_of(text: str) -> Fault | None:
+    """What a text is that is not a caption, such as a file name; None: nothing of the kind was found."""
+    text = text[:LOOKED_AT]
+    for fault, (hint, found) in FAULTS.items():
+        if hint(text) and found(text):
+            return fault
+    return None
