@@ -63,9 +63,11 @@ class NearDuplicates(Step[Settings]):
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
             images = alive_thumbnails(joins)
             pairs = list(alike(images, joins.folder, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
-            if mirror or own.embedding is not None:
-                refused = _otherwise_captioned if mirror else partial(_embedded_apart, least=own.embedding)
-                pairs = [_without(joins, images, found, refused) for found in pairs]
+            if mirror:
+                pairs = [_without(joins, images, found, _otherwise_captioned) for found in pairs]
+            elif own.embedding is not None:
+                apart = partial(_embedded_apart, least=own.embedding)
+                pairs = [_without(joins, images, found, apart) for found in pairs]
             with joins.given(found=best_of(joins, images.samples, pairs)):
                 joins.remove(reason, "select sample, nearest from found")
 
