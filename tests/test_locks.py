@@ -7,7 +7,7 @@ import pytest
 from ernie_vil2.data.prepare import PrepareError, Settings, prepare
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io.locks import Locked, lock, owned
-from ernie_vil2.tagging.journal import Journal, JournalError
+from ernie_vil2.tagging.extract import Journal, JournalError
 from tests.conftest import write_tsv
 
 
@@ -49,7 +49,8 @@ def test_a_folder_and_a_file_that_another_process_writes_are_left_alone(tmp_path
         prepare(source, tmp_path / "out", Settings())
     for _ in range(2):  # the first one's lock ends with it
         with (
-            Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"}),
+            Journal.opened(tmp_path / "tags.jsonl.partial", {"tagger": "one"}),
             pytest.raises(JournalError, match="partial: another run is writing it; wait for it or stop it"),
+            Journal.opened(tmp_path / "tags.jsonl.partial", {"tagger": "one"}),
         ):
-            Journal(tmp_path / "tags.jsonl.partial", {"tagger": "one"})
+            pass

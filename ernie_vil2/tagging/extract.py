@@ -1,41 +1,53 @@
-"""The samples of a source tagged, batch by batch, into a file of tags by id."""
+"""The samples of a source tagged, batch by batch, into a file of tags by id.
+
+What was found is a line for each batch in a journal, by which a stopped run continues.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.samples import BadSample, Sample, content_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
 from ernie_vil2.data.tags import Tags, tags_id
-from ernie_vil2.io.files import atomic_write, load_json, write_json
-from ernie_vil2.tagging.journal import Journal, JournalError, TaggedRows, TaggingReport
+from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_errors_named, write_json
+from ernie_vil2.io.locks import Locked, lock
+from ernie_vil2.io.terminal import RunError, counted
 
 
-class Tagger(Protocol):
+class Tagger(ABC):
     """What finds the tags of a sample."""
 
+    @abstractmethod
     def describe(self) -> dict:
         """What decides the tags, for JSON; a run that goes on must have the same."""
 
+    @abstractmethod
     def prepare(self, sample: Sample, name: str) -> Any:
         """What `tag` needs of a sample with the id `name`; BadSample if it cannot be used. Called from threads."""
 
+    @abstractmethod
     def tag(self, prepared: Sequence[Any]) -> list[Tags]:
         """The tags of a batch of samples; an empty mapping for one without."""
 
     def remarks(self, ids: np.ndarray) -> list[str]:
         """What to say at the end, when samples with these ids (`content_id`, sorted) were tagged."""
+        return []
 
 
 def extract_tags(
@@ -77,7 +89,7 @@ def extract_tags(
         partial.unlink(missing_ok=True)
         return report
     output.parent.mkdir(parents=True, exist_ok=True)
-    with Journal(partial, job) as journal:
+    with Journal.opened(partial, job) as journal:
         _complete(journal, read, tagger, batch_size, threads)
         shared = {name for batch in journal for name in batch.shared}
         report = _summary(journal, tagger, shared)
@@ -87,6 +99,179 @@ def extract_tags(
         _write_tags(journal, output, shared)
         partial.unlink()
     return report
+
+
+@dataclass(frozen=True)
+class TaggedRows:
+    """What became of a range of a source's rows.
+
+    Args:
+        end: the row behind the last one.
+        found: ids that no earlier row had, with their tags; null for a sample that cannot be used.
+        bad: reason and name of the samples that cannot be used.
+        shared: ids that an earlier row has with another image.
+        content: digest of the ids and images of all rows before the end; "" of a journal of an earlier version.
+    """
+
+    end: int
+    found: list[tuple[str, Tags | None]]
+    bad: list[tuple[str, str]]
+    shared: list[str] = field(default_factory=list)
+    content: str = ""
+
+
+class JournalError(RunError):
+    """The journal is another run's, or damaged; the message says what to do."""
+
+
+class Journal:
+    """JSON lines: the job that the batches belong to, then a batch a line. A last line that was cut off is dropped.
+
+    Args:
+        path: the file.
+        file: it, opened to read and append.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO):
+        self.path, self._file = path, file
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path, job: dict) -> Iterator[Journal]:
+        """The journal in a file, which is made if it is not there, and locked.
+
+        Args:
+            job: what decides the content; a journal of another job is refused.
+
+        Raises:
+            JournalError: it belongs to another job, another process is writing it, or it is damaged.
+        """
+        with open(path, "ab+") as file:
+            try:
+                lock(file)
+            except Locked:
+                raise JournalError(f"{path}: another run is writing it; wait for it or stop it") from None
+            file.seek(0)
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+            journal = cls(path, file)
+            begun = next(journal._lines(), None)
+            if begun is None:
+                journal._write(job)
+            elif differing := [part for part in job if begun.get(part) != job[part]]:
+                raise JournalError(
+                    f"{path} was begun with other {' and '.join(differing)}; run with the same, choose another output, "
+                    "or delete it"
+                )
+            yield journal
+
+    def __iter__(self) -> Iterator[TaggedRows]:
+        return (TaggedRows(**line) for line in islice(self._lines(), 1, None))
+
+    def add(self, batch: TaggedRows) -> None:
+        """Writes a batch down."""
+        self._write(asdict(batch))
+
+    def _lines(self) -> Iterator[dict]:
+        with open(self.path, "rb") as file:
+            for line in file:
+                try:
+                    content = parse_json(line)
+                except ValueError:
+                    content = None
+                if not isinstance(content, dict):
+                    raise JournalError(f"{self.path} is damaged; delete it to begin again")
+                yield content
+
+    def _write(self, content: dict) -> None:
+        with system_errors_named(self.path):
+            self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+
+
+@dataclass
+class TaggingReport:
+    """Counts of a run.
+
+    Args:
+        samples: those read, and those that could not be used.
+        ids: distinct ids of samples that could be used.
+        untagged: how many of them got no tag.
+        untagged_names: the first of those.
+        shared: how many further ids are names of several different images, which have no tags for that.
+        shared_names: the first of those.
+        tagged: by language, the ids with tags.
+        tags: by language, the tags of all ids.
+        remarks: what the tagger has to say beyond that.
+    """
+
+    samples: BadSampleReport = field(default_factory=BadSampleReport)
+    ids: int = 0
+    untagged: int = 0
+    untagged_names: list[str] = field(default_factory=list)
+    shared: int = 0
+    shared_names: list[str] = field(default_factory=list)
+    tagged: Counter[str] = field(default_factory=Counter)
+    tags: Counter[str] = field(default_factory=Counter)
+    remarks: Sequence[str] = ()
+
+    def add(self, batch: TaggedRows, rows: int, shared: Container[str] = ()) -> None:
+        """Takes one more batch, of so many rows, without the ids that are `shared`."""
+        self.samples.add(rows, batch.bad)
+        self.shared += len(batch.shared)
+        self.shared_names += batch.shared[: BadSampleReport.NAMES - len(self.shared_names)]
+        for name, tags in batch.found:
+            if tags is None or name in shared:
+                continue
+            self.ids += 1
+            if not tags:
+                self.untagged += 1
+                if len(self.untagged_names) < BadSampleReport.NAMES:
+                    self.untagged_names.append(name)
+            for language, texts in tags.items():
+                self.tagged[language] += 1
+                self.tags[language] += len(texts)
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "ids": self.ids,
+            "untagged": {"count": self.untagged, "names": self.untagged_names},
+            "shared": {"count": self.shared, "names": self.shared_names},
+            "languages": {language: {"ids": ids, "tags": self.tags[language]} for language, ids in self.tagged.items()},
+            "remarks": list(self.remarks),
+            "samples": self.samples.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> TaggingReport:
+        """The report that `as_dict` gave."""
+        samples = BadSampleReport()
+        samples.merge(saved["samples"])
+        languages = saved["languages"]
+        return cls(
+            samples,
+            saved["ids"],
+            saved["untagged"]["count"],
+            saved["untagged"]["names"],
+            saved["shared"]["count"],
+            saved["shared"]["names"],
+            Counter({language: counts["ids"] for language, counts in languages.items()}),
+            Counter({language: counts["tags"] for language, counts in languages.items()}),
+            saved["remarks"],
+        )
+
+    def __str__(self) -> str:
+        tagged = self.ids - self.untagged
+        lines = [f"{tagged:,} of {counted(self.ids, 'id')} {'has' if tagged == 1 else 'have'} tags"]
+        for language, ids in sorted(self.tagged.items()):
+            of = f"tags_{language}" if language else "tags"
+            lines.append(f"  {of}: {counted(ids, 'id')}, {self.tags[language] / ids:.1f} tags each")
+        if self.untagged:
+            lines.append(f"ids without tags: {first_names(self.untagged, self.untagged_names)}")
+        if self.shared:
+            found = first_names(self.shared, self.shared_names)
+            lines.append(f"names of several different images, left without tags: {found}; give each an image_id")
+        return "\n".join([*lines, *self.remarks, str(self.samples)])
 
 
 class _RowsRead:
@@ -104,7 +289,7 @@ class _RowsRead:
         """The digest of the ids and images of the rows that were read."""
         return self._digest.hexdigest()
 
-    def rows(self, rows: range) -> Iterator[tuple[str, Sample, bool] | BadSample]:
+    def rows(self, rows: Iterable[int]) -> Iterator[tuple[str, Sample, bool] | BadSample]:
         """Reads on: samples whose id is new (True), or is an image's name that another image has (False)."""
         for row in rows:
             try:
@@ -125,12 +310,8 @@ class _RowsRead:
 
     def skip(self, end: int) -> str:
         """Reads the rows before `end` again; returns the digest of them."""
-        with tqdm(total=end, desc="reading what was tagged", unit="sample", delay=2, leave=False,
-                  file=sys.stdout) as bar:  # fmt: skip
-            for row in range(end):
-                for _ in self.rows(range(row, row + 1)):
-                    pass
-                bar.update()
+        rows = tqdm(range(end), "reading what was tagged", unit="sample", delay=2, leave=False, file=sys.stdout)
+        deque(self.rows(rows), maxlen=0)
         return self.content
 
 

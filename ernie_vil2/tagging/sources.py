@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +16,10 @@ from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
 from ernie_vil2.data.tags import Tags, TagsFile
 from ernie_vil2.evaluation.ranking import top_matches
 from ernie_vil2.io.files import read_text, sha256
+from ernie_vil2.tagging.extract import Tagger
+
+if TYPE_CHECKING:
+    from ernie_vil2.encoder import ErnieViL2
 
 
 def clean(tag: str) -> str:
@@ -47,8 +51,8 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 
-class FileTagger:
-    """A `Tagger` that looks tags up by id, as `clean_tags` leaves them.
+class FileTagger(Tagger):
+    """Looks tags up by id, as `clean_tags` leaves them.
 
     Rows of the file that cannot be used, or that repeat an id, are counted and skipped.
 
@@ -97,23 +101,8 @@ WORD = "{}"
 WORDS_AT_ONCE = 1024
 
 
-class LexiconModel(Protocol):
-    """What tagging needs of a model; `ErnieViL2` has it."""
-
-    @property
-    def fingerprint(self) -> str: ...
-    def preprocess(self, image: bytes, name: str) -> np.ndarray:
-        """An encoded image as `[S, S, 3]` uint8; BadSample if it is none. Called from several threads."""
-
-    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, L2-normalised."""
-
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts to `[N, D]` float32, L2-normalised."""
-
-
-class LexiconTagger:
-    """A `Tagger` that gives an image its nearest words, the nearest first.
+class LexiconTagger(Tagger):
+    """Gives an image its nearest words, the nearest first.
 
     A word is encoded in each of the templates of its language; its embedding is their normalised mean. The search
     is exact.
@@ -132,7 +121,7 @@ class LexiconTagger:
 
     def __init__(
         self,
-        model: LexiconModel,
+        model: ErnieViL2,
         words: Mapping[str, Sequence[str]],
         templates: Mapping[str, Sequence[str]] | None = None,
         top: int = 5,
@@ -178,10 +167,6 @@ class LexiconTagger:
                 if named := tuple(words[row] for row in nearest[cosines >= self._threshold]):
                     found[language] = named
         return tags
-
-    def remarks(self, ids: np.ndarray) -> list[str]:
-        """Nothing."""
-        return []
 
     def _embedded(self, language: str) -> np.ndarray:
         """Embeddings of a language's words, `[words, D]`; made when they are first asked for."""

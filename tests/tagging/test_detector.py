@@ -15,8 +15,7 @@ import sklearn
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.tagging.detector import Detections, Detector, Phrases
-from ernie_vil2.tagging.detector_input import DetectorPreprocessing
+from ernie_vil2.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
 from tests.conftest import png, write_tsv
 from tests.tagging.rectangles import SIZE, STEPS, export, picture
 from tests.test_imports import ROOT

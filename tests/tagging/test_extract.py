@@ -14,8 +14,7 @@ from tqdm import tqdm
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.tagging.extract import extract_tags
-from ernie_vil2.tagging.journal import JournalError
+from ernie_vil2.tagging.extract import JournalError, extract_tags
 from tests.conftest import PATIENCE, write_tar, write_tsv
 
 BROKEN = b"broken"
