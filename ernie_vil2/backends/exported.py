@@ -11,8 +11,7 @@ import numpy as np
 
 from ernie_vil2.backends import described
 from ernie_vil2.config import Config, load_config
-from ernie_vil2.data.pillow_views import Geometry
-from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
 from ernie_vil2.io.terminal import silenced
