@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.data.library_tokenizer import DIALECTS
+from ernie_vil2.data.tokenizer_files import DIALECTS
 from ernie_vil2.evaluation.protocols import FG_CLIP_2, PAPER_RESULTS, PROTOCOLS
 
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("models.md", "zh/models.md")]

@@ -97,18 +97,15 @@ def _varint(number: int) -> bytes:
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
-def tokenizer_of_pieces(data: bytes, rules: str, padding: str | None) -> str:
+def tokenizer_of_pieces(data: bytes, rules: str) -> str:
     """The text of a `tokenizer.json` that gives the ids of a sentencepiece model.
 
     Args:
         data: the bytes of the `.model`.
         rules: "xlm_roberta": ids are those of fairseq, one more, with four special tokens before and one after them;
             "siglip2": as Gemma, where spaces are kept; else as T5 and SigLIP.
-        padding: the padding token; None: that of the rules.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    from ernie_vil2.data.library_tokenizer import with_padding
 
     read = read_pieces(data)
     fairseq = rules == "xlm_roberta"
@@ -149,7 +146,7 @@ def tokenizer_of_pieces(data: bytes, rules: str, padding: str | None) -> str:
         template = f"<s> $A {end}" if fairseq else f"$A {end}"
         used = [(text, vocab[text]) for text in ("<s>", end) if text in vocab]
         library.post_processor = processors.TemplateProcessing(template, special_tokens=used)
-    return with_padding(library.to_str(), padding or ("</s>" if rules == "siglip" else "<pad>"))
+    return library.to_str()
 
 
 def _pairs(scored: list[tuple[str, float]], vocab: dict[str, int]) -> list[tuple[str, str]]:

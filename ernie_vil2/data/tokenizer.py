@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def read_vocabulary(path: str | Path) -> list[str]:
     return tokens
 
 
-class TextTokenizer(Protocol):
+class TextTokenizer(ABC):
     """Texts to ids, whatever the vocabulary is of; `data.tokenizer_files.open_tokenizer` makes one from files.
 
     Attributes:
@@ -90,24 +91,36 @@ class TextTokenizer(Protocol):
     to_full_length: bool
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        return len(self.tokens)
+
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of one text, not padded, at most `max_length`."""
 
+    @abstractmethod
     def cuts(self, text: str) -> bool:
         """Whether a text is longer than what is kept of it."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids of a batch, `[B, L]` int64, padded."""
+        """Ids of a batch, `[B, L]` int64, padded to the longest of its texts, or see `to_full_length`."""
+        rows = [self.encode(text) for text in texts]
+        length = self.max_length if self.to_full_length else max(map(len, rows))
+        ids = np.full([len(rows), length], self.pad_id, dtype=np.int64)
+        for row, values in zip(ids, rows, strict=True):
+            row[: len(values)] = values
+        return ids
 
+    @abstractmethod
     def files(self) -> dict[str, str]:
         """What a folder needs to hold so that the tokenizer can be opened from it: text of each file by name."""
 
+    @abstractmethod
     def identity(self) -> dict[str, object]:
         """What its ids depend on, for fingerprints."""
 
 
-class Tokenizer:
+class Tokenizer(TextTokenizer):
     """Texts to ids by words and their pieces, `[CLS] ... [SEP]`, cut to `max_length`; see `TextTokenizer`.
 
     Args:
@@ -135,16 +148,10 @@ class Tokenizer:
         self._start, self._end, self._unknown = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
         self.unknown_id: int | None = self._unknown
 
-    @property
-    def vocab_size(self) -> int:
-        return len(self.tokens)
-
     def encode(self, text: str) -> list[int]:
-        """Ids of one text, not padded."""
         return [self._start, *self._inner(text)[: self.max_length - 2], self._end]
 
     def cuts(self, text: str) -> bool:
-        """Whether a text is longer than what is kept of it."""
         return len(self._inner(text)) > self.max_length - 2
 
     def _inner(self, text: str) -> list[int]:
@@ -163,16 +170,10 @@ class Tokenizer:
                     ids += [number for word in words for number in self._pieces(word)]
         return ids
 
-    def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids of a batch, `[B, L]` int64; L is the longest of its texts, the rest is padding."""
-        return pad([self.encode(text) for text in texts])
-
     def files(self) -> dict[str, str]:
-        """As `TextTokenizer.files`: the vocabulary, a token a line."""
         return {"vocab.txt": "\n".join(self.tokens) + "\n"}
 
     def identity(self) -> dict[str, object]:
-        """As `TextTokenizer.identity`."""
         return {"tokens": self.tokens, "rules": self.rules, "max_length": self.max_length}
 
     def _pieces(self, word: str) -> list[int]:
@@ -219,11 +220,3 @@ def split_words(text: str, symbols: bool = False, dropped: tuple[str, ...] = ("C
                 start = position + 1
         if word[start:]:
             yield word[start:]
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int = PAD_ID, length: int | None = None) -> np.ndarray:
-    """Rows of ids as one array, `[B, L]` int64, filled up with `pad_id`; L is `length`, or that of the longest row."""
-    ids = np.full([len(rows), length or max(map(len, rows))], pad_id, dtype=np.int64)
-    for row, values in zip(ids, rows, strict=True):
-        row[: len(values)] = values
-    return ids

@@ -13,7 +13,7 @@
     state.json                  `State`
     config.yaml                 the resolved configuration
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; of other
-                                people's models tokenizer.json instead, see data/library_tokenizer.py
+                                people's models tokenizer.json instead, see data/tokenizer_files.py
     checksums.json              bytes and SHA-256 of the others
     contract.json               what the model computes, see models/weights/contract.py
     evaluation.json             the best evaluation up to this step, where this step was evaluated after it was saved

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.data.library_tokenizer import DIALECTS, LibraryTokenizer
-from ernie_vil2.data.tokenizer_files import CLIP_BPE, open_tokenizer
+from ernie_vil2.data.tokenizer_files import CLIP_BPE, DIALECTS, LibraryTokenizer, open_tokenizer
 from ernie_vil2.io.export_folder import LIBRARY_RULES
 from tests.others import FOLDERS
 

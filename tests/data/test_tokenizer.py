@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, pad, read_vocabulary
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -119,5 +119,6 @@ def test_a_missing_vocabulary_and_one_in_another_encoding_are_named(tmp_path):
         read_vocabulary(tmp_path / "gbk.txt")
 
 
-def test_pad():
-    assert pad([[1, 2], [1, 5, 2]]).tolist() == [[1, 2, 0], [1, 5, 2]]
+def test_a_batch_is_as_long_as_its_longest_text():
+    tokenizer = Tokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"])
+    assert tokenizer(["", "a a"]).tolist() == [[1, 2, 0, 0], [1, 4, 4, 2]]

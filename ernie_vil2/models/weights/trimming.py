@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ernie_vil2.data.library_tokenizer import LibraryTokenizer
+from ernie_vil2.data.tokenizer_files import LibraryTokenizer
 from ernie_vil2.data.trimming import trimmed
 from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel
