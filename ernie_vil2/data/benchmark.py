@@ -87,11 +87,7 @@ class Benchmark:
 
     def side(self, name: str) -> Sequence[BenchmarkImage] | Sequence[BenchmarkText]:
         """The rows of the side `image` or `text`."""
-        sides: dict[str, Sequence[BenchmarkImage] | Sequence[BenchmarkText]] = {
-            "image": self.images,
-            "text": self.texts,
-        }
-        return sides[name]
+        return self.images if name == "image" else self.texts
 
     def select(self, images: Sequence[int] | None = None, texts: Sequence[int] | None = None) -> Benchmark:
         """The benchmark of these rows alone, in this order, with the pairs that have both sides; None: all rows."""
@@ -135,26 +131,31 @@ class Collector:
             bad.append((problem.reason, problem.name))
         self.rows.add(1, bad, () if bad else remarks)
 
-    def add_image(self, image: BenchmarkImage, content: Hashable) -> bool:
-        """Takes an image; False if it is there already.
+    def add_image(self, image: BenchmarkImage, content: Hashable, once: bool = False) -> None:
+        """Takes an image, unless it is there already.
 
         Args:
             content: equal for images that are the same, such as the file's name or a digest of its bytes.
+            once: the files name an image once.
 
         Raises:
-            BadSample: another image has this id.
+            BadSample: another image has this id, or it is there already and was to be named `once`.
         """
         self._check_image(image, content)
-        return self._images.setdefault(image.id, (len(self._images), image, content))[1] is image
+        if once and image.id in self._images:
+            raise BadSample(Reason.REPEATED_IMAGE, image.id)
+        self._images.setdefault(image.id, (len(self._images), image, content))
 
-    def add_text(self, text: BenchmarkText) -> bool:
-        """Takes a text; False if it is there already.
+    def add_text(self, text: BenchmarkText, once: bool = False) -> None:
+        """Takes a text, unless it is there already; `once` as of `add_image`.
 
         Raises:
-            BadSample: it is empty, or another text has this id.
+            BadSample: it is empty, or another text has this id, or it is there already and was to be named `once`.
         """
         self._check_text(text, text.id)
-        return self._texts.setdefault(text.id, (len(self._texts), text))[1] is text
+        if once and text.id in self._texts:
+            raise BadSample(Reason.REPEATED_TEXT, text.id)
+        self._texts.setdefault(text.id, (len(self._texts), text))
 
     def add_sample(self, image: BenchmarkImage, content: Hashable, text: BenchmarkText, name: str) -> None:
         """Takes an image, a text, both or neither if they are there already, and their pair: all of it, or nothing.

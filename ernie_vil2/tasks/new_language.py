@@ -20,8 +20,7 @@ from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.augment import draw_texts
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
-from ernie_vil2.data.readers.tables import TABLES
-from ernie_vil2.data.readers.texts import TEXTS
+from ernie_vil2.data.readers.tables import TABLES, TEXTS
 from ernie_vil2.data.samples import content_id
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer

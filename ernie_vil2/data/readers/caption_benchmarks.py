@@ -37,13 +37,11 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
             continue
         with collector.entry():
             image, sentences = _karpathy_row(row, f"{annotations.name}, image {number}", folders)
-            if not collector.add_image(image, image.id):
-                raise BadSample(Reason.REPEATED_IMAGE, image.id)
+            collector.add_image(image, image.id, once=True)
             for position, sentence in enumerate(sentences):
                 with collector.entry():
                     text = _karpathy_text(sentence, row, f"{image.id}, sentence {position}")
-                    if not collector.add_text(text):
-                        raise BadSample(Reason.REPEATED_TEXT, text.id)
+                    collector.add_text(text, once=True)
                     collector.add_pair(image.id, text.id)
     return collector.benchmark(f"{name}-{split}", [annotations])
 
@@ -103,8 +101,7 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
             if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("file_name"), str):
                 raise BadSample(Reason.MALFORMED_ROW, where)
             image_id, file = str(row["id"]), row["file_name"]
-            if not collector.add_image(folders.image(image_id, file), file):
-                raise BadSample(Reason.REPEATED_IMAGE, image_id)
+            collector.add_image(folders.image(image_id, file), file, once=True)
     for number, row in enumerate(content["annotations"]):
         with collector.entry():
             where = f"{annotations.name}, annotation {number}"
@@ -113,8 +110,7 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
             text_id, image_id = str(row["id"]), str(row.get("image_id"))
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
-            if not collector.add_text(BenchmarkText(text_id, row["caption"].strip())):
-                raise BadSample(Reason.REPEATED_TEXT, text_id)
+            collector.add_text(BenchmarkText(text_id, row["caption"].strip()), once=True)
             collector.add_pair(image_id, text_id)
     return collector.benchmark(f"coco-captions-{split}", [annotations])
 
@@ -155,8 +151,7 @@ def _read_caption_lines(
     for where, line in numbered_lines(ids):
         with collector.entry():
             image_id = as_text(line, where).strip()
-            if not collector.add_image(folders.image(image_id, f"{image_id}.jpg"), image_id):
-                raise BadSample(Reason.REPEATED_IMAGE, image_id)
+            collector.add_image(folders.image(image_id, f"{image_id}.jpg"), image_id, once=True)
     for where, line in numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
@@ -167,8 +162,7 @@ def _read_caption_lines(
                 raise BadSample(Reason.MALFORMED_ROW, where)
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, text_id)
-            if not collector.add_text(BenchmarkText(text_id, clean("".join(caption)))):
-                raise BadSample(Reason.REPEATED_TEXT, text_id)
+            collector.add_text(BenchmarkText(text_id, clean("".join(caption))), once=True)
             collector.add_pair(image_id, text_id)
     return collector.benchmark(name, [ids, captions])
 
@@ -233,8 +227,7 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
     for number, row in enumerate(read_json(annotations, list)):
         with collector.entry():
             image_id, captions = _aic_icc_row(row, f"{annotations.name}, entry {number}")
-            if not collector.add_image(folders.image(image_id, image_id), image_id):
-                raise BadSample(Reason.REPEATED_IMAGE, image_id)
+            collector.add_image(folders.image(image_id, image_id), image_id, once=True)
             for position, caption in enumerate(captions):
                 with collector.entry():
                     text_id = f"{image_id}#{position}"

@@ -1,4 +1,4 @@
-"""TSV of images with JSON lines of texts: the layout of Chinese-CLIP (arXiv 2211.01335), and MUGE's own release.
+"""Chinese-CLIP (arXiv 2211.01335): TSV of images with JSON lines of texts, as MUGE's own release has it, and its LMDB.
 
 Chinese-CLIP publishes MUGE and Flickr30k-CN as `{split}_imgs.tsv` and `{split}_texts.jsonl`; MUGE's own release has
 `MR_{split}_imgs.tsv` and `MR_{split}_queries.jsonl`, which differ in the names of the keys.
@@ -6,10 +6,13 @@ Chinese-CLIP publishes MUGE and Flickr30k-CN as `{split}_imgs.tsv` and `{split}_
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -18,8 +21,20 @@ from ernie_vil2.data.readers.indexed_file import Index, Lines, TextLines, cached
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, in_order
 from ernie_vil2.data.readers.shard_files import LocalFile, Location
 from ernie_vil2.data.readers.tar import text_name
-from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
+from ernie_vil2.data.samples import (
+    MAX_BYTES,
+    MAX_TEXT_BYTES,
+    BadSample,
+    Reason,
+    Sample,
+    as_object,
+    check_size,
+    check_text,
+    is_id,
+)
 from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.device.extras import require
+from ernie_vil2.io import restricted_pickle
 
 IMAGES = "_imgs.tsv"
 # The name of the text file and its keys: text id, text, image ids.
@@ -185,14 +200,12 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     for name, line in numbered_lines(texts):
         with collector.entry():
             text_id, content, image_ids = parse_text(as_object(line, name), name, text_keys(texts))
-            text = BenchmarkText(text_id, content)
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
             if image_ids and not matched:
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")
-            if not collector.add_text(text):
-                raise BadSample(Reason.REPEATED_TEXT, text.id)
+            collector.add_text(BenchmarkText(text_id, content), once=True)
             for image_id in matched:
-                collector.add_pair(image_id, text.id)
+                collector.add_pair(image_id, text_id)
             for image_id in image_ids:
                 if image_id not in matched:
                     with collector.entry():
@@ -226,4 +239,118 @@ CHINESE_CLIP = Layout(
     # The pairs alone, of which only an index is in memory.
     open=lambda location, options: ChineseClipSource(location.name, options.text_id),
     read=_read,
+)
+
+
+PARTS = ("pairs", "imgs")
+MAX_DIGITS = 18  # of a number of samples
+# By path: LMDB opens a database only once in a process, and several sources may read it.
+_OPEN: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+class ChineseClipLmdb:
+    """The LMDB that Chinese-CLIP's `build_lmdb_dataset.py` makes of the same files: a folder with `pairs` and `imgs`.
+
+    Its pairs are pickles, which `restricted_pickle` reads: nothing in them can run.
+
+    Args:
+        folder: of one split, `lmdb/train` for example.
+        text_id: as in `ChineseClipSource`.
+
+    Raises:
+        MissingPackage: `lmdb` is not installed.
+        OSError: there is no such database, or it cannot be read.
+        ValueError: it does not say how many pairs it has.
+    """
+
+    def __init__(self, folder: str | Path, text_id: str | None = None):
+        require(f"{folder}, an LMDB,", "lmdb")
+        self.name, self.files = str(folder), [Path(folder)]
+        self._text_id = text_id
+        self._open: dict[str, Any] = {}
+        self._owner = os.getpid()
+        count = self._get("pairs", b"num_samples", MAX_DIGITS)
+        if count is None or not count.isdigit() or len(count) > MAX_DIGITS:
+            raise ValueError(f"{folder}: pairs/ does not say its num_samples; was it built to the end?")
+        self._size, entries = int(count), self._open["pairs"].stat()["entries"] - 1
+        if not 0 < self._size <= entries:
+            raise ValueError(f"{folder}: pairs/ names {self._size} samples and has {entries}; was it built to the end?")
+        self.release()
+
+    def _get(self, part: str, key: bytes, most: int) -> bytes | None:
+        """The value of a key, and of one that is longer than `most` one byte more; None if there is none."""
+        import lmdb
+
+        if self._owner != os.getpid():  # LMDB's handles do not survive a fork
+            self._open, self._owner = {}, os.getpid()
+        try:
+            if part not in self._open:
+                self._open[part] = _opened(os.path.join(self.name, part))
+            with self._open[part].begin(buffers=True) as reading:
+                value = reading.get(key)
+                return None if value is None else bytes(value[: most + 1])
+        except lmdb.Error as error:
+            raise OSError(f"{self.name}/{part}: not an LMDB that can be read ({error})") from error
+
+    def release(self) -> None:
+        """Closes the database, unless another source reads it; the next sample opens it again."""
+        self._open = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Sample:
+        where = f"{self.name}, pair {index}"
+        content = self._get("pairs", str(index).encode(), MAX_TEXT_BYTES) or b""
+        check_size(len(content), MAX_TEXT_BYTES, where)
+        try:
+            pair = restricted_pickle.load(content)
+        except restricted_pickle.Refused as error:
+            raise BadSample(Reason.MALFORMED_ROW, where) from error
+        image_id, text_id, text = pair if isinstance(pair, tuple) and len(pair) == 3 else (None, None, None)
+        if not is_id(image_id) or not is_id(text_id) or not isinstance(text, str):
+            raise BadSample(Reason.MALFORMED_ROW, where)
+        encoded = self._get("imgs", str(image_id).encode(), MAX_BYTES)
+        if encoded is None:
+            raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
+        check_size(len(encoded), MAX_BYTES, f"{where}, {image_id}")
+        image = decode_base64(encoded, f"{where}, {image_id}")
+        return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
+
+
+def _opened(path: str) -> Any:
+    """An environment of LMDB; OSError if it is cut off."""
+    import lmdb
+
+    key = os.path.realpath(path)
+    database = _OPEN.get(key)
+    if database is None:
+        database = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
+        if os.path.getsize(f"{path}/data.mdb") < database.info()["last_pgno"] * database.stat()["psize"]:
+            # LMDB would read beyond the end, and the process would be killed.
+            raise OSError(f"{path}: this LMDB is cut off; copy or build it again")
+        _OPEN[key] = database
+    return database
+
+
+def _close_inherited() -> None:
+    for database in list(_OPEN.values()):
+        database.close()
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+def _find_lmdb(folder: Path) -> dict[str, list[Path]]:
+    """The folder of one split, that of all, or the one that holds `lmdb/`."""
+    folders = [folder, *(entry for home in (folder, folder / "lmdb") if home.is_dir() for entry in home.iterdir())]
+    return in_order({entry.name: entry for entry in folders if all((entry / part).is_dir() for part in PARTS)})
+
+
+LMDB = Layout(
+    name="lmdb",
+    files="lmdb/{split}/ with pairs/ and imgs/",
+    find=_find_lmdb,
+    open=lambda location, options: ChineseClipLmdb(location.name, options.text_id),
 )

@@ -189,9 +189,7 @@ def open_labelled(
             image, labels = entry
             if unknown := [one for one in labels if one not in classes]:
                 raise BadSample(Reason.UNKNOWN_LABEL, f"{image.id}: {unknown[0]}")
-            if collector.has_image(image.id):
-                raise BadSample(Reason.REPEATED_IMAGE, image.id)
-            collector.add_image(image, image.id)
+            collector.add_image(image, image.id, once=True)
             for one in labels:
                 collector.add_pair(image.id, one)
     return collector.benchmark(found.name, found.files)

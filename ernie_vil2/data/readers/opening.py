@@ -19,16 +19,14 @@ from tqdm import tqdm
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, benchmarks_of
 from ernie_vil2.data.readers.caption_benchmarks import AIC_ICC, COCO_CAPTIONS, COCO_CN, FLICKR30K, FLICKR30K_CN, MSCOCO
 from ernie_vil2.data.readers.caption_lists import COCO_CN_TRANSLATED, FLICKR30K_CNA, LONG_CAPTIONS_CN, XM3600
-from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES
-from ernie_vil2.data.readers.chinese_clip_lmdb import LMDB
+from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES, LMDB
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
 from ernie_vil2.data.readers.files import FILES
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Options, family
 from ernie_vil2.data.readers.shard_files import LocalFile, Location, PreparedShards, at_most, find
 from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
-from ernie_vil2.data.readers.tables import TABLE, find_tables, what_tables_lack
+from ernie_vil2.data.readers.tables import TABLE, TEXTS, find_tables, what_tables_lack
 from ernie_vil2.data.readers.tar import TAR
-from ernie_vil2.data.readers.texts import TEXTS
 from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.splits import Part

@@ -1,4 +1,7 @@
-"""Tables: JSON lines, CSV, Excel and Parquet by row, and pairs whose images are files next to one, or values in it."""
+"""Tables: JSON lines, CSV, Excel and Parquet by row; pairs whose images are files next to one, or values in it.
+
+Parallel texts are a table without images.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +136,6 @@ class TableSource:
         encoding: str | None = None,
     ):
         self.name, self.files = str(path), [Path(path)]
-        self._arguments = (self.name, text_id, images, columns, encoding)
         self._text_id, self._images = text_id, images
         self._table = open_table(path, encoding)
         self._names = names_here(self._table.column_names, columns or {}, self.name)
@@ -203,8 +205,39 @@ class TableSource:
         """What the image of a row is called, see `Shard`."""
         return image_of(self._table.row(index, self._names), self._table.row_name(index), self._images)[1]
 
-    def __reduce__(self) -> tuple:
-        return TableSource, self._arguments
+
+class TextSource(TableSource):
+    """Rows of a table as samples without an image, for `Training.task=new_language`: parallel texts.
+
+    What the columns `caption_en`, `caption_zh`, ... of a row say means the same.
+
+    Args, Raises: as of `TableSource`; ValueError, too, where there are no columns of texts in two languages.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        text_id: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        encoding: str | None = None,
+    ):
+        super().__init__(path, text_id, None, columns, encoding)
+        there = self._table.column_names
+        if sum(self._names.get(column, column).startswith("caption_") for column in there) < 2:
+            raise ValueError(
+                f"{self.name}: columns here: {', '.join(there)}; parallel texts have one for each language, "
+                "caption_en, caption_zh, ...; name them: Data.columns={caption_en: NAME, caption_zh: NAME}"
+            )
+
+    def __getitem__(self, index: int) -> Sample:
+        where = self.image_name(index)
+        row = self._table.row(index, self._names)
+        captions, _ = texts_of(row, where)
+        return Sample(where, text_name(captions, row, self._text_id, where), b"", captions)
+
+    def image_name(self, index: int) -> str:
+        """As of `TableSource`: every row is one of its own."""
+        return self._table.row_name(index)
 
 
 def image_of(row: Mapping[str, Any], where: str, images: Path | None = None) -> tuple[str, str, str, bytes | None]:
@@ -352,4 +385,13 @@ TABLE = Layout(
     endings=tuple(TABLES),
     open=_open,
     image_folders=(),
+)
+TEXTS = Layout(
+    name="texts",
+    files=f"{', '.join(TABLES)} with the columns caption_en, caption_zh, ...",
+    find=lambda folder: in_order({path.stem: path for path in tables_in(folder)}),
+    fits=TABLE.fits,
+    endings=TABLE.endings,
+    open=lambda location, options: TextSource(location.name, options.text_id, options.columns, options.encoding),
+    by_name_only=True,
 )

@@ -70,9 +70,6 @@ class XlsxTable:
         """Gives the rows in memory back; the next one reads the file again."""
         self._read = None
 
-    def __reduce__(self) -> tuple:
-        return XlsxTable, (self.name,)
-
 
 def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, list[str]]]:
     """The rows of the first sheet that are not blank, as texts, each with its number; as wide as the first is.

@@ -7,8 +7,7 @@ import lmdb
 import pytest
 
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.readers.chinese_clip import ChineseClipSource
-from ernie_vil2.data.readers.chinese_clip_lmdb import ChineseClipLmdb
+from ernie_vil2.data.readers.chinese_clip import ChineseClipLmdb, ChineseClipSource
 from ernie_vil2.data.samples import BadSample
 
 IMAGES = {"7": b"\xfb\xff seven", "8": b"eight", "9": b"nine"}
