@@ -39,7 +39,7 @@ class PreparedIndex:
     """Shards with their counts, sizes and checksums.
 
     Args:
-        job: what was made of what, as `describe` gives it.
+        job: what was made of what.
         shards: what `make_shard` returned for each, in order, those without a sample among them.
         shared_names: how many names different images have, and the first of these; where that was looked for.
     """
@@ -89,15 +89,10 @@ class PreparedIndex:
         return "\n".join([*lines, str(self.bad_samples)])
 
 
-def describe(settings: Settings, inputs: Sequence[str], tags: Sequence[str]) -> dict:
-    """What determines the output, for JSON; a resumed run must have the same.
-
-    Args:
-        inputs: for each shard of the input its name and its number of samples; their content is noted shard by shard.
-        tags: names of the files with tags.
-    """
+def _job(source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile]) -> dict:
+    """What determines the output, for JSON, but for the content of the input, which is noted shard by shard."""
     made = asdict(settings) | {"background": list(settings.background)}  # as JSON gives it back
-    return {"settings": made, "input": list(inputs), "tags": list(tags)}
+    return {"settings": made, "input": source.contents, "tags": [file.name for file in tags]}
 
 
 def check(
@@ -107,7 +102,7 @@ def check(
 
     Args, Raises: as `prepare`.
     """
-    job = describe(settings, source.contents, [file.name for file in tags])
+    job = _job(source, settings, tags)
     work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes))
     entries = _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
     images = np.array([image for entry in entries for image in entry.pop("images")], np.int64).reshape(-1, 3)
@@ -150,7 +145,7 @@ def prepare(
         OSError: the folder cannot be written.
     """
     output = Path(output)
-    job = describe(settings, source.contents, [file.name for file in tags])
+    job = _job(source, settings, tags)
     with _claimed(output, job) as state:
         work = Work(source, settings, tags)
         work = replace(work, kept=_kept(work, processes))

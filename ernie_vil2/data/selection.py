@@ -183,6 +183,8 @@ class Draws:
 
     Attributes:
         expected: rows of an epoch, on average.
+        sizes: of an epoch, for each shard the number of its rows in it.
+        rows: of an epoch and a shard, its rows that are in the epoch, counted within the shard.
     """
 
     def __init__(self, weights: np.ndarray, ids: np.ndarray, shard_sizes: np.ndarray, seed: int, source: int = 0):
@@ -193,8 +195,8 @@ class Draws:
         self._ends = np.cumsum(shard_sizes)
         self._starts = self._ends - shard_sizes
         self._key = seed, source
-        self._cached_sizes = lru_cache(maxsize=4)(self._sizes)
-        self._cached_rows = lru_cache(maxsize=OPEN_SHARDS)(self._rows)
+        self.sizes = lru_cache(maxsize=4)(self._sizes)
+        self.rows = lru_cache(maxsize=OPEN_SHARDS)(self._rows)
 
     def drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
         """For the rows from `first` up to `last` whether they are in an epoch, bool."""
@@ -203,14 +205,6 @@ class Draws:
             number = int(_mixed(np.array([number ^ part & 0xFFFFFFFFFFFFFFFF], np.uint64))[0])
         draw = _mixed(self._ids[first:last] ^ np.uint64(number))
         return self._always[first:last] | (draw < self._bounds[first:last])
-
-    def sizes(self, epoch: int) -> np.ndarray:
-        """For each shard the number of its rows in an epoch."""
-        return self._cached_sizes(epoch)
-
-    def rows(self, epoch: int, shard: int) -> np.ndarray:
-        """The rows of a shard that are in an epoch, counted within the shard."""
-        return self._cached_rows(epoch, int(shard))
 
     def _sizes(self, epoch: int) -> np.ndarray:
         before = np.zeros(len(self._ids) + 1, np.int64)

@@ -349,10 +349,11 @@ def _of_pairs(vocab: dict[str, int] | None, merges: Sequence[str], rules: str, p
     return _padded(library.to_str(), None if own else padding or end)
 
 
-def byte_characters() -> list[str]:
-    """The 256 characters that write bytes, in the order of CLIP's vocabulary: first those that can be seen."""
+def byte_characters() -> dict[str, int]:
+    """The 256 characters that write bytes, with these, in the order of CLIP's vocabulary: first those that are seen."""
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [*map(chr, seen), *(chr(0x100 + number) for number in range(256 - len(seen)))]
+    unseen = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(0x100 + number): byte for number, byte in enumerate(unseen)}
 
 
 def _of_words(path: Path, folder: Path, padding: str | None) -> str:

@@ -6,6 +6,7 @@ The rows that stay keep their order, so that the end token keeps the largest id 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,16 +70,14 @@ def characters(languages: Iterable[str]) -> set[str]:
 def kept_of_characters(tokenizer: TextTokenizer, allowed: set[str]) -> list[int]:
     """The ids that any text of these characters can have, in order, with those that every text may have."""
     if isinstance(tokenizer, Tokenizer):
-        normal = {piece for one in allowed for piece in _lowered(one)}
-        kept = {
-            number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normal
-        } | _always(tokenizer)
-        return sorted(kept)
+        normal = {piece for one in allowed for piece in unicodedata.normalize("NFD", one.lower()) + one.lower()}
+        kept = {number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normal}
+        return sorted(kept | _always(tokenizer))
     settings = parse_json(tokenizer.files()["tokenizer.json"])
     normal = {piece for one in allowed for piece in tokenizer.normalized(one)} | {_SPACE}  # type: ignore[attr-defined]
     fits = _bytes_of(normal) if _of_bytes(settings) else (lambda token: set(token.removeprefix("##")) <= normal)
-    kept = {number for number, token in enumerate(tokenizer.tokens) if fits(token)} | _always(tokenizer, settings)
-    return sorted(kept)
+    kept = {number for number, token in enumerate(tokenizer.tokens) if fits(token)}
+    return sorted(kept | _always(tokenizer, settings))
 
 
 def kept_of_texts(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[int]:
@@ -144,12 +143,6 @@ def missing_share(tokenizer: TextTokenizer, kept: Iterable[int], texts: Iterable
     return sum(count for count, _ in lost), sum(gone for _, gone in lost), len(lost), sum(gone > 0 for _, gone in lost)
 
 
-def _lowered(character: str) -> str:
-    import unicodedata
-
-    return unicodedata.normalize("NFD", character.lower()) + character.lower()
-
-
 def _always(tokenizer: TextTokenizer, settings: Mapping[str, Any] | None = None) -> set[int]:
     """Special tokens, bytes, what is around every text, and the piece of the least score, by which sentencepiece counts
     what it does not know."""
@@ -176,7 +169,7 @@ def _of_bytes(settings: Mapping[str, Any]) -> bool:
 
 def _bytes_of(normal: set[str]) -> Callable[[str], bool]:
     """Whether a token of byte pairs is a part of a text of these characters, which may begin and end within one."""
-    of_character = {name: byte for name, byte in zip(byte_characters(), _byte_order(), strict=True)}
+    of_character = byte_characters()
     encoded = {one.encode() for one in normal if not "\ud800" <= one <= "\udfff"}
     starts = {one[:cut] for one in encoded for cut in range(1, len(one))}
     ends = {one[cut:] for one in encoded for cut in range(1, len(one))}
@@ -204,11 +197,6 @@ def _bytes_of(normal: set[str]) -> Callable[[str], bool]:
         return False
 
     return fits
-
-
-def _byte_order() -> list[int]:
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [*seen, *(byte for byte in range(256) if byte not in set(seen))]
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
 from ernie_vil2.data.tags import Tags, TagsFile
+from ernie_vil2.evaluation.classification import class_embeddings
 from ernie_vil2.evaluation.ranking import top_matches
 from ernie_vil2.io.files import read_text, sha256
 from ernie_vil2.tagging.extract import Tagger
@@ -171,16 +172,13 @@ class LexiconTagger(Tagger):
     def _embedded(self, language: str) -> np.ndarray:
         """Embeddings of a language's words, `[words, D]`; made when they are first asked for."""
         if language not in self._embeddings:
-            words, blocks = self._words[language], []
+            words, templates, blocks = self._words[language], self._templates[language], []
             with tqdm(total=len(words), desc=f"words {language}".strip(), unit="word", delay=2, leave=False,
                       file=sys.stdout) as bar:  # fmt: skip
                 for start in range(0, len(words), WORDS_AT_ONCE):
                     some = words[start : start + WORDS_AT_ONCE]
-                    sums = sum(
-                        self._model.encode_texts([template.replace(WORD, word) for word in some])
-                        for template in self._templates[language]
-                    )
-                    blocks.append(sums / np.linalg.norm(sums, axis=1, keepdims=True))
+                    texts = [template.replace(WORD, word) for word in some for template in templates]
+                    blocks.append(class_embeddings(self._model.encode_texts(texts), len(templates)))
                     bar.update(len(some))
             self._embeddings[language] = np.concatenate(blocks)
         return self._embeddings[language]

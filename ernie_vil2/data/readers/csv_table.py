@@ -142,17 +142,13 @@ def dialect(start: bytes, encoding: str | None, name: str) -> tuple[str, str]:
         chinese = sum(_decodes(line, CHINESE) for line in wrong)
         encoding = CHINESE if 2 * len(wrong) > len(beyond_ascii) and 2 * chinese > len(wrong) else "utf-8"
     header = lines[0].decode(encoding, "replace") if lines else ""
-    columns = {delimiter: _count(header, delimiter) for delimiter in DELIMITERS}
-    return encoding, max(DELIMITERS, key=columns.__getitem__)
+    return encoding, max(DELIMITERS, key=lambda delimiter: len(_first_row(header, delimiter)))
 
 
 def header(start: bytes, name: str) -> list[str]:
     """The columns of a CSV file that begins so; errors as of `dialect`."""
     encoding, delimiter = dialect(start, None, name)
-    text = io.StringIO(start.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace"), newline="")
-    with suppress(csv.Error):
-        return next(csv.reader(text, delimiter=delimiter), [])
-    return []
+    return _first_row(start.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace"), delimiter)
 
 
 def _decodes(line: bytes, encoding: str) -> bool:
@@ -162,10 +158,10 @@ def _decodes(line: bytes, encoding: str) -> bool:
     return False
 
 
-def _count(header: str, delimiter: str) -> int:
+def _first_row(text: str, delimiter: str) -> list[str]:
     with suppress(csv.Error):
-        return len(next(csv.reader([header], delimiter=delimiter), []))
-    return 0
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    return []
 
 
 def still_numbers(numbers: Sequence[bool], row: Sequence[str]) -> list[bool]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class IndexedFile(ABC):
 
     def __init__(self, location: str | Path | Location, rows: int | None = None):
         self.location = as_location(location)
-        self._file = ByteRanges(self.location)
+        self._file: BinaryIO | None = None
         self._identity = self.location.identity()
         self._index: Index | None = None
         self._expected = rows  # None: whatever the first scan finds
@@ -93,15 +93,33 @@ class IndexedFile(ABC):
     def release(self) -> None:
         """Gives index and open file back; the next row loads them again."""
         self._index = None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}  # opened again where it is sent to
 
     def __len__(self) -> int:
         return self._size
 
     def _bytes(self, start: int, size: int, name: str, most: int = MAX_BYTES) -> bytes:
-        """A part of the file; BadSample if it is longer than `most` (as `check_size`), OSError as `ByteRanges.read`."""
+        """`size` bytes from `start` on; processes that share the open file do not disturb each other.
+
+        Raises:
+            BadSample: they are more than `most` (as `check_size`).
+            OSError: the file cannot be read, or it ends before that; it has changed since it was indexed.
+        """
         check_size(size, most, name)
-        return self._file.read(start, size)
+        if self._file is None:
+            self._file = self.location.open()
+        data = b""
+        while len(data) < size:  # the kernel gives no more than 2 GiB at once
+            more = os.pread(self._file.fileno(), size - len(data), start + len(data))
+            if not more:
+                raise OSError(f"{self.name} ends before byte {start + size}: it has changed while in use")
+            data += more
+        return data
 
     @abstractmethod
     def _scan(self) -> Index:
@@ -110,44 +128,6 @@ class IndexedFile(ABC):
     @abstractmethod
     def _rows(self, index: Index) -> int:
         """Rows that an index lists."""
-
-
-class ByteRanges:
-    """Reads parts of a file. It is opened at first use, so that a reader may be sent to another process."""
-
-    __slots__ = ("_file", "location")
-
-    def __init__(self, location: Location):
-        self.location = location
-        self._file: BinaryIO | None = None
-
-    def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on; processes that share the open file do not disturb each other.
-
-        Raises:
-            OSError: the file cannot be read, or it ends before that; it has changed since it was indexed.
-        """
-        if self._file is None:
-            self._file = self.location.open()
-        data = b""
-        while len(data) < size:  # the kernel gives no more than 2 GiB at once
-            more = os.pread(self._file.fileno(), size - len(data), offset + len(data))
-            if not more:
-                raise OSError(f"{self.location.name} ends before byte {offset + size}: it has changed while in use")
-            data += more
-        return data
-
-    def close(self) -> None:
-        """Gives the open file back; the next read opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple:
-        return ByteRanges, (self.location,)
 
 
 def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
