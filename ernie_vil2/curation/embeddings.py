@@ -26,8 +26,7 @@ from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.io.files import atomic_write
 
 LANGUAGES = ("zh", "en", "other")
-BATCH = 512
-"""Pairs that are read at once."""
+BATCH = 512  # pairs that are read at once
 
 
 @dataclass(frozen=True)

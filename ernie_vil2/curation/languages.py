@@ -44,8 +44,7 @@ LOANS = frozenset(
     "café cafés crêpe crêpes déjà décor entrée façade jalapeño jalapeños naïve piña piñata résumé sauté sautéed".split()
 )
 """With accents, and English."""
-SHORT = 3
-"""Words of a text in which one word says the language."""
+SHORT = 3  # words of a text in which one word says the language
 
 
 def language_of(text: str) -> Language:

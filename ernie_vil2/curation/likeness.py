@@ -14,44 +14,28 @@ import numpy as np
 
 from ernie_vil2.data.decoding import resized
 
-LARGEST = 128
-"""Pixels of a side of what is looked at."""
+LARGEST = 128  # pixels of a side of what is looked at
 FINE, SIDE, COLOUR = 64, 32, 8
 BYTES = FINE * FINE + 2 * COLOUR * COLOUR
-WIDTH = 64
-"""Numbers of a vector, by which candidates are found."""
-WINDOWS = 5
-"""Of an image that are asked for: the whole, and at each corner what a crop could leave."""
-EVEN = 12
-"""Levels by which the values of an even border may differ: JPEG's noise, but less than yellow differs from white."""
-WHITE = 245
-"""Level from which a border is paper."""
-LEAST = 0.3
-"""Of a side, that is left of it."""
-LEAST_CONTRAST = 8.0
-"""Standard deviation of what is left."""
-ASPECT = 0.2
-"""By which the logarithms of two aspect ratios may differ."""
-EXTENT = 0.3
-"""Likewise of two extents: a small square is not a large one; a frame of a tenth, or a crop, is within it."""
-BLOCK = 5_000
-"""Pairs that are compared at once."""
+WIDTH = 64  # numbers of a vector, by which candidates are found
+WINDOWS = 5  # of an image that are asked for: the whole, and at each corner what a crop could leave
+EVEN = 12  # levels by which values of an even border may differ: JPEG's noise, but less than from yellow to white
+WHITE = 245  # level from which a border is paper
+LEAST = 0.3  # of a side, that is left of it
+LEAST_CONTRAST = 8.0  # standard deviation of what is left
+ASPECT = 0.2  # by which the logarithms of two aspect ratios may differ
+EXTENT = 0.3  # likewise of two extents: a small square is not a large one; a frame of a tenth, or a crop, is within it
+BLOCK = 5_000  # pairs that are compared at once
 _LEVELS = np.arange(256)
+# Shares of a side that a crop has lost at its two ends.
 _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.1, 0), (0, 0.1), (0.05, 0.05)]
-"""Shares of a side that a crop has lost at its two ends."""
 _CROPS = [(rows, columns) for rows in _CUTS for columns in _CUTS]
-_LIMITS = -0.02, 0.16
-"""Of these shares, where a crop is looked at closely: a tenth of an image is more of what is within its margins."""
-SURE = 0.98
-"""Likeness from which no crops are tried."""
-WORTHWHILE = 0.82, 0.9
-"""Correlations of 12 x 12 from which a crop is looked at closely, and after its first adjustment further."""
-AGREED = 0.9
-"""Likeness from which two images are compared at 64 x 64."""
-MOVES = 0.025, 0.0125, 0.006, 0.003
-"""Shares of a side by which the edges of a crop are adjusted."""
-STRETCH = 0.03
-"""Logarithm of aspect ratios that a crop may differ by from what it is a crop of, as margins are whole pixels."""
+_LIMITS = -0.02, 0.16  # of these shares, looked at closely: a tenth of an image is more of what its margins hold
+SURE = 0.98  # likeness from which no crops are tried
+WORTHWHILE = 0.82, 0.9  # correlations of 12 x 12 from which a crop is looked at closely, and once adjusted further
+AGREED = 0.9  # likeness from which two images are compared at 64 x 64
+MOVES = 0.025, 0.0125, 0.006, 0.003  # shares of a side by which the edges of a crop are adjusted
+STRETCH = 0.03  # by which the logarithm of a crop's aspect ratio may be off, as margins are whole pixels
 
 
 def trimmed(luminance: np.ndarray) -> list[tuple[slice, slice]]:

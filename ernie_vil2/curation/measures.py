@@ -26,10 +26,8 @@ from ernie_vil2.data.selection import ShardIdentity, identities
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 
-VERSION = 3
-"""Of the measures; a change makes all again."""
-BATCH = 1000
-"""Rows that are measured before the bar moves."""
+VERSION = 3  # of the measures; a change makes all again
+BATCH = 1000  # rows that are measured before the bar moves
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "bad": "string"}
 """Of every pair: its row in the shard, the name of its image, the number that its draws follow from, and why it could
 not be read."""
@@ -51,7 +49,6 @@ class Maps:
 
     @cached_property
     def shards(self) -> list[ShardIdentity]:
-        """Of the source."""
         return identities(self.source)
 
     @cached_property
@@ -65,10 +62,6 @@ class Maps:
         made_by = [VERSION, self.shards[shard], [[step.name, step.columns, step.measured_by()] for step in self.steps]]
         digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
         return Measured(self.folder / f"{digest}.parquet", self.firsts[shard])
-
-    def missing(self, share: tuple[int, int] = (0, 1)) -> list[int]:
-        """The shards without measures, of every `share[1]`-th shard from `share[0]` on."""
-        return [shard for shard in range(*share[:1], len(self.shards), share[1]) if not self.part(shard).path.exists()]
 
 
 def measure_shard(maps: Maps, shard: int, count: Count = lambda read: None) -> Path:

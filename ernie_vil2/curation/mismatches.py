@@ -11,14 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHIFTS = 10
-"""Captions of others that an image is scored with."""
-BLOCK = 1024
-"""Pairs that are compared with all peers at once."""
-QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Of wrong pairs; below them there are few right ones."""
-LEAST_KEPT = 0.05
-"""Share of pairs that a calibrated threshold keeps at least."""
+SHIFTS = 10  # captions of others that an image is scored with
+BLOCK = 1024  # pairs that are compared with all peers at once
+QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)  # of wrong pairs; below them there are few right ones
+LEAST_KEPT = 0.05  # share of pairs that a calibrated threshold keeps at least
 
 
 class Embedded(NamedTuple):

@@ -7,17 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-EXACT = 20_000
-"""Vectors up to which every pair is looked at."""
-PROBES = 6
-"""Cells in which a vector is looked for."""
-OF_A_CELL = 64
-"""Vectors that a centroid is learnt from."""
-QUERIES = 4_000_000
-"""Whose cells are known at once."""
+EXACT = 20_000  # vectors up to which every pair is looked at
+PROBES = 6  # cells in which a vector is looked for
+OF_A_CELL = 64  # vectors that a centroid is learnt from
+QUERIES = 4_000_000  # whose cells are known at once
 BLOCK = 4096
-PAIRS = 100_000
-"""That are given at once."""
+PAIRS = 100_000  # that are given at once
 
 
 class Neighbours(NamedTuple):

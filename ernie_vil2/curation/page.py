@@ -19,15 +19,13 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 
 FILE = "curation.html"
-EXAMPLES = 12
-"""Pairs of a reason that are shown."""
+EXAMPLES = 12  # pairs of a reason that are shown
 GROUPS, MEMBERS = 8, 6
 LEAKS = 24
 SIDE = 96  # pixels of an image
 LONGEST = 160  # characters of a caption
 BINS = 40
-LOOKED_AT = 50_000
-"""Pairs that stayed, among which the nearest image is looked for."""
+LOOKED_AT = 50_000  # pairs that stayed, among which the nearest image is looked for
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,7 @@ from ernie_vil2.io.export_folder import named_in_utf8
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.terminal import RunError, counted
 
-STATE = ".curate"
-"""Folder in the output that holds the measures of the shards, with which a run goes on."""
+STATE = ".curate"  # folder in the output that holds the measures of the shards, with which a run goes on
 FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns of the table before the measures (docs/curate.md)."""
 NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch", "long_sketches"}
@@ -112,7 +111,9 @@ def curate(
     with _claimed(Path(output), alone=share is None), named_in_utf8(Path(output)) as output:
         state = output / STATE
         maps = Maps(source, steps, state / "measures")
-        missing = maps.missing(share or (0, 1))
+        shards = range(len(maps.shards))
+        own = shards[share[0] :: share[1]] if share else shards
+        missing = [shard for shard in own if not maps.part(shard).path.exists()]
         samples = int(source.shard_sizes[missing].sum()) if missing else 0
         if ray is not None and open_source is not None:
             measure_on_ray(partial(_opened, open_source, steps, maps.folder.resolve()), missing, ray)
@@ -120,20 +121,15 @@ def curate(
             each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
         embedder = next(filter(None, (step.embedder() for step in steps)), None)
         if embedder is not None:
-            shards = range(len(maps.shards))[share[0] :: share[1]] if share else range(len(maps.shards))
-            left = [shard for shard in shards if not embedder.part(maps, shard).path.exists()]
+            left = [shard for shard in own if not embedder.part(maps, shard).path.exists()]
             for shard in tqdm(left, "embedding", unit="shard", file=sys.stdout):
                 embedder.embed_shard(maps, shard)
         if share is not None:
             return None
-        shards = range(len(maps.shards))
         embeddings = [embedder.part(maps, shard) for shard in shards] if embedder else []
-        joins = Joins([maps.part(shard) for shard in shards], state, memory, embeddings)
-        try:
+        with closing(Joins([maps.part(shard) for shard in shards], state, memory, embeddings)) as joins:
             decide(joins, steps)
             return _written(joins, maps, output)
-        finally:
-            joins.close()
 
 
 def _written(joins: Joins, maps: Maps, output: Path) -> Curation:

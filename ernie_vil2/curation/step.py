@@ -133,17 +133,17 @@ UNREADABLE = "unreadable"
 STEPS: Registry[type[Step]] = Registry(
     "step",
     {
-        name: f"ernie_vil2.curation.steps.{module}:{part}"
-        for name, module, part in [
-            ("text_rules", "text_rules", "TextRules"),
-            ("image_rules", "image_rules", "ImageRules"),
-            ("exact_duplicates", "exact_duplicates", "ExactDuplicates"),
-            ("leaks", "leaks", "Leaks"),
-            ("near_duplicates", "near_duplicates", "NearDuplicates"),
-            ("near_texts", "near_texts", "NearTexts"),
-            ("score", "score", "Score"),
-            ("balance", "balance", "Balance"),
-        ]
+        name: f"ernie_vil2.curation.steps.{name}:{name.title().replace('_', '')}"
+        for name in (
+            "text_rules",
+            "image_rules",
+            "exact_duplicates",
+            "leaks",
+            "near_duplicates",
+            "near_texts",
+            "score",
+            "balance",
+        )
     },
 )
 """Another step is a file in `steps/` and a line here, or your own as `package.module:Class`."""

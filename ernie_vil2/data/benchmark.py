@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from ernie_vil2.data.readers.source import SampleSequence, ShardedSource
 
 
-TEXT_ID = "text_id"
-"""Field that names a text in tables and in Chinese-CLIP's files."""
-SHARED_NAME = "name of an earlier, different image"
-"""Remark on an image that is distinguished from others by its content."""
+TEXT_ID = "text_id"  # field that names a text in tables and in Chinese-CLIP's files
+SHARED_NAME = "name of an earlier, different image"  # remark on one that is distinguished by its content
 
 
 class BenchmarkRow:
@@ -267,19 +265,19 @@ class BenchmarkSource:
     def __len__(self) -> int:
         return len(self._benchmark.pairs) + len(self._bad)
 
+    def _pair(self, index: int) -> tuple[BenchmarkImage, BenchmarkText]:
+        pairs = self._benchmark.pairs
+        if index >= len(pairs):
+            raise BadSample(*self._bad[index - len(pairs)])
+        image, text = pairs[index].tolist()
+        return self._benchmark.images[image], self._benchmark.texts[text]
+
     def image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
-        pairs = self._benchmark.pairs
-        if index >= len(pairs):
-            raise BadSample(*self._bad[index - len(pairs)])
-        return self._benchmark.images[pairs[index, 0]].id
+        return self._pair(index)[0].id
 
     def __getitem__(self, index: int) -> Sample:
-        pairs = self._benchmark.pairs
-        if index >= len(pairs):
-            raise BadSample(*self._bad[index - len(pairs)])
-        image_row, text_row = pairs[index].tolist()
-        image, text = self._benchmark.images[image_row], self._benchmark.texts[text_row]
+        image, text = self._pair(index)
         file, content = image.find() if image.find else ("", image.read())
         return Sample(image.id, text.text, content, {"": text.text}, {}, {**image.fields, **text.fields}, str(file))
 
@@ -325,7 +323,7 @@ def benchmarks_of(
     Raises:
         ValueError: no sample could be used.
     """
-    read: list[_Read | BadSample] = []
+    read: list[tuple[Sample, BenchmarkImage] | BadSample] = []  # samples without their bytes, and their images
     ids, found = ImageIds(), dict[str, None]()
     for index in range(len(source)):
         try:
@@ -334,7 +332,7 @@ def benchmarks_of(
             read.append(bad)
             continue
         image = BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index), sample.fields)
-        read.append(_Read(replace(sample, image=b""), image))
+        read.append((replace(sample, image=b""), image))
         found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
     if languages is None:
         languages = [language for language in preferred if language in found] or list(found) or [""]
@@ -348,15 +346,8 @@ def benchmarks_of(
     return {language: _in_language(read, name, language, text_id, caption_lines, files) for language in languages}
 
 
-class _Read(NamedTuple):
-    """A sample without its bytes, and its image."""
-
-    sample: Sample
-    image: BenchmarkImage
-
-
 def _in_language(
-    read: Sequence[_Read | BadSample],
+    read: Sequence[tuple[Sample, BenchmarkImage] | BadSample],
     name: str,
     language: str,
     text_id: str | None,

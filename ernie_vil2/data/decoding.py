@@ -22,16 +22,14 @@ from PIL import Image
 
 from ernie_vil2.data.samples import BadSample, Reason
 
-MAX_PIXELS = 89_478_485
-"""A header that asks for more is taken for a decompression bomb; Pillow draws the line there too."""
+MAX_PIXELS = 89_478_485  # a header that asks for more is taken for a decompression bomb, by Pillow too
 
-WHITE = (255, 255, 255)
-"""What is shown behind transparent pixels: the paper that images are cut out on."""
+WHITE = (255, 255, 255)  # what is shown behind transparent pixels: the paper that images are cut out on
 
 BLACK = (0, 0, 0)
 
+# A side that is longer than this times the other is a ruler or a spacer; resized by the short one, it fills memory.
 MAX_ASPECT = 200
-"""A side that is longer than this times the other is a ruler or a spacer; resized by the short one, it fills memory."""
 
 # Of what Pillow can open: no vector graphics, which it has other programs draw, and no raster of measurements.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

@@ -121,7 +121,6 @@ class ViewRows(SampleRows):
 
     @property
     def layout(self) -> RowLayout:
-        """As `SampleRows.layout`."""
         side = self._image.image_size
         layout: dict = {view: ((side, side, 3), np.uint8) for view in self._image_views}
         for name, tokenizer in self._tokenizers.items():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,11 +96,6 @@ class Work:
         return range(shard * size, min((shard + 1) * size, len(self.source)))
 
 
-def shard_name(shard: int) -> str:
-    """The file of a shard."""
-    return f"{shard:05d}.tar"
-
-
 def digests(work: Work, shard: int) -> np.ndarray:
     """What distinguishes the samples of a shard, by image and captions, `[samples, 16]` uint8.
 
@@ -128,14 +124,14 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
         `images`: of each sample the row, the image's name as a number, and one of name and content.
     """
     found = _Found()
-    entry = {"name": shard_name(shard), "bytes": 0, "sha256": None}
+    entry: dict[str, Any] = {"name": f"{shard:05d}.tar", "bytes": 0, "sha256": None}
     samples = _good_samples(work, shard, found)
     if folder is None:
         for _ in samples:
             pass
         entry["images"] = found.images
     else:
-        path = folder / shard_name(shard)
+        path = folder / entry["name"]
         path.unlink(missing_ok=True)  # one of other content, which could not be verified
         first = next(samples, None)
         if first is not None:

@@ -15,14 +15,10 @@ from zlib import crc32
 from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
 from ernie_vil2.io.terminal import RunError, counted, printable
 
-MAX_BYTES = 2**28
-"""Of an image file, of a row that holds an image, of a member of a shard; what is longer is not read."""
-MAX_TEXT_BYTES = 2**22
-"""Of a JSON object, of a text file of a sample, of a row without image: as Python objects they take far more."""
-MAX_CHARACTERS = 100_000
-"""Of a caption, or of all tags of a sample in a language; a longer one is a whole document, or damage."""
-MAX_ID_BITS = 4096
-"""Of a whole number that is an id."""
+MAX_BYTES = 2**28  # of an image file, of a row that holds an image, of a member of a shard; what is longer is not read
+MAX_TEXT_BYTES = 2**22  # of a JSON object, a text file, a row without image: as Python objects they take far more
+MAX_CHARACTERS = 100_000  # of a caption, or all tags in a language; a longer one is a whole document, or damage
+MAX_ID_BITS = 4096  # of a whole number that is an id
 
 
 class Reason(StrEnum):
@@ -231,7 +227,6 @@ class Statement(Sample):
 
     @property
     def stored_bytes(self) -> int:
-        """As `Sample.stored_bytes`, of both images."""
         return len(self.image) + len(self.right or b"")
 
 
@@ -240,8 +235,7 @@ def is_blank(text: str) -> bool:
     return all(letter == "\ufffd" or unicodedata.category(letter).startswith(("C", "Z", "Mn")) for letter in text)
 
 
-SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"
-"""Remark on a sample."""
+SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"  # remark on a sample
 
 
 def content_id(name: str, image: bytes | None = None) -> int:
@@ -271,14 +265,13 @@ class BadSampleReport:
 
     Args:
         max_share: largest share of bad samples that is tolerated.
-        patience: samples that are read before the share is judged.
     """
 
-    NAMES = 10
+    NAMES = 10  # of each reason
+    PATIENCE = 100  # samples that are read before the share is judged
 
-    def __init__(self, max_share: float = 1.0, patience: int = 100):
+    def __init__(self, max_share: float = 1.0):
         self.max_share = max_share
-        self.patience = patience
         self.read = 0
         self.counts: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()  # on samples that are used
@@ -298,7 +291,7 @@ class BadSampleReport:
                 counts[reason] += 1
                 if len(self.names[reason]) < self.NAMES and name not in self.names[reason]:
                     self.names[reason].append(name)
-        if self.read >= self.patience and self.counts.total() > self.max_share * self.read:
+        if self.read >= self.PATIENCE and self.counts.total() > self.max_share * self.read:
             raise TooManyBadSamples(
                 f"{self.counts.total():,} of {counted(self.read, 'sample')} could not be used, more than "
                 f"Data.max_bad_share = {self.max_share} allows\n{self}"

@@ -24,11 +24,9 @@ from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import load_json
 
 ABOUT = "curation.json"
-TABLE = "table"
-"""Folder of the Parquet files, one for each shard."""
+TABLE = "table"  # folder of the Parquet files, one for each shard
 VERSION = 1
-CHUNK = 2**22
-"""Rows of which draws are counted at once."""
+CHUNK = 2**22  # rows of which draws are counted at once
 T = TypeVar("T")
 
 

@@ -10,8 +10,7 @@ import struct
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-MAX_BYTES = 2**27
-"""Of a file; that of XLM-V, of 901,629 pieces, has 18 million."""
+MAX_BYTES = 2**27  # of a file; that of XLM-V, of 901,629 pieces, has 18 million
 _UNIGRAM, _PAIRS = 1, 2
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4
 _SPACE = "\u2581"

@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size, check_text
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size, check_text, is_id
 from ernie_vil2.io.files import check_ordinary, parse_json, read_text, system_errors_named
 
 T = TypeVar("T")
@@ -86,6 +86,17 @@ def check_widths(where: str | Path, images: np.ndarray, texts: np.ndarray) -> No
             f"{where}: image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}; both must come "
             "from one model"
         )
+
+
+def values_of(row: object, where: str, *ids: str, **kinds: type) -> list[Any]:
+    """The values of a JSON object: ids, as texts, and those of the given types, by their keys.
+
+    BadSample if it is not an object, or does not hold these.
+    """
+    if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items()):
+        if all(is_id(row.get(key)) for key in ids):
+            return [*(str(row[key]) for key in ids), *(row[key] for key in kinds)]
+    raise BadSample(Reason.MALFORMED_ROW, where)
 
 
 def image_files(folder: Path) -> list[Path]:

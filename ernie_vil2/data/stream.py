@@ -22,8 +22,7 @@ from ernie_vil2.data.selection import Draws, Selected, read_selection
 from ernie_vil2.data.splits import held_out
 from ernie_vil2.io.terminal import counted
 
-SCORED = "image that is scored too"
-"""Remark on a sample."""
+SCORED = "image that is scored too"  # remark on a sample
 MOST_ROWS = 1_500_000
 """Of training data, beyond which their ids are not compared with scored ones: a run would begin a minute later."""
 

@@ -102,7 +102,6 @@ class TagsTsv(TextLines):
         return super().__len__() - 1
 
     def row_name(self, index: int) -> str:
-        """File and line."""
         return super().row_name(index + 1)
 
     def row(self, index: int) -> dict[str, object]:

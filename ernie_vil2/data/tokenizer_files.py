@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 CLIP_BPE = Path(__file__).parent / "vocab_clip_bpe.txt.gz"
 """Merges of CLIP's byte pairs, a pair a line; MIT licence, in the file next to it."""
 CLIP_MERGES = 49_152 - 256 - 2
-MAX_CHARACTERS = 2**28
-"""Of a tokenizer.json; that of MetaCLIP 2, of 901,629 tokens, has 60 million."""
+MAX_CHARACTERS = 2**28  # of a tokenizer.json; that of MetaCLIP 2, of 901,629 tokens, has 60 million
 _PIECES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _LOOKED_FOR = {
     "bert": (FILE, VOCABULARY),
@@ -226,16 +225,15 @@ def vocabulary_file(source: str | Path | None, rules: str) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    if source is not None and Path(source).is_file():
-        return Path(source)
-    if source is not None and not Path(source).exists():
-        raise FileNotFoundError(
-            f"{source}: no such file or folder; name the vocabulary that the model was trained with"
-        )
     names = _LOOKED_FOR.get(rules, (FILE, *_PIECES)) if rules in DIALECTS else (VOCABULARY,)
-    for name in names if source is not None else ():
-        if Path(cast("str | Path", source), name).is_file():
-            return Path(cast("str | Path", source), name)
+    if source is not None:
+        for path in (Path(source), *(Path(source, name) for name in names)):
+            if path.is_file():
+                return path
+        if not Path(source).exists():
+            raise FileNotFoundError(
+                f"{source}: no such file or folder; name the vocabulary that the model was trained with"
+            )
     if rules in ("open_clip", "clip"):
         return _of_open_clip()
     raise FileNotFoundError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +20,33 @@ from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, LibraryTokenizer, by
 from ernie_vil2.io.files import load_json, parse_json, read_text, write_json, write_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 
-_SHARED = (
-    (0x20, 0x7F),
-    (0xA0, 0xC0),
-    (0x2000, 0x2070),
-    (0x20A0, 0x20D0),
-    (0x2100, 0x2150),
-    (0x2190, 0x2800),
-    (0xFE0F, 0xFE10),
-    (0x1F300, 0x1FB00),
-)
-_LATIN, _HAN = (
-    ((0xC0, 0x180),),
-    (
-        (0x2E80, 0x3040),
-        (0x3100, 0x3130),
-        (0x3190, 0xA000),
-        (0xF900, 0xFB00),
-        (0xFE10, 0xFE70),
-        (0xFF00, 0x10000),
-        (0x20000, 0x32000),
-    ),
-)
-LANGUAGES: Mapping[str, tuple[tuple[int, int], ...]] = {
+# Characters of texts as ranges of code points, without their ends. All texts have ASCII, symbols and emoji.
+_SHARED = "20-7F A0-C0 2000-2070 20A0-20D0 2100-2150 2190-2800 FE0F-FE10 1F300-1FB00"
+_LATIN, _HAN = "C0-180", "2E80-3040 3100-3130 3190-A000 F900-FB00 FE10-FE70 FF00-10000 20000-32000"
+LANGUAGES = {
     "zh": _HAN,
     "en": _LATIN,
-    "ja": (*_HAN, (0x3040, 0x3100)),
-    "ko": (*_HAN, (0x1100, 0x1200), (0x3130, 0x3190), (0xAC00, 0xD7B0)),
-    "ru": ((0x400, 0x530),),
-    "ar": ((0x600, 0x700), (0x750, 0x780)),
-    "hi": ((0x900, 0x980),),
-    "th": ((0xE00, 0xE80),),
+    "ja": f"{_HAN} 3040-3100",
+    "ko": f"{_HAN} 1100-1200 3130-3190 AC00-D7B0",
+    "ru": "400-530",
+    "ar": "600-700 750-780",
+    "hi": "900-980",
+    "th": "E00-E80",
     **dict.fromkeys(("de", "es", "fr", "it", "pt"), _LATIN),
 }
-"""Characters of a language's texts as ranges of code points. All have ASCII, characters and emoji as well."""
 _SPACE = "\u2581"
 _PAIRS = "vocab.json", "merges.txt"
 
 
 def characters(languages: Iterable[str]) -> set[str]:
     """The characters of texts in these languages; ValueError if one is not known."""
-    ranges = list(_SHARED)
+    ranges = _SHARED.split()
     for language in languages:
         if language not in LANGUAGES:
             raise ValueError(f"--keep {language}: known are {', '.join(LANGUAGES)}; for others give --texts FILE")
-        ranges += LANGUAGES[language]
-    return {chr(code) for first, end in ranges for code in range(first, end)} | set("\t\n\r")
+        ranges += LANGUAGES[language].split()
+    codes = (range(*(int(end, 16) for end in ends.split("-"))) for ends in ranges)
+    return set(map(chr, chain.from_iterable(codes))) | set("\t\n\r")
 
 
 def kept_of_characters(tokenizer: TextTokenizer, allowed: set[str]) -> list[int]:

@@ -32,10 +32,8 @@ Arrays = dict[str, np.ndarray]
 RowLayout = Mapping[str, tuple[tuple[int, ...], Any]]
 Fill = Callable[[int, Arrays, int], Any]
 
-AHEAD = 2
-"""Batches that the workers may be ahead."""
-GLANCE = 1.0
-"""Seconds between two looks at a worker that is waited for."""
+AHEAD = 2  # batches that the workers may be ahead
+GLANCE = 1.0  # seconds between two looks at a worker that is waited for
 
 
 class WorkerError(RunError):

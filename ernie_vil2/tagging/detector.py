@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,87 +42,68 @@ class DetectorInput(NamedTuple):
     scale_factor: np.ndarray
 
 
-Step = Callable[[DetectorInput], DetectorInput]
-
-
-@dataclass(frozen=True)
-class Resize:
+def _resize(
+    given: DetectorInput, target_size: int | Sequence[int], keep_ratio: bool = True, interp: int = cv2.INTER_LINEAR
+) -> DetectorInput:
     """To `target_size` [height, width]; with `keep_ratio`, so that the sides are at most its two numbers."""
-
-    target_size: int | Sequence[int]
-    keep_ratio: bool = True
-    interp: int = cv2.INTER_LINEAR
-
-    def __call__(self, given: DetectorInput) -> DetectorInput:
-        height, width = given.image.shape[:2]
-        target = (self.target_size,) * 2 if isinstance(self.target_size, int) else tuple(self.target_size)
-        if self.keep_ratio:
-            vertical = min(target) / min(height, width)
-            if round(vertical * max(height, width)) > max(target):
-                vertical = max(target) / max(height, width)
-            horizontal = vertical
-        else:
-            vertical, horizontal = target[0] / height, target[1] / width
-        # By factors, not to a size: OpenCV takes the coordinates of the pixels from what it is given.
-        image = cv2.resize(given.image, None, fx=horizontal, fy=vertical, interpolation=self.interp)
-        return DetectorInput(image, np.array(image.shape[:2], np.float32), np.array([vertical, horizontal], np.float32))
+    height, width = given.image.shape[:2]
+    target = (target_size,) * 2 if isinstance(target_size, int) else tuple(target_size)
+    if keep_ratio:
+        vertical = min(target) / min(height, width)
+        if round(vertical * max(height, width)) > max(target):
+            vertical = max(target) / max(height, width)
+        horizontal = vertical
+    else:
+        vertical, horizontal = target[0] / height, target[1] / width
+    # By factors, not to a size: OpenCV takes the coordinates of the pixels from what it is given.
+    image = cv2.resize(given.image, None, fx=horizontal, fy=vertical, interpolation=interp)
+    return DetectorInput(image, np.array(image.shape[:2], np.float32), np.array([vertical, horizontal], np.float32))
 
 
-@dataclass(frozen=True)
-class Pad:
+def _pad(given: DetectorInput, size: Sequence[int], fill_value: Sequence[float] = (114.0,) * 3) -> DetectorInput:
     """Below and to the right, with a colour, to `size` [height, width]."""
-
-    size: Sequence[int]
-    fill_value: Sequence[float] = (114.0, 114.0, 114.0)
-
-    def __call__(self, given: DetectorInput) -> DetectorInput:
-        height, width = given.image.shape[:2]
-        padded = np.full((*self.size, 3), self.fill_value, np.float32)
-        padded[:height, :width] = given.image
-        return given._replace(image=padded)
+    height, width = given.image.shape[:2]
+    padded = np.full((*size, 3), fill_value, np.float32)
+    padded[:height, :width] = given.image
+    return given._replace(image=padded)
 
 
-@dataclass(frozen=True)
-class NormalizeImage:
+def _normalize_image(
+    given: DetectorInput,
+    mean: Sequence[float],
+    std: Sequence[float],
+    is_scale: bool = True,
+    norm_type: str = "mean_std",
+) -> DetectorInput:
     """(image / 255 - mean) / std; without the division if not `is_scale`, without the rest if `norm_type` is none."""
-
-    mean: Sequence[float]
-    std: Sequence[float]
-    is_scale: bool = True
-    norm_type: str = "mean_std"
-
-    def __call__(self, given: DetectorInput) -> DetectorInput:
-        image = given.image.astype(np.float32)
-        if self.is_scale:
-            image /= 255.0
-        if self.norm_type == "mean_std":
-            image = (image - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return given._replace(image=image)
+    image = given.image.astype(np.float32)
+    if is_scale:
+        image /= 255.0
+    if norm_type == "mean_std":
+        image = (image - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return given._replace(image=image)
 
 
-@dataclass(frozen=True)
-class Permute:
+def _permute(given: DetectorInput) -> DetectorInput:
     """Channels first."""
-
-    def __call__(self, given: DetectorInput) -> DetectorInput:
-        return given._replace(image=given.image.transpose(2, 0, 1))
+    return given._replace(image=given.image.transpose(2, 0, 1))
 
 
-@dataclass(frozen=True)
-class PadStride:
+def _pad_stride(given: DetectorInput, stride: int = 0) -> DetectorInput:
     """Zeros below and to the right, to multiples of `stride`; after `Permute`."""
-
-    stride: int = 0
-
-    def __call__(self, given: DetectorInput) -> DetectorInput:
-        if self.stride <= 0:
-            return given
-        height, width = given.image.shape[1:]
-        more = [(0, 0), (0, -height % self.stride), (0, -width % self.stride)]
-        return given._replace(image=np.pad(given.image, more))
+    if stride <= 0:
+        return given
+    height, width = given.image.shape[1:]
+    return given._replace(image=np.pad(given.image, [(0, 0), (0, -height % stride), (0, -width % stride)]))
 
 
-STEPS = {step.__name__: step for step in (Resize, Pad, NormalizeImage, Permute, PadStride)}
+STEPS: dict[str, Callable[..., DetectorInput]] = {
+    "Resize": _resize,
+    "Pad": _pad,
+    "NormalizeImage": _normalize_image,
+    "Permute": _permute,
+    "PadStride": _pad_stride,
+}
 
 
 class DetectorPreprocessing:
@@ -135,16 +118,17 @@ class DetectorPreprocessing:
     """
 
     def __init__(self, steps: Sequence[dict], file: str):
-        self._steps: list[Step] = []
+        self._steps: list[Callable[[DetectorInput], DetectorInput]] = []
         for options in steps:
             options = dict(options)
             kind = options.pop("type", None)
             if kind not in STEPS:
                 raise ValueError(f"{file}: preprocessing {kind} is not known here; known: {', '.join(STEPS)}")
             try:
-                self._steps.append(STEPS[kind](**options))
+                signature(STEPS[kind]).bind(None, **options)
             except TypeError as error:
                 raise ValueError(f"{file}: preprocessing {kind}: {error}") from error
+            self._steps.append(partial(STEPS[kind], **options))
 
     def __call__(self, image: np.ndarray, name: str) -> DetectorInput:
         """What the detector takes of an image `[H, W, 3]` uint8 RGB; BadSample if nothing is left of a side of it."""
@@ -292,8 +276,7 @@ def _predictor(program: Path, weights: Path, device: str) -> Any:
         raise ValueError(f"{program.parent}: Paddle cannot load {program.name} and {weights.name} ({error})") from error
 
 
-WITHOUT_SPACE = ("zh", "ja")
-"""Languages that write attribute and object together."""
+WITHOUT_SPACE = ("zh", "ja")  # languages that write attribute and object together
 
 
 @dataclass(frozen=True)
@@ -370,5 +353,4 @@ class DetectorTagger(Tagger):
         return self._detector.preprocess(decode_image(sample.image, sample.image_name), sample.image_name)
 
     def tag(self, prepared: Sequence[DetectorInput]) -> list[Tags]:
-        """The phrases of a batch of images."""
         return [self._phrases(found) for found in self._detector(prepared)]

@@ -168,7 +168,6 @@ class Journal:
         return (TaggedRows(**line) for line in islice(self._lines(), 1, None))
 
     def add(self, batch: TaggedRows) -> None:
-        """Writes a batch down."""
         self._write(asdict(batch))
 
     def _lines(self) -> Iterator[dict]:
@@ -232,7 +231,6 @@ class TaggingReport:
                 self.tags[language] += len(texts)
 
     def as_dict(self) -> dict:
-        """For JSON."""
         return {
             "ids": self.ids,
             "untagged": {"count": self.untagged, "names": self.untagged_names},

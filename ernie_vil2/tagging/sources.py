@@ -79,7 +79,6 @@ class FileTagger(Tagger):
         return name
 
     def tag(self, prepared: Sequence[str]) -> list[Tags]:
-        """What the file has for ids."""
         return [clean_tags(self._file[name]) for name in prepared]
 
     def remarks(self, ids: np.ndarray) -> list[str]:
@@ -96,8 +95,7 @@ class FileTagger(Tagger):
         return lines
 
 
-WORD = "{}"
-"""Where the word goes in a template."""
+WORD = "{}"  # where the word goes in a template
 
 WORDS_AT_ONCE = 1024
 
@@ -158,7 +156,6 @@ class LexiconTagger(Tagger):
         return self._model.preprocess(sample.image, sample.image_name)
 
     def tag(self, prepared: Sequence[np.ndarray]) -> list[Tags]:
-        """The nearest words of a batch of images."""
         images = self._model.encode_pixels(np.stack(prepared))
         tags: list[dict[str, tuple[str, ...]]] = [{} for _ in prepared]
         for language, words in self._words.items():

@@ -20,8 +20,7 @@ from ernie_vil2.data.selection import Draws
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import read_text
 
-NOUNS = "index.noun"
-"""WordNet's file of nouns: `/usr/share/wordnet/index.noun` of Debian's package wordnet-base."""
+NOUNS = "index.noun"  # WordNet's file of nouns: `/usr/share/wordnet/index.noun` of Debian's package wordnet-base
 SHOWN = 30
 
 
@@ -55,7 +54,6 @@ class Balance(Step[Settings]):
     columns = {"concepts": "list<int32>"}
 
     def check(self) -> None:
-        """Reads the words."""
         require("the step balance", "ahocorasick")
         if not self.settings.words:
             raise ValueError(
@@ -65,7 +63,6 @@ class Balance(Step[Settings]):
         assert self._matchers
 
     def measured_by(self) -> Any:
-        """The words."""
         return {language: matcher.digest for language, matcher in self._matchers.items()}
 
     @cached_property

@@ -39,14 +39,12 @@ class ImageRules(Step[Settings]):
         }
 
     def rules(self) -> Iterable[tuple[str, str]]:
-        """See `Settings`."""
         own = self.settings
         yield "image too small", f"least(width, height) < {own.short_side}"
         yield "image too long", f"aspect > {own.aspect}"
         yield "blank image", f"deviation < {own.deviation}"
 
     def shown(self) -> Iterable[Shown]:
-        """Each of them."""
         yield Shown("least(width, height)", "short side in pixels", (self.settings.short_side,))
         yield Shown("aspect", "longer side over the shorter", (self.settings.aspect,))
         yield Shown("deviation", "standard deviation of luminance", (self.settings.deviation,))

@@ -50,7 +50,6 @@ class Leaks(Step[Settings]):
     columns = COLUMNS | {"long_sketches": "list<binary>"}
 
     def check(self) -> None:
-        """Opens the benchmarks."""
         if not self.settings.benchmarks:
             raise ValueError(
                 "leaks compares with benchmarks, and none is named: -o 'leaks.benchmarks=[FOLDER]', or leave the step "
@@ -121,11 +120,10 @@ class Leaks(Step[Settings]):
         """The thumbnails of a benchmark's images, of an earlier run if it is as it was, and what each is of."""
         images = list({image.id: image for one in benchmarks for image in one.images}.values())
         state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
-        about = json.dumps([VERSION, path, len(images), state]).encode()
+        about = json.dumps([VERSION, Thumbnails._fields, path, len(images), state]).encode()
         kept = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
         if kept.is_file():
-            stored = np.load(kept)
-            thumbnails, shapes, extents, rows = (stored[name] for name in ("thumbnails", "shapes", "extents", "rows"))
+            known = Thumbnails(**np.load(kept))
         else:
             made: list[Thumbnail] = []
             read: list[int] = []
@@ -140,10 +138,10 @@ class Leaks(Step[Settings]):
             shapes, extents = (
                 np.array([getattr(one, name) for one in made], np.float32) for name in ("shape", "extent")
             )
-            rows = np.array(read, np.int64)
-            np.savez(kept, thumbnails=thumbnails, shapes=shapes, extents=extents, rows=rows)
-        known = Thumbnails(rows, thumbnails, vectors(thumbnails).astype(np.float16), shapes, extents)
-        return known, [images[row].id for row in rows.tolist()]
+            rows, near = np.array(read, np.int64), vectors(thumbnails).astype(np.float16)
+            known = Thumbnails(rows, thumbnails, near, shapes, extents)
+            np.savez(kept, **known._asdict())
+        return known, [images[row].id for row in known.samples.tolist()]
 
 
 def _bands(sketches: Sequence[bytes]) -> pa.Table:

@@ -16,10 +16,8 @@ from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.text_rules import plain
 
 HASHES, BANDS = 32, 8
-GRAM = 3
-"""Characters of a piece of text."""
-LEAST_PIECES = 6
-"""Of a caption; shorter ones are alike by chance."""
+GRAM = 3  # characters of a piece of text
+LEAST_PIECES = 6  # of a caption; shorter ones are alike by chance
 _RNG = np.random.default_rng(0)
 _FACTORS = _RNG.integers(2**63, 2**64, HASHES, dtype=np.uint64) | np.uint64(1)  # products have to wrap around
 _TERMS = _RNG.integers(0, 2**64, HASHES, dtype=np.uint64)

@@ -17,8 +17,7 @@ from ernie_vil2.curation.mismatches import Embedded, Peers, Threshold, calibrate
 from ernie_vil2.curation.step import Pair, Shown, Step
 from ernie_vil2.curation.steps.text_rules import text_key
 
-PEERS = 20_000
-"""Pairs of a language, fold and model that the others are compared with, at most."""
+PEERS = 20_000  # pairs of a language, fold and model that the others are compared with, at most
 
 
 class Settings(Section):
@@ -57,7 +56,6 @@ class Score(Step[Settings]):
     columns = {"languages": "string", "text_key": "uint64"}
 
     def check(self) -> None:
-        """Loads the model."""
         models = [self.settings.model] if isinstance(self.settings.model, str) else self.settings.model
         if not models:
             raise ValueError("score needs a model: -o score.model=MODEL, or leave the step out: -o score=null")
@@ -74,11 +72,9 @@ class Score(Step[Settings]):
         return {"languages": languages_of(texts), "text_key": text_key(texts)}
 
     def embedder(self) -> Embedder:
-        """The models."""
         return self._embedder
 
     def prepare(self, joins: Joins) -> None:
-        """Makes the scores."""
         self._nulls: dict[str, np.ndarray] = {}
         self._thresholds: dict[str, float] = {}
         texts = self._embedder.texts

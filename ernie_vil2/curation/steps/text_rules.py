@@ -87,8 +87,7 @@ FAULTS: Mapping[Fault, tuple[Any, Any]] = {
 fits counts."""
 
 
-LOOKED_AT = 1000
-"""Characters of a caption; what is longer is none in any case."""
+LOOKED_AT = 1000  # characters of a caption; what is longer is none in any case
 _TOKEN = re.compile(r"\w+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 
@@ -147,7 +146,6 @@ class TextRules(Step[Settings]):
         }
 
     def rules(self) -> Iterable[tuple[str, str]]:
-        """See `Settings`."""
         own = self.settings
         unwanted = [language for language in ("zh", "en", "other") if language not in own.languages]
         yield from ((fault, f"text_fault = '{fault}'") for fault in own.faults)
@@ -167,7 +165,6 @@ class TextRules(Step[Settings]):
             joins.remove("caption of many images", f"select sample, null from alive semi join {many} using (text_key)")
 
     def shown(self) -> Iterable[Shown]:
-        """Lengths."""
         yield Shown("characters", "characters of the caption", (self.settings.longest,))
         yield Shown("words", "words of English captions", (self.settings.words,))
         yield Shown("han", "Chinese characters of Chinese captions", (self.settings.han,))

@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, found_files, in_order
-from ernie_vil2.data.samples import BadSample, Reason, as_text, is_id
-from ernie_vil2.data.source_files import numbered_lines, read_json
+from ernie_vil2.data.samples import BadSample, Reason, as_text
+from ernie_vil2.data.source_files import numbered_lines, read_json, values_of
 
 FLICKR30K_FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images")
 MSCOCO_FOLDERS = ("train2014", "val2014")
@@ -36,7 +37,9 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
         if isinstance(row, dict) and row.get("split") not in wanted:
             continue
         with collector.entry():
-            image, sentences = _karpathy_row(row, f"{annotations.name}, image {number}", folders)
+            file, sentences = values_of(row, f"{annotations.name}, image {number}", filename=str, sentences=list)
+            fields = {name: row[name] for name in FIELDS if name in row}
+            image = folders.image(file, file, fields=fields)
             collector.add_image(image, image.id, once=True)
             for position, sentence in enumerate(sentences):
                 with collector.entry():
@@ -46,23 +49,11 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
     return collector.benchmark(f"{name}-{split}", [annotations])
 
 
-def _karpathy_row(row: object, where: str, folders: ImageFolders) -> tuple[BenchmarkImage, list]:
-    if (
-        not isinstance(row, dict)
-        or not isinstance(row.get("filename"), str)
-        or not isinstance(row.get("sentences"), list)
-    ):
-        raise BadSample(Reason.MALFORMED_ROW, where)
-    file = row["filename"]
-    return folders.image(file, file, fields={name: row[name] for name in FIELDS if name in row}), row["sentences"]
-
-
-def _karpathy_text(sentence: object, row: dict, where: str) -> BenchmarkText:
-    if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str) or not is_id(sentence.get("sentid")):
-        raise BadSample(Reason.MALFORMED_ROW, where)
+def _karpathy_text(sentence: Any, row: dict, where: str) -> BenchmarkText:
+    text_id, raw = values_of(sentence, where, "sentid", raw=str)
     if sentence.get("imgid", row.get("imgid")) != row.get("imgid"):
         raise BadSample(Reason.UNMATCHED_IMAGE, where)
-    return BenchmarkText(str(sentence["sentid"]), sentence["raw"].strip())
+    return BenchmarkText(text_id, raw.strip())
 
 
 FLICKR30K = Layout(
@@ -97,20 +88,16 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
     collector = Collector()
     for number, row in enumerate(content["images"]):
         with collector.entry():
-            where = f"{annotations.name}, image {number}"
-            if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("file_name"), str):
-                raise BadSample(Reason.MALFORMED_ROW, where)
-            image_id, file = str(row["id"]), row["file_name"]
+            image_id, file = values_of(row, f"{annotations.name}, image {number}", "id", file_name=str)
             collector.add_image(folders.image(image_id, file), file, once=True)
     for number, row in enumerate(content["annotations"]):
         with collector.entry():
             where = f"{annotations.name}, annotation {number}"
-            if not isinstance(row, dict) or not is_id(row.get("id")) or not isinstance(row.get("caption"), str):
-                raise BadSample(Reason.MALFORMED_ROW, where)
-            text_id, image_id = str(row["id"]), str(row.get("image_id"))
+            text_id, caption = values_of(row, where, "id", caption=str)
+            image_id = str(row.get("image_id"))
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
-            collector.add_text(BenchmarkText(text_id, row["caption"].strip()), once=True)
+            collector.add_text(BenchmarkText(text_id, caption.strip()), once=True)
             collector.add_pair(image_id, text_id)
     return collector.benchmark(f"coco-captions-{split}", [annotations])
 
@@ -226,7 +213,10 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
     collector = Collector()
     for number, row in enumerate(read_json(annotations, list)):
         with collector.entry():
-            image_id, captions = _aic_icc_row(row, f"{annotations.name}, entry {number}")
+            where = f"{annotations.name}, entry {number}"
+            image_id, captions = values_of(row, where, image_id=str, caption=list)
+            if not all(isinstance(caption, str) for caption in captions):
+                raise BadSample(Reason.MALFORMED_ROW, where)
             collector.add_image(folders.image(image_id, image_id), image_id, once=True)
             for position, caption in enumerate(captions):
                 with collector.entry():
@@ -234,14 +224,6 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
                     collector.add_text(BenchmarkText(text_id, caption.strip()))
                     collector.add_pair(image_id, text_id)
     return collector.benchmark(f"aic-icc-{split}", [annotations])
-
-
-def _aic_icc_row(row: object, where: str) -> tuple[str, list[str]]:
-    if isinstance(row, dict):
-        image_id, captions = row.get("image_id"), row.get("caption")
-        if isinstance(image_id, str) and isinstance(captions, list) and all(isinstance(text, str) for text in captions):
-            return image_id, captions
-    raise BadSample(Reason.MALFORMED_ROW, where)
 
 
 AIC_ICC = Layout(

@@ -19,8 +19,7 @@ from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, as_text, is_blank
 from ernie_vil2.data.source_files import numbered_lines
 
-Line = tuple[BenchmarkImage, BenchmarkText]
-"""The image and the text of a line."""
+Line = tuple[BenchmarkImage, BenchmarkText]  # the image and the text of a line
 
 
 def _read_lines(

@@ -26,8 +26,7 @@ OTHER_NAMES = {
     "caption": "title product_title product_name sentence description".split(),
 }
 """What other people call a column; of several that mean the same the first counts, and the others stay fields."""
-ADDRESSES = ("url", "link", "链接", "网址", "图片地址")
-"""Parts of the names of columns that hold addresses of images."""
+ADDRESSES = ("url", "link", "链接", "网址", "图片地址")  # parts of the names of columns that hold addresses of images
 SHOWN = 20
 Names = dict[str, str]
 

@@ -13,6 +13,8 @@ from ernie_vil2.data.readers.tar import assemble, image_suffix, split_name
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.source_files import IMAGE_SUFFIXES, read_file, readable
 
+LOOKED_AT = 1000  # files of a folder, by which it is recognised
+
 
 class FilesSource:
     """Files of one folder that share their name up to the first dot: `000000001.jpg`, `.txt`, `.json`; by name.
@@ -73,10 +75,10 @@ def _read(paths: dict[str, Path], suffix: str, most: int) -> bytes:
         raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 
 
-def _holds_samples(folder: Path, look_at: int = 1000) -> bool:
+def _holds_samples(folder: Path) -> bool:
     """Whether an image has a text of its name, among the first files of a folder."""
     suffixes: dict[str, set[str]] = {}
-    for entry, _ in zip(os.scandir(folder), range(look_at), strict=False):
+    for entry, _ in zip(os.scandir(folder), range(LOOKED_AT), strict=False):
         name, suffix = split_name(entry.name)
         suffixes.setdefault(name, set()).add(suffix)
     return any(found & IMAGE_SUFFIXES and found & {"txt", "json"} for found in suffixes.values())

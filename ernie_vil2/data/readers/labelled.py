@@ -21,11 +21,9 @@ from ernie_vil2.data.source_files import image_files, read_file, read_json
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import counted
 
-SET_MARK = "@"
-"""Between a JSON file and the name of one of its lists: `classnames.json@imagenet1k`."""
+SET_MARK = "@"  # between a JSON file and the name of one of its lists: `classnames.json@imagenet1k`
 LABEL = "label"
-CHINESE_NAMES = "label_cn.txt"
-"""Chinese names next to the folders of a data set, as Chinese-CLIP lays it out."""
+CHINESE_NAMES = "label_cn.txt"  # Chinese names next to the folders of a data set, as Chinese-CLIP lays it out
 
 
 def read_list(source: str) -> list[str] | dict[str, str]:

@@ -25,14 +25,11 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.io.terminal import RunError
 
 THREADS = 8  # that look at the shards; it is waiting for the disk, mostly
-OPEN_SHARDS = 128
-"""Shards whose index and file a process keeps open at once; more are opened in turn."""
+OPEN_SHARDS = 128  # shards whose index and file a process keeps open at once; more are opened in turn
 DEADLINE = 300.0  # seconds for which a shard that a run needs is asked for again
 PAUSES = 2.0, 30.0  # the first and the longest between two attempts
-LATE = "shard fetched after attempts that failed"
-"""Remark on the sample that was read of it first."""
-PART = 16_384
-"""Bytes that are read at the beginning, in the middle and at the end of a file."""
+LATE = "shard fetched after attempts that failed"  # remark on the sample that was read of it first
+PART = 16_384  # bytes that are read at the beginning, in the middle and at the end of a file
 
 
 class SampleSequence(Protocol):

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from ernie_vil2.data.readers.csv_table import LOOKED_AT, CsvTable, header
 from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Options, family, in_order
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file
-from ernie_vil2.data.readers.shard_files import LocalFile
+from ernie_vil2.data.readers.shard_files import LocalFile, Location
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
 from ernie_vil2.data.readers.xlsx import XlsxTable, read_sheet
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
@@ -79,7 +80,6 @@ class JsonTable(TextLines):
         return len(index["rows"])
 
     def row_name(self, index: int) -> str:
-        """File and line."""
         return super().row_name(int(self.index["rows"][index]))
 
     @property
@@ -211,23 +211,19 @@ class TextSource(TableSource):
 
     What the columns `caption_en`, `caption_zh`, ... of a row say means the same.
 
-    Args, Raises: as of `TableSource`; ValueError, too, where there are no columns of texts in two languages.
+    Args, Raises: as of `TableSource`, without `images`.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        text_id: str | None = None,
-        columns: Mapping[str, str] | None = None,
-        encoding: str | None = None,
-    ):
-        super().__init__(path, text_id, None, columns, encoding)
+    def checked(self) -> TextSource:
+        """Itself, where there are columns of texts in two languages; else ValueError."""
         there = self._table.column_names
         if sum(self._names.get(column, column).startswith("caption_") for column in there) < 2:
             raise ValueError(
                 f"{self.name}: columns here: {', '.join(there)}; parallel texts have one for each language, "
                 "caption_en, caption_zh, ...; name them: Data.columns={caption_en: NAME, caption_zh: NAME}"
             )
+        self.release()
+        return self
 
     def __getitem__(self, index: int) -> Sample:
         where = self.image_name(index)
@@ -373,8 +369,8 @@ def _columns(path: Path) -> list[str]:
     return list(columns)
 
 
-def _open(location: Any, options: Options) -> TableSource:
-    return TableSource(location.name, options.text_id, options.images, options.columns, options.encoding).checked()
+def _open(kind: type[TableSource], location: Location, options: Options) -> TableSource:
+    return kind(location.name, options.text_id, options.images, options.columns, options.encoding).checked()
 
 
 TABLE = Layout(
@@ -383,7 +379,7 @@ TABLE = Layout(
     find=find_tables,
     fits=lambda location: isinstance(location, LocalFile),
     endings=tuple(TABLES),
-    open=_open,
+    open=partial(_open, TableSource),
     image_folders=(),
 )
 TEXTS = Layout(
@@ -392,6 +388,6 @@ TEXTS = Layout(
     find=lambda folder: in_order({path.stem: path for path in tables_in(folder)}),
     fits=TABLE.fits,
     endings=TABLE.endings,
-    open=lambda location, options: TextSource(location.name, options.text_id, options.columns, options.encoding),
+    open=partial(_open, TextSource),
     by_name_only=True,
 )

@@ -26,20 +26,12 @@ from ernie_vil2.data.samples import (
 )
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES
 
-IMAGE_ID = "image_id"
-"""Field that names the image, where several samples share one; otherwise its file does."""
-# Why a row of the index is not a sample; the index holds the number.
-CUT, EMPTY, LINK, SPECIAL, OUTSIDE, SPARSE, NAME, BEHIND = range(1, 9)
-PROBLEMS = {
-    CUT: Reason.CUT_SHARD,
-    EMPTY: Reason.EMPTY_SHARD,
-    LINK: Reason.LINK,
-    SPECIAL: Reason.DEVICE,
-    OUTSIDE: Reason.OUTSIDE_SHARD,
-    SPARSE: Reason.SPARSE_MEMBER,
-    NAME: Reason.NAME_NOT_UTF8,
-    BEHIND: Reason.DATA_BEHIND,
-}
+IMAGE_ID = "image_id"  # field that names the image, where several samples share one; otherwise its file does
+# Why a row of the index is not a sample; the index holds the position, 0 of a sample.
+PROBLEMS = (
+    None, Reason.CUT_SHARD, Reason.EMPTY_SHARD, Reason.LINK, Reason.DEVICE, Reason.OUTSIDE_SHARD, Reason.SPARSE_MEMBER,
+    Reason.NAME_NOT_UTF8, Reason.DATA_BEHIND,
+)  # fmt: skip
 MAX_HEADER = 2**20  # bytes that a header may take, with a long name in it
 MAX_PADDING = 2**24  # bytes behind the end mark that are looked through: tar pads with some thousand zeros
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -91,11 +83,11 @@ class TarSource(IndexedFile):
             file.seek(end)
             where = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                scan.problem(where, CUT)
+                scan.add(where, Reason.CUT_SHARD)
             elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING >> 20)):
-                scan.problem(where, BEHIND)
+                scan.add(where, Reason.DATA_BEHIND)
         if not scan.names:
-            scan.problem(self.name, EMPTY)
+            scan.add(self.name, Reason.EMPTY_SHARD)
         return scan.index()
 
     def _rows(self, index: Index) -> int:
@@ -104,8 +96,8 @@ class TarSource(IndexedFile):
     def __getitem__(self, index: int) -> Sample:
         found = self.index
         name = unpack_name(found, index)
-        if found["problems"][index]:
-            raise BadSample(PROBLEMS[int(found["problems"][index])], name)
+        if problem := PROBLEMS[found["problems"][index]]:
+            raise BadSample(problem, name)
         first, last = np.searchsorted(found["member_rows"], [index, index + 1])
         members = {
             found["suffixes"][suffix].item(): (offset, size)
@@ -131,7 +123,7 @@ class _Scan:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.problems: list[int] = []
+        self.problems: list[Reason | None] = []
         self._members: list[tuple[int, int, int, int]] = []
         self._suffixes: dict[str, int] = {}
         self._row_of: dict[str, int] = {}
@@ -154,8 +146,8 @@ class _Scan:
                     raise
             return archive.offset
 
-    def problem(self, name: str, problem: int) -> None:
-        """A row that is not a sample."""
+    def add(self, name: str, problem: Reason | None = None) -> None:
+        """A row; it is not a sample if there is a problem."""
         self.names.append(name)
         self.problems.append(problem)
 
@@ -166,15 +158,15 @@ class _Scan:
         name, suffix = split_name(member.name)
         row = self._row(name, suffix)
         if member.issym() or member.islnk():
-            self.problems[row] = LINK
+            self.problems[row] = Reason.LINK
         elif not member.isfile():
-            self.problems[row] = SPECIAL
+            self.problems[row] = Reason.DEVICE
         elif path.is_absolute() or ".." in path.parts:
-            self.problems[row] = OUTSIDE
+            self.problems[row] = Reason.OUTSIDE_SHARD
         elif member.issparse():
-            self.problems[row] = SPARSE
+            self.problems[row] = Reason.SPARSE_MEMBER
         elif not _is_unicode(member.name):
-            self.problems[row] = NAME
+            self.problems[row] = Reason.NAME_NOT_UTF8
         else:
             code = self._suffixes.setdefault(suffix, len(self._suffixes))
             self._members.append((row, code, member.offset_data, member.size))
@@ -183,7 +175,7 @@ class _Scan:
         row = self._row_of.get(name)
         if row is None or (row, suffix) in self._seen:
             row = self._row_of[name] = len(self.names)
-            self.problem(name, 0)
+            self.add(name)
         self._seen.add((row, suffix))
         return row
 
@@ -191,7 +183,7 @@ class _Scan:
         members = np.array(sorted(self._members, key=lambda member: member[0]), np.int64).reshape(-1, 4)
         return {
             **pack_names(self.names),
-            "problems": np.array(self.problems, np.int8),
+            "problems": np.array(list(map(PROBLEMS.index, self.problems)), np.int8),
             "member_rows": members[:, 0].copy(),
             "members": members[:, 1:].copy(),
             "suffixes": np.array(list(self._suffixes) or [""]),

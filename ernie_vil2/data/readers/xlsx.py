@@ -59,11 +59,9 @@ class XlsxTable:
         return len(self._lines)
 
     def row_name(self, index: int) -> str:
-        """File and row of the sheet."""
         return f"{self.name.rpartition('/')[2]}:{self._lines[index]}"
 
     def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The row's columns, by other `names` where given."""
         return typed(self.column_names, self._rows[index + 1][1], self._numbers, names or {})
 
     def release(self) -> None:
@@ -71,7 +69,7 @@ class XlsxTable:
         self._read = None
 
 
-def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, list[str]]]:
+def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of the first sheet that are not blank, as texts, each with its number; as wide as the first is.
 
     Raises:
@@ -89,7 +87,7 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheet, width = book.worksheets[0], 0
             merged, repeated = _merged(path, sheet._worksheet_path), dict[int, tuple[int, str]]()
-            for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), most), 1):
+            for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), MAX_ROWS), 1):
                 row = [_text(cell) for cell in cells]
                 if not any(row) or (not width and sum(map(bool, row)) == 1):
                     continue
@@ -101,14 +99,11 @@ def read_sheet(path: str | Path, most: int = MAX_ROWS) -> Iterator[tuple[int, li
                     row[column] = row[column] or value * (number <= last)
                 yield number, row
             book.close()
-    except OSError:
-        raise
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise _unreadable(path, error) from error
     except Exception as error:  # openpyxl raises whatever damaged XML brings it to
-        raise _unreadable(path, error) from error
+        if isinstance(error, OSError) or str(path) in str(error):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: not an .xlsx workbook ({what}); is it whole?") from error
 
 
 def _merged(path: str | Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
@@ -123,10 +118,6 @@ def _merged(path: str | Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
             if bottom > top:
                 found[top].append((left - 1, bottom))
     return found
-
-
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: not an .xlsx workbook ({type(error).__name__}: {error}); is it whole?")
 
 
 def _text(cell: Any) -> str:
