@@ -221,7 +221,7 @@ def _deviation(first: np.ndarray, second: np.ndarray, cuts: np.ndarray) -> np.nd
 
 
 def _of_neighbours(choose: np.ufunc, images: np.ndarray) -> np.ndarray:
-    """The least or the largest of each 3 x 3."""
+    """The least, the largest or the sum of each 3 x 3."""
     rows = choose(choose(images[:, :-2], images[:, 1:-1]), images[:, 2:])
     return choose(choose(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
 
@@ -309,14 +309,8 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     centred = [one - level[:, None, None] for one, level in zip((a, b), levels, strict=True)]
     contrasts = [np.sqrt((one**2).mean(axis=(1, 2)) + 4) for one in centred]  # two levels are noise
     correlation = ((centred[0] * centred[1]).mean(axis=(1, 2)) + 4) / (contrasts[0] * contrasts[1])
-    spots = np.abs(_smoothed(a - b)).max(axis=(1, 2))
+    spots = np.abs(_of_neighbours(np.add, a - b) / 9).max(axis=(1, 2))
     return correlation - 0.002 * np.maximum(np.abs(levels[0] - levels[1]) - 4, 0) - 0.005 * np.maximum(spots - 15, 0)
-
-
-def _smoothed(images: np.ndarray) -> np.ndarray:
-    """Means of 3 x 3."""
-    rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
-    return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
 
 
 def _chroma(thumbnails: np.ndarray) -> np.ndarray:

@@ -65,11 +65,8 @@ class Maps:
 
 
 def measure_shard(maps: Maps, shard: int, count: Count = lambda read: None) -> Path:
-    """Measures the pairs of a shard, and writes the part under its name when it is whole.
-
-    Args:
-        count: called with the pairs read since.
-    """
+    """Measures the pairs of a shard, and writes the part under its name when it is whole; `count` is called with the
+    pairs read since."""
     part = maps.part(shard)
     columns = COLUMNS | {name: kind for step in maps.steps for name, kind in step.columns.items()}
     schema = pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])

@@ -45,11 +45,8 @@ class _Surroundings(NamedTuple):
 
 
 class _Scale:
-    """The mean of several terms, each in standard deviations above its mean; the result is in its own, too.
-
-    Args:
-        terms: `[M, terms]`, by which means and deviations are known.
-    """
+    """The mean of several terms, each in standard deviations above its mean; the result is in its own, too. Means and
+    deviations are those of `[M, terms]`."""
 
     def __init__(self, terms: np.ndarray):
         self._means, self._deviations, self._whole = terms.mean(axis=0), terms.std(axis=0) + 1e-6, 1.0
@@ -96,11 +93,8 @@ class Peers:
         return self._both(np.stack([fit, alike], axis=1)) if self._nearest else fit
 
     def _terms(self, pairs: Embedded, near: _Surroundings, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """How each text fits, `[N, texts]`, and how near the texts are to those around, `[N]`.
-
-        Args:
-            shift: by so many pairs the texts are from their images.
-        """
+        """How each text fits, `[N, texts]`, and how near the texts are to those around, `[N]`; the texts are those of
+        pairs `shift` further on."""
         texts, by_text = np.roll(pairs.texts, -shift, axis=0), np.roll(near.by_text, -shift, axis=0)
         cosines = np.einsum("nd,ntd->nt", pairs.images, texts)
         alike = np.einsum("nd,nd->n", _joined(texts), near.around)
@@ -163,10 +157,7 @@ class Threshold(NamedTuple):
 
 def calibrated(scores: np.ndarray, null: np.ndarray, tolerated: float) -> Threshold:
     """The lowest threshold above which at most a tolerated share is expected to be wrong; else the best one there is.
-
-    Args:
-        scores, null: as of `wrong_share`.
-    """
+    Scores are as of `wrong_share`."""
     share = wrong_share(scores, null)
     candidates = scores[np.unique(np.linspace(0, (1 - LEAST_KEPT) * (len(scores) - 1), 400).astype(int))]
     kept = 1 - np.searchsorted(scores, candidates) / len(scores)

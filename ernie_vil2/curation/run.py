@@ -166,10 +166,7 @@ def _written(joins: Joins, maps: Maps, output: Path) -> Curation:
 
 
 def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Writes the table into a folder: one row per pair, one Parquet file per shard.
-
-    Args:
-        sizes: samples of each shard.
+    """Writes the table of shards of these sizes into a folder: one row per pair, one Parquet file per shard.
 
     Returns:
         For each shard its `file`, how many pairs were `kept` and how many are `drawn` in an epoch on average.

@@ -28,13 +28,7 @@ SettingsOf = TypeVar("SettingsOf", bound=Section)
 
 class Pair:
     """An image with its captions, as it is measured; its pixels are decoded once, when a step first asks for them.
-
-    Args:
-        sample: of the source.
-
-    Raises:
-        BadSample: it has no caption.
-    """
+    BadSample if it has no caption."""
 
     def __init__(self, sample: Sample):
         self.sample = sample

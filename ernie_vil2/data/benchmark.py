@@ -117,11 +117,8 @@ class Collector:
 
     @contextmanager
     def entry(self, remarks: Iterable[tuple[str, str]] = ()) -> Iterator[None]:
-        """The block reads one entry of the files; a BadSample that it raises is counted, and the run goes on.
-
-        Args:
-            remarks: as (remark, name), on the entry if it is used.
-        """
+        """The block reads one entry of the files; a BadSample that it raises is counted, and the run goes on. `remarks`
+        are on the entry if it is used, as (remark, name)."""
         bad = []
         try:
             yield
@@ -145,11 +142,8 @@ class Collector:
         self._images.setdefault(image.id, (len(self._images), image, content))
 
     def add_text(self, text: BenchmarkText, once: bool = False) -> None:
-        """Takes a text, unless it is there already; `once` as of `add_image`.
-
-        Raises:
-            BadSample: it is empty, or another text has this id, or it is there already and was to be named `once`.
-        """
+        """Takes a text, unless it is there already; `once` as of `add_image`. BadSample if it is empty, or another text
+        has this id, or it is there already and was to be named `once`."""
         self._check_text(text, text.id)
         if once and text.id in self._texts:
             raise BadSample(Reason.REPEATED_TEXT, text.id)
@@ -158,11 +152,7 @@ class Collector:
     def add_sample(self, image: BenchmarkImage, content: Hashable, text: BenchmarkText, name: str) -> None:
         """Takes an image, a text, both or neither if they are there already, and their pair: all of it, or nothing.
 
-        Args:
-            name: of the entry, for an empty text.
-
-        Raises:
-            BadSample: the text is empty, or another image or text has the id.
+        BadSample if the text is empty, where it has the entry's `name`, or another image or text has the id.
         """
         self._check_image(image, content)
         self._check_text(text, name)
@@ -192,11 +182,7 @@ class Collector:
             raise BadSample(Reason.DIFFERENT_TEXT, text.id)
 
     def benchmark(self, name: str, files: Sequence[Path]) -> Benchmark:
-        """All that was taken.
-
-        Raises:
-            ValueError: no image, or no text.
-        """
+        """All that was taken; ValueError if there is no image, or no text."""
         for kind, taken in (("image", self._images), ("text", self._texts)):
             if not taken:
                 names = ", ".join(map(str, files))

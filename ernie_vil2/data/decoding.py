@@ -59,8 +59,7 @@ def remarks() -> Iterator[list[str]]:
 
     For one thread, as `warnings.catch_warnings`. Numbers become n, so that equal remarks are counted together.
 
-    Yields:
-        A list that is filled at the end.
+    The list is filled at the end.
     """
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -115,10 +114,7 @@ class EncodedImage:
                 fifth less time; not in the JPEG that Pillow decodes.
 
         Returns:
-            `[H, W, 3]` uint8 RGB.
-
-        Raises:
-            BadSample: "broken image".
+            `[H, W, 3]` uint8 RGB; BadSample is "broken image".
         """
         if self._pixels is not None:
             return self._pixels
@@ -170,11 +166,8 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
 
 
 def open_header(data: bytes, name: str) -> Image.Image:
-    """The file as Pillow opens it: format, size and metadata are read, the pixels are not.
-
-    Raises:
-        BadSample: "broken image", "too many pixels" or "too narrow an image".
-    """
+    """The file as Pillow opens it: format, size and metadata are read, the pixels are not. BadSample is "broken image",
+    "too many pixels" or "too narrow an image"."""
     try:
         header = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -328,7 +321,9 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     There, two neighbours in each direction are as many as the mean over the area would take, and it would take
     eight times as long.
     """
-    rows, columns = (_power_of_two(old // new) for old, new in zip(image.shape, (height, width), strict=False))
+    # The largest powers of two that are not above the factors; 1 for less.
+    factors = [image.shape[0] // height, image.shape[1] // width]
+    rows, columns = (1 << max(0, factor.bit_length() - 1) for factor in factors)
     if rows * columns > 1:
         small = (image.shape[1] // columns, image.shape[0] // rows)
         # Means are quick where the blocks cover the image exactly: what is over is left out, half on either side.
@@ -336,11 +331,6 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
         image = image[top : top + small[1] * rows, left : left + small[0] * columns]
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _power_of_two(limit: int) -> int:
-    """The largest one that is not above the limit; 1 for less."""
-    return 1 << max(0, limit.bit_length() - 1)
 
 
 def with_short_side(height: int, width: int, side: int) -> tuple[int, int]:

@@ -98,10 +98,7 @@ def _job(source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequ
 def check(
     source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
 ) -> PreparedIndex:
-    """Reads and decodes every sample and writes nothing; the result has no files.
-
-    Args, Raises: as `prepare`.
-    """
+    """Reads and decodes every sample and writes nothing; the result has no files. Otherwise as `prepare`."""
     job = _job(source, settings, tags)
     work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes))
     entries = _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))

@@ -132,11 +132,8 @@ def as_object(line: bytes, name: str) -> dict:
 
 
 def check_text(text: str, name: str | None = None) -> None:
-    """BadSample if a text is longer than `MAX_CHARACTERS`, or holds half a character, as the JSON escape `\\ud800`.
-
-    Args:
-        name: of the row, for the error; None: what the text begins with.
-    """
+    """BadSample if a text is longer than `MAX_CHARACTERS`, or holds half a character, as the JSON escape `\\ud800`; of
+    the row's name, or else of what the text begins with."""
     name = text if name is None else name
     if len(text) > MAX_CHARACTERS:
         raise BadSample(Reason.TEXT_TOO_LONG, name)
@@ -262,10 +259,7 @@ class TooManyBadSamples(RunError):
 
 class BadSampleReport:
     """Counts the samples that could not be used, by reason, and what is odd about others; with the first names of each.
-
-    Args:
-        max_share: largest share of bad samples that is tolerated.
-    """
+    A share of `max_share` that could not be used is tolerated."""
 
     NAMES = 10  # of each reason
     PATIENCE = 100  # samples that are read before the share is judged

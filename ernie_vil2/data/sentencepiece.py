@@ -26,11 +26,7 @@ class Pieces(NamedTuple):
 
 
 def read_pieces(data: bytes) -> Pieces:
-    """What a file's bytes say.
-
-    Raises:
-        ValueError: they are not those of a sentencepiece model.
-    """
+    """What a file's bytes say. ValueError if they are not those of a sentencepiece model."""
     pieces, model, byte_fallback, characters = [], _UNIGRAM, False, b""
     try:
         for field, value in _fields(data):

@@ -103,7 +103,7 @@ class TextTokenizer(ABC):
         """Whether a text is longer than what is kept of it."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids of a batch, `[B, L]` int64, padded to the longest of its texts, or see `to_full_length`."""
+        """Ids of a batch, `[B, L]` int64, padded to the longest of its texts, or as `to_full_length` says."""
         rows = [self.encode(text) for text in texts]
         length = self.max_length if self.to_full_length else max(map(len, rows))
         ids = np.full([len(rows), length], self.pad_id, dtype=np.int64)

@@ -220,11 +220,8 @@ def read_tokens(path: Path) -> list[str]:
 
 
 def vocabulary_file(source: str | Path | None, rules: str) -> Path:
-    """The file of a folder that the tokenizer is made of, or `source` itself if it is a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """The file of a folder that the tokenizer is made of, or `source` itself if it is a file. FileNotFoundError if
+    there is none."""
     names = _LOOKED_FOR.get(rules, (FILE, *_PIECES)) if rules in DIALECTS else (VOCABULARY,)
     if source is not None:
         for path in (Path(source), *(Path(source, name) for name in names)):

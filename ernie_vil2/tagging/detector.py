@@ -307,11 +307,8 @@ class Phrases:
             raise ValueError(f"names of attributes in {', '.join(extra)}, but none of classes")
 
     def __call__(self, found: Detections) -> Tags:
-        """The phrases of an image by language, the surest object first; equal ones once.
-
-        Raises:
-            ValueError: a class has no name.
-        """
+        """The phrases of an image by language, the surest object first; equal ones once. ValueError if a class has no
+        name."""
         classes = len(next(iter(self.classes.values())))
         if len(found.classes) and found.classes.max() >= classes:
             raise ValueError(f"the detector found class {found.classes.max()}, but {classes} classes have names; "

@@ -202,10 +202,7 @@ def _nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str
 
 def published_subsets(annotations: Path) -> dict[str, frozenset[str]]:
     """The identifiers of the published subsets of a split that lie next to its file, as `balanced/balanced_dev.json`.
-
-    Raises:
-        ValueError: a file of them is damaged.
-    """
+    ValueError if a file of them is damaged."""
     found = {}
     for name in SUBSETS:
         path = find_file(annotations.parent, f"{name}_{annotations.name}")

@@ -22,11 +22,8 @@ RESERVED = ".reserved"
 
 
 def cache_bytes() -> int:
-    """`$ERNIE_VIL2_SHARD_CACHE_GIB` (100 if it is not set): how much the fetched shards may take, in bytes.
-
-    Raises:
-        ValueError: it is not a positive number.
-    """
+    """`$ERNIE_VIL2_SHARD_CACHE_GIB` (100 if it is not set): how much the fetched shards may take, in bytes. ValueError
+    if it is not a positive number."""
     value = os.environ.get("ERNIE_VIL2_SHARD_CACHE_GIB") or DEFAULT_GIB
     try:
         gib = float(value)

@@ -148,20 +148,14 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
     start = time.monotonic()
     index = scan()
     if time.monotonic() - start > WORTH_KEEPING:
-        _keep(path, index)
+        with suppress(OSError):  # as above
+            path.parent.mkdir(parents=True, exist_ok=True)
+            buffer = io.BytesIO()
+            np.savez(buffer, **index)
+            with atomic_write(path) as aside, open(aside, "wb") as file:
+                file.write(_checksum(buffer.getbuffer()))
+                file.write(buffer.getbuffer())
     return index
-
-
-def _keep(path: Path, index: Index) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        np.savez(content, **index)
-        with atomic_write(path) as aside, open(aside, "wb") as file:
-            file.write(_checksum(content.getbuffer()))
-            file.write(content.getbuffer())
-    except OSError:  # as above
-        pass
 
 
 def _checksum(content: bytes | memoryview) -> bytes:
@@ -182,11 +176,8 @@ def unpack_name(index: Index, row: int) -> str:
 
 
 class Lines(IndexedFile):
-    """Lines of a file by number, found by offset: a line that holds an image can be megabytes long.
-
-    Raises:
-        ValueError: the file is empty.
-    """
+    """Lines of a file by number, found by offset: a line that holds an image can be megabytes long. ValueError if the
+    file is empty."""
 
     kind: str = "lines"
     longest: ClassVar[int] = MAX_BYTES
@@ -206,11 +197,8 @@ class Lines(IndexedFile):
         return f"{self.name.rpartition('/')[2]}:{index + 1}"
 
     def line(self, index: int, first: int | None = None) -> bytes:
-        """A line without its end and without byte order mark; `first` reads that many of its bytes alone.
-
-        Raises:
-            BadSample: it is too long (`check_size`).
-        """
+        """A line without its end and without byte order mark; `first` reads that many of its bytes alone. BadSample if
+        it is too long (`check_size`)."""
         start, end = self.index["bounds"][index : index + 2].tolist()
         size = end - start if first is None else min(first, end - start)
         line = self._bytes(start, size, Lines.row_name(self, index), self.longest)
@@ -229,10 +217,7 @@ class TextLines(Lines):
 
 def measured_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bool]]:
     """Bytes of each line, its end included, and whether it is blank; a line of any length takes little memory.
-
-    Raises:
-        ValueError: a line does not end, as in a file that is not a text.
-    """
+    ValueError if a line does not end, as in a file that is not a text."""
     size, blank = 0, True
     while piece := file.readline(PIECE):
         size += len(piece)

@@ -77,14 +77,8 @@ def family(split: str) -> str:
 
 
 def find_file(folder: Path, name: str, counts: Callable[[Path], bool] = lambda path: True) -> Path | None:
-    """The file of this name in a folder or, if it is not there, in one of its sub-folders.
-
-    Args:
-        counts: whether a file of this name is one of those that are meant.
-
-    Raises:
-        ValueError: several sub-folders have one.
-    """
+    """The file of this name that `counts` in a folder or, if it is not there, in one of its sub-folders. ValueError if
+    several of these have one."""
     here = folder / name
     found = [here] if here.is_file() and counts(here) else sorted(filter(counts, folder.glob(f"*/{name}")))
     if len(found) > 1:
@@ -121,11 +115,8 @@ class ImageFolders:
         self._folders = tuple(folder for folder in (*below, *homes) if folder.is_dir())
 
     def image(self, image_id: str, *names: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
-        """The image in the file of the first of the names that is there, read when it is asked for.
-
-        Raises:
-            BadSample: a name leads out of the folders.
-        """
+        """The image in the file of the first of the names that is there, read when it is asked for. BadSample if a name
+        leads out of the folders."""
         for name in names:
             check_inside(name)
         find = partial(found_image, self._folders, *names)

@@ -83,11 +83,8 @@ def open_sources(
 
 
 def open_local(path: Path) -> ShardedSource:
-    """The samples of one file or folder that lies here; unlike for `open_sources`, its name is only a name.
-
-    Raises:
-        ValueError, OSError: as `open_sources`.
-    """
+    """The samples of one file or folder that lies here; unlike for `open_sources`, its name is only a name. Errors as
+    of `open_sources`."""
     return _opened([content(LocalFile(path), default="train")])
 
 

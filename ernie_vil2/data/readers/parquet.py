@@ -71,15 +71,12 @@ class ParquetTable:
         return f"{self.name.rpartition('/')[2]}:{index}"
 
     def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The row's columns, without those that are null; by other `names` where given.
-
-        Raises:
-            BadSample: its row group is damaged or too large, or a value has no meaning in Python.
-        """
+        """The row's columns, without those that are null; by other `names` where given. BadSample if its row group is
+        damaged or too large, or a value has no meaning in Python."""
         name, group = self.row_name(index), int(np.searchsorted(self._ends, index, side="right"))
         if group not in self._groups:
             self._groups[group] = self._read_group(group)
-            few = sum(map(_bytes, self._groups.values())) <= MAX_GROUP_BYTES
+            few = sum(getattr(kept, "nbytes", 0) for kept in self._groups.values()) <= MAX_GROUP_BYTES
             while len(self._groups) > (KEPT_GROUPS if few else 1):
                 del self._groups[next(iter(self._groups))]
         table = self._groups[group]
@@ -132,10 +129,6 @@ def parquet_file(source: Any, dictionaries: Sequence[str] = ()) -> Any:
 
     # A schema is a tree that Arrow goes through on the stack.
     return ParquetFile(source, read_dictionary=dictionaries, thrift_container_size_limit=MAX_PARTS)
-
-
-def _bytes(group: Any) -> int:
-    return 0 if isinstance(group, Reason) else group.nbytes
 
 
 def _dictionaries(metadata: Any) -> list[str]:

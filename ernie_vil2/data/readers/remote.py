@@ -32,11 +32,8 @@ VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated",
 
 
 class FetchError(OSError):
-    """A file could not be fetched; the message says what the server did, or did not do.
-
-    Args:
-        lasting: asking again is of no use.
-    """
+    """A file could not be fetched; the message says what the server did, or did not do. Where it is `lasting`, asking
+    again is of no use."""
 
     def __init__(self, message: str, lasting: bool = False):
         super().__init__(message)
@@ -207,13 +204,9 @@ class PipeOutput:
 
 
 def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path in it.
+    """fsspec's file system of an address, and the path in it; ValueError if what the address needs is not installed.
 
-    Args:
-        total: seconds that a request may take over HTTP, besides `TIMEOUT`.
-
-    Raises:
-        ValueError: what this kind of address needs is not installed.
+    Over HTTP a request may take `total` seconds, besides `TIMEOUT`.
     """
     require(address, "fsspec")
     from fsspec.core import url_to_fs

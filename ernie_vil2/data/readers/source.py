@@ -99,11 +99,7 @@ class ShardedSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the content of the shards; it takes a few reads a shard.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
+        """Identifies the content of the shards; it takes a few reads a shard. OSError if a file cannot be read."""
         with ThreadPoolExecutor(THREADS) as threads:
             parts = threads.map(fingerprint, [shard.files for shard in self.shards])
             return blake2b(b"".join(parts), digest_size=8).hexdigest()
@@ -245,17 +241,14 @@ def fingerprint(paths: Sequence[Path]) -> bytes:
     for path in paths:
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_skipped(file.name))
+            # LMDB writes lock.mdb when it reads.
+            files = sorted(file for file in path.rglob("[!.]*") if file.is_file() and file.name != "lock.mdb")
             for file in files:
                 content.update(f"{file.relative_to(path)}\t{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
             files = [files[0], files[len(files) // 2], files[-1]] if files else []
         for part in chain.from_iterable(map(_parts, files)):
             content.update(part)
     return content.digest()
-
-
-def _is_skipped(name: str) -> bool:
-    return name.startswith(".") or name == "lock.mdb"  # which LMDB writes when it reads
 
 
 def _parts(path: Path) -> Iterator[bytes]:

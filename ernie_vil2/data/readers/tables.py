@@ -49,14 +49,8 @@ class Table(Protocol):
 
 
 def open_table(path: str | Path, encoding: str | None = None) -> Table:
-    """The table in a `.jsonl`, `.csv`, `.tsv`, `.xlsx` or `.parquet` file.
-
-    Args:
-        encoding: of a CSV; None: recognised.
-
-    Raises:
-        ValueError: it is none of these, or it has no rows.
-    """
+    """The table in a `.jsonl`, `.csv`, `.tsv`, `.xlsx` or `.parquet` file; the encoding is of a CSV, None: recognised.
+    ValueError if it is none of these, or has no rows."""
     kind = TABLES.get(Path(path).suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: a table is a {', '.join(TABLES)} file")
@@ -145,10 +139,7 @@ class TableSource:
 
     def checked(self) -> TableSource:
         """Itself, where the table has the columns that are needed, and not all of the first rows lack their image.
-
-        Raises:
-            ValueError, FileNotFoundError: it is not so; the message says which option helps.
-        """
+        ValueError or FileNotFoundError if it is not so; the message says which option helps."""
         if what := lacking(self._table.column_names, self._names):
             raise ValueError(f"{self.name}: {what}")
         outside, missing = list[str](), ""
@@ -239,11 +230,8 @@ class TextSource(TableSource):
 def image_of(row: Mapping[str, Any], where: str, images: Path | None = None) -> tuple[str, str, str, bytes | None]:
     """The column of a row that holds its image, the image's name, and its file, or "" and its bytes.
 
-    Args:
-        images: folder within which absolute paths may lead.
-
-    Raises:
-        BadSample: there is none, or it is malformed, or the file leads out of its folder.
+    BadSample if there is none, or it is malformed, or the file leads out of its folder; absolute paths may lead into
+    the folder `images`.
     """
     key = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
     if key is None:

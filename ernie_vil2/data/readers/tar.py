@@ -241,11 +241,8 @@ def image_suffix(suffixes: Collection[str]) -> str | None:
 
 
 def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null means none.
-
-    Raises:
-        BadSample: a caption is not a text, or tags are not a list of texts.
-    """
+    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null means none. BadSample if
+    a caption is not a text, or tags are not a list of texts."""
     captions, tags = {}, {}
     for key, value in fields.items():
         kind, _, language = key.partition("_")
@@ -265,11 +262,7 @@ def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tupl
 
 
 def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None, name: str) -> str:
-    """What names the text: a field, or the captions themselves.
-
-    Raises:
-        BadSample: there is no caption, or no such field.
-    """
+    """What names the text: a field, or the captions themselves. BadSample if there is no caption, or no such field."""
     if not captions:
         raise BadSample(Reason.NO_CAPTION, name)
     if text_id is None:

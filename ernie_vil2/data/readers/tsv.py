@@ -44,12 +44,9 @@ class TsvSource:
         text, image_name = as_text(first, name), as_text(between.partition(b"\t")[0], name)
         check_text(text, name)
         image = decode_base64(encoded, name)
-        return Sample(image_name if is_id(image_name) else content_name(image), text, image, {"": text})
-
-
-def content_name(image: bytes) -> str:
-    """The name of an image without one, from its bytes."""
-    return blake2b(image, digest_size=8).hexdigest()
+        if not is_id(image_name):
+            image_name = blake2b(image, digest_size=8).hexdigest()
+        return Sample(image_name, text, image, {"": text})
 
 
 def _is_tsv(name: str) -> bool:

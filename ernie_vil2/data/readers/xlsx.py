@@ -71,10 +71,7 @@ class XlsxTable:
 
 def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of the first sheet that are not blank, as texts, each with its number; as wide as the first is.
-
-    Raises:
-        ValueError: it is not a workbook, or it unpacks to more than `MAX_BYTES`.
-    """
+    ValueError if it is not a workbook, or it unpacks to more than `MAX_BYTES`."""
     require(f"{path}, an Excel workbook,", "openpyxl")
     import openpyxl
 
