@@ -3,8 +3,6 @@
 It runs in the process that has the model, shard by shard. Like the measures, a part depends on its shard alone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What all pairs together decide: SQL over the measures of every shard, in DuckDB, which works out of core."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The language of a caption, by plain rules: its script, and words that only sentences of a language have."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

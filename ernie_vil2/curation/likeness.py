@@ -4,8 +4,6 @@ Even borders and margins are cut off first. What is left becomes luminance of 64
 are compared as they are, and as crops of each other, at 32 x 32; those that agree once more at 64 x 64, spot by spot.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@
 launcher take a share of the shards, and Ray Data runs it on other machines (docs/curate.md).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ image scores with the caption of another. So the share of wrong pairs can be est
 and with it the share of wrong ones among all pairs above a threshold.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page of a curation: what went, why, and what stayed in its stead, with images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

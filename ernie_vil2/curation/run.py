@@ -1,7 +1,5 @@
 """A curation from its source to its table: maps over shards in processes, joins, the table, and what it is about."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Thumbnails of many images on the disk, and the pairs of them that show the same."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path

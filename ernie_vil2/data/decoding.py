@@ -4,8 +4,6 @@ simplejpeg decodes JPEG; Pillow decodes what simplejpeg does not read, and all t
 come from strangers, and the libraries in the OpenCV that PaddleClas asks for have known holes (CVE-2023-4863).
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

@@ -1,7 +1,5 @@
 """Training batches: an endless, seeded stream."""
 
-from __future__ import annotations
-
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 `tools/prepare.py` is the command line, docs/data.md the guide.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """One shard: a range of samples checked, made smaller, and written in order."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

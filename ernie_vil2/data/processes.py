@@ -1,7 +1,5 @@
 """A task done for many shards by several processes, with a bar of the samples that they have read."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """A sample as a source yields it, and what becomes of those that cannot be used."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

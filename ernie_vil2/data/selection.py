@@ -4,8 +4,6 @@ The table has one Parquet file for each shard of the data that it was made of, n
 recognised by name, size and content, so that a selection serves parts of its data, in another folder too, and no other.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

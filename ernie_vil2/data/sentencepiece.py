@@ -4,8 +4,6 @@ The file is a protocol buffer of which four messages matter: a piece (text, scor
 of model, byte fallback), the normaliser's (its compiled table of characters) and nothing else.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple

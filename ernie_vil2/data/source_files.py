@@ -3,8 +3,6 @@
 A row or an image that cannot be read is named, and the others are still used.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """A source divided into parts, to train on and to score: by a seed, and never so that two parts share an image."""
 
-from __future__ import annotations
-
 import sys
 from collections import defaultdict
 from collections.abc import Hashable, Sequence

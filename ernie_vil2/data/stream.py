@@ -1,7 +1,5 @@
 """The endless stream of training samples: sources mixed by weight, each in its own order and its own epochs."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Object tags by id, from a file."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Texts to token ids: BERT's tokenisation as the official release has it, or as PaddleNLP has it."""
 
-from __future__ import annotations
-
 import re
 import string
 import unicodedata

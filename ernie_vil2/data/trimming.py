@@ -3,8 +3,6 @@
 The rows that stay keep their order, so that the end token keeps the largest id where a model looks for that.
 """
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping

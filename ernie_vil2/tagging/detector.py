@@ -3,8 +3,6 @@
 Objects are named as in "red car" (paper, section 3.1; BUTD there).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

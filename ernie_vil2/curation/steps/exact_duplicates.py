@@ -1,7 +1,5 @@
 """Images that are equal pixel by pixel, whatever their files and names."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 from typing import Any, Literal
 

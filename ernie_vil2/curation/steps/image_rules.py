@@ -1,7 +1,5 @@
 """Cheap rules on images: size, shape, and images of nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Any
 

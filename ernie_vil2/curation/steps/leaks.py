@@ -1,7 +1,5 @@
 """Pairs whose image, altered or not, is one of a benchmark, and those that have a benchmark's caption."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b

@@ -1,7 +1,5 @@
 """Images that show the same: resized, recompressed, in a frame, cropped a little, grey or mirrored."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from functools import partial

@@ -1,7 +1,5 @@
 """Captions that are nearly the same, as those that a template has made: only some of each group stay."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 from zlib import crc32

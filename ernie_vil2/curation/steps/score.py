@@ -1,7 +1,5 @@
 """How well image and caption fit, by a model, and a threshold for it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 

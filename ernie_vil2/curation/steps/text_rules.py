@@ -1,7 +1,5 @@
 """Cheap rules on captions: length, language, and what is not a caption at all."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping

@@ -8,8 +8,6 @@
 - AIC-ICC, the captions of AI Challenger 2017: a JSON list and a folder of images for each split.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container
 from functools import partial

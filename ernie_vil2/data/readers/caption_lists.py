@@ -6,8 +6,6 @@
 - Crossmodal-3600, captions of 3,600 images in 36 languages (Thapliyal et al., arXiv 2205.12522).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

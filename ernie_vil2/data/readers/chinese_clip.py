@@ -4,8 +4,6 @@ Chinese-CLIP publishes MUGE and Flickr30k-CN as `{split}_imgs.tsv` and `{split}_
 `MR_{split}_imgs.tsv` and `MR_{split}_queries.jsonl`, which differ in the names of the keys.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Columns of a table by the names that they have here: as people call them, or as an option says."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

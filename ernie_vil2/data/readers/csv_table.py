@@ -1,7 +1,5 @@
 """CSV as people have it: separated by commas, semicolons or tabs, in UTF-8 or in the GB18030 that Excel writes."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

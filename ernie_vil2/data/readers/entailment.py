@@ -3,8 +3,6 @@
 SNLI-VE (arXiv 1901.06706) is about the images of Flickr30K, NLVR2 (arXiv 1811.00491) about two images in each row.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

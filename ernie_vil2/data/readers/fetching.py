@@ -1,7 +1,5 @@
 """The local cache of shards that lie elsewhere. Its size is bounded: what was not used for longest goes first."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

@@ -1,7 +1,5 @@
 """Samples as files in a folder, such as img2dataset writes with `output_format=files`."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from functools import partial

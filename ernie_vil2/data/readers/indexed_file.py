@@ -1,7 +1,5 @@
 """Files that are scanned once and then read by row, lines among them; a scan is kept for the next start."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import io

@@ -3,8 +3,6 @@
 The classes are a folder each, a column of a table, or a field of samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path

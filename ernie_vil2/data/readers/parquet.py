@@ -1,7 +1,5 @@
 """Rows of a Parquet file, in bounded memory: a few hundred bytes of one can mean gigabytes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that have to be fetched first: from an address that fsspec opens, or from the output of a command."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

@@ -1,7 +1,5 @@
 """Files by their address, which of them a person names at once, and what the index of prepared shards says of them."""
 
-from __future__ import annotations
-
 import glob
 import math
 import os

@@ -1,7 +1,5 @@
 """What every kind of source has in common, and many of them as one."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """Tar shards in the WebDataset layout, such as img2dataset and `tools/prepare.py` write."""
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """The TSV of the official release."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 from pathlib import Path
 

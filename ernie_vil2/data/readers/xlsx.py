@@ -1,7 +1,5 @@
 """Rows of an Excel workbook."""
 
-from __future__ import annotations
-
 import re
 import warnings
 import zipfile
