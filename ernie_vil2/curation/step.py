@@ -15,7 +15,7 @@ from ernie_vil2.config.load import explained, override, read_yaml
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation.likeness import Thumbnail, shrunk, thumbnails_of
 from ernie_vil2.data.decoding import EncodedImage
-from ernie_vil2.data.samples import BadSample, Sample, is_blank
+from ernie_vil2.data.samples import Sample
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.registry import Registry, UnknownName, import_named
 
@@ -32,11 +32,7 @@ class Pair:
 
     def __init__(self, sample: Sample):
         self.sample = sample
-        self.captions: Mapping[str, str] = {
-            language: text.strip() for language, text in sample.captions.items() if not is_blank(text)
-        }
-        if not self.captions:
-            raise BadSample(sample.no_caption, sample.image_name)
+        self.captions: Mapping[str, str] = sample.readable_captions()
 
     @cached_property
     def image(self) -> EncodedImage:

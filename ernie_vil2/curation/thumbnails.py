@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
+from ernie_vil2.config.section import Fraction, Section
 from ernie_vil2.curation import likeness
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.neighbours import neighbours
@@ -67,30 +69,29 @@ def _on_disk(folder: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
         return np.memmap(file, kind, "w+", shape=shape)
 
 
+class Comparison(Section):
+    """When two images show the same."""
+
+    candidates: Fraction = Field(0.85, description="least cosine of the vectors of two images that are compared")
+    likeness: Fraction = Field(0.95, description="from which two images show the same; 1: they are equal")
+    crops: bool = Field(True, description="also compare images with crops of each other, by up to a tenth")
+
+
 def alike(
-    found: Thumbnails,
-    folder: Path,
-    candidates: float,
-    least: float,
-    queries: Thumbnails | None = None,
-    crops: bool = True,
-    mirror: bool = False,
+    found: Thumbnails, folder: Path, by: Comparison, queries: Thumbnails | None = None, mirror: bool = False
 ) -> Iterator[Alike]:
     """Pairs that show the same, each once or several times.
 
     Args:
         folder: where the vectors are that are asked for.
-        candidates: least cosine of two vectors.
-        least: likeness from which two images show the same.
         queries: others to compare with; None: the images themselves.
-        crops: as of `likeness.likeness`.
         mirror: compares with the mirrored queries.
     """
     asked = found if queries is None else queries
     if not len(asked.samples) or not len(found.samples):
         return
-    count = likeness.WINDOWS if crops else 1
-    for near in neighbours(found.vectors, candidates, _asking(asked.thumbnails, folder, crops, mirror)):
+    count = likeness.WINDOWS if by.crops else 1
+    for near in neighbours(found.vectors, by.candidates, _asking(asked.thumbnails, folder, by.crops, mirror)):
         one, other = np.unique(np.stack([near.queries // count, near.rows]), axis=1)
         shapes = np.stack([asked.shapes[one], found.shapes[other]])
         close = likeness.comparable(shapes, np.stack([asked.extents[one], found.extents[other]]))
@@ -99,8 +100,8 @@ def alike(
         one, other = one[close], other[close]
         first, stretch = asked.thumbnails[one], np.log(shapes[1] / shapes[0])[close]
         first = likeness.mirrored(first) if mirror else first
-        value = likeness.likeness(first, found.thumbnails[other], stretch, crops)
-        same = value >= least
+        value = likeness.likeness(first, found.thumbnails[other], stretch, by.crops)
+        same = value >= by.likeness
         if same.any():
             yield Alike(one[same], other[same], value[same])
 

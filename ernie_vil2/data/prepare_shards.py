@@ -14,16 +14,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
 from ernie_vil2.data.readers import SampleSequence
-from ernie_vil2.data.samples import (
-    SEVERAL_LINES,
-    BadSample,
-    BadSampleReport,
-    Reason,
-    Sample,
-    check_text,
-    content_id,
-    is_blank,
-)
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, BadSampleReport, Reason, Sample, check_text, content_id
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
 from ernie_vil2.io.files import atomic_write, sha256
 
@@ -230,10 +221,7 @@ def _suffix(image: bytes) -> str | None:
 
 def _fields(sample: Sample, work: Work) -> dict:
     """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
-    captions = {language: text.strip() for language, text in sample.captions.items() if not is_blank(text)}
-    if not captions:
-        raise BadSample(sample.no_caption, sample.image_name)
-    tags = dict(sample.tags)
+    captions, tags = sample.readable_captions(), dict(sample.tags)
     if work.tags:
         tags = join_tags(tags, tags_id(sample, work.settings.tags_id), work.tags)
     fields = {

@@ -182,6 +182,13 @@ class Sample:
             raise BadSample(self.no_caption, self.image_name)
         return text
 
+    def readable_captions(self) -> dict[str, str]:
+        """Those that are not blank, stripped; BadSample if there is none."""
+        captions = {language: text.strip() for language, text in self.captions.items() if not is_blank(text)}
+        if not captions:
+            raise BadSample(self.no_caption, self.image_name)
+        return captions
+
     def caption_lines(self, language: str) -> list[str]:
         """The lines of the caption that are not blank; each is a caption where `Views.caption_lines` says so."""
         return [line.strip() for line in self.caption(language).splitlines() if not is_blank(line)]

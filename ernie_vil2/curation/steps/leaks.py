@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from ernie_vil2.config.section import Count, Fraction, Section
+from ernie_vil2.config.section import Count, Fraction
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import BYTES, COLUMNS, Thumbnail, columns_of, thumbnails_of, vectors
 from ernie_vil2.curation.measures import VERSION
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
-from ernie_vil2.curation.thumbnails import Thumbnails, alike, alive_thumbnails
+from ernie_vil2.curation.thumbnails import Comparison, Thumbnails, alike, alive_thumbnails
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
@@ -24,13 +24,10 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.terminal import counted
 
 
-class Settings(Section):
+class Settings(Comparison):
     benchmarks: list[str] = Field(
         default=[], description="folders or files of benchmarks, as `eval --data` takes them; the split that is scored"
     )
-    candidates: Fraction = Field(0.85, description="as of near_duplicates")
-    likeness: Fraction = Field(0.95, description="as of near_duplicates")
-    crops: bool = Field(True, description="as of near_duplicates")
     mirrored: bool = Field(True, description="also find mirrored images")
     texts: Literal["report", "remove"] = Field(
         "report", description="what becomes of pairs that have a caption of a benchmark, or nearly so"
@@ -76,7 +73,7 @@ class Leaks(Step[Settings]):
             known, names = self._images(joins.folder, path, benchmarks)
             found: dict[int, tuple[float, str]] = {}
             for mirror in (False, True)[: 1 + own.mirrored]:
-                for pairs in alike(images, joins.folder, own.candidates, own.likeness, known, own.crops, mirror):
+                for pairs in alike(images, joins.folder, own, known, mirror):
                     for query, row, value in zip(pairs.queries, pairs.rows, pairs.likeness, strict=True):
                         sample = int(images.samples[row])
                         found[sample] = max(found.get(sample, (0.0, "")), (float(value), names[query]))

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from ernie_vil2.config.section import Fraction, Section
+from ernie_vil2.config.section import Fraction
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.curation.steps.text_rules import text_key
-from ernie_vil2.curation.thumbnails import Alike, Thumbnails, alike, alive_thumbnails
+from ernie_vil2.curation.thumbnails import Alike, Comparison, Thumbnails, alike, alive_thumbnails
 
 SIDED = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
@@ -24,16 +24,12 @@ SIDED = re.compile(
 """What a caption has that does not fit the mirrored image: a side, a sense of rotation, what a clock shows."""
 
 
-class Settings(Section):
-    candidates: Fraction = Field(0.85, description="least cosine of the vectors of two images that are compared")
-    likeness: Fraction = Field(0.95, description="from which two images show the same; 1: they are equal")
+class Settings(Comparison):
     embedding: Fraction | None = Field(
         None, description="least cosine of the embeddings of score's model as well; null: thumbnails decide alone"
     )
-    crops: bool = Field(True, description="also compare images with crops of each other, by up to a tenth")
     mirrored: bool = Field(
-        True,
-        description="also find mirrored images, unless captions that differ name a side or a time",
+        True, description="also find mirrored images, unless captions that differ name a side or a time"
     )
 
 
@@ -60,7 +56,7 @@ class NearDuplicates(Step[Settings]):
         own = self.settings
         for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
             images = alive_thumbnails(joins)
-            pairs = list(alike(images, joins.folder, own.candidates, own.likeness, crops=own.crops, mirror=mirror))
+            pairs = list(alike(images, joins.folder, own, mirror=mirror))
             if mirror:
                 pairs = [_without(joins, images, found, _otherwise_captioned) for found in pairs]
             elif own.embedding is not None:

@@ -267,7 +267,7 @@ class ChineseClipLmdb:
         self._text_id = text_id
         self._open: dict[str, Any] = {}
         self._owner = os.getpid()
-        count = self._get("pairs", b"num_samples", MAX_DIGITS)
+        count = self._get("pairs", b"num_samples", MAX_TEXT_BYTES, self.name)
         if count is None or not count.isdigit() or len(count) > MAX_DIGITS:
             raise ValueError(f"{folder}: pairs/ does not say its num_samples; was it built to the end?")
         self._size, entries = int(count), self._open["pairs"].stat()["entries"] - 1
@@ -275,8 +275,8 @@ class ChineseClipLmdb:
             raise ValueError(f"{folder}: pairs/ names {self._size} samples and has {entries}; was it built to the end?")
         self.release()
 
-    def _get(self, part: str, key: bytes, most: int) -> bytes | None:
-        """The value of a key, and of one that is longer than `most` one byte more; None if there is none."""
+    def _get(self, part: str, key: bytes, most: int, where: str) -> bytes | None:
+        """The value of a key, None if there is none; BadSample `where` it is longer than `most`."""
         import lmdb
 
         if self._owner != os.getpid():  # LMDB's handles do not survive a fork
@@ -286,7 +286,8 @@ class ChineseClipLmdb:
                 self._open[part] = _opened(os.path.join(self.name, part))
             with self._open[part].begin(buffers=True) as reading:
                 value = reading.get(key)
-                return None if value is None else bytes(value[: most + 1])
+                check_size(len(value or b""), most, where)
+                return None if value is None else bytes(value)
         except lmdb.Error as error:
             raise OSError(f"{self.name}/{part}: not an LMDB that can be read ({error})") from error
 
@@ -299,20 +300,18 @@ class ChineseClipLmdb:
 
     def __getitem__(self, index: int) -> Sample:
         where = f"{self.name}, pair {index}"
-        content = self._get("pairs", str(index).encode(), MAX_TEXT_BYTES) or b""
-        check_size(len(content), MAX_TEXT_BYTES, where)
         try:
-            pair = restricted_pickle.load(content)
+            pair = restricted_pickle.load(self._get("pairs", str(index).encode(), MAX_TEXT_BYTES, where) or b"")
         except restricted_pickle.Refused as error:
             raise BadSample(Reason.MALFORMED_ROW, where) from error
         image_id, text_id, text = pair if isinstance(pair, tuple) and len(pair) == 3 else (None, None, None)
         if not is_id(image_id) or not is_id(text_id) or not isinstance(text, str):
             raise BadSample(Reason.MALFORMED_ROW, where)
-        encoded = self._get("imgs", str(image_id).encode(), MAX_BYTES)
+        where = f"{where}, {image_id}"
+        encoded = self._get("imgs", str(image_id).encode(), MAX_BYTES, where)
         if encoded is None:
-            raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
-        check_size(len(encoded), MAX_BYTES, f"{where}, {image_id}")
-        image = decode_base64(encoded, f"{where}, {image_id}")
+            raise BadSample(Reason.UNMATCHED_IMAGE, where)
+        image = decode_base64(encoded, where)
         return pair_sample(str(image_id), str(text_id), text.strip(), image, self._text_id)
 
 
