@@ -109,5 +109,4 @@ class Embedder:
 
 
 def _conditions(maps: Maps) -> list[str]:
-    """Of the rules, which say what is not worth embedding."""
     return [f"({condition})" for step in maps.steps for _, condition in step.rules()]

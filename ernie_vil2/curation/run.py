@@ -191,7 +191,6 @@ def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[s
 
 
 def _parts(batches: Iterator[pa.RecordBatch], sizes: Sequence[int]) -> Iterator[pa.Table]:
-    """Batches cut into tables of these sizes."""
     left_over: list[pa.RecordBatch] = []
     for size in sizes:
         part: list[pa.RecordBatch] = []

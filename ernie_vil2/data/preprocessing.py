@@ -126,7 +126,6 @@ def pillow_view(image: Image.Image, kind: Kind, size: int, geometry: Geometry) -
 
 
 def _padded(image: Image.Image, size: int) -> Image.Image:
-    """The image in the middle of a black square."""
     right, bottom = size - image.width, size - image.height
     palette = image.getpalette() if image.mode == "P" else None
     image = ImageOps.expand(image, (right // 2, bottom // 2, (right + 1) // 2, (bottom + 1) // 2), fill=0)

@@ -205,7 +205,6 @@ def _parts(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
 
 
 def _renumber(settings: dict[str, Any], positions: Mapping[int, int]) -> None:
-    """Gives what is left of a tokenizer.json its new ids."""
     model = settings["model"]
     if model["type"] == "Unigram":
         model["vocab"] = [row for number, row in enumerate(model["vocab"]) if number in positions]

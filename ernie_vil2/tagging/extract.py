@@ -9,7 +9,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -188,86 +188,74 @@ class Journal:
 
 
 @dataclass
+class Names:
+    """How many ids there are of a kind, and the first of them."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, names: Sequence[str]) -> None:
+        self.count += len(names)
+        self.names += names[: BadSampleReport.NAMES - len(self.names)]
+
+
+@dataclass
 class TaggingReport:
     """Counts of a run.
 
     Args:
-        samples: those read, and those that could not be used.
         ids: distinct ids of samples that could be used.
-        untagged: how many of them got no tag.
-        untagged_names: the first of those.
-        shared: how many further ids are names of several different images, which have no tags for that.
-        shared_names: the first of those.
-        tagged: by language, the ids with tags.
-        tags: by language, the tags of all ids.
+        untagged: those of them that got no tag.
+        shared: further ids, which have no tags since they are names of several different images.
+        languages: by language, the `ids` with tags, and the `tags` of all ids.
         remarks: what the tagger has to say beyond that.
+        samples: those read, and those that could not be used.
     """
 
-    samples: BadSampleReport = field(default_factory=BadSampleReport)
     ids: int = 0
-    untagged: int = 0
-    untagged_names: list[str] = field(default_factory=list)
-    shared: int = 0
-    shared_names: list[str] = field(default_factory=list)
-    tagged: Counter[str] = field(default_factory=Counter)
-    tags: Counter[str] = field(default_factory=Counter)
+    untagged: Names = field(default_factory=Names)
+    shared: Names = field(default_factory=Names)
+    languages: dict[str, dict[str, int]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    samples: BadSampleReport = field(default_factory=BadSampleReport)
 
     def add(self, batch: TaggedRows, rows: int, shared: Container[str] = ()) -> None:
         """Takes one more batch, of so many rows, without the ids that are `shared`."""
         self.samples.add(rows, batch.bad)
-        self.shared += len(batch.shared)
-        self.shared_names += batch.shared[: BadSampleReport.NAMES - len(self.shared_names)]
+        self.shared.add(batch.shared)
         for name, tags in batch.found:
             if tags is None or name in shared:
                 continue
             self.ids += 1
             if not tags:
-                self.untagged += 1
-                if len(self.untagged_names) < BadSampleReport.NAMES:
-                    self.untagged_names.append(name)
+                self.untagged.add([name])
             for language, texts in tags.items():
-                self.tagged[language] += 1
-                self.tags[language] += len(texts)
+                counts = self.languages.setdefault(language, {"ids": 0, "tags": 0})
+                counts["ids"] += 1
+                counts["tags"] += len(texts)
 
     def as_dict(self) -> dict:
-        return {
-            "ids": self.ids,
-            "untagged": {"count": self.untagged, "names": self.untagged_names},
-            "shared": {"count": self.shared, "names": self.shared_names},
-            "languages": {language: {"ids": ids, "tags": self.tags[language]} for language, ids in self.tagged.items()},
-            "remarks": list(self.remarks),
-            "samples": self.samples.as_dict(),
-        }
+        names = {"untagged": vars(self.untagged), "shared": vars(self.shared)}
+        return vars(self) | names | {"samples": self.samples.as_dict()}
 
     @classmethod
     def from_dict(cls, saved: dict) -> TaggingReport:
         """The report that `as_dict` gave."""
         samples = BadSampleReport()
         samples.merge(saved["samples"])
-        languages = saved["languages"]
-        return cls(
-            samples,
-            saved["ids"],
-            saved["untagged"]["count"],
-            saved["untagged"]["names"],
-            saved["shared"]["count"],
-            saved["shared"]["names"],
-            Counter({language: counts["ids"] for language, counts in languages.items()}),
-            Counter({language: counts["tags"] for language, counts in languages.items()}),
-            saved["remarks"],
-        )
+        untagged, shared = (Names(**saved[kind]) for kind in ("untagged", "shared"))
+        return cls(saved["ids"], untagged, shared, saved["languages"], saved["remarks"], samples)
 
     def __str__(self) -> str:
-        tagged = self.ids - self.untagged
+        tagged = self.ids - self.untagged.count
         lines = [f"{tagged:,} of {counted(self.ids, 'id')} {'has' if tagged == 1 else 'have'} tags"]
-        for language, ids in sorted(self.tagged.items()):
+        for language, counts in sorted(self.languages.items()):
             of = f"tags_{language}" if language else "tags"
-            lines.append(f"  {of}: {counted(ids, 'id')}, {self.tags[language] / ids:.1f} tags each")
-        if self.untagged:
-            lines.append(f"ids without tags: {first_names(self.untagged, self.untagged_names)}")
-        if self.shared:
-            found = first_names(self.shared, self.shared_names)
+            lines.append(f"  {of}: {counted(counts['ids'], 'id')}, {counts['tags'] / counts['ids']:.1f} tags each")
+        if self.untagged.count:
+            lines.append(f"ids without tags: {first_names(**vars(self.untagged))}")
+        if self.shared.count:
+            found = first_names(**vars(self.shared))
             lines.append(f"names of several different images, left without tags: {found}; give each an image_id")
         return "\n".join([*lines, *self.remarks, str(self.samples)])
 
@@ -314,7 +302,6 @@ class _RowsRead:
 
 
 def _finished(output: Path, report_path: Path, job: dict, read: _RowsRead) -> TaggingReport:
-    """The report of an output that is there already."""
     try:
         saved = load_json(report_path)
         if saved["job"] == job and saved["content"] == read.skip(len(read.source)):
@@ -327,7 +314,6 @@ def _finished(output: Path, report_path: Path, job: dict, read: _RowsRead) -> Ta
 
 
 def _complete(journal: Journal, read: _RowsRead, tagger: Tagger, batch_size: int, threads: int) -> None:
-    """Tags the rows that the journal lacks."""
     start, content, end = 0, read.content, len(read.source)
     for batch in journal:
         start, content = batch.end, batch.content

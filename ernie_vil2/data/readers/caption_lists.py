@@ -72,7 +72,6 @@ def _find_translated(folder: Path) -> dict[str, Sequence[Path]]:
 
 
 def _begins_with(path: Path, mark: bytes) -> bool:
-    """Whether the first line of a file holds a mark."""
     return mark in next((line for _, line in numbered_lines(path)), b"")
 
 
