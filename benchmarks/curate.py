@@ -240,7 +240,7 @@ def vectors(rows: int) -> dict[str, str]:
     """Near pairs of made vectors."""
     import faiss
 
-    from ernie_vil2.curation.neighbours import neighbours
+    from ernie_vil2.curation.thumbnails import neighbours
 
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,8 @@ from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.registry import Registry, UnknownName, import_named
 
 if TYPE_CHECKING:
-    from ernie_vil2.curation.embeddings import Embedder
     from ernie_vil2.curation.joins import Joins
+    from ernie_vil2.curation.steps.score import Embedder
 
 SettingsOf = TypeVar("SettingsOf", bound=Section)
 

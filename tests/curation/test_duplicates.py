@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ernie_vil2.curation.likeness import EVEN, likeness, mirrored, thumbnails_of, trimmed, vectors, windows
-from ernie_vil2.curation.neighbours import neighbours
 from ernie_vil2.curation.steps.near_texts import sketch
+from ernie_vil2.curation.thumbnails import neighbours
 from tests.curation.conftest import encoded, picture, write_tar
 
 SIZE = 128
@@ -235,8 +235,8 @@ def test_near_neighbours_of_many_are_those_of_all_products(monkeypatch):
     wanted = set(zip(*(rows.tolist() for rows in np.nonzero(products >= 0.95)), strict=True))
     assert len(wanted) > 1000
     for exact, queries in ((20_000, None), (100, None), (20_000, vectors), (100, vectors)):
-        monkeypatch.setattr("ernie_vil2.curation.neighbours.EXACT", exact)
-        monkeypatch.setattr("ernie_vil2.curation.neighbours.QUERIES", 1000)
+        monkeypatch.setattr("ernie_vil2.curation.thumbnails.EXACT", exact)
+        monkeypatch.setattr("ernie_vil2.curation.thumbnails.QUERIES", 1000)
         found = set()
         for pairs in neighbours(vectors, 0.95, queries):
             found |= {(min(pair), max(pair)) for pair in zip(pairs.queries.tolist(), pairs.rows.tolist(), strict=True)}
