@@ -110,14 +110,11 @@ def arrow_type(kind: str) -> pa.DataType:
 def measure_on_ray(open_maps: Callable[[], Maps], shards: Sequence[int], address: str) -> None:
     """Measures shards on the nodes of a Ray cluster, one task a shard, into the same parts of a shared folder.
 
+    MissingPackage if Ray is not installed; ConnectionError if there is no cluster at the address.
+
     Args:
         open_maps: opens source and steps, in every process that measures; it is pickled.
-        shards: without measures so far.
         address: of the cluster, as `ray.init` takes it: `auto`, `ray://host:10001`, or `local` for one on this machine.
-
-    Raises:
-        MissingPackage: Ray is not installed.
-        ConnectionError: there is no cluster at the address.
     """
     require("--ray", "ray")
     import ray

@@ -125,10 +125,6 @@ def _read_caption_lines(
         captions: lines `<image id>#<n><TAB or space><caption>`; all before the white space is the text's id.
         other_ids: images of other splits as the files spell them, whose captions are skipped.
         clean: makes the published caption the text that is encoded.
-
-    Raises:
-        FileNotFoundError: there is no file of captions.
-        ValueError: no image or no text could be used.
     """
     if not captions.is_file():
         raise FileNotFoundError(f"{captions} is missing; {ids.name} lists images, and it holds their captions")

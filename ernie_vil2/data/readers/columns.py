@@ -45,16 +45,8 @@ def holds_texts(columns: Sequence[str]) -> bool:
 
 
 def names_here(columns: Sequence[str], given: Mapping[str, str], where: str) -> Names:
-    """The name here of every column that a table calls otherwise.
-
-    Args:
-        columns: of the table.
-        given: columns by their names here, as the user says.
-        where: the table, for an error.
-
-    Raises:
-        ValueError: a column that is given is not there.
-    """
+    """The name here of every column that a table calls otherwise; ValueError if one is not there that the user has
+    given by its name here."""
     for here, column in given.items():
         if column not in columns:
             raise ValueError(f"{where}: there is no column {column} (for {here}); columns here: {_shown(columns)}")

@@ -122,15 +122,7 @@ def checked_encoding(encoding: str | None) -> str | None:
 
 
 def dialect(start: bytes, encoding: str | None, name: str) -> tuple[str, str]:
-    """Encoding and delimiter of a CSV file.
-
-    Args:
-        start: what it begins with.
-        encoding: None: found in its lines.
-
-    Raises:
-        ValueError: it is UTF-16.
-    """
+    """Encoding, None: found in its lines, and delimiter of a CSV file that begins so; ValueError if it is UTF-16."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f'{name}: UTF-16, as Excel\'s "Unicode text"; save it as CSV UTF-8')
     lines = start.removeprefix(BYTE_ORDER_MARK).splitlines()

@@ -204,15 +204,13 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], bytes], text_id: str | None) -> Sample:
-    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) next to it.
+    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) next to it. BadSample
+    if there is no image, or the texts cannot be used.
 
     Args:
         suffixes: of the files that there are.
         read: gives the content of the one with a suffix, of so many bytes at most.
-        text_id: JSON field that names the text; None: the captions name it.
-
-    Raises:
-        BadSample: there is no image, or the texts cannot be used.
+        text_id: as of `TarSource`.
     """
     image = image_suffix(suffixes)
     if image is None:
