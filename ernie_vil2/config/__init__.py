@@ -1,7 +1,7 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
 from ernie_vil2.config.data import DataConfig, HoldoutConfig, ScoredConfig, SourceConfig, ViewsConfig
-from ernie_vil2.config.load import dump_config, load_config, read_yaml, validated, with_overrides
+from ernie_vil2.config.load import MISSING, differences, dump_config, load_config, read_yaml, validated, with_overrides
 from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.schema import (
     ClassesConfig,
@@ -18,6 +18,7 @@ from ernie_vil2.config.schema import (
 from ernie_vil2.io.terminal import ConfigError
 
 __all__ = [
+    "MISSING",
     "ClassesConfig",
     "Config",
     "ConfigError",
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingConfig",
     "TuningConfig",
     "ViewsConfig",
+    "differences",
     "dump_config",
     "load_config",
     "read_yaml",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ernie_vil2.config.section import Count, Fraction, Probability, Section, Size, Strength
+from ernie_vil2.config.section import Count, Fraction, Positive, Probability, Section, Size, Strength
 
 IMAGE_VIEWS = ("image_1", "image_2")
 TEXT_VIEWS = ("text_1", "text_2")
@@ -41,7 +41,7 @@ class ViewsConfig(Section):
         0.1, description="jitter: rotation drawn from +- this share of the colour circle"
     )
     blur: Probability = Field(0.5, description="probability of a Gaussian blur")
-    blur_sigma: list[Annotated[float, Field(gt=0)]] = Field(
+    blur_sigma: list[Positive] = Field(
         default=[0.1, 2.0], min_length=2, max_length=2, description="[least, most] standard deviation in pixels"
     )
     grayscale: Probability = Field(0.2, description="probability of dropping the colour")
@@ -59,7 +59,7 @@ class ViewsConfig(Section):
     long_first: Probability = Field(
         0.0, description="probability that images are contrasted with the long caption, and the short one is second"
     )
-    languages: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    languages: dict[str, Positive] = Field(
         default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
     )
     prompts: dict[str, str] = Field(
@@ -117,14 +117,12 @@ class SourceConfig(LocationConfig):
     """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
 
     data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
-    weight: Annotated[float, Field(gt=0)] | None = Field(
+    weight: Positive | None = Field(
         None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
     )
     select: str | None = Field(None, description="null: Data.select")
     tag_probability: Probability | None = Field(None, description="null: as in Views")
-    languages: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
-        None, min_length=1, description="null: as in Views"
-    )
+    languages: dict[str, Positive] | None = Field(None, min_length=1, description="null: as in Views")
     prompts: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
     separators: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
 
@@ -238,7 +236,7 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         2, description="loader processes on each rank; 0: the training process loads"
     )
-    patience: Annotated[float, Field(gt=0)] = Field(
+    patience: Positive = Field(
         600,
         description="seconds that a loader process may take over one sample; it is then skipped and counted, and "
         "another process goes on. With 0 workers nothing watches",

@@ -1,4 +1,7 @@
-"""Reads a configuration: defaults, then a YAML overlay of any version, then `Section.key=value` overrides."""
+"""Reads a configuration: defaults, then a YAML overlay of any version, then `Section.key=value` overrides.
+
+How two configurations differ is computed here as well.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import difflib
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -14,8 +17,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ernie_vil2.config.merging import merged
-from ernie_vil2.config.schema import Config
+from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, TextTowerConfig
+from ernie_vil2.config.schema import Config, LossConfig
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import ConfigError
 
@@ -172,6 +175,57 @@ def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
         new, remark = merged(".".join(path), tree.get(path[-1]), new)
     tree[path[-1]] = new
     return remark
+
+
+SIZES = ("patch_size", "width", "depth", "heads", "layers", "projection")
+SECTIONS: dict[str, tuple[type[BaseModel], str, tuple[str, ...]]] = {
+    "Model.image": (ImageTowerConfig, "name", ("image_size", "mean", "std", "preprocessing", "background")),
+    "Model.text": (
+        TextTowerConfig,
+        "name",
+        ("max_positions", "vocabulary", "tokenizer", "dropout", "attention_dropout"),
+    ),
+    "Head": (HeadConfig, "kind", ("dropout", "rate")),
+    "Loss": (LossConfig, "kind", ("weights", "max_logit_scale", "duplicates", "tile")),
+}
+"""Sections of several kinds, the key that says which one it is, and what all kinds have."""
+
+
+def merged(section: str, before: Any, value: Any) -> tuple[Any, str | None]:
+    """A section as an override of all of it leaves it, `-o 'Model.image={name: ViT, width: 64}'`, and a sentence for
+    people; None where the override says all of it.
+
+    One of the same kind changes only what it names, and weights do not outlive the sizes that they fit. One of another
+    kind keeps what every kind has: not the sizes and weights of a tower, nor where a loss starts. Values that are not
+    such a section are replaced.
+
+    Args:
+        section: its name, as `Model.image`.
+        before: what the file, or an earlier override, says of it.
+        value: what the override says.
+    """
+    if section not in SECTIONS or not isinstance(before, Mapping) or not isinstance(value, Mapping):
+        return value, None
+    kind, key, common = SECTIONS[section]
+    was = before.get(key, kind.model_fields[key].default)
+    now = value.get(key, was)
+    others = [name for name in before if name not in value and name != key]
+    if now != was:
+        dropped = [name for name in others if name not in common]
+    elif any(name in value and value[name] != before.get(name) for name in SIZES):
+        dropped = [name for name in others if name == "weights" and key == "name"]
+    else:
+        dropped = []
+    kept = [name for name in others if name not in dropped]
+    result = {key: now} if key in before else {}
+    result |= {name: before[name] for name in kept} | dict(value)
+    parts = [
+        f"{what} {', '.join(f'{name}: {before[name]}' for name in names)}"
+        for what, names in (("keeps", kept), ("drops", dropped))
+        if names
+    ]
+    change = f"{was} becomes {now}" if now != was else str(was)
+    return result, f"{section} ({change}) {' and '.join(parts)}" if parts else None
 
 
 def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config) -> ConfigError:
@@ -332,3 +386,30 @@ def _from_3(tree: Tree) -> list[str]:
 
 MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """By the version that each leads on from, to the next."""
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+MISSING = _Missing()
+"""The value of a key that a tree lacks."""
+
+
+def differences(*trees: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The keys in which trees of settings differ, each with the values that the trees have, in their order.
+
+    Args:
+        trees: as `Config.model_dump` gives them, or parts of that. Mappings are compared key by key where all trees
+            have one; other values, lists too, as a whole.
+        prefix: goes before each key, which is written as `Section.key`.
+    """
+    for key in dict.fromkeys(key for tree in trees for key in tree):
+        values = [tree.get(key, MISSING) for tree in trees]
+        if all(value == values[0] for value in values):
+            continue
+        if all(isinstance(value, Mapping) for value in values):
+            yield from differences(*values, prefix=f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", values

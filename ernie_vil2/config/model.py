@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ernie_vil2.config.section import Depth, Probability, Section, Size
+from ernie_vil2.config.section import Depth, Positive, Probability, Section, Size
 from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, WordRules
 from ernie_vil2.registry import unknown
 
@@ -71,7 +71,7 @@ class ImageVariant(Section):
 
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the tokens")
     activation: Activation = Field("quick_gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
-    epsilon: Annotated[float, Field(gt=0)] = Field(1e-6, description="of the LayerNorms")
+    epsilon: Positive = Field(1e-6, description="of the LayerNorms")
     patches: Literal["convolution", "linear"] = Field(
         "convolution",
         description="a patch is embedded by a convolution, or by a linear layer over (row, column, channel)",
@@ -144,7 +144,7 @@ class ImageTowerConfig(Section):
         max_length=3,
         description="mean [red, green, blue] of the input's normalisation, pixels from 0 to 1 (default: ImageNet's)",
     )
-    std: list[Annotated[float, Field(gt=0)]] = Field(
+    std: list[Positive] = Field(
         default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
     )
     background: list[Annotated[int, Field(ge=0, le=255)]] = Field(
@@ -219,7 +219,7 @@ class TextTowerConfig(Section):
     )
     dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
-    epsilon: Annotated[float, Field(gt=0)] = Field(
+    epsilon: Positive = Field(
         1e-5, description="ernie, transformer: of the LayerNorms; 1e-5 in the official release, 1e-12 in PaddleNLP"
     )
     vocabulary: str | None = Field(
@@ -276,8 +276,8 @@ class TextTowerConfig(Section):
 
 
 class ModelConfig(Section):
-    image: ImageTowerConfig = Field(default_factory=ImageTowerConfig, description="image tower")
-    text: TextTowerConfig = Field(default_factory=TextTowerConfig, description="text tower")
+    image: ImageTowerConfig = Field(ImageTowerConfig(), description="image tower")
+    text: TextTowerConfig = Field(TextTowerConfig(), description="text tower")
     implementation: Literal["native", "suite"] | None = Field(
         None,
         description="who builds the towers that there are twice, ViT, RepVGG, ERNIE and BERT: this package (native), "
@@ -353,4 +353,4 @@ class HeadConfig(Section):
     )
     width: Size | None = Field(None, description="of its hidden layer; null: twice that of the joint space")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="behind its hidden layer")
-    rate: Annotated[float, Field(gt=0)] = Field(10.0, description="factor of its learning rate")
+    rate: Positive = Field(10.0, description="factor of its learning rate")

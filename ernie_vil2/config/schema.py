@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
 from ernie_vil2.config.model import HeadConfig, ModelConfig, of_own_module
-from ernie_vil2.config.section import Count, Fraction, Precision, Section, Size, Strength
+from ernie_vil2.config.section import Count, Fraction, Positive, Precision, Section, Size, Strength
 
 
 class PairWeights(Section):
@@ -27,10 +27,10 @@ class LossConfig(Section):
         "module:Class (docs/extending.md)",
     )
     weights: PairWeights = Field(
-        default_factory=PairWeights,
+        PairWeights(),
         description="lambda of equation 2 by view pair; a pair of weight 0 is off and its encodings are not computed",
     )
-    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="initial temperature tau of equation 1")
+    temperature: Positive = Field(0.07, description="initial temperature tau of equation 1")
     bias: float = Field(-10.0, description="sigmoid: initial bias of the logits, learned (SigLIP: -10)")
     max_logit_scale: Annotated[float, Field(ge=1)] = Field(
         100.0, description="1 / tau is kept between 1 and this after every step"
@@ -62,16 +62,14 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
-    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="peak learning rate (paper: 1e-4)")
+    learning_rate: Positive = Field(1e-4, description="peak learning rate (paper: 1e-4)")
     beta1: Fraction = Field(0.9, description="decay of the first moment")
     beta2: Fraction = Field(0.999, description="decay of the second moment")
-    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="added to the denominator")
+    epsilon: Positive = Field(1e-8, description="added to the denominator")
     weight_decay: Strength = Field(
         0.01, description="decoupled decay; never on norms, biases and temperature (paper: plain Adam, 0)"
     )
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
-        1.0, description="largest global gradient norm; null: no clipping"
-    )
+    clip_norm: Positive | None = Field(1.0, description="largest global gradient norm; null: no clipping")
 
 
 class ScheduleConfig(Section):
@@ -88,7 +86,7 @@ class TrainingConfig(Section):
     )
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
-    epochs: Annotated[float, Field(gt=0)] | None = Field(
+    epochs: Positive | None = Field(
         None,
         description="how often each sample is seen, instead of steps; the warm-up is then at most a tenth of the "
         "run, whose config.yaml holds the steps. null: as many steps as are given",
@@ -188,7 +186,7 @@ class EvaluationConfig(Section):
 
 class LoraConfig(Section):
     rank: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="of the change to a weight")
-    alpha: Annotated[float, Field(gt=0)] = Field(16.0, description="the change counts alpha / rank times")
+    alpha: Positive = Field(16.0, description="the change counts alpha / rank times")
     layers: list[str] = Field(
         default=["image.blocks.*", "text.network.encoder.layers.*"],
         min_length=1,
@@ -201,10 +199,8 @@ class TeacherConfig(Section):
         description="folder with the teacher's embeddings of the training images and texts, as "
         "ernie-vil2 embed writes them; any model may have made them"
     )
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of its term, as those of Loss.weights")
-    logit_scale: Annotated[float, Field(gt=0)] = Field(
-        100.0, description="1 / temperature of the teacher's distributions over a batch"
-    )
+    weight: Positive = Field(1.0, description="of its term, as those of Loss.weights")
+    logit_scale: Positive = Field(100.0, description="1 / temperature of the teacher's distributions over a batch")
     distance: Strength = Field(
         0.0,
         description="weight of a second term, the mean squared distance to the teacher's embeddings, which then are as "
@@ -232,8 +228,8 @@ class TuningConfig(Section):
         description="factor of the learning rate from a layer group to the one before it: the head of a tower has the "
         "full rate, its last block this share of it, its embeddings the least",
     )
-    image_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the image tower's learning rate")
-    text_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the text tower's learning rate")
+    image_rate: Positive = Field(1.0, description="factor of the image tower's learning rate")
+    text_rate: Positive = Field(1.0, description="factor of the text tower's learning rate")
     base_batch: Count | None = Field(
         None,
         description="the global batch that Optimizer.learning_rate is meant for; the rate is multiplied by "
@@ -278,26 +274,20 @@ class TuningConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    Model: ModelConfig = Field(default_factory=ModelConfig, description="the two towers and the joint space")
-    Views: ViewsConfig = Field(
-        default_factory=ViewsConfig, description="how a sample becomes its views (paper, section 3)"
-    )
-    Loss: LossConfig = Field(
-        default_factory=LossConfig, description="multi-view contrastive loss (paper, equations 1 and 2)"
-    )
-    Data: DataConfig = Field(default_factory=DataConfig, description="where samples come from")
-    Optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
-    Schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="learning rate over the steps")
+    Model: ModelConfig = Field(ModelConfig(), description="the two towers and the joint space")
+    Views: ViewsConfig = Field(ViewsConfig(), description="how a sample becomes its views (paper, section 3)")
+    Loss: LossConfig = Field(LossConfig(), description="multi-view contrastive loss (paper, equations 1 and 2)")
+    Data: DataConfig = Field(DataConfig(), description="where samples come from")
+    Optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW")
+    Schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate over the steps")
     Tuning: TuningConfig = Field(
-        default_factory=TuningConfig, description="fine-tuning: how much of a trained model changes, and how fast"
+        TuningConfig(), description="fine-tuning: how much of a trained model changes, and how fast"
     )
     Head: HeadConfig = Field(
-        default_factory=HeadConfig, description="entailment, image_pair: what classifies embeddings (docs/transfer.md)"
+        HeadConfig(), description="entailment, image_pair: what classifies embeddings (docs/transfer.md)"
     )
-    Training: TrainingConfig = Field(default_factory=TrainingConfig, description="the run itself")
-    Evaluation: EvaluationConfig = Field(
-        default_factory=EvaluationConfig, description="scores in the course of training"
-    )
+    Training: TrainingConfig = Field(TrainingConfig(), description="the run itself")
+    Evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scores in the course of training")
 
     @property
     def names(self) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_vil2.config import Config
-from ernie_vil2.config.section import MISSING, differences
+from ernie_vil2.config import MISSING, Config, differences
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, named, recall_figures, signed
 from ernie_vil2.evaluation.report import Card, Table, absolute_paths, original_text

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import paddle
 import paddle.distributed as dist
 
-from ernie_vil2.config.section import differences
+from ernie_vil2.config import differences
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel.store import barrier

@@ -20,9 +20,8 @@ import paddle
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.config import Config, ConfigError, differences, dump_config, load_config
 from ernie_vil2.config.model import without_implementation, without_suite
-from ernie_vil2.config.section import differences
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,

@@ -19,8 +19,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ernie_vil2.config import Config, ConfigError, dump_config
-from ernie_vil2.config.section import differences
+from ernie_vil2.config import Config, ConfigError, differences, dump_config
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.loader import SampleRows, ShownRow, read_batch, training_batches
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample

@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ernie_vil2.config import Config, validated
+from ernie_vil2.config import Config, differences, validated
 from ernie_vil2.config.load import migrate
 from ernie_vil2.config.model import without_implementation
-from ernie_vil2.config.section import differences
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
 from ernie_vil2.training.run_log import read_log

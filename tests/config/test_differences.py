@@ -2,8 +2,7 @@
 
 import pytest
 
-from ernie_vil2.config import load_config
-from ernie_vil2.config.section import MISSING, differences
+from ernie_vil2.config import MISSING, differences, load_config
 from ernie_vil2.training.checkpoint import changed_settings
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.config.merging import SECTIONS, merged
+from ernie_vil2.config.load import SECTIONS, merged
 
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 2, "heads": 2, "mean": [0, 0, 0]}
 TOWER = "my_towers:X"
@@ -52,11 +52,11 @@ def test_what_is_no_section_of_kinds_is_replaced():
 
 def test_every_key_that_is_kept_is_one_of_the_section():
     config = load_config()
-    for section, kinds in SECTIONS.items():
+    for section, (_, key, common) in SECTIONS.items():
         fields = config
         for part in section.split("."):
             fields = getattr(fields, part)
-        assert {kinds.key, *kinds.common} <= set(type(fields).model_fields)
+        assert {key, *common} <= set(type(fields).model_fields)
 
 
 def test_an_own_tower_over_the_demo_keeps_its_images_and_says_so(capsys):

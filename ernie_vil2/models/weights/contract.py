@@ -22,9 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, differences
 from ernie_vil2.config.model import without_implementation
-from ernie_vil2.config.section import differences
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.dual_encoder import with_sizes

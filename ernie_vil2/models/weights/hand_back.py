@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import ModelConfig, load_config
+from ernie_vil2.config import ModelConfig, differences, load_config
 from ernie_vil2.config.model import TextVariant
-from ernie_vil2.config.section import differences
 from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
